@@ -36,7 +36,7 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
 
 def iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and area of the union of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to twice `[...]`."""
-    a, b = _at_least_fp32(a), _at_least_fp32(b)
+    a, b = at_least_fp32(a), at_least_fp32(b)
     overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     intersection = overlap[..., 0] * overlap[..., 1]
     union = _area(a) + _area(b) - intersection
@@ -53,7 +53,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Rezatofighi et al., CVPR 2019, algorithm 1: IoU - (hull - union) / hull.
     """
-    a, b = _at_least_fp32(a), _at_least_fp32(b)
+    a, b = at_least_fp32(a), at_least_fp32(b)
     overlap, union = iou_and_union(a, b)
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     hull_area = hull[..., 0] * hull[..., 1]
@@ -69,5 +69,6 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def _at_least_fp32(boxes: Tensor) -> Tensor:
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
+def at_least_fp32(values: Tensor) -> Tensor:
+    """The same values in fp32, or in fp64 where they already are."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -1,0 +1,26 @@
+"""Set prediction: costs decide the matching, losses score it. Needs torch, SciPy and nothing else."""
+
+from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
+from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, CrossEntropyLoss, GIoULoss, Loss
+from detr_ft.criterion.matchers import HungarianMatcher, LayerMatcher, Matcher, OneToManyMatcher
+from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
+
+__all__ = [
+    "BoxL1Cost",
+    "BoxL1Loss",
+    "CardinalityError",
+    "ClassCost",
+    "Cost",
+    "CriterionError",
+    "CrossEntropyLoss",
+    "GIoUCost",
+    "GIoULoss",
+    "HungarianMatcher",
+    "LayerMatcher",
+    "Loss",
+    "Matcher",
+    "OneToManyMatcher",
+    "SetCriterion",
+    "detr_criterion",
+]

@@ -1,0 +1,160 @@
+"""Matchers: which queries answer for which targets. `(predictions, targets) -> Matches`, without gradient.
+
+All layers and images are solved from one cost tensor that travels to the host once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from detr_ft.criterion.checks import CriterionError, defects, raise_for_defects
+from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost, total_cost
+from detr_ft.structures import Matches, Predictions, Targets
+
+logger = logging.getLogger(__name__)
+
+DETR_COSTS: tuple[Cost, ...] = (ClassCost(weight=1), BoxL1Cost(weight=5), GIoUCost(weight=2))
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """A callable `(predictions, targets) -> Matches`."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        """The pairs of queries and targets that are trained together."""
+
+
+@dataclass(frozen=True)
+class HungarianMatcher:
+    """The optimal one-to-one matching of every image at every layer. Carion et al., ECCV 2020, equation 1.
+
+    With more targets than queries in an image the cheapest targets are matched and the surplus is counted in a warning.
+    """
+
+    costs: Sequence[Cost] = DETR_COSTS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", checked_costs(self.costs))
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return solve(tuple(self.costs), predictions, targets, copies=1)
+
+
+@dataclass(frozen=True)
+class OneToManyMatcher:
+    """The optimal matching that gives each target `k` queries; fewer where an image has too few queries for all.
+
+    Jia et al., CVPR 2023 (hybrid matching): more positive queries train faster; the loss is divided by the number of
+    pairs. Queries trained so answer several times for one object, so use it for auxiliary layers.
+    """
+
+    k: int = 3
+    costs: Sequence[Cost] = DETR_COSTS
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"OneToManyMatcher needs k of at least 1, got {self.k}")
+        object.__setattr__(self, "costs", checked_costs(self.costs))
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return solve(tuple(self.costs), predictions, targets, copies=self.k)
+
+
+@dataclass(frozen=True)
+class LayerMatcher:
+    """One matcher for the last layer, another for the auxiliary layers before it (hybrid matching)."""
+
+    last: Matcher
+    auxiliary: Matcher
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        final = predictions.num_layers - 1
+        if final == 0:
+            return self.last(predictions, targets)
+        return Matches.join(
+            [
+                self.auxiliary(predictions.layers(0, final), targets),
+                self.last(predictions.layers(final, final + 1), targets),
+            ]
+        )
+
+
+def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
+    """The costs as a tuple; raises where there is none, or where all weights are 0."""
+    costs = tuple(costs)
+    if not any(cost.weight for cost in costs):
+        raise ValueError("a matcher needs at least one cost whose weight is not 0")
+    return costs
+
+
+@torch.no_grad()
+def solve(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, copies: int) -> Matches:
+    """The assignment of least total cost, each target up to `copies` times, for every layer and image at once."""
+    safe = Targets(
+        targets.labels.clamp(0, predictions.num_classes - 1),
+        targets.boxes,
+        targets.image,
+        targets.counts,
+        targets.num_boxes,
+    )  # a label out of range is reported below, by name, and must not trip the device first
+    cost = total_cost(costs, predictions, safe)
+    host = torch.cat([cost.flatten(), defects(predictions, targets)]).cpu().numpy()
+    raise_for_defects([int(count) for count in host[-4:]], predictions, targets)
+    matrix = host[:-4].reshape(cost.shape)
+    if not np.isfinite(matrix).all():
+        raise CriterionError(_name_bad_cost(costs, predictions, targets))
+    pairs, pairs_per_layer = _assign(matrix, targets.counts, predictions.num_queries, copies)
+    index = torch.from_numpy(pairs).to(predictions.device, non_blocking=True)
+    factor = max(pairs_per_layer, 1) / max(min(sum(targets.counts), pairs_per_layer), 1)
+    num_boxes = torch.full((predictions.num_layers,), targets.num_boxes * factor, device=predictions.device)
+    return Matches(index[0], index[1], index[2], index[3], num_boxes)
+
+
+def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, copies: int) -> tuple[np.ndarray, int]:
+    """Rows layer, image, query, target of every pair, `[4, M]`, and the number of pairs in a layer."""
+    blocks = [np.zeros((4, 0), dtype=np.int64)]
+    ends = np.cumsum(counts)
+    for layer in range(matrix.shape[0]):
+        for image, (count, end) in enumerate(zip(counts, ends, strict=True)):
+            if count == 0:
+                continue
+            repeats = max(1, min(copies, queries // count))
+            rows = matrix[layer, end - count : end]
+            target, query = linear_sum_assignment(rows if repeats == 1 else np.tile(rows, (repeats, 1)))
+            target = end - count + target % count
+            blocks.append(np.stack([np.full_like(query, layer), np.full_like(query, image), query, target]))
+    surplus = sum(max(0, count - queries) for count in counts)
+    if surplus:
+        logger.warning(
+            "%d of %d targets in this batch have no query: an image holds up to %d objects and the model has %d queries. "
+            "Use a model with more queries",
+            surplus, sum(counts), max(counts), queries,
+        )  # fmt: skip
+    pairs = np.concatenate(blocks, axis=1)
+    return pairs, pairs.shape[1] // max(matrix.shape[0], 1)
+
+
+def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> str:
+    for cost in costs:
+        bad = ~cost(predictions, targets).isfinite()
+        if bad.any():
+            layer, target, query = bad.nonzero()[0].tolist()
+            return (
+                f"the cost {cost!r} is NaN or infinite at layer {layer}, target {target} (image "
+                f"{int(targets.image[target])} of the batch), query {query}; predictions and targets are finite"
+            )
+    return "the weighted sum of the costs overflows: lower their weights"
+
+
+def pairs_as_lists(matches: Matches) -> list[tuple[int, int, int, int]]:
+    """The pairs `(layer, image, query, target)` on the host, sorted: for tests and explanations."""
+    stacked: Tensor = torch.stack([matches.layer, matches.image, matches.query, matches.target], 1)
+    return sorted((int(a), int(b), int(c), int(d)) for a, b, c, d in stacked.tolist())

@@ -1,0 +1,64 @@
+"""The criterion: a matcher and a list of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from detr_ft.boxes import at_least_fp32
+from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, CrossEntropyLoss, GIoULoss, Loss
+from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher
+from detr_ft.structures import Predictions, Targets
+
+
+@dataclass(frozen=True)
+class SetCriterion:
+    """`(predictions, targets) -> (loss, loss_dict)`: match, score each term, sum over terms and layers.
+
+    `loss_dict` holds the unweighted value of every term under the keys that transformers writes: `loss_ce` for the last
+    layer, `loss_ce_0 ..` for the auxiliary ones. Raises CriterionError where an input or a term is not finite.
+    Carion et al., ECCV 2020, equation 2, with auxiliary losses after each decoder layer (section 3.2).
+    """
+
+    matcher: Matcher
+    losses: Sequence[Loss]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", tuple(self.losses))
+        names = [loss.name for loss in self.losses]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two losses share the name {', '.join(twice)}: each needs its own key in the log")
+        if not any(loss.weight for loss in self.losses):
+            raise ValueError("a criterion needs at least one loss whose weight is not 0")
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        matches = self.matcher(predictions, targets)
+        total = at_least_fp32(predictions.logits.new_zeros(()))
+        values: dict[str, Tensor] = {}
+        for loss in self.losses:
+            per_layer = loss(predictions, targets, matches)  # [L]
+            if per_layer.shape != (predictions.num_layers,):
+                raise CriterionError(
+                    f"{loss!r} returned the shape {list(per_layer.shape)}; a loss returns one value for each decoder "
+                    f"layer, [{predictions.num_layers}]"
+                )
+            if loss.weight:
+                total = total + loss.weight * per_layer.sum()
+            values[loss.name] = per_layer[-1]
+            values |= {f"{loss.name}_{layer}": per_layer[layer] for layer in range(predictions.num_layers - 1)}
+        return total, values
+
+    def __str__(self) -> str:
+        return "\n".join([f"matched by {self.matcher!r}", "scored by"] + [f"  {loss!r}" for loss in self.losses])
+
+
+def detr_criterion() -> SetCriterion:
+    """DETR's own criterion, equal to the stock loss of transformers in every term and gradient."""
+    return SetCriterion(
+        matcher=HungarianMatcher(DETR_COSTS),
+        losses=[CrossEntropyLoss(weight=1, eos_coef=0.1), BoxL1Loss(weight=5), GIoULoss(weight=2), CardinalityError()],
+    )
