@@ -1,0 +1,1 @@
+"""The Hub: a run's model card (`card`) and its upload (`push`)."""

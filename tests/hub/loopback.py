@@ -1,0 +1,216 @@
+"""A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+OID = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Repository:
+    """A model repository: whether it is private, and its files."""
+
+    private: bool
+    files: dict[str, bytes] = field(default_factory=dict)
+    lfs: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Request:
+    """A request as it arrived; the body of an LFS upload is its content."""
+
+    method: str
+    path: str
+    body: bytes
+
+
+class Hub(ThreadingHTTPServer):
+    """The state behind the handler: repositories, LFS objects, every request, and failures planted by a test."""
+
+    daemon_threads = True
+
+    def __init__(self, token: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.token = token
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.failures: list[tuple[str, str, int]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def fail(self, method: str, path: str, status: int) -> None:
+        """Answer requests whose method is `method` and whose path matches the pattern with `status`."""
+        self.failures.append((method, path, status))
+
+
+@contextmanager
+def serve(token: str) -> Iterator[Hub]:
+    """A running Hub that accepts one token."""
+    hub = Hub(token)
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the requests are kept in the server."""
+
+    def do_GET(self) -> None:
+        self._handle(b"")
+
+    def do_HEAD(self) -> None:
+        self._handle(b"")
+
+    def do_POST(self) -> None:
+        self._handle(self._body())
+
+    def do_PUT(self) -> None:
+        self._handle(self._body())
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _handle(self, body: bytes) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.requests.append(Request(self.command, path, body))
+        for method, pattern, status in self.server.failures:
+            if method == self.command and re.search(pattern, path):
+                return self._json({"error": f"planted {status}"}, status)
+        if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            return self._json({"error": "Invalid username or password."}, 401)
+        for method, pattern, answer in _ROUTES:
+            if method == self.command and (match := re.fullmatch(pattern, path)):
+                return answer(self, body, *match.groups())
+        return self._json({"error": f"{path} is not served"}, 404)
+
+    def _json(self, content: object, status: int = 200, code: str = "") -> None:
+        self._send(json.dumps(content).encode(), status, {"Content-Type": "application/json", "X-Error-Code": code})
+
+    def _send(self, content: bytes, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            if value:
+                self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _create(self, body: bytes) -> None:
+        asked = json.loads(body)
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.server.repositories:
+            return self._json({"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}, 409)
+        private = asked.get("private", asked.get("visibility") == "private")
+        self.server.repositories[name] = Repository(private)
+        return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": name})
+
+    def _info(self, body: bytes, name: str) -> None:
+        if name not in self.server.repositories:
+            return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
+        repository = self.server.repositories[name]
+        siblings = [{"rfilename": file} for file in repository.files]
+        return self._json({"id": name, "sha": OID, "private": repository.private, "siblings": siblings, "tags": []})
+
+    def _tree(self, body: bytes, name: str) -> None:
+        repository = self.server.repositories[name]
+        entries = []
+        for file, content in repository.files.items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            if file in repository.lfs:
+                sha = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": sha, "sha256": sha, "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        self._json(entries)
+
+    def _validate(self, body: bytes) -> None:
+        self._json({"errors": [], "warnings": []})
+
+    def _preupload(self, body: bytes, name: str) -> None:
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+                "oid": None,
+            }
+            for file in json.loads(body)["files"]
+        ]
+        self._json({"files": files})
+
+    def _batch(self, body: bytes, name: str) -> None:
+        objects = [
+            {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}", "header": {}}}}
+            for one in json.loads(body)["objects"]
+        ]
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _put(self, body: bytes, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self._json({"error": "the content is not what its name says"}, 422)
+        self.server.objects[oid] = body
+        return self._send(b"", 200, {})
+
+    def _commit(self, body: bytes, name: str) -> None:
+        repository = self.server.repositories[name]
+        for line in body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "file":
+                repository.files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                repository.files[value["path"]] = self.server.objects[value["oid"]]
+                repository.lfs.add(value["path"])
+        self._json({"success": True, "commitOid": OID, "commitUrl": f"{self.server.url}/{name}/commit/{OID}"})
+
+    def _resolve(self, body: bytes, name: str, file: str) -> None:
+        files = self.server.repositories[name].files if name in self.server.repositories else {}
+        if file not in files:
+            return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
+        etag = hashlib.sha256(files[file]).hexdigest()
+        return self._send(files[file], 200, {"ETag": f'"{etag}"', "X-Repo-Commit": OID})
+
+
+_NAME = r"([\w.-]+/[\w.-]+)"
+_ROUTES = [
+    ("POST", r"/api/repos/create", _Handler._create),
+    ("POST", r"/api/validate-yaml", _Handler._validate),
+    ("GET", rf"/api/models/{_NAME}", _Handler._info),
+    ("GET", rf"/api/models/{_NAME}/revision/[^/]+", _Handler._info),
+    ("GET", rf"/api/models/{_NAME}/tree/[^/]+", _Handler._tree),
+    ("POST", rf"/api/models/{_NAME}/preupload/[^/]+", _Handler._preupload),
+    ("POST", rf"/api/models/{_NAME}/commit/[^/]+", _Handler._commit),
+    ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
+    ("PUT", r"/lfs/([0-9a-f]{64})", _Handler._put),
+    ("HEAD", rf"/{_NAME}/resolve/[^/]+/(.+)", _Handler._resolve),
+    ("GET", rf"/{_NAME}/resolve/[^/]+/(.+)", _Handler._resolve),
+]

@@ -1,0 +1,215 @@
+"""A push uploads an allow-list, privately, says clearly what went wrong, and keeps the token to itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from detr_ft.errors import UserError
+from detr_ft.hub.card import model_card, write_card
+from detr_ft.hub.push import plan, push
+
+NAME = "me/bolts-and-nuts"
+UPLOADED = {
+    "README.md",
+    "config.json",
+    "metrics.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "recipe.yaml",
+    "report.html",
+}
+# huggingface_hub reads its settings when it is imported, so both ends of the round trip run in a process of their own.
+PUSH = "import sys; from pathlib import Path; from detr_ft.hub.push import push; print(push(Path(sys.argv[1]), sys.argv[2]))"
+PULL = """
+import sys
+from huggingface_hub import snapshot_download
+from transformers import DetrForObjectDetection
+folder = snapshot_download(sys.argv[1])
+model, info = DetrForObjectDetection.from_pretrained(folder, output_loading_info=True)
+assert not info["missing_keys"] and not info["unexpected_keys"], info
+print(folder, model.config.id2label[1])
+"""
+
+
+def _python(code: str, arguments: list[str], home: Path) -> str:
+    """The output of a Python that talks plain LFS to HF_ENDPOINT and has an empty cache."""
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_pushed_model_comes_back_and_loads(hub, run: Path, token: str, tmp_path: Path) -> None:
+    assert _python(PUSH, [str(run), NAME], tmp_path / "home") == f"{hub.url}/{NAME}"
+    assert hub.repositories[NAME].private
+    assert set(hub.repositories[NAME].files) == UPLOADED
+    assert not any(token.encode() in request.body for request in hub.requests)
+    assert not any(token.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    folder, label = _python(PULL, [NAME], tmp_path / "other home").rsplit(" ", 1)
+    assert label == "nut"
+    assert (Path(folder) / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_the_plan_is_what_is_uploaded_and_leaves_links_out(run: Path) -> None:
+    (run / "model-00001-of-00002.safetensors").write_bytes(b"shard")
+    (run / "report.html").unlink()
+    (run / "report.html").symlink_to(run / "id_rsa")
+    names = [file.name for file in plan(run)]
+    assert names == sorted(names)
+    assert set(names) == UPLOADED - {"README.md", "report.html"} | {"model-00001-of-00002.safetensors"}
+
+
+def test_a_card_is_not_written_through_a_link(run: Path) -> None:
+    (run / "README.md").symlink_to(run / "id_rsa")
+    with pytest.raises(UserError, match="is a link"):
+        write_card(run, NAME)
+    assert (run / "id_rsa").read_text() == "planted"
+
+
+def test_the_users_own_card_is_kept(hub, run: Path) -> None:
+    (run / "README.md").write_text("---\nlicense: mit\n---\nMine.")
+    _push_small(run)
+    assert hub.repositories[NAME].files["README.md"].endswith(b"Mine.")
+
+
+def _push_small(run: Path, private: bool = True) -> str:
+    """Push without the weights' LFS transfer, which needs a process of its own."""
+    (run / "model.safetensors").write_bytes(b"")
+    return push(run, NAME, private)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_private_unless_asked_otherwise(hub, run: Path, private: bool) -> None:
+    _push_small(run, private)
+    assert hub.repositories[NAME].private is private
+
+
+def test_a_private_push_never_goes_to_a_public_repository(hub, run: Path) -> None:
+    _push_small(run, private=False)
+    before = dict(hub.repositories[NAME].files)
+    (run / "metrics.json").write_text('{"map": 0.9}')
+    with pytest.raises(UserError, match="public"):
+        _push_small(run)
+    assert hub.repositories[NAME].files == before
+
+
+@pytest.mark.parametrize("place", ["recipe.yaml", "report.html", "README.md"])
+def test_a_token_in_a_file_stops_the_push(hub, run: Path, token: str, place: str) -> None:
+    (run / place).write_text(f"note: {token}")
+    with pytest.raises(UserError, match=place) as caught:
+        _push_small(run)
+    assert token not in str(caught.value)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("POST", "repos/create", 401, "doesn't accept the token"),
+        ("POST", "repos/create", 403, "may not write"),
+        ("POST", "/commit/", 409, "being changed"),
+        ("POST", "/commit/", 403, "may not write"),
+        ("GET", "/api/models/", 500, "failed to take"),
+    ],
+)
+def test_a_refusal_says_what_to_do_and_how_to_push_again(
+    hub, run: Path, token: str, caplog: pytest.LogCaptureFixture, method: str, path: str, status: int, words: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    hub.fail(method, path, status)
+    with pytest.raises(UserError, match=words) as caught:
+        _push_small(run)
+    assert f"detr-ft push {run} {NAME}" in str(caught.value)
+    assert str(status) in str(caught.value)
+    assert token not in str(caught.value) + caplog.text
+    assert not hub.repositories or not hub.repositories[NAME].files
+
+
+def test_a_wrong_token_is_told(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    with pytest.raises(UserError, match="doesn't accept the token"):
+        _push_small(run)
+
+
+def test_no_token_is_told_before_anything_is_sent(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.hub.push.get_token", lambda: None)
+    with pytest.raises(UserError, match="hf auth login"):
+        push(run, NAME)
+    assert not hub.requests
+
+
+def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("HF_TOKEN", token)
+        start = time.monotonic()
+        with pytest.raises(UserError, match="can't be reached") as caught:
+            push(run, NAME)
+    assert time.monotonic() - start < 5
+    assert "detr-ft push" in str(caught.value)
+
+
+def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.hub.push._REACH_SECONDS", 0.3)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(UserError, match="can't be reached"):
+            push(run, NAME)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "bolts", "me/../x", "a/b/c", "me/x.git", "me/-x", "me/bolts nuts", "/home/me/run"]
+)
+def test_an_impossible_name_is_told(run: Path, name: str) -> None:
+    with pytest.raises(UserError, match="can't name a repository"):
+        push(run, name)
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run"):
+        plan(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"no config\.json and no model\.safetensors"):
+        plan(tmp_path)
+
+
+def test_the_card_round_trips_and_tells_what_was_measured(run: Path) -> None:
+    card = ModelCard.load(write_card(run, NAME))
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "object-detection"
+    assert card.data.base_model == "facebook/detr-resnet-50"
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results}["map"] == 0.512
+    assert "bolt, nut" in card.text
+    assert "| bolt | 0.500 | 0.750 | 0.600 | 12 |" in card.text
+    assert "| nut | - | - | - | 0 |" in card.text
+    assert "HungarianMatcher" in card.text
+    assert f'model="{NAME}"' in card.text
+    assert "private" not in str(card)  # the folders of the data
+
+
+def test_the_card_of_a_bare_model_is_valid(tiny_model: Path, tmp_path: Path) -> None:
+    assert model_card(tiny_model, NAME).data.eval_results is None
+
+
+def test_class_names_cannot_break_the_table(run: Path) -> None:
+    (run / "metrics.json").write_text('{"map": 0.1, "per_class": {"a|b\\n<i>": {"map": 0.1}}}')
+    assert "| a\\|b &lt;i> | 0.100 |" in model_card(run, NAME).text
+
+
+def test_a_broken_file_is_named(run: Path) -> None:
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match=r"metrics\.json"):
+        write_card(run, NAME)
