@@ -1,0 +1,84 @@
+"""From images to detections: the one way in which the toolkit asks a model, for evaluation, prediction and the demo."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DetrForObjectDetection
+
+from detr_ft.structures import Detections
+
+# Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
+_WAITING_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A processed image `[1, 3, H, W]`, its place among the results, and its original (height, width)."""
+
+    place: int
+    pixels: Tensor
+    size: tuple[int, int]
+
+
+def detect(
+    model: DetrForObjectDetection,
+    processor: Any,
+    images: Iterable[Image.Image],
+    batch_size: int = 8,
+    top: int = 100,
+) -> list[Detections]:
+    """The best `top` detections of each upright RGB image, best first: boxes xyxy in that image's pixels.
+
+    A score is the softmax over classes and no-object of the best class. Images go through the checkpoint's own
+    processor, and those of one processed size go together, so no padding is ever seen and the result does not depend on
+    the batch. `images` may be a generator: only a few batches are held at a time.
+    """
+    results: dict[int, Detections] = {}
+    with _inference(model):
+        for group in _groups(processor, images, batch_size):
+            for waiting, found in zip(group, _forward(model, processor, group, top), strict=True):
+                results[waiting.place] = found
+    return [results[place] for place in range(len(results))]
+
+
+@contextmanager
+def _inference(model: DetrForObjectDetection) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[list[_Waiting]]:
+    """Groups of at most `batch_size` images of one processed size, as soon as they are full."""
+    waiting: dict[torch.Size, list[_Waiting]] = defaultdict(list)
+    for place, image in enumerate(images):
+        pixels = processor(images=[image], return_tensors="pt", do_pad=False)["pixel_values"]
+        waiting[pixels.shape].append(_Waiting(place, pixels, (image.height, image.width)))
+        if len(waiting[pixels.shape]) == batch_size:
+            yield waiting.pop(pixels.shape)
+        elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
+            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+    yield from waiting.values()
+
+
+def _forward(model: DetrForObjectDetection, processor: Any, group: list[_Waiting], top: int) -> Iterator[Detections]:
+    pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
+    outputs = model(pixel_values=pixels)
+    # Half precision is for the network; scores and pixels deserve the whole.
+    outputs.logits, outputs.pred_boxes = outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
+    sizes = [one.size for one in group]
+    for found in processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes):
+        order = found["scores"].argsort(descending=True, stable=True)[:top]
+        yield Detections(found["boxes"][order], found["scores"][order], found["labels"][order])

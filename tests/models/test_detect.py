@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
+
+from detr_ft.models.detect import detect
+from detr_ft.structures import Detections
+
+
+@pytest.fixture(scope="module")
+def model() -> DetrForObjectDetection:
+    torch.manual_seed(0)
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    model = DetrForObjectDetection(
+        DetrConfig(backbone_config=backbone, num_queries=10, id2label={0: "a", 1: "b", 2: "c"}, **sizes, **heads)
+    )
+    with torch.no_grad():
+        for weight in (one for one in model.parameters() if one.ndim == 2):
+            weight.mul_(10)  # so that queries and scores differ
+    return model
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("processor")
+    DetrImageProcessor(size={"max_height": 96, "max_width": 96}).save_pretrained(folder)
+    return AutoImageProcessor.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    sizes = [(64, 96), (96, 64), (300, 200), (50, 50), (64, 96), (120, 180), (31, 97)] * 2
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+def assert_same(ours: list[Detections], theirs: list[Detections]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.boxes, other.boxes, atol=1e-3, rtol=0)
+        assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_scores_and_boxes_are_those_of_the_formula(model, processor, images) -> None:
+    image = images[2]
+    found = detect(model, processor, [image])[0]
+    with torch.no_grad():
+        outputs = model.eval()(**processor(images=image, return_tensors="pt"))
+    scores, labels = outputs.logits[0].softmax(-1)[:, :-1].max(-1)
+    scores, order = scores.sort(descending=True)
+    cx, cy, w, h = outputs.pred_boxes[0][order].unbind(-1)
+    corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=-1)
+    torch.testing.assert_close(found.scores, scores)
+    torch.testing.assert_close(found.boxes, corners * torch.tensor([300.0, 200, 300, 200]))
+    assert found.labels.tolist() == labels[order].tolist()
+    assert found.scores[0] - found.scores[-1] > 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_the_batch_does_not_matter(model, processor, images, batch_size: int) -> None:
+    alone = [detect(model, processor, [image])[0] for image in images]
+    assert_same(detect(model, processor, images, batch_size=batch_size), alone)
+
+
+def test_a_processor_that_would_pad_to_a_square_does_not(model, processor, images, tmp_path) -> None:
+    square = {"height": 96, "width": 96}
+    DetrImageProcessor(size={"max_height": 96, "max_width": 96}, pad_size=square).save_pretrained(tmp_path)
+    padding = AutoImageProcessor.from_pretrained(tmp_path)
+    assert padding(images=images[0], return_tensors="pt")["pixel_values"].shape[-2:] == (96, 96)
+    assert_same(detect(model, padding, images), detect(model, processor, images))
+
+
+def test_top_keeps_the_best(model, processor, images) -> None:
+    every, best = detect(model, processor, images[:1])[0], detect(model, processor, images[:1], top=3)[0]
+    assert best.scores.tolist() == every.scores[:3].tolist()
+    assert len(every.scores) == 10
+
+
+def test_only_a_few_images_of_a_stream_are_held(model, processor) -> None:
+    seen: list[int] = []
+
+    def stream() -> Iterator[Image.Image]:
+        for width in range(40, 80):
+            seen.append(width)
+            yield Image.new("RGB", (width, 40))
+        assert forwards
+
+    forwards: list[int] = []
+    hook = model.register_forward_hook(lambda *_: forwards.append(len(seen)))
+    found = detect(model, processor, stream(), batch_size=2)
+    hook.remove()
+    assert len(found) == 40
+    assert forwards[0] <= 8
+
+
+def test_half_precision_answers_in_full(model, processor, images) -> None:
+    found = detect(model.to(torch.bfloat16), processor, images[:2])
+    model.to(torch.float32)
+    assert found[0].scores.dtype == found[0].boxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_model_is_restored(model, processor, images, training: bool) -> None:
+    model.train(training)
+    detect(model, processor, images[:1])
+    assert model.training is training
+    with pytest.raises(ValueError, match="image"):
+        detect(model, processor, ["not an image"])  # type: ignore[list-item]
+    assert model.training is training
+
+
+def test_no_images(model, processor) -> None:
+    assert detect(model, processor, []) == []
