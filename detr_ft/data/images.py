@@ -1,0 +1,158 @@
+"""Opening an image: the one place where files become pixels, for training, evaluation and the demo alike."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from detr_ft.errors import UserError
+
+MAX_PIXELS = 100_000_000
+
+Source = str | Path | bytes | Mapping[str, object]
+Trouble = Literal["missing", "unreadable", "truncated", "too large"]
+
+# Formats that data sets use. Others stay shut: Pillow hands some of them (EPS) to an external interpreter.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# What Pillow's decoders are seen to raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(UserError):
+    """An image that can't be opened; `trouble` says in a word why."""
+
+    def __init__(self, name: str, trouble: Trouble, why: str) -> None:
+        self.trouble: Trouble = trouble
+        super().__init__(f"{name}: {why}")
+
+
+def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image as 8-bit RGB, upright (EXIF applied), alpha on white. `source`: a file, its bytes, or the schema's mapping.
+
+    More than `max_pixels` are refused before anything is decoded. 16-bit greys are scaled linearly, not clipped.
+    """
+    with _opened(source, max_pixels) as (image, name):
+        try:
+            image.load()
+            turned = orientation(image)
+            rgb = _to_rgb(image)
+            return rgb.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else rgb
+        except _DAMAGE as error:
+            raise ImageError(name, "truncated", f"the image is truncated or damaged ({error})") from error
+
+
+def image_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height in pixels of the upright image (EXIF applied), from the header alone."""
+    width, height, turned = stored_size(source, max_pixels)
+    return (height, width) if turned >= 5 else (width, height)
+
+
+def stored_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
+    """Width and height in pixels as the camera stored them, before EXIF, and the EXIF orientation 1 to 8."""
+    with _opened(source, max_pixels) as (image, _):
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # some versions of Pillow state the turned size here
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+        return width, height, orientation(image)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened file, 1 to 8; 1 where there is none or it can't be read."""
+    try:
+        # PNG's own `getexif` would decode the whole image to look for a late chunk.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+@contextmanager
+def _opened(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+    stream, name = _stream(source)
+    try:
+        image = Image.open(stream, formats=_FORMATS)
+    except FileNotFoundError as error:
+        raise ImageError(name, "missing", "the image file doesn't exist") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(name, "too large", f"the image has too many pixels ({error}); make it smaller") from error
+    except _DAMAGE as error:
+        raise ImageError(name, "unreadable", f"not a readable image ({error})") from error
+    with image:
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            why = (
+                f"{image.width}x{image.height} are more pixels than the limit of {max_pixels:,}; make the image smaller"
+            )
+            raise ImageError(name, "too large", why)
+        yield image, name
+
+
+def _stream(source: Source) -> tuple[str | BytesIO, str]:
+    if isinstance(source, Mapping):
+        data, path = source.get("bytes"), source.get("path")
+        if isinstance(data, bytes):
+            return BytesIO(data), str(path or "image")
+        if path is None:
+            raise ImageError("image", "missing", "neither a path nor bytes are given")
+        return str(path), str(path)
+    if isinstance(source, bytes):
+        return BytesIO(source), "image"
+    return str(source), str(source)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_grey_to_8_bit(image)).convert("RGB")
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_8_bit(image: Image.Image) -> np.ndarray:
+    """Greys of more than 8 bits to 0..255 `[H, W]`: linear in the range that the file's type or its values tell."""
+    grey = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = 0.0, 65535.0
+    # A grey PNG of more than 8 bits has 16, whichever mode this version of Pillow gives it.
+    if not image.mode.startswith("I;16") and image.format != "PNG":
+        low, high = _value_range(float(grey.min()), float(grey.max()), integers=image.mode == "I")
+    scaled = (grey - low) * (255.0 / max(high - low, 1e-12))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _value_range(low: float, high: float, *, integers: bool) -> tuple[float, float]:
+    """The range meant by values that lie in `low..high`: the smallest usual one that holds them, else their own."""
+    usual = (255.0, 65535.0) if integers else (1.0, 255.0, 65535.0)
+    return next(((0.0, top) for top in usual if low >= 0 and high <= top), (low, high))
