@@ -1,0 +1,84 @@
+"""Image in, boxes out: a detector to use from Python, and the same over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from PIL import Image, ImageOps
+from transformers import DetrForObjectDetection
+
+from detr_ft.boxes import xyxy_to_xywh
+from detr_ft.data.images import open_image
+from detr_ft.models.detect import detect
+from detr_ft.structures import Detections
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detector:
+    """A DETR with its image processor: `Detector.load("runs/mine").detect(["photo.jpg"])`."""
+
+    model: DetrForObjectDetection
+    processor: Any
+
+    @classmethod
+    def load(cls, checkpoint: str) -> Detector:
+        """A checkpoint by folder, name on the Hub, or `embedded:NAME`; on the GPU where there is one."""
+        from detr_ft.models.load import load_model
+
+        model, processor = load_model(checkpoint)
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes, in the order of their indices."""
+        return [name for _, name in sorted(self.model.config.id2label.items())]
+
+    def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
+        """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""
+        return detect(self.model, self.processor, map(_upright, images), batch_size)
+
+
+def detect_split(
+    model: DetrForObjectDetection,
+    processor: Any,
+    split: Dataset,
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> list[Detections]:
+    """The detections of each row of a split in the schema, in its order; only a few batches are in memory at a time.
+
+    `progress` is told how many images have been taken so far.
+    """
+
+    def images() -> Iterator[Image.Image]:
+        for number, row in enumerate(split.with_format(None).select_columns(["image"]), start=1):
+            yield open_image(row["image"])
+            if progress is not None:
+                progress(number)
+
+    return detect(model, processor, images(), batch_size)
+
+
+def coco_results(
+    detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]
+) -> list[dict[str, int | float | list[float]]]:
+    """COCO's results format: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score` of every detection.
+
+    `category_ids` holds the id under which each class goes, in the order of the class indices.
+    """
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
+        for image_id, found in zip(image_ids, detections, strict=True)
+        for label, bbox, score in zip(
+            found.labels.tolist(), xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+
+
+def _upright(image: Image.Image | str | Path) -> Image.Image:
+    return ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else open_image(image)
