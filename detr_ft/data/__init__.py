@@ -1,0 +1,7 @@
+"""Data: reading it from anywhere into one schema, opening images, finding defects, writing it out."""
+
+from detr_ft.data.images import open_image
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources import load_data
+
+__all__ = ["class_names", "load_data", "open_image"]

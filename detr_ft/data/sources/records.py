@@ -1,0 +1,152 @@
+"""What every reader of files fills in, one record an image, and how records become a data set in the schema."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+
+from detr_ft.data.images import ImageError, image_size
+from detr_ft.data.schema import SPLITS, detection_features
+from detr_ft.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_LARGEST_ID, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Record:
+    """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes."""
+
+    path: Path
+    image_id: int
+    width: int
+    height: int
+    boxes: list[list[float]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+
+    def add(self, box: list[float], name: str, area: float | None = None, crowd: bool = False) -> None:
+        """Append an object; without `area` (square pixels) it is that of the box."""
+        self.boxes.append(box)
+        self.names.append(name)
+        self.areas.append(box[2] * box[3] if area is None else area)
+        self.crowd.append(crowd)
+
+
+def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], origin: Path) -> DatasetDict:
+    """The records of each split as a data set whose classes are `names`; splits without images are left out."""
+    for split, records in splits.items():
+        if not records:
+            log.warning("%s: split %s has no images and is left out", origin, split)
+    filled = {split: splits[split] for split in SPLITS if splits.get(split)}
+    if not filled:
+        raise UserError(f"{origin}: the data set holds no images")
+    if not names:
+        raise UserError(f"{origin}: the data set names no classes")
+    features, index = detection_features(list(names)), {name: i for i, name in enumerate(names)}
+    return DatasetDict(
+        {split: Dataset.from_dict(_columns(records, index), features=features) for split, records in filled.items()}
+    )
+
+
+def _columns(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, list[object]]:
+    return {
+        "image": [{"path": str(one.path), "bytes": None} for one in records],
+        "image_id": [one.image_id for one in records],
+        "width": [one.width for one in records],
+        "height": [one.height for one in records],
+        "objects": [
+            {
+                "bbox": one.boxes,
+                "category": [index[name] for name in one.names],
+                "area": one.areas,
+                "iscrowd": one.crowd,
+            }
+            for one in records
+        ],
+    }
+
+
+def split_of(word: str) -> str | None:
+    """The split that a file's or folder's name speaks of (`valid`, `instances_val2017`, ...), if any."""
+    found = (_SPLIT_WORDS.get(part) for part in re.split(r"[^a-z]+", word.lower()))
+    return next((split for split in found if split), None)
+
+
+def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The subfolders whose very name is a split's, with that split."""
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and child.name.lower() in _SPLIT_WORDS:
+            yield _SPLIT_WORDS[child.name.lower()], child
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder and of its subfolders, sorted."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def measured_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright image; `(0, 0)` where the file can't be read, which the doctor reports."""
+    try:
+        return image_size(path)
+    except ImageError as error:
+        log.warning("%s", error)
+        return 0, 0
+
+
+def stated_side(value: object) -> int | None:
+    """A width or height as a file states it, if it is a positive whole number that the schema can hold."""
+    return int(value) if isinstance(value, (int, float)) and 0 < value <= _LARGEST_SIDE and value % 1 == 0 else None
+
+
+def is_id(value: object) -> bool:
+    """Whether the schema can hold this value as an image's id."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_ID
+
+
+def numbers(values: object, count: int) -> list[float] | None:
+    """The values as `count` floats (NaN and Inf are numbers here); None where they are anything else."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: the file doesn't exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as text ({error})") from error
+
+
+def raise_all(problems: Sequence[str], limit: int = 50) -> None:
+    """Raise one error with the problems, if there are any; beyond `limit` only their number is told."""
+    if len(problems) > limit:
+        problems = [*problems[:limit], f"... and {len(problems) - limit} more problems"]
+    if problems:
+        raise UserError(problems)
