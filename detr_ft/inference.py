@@ -15,6 +15,7 @@ from transformers import DetrForObjectDetection
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.images import open_image
 from detr_ft.models.detect import detect
+from detr_ft.models.load import load_model
 from detr_ft.structures import Detections
 
 
@@ -28,8 +29,6 @@ class Detector:
     @classmethod
     def load(cls, checkpoint: str) -> Detector:
         """A checkpoint by folder, name on the Hub, or `embedded:NAME`; on the GPU where there is one."""
-        from detr_ft.models.load import load_model
-
         model, processor = load_model(checkpoint)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
 

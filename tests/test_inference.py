@@ -79,6 +79,11 @@ def test_the_same_as_the_pipeline_of_transformers(
         assert (ours.boxes - cut).abs().max() <= 1.001
 
 
+def test_load_gives_the_same_detector(checkpoint: Path, detector: Detector, images: list[Image.Image]) -> None:
+    loaded = Detector.load(str(checkpoint))
+    torch.testing.assert_close(loaded.detect(images[:1])[0].boxes, detector.detect(images[:1])[0].boxes)
+
+
 def test_names_follow_the_indices(detector: Detector) -> None:
     assert detector.names == [f"class {index}" for index in range(11)]
 
@@ -112,7 +117,8 @@ def split_of(images: list[Image.Image]) -> Dataset:
 
 def test_a_split_in_its_order_with_progress(detector: Detector, images: list[Image.Image]) -> None:
     done: list[int] = []
-    found = detect_split(detector.model, detector.processor, split_of(images[:9]), batch_size=2, progress=done.append)
+    split = split_of(images[:9])
+    found = detect_split(detector.model, detector.processor, split, 2, progress=done.append)
     assert done == list(range(1, 10))
     for ours, alone in zip(found, detector.detect(images[:9], batch_size=1), strict=True):
         torch.testing.assert_close(ours.boxes, alone.boxes)
