@@ -1,0 +1,18 @@
+"""Models in: load a checkpoint, fit its head to the classes, choose what trains, attach a criterion."""
+
+from detr_ft.models.attach import AttachedCriterion, attach_criterion
+from detr_ft.models.detect import detect
+from detr_ft.models.freeze import set_trainable, trainable_counts
+from detr_ft.models.labels import fit_labels
+from detr_ft.models.load import build_model, load_model
+
+__all__ = [
+    "AttachedCriterion",
+    "attach_criterion",
+    "build_model",
+    "detect",
+    "fit_labels",
+    "load_model",
+    "set_trainable",
+    "trainable_counts",
+]

@@ -1,0 +1,177 @@
+"""A criterion as plain data and back: what stands in a recipe and in a checkpoint's config.
+
+A term is a mapping with `use`, the name of a class of this package, `file.py:Name` or `package.module:Name`, and its
+parameters: `{use: BoxL1Cost, weight: 5}`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import detr_ft.criterion.costs as costs
+import detr_ft.criterion.losses as losses
+import detr_ft.criterion.matchers as matchers
+import detr_ft.criterion.set_criterion as set_criterion
+from detr_ft.criterion.set_criterion import SetCriterion
+
+_BUILT_IN: dict[str, type] = {
+    name: value
+    for module in (costs, losses, matchers, set_criterion)
+    for name, value in vars(module).items()
+    if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
+}
+
+
+class ConfigureError(ValueError):
+    """What is wrong with the description of a criterion: pairs of a place in it and a message."""
+
+    def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(f"{'.'.join(map(str, place))}: {message}" for place, message in problems))
+
+
+def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCriterion:
+    """The criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes; files of terms lie in `folder`.
+
+    Raises ConfigureError with every mistake and its place.
+    """
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    unknown = sorted(set(description) - {"matcher", "losses"})
+    problems += [((key,), "a criterion has a matcher and losses, nothing else") for key in unknown]
+    problems += [((key,), "is missing") for key in ("matcher", "losses") if key not in description]
+    built = {
+        key: _build(description[key], (key,), folder, problems) for key in ("matcher", "losses") if key in description
+    }
+    if not problems and not (isinstance(built["losses"], list) and built["losses"]):
+        problems.append((("losses",), "needs a list of at least one loss"))
+    if problems:
+        raise ConfigureError(problems)
+    try:
+        return SetCriterion(built["matcher"], built["losses"])
+    except (TypeError, ValueError) as error:
+        raise ConfigureError([(("losses",), str(error))]) from error
+
+
+def describe(criterion: SetCriterion) -> dict[str, Any]:
+    """The reverse of `configure`: `configure(describe(criterion)) == criterion`."""
+    return {"matcher": _describe(criterion.matcher), "losses": [_describe(loss) for loss in criterion.losses]}
+
+
+def code_files(description: object, folder: Path = Path()) -> list[Path]:
+    """The Python files that a description would run: one for each `file.py:Name` in it."""
+    if isinstance(description, Mapping):
+        files = [path for value in description.values() for path in code_files(value, folder)]
+        name = str(description.get("use", ""))
+        return [folder / name.rpartition(":")[0]] + files if _is_file(name) else files
+    if isinstance(description, Sequence) and not isinstance(description, str):
+        return list(dict.fromkeys(path for value in description for path in code_files(value, folder)))
+    return []
+
+
+def _build(
+    node: Any, place: tuple[str | int, ...], folder: Path, problems: list[tuple[tuple[str | int, ...], str]]
+) -> Any:
+    if isinstance(node, list):
+        return [_build(value, (*place, index), folder, problems) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    before = len(problems)
+    values = {
+        str(key): _build(value, (*place, str(key)), folder, problems) for key, value in node.items() if key != "use"
+    }
+    if "use" not in node:
+        problems.append((place, "needs `use:`, the name of a class"))
+        return None
+    try:
+        kind = _find(str(node["use"]), folder)
+    except (LookupError, OSError, SyntaxError, ImportError) as error:
+        problems.append(((*place, "use"), str(error)))
+        return None
+    known = list(inspect.signature(kind).parameters)
+    for key in values:
+        if key not in known:
+            hint = difflib.get_close_matches(key, known, 1)
+            meant = f"; did you mean {hint[0]}?" if hint else f"; it has {', '.join(known) or 'no parameters'}"
+            problems.append(((*place, key), f"{kind.__name__} has no parameter {key!r}{meant}"))
+    if len(problems) > before:
+        return None
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        problems.append((place, str(error)))
+        return None
+
+
+def _find(name: str, folder: Path) -> Any:
+    if ":" not in name:
+        if name in _BUILT_IN:
+            return _BUILT_IN[name]
+        hint = difflib.get_close_matches(name, _BUILT_IN, 1)
+        raise LookupError(
+            f"there is no {name!r}"
+            + (
+                f"; did you mean {hint[0]}?"
+                if hint
+                else f"; there are {', '.join(sorted(_BUILT_IN))}, file.py:Name and package.module:Name"
+            )
+        )
+    source, _, attribute = name.rpartition(":")
+    module = _load_file(folder / source) if _is_file(name) else importlib.import_module(source)
+    if not hasattr(module, attribute):
+        defined = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
+        raise LookupError(f"{source} defines no {attribute!r}; it defines {', '.join(defined) or 'no class'}")
+    return getattr(module, attribute)
+
+
+def _is_file(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LookupError(f"{path}: there is no such file")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"detr_ft_terms_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LookupError(f"{path}: can't be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_describe(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"use": _name_of(type(value))} | {
+            field.name: _describe(getattr(value, field.name)) for field in fields(value)
+        }
+    return value
+
+
+def _name_of(kind: type) -> str:
+    if _BUILT_IN.get(kind.__name__) is kind:
+        return kind.__name__
+    if kind.__module__.startswith("detr_ft_terms_"):
+        return f"{Path(inspect.getfile(kind)).name}:{kind.__qualname__}"
+    return f"{kind.__module__}:{kind.__qualname__}"

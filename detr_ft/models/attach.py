@@ -1,0 +1,110 @@
+"""The seam between a model and its loss: `attach_criterion` makes a stock model train by a criterion of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from transformers import DetrForObjectDetection
+
+from detr_ft.structures import Predictions, Targets
+
+Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
+
+
+class AttachedCriterion:
+    """What stands in a model's place of its loss; `num_boxes`, when set, is what box losses are divided by.
+
+    Left None, it is the original's: the targets of this batch, averaged over the processes where there are several. A
+    loop that accumulates gradients sets it to the targets of the whole optimisation step divided by the processes.
+    """
+
+    # A plain object, never an nn.Module: a model swallows those as submodules and goes on with the stock loss.
+    def __init__(self, model: DetrForObjectDetection, criterion: Criterion) -> None:
+        self.criterion = criterion
+        self.num_boxes: float | None = None
+        self._model = model
+        self._stock_loss = model.loss_function
+        self._hidden: list[Tensor] = []
+        decoder = model.model.decoder
+        self._handles = [decoder.register_forward_pre_hook(self._forget)]
+        self._handles += [layer.register_forward_hook(self._remember) for layer in decoder.layers]
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Sequence[Mapping[str, Tensor]],
+        device: torch.device,
+        pred_boxes: Tensor,
+        config: Any,
+        outputs_class: Tensor | None = None,
+        outputs_coord: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor], list[dict[str, Tensor]]]:
+        """The loss as transformers calls it: `(loss, loss_dict, auxiliary_outputs)`."""
+        if outputs_class is None or outputs_coord is None:
+            outputs_class, outputs_coord = self._auxiliary_outputs()
+        # The last layer is what the model answers with, logits and pred_boxes; see `attach_criterion`.
+        predictions = Predictions(
+            torch.cat([outputs_class[:-1], logits[None]]), torch.cat([outputs_coord[:-1], pred_boxes[None]])
+        )
+        num_boxes = self.num_boxes or _average_over_processes(sum(len(one["class_labels"]) for one in labels), device)
+        loss, values = self.criterion(predictions, Targets.from_labels(labels, device, num_boxes))
+        auxiliary = [
+            {"logits": a, "pred_boxes": b} for a, b in zip(outputs_class[:-1], outputs_coord[:-1], strict=True)
+        ]
+        return loss, values, auxiliary
+
+    def detach(self) -> None:
+        """Give the model its stock loss back."""
+        for handle in self._handles:
+            handle.remove()
+        self._model.loss_function = self._stock_loss
+
+    def _forget(self, module: nn.Module, inputs: object) -> None:
+        self._hidden = []
+
+    def _remember(self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        self._hidden.append(output if isinstance(output, Tensor) else output[0])
+
+    def _auxiliary_outputs(self) -> tuple[Tensor, Tensor]:
+        hidden = self._model.model.decoder.layernorm(torch.stack(self._hidden))  # [L, B, Q, D]
+        self._hidden = []
+        return self._model.class_labels_classifier(hidden), self._model.bbox_predictor(hidden).sigmoid()
+
+
+def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> AttachedCriterion:
+    """Make `model(pixel_values, labels=...)` use `criterion`, in any training loop, and check that it took.
+
+    Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` says, and neither the config nor what
+    the model answers is changed. That matters: with `auxiliary_loss=True` transformers feeds each layer's *normalised*
+    output to the next layer, unlike the original DETR, so that switching it on turns a trained model into another one.
+    The heads are therefore applied to the layers' outputs here. A model whose config has it on keeps its own way.
+
+    Raises TypeError for anything but a bare DetrForObjectDetection, RuntimeError where the model ignores the criterion.
+    """
+    if not isinstance(model, DetrForObjectDetection):
+        raise TypeError(
+            f"attach_criterion takes a DetrForObjectDetection, got {type(model).__name__}; "
+            "attach before wrapping the model for distribution or compilation"
+        )
+    previous = model.loss_function
+    if isinstance(previous, AttachedCriterion):
+        previous.detach()
+    attached = AttachedCriterion(model, criterion)
+    model.loss_function = attached
+    if model.loss_function is not attached:
+        attached.detach()
+        raise RuntimeError("the model ignores its new loss_function; is this release of transformers supported?")
+    return attached
+
+
+def _average_over_processes(count: int, device: torch.device) -> float:
+    """The mean number of targets of a process, at least 1 (facebookresearch/detr, `SetCriterion.forward`)."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return float(max(count, 1))
+    total = torch.tensor(float(count), device=device)
+    distributed.all_reduce(total)
+    return max(total.item() / distributed.get_world_size(), 1.0)

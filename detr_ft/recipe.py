@@ -1,0 +1,183 @@
+"""The recipe: one YAML file, typed; every mistake is told at once, with its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from detr_ft.criterion.configure import ConfigureError, configure, describe
+from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
+from detr_ft.data.transforms import Augmentation
+from detr_ft.errors import UserError
+from detr_ft.training.settings import OptimSettings, TrainSettings
+
+Place = tuple[str | int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """A checkpoint to start from, or an architecture to start from at random."""
+
+    checkpoint: str | None = None
+    revision: str | None = None
+    architecture: dict[str, Any] | None = None
+    live_norms: bool = False
+    freeze: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelSection:
+        if (self.checkpoint is None) == (self.architecture is None):
+            raise ValueError("give either checkpoint (to fine-tune) or architecture (to start from random weights)")
+        if self.live_norms and self.architecture is None:
+            raise ValueError("live_norms goes with architecture: a checkpoint's norms are what it was trained with")
+        return self
+
+
+class DataSection(_Section):
+    """Where the images are and how they are shown to the model."""
+
+    source: str
+    validation_fraction: float = Field(
+        default=0.15, gt=0, lt=1, description="used where the data has no validation split"
+    )
+    longest_edge: int | None = Field(default=None, ge=32, description="left out: as the checkpoint's processor has it")
+    augment: Augmentation = "light"
+
+
+class HubSection(_Section):
+    """Where `detr-ft push` puts the run when no name is given."""
+
+    repo_id: str | None = None
+    private: bool = True
+
+
+class Recipe(_Section):
+    """A whole run: model, data, criterion, training. See `load_recipe`."""
+
+    model: ModelSection
+    data: DataSection
+    criterion: dict[str, Any] | None = None
+    train: TrainSettings
+    optim: OptimSettings = OptimSettings()
+    hub: HubSection = HubSection()
+
+    def build_criterion(self, folder: Path = Path()) -> SetCriterion:
+        """The criterion that the recipe describes, DETR's own where it says nothing. Raises ConfigureError."""
+        return configure(self.criterion, folder) if self.criterion is not None else detr_criterion()
+
+    def to_yaml(self, criterion: SetCriterion) -> str:
+        """The recipe as resolved: every value written out, with nothing left to a default."""
+        values = self.model_dump(mode="json") | {"criterion": describe(criterion)}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetCriterion]:
+    """The recipe in a YAML file with `section.key=value` overrides, and its criterion.
+
+    Raises UserError with every mistake of the file, each with its line, and of the overrides.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such recipe") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from error
+    try:
+        values = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
+    problems = [problem for override in overrides if (problem := _override(values, override))]
+    problems += [_at(path, lines, place, message) for place, message in _criterion_problems(values, path.parent)]
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += [_at(path, lines, *_explain(one)) for one in error.errors()]
+        raise UserError(problems) from error
+    if problems:
+        raise UserError(problems)
+    return recipe, recipe.build_criterion(path.parent)
+
+
+def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[Place, str]]:
+    description = values.get("criterion")
+    if not isinstance(description, Mapping):
+        return []
+    try:
+        configure(description, folder)
+    except ConfigureError as error:
+        return [(("criterion", *place), message) for place, message in error.problems]
+    return []
+
+
+def _override(values: dict[str, Any], override: str) -> str | None:
+    """Set `section.key=value` in the values; a message where it can't be done."""
+    dotted, separator, text = override.partition("=")
+    *sections, key = dotted.split(".")
+    if not separator or not sections or not key:
+        return f"{override}: an override is written section.key=value, for example train.learning_rate=5e-5"
+    node: Any = values
+    for section in sections:
+        node = node.setdefault(section, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return f"{override}: {'.'.join(sections)} holds no keys"
+    try:
+        node[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return f"{override}: {text!r} is not a YAML value"
+    return None
+
+
+def _explain(error: Any) -> tuple[Place, str]:
+    place: Place = tuple(error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(place[:-1])
+        hint = difflib.get_close_matches(str(place[-1]), known, 1)
+        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(known)}")
+    if error["type"] == "missing":
+        return place, "is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
+    return place, message[0].lower() + message[1:] + shown
+
+
+def _known_keys(place: Place) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for key in place:
+        annotation = model.model_fields[str(key)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
+    """The line of every key and list item, counted from 1."""
+    lines: dict[Place, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*place, key.value)] = key.start_mark.line + 1
+            lines |= _lines(value, (*place, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, index)] = value.start_mark.line + 1
+            lines |= _lines(value, (*place, index))
+    return lines
+
+
+def _at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:
+    known = place
+    while known and known not in lines:
+        known = known[:-1]
+    line = f":{lines[known]}" if known else ""
+    return f"{path}{line}: {'.'.join(map(str, place))}: {message}"

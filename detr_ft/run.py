@@ -1,0 +1,133 @@
+"""A recipe becomes a run: data, model, criterion, training, figures, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import DetrForObjectDetection
+
+from detr_ft.criterion import SetCriterion
+from detr_ft.criterion.configure import describe
+from detr_ft.data import class_names, load_data
+from detr_ft.data.frame import count_boxes
+from detr_ft.data.splits import train_and_validation
+from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.errors import UserError
+from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
+from detr_ft.models.labels import fit_labels
+from detr_ft.models.load import build_model, load_model
+from detr_ft.recipe import Recipe
+from detr_ft.structures import Detections
+from detr_ft.training.loop import DetrTrainer, Display
+from detr_ft.training.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "faster-coco-eval")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs before its first step."""
+
+    train: Dataset
+    validation: Dataset
+    model: DetrForObjectDetection
+    processor: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave: where it lies, figures before and after on the validation split, and how long training took."""
+
+    folder: Path
+    before: dict[str, Any] | None
+    after: dict[str, Any]
+    detections: list[Detections]
+    seconds: float
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Load data and model and fit the one to the other, saying on the log what was done. Raises UserError."""
+    data = load_data(recipe.data.source)
+    train, validation = train_and_validation(data, recipe.data.validation_fraction, recipe.train.seed)
+    names = class_names(train)
+    counts = count_boxes(train)
+    logger.info(
+        "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
+    )
+    if counts.kept == 0:
+        raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
+    section = recipe.model
+    torch.manual_seed(recipe.train.seed)
+    if section.architecture is not None:
+        model, processor = build_model(section.architecture, names, recipe.data.longest_edge or 800)
+        logger.info("model: random weights, %s parameters", f"{model.num_parameters():,}")
+    else:
+        model, processor = load_model(str(section.checkpoint), section.revision)
+        known = fit_labels(model, names, recipe.train.seed)
+        logger.info(
+            "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
+            section.checkpoint, len(known), len(names), ", ".join(known) or "none",
+        )  # fmt: skip
+        if recipe.data.longest_edge is not None:
+            processor.size = {"max_height": recipe.data.longest_edge, "max_width": recipe.data.longest_edge}
+    if section.live_norms:
+        live_norms(model)
+    set_trainable(model, section.freeze)
+    table = ", ".join(
+        f"{part} {training:,} of {total:,}" for part, (training, total) in trainable_counts(model).items()
+    )
+    logger.info("parameters that train: %s", table)
+    return Prepared(train, validation, model, processor)
+
+
+def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evaluate_before: bool = False) -> Outcome:
+    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed."""
+    folder = RunDirectory(recipe.train.output_dir)
+    folder.create()
+    prepared = prepare(recipe)
+    folder.write_text("recipe.yaml", recipe.to_yaml(criterion))
+    prepared.model.config.detr_ft = {"criterion": describe(criterion)}
+    trainer = DetrTrainer(
+        prepared.model,
+        criterion,
+        prepared.train,
+        prepared.validation,
+        recipe.train,
+        processor=prepared.processor,
+        transform=TrainTransform(ImageFormat.of(prepared.processor), recipe.data.augment),
+        optim=recipe.optim,
+        display=display,
+    )
+    before = trainer.evaluate(0)[0] if evaluate_before else None
+    result = trainer.train()
+    metrics = result.metrics | {
+        "before": before and {key: value for key, value in before.items() if key != "per_class"},
+        "seconds": round(result.seconds, 1),
+        "environment": environment(),
+        "command": " ".join(["detr-ft", *sys.argv[1:]]),
+    }
+    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return Outcome(folder.path, before, result.metrics, result.detections, result.seconds)
+
+
+def environment() -> dict[str, str]:
+    """Versions, hardware and date of this run, for its report and card."""
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "hardware": hardware,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }

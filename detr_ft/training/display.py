@@ -1,0 +1,115 @@
+"""What people see while a run goes: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
+
+
+class PlainDisplay:
+    """One line for each logged row, for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._steps = 0
+
+    def start(self, steps: int) -> None:
+        """Training begins."""
+        self._steps = steps
+
+    def step(self, step: int, row: dict[str, Any] | None) -> None:
+        """A step was taken."""
+        if row is not None:
+            left = (self._steps - step) * row["seconds_per_step"]
+            self._say(f"step {step}/{self._steps}  {describe_row(row)}  {_minutes(left)} left")
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many images are evaluated: not worth a line."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation was made."""
+        self._say(describe_evaluation(row))
+
+    def stop(self) -> None:
+        """Training is over."""
+
+
+class LiveDisplay:
+    """A bar with loss terms, rate and time left, and a line for each evaluation above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[values]}"),
+            console=console,
+            transient=True,
+        )
+        self._training: TaskID | None = None
+        self._evaluating: TaskID | None = None
+
+    def start(self, steps: int) -> None:
+        """Training begins."""
+        self._progress.start()
+        self._training = self._progress.add_task("train", total=steps, values="")
+
+    def step(self, step: int, row: dict[str, Any] | None) -> None:
+        """A step was taken."""
+        if self._training is None:
+            return
+        self._progress.update(self._training, completed=step)
+        if row is not None:
+            self._progress.update(self._training, values=describe_row(row))
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many images are evaluated."""
+        if self._evaluating is None:
+            self._evaluating = self._progress.add_task("evaluate", total=total, values="")
+        self._progress.update(self._evaluating, completed=done)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation was made."""
+        if self._evaluating is not None:
+            self._progress.remove_task(self._evaluating)
+            self._evaluating = None
+        self._progress.console.print(describe_evaluation(row), highlight=False)
+
+    def stop(self) -> None:
+        """Training is over."""
+        self._progress.stop()
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """The loss terms and the rate of a logged row, in a line."""
+    terms = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in _SHOWN if name in row)
+    return f"{terms}  {row['images_per_second']:.0f} images/s"
+
+
+def describe_evaluation(row: dict[str, Any]) -> str:
+    """The headline figures of an evaluation, in a line."""
+    return f"epoch {row['epoch']}: mAP {_figure(row['map'])}, mAP50 {_figure(row['map_50'])}, mAP75 {_figure(row['map_75'])}"
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

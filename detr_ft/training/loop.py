@@ -1,0 +1,213 @@
+"""The training loop: a page for a step, one for an epoch, one for evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
+from transformers import DetrForObjectDetection, get_scheduler
+
+from detr_ft.criterion import CriterionError, SetCriterion
+from detr_ft.data.collate import TrainExamples, collate
+from detr_ft.data.transforms import TrainTransform
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import frozen_norms
+from detr_ft.structures import Detections
+from detr_ft.training.evaluate import evaluate_split
+from detr_ft.training.optimizer import build_optimizer
+from detr_ft.training.run_directory import RunDirectory
+from detr_ft.training.settings import OptimSettings, TrainSettings
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
+    """A step that can't be taken: the loss or a gradient is not finite, or a term failed. Says at which step and image."""
+
+
+class Display(Protocol):
+    """Who shows a run while it goes."""
+
+    def start(self, steps: int) -> None:
+        """Training begins and will take so many steps."""
+
+    def step(self, step: int, row: dict[str, Any] | None) -> None:
+        """A step was taken; `row` holds the averages since the last row, at every logging step."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many images of so many are evaluated."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation was made."""
+
+    def stop(self) -> None:
+        """Training is over, or interrupted."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training gave: the last evaluation, its detections (in the order of the split), the log and the time it took."""
+
+    metrics: dict[str, Any]
+    detections: list[Detections]
+    log: list[dict[str, Any]]
+    seconds: float
+
+
+class DetrTrainer:
+    """Trains a DetrForObjectDetection by a criterion, on data sets in the schema, through accelerate.
+
+    The parameters that require a gradient are trained. Everything is written into `settings.output_dir`, which must be new.
+    """
+
+    def __init__(
+        self,
+        model: DetrForObjectDetection,
+        criterion: SetCriterion,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None,
+        settings: TrainSettings,
+        *,
+        processor: Any,
+        transform: TrainTransform,
+        optim: OptimSettings | None = None,
+        display: Display,
+    ) -> None:
+        self.settings = settings
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if settings.bf16 else "no",
+            dataloader_config=DataLoaderConfiguration(even_batches=True, non_blocking=True),
+        )
+        set_seed(settings.seed)
+        self.run = RunDirectory(settings.output_dir)
+        self.processor, self.eval_dataset, self.display = processor, eval_dataset, display
+        self.model = model
+        self.attached = attach_criterion(model, criterion)
+        self.examples = TrainExamples(train_dataset, transform, settings.seed)
+        self.order = torch.Generator()
+        loader = DataLoader(
+            self.examples,
+            batch_size=settings.per_device_train_batch_size,
+            sampler=RandomSampler(self.examples, generator=self.order),
+            num_workers=settings.dataloader_num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+        optimizer = build_optimizer(model, settings, optim or OptimSettings())
+        self.wrapped, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.steps = settings.num_train_epochs * len(self.loader)
+        # Made after `prepare` and stepped by hand: one step of the schedule is one step of the optimizer on any number
+        # of processes.
+        self.schedule = get_scheduler(
+            settings.lr_scheduler_type, optimizer, min(settings.warmup_steps, self.steps), self.steps
+        )
+        self.log: list[dict[str, Any]] = []
+        self.step = 0
+
+    def train(self) -> TrainResult:
+        """Train all epochs, evaluate, save model and processor at the top of the run directory.
+
+        On an interruption the model as it is goes to `checkpoints/interrupted` before the exception travels on.
+        """
+        started = time.monotonic()
+        metrics: dict[str, Any] = {}
+        found: list[Detections] = []
+        self.display.start(self.steps)
+        try:
+            for epoch in range(self.settings.num_train_epochs):
+                self._epoch(epoch)
+                last = epoch + 1 == self.settings.num_train_epochs
+                every = self.settings.eval_epochs
+                if last or (every and (epoch + 1) % every == 0):
+                    metrics, found = self.evaluate(epoch + 1)
+        except KeyboardInterrupt:
+            self.save("checkpoints/interrupted")
+            raise
+        finally:
+            self.display.stop()
+        self.save()
+        return TrainResult(metrics, found, self.log, time.monotonic() - started)
+
+    def evaluate(self, epoch: int) -> tuple[dict[str, Any], list[Detections]]:
+        """COCO figures and detections on the evaluation split; also a row of the log. Nothing where there is no split."""
+        if self.eval_dataset is None:
+            return {}, []
+        metrics, found = evaluate_split(
+            self.accelerator,
+            self.model,
+            self.processor,
+            self.eval_dataset,
+            self.settings.per_device_eval_batch_size,
+            lambda done: self.display.evaluating(done, len(self.eval_dataset or ())),
+        )
+        row = {"step": self.step, "epoch": epoch} | {k: v for k, v in metrics.items() if k != "per_class"}
+        self._write(row)
+        self.display.evaluation(row)
+        return metrics, found
+
+    def save(self, folder: str = "") -> None:
+        """Save model and processor, as stock transformers loads them, below the run directory."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            frozen_norms(self.model)
+            self.run.save_model(self.model, self.processor, folder)
+
+    def _epoch(self, epoch: int) -> None:
+        self.model.train()
+        self.examples.epoch = epoch
+        self.order.manual_seed(self.settings.seed * 1_000_003 + epoch)
+        sums: dict[str, Tensor] = {}
+        since, began = 0, time.monotonic()
+        for batch in self.loader:
+            values = self._step(batch)
+            sums = {name: sums.get(name, 0) + value for name, value in values.items()}
+            since, row = since + 1, None
+            if self.step % self.settings.logging_steps == 0 or self.step == 1:
+                row = self._row(epoch, sums, since, time.monotonic() - began)
+                sums, since, began = {}, 0, time.monotonic()
+                self._write(row)
+            self.display.step(self.step, row)
+
+    def _step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        self.step += 1
+        try:
+            outputs = self.wrapped(**batch)
+        except CriterionError as error:
+            raise TrainingFailed(f"step {self.step}, images {_image_ids(batch['labels'])}: {error}") from error
+        self.accelerator.backward(outputs.loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise TrainingFailed(
+                f"step {self.step}, images {_image_ids(batch['labels'])}: a gradient is NaN or infinite "
+                f"(loss {float(outputs.loss)}); nothing of this step was applied. Lower the learning rate, or look at the images"
+            )
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return {"loss": outputs.loss.detach()} | {name: value.detach() for name, value in outputs.loss_dict.items()}
+
+    def _row(self, epoch: int, sums: dict[str, Tensor], count: int, seconds: float) -> dict[str, Any]:
+        images = count * self.settings.per_device_train_batch_size * self.accelerator.num_processes
+        return {
+            "step": self.step,
+            "epoch": round(self.step / len(self.loader), 3),
+            "learning_rate": self.schedule.get_last_lr()[-1],
+            "images_per_second": round(images / seconds, 1),
+            "seconds_per_step": round(seconds / count, 4),
+            **{name: round(float(value) / count, 5) for name, value in sums.items()},
+        }
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.log.append(row)
+        if self.accelerator.is_main_process:
+            self.run.log(row)
+
+
+def _image_ids(labels: Sequence[dict[str, Tensor]]) -> str:
+    return ", ".join(str(int(one["image_id"])) for one in labels)
