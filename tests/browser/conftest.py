@@ -1,0 +1,124 @@
+"""A real headless Chromium, wherever one is found, and the demo as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 30
+
+
+@dataclass
+class Server:
+    """A demo that runs: its address, the seconds until it said so, and the process."""
+
+    url: str
+    seconds: float
+    process: subprocess.Popen[str]
+
+
+@dataclass
+class Visit:
+    """A page of the browser, and the addresses outside this machine that it asked for."""
+
+    page: Any
+    outside: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium through Playwright; a skip that says what is missing otherwise."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        pytest.skip(f"browser tests need a Chromium: none of {', '.join(CHROMIUMS)} is on the PATH")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Opens an address in a fresh context: `visit(url, width=, height=, color_scheme=)`."""
+    contexts = []
+
+    def open_page(url: str, width: int = 1280, height: int = 900, color_scheme: str = "light") -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=color_scheme)
+        contexts.append(context)
+        one = Visit(context.new_page())
+        one.page.on("request", lambda request: _note(one, request.url))
+        one.page.on("pageerror", lambda error: one.errors.append(str(error)))
+        one.page.goto(url)
+        return one
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def _note(visit: Visit, url: str) -> None:
+    if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
+        visit.outside.append(url)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[[list[str]], Server]]:
+    """Starts `python ARGUMENTS --port FREE` and waits until it says its address on stderr."""
+    pytest.importorskip("gradio", reason="the demo needs gradio: pip install detr-ft[demo]")
+    running: list[subprocess.Popen[str]] = []
+
+    def start(arguments: list[str]) -> Server:
+        root = Path(__file__).parents[2]
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, *arguments, "--port", str(_free_port())]
+        begin = time.monotonic()
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        return Server(_address(process, begin + START_SECONDS), time.monotonic() - begin, process)
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def _address(process: subprocess.Popen[str], deadline: float) -> str:
+    """The address that the demo prints on stderr."""
+    said = []
+    assert process.stderr is not None
+    while time.monotonic() < deadline and process.poll() is None:
+        ready, _, _ = select.select([process.stderr], [], [], 0.1)
+        if ready:
+            said.append(process.stderr.readline())
+            if "http://127.0.0.1:" in said[-1]:
+                return next(word for word in said[-1].split() if word.startswith("http://"))
+    pytest.fail(f"the demo did not start: {''.join(said)}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,178 @@
+"""The demo in a real browser: boxes, a threshold that doesn't run the model, readable errors, nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+pytestmark = pytest.mark.browser
+
+APP = Path(__file__).parents[2] / "demo" / "app.py"
+SHOTS = os.environ.get("DETR_FT_SCREENSHOTS")  # a folder, to look at the pages
+
+# The app with a detector that finds the same four boxes in every picture and counts its runs in a file.
+FAKE = """
+import runpy, sys
+from pathlib import Path
+import torch
+import detr_ft.inference
+from detr_ft.structures import Detections
+
+class Fake:
+    names = ["bolt", "nut", "washer"]
+    @classmethod
+    def load(cls, checkpoint):
+        cls.runs = Path(checkpoint)
+        return cls()
+    def detect(self, images):
+        with self.runs.open("a") as file:
+            file.write("run\\n")
+        found = []
+        for image in images:
+            size = torch.tensor([image.width, image.height] * 2)
+            boxes = torch.tensor([[.05, .1, .4, .6], [.5, .15, .9, .5], [.3, .55, .6, .95], [.65, .6, .8, .9]]) * size
+            found.append(Detections(boxes, torch.tensor([.97, .81, .62, .3]), torch.tensor([0, 1, 0, 2])))
+        return found
+
+detr_ft.inference.Detector = Fake
+app = sys.argv[1]
+sys.argv = sys.argv[1:]
+runpy.run_path(app, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "runs.txt"
+
+
+@pytest.fixture(scope="module")
+def fake(serve: Callable[..., Any], runs: Path) -> Any:
+    return serve(["-c", FAKE, str(APP), str(runs)])
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small PNG with something to see, 200 x 120 pixels."""
+    noise = np.random.default_rng(0).integers(90, 130, (120, 200, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((14, 16, 76, 70), fill=(196, 92, 60))
+    pen.rectangle((104, 20, 176, 58), fill=(70, 120, 190))
+    pen.polygon([(62, 112), (90, 68), (118, 112)], fill=(220, 190, 70))
+    path = tmp_path_factory.mktemp("picture") / "three parts.png"
+    image.save(path)
+    return path
+
+
+def upload(page: Any, path: Path) -> None:
+    page.locator("#image input[type=file]").set_input_files(str(path))
+
+
+def rows(page: Any) -> Any:
+    return page.locator("#table [role=row]:visible").filter(has_text=re.compile("bolt|nut|washer"))
+
+
+def expect_rows(page: Any, count: int) -> None:
+    from playwright.sync_api import expect
+
+    expect(rows(page)).to_have_count(count, timeout=10_000)
+
+
+def shoot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.wait_for_timeout(700)
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+
+
+def test_a_picture_gives_boxes_rows_and_a_download(
+    fake: Any, visit: Callable[..., Any], picture: Path, tmp_path: Path
+) -> None:
+    one = visit(fake.url)
+    shoot(one.page, "empty")
+    upload(one.page, picture)
+    expect_rows(one.page, 3)
+    one.page.locator("#result img").wait_for()
+    size = one.page.evaluate("(() => { const i = document.querySelector('#result img'); return i.naturalWidth })()")
+    assert size >= 1000  # drawn large, so that boxes on a small picture are crisp
+    assert "3 objects" in one.page.locator("#status").inner_text()
+    shoot(one.page, "desktop")
+    with one.page.expect_download() as caught:
+        one.page.locator("#download").click()
+    assert caught.value.suggested_filename == "three parts.coco.json"
+    caught.value.save_as(tmp_path / "coco.json")
+    document = json.loads((tmp_path / "coco.json").read_text())
+    assert [one["category_id"] for one in document["annotations"]] == [0, 1, 0]
+    assert document["annotations"][0]["bbox"] == pytest.approx([10, 12, 70, 60], abs=0.01)
+    assert document["images"] == [{"id": 1, "file_name": "three parts.png", "width": 200, "height": 120}]
+    assert one.outside == []
+    assert one.errors == []
+
+
+def test_threshold_and_classes_do_not_run_the_model(
+    fake: Any, visit: Callable[..., Any], picture: Path, runs: Path
+) -> None:
+    page = visit(fake.url).page
+    upload(page, picture)
+    expect_rows(page, 3)
+    before = runs.read_text()
+    threshold = page.locator("#threshold input[type=number]")
+    threshold.fill("0.1")
+    threshold.press("Enter")
+    expect_rows(page, 4)
+    page.locator("#classes input").click()
+    page.get_by_role("option", name="bolt").click()
+    expect_rows(page, 2)
+    threshold.fill("1")
+    threshold.press("Enter")
+    expect_rows(page, 0)
+    assert "No objects" in page.locator("#status").inner_text()
+    assert runs.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("notes.png", b"just some words", "notes.png"), ("cut.png", None, "cut.png")],
+)
+def test_an_unreadable_picture_is_explained(
+    fake: Any, visit: Callable[..., Any], picture: Path, tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    page = visit(fake.url).page
+    upload(page, picture)
+    expect_rows(page, 3)
+    bad = tmp_path / name
+    bad.write_bytes(picture.read_bytes()[:2000] if content is None else content)
+    page.locator("#image button[aria-label='Clear']").click()
+    expect_rows(page, 0)
+    upload(page, bad)
+    status = page.locator("#status", has_text="can't be read")
+    status.wait_for()
+    assert words in status.inner_text()
+    assert "/" not in status.inner_text()
+    expect_rows(page, 0)
+    shoot(page, f"unreadable-{name}")
+
+
+def test_it_fits_a_phone_and_the_dark(fake: Any, visit: Callable[..., Any], picture: Path) -> None:
+    for name, width, scheme in (("phone", 390, "light"), ("dark", 1280, "dark"), ("phone-dark", 390, "dark")):
+        page = visit(fake.url, width=width, height=844, color_scheme=scheme).page
+        upload(page, picture)
+        expect_rows(page, 3)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shoot(page, name)
+
+
+def test_only_what_was_uploaded_is_served(fake: Any, browser: Any) -> None:
+    context = browser.new_context()
+    for path in ("/etc/passwd", "../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", str(APP)):
+        answer = context.request.get(f"{fake.url.rstrip('/')}/gradio_api/file={path}")
+        assert answer.status in (403, 404), path
+    context.close()
