@@ -1,7 +1,9 @@
 """Data: reading it from anywhere into one schema, opening images, finding defects, writing it out."""
 
+from detr_ft.data.doctor import examine
+from detr_ft.data.export import write_coco
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import class_names
 from detr_ft.data.sources import load_data
 
-__all__ = ["class_names", "load_data", "open_image"]
+__all__ = ["class_names", "examine", "load_data", "open_image", "write_coco"]

@@ -88,6 +88,12 @@ def stored_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int,
         return width, height, orientation(image)
 
 
+def image_format(source: Source, max_pixels: int = MAX_PIXELS) -> str:
+    """The file format that the header tells, in Pillow's words: `JPEG`, `PNG`, ..."""
+    with _opened(source, max_pixels) as (image, _):
+        return str(image.format)
+
+
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened file, 1 to 8; 1 where there is none or it can't be read."""
     try:

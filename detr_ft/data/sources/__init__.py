@@ -58,7 +58,7 @@ def _existing(text: str, base: Path) -> Path:
     missing = path.absolute().relative_to(parent).parts[0]
     near = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
     hint = f"did you mean {parent / near[0]}?" if near else f"{parent} has no {missing}"
-    raise UserError(f"{path}: no such file or folder; {hint} A data set of the Hub is written hub:NAME")
+    raise UserError(f"{path}: no such file or folder; {hint} (a data set of the Hub is written hub:NAME)")
 
 
 def _recognise(path: Path) -> str:

@@ -149,12 +149,12 @@ class _Table:
 
     def _add_category(self, row: Mapping[str, object]) -> None:
         number, name = row.get("id"), row.get("name")
-        if not is_id(number) or not isinstance(name, str) or not name:
+        if not isinstance(number, int) or not isinstance(name, str) or not name:
             self.problems.append(f"{self.file}: category {number!r} needs a whole number as id and a name")
-        elif self.categories.get(int(str(number)), name) != name:
+        elif self.categories.get(number, name) != name:
             self.problems.append(f"{self.file}: category id {number} is given twice, with different names")
         else:
-            self.categories[int(str(number))] = name
+            self.categories[number] = name
 
     def _add_image(self, row: Mapping[str, object], folder: Path) -> None:
         number, name = row.get("id"), _file_name(row)

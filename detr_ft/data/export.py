@@ -1,0 +1,87 @@
+"""Writes a data set as COCO files: images and one JSON file in a folder for each split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from detr_ft.data.images import image_format
+from detr_ft.data.schema import class_names, provenance
+from detr_ft.errors import UserError
+
+
+def write_coco(data: DatasetDict, folder: Path) -> None:
+    """Write each split to `folder/<split>/`: the image files as they are and `_annotations.coco.json`, ids from 1.
+
+    Read back by `load_data`, boxes and classes are the same, but for classes that no split uses. The folder must be new or empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and isn't empty; name a new folder")
+    _check_files(data)
+    for split, rows in data.items():
+        try:
+            _write_split(rows, folder / split)
+        except OSError as error:
+            raise UserError(f"{folder / split}: can't be written ({error.strerror or error})") from error
+
+
+def _check_files(data: DatasetDict) -> None:
+    """Before anything is written: every file must be there."""
+    rows = (row for split in data.values() for row in split.select_columns(["image", "image_id"]))
+    missing = [
+        f"{provenance(row['image'], row['image_id'])}: the image file doesn't exist"
+        for row in rows
+        if row["image"]["bytes"] is None and not Path(row["image"]["path"] or "").is_file()
+    ]
+    if missing:
+        raise UserError(missing)
+
+
+def _write_split(rows: Dataset, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    taken: set[str] = {"_annotations.coco.json"}
+    for row in rows:
+        name = _write_image(row["image"], row["image_id"], folder, taken)
+        images.append({"id": row["image_id"], "file_name": name, "width": row["width"], "height": row["height"]})
+        for one in _annotations(row):
+            annotations.append({"id": len(annotations) + 1, **one})
+    categories = [{"id": i, "name": name} for i, name in enumerate(class_names(rows), start=1)]
+    content = {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations}
+    (folder / "_annotations.coco.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _annotations(row: Mapping[str, Any]) -> Iterator[dict[str, object]]:
+    objects = row["objects"]
+    columns = (objects["bbox"], objects["category"], objects["area"], objects["iscrowd"])
+    for box, category, area, crowd in zip(*columns, strict=True):
+        yield {
+            "image_id": row["image_id"],
+            "category_id": category + 1,
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(crowd),
+        }
+
+
+def _write_image(image: Mapping[str, Any], image_id: int, folder: Path, taken: set[str]) -> str:
+    """Copy the file, or write the bytes, under a name that is still free in any case of letters."""
+    name = Path(image["path"]).name if image["path"] else f"{image_id:06d}{_suffix(image)}"
+    while name.lower() in taken:
+        name = f"{image_id}_{name}"
+    taken.add(name.lower())
+    if image["bytes"] is None:
+        shutil.copyfile(image["path"], folder / name)
+    else:
+        (folder / name).write_bytes(image["bytes"])
+    return name
+
+
+def _suffix(image: Mapping[str, Any]) -> str:
+    return f".{image_format(image).lower().replace('jpeg', 'jpg')}"
