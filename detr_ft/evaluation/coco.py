@@ -97,7 +97,8 @@ def _figures(
             one = {"image_id": image, "category_id": label, "bbox": bbox, "area": area, "iscrowd": int(crowd)}
             objects.append({**one, "id": len(objects) + 1})
         for bbox, score, label in zip(here["bbox"], here["score"], here["label"], strict=True):
-            results.append({"image_id": image, "category_id": label, "bbox": bbox, "score": score})
+            one = {"image_id": image, "category_id": label, "bbox": bbox, "area": bbox[2] * bbox[3], "score": score}
+            results.append({**one, "id": len(results) + 1, "iscrowd": 0})
     counts = np.bincount([one["category_id"] for one in objects if not one["iscrowd"]], minlength=len(names))
     precision, recall = _protocol(len(names), len(rank), objects, results)
     return {**_summary(precision, recall), "per_class": _per_class(names, counts.tolist(), precision, recall)}
@@ -107,14 +108,12 @@ def _protocol(
     num_classes: int, num_images: int, objects: list[dict[str, Any]], results: list[dict[str, Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision `[IoU, recall, class, area, limit]` and recall `[IoU, class, area, limit]`; -1 where nothing counts."""
-    truth = COCO(
-        {
-            "images": [{"id": 1 + image} for image in range(num_images)],
-            "categories": [{"id": label, "name": str(label)} for label in range(num_classes)],
-            "annotations": objects,
-        }
-    )
-    protocol = COCOeval_faster(truth, truth.loadRes(results), "bbox")
+    frame = {
+        "images": [{"id": 1 + image} for image in range(num_images)],
+        "categories": [{"id": label, "name": str(label)} for label in range(num_classes)],
+    }
+    # Not `loadRes`: it writes a polygon into every result, which boxes have no use for.
+    protocol = COCOeval_faster(COCO({**frame, "annotations": objects}), COCO({**frame, "annotations": results}), "bbox")
     protocol.evaluate()
     protocol.accumulate()
     return np.asarray(protocol.eval["precision"]), np.asarray(protocol.eval["recall"])
