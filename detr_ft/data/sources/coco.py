@@ -20,6 +20,7 @@ from detr_ft.data.sources.records import (
     read_text,
     split_folders,
     split_of,
+    split_of_folder,
     stated_side,
     to_dataset,
 )
@@ -33,7 +34,8 @@ def read_coco(path: Path) -> DatasetDict:
 
     Category ids may have gaps; classes are numbered in the order of their ids, over all splits alike.
     """
-    files = {split_of(path.stem) or split_of(path.parent.name) or "train": path} if path.is_file() else coco_files(path)
+    one = split_of(path.stem) or split_of_folder(path.parent) or "train"
+    files = {one: path} if path.is_file() else coco_files(path)
     if not files:
         raise UserError(
             f"{path}: no COCO file found; expected <split>/_annotations.coco.json, annotations/instances_<split>.json "

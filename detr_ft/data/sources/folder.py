@@ -58,11 +58,16 @@ def _read_files(paths: list[Path], problems: list[str]) -> Iterator[Record]:
     lines = [
         (path, number, line) for path in paths for number, line in enumerate(read_text(path).splitlines(), start=1)
     ]
+    seen: set[int] = set()
     for image_id, (path, number, line) in enumerate(lines):
-        if line.strip():
-            record = _read_line(line, path.parent, image_id, f"{path}, line {number}", problems)
-            if record:
-                yield record
+        where = f"{path}, line {number}"
+        record = _read_line(line, path.parent, image_id, where, problems) if line.strip() else None
+        if record is None:
+            continue
+        if record.image_id in seen:
+            problems.append(f"{where}: image id {record.image_id} is given twice; ids must be unique")
+        seen.add(record.image_id)
+        yield record
 
 
 def _read_line(line: str, folder: Path, image_id: int, where: str, problems: list[str]) -> Record | None:

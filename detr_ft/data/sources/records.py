@@ -88,16 +88,22 @@ def _columns(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, l
 
 
 def split_of(word: str) -> str | None:
-    """The split that a file's or folder's name speaks of (`valid`, `instances_val2017`, ...), if any."""
+    """The split that a file's name speaks of (`valid`, `instances_val2017`, ...), if any."""
     found = (_SPLIT_WORDS.get(part) for part in re.split(r"[^a-z]+", word.lower()))
     return next((split for split in found if split), None)
 
 
+def split_of_folder(folder: Path) -> str | None:
+    """The split whose very name a folder bears, if any: words within a longer name say too little."""
+    return _SPLIT_WORDS.get(folder.name.lower())
+
+
 def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The subfolders whose very name is a split's, with that split."""
+    """The subfolders that bear a split's name, with that split."""
     for child in sorted(folder.iterdir()):
-        if child.is_dir() and child.name.lower() in _SPLIT_WORDS:
-            yield _SPLIT_WORDS[child.name.lower()], child
+        split = split_of_folder(child)
+        if split and child.is_dir():
+            yield split, child
 
 
 def images_in(folder: Path) -> list[Path]:

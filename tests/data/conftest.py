@@ -1,0 +1,66 @@
+"""Small data sets on disk, and the real ones where this machine has them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """The folder of a real data set; skips where it is absent."""
+    root = Path(os.environ.get("DETR_FT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"real data is absent: {root / name} (DETR_FT_TEST_DATA names the folder that holds it)")
+        return root / name
+
+    return find
+
+
+@pytest.fixture
+def write_image() -> Write:
+    """Writes an image of noise, different for each seed; folders are made."""
+
+    def write(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0, orientation: int = 1) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        exif = Image.Exif()
+        if orientation > 1:
+            exif[0x0112] = orientation
+        Image.fromarray(pixels).save(path, exif=exif)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_coco_file(write_image: Write) -> Write:
+    """Writes a COCO file and its images: two images, boxes of the categories 1 and 7, a category 0 that nobody uses."""
+
+    def write(file: Path, folder: Path | None = None, seed: int = 0, **changes: object) -> Path:
+        folder = folder or file.parent
+        for index in range(2):
+            write_image(folder / f"{seed}_{index}.png", seed=10 * seed + index)
+        content = {
+            "images": [{"id": 5 + i, "file_name": f"{seed}_{i}.png", "width": 40, "height": 30} for i in range(2)],
+            "categories": [{"id": 7, "name": "dog"}, {"id": 0, "name": "root"}, {"id": 1, "name": "cat"}],
+            "annotations": [
+                {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 10.5, 4], "area": 30, "iscrowd": 1},
+                {"id": 2, "image_id": 6, "category_id": 1, "bbox": [0, 0, 40, 30]},
+            ],
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({**content, **changes}))
+        return file
+
+    return write

@@ -1,0 +1,134 @@
+"""COCO files in their layouts, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.errors import UserError
+
+
+def test_boxes_area_and_crowd_are_kept_and_categories_become_contiguous(
+    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_coco_file(tmp_path / "labels.json")
+    with caplog.at_level(logging.INFO):
+        data = load_data(f"coco:{file}")
+    assert list(data) == ["train"]
+    assert class_names(data["train"]) == ["cat", "dog"]
+    assert "left out: root" in caplog.text
+    assert data["train"][0] == {
+        "image": {"path": str(tmp_path / "0_0.png"), "bytes": None},
+        "image_id": 5,
+        "width": 40,
+        "height": 30,
+        "objects": {"bbox": [[1.0, 2.0, 10.5, 4.0]], "category": [1], "area": [30.0], "iscrowd": [True]},
+    }
+    assert data["train"][1]["objects"]["area"] == [1200.0]
+
+
+def test_roboflow_layout_has_one_class_list_over_all_splits(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    write_coco_file(tmp_path / "train" / "_annotations.coco.json")
+    extra = [{"id": 0, "name": "dog"}, {"id": 3, "name": "bird"}]
+    boxes = [{"id": 1, "image_id": 5, "category_id": i, "bbox": [0, 0, 1, 1]} for i in (0, 3)]
+    boxes[1]["id"] = 2
+    write_coco_file(tmp_path / "valid" / "_annotations.coco.json", seed=1, categories=extra, annotations=boxes)
+    data = load_data(f"coco:{tmp_path}")
+    assert list(data) == ["train", "validation"]
+    assert class_names(data["train"]) == class_names(data["validation"]) == ["cat", "dog", "bird"]
+    assert data["validation"][0]["objects"]["category"] == [1, 2]
+
+
+@pytest.mark.parametrize("images", ["val2017", "images/val2017", "images", "val"])
+def test_official_layout(tmp_path: Path, images: str, write_coco_file: Callable[..., Path]) -> None:
+    write_coco_file(tmp_path / "annotations" / "instances_val2017.json", tmp_path / images)
+    (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
+    data = load_data(str(tmp_path))
+    assert list(data) == ["validation"]
+    assert Path(data["validation"][0]["image"]["path"]).is_file()
+
+
+def test_a_size_that_isnt_stated_is_measured_upright(
+    tmp_path: Path, write_coco_file: Callable[..., Path], write_image: Callable[..., Path]
+) -> None:
+    file = write_coco_file(tmp_path / "a.json", folder=tmp_path / "images")
+    write_image(tmp_path / "images" / "turned.jpg", size=(40, 30), orientation=6)
+    content = json.loads(file.read_text())
+    content["images"][0] = {"id": 5, "file_name": "turned.jpg"}
+    file.write_text(json.dumps(content))
+    row = load_data(f"coco:{file}")["train"][0]
+    assert (row["width"], row["height"]) == (30, 40)
+
+
+def test_defective_boxes_and_missing_files_stay_for_the_doctor(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    boxes = [[0, 0, 0, 0], [-9, 1, 999, 2], [float("nan"), 0, float("inf"), -3]]
+    rows = [{"id": i, "image_id": 5, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    file = write_coco_file(tmp_path / "a.json", annotations=rows)
+    (tmp_path / "0_1.png").unlink()
+    data = load_data(f"coco:{file}")["train"]
+    assert data.num_rows == 2
+    assert str(data[0]["objects"]["bbox"]) == str([[float(v) for v in box] for box in boxes])
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+    rows = [
+        {"id": 1, "image_id": 5, "category_id": 99, "bbox": [0, 0, 1, 1]},
+        {"id": 2, "image_id": 77, "category_id": 1, "bbox": [0, 0, 1, 1]},
+        {"id": 2, "image_id": 5, "category_id": 1, "bbox": [0, 0, 1]},
+        {"id": 4, "image_id": [5], "category_id": 1, "bbox": [0, 0, None, 1]},
+    ]
+    images = [{"id": 5, "file_name": "0_0.png"}, {"id": 5, "file_name": "0_1.png"}, {"id": "x", "file_name": "y"}, 3]
+    file = write_coco_file(tmp_path / "a.json", annotations=rows, images=images)
+    with pytest.raises(UserError) as caught:
+        load_data(f"coco:{file}")
+    text = str(caught.value)
+    expected = ["annotation 1: category 99", "annotation 2: image 77", "annotation 2: the id is given twice"]
+    expected += ["annotation 2: bbox", "annotation 4: image [5]", "annotation 4: bbox", "image id 5 is given twice"]
+    expected += ["image id 'x'", "images[3] must be a mapping"]
+    assert [part for part in expected if part not in text] == []
+    assert all(str(file) in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a COCO file"),
+        ("{}", "'categories' must be a list"),
+        ('{"images": [], "annotations": [], "categories": []}', "holds no images"),
+        (
+            '{"images": [{"id": 1, "file_name": "no.png"}], "annotations": [], "categories": []}',
+            "in none of these folders",
+        ),
+    ],
+)
+def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_data(f"coco:{tmp_path / 'a.json'}")
+
+
+def test_two_files_for_one_split_and_a_folder_without_any(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="no COCO file found"):
+        load_data(f"coco:{tmp_path}")
+    for year in ("2014", "2017"):
+        write_coco_file(tmp_path / "annotations" / f"instances_train{year}.json")
+    with pytest.raises(UserError, match="several COCO files for split train"):
+        load_data(f"coco:{tmp_path}")
+
+
+def test_chess_pieces(real_data: Callable[[str], Path]) -> None:
+    data = load_data(str(real_data("chess_coco")))
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 202, "validation": 58, "test": 29}
+    assert sum(len(objects["bbox"]) for rows in data.values() for objects in rows["objects"]) == 2870
+    assert len(class_names(data["train"])) == 13
+    assert "pieces" not in class_names(data["train"])

@@ -1,0 +1,163 @@
+"""The doctor finds every planted defect and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from detr_ft.data import examine, load_data
+from detr_ft.data.doctor import Diagnosis
+from detr_ft.data.schema import detection_features
+
+Box = tuple[float, float, float, float]
+GOOD: Box = (1.0, 2.0, 30.0, 20.0)
+
+
+def split(paths: list[Path], boxes: list[Box], sizes: dict[int, tuple[int, int]] | None = None) -> Dataset:
+    """Images of 40x30 pixels, each with the given boxes of class 0; `sizes` states others."""
+    stated = [(sizes or {}).get(index, (40, 30)) for index in range(len(paths))]
+    objects = {
+        "bbox": boxes,
+        "category": [0] * len(boxes),
+        "area": [1.0] * len(boxes),
+        "iscrowd": [False] * len(boxes),
+    }
+    columns = {
+        "image": [{"path": str(path), "bytes": None} for path in paths],
+        "image_id": [50 + index for index in range(len(paths))],
+        "width": [width for width, _ in stated],
+        "height": [height for _, height in stated],
+        "objects": [objects] * len(paths),
+    }
+    return Dataset.from_dict(columns, features=detection_features(["dog"]))
+
+
+def kinds(diagnosis: Diagnosis) -> list[str]:
+    return [finding.kind for finding in diagnosis.findings]
+
+
+def test_500_clean_images_give_no_finding() -> None:
+    diagnosis = examine(load_data("generated:shapes?train=400&validation=100&edge=64"))
+    assert diagnosis.findings == ()
+    assert diagnosis.splits["train"].images == 400
+    assert diagnosis.splits["train"].images_without_objects > 0
+    assert "no findings" in diagnosis.summary()
+
+
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((1, 2, 0, 5), "zero size"),
+        ((1, 2, 5, 0), "zero size"),
+        ((20, 2, -5, 9), "negative size"),
+        ((math.nan, 2, 3, 4), "not finite"),
+        ((1, 2, math.inf, 4), "not finite"),
+        ((1, -math.inf, 3, 4), "not finite"),
+        ((20, 2, 21, 4), "outside"),
+        ((-3, 2, 10, 4), "outside"),
+        ((100, 200, 10, 4), "outside"),
+        (GOOD, "duplicate box"),
+    ],
+)
+def test_a_planted_box_is_found_with_its_place(
+    tmp_path: Path, write_image: Callable[..., Path], box: Box, kind: str
+) -> None:
+    path = write_image(tmp_path / "x.png")
+    (finding,) = examine(DatasetDict({"train": split([path], [GOOD, box])})).findings
+    assert (finding.kind, finding.split, finding.image_id, finding.annotation) == (kind, "train", 50, 1)
+    assert str(path) in str(finding.image)
+    assert finding.remedy
+
+
+def test_boxes_on_the_border_are_clean(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    boxes: list[Box] = [(0, 0, 40, 30), (-0.4, -0.4, 40.8, 30.8), (39, 29, 1, 1)]
+    assert kinds(examine(DatasetDict({"train": split([write_image(tmp_path / "x.png")], boxes)}))) == []
+
+
+def test_planted_files_are_found(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    paths = [write_image(tmp_path / f"{index}.jpg", seed=index) for index in range(6)]
+    paths[1].write_bytes(b"no image")
+    paths[2].write_bytes(paths[2].read_bytes()[:-200])
+    write_image(paths[3], size=(30, 40), orientation=6)
+    paths[4].unlink()
+    data = DatasetDict({"train": split(paths, [GOOD], sizes={5: (80, 60)})})
+    found = {finding.image_id: (finding.kind, finding.level) for finding in examine(data).findings}
+    assert found == {
+        51: ("unreadable", "error"),
+        52: ("truncated", "error"),
+        53: ("exif rotation", "info"),
+        54: ("missing file", "error"),
+        55: ("wrong size", "error"),
+    }
+
+
+def test_a_size_stated_before_rotation_is_explained(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    path = write_image(tmp_path / "x.jpg", size=(40, 30), orientation=8)
+    findings = examine(DatasetDict({"train": split([path], [GOOD])})).findings
+    assert [finding.kind for finding in findings] == ["exif rotation", "wrong size"]
+    assert "stated 40x30, is 30x40 when upright" in findings[1].message
+
+
+def test_the_same_image_is_found_within_and_across_splits(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    first, second = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png")
+    data = DatasetDict({"train": split([first, second], [GOOD]), "test": split([second], [GOOD])})
+    findings = examine(data).findings
+    assert [(finding.kind, finding.split) for finding in findings] == [
+        ("duplicate image", s) for s in ("train", "test")
+    ]
+    assert findings[1].message.endswith(f"{first} (image 50) in train")
+
+
+def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    boxes: list[Box] = [(index, 0, 1, 1) for index in range(7)]
+    data = DatasetDict({"train": split([write_image(tmp_path / "x.png")], boxes)})
+    assert kinds(examine(data, num_queries=7)) == []
+    (finding,) = examine(data, num_queries=6).findings
+    assert finding.message == "7 objects, 6 queries"
+
+
+def test_a_class_that_a_split_lacks(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    paths = [write_image(tmp_path / f"{index}.png", seed=index) for index in range(2)]
+    data = DatasetDict({"train": split(paths[:1], [GOOD]), "test": split(paths[1:], [])})
+    diagnosis = examine(data)
+    assert [(finding.kind, finding.split, finding.image) for finding in diagnosis.findings] == [
+        ("class missing", "test", None)
+    ]
+    assert diagnosis.splits["test"].images_without_objects == 1
+
+
+def test_a_class_index_beyond_the_names(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    path = write_image(tmp_path / "x.png")
+    rows = split([path], [GOOD])
+    rows = rows.map(lambda row: {"objects": {**row["objects"], "category": [-1]}}, features=rows.features)
+    assert kinds(examine(DatasetDict({"train": rows}))) == ["unknown class", "class missing"]
+
+
+def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    boxes: list[Box] = [GOOD, (math.nan, 1, 2, 3), *[(index, 0, 0, 0) for index in range(30)]]
+    diagnosis = examine(DatasetDict({"train": split([write_image(tmp_path / "x.png")], boxes)}))
+    told = json.loads(diagnosis.to_json())
+    assert told["splits"]["train"] == {
+        "images": 1,
+        "boxes": 32,
+        "images_without_objects": 0,
+        "boxes_per_class": {"dog": 32},
+    }
+    assert len(told["findings"]) == 31
+    assert told["findings"][0]["kind"] == "not finite"
+    assert "warning: zero size: 30." in diagnosis.summary()
+    assert "... and 29 more" in diagnosis.summary(limit=2)
+
+
+def test_real_data(real_data: Callable[[str], Path]) -> None:
+    cells = examine(load_data(str(real_data("bccd_voc"))))
+    assert sorted(str(finding.image).split("Image_")[1][:5] for finding in cells.findings) == ["00338", "00343"]
+    assert set(kinds(cells)) == {"zero size"}
+    chess = examine(load_data(str(real_data("chess_coco"))))
+    assert kinds(chess) == ["duplicate box", "class missing", "class missing"]
+    assert chess.splits["test"].images_without_objects == 1

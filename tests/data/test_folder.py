@@ -1,0 +1,86 @@
+"""Image folders with a metadata.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.errors import UserError
+
+
+@pytest.fixture
+def write_folder(write_image: Callable[..., Path]) -> Callable[..., Path]:
+    def write(folder: Path, *rows: object) -> Path:
+        write_image(folder / "a.png", size=(40, 30), orientation=6)
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return folder
+
+    return write
+
+
+def test_names_sizes_and_options_are_read(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
+    objects = {"bbox": [[1, 2, 3, 4], [0, 0, 1, 1]], "categories": ["dog", "cat"], "area": [5, 6], "iscrowd": [0, 1]}
+    write_folder(
+        tmp_path,
+        {"file_name": "a.png", "objects": objects, "image_id": 9},
+        {"file_name": "gone.png", "width": 8, "height": 6},
+    )
+    rows = load_data(str(tmp_path))["train"]
+    assert class_names(rows) == ["cat", "dog"]
+    assert rows[0] == {
+        "image": {"path": str(tmp_path / "a.png"), "bytes": None},
+        "image_id": 9,
+        "width": 30,
+        "height": 40,
+        "objects": {
+            "bbox": [[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]],
+            "category": [1, 0],
+            "area": [5.0, 6.0],
+            "iscrowd": [False, True],
+        },
+    }
+    assert (rows[1]["width"], rows[1]["objects"]["bbox"]) == (8, [])
+
+
+def test_splits_share_their_classes_and_numbers_are_sorted_as_numbers(
+    tmp_path: Path, write_folder: Callable[..., Path]
+) -> None:
+    for split, labels in {"train": [10, 2], "val": [3]}.items():
+        objects = {"bbox": [[0, 0, 1, 1]] * len(labels), "category": labels}
+        write_folder(tmp_path / split, {"file_name": "a.png", "objects": objects})
+    data = load_data(f"folder:{tmp_path}")
+    assert list(data) == ["train", "validation"]
+    assert class_names(data["validation"]) == ["2", "3", "10"]
+    assert data["train"][0]["objects"]["category"] == [2, 0]
+
+
+def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
+    write_folder(
+        tmp_path,
+        [],
+        {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": []}},
+        {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3]], "category": ["x"]}},
+        {"file_name": "a.png", "objects": [1]},
+    )
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        file.write("{\n")
+    with pytest.raises(UserError) as caught:
+        load_data(f"folder:{tmp_path}")
+    lines = [problem.split("metadata.jsonl, line ")[1][0] for problem in caught.value.problems]
+    assert lines == ["1", "2", "3", "4", "5"]
+
+
+def test_an_image_id_is_used_once(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
+    row = {"file_name": "a.png", "image_id": 3, "objects": {"bbox": [[0, 0, 1, 1]], "category": [0]}}
+    write_folder(tmp_path, row, row)
+    with pytest.raises(UserError, match="image id 3 is given twice"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_a_folder_without_metadata(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no metadata\.jsonl found"):
+        load_data(f"folder:{tmp_path}")

@@ -1,0 +1,132 @@
+"""Pascal VOC in its layouts, and what is said about wrong files."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.errors import UserError
+
+
+def voc_xml(
+    *objects: tuple[object, ...], filename: str = "", size: str = "<width>40</width><height>30</height>"
+) -> str:
+    rows = [
+        f"<object><name>{name}</name><difficult>1</difficult><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
+        f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+        for name, x0, y0, x1, y1 in objects
+    ]
+    return f"<annotation><filename>{filename}</filename><size>{size}</size>{''.join(rows)}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text(voc_xml(("dog", 10, 5, 12.5, 9), ("cat", 3, 3, 3, 3)))
+    (tmp_path / "Annotations" / "b.xml").write_text(voc_xml())
+    (tmp_path / "Annotations" / "c.xml").write_text(voc_xml(("ant", 1, 1, 40, 30)))
+    return tmp_path
+
+
+def write_sets(folder: Path, **sets: str) -> None:
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for name, text in sets.items():
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text(text)
+
+
+def test_corners_are_taken_as_written_and_classes_are_sorted(voc: Path) -> None:
+    data = load_data(f"voc:{voc}")
+    assert list(data) == ["train"]
+    assert class_names(data["train"]) == ["ant", "cat", "dog"]
+    row = data["train"][0]
+    assert row["image"]["path"] == str(voc / "JPEGImages" / "a.jpg")
+    assert row["objects"] == {
+        "bbox": [[10.0, 5.0, 2.5, 4.0], [3.0, 3.0, 0.0, 0.0]],
+        "category": [2, 1],
+        "area": [10.0, 0.0],
+        "iscrowd": [False, False],
+    }
+    assert data["train"][1]["objects"]["bbox"] == []
+
+
+def test_image_sets_are_the_splits(voc: Path) -> None:
+    write_sets(voc, train="a\n\n", val="b\n", trainval="a\nb\n", test="c\n", dog_train="a 1\n")
+    data = load_data(str(voc))
+    files = {split: [Path(image["path"]).stem for image in rows["image"]] for split, rows in data.items()}
+    assert files == {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    assert class_names(data["test"]) == ["ant", "cat", "dog"]
+
+
+def test_trainval_alone_is_the_training_split(voc: Path) -> None:
+    write_sets(voc, trainval="a\nb\n", test="c\n")
+    assert {split: len(rows) for split, rows in load_data(f"voc:{voc}").items()} == {"train": 2, "test": 1}
+
+
+def test_xml_beside_the_images_in_a_folder_for_each_split(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for split in ("train", "valid"):
+        image = write_image(tmp_path / split / "x.jpg")
+        image.with_suffix(".xml").write_text(voc_xml(("dog", 1, 1, 9, 9)))
+    data = load_data(str(tmp_path))
+    assert {split: rows[0]["image"]["path"] for split, rows in data.items()} == {
+        "train": str(tmp_path / "train" / "x.jpg"),
+        "validation": str(tmp_path / "valid" / "x.jpg"),
+    }
+
+
+def test_a_size_of_zero_is_measured_and_a_stated_file_name_is_followed(
+    voc: Path, write_image: Callable[..., Path]
+) -> None:
+    write_image(voc / "JPEGImages" / "other.png", size=(20, 10), orientation=8)
+    text = voc_xml(("dog", 1, 1, 9, 9), filename="C:\\data\\other.png", size="<width>0</width><height>0</height>")
+    (voc / "Annotations" / "d.xml").write_text(text)
+    row = load_data(f"voc:{voc}")["train"][3]
+    assert (row["width"], row["height"]) == (10, 20)
+    assert row["image"]["path"].endswith("other.png")
+
+
+def test_problems_are_reported_together(voc: Path) -> None:
+    write_sets(voc, train="a\nnowhere\nb\nc\n")
+    (voc / "Annotations" / "a.xml").write_text(voc_xml(("dog", "ten", 5, 12, 9), ("", 1, 1, 2, 2)))
+    (voc / "Annotations" / "b.xml").write_text("<annotation>")
+    with pytest.raises(UserError) as caught:
+        load_data(f"voc:{voc}")
+    text = str(caught.value)
+    expected = [
+        "train.txt, line 2: there is no annotation file",
+        "a.xml: object 0 needs a bndbox",
+        "a.xml: object 1 has no name",
+    ]
+    assert [part for part in [*expected, "b.xml: not valid XML"] if part not in text] == []
+
+
+def test_entities_are_refused_before_they_expand(voc: Path) -> None:
+    grow = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(9))
+    text = f'<!DOCTYPE x [<!ENTITY e0 "ha">{grow}]><annotation><filename>&e9;</filename></annotation>'
+    (voc / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.xml: .*DOCTYPE"):
+        load_data(f"voc:{voc}")
+
+
+def test_a_folder_without_annotations(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no VOC annotations found"):
+        load_data(f"voc:{tmp_path}")
+
+
+def test_blood_cells(real_data: Callable[[str], Path]) -> None:
+    folder = real_data("bccd_voc")
+    start = time.perf_counter()
+    data = load_data(str(folder))
+    assert time.perf_counter() - start < 2
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 205, "validation": 87, "test": 72}
+    names = class_names(data["train"])
+    objects = [one for rows in data.values() for one in rows["objects"]]
+    counts = Counter(names[label] for one in objects for label in one["category"])
+    assert counts == {"RBC": 4155, "WBC": 372, "Platelets": 361}
+    assert sum(area == 0 for one in objects for area in one["area"]) == 2
