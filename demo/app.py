@@ -10,140 +10,47 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one, however it is started
 
 import gradio as gr
+from detect import Found, Problem, analyse, coco, drawn, known, listed, rows, select, sentence
 from PIL import Image
 
-from detr_ft.data.images import open_image
-from detr_ft.drawing import draw
+from detr_ft.data.generated import CLASSES, generate
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
-from detr_ft.structures import Detections
 
-DISPLAY_EDGE = 1200  # pixels of the longest edge of the drawn picture: boxes are crisp on small and large ones alike
 COLUMNS = ["class", "score", "x", "y", "width", "height"]
-WELCOME = "Drop a picture on the left to begin."
+WELCOME = "Drop, choose or paste a picture to begin."
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
-CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#head h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0.4rem 0 0.1rem; }
-#head p { color: var(--body-text-color-subdued); margin: 0 0 0.2rem; }
+STYLE = """<style>
+.gradio-container > .main { max-width: 1180px !important; margin: 0 auto !important; padding: 20px 24px !important; }
+#head h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 0.1rem; }
+#head p { color: var(--body-text-color-subdued); margin: 0; }
+#status { min-height: 1.6rem; }
 #status p { font-size: 0.95rem; margin: 0; }
+#table * { font-family: inherit !important; }
 footer { display: none !important; }
-"""
+.gradio-container, .gradio-container > .main, .gradio-container .column { min-width: 0 !important; }
+@media (max-width: 640px) {
+  .gradio-container > .main { padding: 12px !important; }
+  #image, #result { height: 270px !important; }
+  #table * { font-size: 0.8rem !important; }
+}
+</style>"""
 LOOK: dict[str, Any] = {
-    "css": CSS,
+    "head": STYLE,  # `css` would be rewritten to reach the components alone
     "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
 }
 # What Gradio 5 and later versions name or place differently. Its share button would upload the picture.
 OLD = int(gr.__version__.split(".")[0]) < 6
 LOOK_IN_BLOCKS, LOOK_AT_LAUNCH = (LOOK, {}) if OLD else ({}, LOOK)
 NO_SHARING: dict[str, Any] = {"show_share_button": False} if OLD else {"buttons": ["download", "fullscreen"]}
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the model found in one picture: kept for the session, so that no control runs the model again."""
-
-    name: str
-    size: tuple[int, int]
-    picture: Image.Image  # at display size
-    detections: Detections
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a picture could not be read, for the person before the screen."""
-
-    message: str
-
-
-def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
-    """Run the model on an uploaded file."""
-    if path is None:
-        return None
-    try:
-        image = open_image(path)
-    except UserError as error:
-        return Problem(str(error).replace(path, Path(path).name))
-    start = time.perf_counter()
-    detections = detector.detect([image])[0]
-    seconds = time.perf_counter() - start
-    scale = DISPLAY_EDGE / max(image.size)
-    width, height = (max(1, round(edge * scale)) for edge in image.size)
-    return Found(
-        Path(path).name, image.size, image.resize((width, height), Image.Resampling.LANCZOS), detections, seconds
-    )
-
-
-def select(found: Found, names: Sequence[str], threshold: float, classes: Sequence[str]) -> Detections:
-    """The detections whose score is above the threshold, of the chosen classes; of all if none is chosen."""
-    above = found.detections.above(threshold)
-    wanted = {names.index(name) for name in classes} or set(range(len(names)))
-    keep = [index for index, label in enumerate(above.labels.tolist()) if label in wanted]
-    return Detections(above.boxes[keep], above.scores[keep], above.labels[keep])
-
-
-def drawn(found: Found, names: Sequence[str], shown: Detections) -> Image.Image:
-    """The picture at display size with its boxes."""
-    scale = shown.boxes.new_tensor([found.picture.width / found.size[0], found.picture.height / found.size[1]] * 2)
-    return draw(found.picture, shown.boxes * scale, shown.labels, names, shown.scores)
-
-
-def rows(names: Sequence[str], shown: Detections) -> list[list[Any]]:
-    """The table: class, score, and the box's left, top, width and height in pixels of the upright picture."""
-    table = []
-    for (x0, y0, x1, y1), score, label in zip(
-        shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
-    ):
-        table.append([names[label], round(score, 3), round(x0), round(y0), round(x1 - x0), round(y1 - y0)])
-    return table
-
-
-def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
-    """What is shown, in a line: how many of what, the picture's size, the model's time."""
-    counts = Counter(names[label] for label in shown.labels.tolist())
-    what = ", ".join(f"{count} {name}" for name, count in counts.most_common(5))
-    more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
-    objects = "1 object" if len(shown.labels) == 1 else f"{len(shown.labels) or 'No'} objects"
-    width, height = found.size
-    facts = f"{width} × {height} pixels, {found.seconds * 1000:.0f} ms"
-    return f"**{objects}** at this threshold{': ' if what else ''}{what}{more} — {facts}"
-
-
-def coco(found: Found, names: Sequence[str], shown: Detections) -> dict[str, Any]:
-    """The shown detections as a COCO document; a category's id is the model's own index."""
-    annotations = []
-    for index, ((x0, y0, x1, y1), score, label) in enumerate(
-        zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True), start=1
-    ):
-        box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
-        annotations.append(
-            {
-                "id": index,
-                "image_id": 1,
-                "category_id": label,
-                "bbox": box,
-                "area": round(box[2] * box[3], 2),
-                "iscrowd": 0,
-                "score": round(score, 4),
-            }
-        )
-    width, height = found.size
-    return {
-        "images": [{"id": 1, "file_name": found.name, "width": width, "height": height}],
-        "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
-        "annotations": annotations,
-    }
 
 
 def show(
@@ -163,33 +70,15 @@ def show(
 def build(detector: Detector, examples: Sequence[str] = ()) -> gr.Blocks:
     """The page of a detector; `examples` are paths of pictures to offer."""
     names = list(detector.names)
-    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(600, 3600), **LOOK_IN_BLOCKS) as page:
+    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
         gr.Markdown(
-            f"# What the detector sees\nGive it a picture: it marks what it finds among {_classes(names)}. "
+            f"# What the detector sees\nGive it a picture: it marks what it finds among {listed(names)}. "
             "Nothing leaves this machine.",
             elem_id="head",
         )
-        with gr.Row():
-            image = gr.Image(
-                label="Picture",
-                type="filepath",
-                image_mode=None,
-                sources=["upload", "clipboard"],
-                height=420,
-                scale=2,
-                elem_id="image",
-            )
-            # Gradio would open the file itself, with a message for programmers; `open_image` reads and explains.
-            image.preprocess = lambda payload: None if payload is None else payload.path
-            result = gr.Image(
-                label="Detections", format="png", interactive=False, height=420, scale=3, elem_id="result", **NO_SHARING
-            )
+        image, result = _pictures()
         status = gr.Markdown(WELCOME, elem_id="status")
-        with gr.Row():
-            threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", elem_id="threshold")
-            classes = gr.Dropdown(
-                names, value=[], multiselect=True, label="Classes (all if none is chosen)", elem_id="classes"
-            )
+        threshold, classes = _controls(names)
         if examples:
             gr.Examples([[example] for example in examples], inputs=[image], label="Examples", cache_examples=False)
         table = gr.Dataframe(
@@ -214,9 +103,52 @@ def build(detector: Detector, examples: Sequence[str] = ()) -> gr.Blocks:
     return page
 
 
-def _classes(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:6])
-    return f"{listed} and {len(names) - 6} other classes" if len(names) > 6 else listed
+def _pictures() -> tuple[gr.Image, gr.Image]:
+    """The picture that comes in and the one with boxes, side by side where there is room."""
+    size: dict[str, Any] = {"height": 420, "min_width": 300}
+    with gr.Row():
+        image = gr.Image(
+            label="Picture",
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            scale=2,
+            elem_id="image",
+            **size,
+        )
+        # Gradio would open the file itself, with a message for programmers; `open_image` reads and explains.
+        image.preprocess = lambda payload: None if payload is None else payload.path
+        result = gr.Image(
+            label="Detections", format="png", interactive=False, scale=3, elem_id="result", **size, **NO_SHARING
+        )
+    return image, result
+
+
+def _controls(names: Sequence[str]) -> tuple[gr.Slider, gr.Dropdown]:
+    """Threshold and classes."""
+    with gr.Row():
+        threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", min_width=300, elem_id="threshold")
+        classes = gr.Dropdown(
+            known(names),
+            value=[],
+            multiselect=True,
+            label="Classes (all if none is chosen)",
+            min_width=300,
+            elem_id="classes",
+        )
+    return threshold, classes
+
+
+def scenes(names: Sequence[str], folder: Path) -> list[str]:
+    """Pictures to offer for a model of generated classes, written into a folder; none for any other model."""
+    sets = [name for name, classes in CLASSES.items() if set(classes) == set(names)]
+    paths = []
+    for name in sets[:1]:
+        for row in generate(f"{name}?train=0&validation=0&test=4&seed=77")["test"]:
+            path = folder / f"scene {len(paths) + 1}.png"
+            path.write_bytes(row["image"]["bytes"])
+            paths.append(str(path))
+    return paths
 
 
 def launch(page: gr.Blocks, port: int | None) -> str:
@@ -249,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # Everything uploaded or made lies in here, and goes with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
-        page = build(Detector.load(arguments.model))
+        detector = Detector.load(arguments.model)
+        page = build(detector, scenes(detector.names, Path(folder)))
         print(f"the demo is at {launch(page, arguments.port)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         page.block_thread()
 
