@@ -65,7 +65,7 @@ def detect_split(
 
 def coco_results(
     detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]
-) -> list[dict[str, int | float | list[float]]]:
+) -> list[dict[str, Any]]:
     """COCO's results format: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score` of every detection.
 
     `category_ids` holds the id under which each class goes, in the order of the class indices.

@@ -28,7 +28,9 @@ from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
 from detr_ft.recipe import Recipe
 from detr_ft.structures import Detections
-from detr_ft.training.loop import DetrTrainer, Display
+from detr_ft.summary import verdict, write_report
+from detr_ft.training.display import Display
+from detr_ft.training.loop import DetrTrainer
 from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ def prepare(recipe: Recipe) -> Prepared:
         )  # fmt: skip
         if recipe.data.longest_edge is not None:
             processor.size = {"max_height": recipe.data.longest_edge, "max_width": recipe.data.longest_edge}
+    _warn_of_crowding(train, model.config.num_queries)
     if section.live_norms:
         live_norms(model)
     set_trainable(model, section.freeze)
@@ -90,6 +93,15 @@ def prepare(recipe: Recipe) -> Prepared:
     )
     logger.info("parameters that train: %s", table)
     return Prepared(train, validation, model, processor)
+
+
+def _warn_of_crowding(train: Dataset, queries: int) -> None:
+    beyond = [len(objects["category"]) - queries for objects in train["objects"] if len(objects["category"]) > queries]
+    if beyond:
+        logger.warning(
+            "the model has %d queries, and %d images hold more objects: %d objects can't be matched, and never be found",
+            queries, len(beyond), sum(beyond),
+        )  # fmt: skip
 
 
 def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evaluate_before: bool = False) -> Outcome:
@@ -112,14 +124,42 @@ def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evalua
     )
     before = trainer.evaluate(0)[0] if evaluate_before else None
     result = trainer.train()
+    about = environment()
+    command = " ".join(["detr-ft", *sys.argv[1:]])
     metrics = result.metrics | {
         "before": before and {key: value for key, value in before.items() if key != "per_class"},
         "seconds": round(result.seconds, 1),
-        "environment": environment(),
-        "command": " ".join(["detr-ft", *sys.argv[1:]]),
+        "environment": about,
+        "command": command,
     }
     folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_report(
+        folder.path,
+        prepared.validation,
+        result.detections,
+        title=folder.path.name,
+        before=before,
+        after=result.metrics,
+        log=result.log,
+        criterion=str(criterion),
+        recipe=recipe.to_yaml(criterion),
+        environment=about,
+        command=command,
+    )
     return Outcome(folder.path, before, result.metrics, result.detections, result.seconds)
+
+
+def say_outcome(outcome: Outcome) -> None:
+    """What happened and what to type next, in five lines."""
+    lines = [
+        verdict(outcome.before, outcome.after),
+        f"Training took {outcome.seconds / 60:.1f} minutes. The model, its recipe, log and figures are in {outcome.folder}",
+        f"See it:              open {outcome.folder / 'report.html'}",
+        f"Try it:              detr-ft demo {outcome.folder}",
+        "Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml",
+    ]
+    for line in lines:
+        logger.info("%s", line)
 
 
 def environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
 from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, CrossEntropyLoss, GIoULoss, Loss
 from detr_ft.criterion.matchers import HungarianMatcher, LayerMatcher, Matcher, OneToManyMatcher
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
+from detr_ft.criterion.verify import check_criterion
 
 __all__ = [
     "BoxL1Cost",
@@ -22,5 +23,6 @@ __all__ = [
     "Matcher",
     "OneToManyMatcher",
     "SetCriterion",
+    "check_criterion",
     "detr_criterion",
 ]

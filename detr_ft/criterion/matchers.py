@@ -133,13 +133,19 @@ def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, copies: i
             blocks.append(np.stack([np.full_like(query, layer), np.full_like(query, image), query, target]))
     surplus = sum(max(0, count - queries) for count in counts)
     if surplus:
-        logger.warning(
-            "%d of %d targets in this batch have no query: an image holds up to %d objects and the model has %d queries. "
-            "Use a model with more queries",
-            surplus, sum(counts), max(counts), queries,
-        )  # fmt: skip
+        _warn_of_surplus(queries, f"{surplus} of {sum(counts)} targets, up to {max(counts)} an image")
     pairs = np.concatenate(blocks, axis=1)
     return pairs, pairs.shape[1] // max(matrix.shape[0], 1)
+
+
+_warned: set[int] = set()
+
+
+def _warn_of_surplus(queries: int, what: str) -> None:
+    """Say it once for each number of queries: it would come again at every epoch."""
+    if queries not in _warned:
+        _warned.add(queries)
+        logger.warning("a batch has more objects than the model's %d queries: %s, go unmatched", queries, what)
 
 
 def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> str:

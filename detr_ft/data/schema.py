@@ -20,9 +20,9 @@ def detection_features(names: list[str]) -> Features:
             "width": Value("int32"),
             "height": Value("int32"),
             "objects": {
-                "bbox": List(List(Value("float32"), length=4)),
+                "bbox": List(List(Value("float64"), length=4)),
                 "category": List(ClassLabel(names=names)),
-                "area": List(Value("float32")),
+                "area": List(Value("float64")),
                 "iscrowd": List(Value("bool")),
             },
         }

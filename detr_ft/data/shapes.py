@@ -24,7 +24,8 @@ def _alternating(points: int, inner: float) -> Polygon:
 def _gear() -> Polygon:
     radius = np.tile([1.0, 1.0, 0.72, 0.72], 8)
     angle = 2 * math.pi * np.arange(32) / 32
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    outline: Polygon = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return outline
 
 
 def _crescent() -> Polygon:

@@ -95,7 +95,8 @@ def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> Att
         previous.detach()
     attached = AttachedCriterion(model, criterion)
     model.loss_function = attached
-    if model.loss_function is not attached:
+    took: object = model.loss_function
+    if took is not attached:
         attached.detach()
         raise RuntimeError("the model ignores its new loss_function; is this release of transformers supported?")
     return attached

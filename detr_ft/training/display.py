@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +18,25 @@ from rich.progress import (
 )
 
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
+
+
+class Display(Protocol):
+    """Who shows a run while it goes."""
+
+    def start(self, steps: int) -> None:
+        """Training begins and will take so many steps."""
+
+    def step(self, step: int, row: dict[str, Any] | None) -> None:
+        """A step was taken; `row` holds the averages since the last row, at every logging step."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many images of so many are evaluated."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation was made."""
+
+    def stop(self) -> None:
+        """Training is over, or interrupted."""
 
 
 class PlainDisplay:
@@ -113,3 +133,13 @@ def _figure(value: float | None) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def make_display() -> Display:
+    """A live display where stderr is a terminal, plain lines elsewhere, silence on all processes but the main one."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        return PlainDisplay(lambda line: None)
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        return LiveDisplay(console)
+    return PlainDisplay(lambda line: console.print(line, soft_wrap=True, markup=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from detr_ft.data.transforms import TrainTransform
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.freeze import frozen_norms
 from detr_ft.structures import Detections
+from detr_ft.training.display import Display
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.optimizer import build_optimizer
 from detr_ft.training.run_directory import RunDirectory
@@ -29,25 +30,6 @@ from detr_ft.training.settings import OptimSettings, TrainSettings
 
 class TrainingFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
     """A step that can't be taken: the loss or a gradient is not finite, or a term failed. Says at which step and image."""
-
-
-class Display(Protocol):
-    """Who shows a run while it goes."""
-
-    def start(self, steps: int) -> None:
-        """Training begins and will take so many steps."""
-
-    def step(self, step: int, row: dict[str, Any] | None) -> None:
-        """A step was taken; `row` holds the averages since the last row, at every logging step."""
-
-    def evaluating(self, done: int, total: int) -> None:
-        """So many images of so many are evaluated."""
-
-    def evaluation(self, row: dict[str, Any]) -> None:
-        """An evaluation was made."""
-
-    def stop(self) -> None:
-        """Training is over, or interrupted."""
 
 
 @dataclass(frozen=True)

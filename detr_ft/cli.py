@@ -1,0 +1,174 @@
+"""The command `detr-ft`."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detr_ft.console import exit_with_status, say
+from detr_ft.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace.",
+)
+
+Data = Annotated[str, typer.Argument(help="A folder or file, or coco:, voc:, yolo:, folder:, hub:, generated:NAME")]
+Model = Annotated[str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error")] = False) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["DETR_FT_DEBUG"] = "1"
+
+
+@app.command()
+@exit_with_status
+def quickstart(
+    output_dir: Annotated[Path | None, typer.Option(help="Where the run goes; default: runs/quickstart, -2, -3 ...")] = None,
+) -> None:
+    """Fine-tune the embedded checkpoint on embedded data, from start to report, in a few minutes on a CPU."""
+    from detr_ft.quickstart import run_quickstart
+
+    run_quickstart(output_dir)
+
+
+@app.command()
+@exit_with_status
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")] = None,
+) -> None:
+    """Train by a recipe and write a run directory."""
+    from detr_ft.recipe import load_recipe
+    from detr_ft.run import run_recipe, say_outcome
+    from detr_ft.training.display import make_display
+
+    loaded, criterion = load_recipe(recipe, overrides or [])
+    say(str(criterion))
+    say_outcome(run_recipe(loaded, criterion, make_display()))
+
+
+@app.command()
+@exit_with_status
+def evaluate(
+    model: Model,
+    data: Annotated[str | None, typer.Option(help="What to evaluate on; default: the data of the run's recipe")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """The COCO figures of a model on a data set."""
+    from detr_ft.verbs import evaluate_model, figures_table
+
+    metrics = evaluate_model(model, data, split, batch_size)
+    typer.echo(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
+
+
+@app.command()
+@exit_with_status
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them")],
+    out: Annotated[Path, typer.Option(help="A new folder for predictions.json and the annotated images")] = Path("predictions"),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box")] = 0.5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+) -> None:
+    """Boxes as JSON (COCO results) and annotated images."""
+    from detr_ft.verbs import predict_files
+
+    predict_files(model, images, out, threshold, batch_size)
+
+
+@app.command()
+@exit_with_status
+def demo(
+    model: Annotated[str, typer.Argument(help="As for evaluate")] = "embedded:small",
+    port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+) -> None:
+    """Open a page in the browser: an image in, boxes out."""
+    from importlib.util import find_spec
+
+    from detr_ft.places import demo_folder
+
+    if find_spec("gradio") is None:
+        raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")
+    script = demo_folder() / "app.py"
+    sys.argv = [str(script), model, *(["--port", str(port)] if port else [])]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@app.command()
+@exit_with_status
+def push(
+    run: Annotated[Path, typer.Argument(help="A run directory")],
+    name: Annotated[str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public; it is private otherwise")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded")] = False,
+) -> None:
+    """Upload a run to the Hub: the model, its processor, recipe, figures and card, nothing else."""
+    from detr_ft.verbs import push_run
+
+    push_run(run, name, public, dry_run)
+
+
+@app.command()
+@exit_with_status
+def doctor(
+    data: Data,
+    as_json: JsonFlag = False,
+    write_coco: Annotated[Path | None, typer.Option(help="Also write the data as COCO files into this new folder")] = None,
+    num_queries: Annotated[int, typer.Option(min=1, help="Queries of the model that is to be trained")] = 100,
+) -> None:
+    """Look through a data set, image by image, and say what is wrong with it."""
+    from detr_ft.data.doctor import examine
+    from detr_ft.data.export import write_coco as write
+    from detr_ft.data.sources import load_data
+
+    splits = load_data(data)
+    diagnosis = examine(splits, num_queries)
+    typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
+    if write_coco is not None:
+        write(splits, write_coco)
+        say(f"written as COCO files to {write_coco}")
+
+
+@app.command()
+@exit_with_status
+def check(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")] = None,
+) -> None:
+    """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients."""
+    from detr_ft.verbs import check_recipe
+
+    check_recipe(recipe, overrides or [])
+
+
+@app.command()
+@exit_with_status
+def new(
+    data: Data,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The recipe to write")] = Path("recipe.yaml"),
+    checkpoint: Annotated[str | None, typer.Option(help="What to start from; default: by the hardware at hand")] = None,
+) -> None:
+    """Write a complete, commented recipe for a data set."""
+    from detr_ft.new import write_recipe
+
+    write_recipe(data, out, checkpoint)
+
+
+def main() -> None:
+    """Run the command; see `detr_ft.console.exit_with_status` for its exit status."""
+    app()

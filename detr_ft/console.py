@@ -1,0 +1,91 @@
+"""How the command speaks: people's words on stderr, results on stdout, one message for a user's mistake."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+
+from detr_ft.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+
+console = Console(stderr=True, highlight=False)
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else "none"
+        console.print(escape(self.format(record)), style=style, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    console.print(escape(text), soft_wrap=True)
+
+
+def set_up_logging() -> None:
+    """Our own notices on stderr; of the libraries below only what is wrong, and no progress bars of theirs."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    root = logging.getLogger("detr_ft")
+    root.handlers = [_ConsoleHandler()]
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    import datasets
+    from transformers import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a command raises into a message and an exit status: 2 for the user's mistake, 130, or 1."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            set_up_logging()
+            return command(*args, **kwargs)
+        except UserError as error:
+            for problem in error.problems:
+                console.print(f"[bold red]error:[/] {escape(problem)}", soft_wrap=True)
+            _exit(USER_ERROR)
+        except KeyboardInterrupt:
+            console.print("interrupted", style="yellow")
+            _exit(INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output left, as `head` does
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            raise SystemExit(FAILURE) from None
+        except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a message
+            if debugging():
+                traceback.print_exc()
+            console.print(f"[bold red]failed:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
+            if not debugging():
+                console.print("--debug before the command shows where: detr-ft --debug ...", style="dim")
+            _exit(FAILURE)
+
+    return guarded
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks with --debug."""
+    return os.environ.get("DETR_FT_DEBUG") == "1"
+
+
+def _exit(status: int) -> NoReturn:
+    if debugging() and sys.exc_info()[0] in (UserError, KeyboardInterrupt):
+        traceback.print_exc()
+    raise SystemExit(status)

@@ -1,0 +1,154 @@
+"""What the commands evaluate, predict, push and check do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from datasets import Dataset
+from rich.progress import track
+
+from detr_ft.console import console, say
+from detr_ft.criterion import check_criterion
+from detr_ft.criterion.configure import code_files
+from detr_ft.data import class_names, load_data, open_image
+from detr_ft.data.splits import train_and_validation
+from detr_ft.drawing import draw
+from detr_ft.errors import UserError
+from detr_ft.hub.push import plan, push
+from detr_ft.inference import Detector, coco_results
+from detr_ft.recipe import Recipe, load_recipe
+from detr_ft.training.evaluate import evaluate_split
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
+
+
+def evaluate_model(model: str, data: str | None, split: str | None, batch_size: int) -> dict[str, Any]:
+    """The COCO figures of a checkpoint on a split of a data set, by default the one its run held out."""
+    detector = Detector.load(model)
+    chosen = _split(model, data, split)
+    names = class_names(chosen)
+    if names != detector.names:
+        raise UserError(
+            f"the model's classes are {', '.join(detector.names)}, the data's are {', '.join(names)}: "
+            "a figure would mean nothing unless they are the same, in the same order"
+        )
+    with console.status(f"evaluating {len(chosen)} images"):
+        return evaluate_split(Accelerator(), detector.model, detector.processor, chosen, batch_size)[0]
+
+
+def figures_table(metrics: dict[str, Any]) -> str:
+    """The headline figures and those of each class, as plain text."""
+    lines = [f"{name:<12} {_figure(metrics[name])}" for name in _HEADLINES]
+    width = max([5, *map(len, metrics["per_class"])])
+    lines.append(f"\n{'class':<{width}}  boxes    map  map_50")
+    for name, one in metrics["per_class"].items():
+        lines.append(f"{name:<{width}}  {one['count']:>5}  {_figure(one['map'])}   {_figure(one['map_50'])}")
+    return "\n".join(lines)
+
+
+def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float, batch_size: int) -> None:
+    """Write `predictions.json` (COCO results, each with its file) and an annotated copy of each image into a new folder.
+
+    Raises UserError for what is no image, all at once, before the model is run, and for a folder that holds something.
+    """
+    files = _image_files(paths)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+    detector = Detector.load(model)
+    found = [one.above(threshold) for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)]
+    ids = list(range(1, len(files) + 1))
+    results = [
+        row | {"category": detector.names[int(row["category_id"])], "file_name": str(files[int(row["image_id"]) - 1])}
+        for row in coco_results(found, ids, list(range(len(detector.names))))
+    ]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "predictions.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+        for number, (file, one) in enumerate(zip(files, found, strict=True), start=1):
+            picture = draw(open_image(file), one.boxes, one.labels, detector.names, one.scores)
+            picture.save(out / f"{number:04d}-{file.stem}.png")
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
+    say(f"{len(results)} boxes in {len(files)} images: {out / 'predictions.json'} and a picture of each image beside it")
+
+
+def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
+    """Push a run under a name, or the one of its recipe; or list what would be pushed."""
+    if dry_run:
+        print("\n".join(str(file) for file in plan(run)))
+        return
+    section = _run_recipe(run).get("hub") or {}
+    name = name or section.get("repo_id")
+    if name is None:
+        raise UserError("give a name to push to, owner/name, or hub.repo_id in the recipe")
+    print(push(run, name, private=not public and bool(section.get("private", True))))
+
+
+def check_recipe(path: Path, overrides: Sequence[str]) -> None:
+    """Check a recipe and try its criterion; raises UserError with everything that is wrong."""
+    recipe, criterion = load_recipe(path, overrides)
+    for file in code_files(recipe.criterion, path.parent):
+        say(f"{path} runs code: {file}")
+    problems = check_criterion(criterion)
+    if problems:
+        raise UserError([f"{path}: criterion: {problem}" for problem in problems])
+    say(str(criterion))
+    say(f"{path}: the recipe is sound; its criterion is finite, with finite gradients, on batches with many objects and none")
+
+
+def _split(model: str, data: str | None, split: str | None) -> Dataset:
+    recipe = _run_recipe(Path(model))
+    if data is None:
+        if not recipe:
+            raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
+        section = Recipe.model_validate(recipe)
+        source, fraction, seed = section.data.source, section.data.validation_fraction, section.train.seed
+        splits = load_data(source)
+        if split in (None, "validation"):
+            return train_and_validation(splits, fraction, seed)[1]
+    else:
+        splits = load_data(data)
+    chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
+    if chosen not in splits:
+        raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
+    return splits[chosen]
+
+
+def _run_recipe(run: Path) -> dict[str, Any]:
+    file = run / "recipe.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _image_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    problems = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            files += inside
+            if not inside:
+                problems.append(f"{path}: this folder holds no images")
+        elif path.is_file():
+            files.append(path)
+        else:
+            problems.append(f"{path}: no such file or folder")
+    for file in files:
+        try:
+            open_image(file)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return files
+
+
+def _figure(value: float | None) -> str:
+    return " none" if value is None else f"{value:.3f}"
+
+

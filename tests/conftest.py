@@ -1,0 +1,73 @@
+"""Tiny models and data that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
+from transformers import logging as transformers_logging
+
+ROOT = Path(__file__).resolve().parents[1]
+
+transformers_logging.disable_progress_bar()
+# Two test processes beside each other must not take four cores.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+TINY = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 3,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_queries": 8,
+}
+
+
+def tiny_config(auxiliary_loss: bool = False, names: tuple[str, ...] = ("cat", "dog", "owl")) -> DetrConfig:
+    """A DETR of about 30,000 parameters with a native backbone of stride 8."""
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    labels = dict(enumerate(names))
+    return DetrConfig(
+        backbone_config=backbone,
+        auxiliary_loss=auxiliary_loss,
+        id2label=labels,
+        label2id={name: index for index, name in labels.items()},
+        **TINY,
+    )
+
+
+@pytest.fixture
+def tiny_model() -> DetrForObjectDetection:
+    """Random weights, the same at every call, with a final norm that is not the identity it starts as."""
+    torch.manual_seed(0)
+    model = DetrForObjectDetection(tiny_config())
+    with torch.no_grad():
+        model.model.decoder.layernorm.weight.normal_(1, 0.3)
+        model.model.decoder.layernorm.bias.normal_(0, 0.3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and its processor, as a user's checkpoint would be."""
+    folder = tmp_path_factory.mktemp("tiny-checkpoint")
+    torch.manual_seed(0)
+    DetrForObjectDetection(tiny_config()).save_pretrained(folder)
+    DetrImageProcessor(size={"max_height": 64, "max_width": 64}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, for tests that want them."""
+    folder = Path(os.environ.get("DETR_FT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the real data sets are not at hand: set DETR_FT_TEST_DATA to their folder")
+    return folder

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion import BoxL1Cost, ClassCost, CriterionError, GIoUCost, HungarianMatcher, LayerMatcher, OneToManyMatcher
+from detr_ft.criterion.costs import total_cost
+from detr_ft.criterion.matchers import DETR_COSTS, pairs_as_lists
+from detr_ft.structures import Predictions, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple))
+def test_hungarian_is_the_best_of_all_permutations(seed: int, counts: tuple[int, ...]) -> None:
+    predictions, targets, _ = random_batch(seed, counts, layers=2, queries=5)
+    matches = HungarianMatcher()(predictions, targets)
+    cost = total_cost(DETR_COSTS, predictions, targets)
+    start = 0
+    for image, count in enumerate(counts):
+        for layer in range(2):
+            mine = matches.layer.eq(layer) & matches.image.eq(image)
+            assert sorted(matches.target[mine].tolist()) == list(range(start, start + count))
+            assert len(set(matches.query[mine].tolist())) == count
+            found = cost[layer, matches.target[mine], matches.query[mine]].sum()
+            best = min(
+                sum(cost[layer, start + row, query] for row, query in enumerate(order))
+                for order in itertools.permutations(range(5), count)
+            )
+            torch.testing.assert_close(found, torch.as_tensor(float(best)), rtol=1e-5, atol=1e-5)
+        start += count
+
+
+def test_a_cost_reads_the_queries_of_its_own_image() -> None:
+    predictions, targets, _ = random_batch(1, (2, 3))
+    for cost in (ClassCost(), BoxL1Cost(), GIoUCost()):
+        whole = cost(predictions, targets)
+        second = Predictions(predictions.logits[:, 1:], predictions.boxes[:, 1:])
+        alone = cost(second, Targets(targets.labels[2:], targets.boxes[2:], torch.zeros(3, dtype=torch.long), (3,)))
+        torch.testing.assert_close(whole[:, 2:], alone)
+
+
+def test_class_cost_is_minus_the_probability() -> None:
+    predictions, targets, _ = random_batch(2, (2,))
+    expected = -predictions.logits.softmax(-1)[:, 0][..., targets.labels].transpose(1, 2)
+    torch.testing.assert_close(ClassCost()(predictions, targets), expected)
+
+
+def test_one_to_many_gives_k_queries_or_as_many_as_fit() -> None:
+    predictions, targets, _ = random_batch(3, (2, 0, 4), queries=9)
+    pairs = pairs_as_lists(OneToManyMatcher(k=3)(predictions, targets))
+    for target, expected in [(0, 3), (1, 3), (2, 2), (3, 2), (4, 2), (5, 2)]:
+        assert [pair[3] for pair in pairs if pair[0] == 0].count(target) == expected
+    queries = [pair[:3] for pair in pairs]
+    assert len(queries) == len(set(queries))
+
+
+def test_one_to_many_divides_by_its_pairs() -> None:
+    predictions, targets, _ = random_batch(3, (2, 1), queries=9)
+    matches = OneToManyMatcher(k=3)(predictions, targets)
+    assert matches.num_boxes.tolist() == [9, 9, 9]
+
+
+def test_layers_can_be_matched_differently() -> None:
+    predictions, targets, _ = random_batch(4, (2, 1), layers=3, queries=9)
+    matches = LayerMatcher(HungarianMatcher(), OneToManyMatcher(k=2))(predictions, targets)
+    assert [int(matches.layer.eq(layer).sum()) for layer in range(3)] == [6, 6, 3]
+    assert matches.num_boxes.tolist() == [6, 6, 3]
+    single = LayerMatcher(HungarianMatcher(), OneToManyMatcher(k=2))(predictions.layers(2, 3), targets)
+    assert len(single.layer) == 3
+
+
+def test_more_targets_than_queries_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    predictions, targets, _ = random_batch(5, (7, 1), queries=4)
+    with caplog.at_level("WARNING"):
+        matches = HungarianMatcher()(predictions, targets)
+        HungarianMatcher()(predictions, targets)
+    assert int(matches.layer.eq(0).sum()) == 5
+    assert [record.message for record in caplog.records if "3 of 8 targets" in record.message] == [caplog.messages[0]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p, t: t.labels.fill_(5), ["labels", "0..4", "image 0", "no-object"]),
+        (lambda p, t: t.labels.fill_(-1), ["labels", "-1"]),
+        (lambda p, t: t.boxes.mul_(640), ["boxes", "pixels"]),
+        (lambda p, t: t.boxes.copy_(torch.tensor([0.4, 0.4, 0.9, 0.9])), ["boxes", "xyxy"]),
+        (lambda p, t: t.boxes[0].fill_(float("nan")), ["boxes", "not finite"]),
+        (lambda p, t: p.logits[1, 1].fill_(float("nan")), ["predicted logits", "layer 1", "image 1"]),
+        (lambda p, t: p.boxes[0, 1].fill_(float("inf")), ["predicted boxes", "layer 0", "image 1"]),
+    ],
+)
+def test_says_what_is_wrong_with_the_input(damage: object, words: list[str]) -> None:
+    predictions, targets, _ = random_batch(6, (2, 1))
+    with torch.no_grad():
+        damage(predictions, targets)  # type: ignore[operator]
+    with pytest.raises(CriterionError) as caught:
+        HungarianMatcher()(predictions, targets)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_names_a_cost_that_is_not_finite() -> None:
+    class Broken:
+        weight = 1.0
+
+        def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+            return torch.full((3, 3, 9), float("nan"))
+
+        def __repr__(self) -> str:
+            return "Broken()"
+
+    predictions, targets, _ = random_batch(7, (2, 1))
+    with pytest.raises(CriterionError, match=r"Broken\(\)"):
+        HungarianMatcher([ClassCost(), Broken()])(predictions, targets)
+
+
+def test_refuses_what_can_not_match() -> None:
+    with pytest.raises(ValueError, match="at least one cost"):
+        HungarianMatcher([ClassCost(weight=0)])
+    with pytest.raises(ValueError, match="at least 1"):
+        OneToManyMatcher(k=0)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion import (
+    BoxL1Loss,
+    CardinalityError,
+    CriterionError,
+    CrossEntropyLoss,
+    GIoULoss,
+    HungarianMatcher,
+    SetCriterion,
+    check_criterion,
+    detr_criterion,
+)
+from detr_ft.structures import Matches, Predictions, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 6), min_size=2, max_size=4).map(tuple))
+def test_does_not_depend_on_the_order_of_targets_or_images(seed: int, counts: tuple[int, ...]) -> None:
+    predictions, _, labels = random_batch(seed, counts)
+    order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))
+    turned = Predictions(predictions.logits[:, order], predictions.boxes[:, order])
+    mixed = [{key: value.flip(0) for key, value in labels[index].items()} for index in order]
+    device = predictions.device
+    first, _ = detr_criterion()(predictions, Targets.from_labels(labels, device))
+    second, _ = detr_criterion()(turned, Targets.from_labels(mixed, device))
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_all_precisions_give_a_finite_fp32_loss(dtype: torch.dtype) -> None:
+    predictions, targets, _ = random_batch(0, (3, 0, 2))
+    low = Predictions(predictions.logits.to(dtype), predictions.boxes.to(dtype))
+    loss, _ = detr_criterion()(low, targets)
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    reference, _ = detr_criterion()(predictions, targets)
+    torch.testing.assert_close(loss, reference, rtol=0.05, atol=0.05)
+
+
+def test_a_batch_without_objects_trains_no_object_alone() -> None:
+    predictions, targets, _ = random_batch(0, (0, 0))
+    loss, values = detr_criterion()(predictions, targets)
+    assert values["loss_bbox"] == 0
+    assert values["loss_giou"] == 0
+    logits, boxes = torch.autograd.grad(loss, (predictions.logits, predictions.boxes))
+    assert logits.abs().sum() > 0
+    assert boxes.abs().sum() == 0
+
+
+def test_num_boxes_divides_the_box_losses_alone() -> None:
+    predictions, targets, labels = random_batch(0, (3, 1))
+    _, one = detr_criterion()(predictions, targets)
+    _, ten = detr_criterion()(predictions, Targets.from_labels(labels, predictions.device, num_boxes=40.0))
+    torch.testing.assert_close(one["loss_bbox"], 10 * ten["loss_bbox"])
+    torch.testing.assert_close(one["loss_giou"], 10 * ten["loss_giou"])
+    torch.testing.assert_close(one["loss_ce"], ten["loss_ce"])
+
+
+def test_weights_scale_the_sum_and_not_the_log() -> None:
+    predictions, targets, _ = random_batch(0, (3, 1))
+    single = SetCriterion(HungarianMatcher(), [BoxL1Loss(weight=1), GIoULoss(weight=0), CardinalityError()])
+    double = SetCriterion(HungarianMatcher(), [BoxL1Loss(weight=2), GIoULoss(weight=0), CardinalityError()])
+    (one, values), (two, same) = single(predictions, targets), double(predictions, targets)
+    torch.testing.assert_close(2 * one, two)
+    assert values.keys() == same.keys()
+    assert values["loss_giou"] > 0
+    torch.testing.assert_close(values["loss_bbox"] + values["loss_bbox_0"] + values["loss_bbox_1"], one)
+
+
+def test_refuses_what_is_no_criterion() -> None:
+    with pytest.raises(ValueError, match="loss_bbox"):
+        SetCriterion(HungarianMatcher(), [BoxL1Loss(), BoxL1Loss()])
+    with pytest.raises(ValueError, match="weight is not 0"):
+        SetCriterion(HungarianMatcher(), [CardinalityError()])
+
+
+class Scalar:
+    """A loss that forgets that there is one value for each layer."""
+
+    name, weight = "loss_scalar", 1.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.logits.sum()
+
+
+class Detached(Scalar):
+    """A loss without a gradient."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.logits.detach().sum((1, 2, 3))
+
+
+class Dividing(Scalar):
+    """A loss that divides by the number of pairs, of which there may be none."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        pairs = matches.per_layer(torch.ones(len(matches.layer)))
+        return matches.per_layer(matches.predicted(predictions.boxes).sum(-1)) / pairs
+
+
+class Ordered(Scalar):
+    """A loss that weighs targets by their place in the list."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return matches.per_layer(matches.predicted(predictions.boxes).sum(-1) * matches.target)
+
+
+def test_the_check_passes_what_is_sound() -> None:
+    assert check_criterion(detr_criterion()) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (Scalar(), "one value for each decoder"),
+        (Detached(), "no gradient"),
+        (Dividing(), "a batch without objects"),
+        (Ordered(), "order of the targets"),
+    ],
+)
+def test_the_check_finds_what_is_wrong_with_a_term(loss: Scalar, words: str) -> None:
+    problems = check_criterion(SetCriterion(HungarianMatcher(), [loss]))
+    assert any(words in problem for problem in problems), problems
+
+
+def test_a_shape_that_is_not_per_layer_is_named() -> None:
+    predictions, targets, _ = random_batch(0, (1,))
+    with pytest.raises(CriterionError, match="Scalar"):
+        SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), Scalar()])(predictions, targets)

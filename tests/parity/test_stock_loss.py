@@ -1,0 +1,55 @@
+"""The default criterion is the stock loss of transformers: every term, the sum, and every gradient."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import DetrConfig
+from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
+
+from detr_ft.criterion import detr_criterion
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "criterion"))
+from batches import random_batch
+
+CONFIG = DetrConfig(auxiliary_loss=True, num_labels=5, backbone_config={"model_type": "resnet"})
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any).map(tuple),
+    layers=st.integers(1, 4),
+)
+def test_equals_the_stock_loss_in_every_term_and_gradient(seed: int, counts: tuple[int, ...], layers: int) -> None:
+    predictions, targets, labels = random_batch(seed, counts, layers)
+    logits, boxes = predictions.logits, predictions.boxes
+    stock, stock_terms, _ = ForObjectDetectionLoss(logits[-1], labels, logits.device, boxes[-1], CONFIG, logits, boxes)
+    ours, our_terms = detr_criterion()(predictions, targets)
+    assert our_terms.keys() == stock_terms.keys()
+    for name, value in stock_terms.items():
+        torch.testing.assert_close(our_terms[name].float(), value.float(), rtol=1e-5, atol=1e-5, msg=name)
+    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(stock, (logits, boxes))
+    for mine, theirs in zip(torch.autograd.grad(ours, (logits, boxes)), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_is_finite_where_the_stock_loss_is_not() -> None:
+    """A predicted box of no area on a target of no area."""
+    predictions, targets, labels = random_batch(0, (1,), layers=1)
+    with torch.no_grad():
+        predictions.boxes[..., 2:] = 0
+        targets.boxes[:] = labels[0]["boxes"][:] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+        predictions.boxes[:] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    logits, boxes = predictions.logits, predictions.boxes
+    _, stock_terms, _ = ForObjectDetectionLoss(logits[-1], labels, logits.device, boxes[-1], CONFIG, logits, boxes)
+    assert stock_terms["loss_giou"].isnan()
+    loss, terms = detr_criterion()(predictions, targets)
+    assert terms["loss_giou"].item() == pytest.approx(1.0)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (logits, boxes)))
