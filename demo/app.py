@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one, h
 
 import gradio as gr
 from detect import Found, Problem, analyse, coco, drawn, known, listed, rows, select, sentence
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from detr_ft.data.generated import CLASSES, generate
@@ -31,7 +33,7 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "
 STYLE = """<style>
 .gradio-container > .main { max-width: 1180px !important; margin: 0 auto !important; padding: 20px 24px !important; }
 #head h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 0.1rem; }
-#head p { color: var(--body-text-color-subdued); margin: 0; }
+#head p { opacity: 0.75; margin: 0; }
 #status { min-height: 1.6rem; }
 #status p { font-size: 0.95rem; margin: 0; }
 #table * { font-family: inherit !important; }
@@ -97,7 +99,7 @@ def build(detector: Detector, examples: Sequence[str] = ()) -> gr.Blocks:
         def render(state: Found | Problem | None, least: float, chosen: list[str]) -> tuple[Any, ...]:
             return show(names, state, least, chosen)
 
-        image.change(lambda path: analyse(detector, path), [image], [found]).then(render, **shown)
+        image.change(partial(analyse, detector), [image], [found], api_name="analyse").then(render, **shown)
         for control in (threshold, classes):
             control.change(render, **shown, show_progress="hidden", trigger_mode="always_last")
     return page
@@ -117,11 +119,20 @@ def _pictures() -> tuple[gr.Image, gr.Image]:
             **size,
         )
         # Gradio would open the file itself, with a message for programmers; `open_image` reads and explains.
-        image.preprocess = lambda payload: None if payload is None else payload.path
+        image.preprocess = _uploaded
         result = gr.Image(
             label="Detections", format="png", interactive=False, scale=3, elem_id="result", **size, **NO_SHARING
         )
     return image, result
+
+
+def _uploaded(payload: Any) -> str | None:
+    """The path of an uploaded file; a path that a request made up, outside the folder of uploads, is refused."""
+    if payload is None or payload.path is None:
+        return None
+    if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise gr.Error("Only a picture that was uploaded here is read.")
+    return str(payload.path)
 
 
 def _controls(names: Sequence[str]) -> tuple[gr.Slider, gr.Dropdown]:

@@ -82,7 +82,7 @@ def rows(names: Sequence[str], shown: Detections) -> list[list[Any]]:
 def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
     """What is shown, in a line: how many of what, the picture's size, the model's time."""
     counts = Counter(names[label] for label in shown.labels.tolist())
-    what = ", ".join(f"{count} {name}" for name, count in counts.most_common(5))
+    what = ", ".join(f"{count} × {name}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
     objects = "1 object" if len(shown.labels) == 1 else f"{len(shown.labels) or 'No'} objects"
     width, height = found.size

@@ -31,10 +31,9 @@ START_SECONDS = 30
 
 @dataclass
 class Server:
-    """A demo that runs: its address, the seconds until it said so, and the process."""
+    """A demo that runs: its address and the process."""
 
     url: str
-    seconds: float
     process: subprocess.Popen[str]
 
 
@@ -94,10 +93,9 @@ def serve() -> Iterator[Callable[[list[str]], Server]]:
         root = Path(__file__).parents[2]
         environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, *arguments, "--port", str(_free_port())]
-        begin = time.monotonic()
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         running.append(process)
-        return Server(_address(process, begin + START_SECONDS), time.monotonic() - begin, process)
+        return Server(_address(process), process)
 
     yield start
     for process in running:
@@ -105,9 +103,10 @@ def serve() -> Iterator[Callable[[list[str]], Server]]:
         process.communicate(timeout=10)
 
 
-def _address(process: subprocess.Popen[str], deadline: float) -> str:
+def _address(process: subprocess.Popen[str]) -> str:
     """The address that the demo prints on stderr."""
-    said = []
+    said: list[str] = []
+    deadline = time.monotonic() + START_SECONDS
     assert process.stderr is not None
     while time.monotonic() < deadline and process.poll() is None:
         ready, _, _ = select.select([process.stderr], [], [], 0.1)
