@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import gradio as gr
 from detect import Found, Problem, analyse, coco, drawn, known, listed, rows, select, sentence
 from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.middleware import Middleware
 
 from detr_ft.data.generated import CLASSES, generate
 from detr_ft.errors import UserError
@@ -45,6 +46,7 @@ footer { display: none !important; }
   #table * { font-size: 0.8rem !important; }
 }
 </style>"""
+POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 LOOK: dict[str, Any] = {
     "head": STYLE,  # `css` would be rewritten to reach the components alone
     "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
@@ -53,6 +55,21 @@ LOOK: dict[str, Any] = {
 OLD = int(gr.__version__.split(".")[0]) < 6
 LOOK_IN_BLOCKS, LOOK_AT_LAUNCH = (LOOK, {}) if OLD else ({}, LOOK)
 NO_SHARING: dict[str, Any] = {"show_share_button": False} if OLD else {"buttons": ["download", "fullscreen"]}
+
+
+class OwnServerOnly:
+    """Lets the page load from its own server alone: older versions of Gradio ask a content network for a script."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        async def send_with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
 
 
 def show(
@@ -172,6 +189,7 @@ def launch(page: gr.Blocks, port: int | None) -> str:
             allowed_paths=[],
             max_file_size="20mb",
             ssr_mode=False,
+            app_kwargs={"middleware": [Middleware(OwnServerOnly)]},
             quiet=True,
             prevent_thread_lock=True,
             **LOOK_AT_LAUNCH,

@@ -222,6 +222,7 @@ def _processor_seconds(pid: int) -> float:
 def test_only_what_was_uploaded_is_served_or_read(fake: Any, browser: Any, picture: Path, runs: Path) -> None:
     before = runs.read_text()
     context = browser.new_context()
+    assert context.request.get(fake.url).headers["content-security-policy"].startswith("default-src 'self'")
     api = f"{fake.url.rstrip('/')}/gradio_api"
     for path in ("/etc/passwd", "../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", str(APP), str(picture), fake.url):
         assert context.request.get(f"{api}/file={path}").status in (400, 403, 404), path
