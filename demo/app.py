@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -207,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="embedded:small", help="a run, a folder or a name on the Hub")
     parser.add_argument("--port", type=int, help="the port on 127.0.0.1; a free one from 7860 on if left out")
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder below goes then, too
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # Everything uploaded or made lies in here, and goes with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder

@@ -53,7 +53,9 @@ runpy.run_path(app, run_name="__main__")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo") / "runs.txt"
+    path = tmp_path_factory.mktemp("demo") / "runs.txt"
+    path.touch()
+    return path
 
 
 @pytest.fixture(scope="module")
