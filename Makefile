@@ -1,0 +1,58 @@
+# `make quickstart` and `make test` do all the set-up on a new machine: a virtual environment in .venv, pinned releases.
+#
+#   CPU=1       take PyTorch's CPU wheels: a tenth of the download, for a machine without a GPU
+#   PYTHON=...  the Python to make the environment with, 3.10 or newer
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS := .ci/constraints.txt
+TORCH := $(shell sed -n 's/^torch==/torch==/p' $(PINS))
+ifdef CPU
+TORCH_INDEX := --index-url https://download.pytorch.org/whl/cpu
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint types format wheel clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from set-up to report (about five minutes)
+	$(BIN)/detr-ft quickstart
+
+test: $(VENV)/.dev  ## Run all tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## Check types
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.dev  ## Build a wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## Remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.python:
+	@echo "making $(VENV), and installing what the command needs (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint $(PINS) --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml $(PINS)
+	$(PIP) install $(TORCH_INDEX) $(TORCH)
+	$(PIP) install --constraint $(PINS) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --constraint $(PINS) --group dev
+	@touch $@

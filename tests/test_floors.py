@@ -1,0 +1,58 @@
+"""Imports go down only: a module imports from its own floor's rooms by name, or from floors below."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "detr_ft"
+FLOORS = {
+    "__init__": 0, "boxes": 0, "structures": 0, "errors": 0, "places": 0,
+    "criterion": 1, "data": 1, "drawing": 1,
+    "models": 2, "evaluation": 2,
+    "inference": 3, "training": 4, "report": 4,
+    "recipe": 5, "console": 5, "hub": 5, "summary": 5, "run": 6, "quickstart": 7, "new": 7, "verbs": 7,
+    "cli": 8, "__main__": 9,
+}  # fmt: skip
+CRITERION_MAY_IMPORT = {"torch", "scipy", "numpy", "detr_ft"}
+
+
+def room(name: str) -> str:
+    """The first part below the package."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            module = node.module or ""
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "detr_ft" else {module}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_down(file: Path) -> None:
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports(file):
+        top = name.split(".")[0]
+        assert top not in {"recipes", "demo", "tests", "torchvision", "timm"}, f"{file}: imports {name}"
+        if top == "detr_ft" and room(name) != own:
+            assert FLOORS[room(name)] < FLOORS[own], f"{file}: {own} is below or beside {name}"
+
+
+def test_the_criterion_stands_alone() -> None:
+    import sys
+
+    allowed = CRITERION_MAY_IMPORT | set(sys.stdlib_module_names)
+    for file in (PACKAGE / "criterion").glob("*.py"):
+        for name in imports(file):
+            assert name.split(".")[0] in allowed, f"{file}: imports {name}"
+            if name.startswith("detr_ft"):
+                assert room(name) in {"criterion", "boxes", "structures"}, f"{file}: imports {name}"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DetrForObjectDetection, pipeline
+
+from detr_ft.criterion import HungarianMatcher, SetCriterion, detr_criterion
+from detr_ft.criterion.losses import BoxL1Loss
+from detr_ft.data.generated import generate
+from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.errors import UserError
+from detr_ft.models import fit_labels, load_model, set_trainable
+from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.training.display import PlainDisplay
+from detr_ft.training.loop import DetrTrainer, TrainingFailed
+from detr_ft.training.settings import TrainSettings
+
+
+def make_trainer(
+    checkpoint: Path, output: Path, lines: list[str] | None = None, criterion: SetCriterion | None = None, **settings: Any
+) -> DetrTrainer:
+    data = generate("workshop?train=12&validation=6&edge=64")
+    model, processor = load_model(str(checkpoint))
+    fit_labels(model, data["train"].features["objects"]["category"].feature.names)
+    set_trainable(model, [])
+    values = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "logging_steps": 2, "learning_rate": 1e-3}
+    return DetrTrainer(
+        model,
+        criterion or detr_criterion(),
+        data["train"],
+        data["validation"],
+        TrainSettings(output_dir=str(output), **(values | settings)),
+        processor=processor,
+        transform=TrainTransform(ImageFormat.of(processor), "light"),
+        display=PlainDisplay([].append if lines is None else lines.append),
+    )
+
+
+def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", lines, num_train_epochs=8)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    result = trainer.train()
+    assert all(not torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+    losses = [row["loss"] for row in result.log if "loss" in row]
+    assert losses[-1] < 0.9 * losses[0]
+    assert result.metrics["map"] is not None
+    assert len(result.detections) == 6
+    assert any("left" in line for line in lines)
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert log == result.log
+    assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
+    found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(
+        _image(trainer)
+    )
+    assert len(found) == 8
+
+
+def _image(trainer: DetrTrainer) -> Any:
+    from detr_ft.data import open_image
+
+    return open_image(trainer.eval_dataset[0]["image"])  # type: ignore[index]
+
+
+def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    results = [make_trainer(tiny_checkpoint, tmp_path / name).train() for name in ("a", "b")]
+    first, second = (DetrForObjectDetection.from_pretrained(tmp_path / name).state_dict() for name in ("a", "b"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert results[0].metrics == results[1].metrics
+    other = make_trainer(tiny_checkpoint, tmp_path / "c", seed=1)
+    other.train()
+    assert any(not torch.equal(first[name], value) for name, value in other.model.state_dict().items())
+
+
+def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("mine\n")
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    with pytest.raises(UserError, match="not empty"):
+        trainer.run.create()
+    assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
+    assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_an_interruption_leaves_a_usable_model(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    steps = trainer._step
+
+    def interrupted(batch: dict[str, Any]) -> Any:
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+        return steps(batch)
+
+    monkeypatch.setattr(trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    saved, _ = load_model(str(tmp_path / "run/checkpoints/interrupted"))
+    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), trainer.model.state_dict().values(), strict=True))
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+class Infinite(BoxL1Loss):
+    """A loss whose value is finite and whose gradient is not."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return super().__call__(predictions, targets, matches) + (predictions.boxes.sum((1, 2, 3)) * 0).sqrt()
+
+
+def test_a_bad_gradient_stops_the_run_and_names_the_images(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=SetCriterion(HungarianMatcher(), [Infinite()]))
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    with pytest.raises(TrainingFailed, match=r"step 1, images \d+, \d+, \d+, \d+: a gradient is NaN"):
+        trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+
+
+def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
+    empty = {"bbox": [], "category": [], "area": [], "iscrowd": []}
+    rows = [row | {"objects": empty} for row in trainer.examples.split]
+    trainer.examples.split = type(trainer.examples.split).from_list(rows, features=trainer.examples.split.features)
+    result = trainer.train()
+    assert all(row["loss_bbox"] == 0 for row in result.log if "loss" in row)
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
