@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 
 Data = Annotated[str, typer.Argument(help="A folder or file, or coco:, voc:, yolo:, folder:, hub:, generated:NAME")]
-Model = Annotated[str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")]
+Model = Annotated[
+    str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout")]
 
 
@@ -36,7 +38,9 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 @app.command()
 @exit_with_status
 def quickstart(
-    output_dir: Annotated[Path | None, typer.Option(help="Where the run goes; default: runs/quickstart, -2, -3 ...")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where the run goes; default: runs/quickstart, -2, -3 ...")
+    ] = None,
 ) -> None:
     """Fine-tune the embedded checkpoint on embedded data, from start to report, in a few minutes on a CPU."""
     from detr_ft.quickstart import run_quickstart
@@ -65,7 +69,9 @@ def train(
 def evaluate(
     model: Model,
     data: Annotated[str | None, typer.Option(help="What to evaluate on; default: the data of the run's recipe")] = None,
-    split: Annotated[str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     as_json: JsonFlag = False,
 ) -> None:
@@ -81,7 +87,9 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them")],
-    out: Annotated[Path, typer.Option(help="A new folder for predictions.json and the annotated images")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="A new folder for predictions.json and the annotated images")] = Path(
+        "predictions"
+    ),
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box")] = 0.5,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
 ) -> None:
@@ -113,8 +121,12 @@ def demo(
 @exit_with_status
 def push(
     run: Annotated[Path, typer.Argument(help="A run directory")],
-    name: Annotated[str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")] = None,
-    public: Annotated[bool, typer.Option("--public", help="Make the repository public; it is private otherwise")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public; it is private otherwise")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded")] = False,
 ) -> None:
     """Upload a run to the Hub: the model, its processor, recipe, figures and card, nothing else."""
@@ -128,7 +140,9 @@ def push(
 def doctor(
     data: Data,
     as_json: JsonFlag = False,
-    write_coco: Annotated[Path | None, typer.Option(help="Also write the data as COCO files into this new folder")] = None,
+    write_coco: Annotated[
+        Path | None, typer.Option(help="Also write the data as COCO files into this new folder")
+    ] = None,
     num_queries: Annotated[int, typer.Option(min=1, help="Queries of the model that is to be trained")] = 100,
 ) -> None:
     """Look through a data set, image by image, and say what is wrong with it."""

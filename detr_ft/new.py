@@ -66,7 +66,9 @@ def write_recipe(source: str, out: Path, checkpoint: str | None) -> None:
     batch = 16 if small else 8
     steps = 1500 if small else 6000
     epochs = max(10, min(300, round(steps * batch / len(train))))
-    longest = statistics.median(max(width, height) for width, height in zip(train["width"], train["height"], strict=True))
+    longest = statistics.median(
+        max(width, height) for width, height in zip(train["width"], train["height"], strict=True)
+    )
     edge = min(256, int(longest)) if small else 800
     text = _TEMPLATE.format(
         source=source,
@@ -80,7 +82,8 @@ def write_recipe(source: str, out: Path, checkpoint: str | None) -> None:
         freeze="" if small else "backbone.stem, backbone.stage1",
         fraction="" if "validation" in data else "  validation_fraction: 0.15      # there is no validation split\n",
         edge=max(64, edge),
-        edge_reason="larger finds smaller objects and takes longer" + ("" if small else "; the checkpoint's own is 800"),
+        edge_reason="larger finds smaller objects and takes longer"
+        + ("" if small else "; the checkpoint's own is 800"),
         stem=out.stem,
         epochs=epochs,
         steps=epochs * max(1, len(train) // batch),

@@ -29,6 +29,7 @@ class ModelSection(_Section):
     checkpoint: str | None = None
     revision: str | None = None
     architecture: dict[str, Any] | None = None
+    backbone: str | None = Field(default=None, description="a checkpoint that the architecture's backbone starts from")
     live_norms: bool = False
     freeze: list[str] = []
 
@@ -36,6 +37,8 @@ class ModelSection(_Section):
     def _one_start(self) -> ModelSection:
         if (self.checkpoint is None) == (self.architecture is None):
             raise ValueError("give either checkpoint (to fine-tune) or architecture (to start from random weights)")
+        if self.backbone is not None and self.architecture is None:
+            raise ValueError("backbone goes with architecture: a checkpoint has one")
         if self.live_norms and self.architecture is None:
             raise ValueError("live_norms goes with architecture: a checkpoint's norms are what it was trained with")
         return self

@@ -73,8 +73,12 @@ def prepare(recipe: Recipe) -> Prepared:
     section = recipe.model
     torch.manual_seed(recipe.train.seed)
     if section.architecture is not None:
-        model, processor = build_model(section.architecture, names, recipe.data.longest_edge or 800)
-        logger.info("model: random weights, %s parameters", f"{model.num_parameters():,}")
+        model, processor = build_model(section.architecture, names, recipe.data.longest_edge or 800, section.backbone)
+        logger.info(
+            "model: random weights%s, %s parameters",
+            f", backbone from {section.backbone}" if section.backbone else "",
+            f"{model.num_parameters():,}",
+        )
     else:
         model, processor = load_model(str(section.checkpoint), section.revision)
         known = fit_labels(model, names, recipe.train.seed)
@@ -107,8 +111,9 @@ def _warn_of_crowding(train: Dataset, queries: int) -> None:
 def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evaluate_before: bool = False) -> Outcome:
     """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed."""
     folder = RunDirectory(recipe.train.output_dir)
-    folder.create()
+    folder.refuse_another_run()
     prepared = prepare(recipe)
+    folder.create()
     folder.write_text("recipe.yaml", recipe.to_yaml(criterion))
     prepared.model.config.detr_ft = {"criterion": describe(criterion)}
     trainer = DetrTrainer(

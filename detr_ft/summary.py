@@ -73,7 +73,9 @@ def gallery(split: Dataset, detections: Sequence[Detections]) -> list[tuple[str,
         bbox, _ = as_tensors(row["objects"])
         labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
         said = found.above(SHOWN_SCORE)
-        caption = f"{Path(provenance(row['image'], row['image_id'])).name}: {len(labels)} true, {len(said.labels)} found"
+        caption = (
+            f"{Path(provenance(row['image'], row['image_id'])).name}: {len(labels)} true, {len(said.labels)} found"
+        )
         pictures.append(
             (
                 caption,

@@ -61,7 +61,10 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
     detector = Detector.load(model)
-    found = [one.above(threshold) for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)]
+    found = [
+        one.above(threshold)
+        for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)
+    ]
     ids = list(range(1, len(files) + 1))
     results = [
         row | {"category": detector.names[int(row["category_id"])], "file_name": str(files[int(row["image_id"]) - 1])}
@@ -75,7 +78,9 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
             picture.save(out / f"{number:04d}-{file.stem}.png")
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
-    say(f"{len(results)} boxes in {len(files)} images: {out / 'predictions.json'} and a picture of each image beside it")
+    say(
+        f"{len(results)} boxes in {len(files)} images: {out / 'predictions.json'} and a picture of each image beside it"
+    )
 
 
 def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
@@ -99,7 +104,9 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     if problems:
         raise UserError([f"{path}: criterion: {problem}" for problem in problems])
     say(str(criterion))
-    say(f"{path}: the recipe is sound; its criterion is finite, with finite gradients, on batches with many objects and none")
+    say(
+        f"{path}: the recipe is sound; its criterion is finite, with finite gradients, on batches with many objects and none"
+    )
 
 
 def _split(model: str, data: str | None, split: str | None) -> Dataset:
@@ -150,5 +157,3 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
 
 def _figure(value: float | None) -> str:
     return " none" if value is None else f"{value:.3f}"
-
-

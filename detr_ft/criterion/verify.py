@@ -66,7 +66,7 @@ def _batch(counts: tuple[int, ...]) -> tuple[Predictions, Targets]:
 
 
 def _boxes(*shape: int, generator: torch.Generator) -> torch.Tensor:
-    """cxcywh boxes that lie within the image."""
+    """Cxcywh boxes that lie within the image."""
     centre, size = torch.rand(2, *shape, 2, generator=generator)
     return torch.cat([0.3 + 0.4 * centre, 0.05 + 0.5 * size], -1)
 
@@ -74,8 +74,6 @@ def _boxes(*shape: int, generator: torch.Generator) -> torch.Tensor:
 def _reversed(targets: Targets) -> Targets:
     starts = [sum(targets.counts[:index]) for index in range(len(targets.counts))]
     order = [
-        start + offset
-        for start, count in zip(starts, targets.counts, strict=True)
-        for offset in reversed(range(count))
+        start + offset for start, count in zip(starts, targets.counts, strict=True) for offset in reversed(range(count))
     ]
     return Targets(targets.labels[order], targets.boxes[order], targets.image, targets.counts, targets.num_boxes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from detr_ft.errors import UserError
@@ -16,6 +17,11 @@ from detr_ft.places import EMBEDDED, embedded_checkpoint
 logger = logging.getLogger(__name__)
 # Says of every release without torchvision that the processor works on PIL images: true, intended, and no news.
 logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(logging.ERROR)
+
+# The Hub's client raises its HTTP library's errors, and which library that is depends on its version: they are the bases
+# of its own error.
+_NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
+_LOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, ImportError, ValueError, *_NETWORK_ERRORS)
 
 
 def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:
@@ -39,7 +45,7 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
         raise UserError(
             f"{checkpoint}: the Hub has no such model, or you have no access: {_first_line(error)}"
         ) from error
-    except (OSError, HfHubHTTPError, ImportError, ValueError) as error:
+    except _LOAD_ERRORS as error:
         raise UserError(_explain(checkpoint, error)) from error
     missing = sorted(loading["missing_keys"])
     if missing:
@@ -51,12 +57,13 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
 
 
 def build_model(
-    architecture: Mapping[str, Any], names: list[str], longest_edge: int
+    architecture: Mapping[str, Any], names: list[str], longest_edge: int, backbone: str | None = None
 ) -> tuple[DetrForObjectDetection, Any]:
     """A model of random weights with a native backbone, for the classes `names`, and its image processor.
 
-    `architecture` holds what `DetrConfig` takes; its `backbone_config` names a `model_type`. Raises UserError for what
-    transformers refuses.
+    `architecture` holds what `DetrConfig` takes; its `backbone_config` names a `model_type`. `backbone` is a checkpoint
+    whose weights the backbone starts from. Raises UserError for what transformers refuses, and for a backbone that does
+    not fit whole.
     """
     labels = dict(enumerate(names))
     try:
@@ -64,7 +71,40 @@ def build_model(
         model = DetrForObjectDetection(config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"model.architecture: {_first_line(error)}") from error
+    _original_start(model)
+    if backbone is not None:
+        _load_backbone(model, backbone)
     return model, DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge})
+
+
+def _original_start(model: DetrForObjectDetection) -> None:
+    """Random weights as the authors draw them (facebookresearch/detr, `Transformer._reset_parameters`).
+
+    transformers draws matrices and queries with a deviation of 0.02, which is right for what will be overwritten by a
+    checkpoint; from such a start a small DETR learns several times more slowly.
+    """
+    for parameter in (*model.model.encoder.parameters(), *model.model.decoder.parameters()):
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+    nn.init.normal_(model.model.query_position_embeddings.weight)
+    for module in (model.model.input_projection, model.class_labels_classifier, *model.bbox_predictor.layers):
+        module.reset_parameters()
+
+
+def _load_backbone(model: DetrForObjectDetection, checkpoint: str) -> None:
+    target = model.model.backbone.model
+    try:
+        # The class by name: AutoBackbone asks the Hub even for a folder, and takes what the Hub lacks for timm's.
+        state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
+    except _LOAD_ERRORS as error:
+        raise UserError(f"model.backbone: {_explain(checkpoint, error)}") from error
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    try:
+        target.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"model.backbone: {checkpoint} does not fit model.architecture.backbone_config: {_first_line(error)}"
+        ) from error
 
 
 def _resolve(checkpoint: str) -> str:
@@ -83,9 +123,9 @@ def _resolve(checkpoint: str) -> str:
     return checkpoint
 
 
-def _explain(checkpoint: str, error: Exception) -> str:
+def _explain(checkpoint: str, error: BaseException) -> str:
     text = str(error)
-    if "connect" in text or "offline" in text.lower() or "resolve" in text:
+    if isinstance(error, _NETWORK_ERRORS) or "connect" in text or "offline" in text.lower():
         return (
             f"{checkpoint}: the Hub can't be reached and the model is not in the local cache; "
             "check the network, or give the folder of a checkpoint"
@@ -95,5 +135,5 @@ def _explain(checkpoint: str, error: Exception) -> str:
     return f"{checkpoint}: {_first_line(error)}"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.optimizer import build_optimizer
 from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.settings import OptimSettings, TrainSettings
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
@@ -110,6 +113,9 @@ class DetrTrainer:
                     metrics, found = self.evaluate(epoch + 1)
         except KeyboardInterrupt:
             self.save("checkpoints/interrupted")
+            logger.warning(
+                "interrupted at step %d; the model as it is: %s/checkpoints/interrupted", self.step, self.run.path
+            )
             raise
         finally:
             self.display.stop()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from detr_ft.errors import UserError
@@ -18,15 +19,22 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def create(self) -> None:
-        """Make the folder; raises UserError where it holds another run, or can't be written."""
+    def refuse_another_run(self) -> None:
+        """Raise UserError where the folder holds something, or can't be a folder. Makes nothing."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
+            if self.path.exists() and any(self.path.iterdir()):
                 raise UserError(
                     f"{self.path} is not empty: it may hold another run, and nothing is written over. "
                     f"Choose another folder (train.output_dir={self.path}-2), or remove it"
                 )
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def create(self) -> None:
+        """Make the folder; raises UserError where it holds another run, or can't be written."""
+        self.refuse_another_run()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "log.jsonl").touch()
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -66,11 +74,12 @@ class RunDirectory:
             for file in partial.iterdir():
                 file.replace(target / file.name)
             partial.rmdir()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise _unwritable(target, error) from error
         return target
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: can't be written: {error.strerror or error}")
+def _unwritable(path: Path, error: OSError | SafetensorError) -> UserError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UserError(f"{path}: can't be written: {why}")

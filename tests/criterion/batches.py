@@ -8,13 +8,18 @@ from detr_ft.structures import Predictions, Targets
 
 
 def random_boxes(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """cxcywh boxes that lie within the image."""
+    """Cxcywh boxes that lie within the image."""
     centre, size = torch.rand(2, *shape, 2, generator=generator, dtype=dtype)
     return torch.cat([0.3 + 0.4 * centre, 0.02 + 0.5 * size], -1)
 
 
 def random_batch(
-    seed: int, counts: tuple[int, ...], layers: int = 3, queries: int = 9, classes: int = 5, dtype: torch.dtype = torch.float32
+    seed: int,
+    counts: tuple[int, ...],
+    layers: int = 3,
+    queries: int = 9,
+    classes: int = 5,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Predictions, Targets, list[dict[str, torch.Tensor]]]:
     """Predictions that take a gradient, targets, and the same targets as the list that transformers takes."""
     generator = torch.Generator().manual_seed(seed)

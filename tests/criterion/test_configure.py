@@ -63,7 +63,10 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigureError) as caught:
         configure(
             {
-                "matcher": {"use": "HungarianMatcher", "costs": [{"use": "ClasCost"}, {"use": "BoxL1Cost", "wieght": 2}]},
+                "matcher": {
+                    "use": "HungarianMatcher",
+                    "costs": [{"use": "ClasCost"}, {"use": "BoxL1Cost", "wieght": 2}],
+                },
                 "losses": [{"weight": 1}, {"use": "gone.py:Term"}, {"use": "area.py:Aera"}],
                 "eos": 1,
             },

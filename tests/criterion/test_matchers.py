@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.criterion import BoxL1Cost, ClassCost, CriterionError, GIoUCost, HungarianMatcher, LayerMatcher, OneToManyMatcher
+from detr_ft.criterion import (
+    BoxL1Cost,
+    ClassCost,
+    CriterionError,
+    GIoUCost,
+    HungarianMatcher,
+    LayerMatcher,
+    OneToManyMatcher,
+)
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS, pairs_as_lists
 from detr_ft.structures import Predictions, Targets

@@ -39,9 +39,7 @@ def test_every_defect_is_counted_once() -> None:
     boxes, rows, counts = trainable_boxes(bbox, crowd, 100, 100)
     assert rows.tolist() == [0, 1]
     assert boxes.tolist() == [[10, 10, 30, 30], [90, 10, 100, 30]]
-    assert counts == BoxCounts(
-        kept=2, clipped=1, dropped_empty=2, dropped_not_finite=2, dropped_outside=1, crowds=1
-    )
+    assert counts == BoxCounts(kept=2, clipped=1, dropped_empty=2, dropped_not_finite=2, dropped_outside=1, crowds=1)
     assert "1 clipped" in str(counts)
     assert "2 dropped for NaN" in str(counts)
 

@@ -32,7 +32,9 @@ def test_a_split_does_not_change_when_it_or_another_grows() -> None:
     small, large = generate("shapes?train=3&validation=2"), generate("shapes?train=6&validation=4")
     assert small["train"].to_list() == large["train"].to_list()[:3]
     assert small["validation"].to_list() == large["validation"].to_list()[:2]
-    assert not {row["image"]["bytes"] for row in small["train"]} & {row["image"]["bytes"] for row in small["validation"]}
+    assert not {row["image"]["bytes"] for row in small["train"]} & {
+        row["image"]["bytes"] for row in small["validation"]
+    }
 
 
 def test_boxes_are_tight_around_what_is_visible() -> None:

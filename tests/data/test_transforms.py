@@ -40,7 +40,9 @@ def row_with(image: Image.Image, bbox: list[list[float]], width: int | None = No
 
 @settings(deadline=None, max_examples=30)
 @given(width=st.integers(20, 300), height=st.integers(20, 300), size=st.sampled_from(SIZES), seed=st.integers(0, 100))
-def test_pixels_are_those_of_the_checkpoints_own_processor(width: int, height: int, size: dict[str, int], seed: int) -> None:
+def test_pixels_are_those_of_the_checkpoints_own_processor(
+    width: int, height: int, size: dict[str, int], seed: int
+) -> None:
     processor = DetrImageProcessor(size=size)
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(noise)

@@ -38,16 +38,16 @@ def test_the_default_criterion_gives_the_stock_loss_and_gradients(tiny_model: De
     ours, theirs = tiny_model(**batch()), stock(**batch())
     for name, value in theirs.loss_dict.items():
         torch.testing.assert_close(ours.loss_dict[name], value, rtol=1e-5, atol=1e-5)
-    last_layer = (
-        ours.loss_dict["loss_ce"] + 5 * ours.loss_dict["loss_bbox"] + 2 * ours.loss_dict["loss_giou"]
-    )
+    last_layer = ours.loss_dict["loss_ce"] + 5 * ours.loss_dict["loss_bbox"] + 2 * ours.loss_dict["loss_giou"]
     last_layer.backward()
     theirs.loss.backward()
     for mine, other in zip(tiny_model.parameters(), stock.parameters(), strict=True):
         assert (mine.grad is None) == (other.grad is None)
         if mine.grad is not None:
             # Equal to 1e-6 at logits and boxes (tests/parity); on the way down fp32 sums are taken in another order.
-            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7)
+            torch.testing.assert_close(
+                mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7
+            )
 
 
 def test_every_layer_is_scored_and_the_answer_is_not_changed(tiny_model: DetrForObjectDetection) -> None:

@@ -21,7 +21,11 @@ from detr_ft.training.settings import TrainSettings
 
 
 def make_trainer(
-    checkpoint: Path, output: Path, lines: list[str] | None = None, criterion: SetCriterion | None = None, **settings: Any
+    checkpoint: Path,
+    output: Path,
+    lines: list[str] | None = None,
+    criterion: SetCriterion | None = None,
+    **settings: Any,
 ) -> DetrTrainer:
     data = generate("workshop?train=12&validation=6&edge=64")
     model, processor = load_model(str(checkpoint))
@@ -54,9 +58,7 @@ def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: 
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log == result.log
     assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
-    found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(
-        _image(trainer)
-    )
+    found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
     assert len(found) == 8
 
 
@@ -101,7 +103,9 @@ def test_an_interruption_leaves_a_usable_model(
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     saved, _ = load_model(str(tmp_path / "run/checkpoints/interrupted"))
-    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), trainer.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(saved.state_dict().values(), trainer.model.state_dict().values(), strict=True)
+    )
     assert not (tmp_path / "run/model.safetensors").exists()
 
 

@@ -1,0 +1,183 @@
+"""The command as people type it: a user's mistake gives one message and status 2, and touches nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from detr_ft.cli import app
+from detr_ft.data import load_data, write_coco
+
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}  # nothing listens there
+
+
+def run(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "detr_ft", *arguments],
+        cwd=cwd,
+        env=OFFLINE,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """Data, a recipe that trains for seconds, and an image that is none."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_coco(load_data("generated:workshop?train=16&validation=4&edge=64"), folder / "data")
+    (folder / "recipe.yaml").write_text(
+        f"""\
+model: {{checkpoint: {tiny_checkpoint}}}
+data: {{source: "coco:data", augment: none}}
+train: {{output_dir: runs/a, num_train_epochs: 1, per_device_train_batch_size: 4, logging_steps: 1}}
+"""
+    )
+    (folder / "notes.png").write_text("not an image")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_train_then_everything_else(folder: Path) -> None:
+    trained = run("train", "recipe.yaml", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "step 4/4" in trained.stderr
+    assert "detr-ft demo runs/a" in trained.stderr
+    assert trained.stdout == ""
+    evaluated = run("evaluate", "runs/a", "--json", cwd=folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads((folder / "runs/a/metrics.json").read_text())
+    assert json.loads(evaluated.stdout) == {key: metrics[key] for key in json.loads(evaluated.stdout)}
+    again = run("train", "recipe.yaml", cwd=folder)
+    assert again.returncode == 2
+    assert "not empty" in again.stderr
+    listed = run("push", "runs/a", "--dry-run", cwd=folder)
+    assert {Path(line).name for line in listed.stdout.split()} == {
+        "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "report.html",
+    }  # fmt: skip
+    config = json.loads((folder / "runs/a/config.json").read_text())
+    assert config["detr_ft"]["criterion"]["losses"][0]["use"] == "CrossEntropyLoss"
+    assert config["auxiliary_loss"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "gone.yaml"], ["gone.yaml: there is no such recipe"]),
+        (
+            ["train", "recipe.yaml", "train.lr=1", "data.sorce=x"],
+            ["recipe.yaml", "train.lr: unknown key", "did you mean source?"],
+        ),
+        (["train", "recipe.yaml", "train.output_dir=x1", "data.source=gone"], ["gone: no such file or folder"]),
+        (["train", "recipe.yaml", "train.output_dir=x2", "data.source=empty"], ["empty"]),
+        (["train", "recipe.yaml", "train.output_dir=x3", "data.source=generated:nothing"], ["shapes, workshop"]),
+        (["train", "recipe.yaml", "train.output_dir=x5", "model.checkpoint=gone/for/good"], ["no such folder"]),
+        (["train", "recipe.yaml", "train.output_dir=x6", "model.freeze=[head]"], ["no part 'head'"]),
+        (["train", "recipe.yaml", "train.output_dir=recipe.yaml"], ["recipe.yaml: can't be written"]),
+        (["evaluate", "empty", "--data", "data"], ["no config.json"]),
+        (
+            ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
+            ["notes.png", "gone.png: no such file", "no images"],
+        ),
+        (["doctor", "gone"], ["no such file"]),
+        (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),
+        (["push", "empty", "me/mine"], ["empty"]),
+        (["check"], ["Missing argument"]),
+        (["evaluate", "x", "--batch-size", "0"], ["--batch-size"]),
+    ],
+)
+def test_a_users_mistake_is_told_and_touches_nothing(
+    folder: Path, arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "500")
+    before = files(folder)
+    done = CliRunner().invoke(app, arguments)
+    assert_told(done.exit_code, done.stdout, done.stderr, words)
+    assert files(folder) == before
+    assert not list(folder.glob("x[0-9]"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "recipe.yaml", "train.output_dir=x4", "model.checkpoint=nobody/nothing"],
+        ["train", "recipe.yaml", "train.output_dir=x4", "data.source=hub:nobody/nothing"],
+        ["doctor", "hub:nobody/nothing"],
+    ],
+)
+def test_a_hub_that_can_not_be_reached_is_told(folder: Path, arguments: list[str]) -> None:
+    before = files(folder)
+    done = run(*arguments, cwd=folder)
+    assert_told(done.returncode, done.stdout, done.stderr, ["nobody/nothing", "can't be reached"])
+    assert files(folder) == before
+
+
+def test_the_recipe_for_the_hub_says_that_the_hub_is_needed(folder: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes/cppe5/resnet50.yaml"
+    assert run("check", str(recipe), cwd=folder).returncode == 0
+    done = run("train", str(recipe), cwd=folder)
+    assert_told(done.returncode, done.stdout, done.stderr, ["cppe-5", "can't be reached"])
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_told(status: int, stdout: str, stderr: str, words: list[str]) -> None:
+    assert status == 2, stderr
+    told = " ".join(stderr.replace("│", " ").split())
+    for word in words:
+        assert word in told
+    assert "Traceback" not in stderr
+    assert stdout == ""
+
+
+def test_debug_shows_the_traceback(folder: Path) -> None:
+    assert "Traceback" in run("--debug", "train", "gone.yaml", cwd=folder).stderr
+
+
+def test_control_c_leaves_a_usable_model(folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "detr_ft", "train", "recipe.yaml", "train.output_dir=runs/cut", "train.num_train_epochs=500"],
+        cwd=folder, env=OFFLINE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = folder / "runs/cut/log.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") > 5) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    assert "runs/cut/checkpoints/interrupted" in told
+    done = run("evaluate", "runs/cut/checkpoints/interrupted", "--data", "data", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "runs/cut/model.safetensors").exists()
+
+
+def test_no_space_is_told_and_leaves_what_was_there(folder: Path) -> None:
+    """A file that may not grow beyond 64 KiB stands for a full disk: writing fails in the middle of the weights."""
+    script = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
+        "sys.argv = ['detr-ft', 'train', 'recipe.yaml', 'train.output_dir=runs/full'];"
+        "runpy.run_module('detr_ft', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=OFFLINE, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "runs/full: can't be written: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "runs/full/model.safetensors").exists()
+    assert not (folder / "runs/full/.partial").exists()

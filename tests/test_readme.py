@@ -1,0 +1,90 @@
+"""The README's commands and its Python are run as they stand, in order, in one folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from detr_ft.cli import app
+from detr_ft.data import load_data, open_image, write_coco
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Training as the recipe says takes minutes; the command is the README's, for two epochs.
+SHORTER = {"train": ["train.num_train_epochs=2"]}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands(first: str) -> list[list[str]]:
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True)) and words[0] == first]
+
+
+def test_make_knows_the_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [words[1] for words in commands("make")]
+    assert targets == ["quickstart", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A newcomer's folder: photos with COCO annotations, and a scene."""
+    folder = tmp_path_factory.mktemp("readme")
+    data = load_data("generated:workshop?train=24&validation=8")
+    write_coco(data, folder / "photos")
+    open_image(data["train"][0]["image"]).save(folder / "scene.png")
+    return folder
+
+
+def test_the_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    verbs = []
+    for words in commands("detr-ft"):
+        result = CliRunner().invoke(app, words[1:] + SHORTER.get(words[1], []))
+        assert result.exit_code == 0, f"{' '.join(words)}: {result.output}"
+        verbs.append(words[1])
+    assert verbs == ["doctor", "new", "check", "train", "evaluate", "predict"]
+    assert {"config.json", "model.safetensors", "recipe.yaml", "log.jsonl", "metrics.json", "report.html"} <= {
+        file.name for file in (folder / "runs/mine").iterdir()
+    }
+    assert len(list((folder / "predictions").glob("*.png"))) == 24
+
+
+def test_the_session_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    session = blocks("python")[0]
+    assert len([line for line in session.splitlines() if line.strip()]) <= 14
+    exec(compile(session, "README.md", "exec"), names)  # noqa: S102 - our own README
+    assert names["model"].loss_function.criterion == names["criterion"]  # type: ignore[attr-defined]
+    assert names["found"].boxes.shape[1] == 4  # type: ignore[attr-defined]
+
+
+def test_the_term_of_ones_own_passes_the_check(tmp_path: Path) -> None:
+    (tmp_path / "nwd.py").write_text(blocks("python")[1])
+    recipe = f"model: {{checkpoint: embedded:small}}\ndata: {{source: photos}}\n{blocks('yaml')[0]}train: {{output_dir: runs/x}}\n"
+    (tmp_path / "mine.yaml").write_text(recipe)
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "mine.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "nwd.py" in result.output
+    assert "NWDLoss(weight=2, scale=0.05)" in result.output
+
+
+def test_the_table_has_every_command() -> None:
+    listed = re.findall(r"^\| `(\w+)", README, re.MULTILINE)
+    registered = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
+    assert sorted(listed) == sorted(["detr", *registered])
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.errors import UserError
+from detr_ft.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+GOOD = """\
+model:
+  checkpoint: embedded:small
+data:
+  source: generated:workshop
+train:
+  output_dir: runs/x
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
+    loaded, criterion = load_recipe(recipe)
+    assert criterion == detr_criterion()
+    assert loaded.train.learning_rate == 1e-4
+    assert loaded.hub.private
+
+
+def test_overrides_win(recipe: Path) -> None:
+    loaded, _ = load_recipe(
+        recipe, ["train.learning_rate=5e-5", "optim.backbone_learning_rate=0.001", "model.freeze=[backbone]"]
+    )
+    assert loaded.train.learning_rate == 5e-5
+    assert loaded.optim.backbone_learning_rate == 0.001
+    assert loaded.model.freeze == ["backbone"]
+
+
+def test_as_resolved_it_reads_back_the_same(recipe: Path, tmp_path: Path) -> None:
+    loaded, criterion = load_recipe(recipe, ["train.seed=4"])
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml(criterion))
+    again, same = load_recipe(tmp_path / "resolved.yaml")
+    assert same == criterion
+    assert again.to_yaml(same) == loaded.to_yaml(criterion)
+
+
+def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        """\
+model:
+  checkpoint: embedded:small
+  architecture: {d_model: 32}
+data:
+  sorce: here
+  longest_edge: 10
+criterion:
+  matcher: {use: HungarianMatcher, costs: [{use: ClasCost}]}
+  losses:
+    - {use: BoxL1Loss, wieght: 2}
+train:
+  output_dir: runs/x
+  learning_rate: fast
+  num_epochs: 3
+extra: 1
+"""
+    )
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, ["train.seed", "train.seed=-1"])
+    told = "\n".join(caught.value.problems)
+    for expected in [
+        "bad.yaml:1: model: give either checkpoint",
+        "bad.yaml:5: data.sorce: unknown key; did you mean source?",
+        "bad.yaml:4: data.source: is missing",
+        "bad.yaml:6: data.longest_edge: ",
+        "bad.yaml:8: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
+        "bad.yaml:10: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
+        "bad.yaml:13: train.learning_rate: input should be a valid number",
+        "bad.yaml:14: train.num_epochs: unknown key; did you mean num_train_epochs?",
+        "bad.yaml:15: extra: unknown key",
+        "train.seed: an override is written section.key=value",
+        "train.seed: input should be greater than or equal to 0, got -1",
+    ]:
+        assert expected in told
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a recipe is a mapping"),
+        ("- 1\n", "a recipe is a mapping"),
+        ("model: [1\n", "not valid YAML"),
+        ("model: !!python/object:os.system {}\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(path)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recipe"):
+        load_recipe(tmp_path / "gone.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="can't be read"):
+        load_recipe(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
+    from detr_ft.criterion import check_criterion
+
+    loaded, criterion = load_recipe(path)
+    assert check_criterion(criterion) == []
+    text = path.read_text(encoding="utf-8")
+    if loaded.model.checkpoint is None or not path.parent.joinpath("config.json").exists():
+        assert text.startswith("#"), "a recipe says first what it is and how it is run"
+    assert yaml.safe_load(text)["train"]["output_dir"].startswith("runs/")
