@@ -11,6 +11,7 @@ from detr_ft.places import recipes_folder
 from detr_ft.recipe import load_recipe
 from detr_ft.run import Outcome, run_recipe, say_outcome
 from detr_ft.training.display import make_display
+from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,12 @@ def run_quickstart(output_dir: Path | None = None) -> Outcome:
     recipe, criterion = load_recipe(path, [f"train.output_dir={_free_folder(output_dir)}"])
     logger.info("quickstart: %s", path)
     logger.info("making the data set %s and looking through it", recipe.data.source)
-    findings = examine(load_data(recipe.data.source)).findings
+    RunDirectory(recipe.train.output_dir).refuse_another_run()
+    data = load_data(recipe.data.source)
+    findings = examine(data).findings
     logger.info("the doctor found %d defects", len([one for one in findings if one.level != "info"]))
     logger.info("%s", criterion)
-    outcome = run_recipe(recipe, criterion, make_display(), evaluate_before=True)
+    outcome = run_recipe(recipe, criterion, make_display(), data, evaluate_before=True)
     say_outcome(outcome)
     return outcome
 

@@ -60,6 +60,7 @@ class HubSection(_Section):
 
     repo_id: str | None = None
     private: bool = True
+    license: str | None = Field(default=None, description="of the model, for its card: apache-2.0, cc-by-4.0 ...")
 
 
 class Recipe(_Section):

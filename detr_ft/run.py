@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import SetCriterion
@@ -27,10 +29,11 @@ from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
 from detr_ft.recipe import Recipe
+from detr_ft.report.page import RunSummary, render_page
 from detr_ft.structures import Detections
-from detr_ft.summary import verdict, write_report
+from detr_ft.summary import gallery, verdict
 from detr_ft.training.display import Display
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.loop import DetrTrainer, TrainResult
 from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -59,9 +62,8 @@ class Outcome:
     seconds: float
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Load data and model and fit the one to the other, saying on the log what was done. Raises UserError."""
-    data = load_data(recipe.data.source)
+def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
+    """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
     train, validation = train_and_validation(data, recipe.data.validation_fraction, recipe.train.seed)
     names = class_names(train)
     counts = count_boxes(train)
@@ -108,13 +110,22 @@ def _warn_of_crowding(train: Dataset, queries: int) -> None:
         )  # fmt: skip
 
 
-def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evaluate_before: bool = False) -> Outcome:
-    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed."""
-    folder = RunDirectory(recipe.train.output_dir)
-    folder.refuse_another_run()
-    prepared = prepare(recipe)
-    folder.create()
-    folder.write_text("recipe.yaml", recipe.to_yaml(criterion))
+def run_recipe(
+    recipe: Recipe,
+    criterion: SetCriterion,
+    display: Display,
+    data: DatasetDict | None = None,
+    evaluate_before: bool = False,
+) -> Outcome:
+    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed.
+
+    `data` is what the recipe's source holds, where the caller has it already.
+    """
+    process = PartialState()
+    if process.is_main_process:
+        RunDirectory(recipe.train.output_dir).refuse_another_run()
+    process.wait_for_everyone()
+    prepared = prepare(recipe, data or load_data(recipe.data.source))
     prepared.model.config.detr_ft = {"criterion": describe(criterion)}
     trainer = DetrTrainer(
         prepared.model,
@@ -127,31 +138,46 @@ def run_recipe(recipe: Recipe, criterion: SetCriterion, display: Display, evalua
         optim=recipe.optim,
         display=display,
     )
+    if process.is_main_process:
+        trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
     before = trainer.evaluate(0)[0] if evaluate_before else None
     result = trainer.train()
+    if process.is_main_process:
+        _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
+    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
+
+
+def _write_results(
+    folder: RunDirectory,
+    recipe: Recipe,
+    criterion: SetCriterion,
+    validation: Dataset,
+    before: dict[str, Any] | None,
+    result: TrainResult,
+) -> None:
     about = environment()
     command = " ".join(["detr-ft", *sys.argv[1:]])
     metrics = result.metrics | {
         "before": before and {key: value for key, value in before.items() if key != "per_class"},
         "seconds": round(result.seconds, 1),
+        "peak_memory_mib": peak_memory_mib(),
         "environment": about,
         "command": command,
     }
     folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_report(
-        folder.path,
-        prepared.validation,
-        result.detections,
+    summary = RunSummary(
         title=folder.path.name,
+        verdict=verdict(before, result.metrics),
         before=before,
         after=result.metrics,
         log=result.log,
+        gallery=gallery(validation, result.detections),
         criterion=str(criterion),
         recipe=recipe.to_yaml(criterion),
         environment=about,
         command=command,
     )
-    return Outcome(folder.path, before, result.metrics, result.detections, result.seconds)
+    folder.write_text("report.html", render_page(summary))
 
 
 def say_outcome(outcome: Outcome) -> None:
@@ -165,6 +191,14 @@ def say_outcome(outcome: Outcome) -> None:
     ]
     for line in lines:
         logger.info("%s", line)
+
+
+def peak_memory_mib() -> int:
+    """The most memory that this process held so far: of the GPU where there is one, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() // 2**20
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def environment() -> dict[str, str]:

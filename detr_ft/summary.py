@@ -15,42 +15,10 @@ from detr_ft.data import class_names, open_image
 from detr_ft.data.frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.drawing import draw
-from detr_ft.report.page import MAX_PICTURES, RunSummary, write_page
+from detr_ft.report.page import MAX_PICTURES
 from detr_ft.structures import Detections
 
 SHOWN_SCORE = 0.5
-
-
-def write_report(
-    folder: Path,
-    validation: Dataset,
-    detections: Sequence[Detections],
-    *,
-    title: str,
-    before: Mapping[str, Any] | None,
-    after: Mapping[str, Any],
-    log: Sequence[Mapping[str, Any]],
-    criterion: str,
-    recipe: str,
-    environment: Mapping[str, str],
-    command: str,
-) -> Path:
-    """Write `report.html` into the run: figures, curves, and held-out images with truth and predictions side by side."""
-    return write_page(
-        folder,
-        RunSummary(
-            title=title,
-            verdict=verdict(before, after),
-            before=before,
-            after=after,
-            log=log,
-            gallery=gallery(validation, detections),
-            criterion=criterion,
-            recipe=recipe,
-            environment=environment,
-            command=command,
-        ),
-    )
 
 
 def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:

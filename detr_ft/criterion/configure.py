@@ -72,7 +72,7 @@ def code_files(description: object, folder: Path = Path()) -> list[Path]:
     if isinstance(description, Mapping):
         files = [path for value in description.values() for path in code_files(value, folder)]
         name = str(description.get("use", ""))
-        return [folder / name.rpartition(":")[0]] + files if _is_file(name) else files
+        return [folder / name.rpartition(":")[0], *files] if _is_file(name) else files
     if isinstance(description, Sequence) and not isinstance(description, str):
         return list(dict.fromkeys(path for value in description for path in code_files(value, folder)))
     return []

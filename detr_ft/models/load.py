@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
@@ -21,7 +27,7 @@ logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(log
 # The Hub's client raises its HTTP library's errors, and which library that is depends on its version: they are the bases
 # of its own error.
 _NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
-_LOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, ImportError, ValueError, *_NETWORK_ERRORS)
+_LOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, ImportError, ValueError, RuntimeError, *_NETWORK_ERRORS)
 
 
 def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:
@@ -65,11 +71,16 @@ def build_model(
     whose weights the backbone starts from. Raises UserError for what transformers refuses, and for a backbone that does
     not fit whole.
     """
+    # transformers takes a misspelt field without a word.
+    known = DetrConfig(backbone_config={"model_type": "resnet"}).to_dict()
+    unknown = sorted(set(architecture) - set(known))
+    if unknown:
+        raise UserError([f"model.architecture: DetrConfig has no field {key!r}" for key in unknown])
     labels = dict(enumerate(names))
     try:
         config = DetrConfig(**architecture, id2label=labels, label2id={name: index for index, name in labels.items()})
         model = DetrForObjectDetection(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"model.architecture: {_first_line(error)}") from error
     _original_start(model)
     if backbone is not None:

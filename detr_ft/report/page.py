@@ -52,13 +52,6 @@ class RunSummary:
     command: str = ""
 
 
-def write_page(folder: Path, summary: RunSummary) -> Path:
-    """Write `report.html` into the folder and answer where."""
-    page = folder / "report.html"
-    page.write_text(render_page(summary), encoding="utf-8")
-    return page
-
-
 def render_page(summary: RunSummary) -> str:
     """The page as HTML: nothing is fetched, under 5 MB, light and dark, from 390 px on."""
     template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")

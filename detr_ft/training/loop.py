@@ -48,7 +48,8 @@ class TrainResult:
 class DetrTrainer:
     """Trains a DetrForObjectDetection by a criterion, on data sets in the schema, through accelerate.
 
-    The parameters that require a gradient are trained. Everything is written into `settings.output_dir`, which must be new.
+    The parameters that require a gradient are trained. Everything is written into `settings.output_dir`, which is made
+    here: raises UserError where it holds something already.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class DetrTrainer:
         )
         set_seed(settings.seed)
         self.run = RunDirectory(settings.output_dir)
+        if self.accelerator.is_main_process:
+            self.run.create()
         self.processor, self.eval_dataset, self.display = processor, eval_dataset, display
         self.model = model
         self.attached = attach_criterion(model, criterion)
@@ -173,7 +176,7 @@ class DetrTrainer:
         if not torch.isfinite(norm):
             raise TrainingFailed(
                 f"step {self.step}, images {_image_ids(batch['labels'])}: a gradient is NaN or infinite "
-                f"(loss {float(outputs.loss)}); nothing of this step was applied. Lower the learning rate, or look at the images"
+                f"(loss {outputs.loss.item()}); nothing of this step was applied. Lower the learning rate, or look at the images"
             )
         self.optimizer.step()
         self.schedule.step()

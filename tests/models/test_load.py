@@ -84,7 +84,7 @@ def test_what_is_not_there_is_told(name: str, words: str) -> None:
 
 
 def test_a_folder_without_config_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         load_model(str(tmp_path))
 
 
@@ -167,8 +167,10 @@ def test_random_weights_are_drawn_as_the_authors_draw_them() -> None:
     projection = model.model.encoder.layers[0].self_attn.q_proj.weight
     assert projection.abs().max().item() == pytest.approx((6 / 64) ** 0.5, rel=0.05)  # xavier's bound for 32 x 32
     assert processor.size == {"max_height": 64, "max_width": 64}
-    with pytest.raises(UserError, match="model.architecture"):
-        build_model(ARCHITECTURE | {"d_model": 33}, ["a"], 64)
+    with pytest.raises(UserError, match=r"model\.architecture"):
+        build_model(ARCHITECTURE | {"num_queries": "many"}, ["a"], 64)
+    with pytest.raises(UserError, match="no field 'd_modell'"):
+        build_model(ARCHITECTURE | {"d_modell": 33}, ["a"], 64)
 
 
 def test_a_backbone_is_taken_whole_or_refused(tmp_path: Path) -> None:

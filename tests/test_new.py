@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import load_data, write_coco
+from detr_ft.errors import UserError
+from detr_ft.new import write_recipe
+from detr_ft.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("new") / "photos"
+    write_coco(load_data("generated:workshop?train=20&validation=0&edge=160"), folder)
+    return folder
+
+
+def test_what_is_written_is_a_sound_recipe_for_the_data(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recipes/mine.yaml"
+    write_recipe(str(photos), out, None)
+    recipe, _ = load_recipe(out)
+    assert recipe.data.source == str(photos)
+    assert recipe.data.longest_edge == 160
+    assert recipe.data.validation_fraction == 0.15
+    assert recipe.train.output_dir == "runs/mine"
+    text = out.read_text()
+    assert "20 images" in text
+    assert "gear, wrench" in text
+    assert "there is no validation split" in text
+
+
+def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
+    write_recipe(f"coco:{photos}", tmp_path / "big.yaml", "facebook/detr-resnet-50")
+    recipe, _ = load_recipe(tmp_path / "big.yaml")
+    assert recipe.model.revision == "no_timm"
+    assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]
+    assert recipe.data.longest_edge == 800
+    assert recipe.optim.backbone_learning_rate == 1e-5
+
+
+def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    out.write_text("precious")
+    with pytest.raises(UserError, match="exists"):
+        write_recipe(str(photos), out, None)
+    assert out.read_text() == "precious"
+
+
+def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no train split, only validation"):
+        write_recipe("generated:workshop?train=0&validation=3", tmp_path / "mine.yaml", None)
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["bccd_voc", "chess_coco", "cones_yolo"])
+def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: str) -> None:
+    write_recipe(str(real_data / name), tmp_path / "mine.yaml", None)
+    recipe, _ = load_recipe(tmp_path / "mine.yaml")
+    assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}

@@ -1,0 +1,58 @@
+"""A wheel works as well as the clone: recipes, demo, report template and checkpoint are found from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+INSIDE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import detr_ft
+assert detr_ft.__file__.startswith(sys.argv[1]), detr_ft.__file__
+from detr_ft.places import demo_folder, embedded_checkpoint, recipes_folder
+from detr_ft.quickstart import RECIPE
+from detr_ft.recipe import load_recipe
+from detr_ft.report.page import RunSummary, render_page
+from detr_ft.inference import Detector
+for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_checkpoint("small") / "config.json"):
+    assert str(place).startswith(sys.argv[1]), place
+    assert place.is_file(), place
+load_recipe(recipes_folder() / RECIPE)
+render_page(RunSummary(title="t", verdict="v", after={}))
+print(len(Detector.load("embedded:small").names))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_it_holds_what_the_command_needs_and_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "detr_ft/_share/recipes/quickstart/workshop.yaml" in names
+    assert "detr_ft/_share/demo/app.py" in names
+    assert not [name for name in names if name.startswith(("tests/", "recipes/", "demo/")) or "__pycache__" in name]
+    assert wheel.stat().st_size < 12_000_000
+
+
+def test_everything_is_found_from_it(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", INSIDE, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "8"
