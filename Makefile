@@ -23,7 +23,7 @@ quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from s
 	$(BIN)/detr-ft quickstart
 
 test: $(VENV)/.dev  ## Run all tests
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev  ## Check style
 	$(BIN)/ruff check .

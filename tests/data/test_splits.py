@@ -28,7 +28,7 @@ def test_otherwise_a_fraction_is_held_out_by_the_seed() -> None:
 
 
 def test_too_little_data_is_told() -> None:
-    with pytest.raises(UserError, match="0.1 of 2 train images is 0"):
+    with pytest.raises(UserError, match=r"0\.1 of 2 train images is 0"):
         train_and_validation(generate("shapes?train=2&validation=0"), 0.1, 0)
     with pytest.raises(UserError, match="no train split, only test"):
         train_and_validation(DatasetDict({"test": generate("shapes?train=2&validation=0")["train"]}), 0.1, 0)

@@ -46,7 +46,7 @@ def make_trainer(
 
 def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", lines, num_train_epochs=20)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", lines, num_train_epochs=20, learning_rate=3e-3)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     result = trainer.train()
     assert all(not torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
