@@ -121,7 +121,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
     from detr_ft.criterion import check_criterion
 
-    loaded, criterion = load_recipe(path)
+    _, criterion = load_recipe(path)
     assert check_criterion(criterion) == []
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#"), "a recipe says first what it is and how it is run"
