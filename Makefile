@@ -1,6 +1,6 @@
 # `make quickstart` and `make test` do all the set-up on a new machine: a virtual environment in .venv, pinned releases.
 #
-#   CPU=1       take PyTorch's CPU wheels: a tenth of the download, for a machine without a GPU
+#   CPU=1       take PyTorch's CPU wheels, a smaller download, for a machine without a GPU
 #   PYTHON=...  the Python to make the environment with, 3.10 or newer
 
 PYTHON ?= python3

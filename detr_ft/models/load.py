@@ -92,7 +92,7 @@ def _original_start(model: DetrForObjectDetection) -> None:
     """Random weights as the authors draw them (facebookresearch/detr, `Transformer._reset_parameters`).
 
     transformers draws matrices and queries with a deviation of 0.02, which is right for what will be overwritten by a
-    checkpoint; from such a start a small DETR learns several times more slowly.
+    checkpoint; from such a start a small DETR learns slowly.
     """
     for parameter in (*model.model.encoder.parameters(), *model.model.decoder.parameters()):
         if parameter.ndim > 1:

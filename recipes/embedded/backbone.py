@@ -1,7 +1,7 @@
 """Teach a small ResNet silhouettes, so that a DETR need not learn them from boxes.   python backbone.py OUT
 
 DETR starts from a backbone that was trained to classify (Carion et al., ECCV 2020, section 4); this is that step for the
-embedded checkpoint. The objects of generated scenes are cut out with a margin, and their class is learned. Two minutes on
+embedded checkpoint. The objects of generated scenes are cut out with a margin, and their class is learned. A few minutes on
 two cores.
 """
 
