@@ -34,6 +34,7 @@ from detr_ft.structures import Detections
 from detr_ft.summary import gallery, verdict
 from detr_ft.training.display import Display
 from detr_ft.training.loop import DetrTrainer, TrainResult
+from detr_ft.training.processes import on_cpus
 from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def run_recipe(
 
     `data` is what the recipe's source holds, where the caller has it already.
     """
-    process = PartialState()
+    process = PartialState(cpu=on_cpus())
     if process.is_main_process:
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()

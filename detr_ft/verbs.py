@@ -23,6 +23,7 @@ from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.training.evaluate import evaluate_split
+from detr_ft.training.processes import on_cpus
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
@@ -39,7 +40,7 @@ def evaluate_model(model: str, data: str | None, split: str | None, batch_size: 
             "a figure would mean nothing unless they are the same, in the same order"
         )
     with console.status(f"evaluating {len(chosen)} images"):
-        return evaluate_split(Accelerator(), detector.model, detector.processor, chosen, batch_size)[0]
+        return evaluate_split(Accelerator(cpu=on_cpus()), detector.model, detector.processor, chosen, batch_size)[0]
 
 
 def figures_table(metrics: dict[str, Any]) -> str:

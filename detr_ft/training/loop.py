@@ -25,6 +25,7 @@ from detr_ft.structures import Detections
 from detr_ft.training.display import Display
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.optimizer import build_optimizer
+from detr_ft.training.processes import on_cpus
 from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
@@ -67,6 +68,7 @@ class DetrTrainer:
     ) -> None:
         self.settings = settings
         self.accelerator = Accelerator(
+            cpu=on_cpus(),
             mixed_precision="bf16" if settings.bf16 else "no",
             dataloader_config=DataLoaderConfiguration(even_batches=True, non_blocking=True),
         )
@@ -75,7 +77,8 @@ class DetrTrainer:
         if self.accelerator.is_main_process:
             self.run.create()
         self.processor, self.eval_dataset, self.display = processor, eval_dataset, display
-        self.model = model
+        # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
+        self.model = model.to(memory_format=torch.channels_last)
         self.attached = attach_criterion(model, criterion)
         self.examples = TrainExamples(train_dataset, transform, settings.seed)
         self.order = torch.Generator()
