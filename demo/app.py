@@ -25,6 +25,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.middleware import Middleware
 
+from detr_ft.console import exit_with_status
 from detr_ft.data.generated import CLASSES, generate
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
@@ -219,4 +220,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with_status(main)()

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import DetrForObjectDetection
 
 from detr_ft.boxes import xyxy_to_xywh
-from detr_ft.data.images import open_image
+from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.models.detect import detect
 from detr_ft.models.load import load_model
 from detr_ft.structures import Detections
@@ -80,4 +80,4 @@ def coco_results(
 
 
 def _upright(image: Image.Image | str | Path) -> Image.Image:
-    return ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+    return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)

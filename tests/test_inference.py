@@ -102,6 +102,23 @@ def test_files_and_images_upright(detector: Detector, images: list[Image.Image],
         detector.detect([tmp_path / "missing.png"])
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "L", "P"])
+def test_an_opened_image_of_any_mode_is_what_its_file_is(
+    detector: Detector, images: list[Image.Image], tmp_path: Path, mode: str
+) -> None:
+    rgb = images[0]
+    opened = {
+        "RGBA": Image.merge("RGBA", [*rgb.split(), rgb.getchannel("R")]),
+        "I;16": Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257),
+        "L": rgb.convert("L"),
+        "P": rgb.convert("P"),
+    }[mode]
+    opened.save(tmp_path / "same.png")
+    given, read = detector.detect([opened, tmp_path / "same.png"])
+    torch.testing.assert_close(given.boxes, read.boxes)
+    torch.testing.assert_close(given.scores, read.scores)
+
+
 def split_of(images: list[Image.Image]) -> Dataset:
     rows: list[dict[str, Any]] = []
     for number, image in enumerate(images):

@@ -66,11 +66,16 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with _opened(source, max_pixels) as (image, name):
         try:
             image.load()
-            turned = orientation(image)
-            rgb = _to_rgb(image)
-            return rgb.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else rgb
+            return upright_rgb(image)
         except _DAMAGE as error:
             raise ImageError(name, "truncated", f"the image is truncated or damaged ({error})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image that is open already as 8-bit RGB, upright, alpha on white: what `open_image` makes of its file."""
+    turned = orientation(image)
+    rgb = _to_rgb(image)
+    return rgb.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else rgb
 
 
 def image_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
