@@ -1,28 +1,76 @@
 """Set prediction: costs decide the matching, losses score it. Needs torch, SciPy and nothing else."""
 
 from detr_ft.criterion.checks import CriterionError
-from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
-from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, CrossEntropyLoss, GIoULoss, Loss
-from detr_ft.criterion.matchers import HungarianMatcher, LayerMatcher, Matcher, OneToManyMatcher
+from detr_ft.criterion.class_losses import (
+    CrossEntropyLoss,
+    FocalLoss,
+    MatchabilityLoss,
+    QualityFocalLoss,
+    VarifocalLoss,
+)
+from detr_ft.criterion.costs import (
+    BoxL1Cost,
+    CIoUCost,
+    ClassCost,
+    Cost,
+    DIoUCost,
+    FocalCost,
+    GIoUCost,
+    LogClassCost,
+)
+from detr_ft.criterion.explain import explain
+from detr_ft.criterion.losses import (
+    BoxL1Loss,
+    CardinalityError,
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    Loss,
+    SmoothL1Loss,
+)
+from detr_ft.criterion.matchers import (
+    GreedyMatcher,
+    HungarianMatcher,
+    LayerMatcher,
+    Matcher,
+    MatcherSchedule,
+    OneToManyMatcher,
+)
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-from detr_ft.criterion.verify import check_criterion
+from detr_ft.criterion.verify import check_cost, check_criterion, check_loss
 
 __all__ = [
     "BoxL1Cost",
     "BoxL1Loss",
+    "CIoUCost",
+    "CIoULoss",
     "CardinalityError",
     "ClassCost",
     "Cost",
     "CriterionError",
     "CrossEntropyLoss",
+    "DIoUCost",
+    "DIoULoss",
+    "FocalCost",
+    "FocalLoss",
     "GIoUCost",
     "GIoULoss",
+    "GreedyMatcher",
     "HungarianMatcher",
     "LayerMatcher",
+    "LogClassCost",
     "Loss",
+    "MatchabilityLoss",
     "Matcher",
+    "MatcherSchedule",
     "OneToManyMatcher",
+    "QualityFocalLoss",
     "SetCriterion",
+    "SmoothL1Loss",
+    "VarifocalLoss",
+    "check_cost",
     "check_criterion",
+    "check_loss",
     "detr_criterion",
+    "explain",
 ]

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import detr_ft.criterion.class_losses as class_losses
 import detr_ft.criterion.costs as costs
 import detr_ft.criterion.losses as losses
 import detr_ft.criterion.matchers as matchers
@@ -26,7 +27,7 @@ from detr_ft.criterion.set_criterion import SetCriterion
 
 _BUILT_IN: dict[str, type] = {
     name: value
-    for module in (costs, losses, matchers, set_criterion)
+    for module in (costs, losses, class_losses, matchers, set_criterion)
     for name, value in vars(module).items()
     if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
 }

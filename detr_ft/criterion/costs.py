@@ -12,8 +12,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy, giou
+from detr_ft.boxes import at_least_fp32, ciou, cxcywh_to_xyxy, diou, giou
 from detr_ft.structures import Predictions, Targets
+
+_LEAST = 1e-8  # a probability below this counts as this: its logarithm stays finite
 
 
 @runtime_checkable
@@ -39,10 +41,40 @@ class ClassCost:
     weight: float = 1.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        logits = at_least_fp32(predictions.logits)
-        log_total = logits.logsumexp(-1)[:, targets.image]  # [L, P, Q]
-        chosen = logits[:, targets.image, :, targets.labels].transpose(0, 1)  # [L, P, Q]: advanced indices come first
-        return -(chosen - log_total).exp()
+        return -_log_probability(predictions, targets).exp()
+
+
+@dataclass(frozen=True)
+class LogClassCost:
+    """Minus the logarithm of the probability of the target's class, `-log p(c)`: `[L, P, Q]`, 0 and above.
+
+    What the class loss is, taken as a cost: Stewart et al., CVPR 2016, match so. Unlike `ClassCost` it has no upper
+    limit, so that one confidently wrong class outweighs any box.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        return -_log_probability(predictions, targets)
+
+
+@dataclass(frozen=True)
+class FocalCost:
+    """What being the target's class costs more than not being it, both focal, p by softmax over K+1: `[L, P, Q]`.
+
+    `alpha (1-p)^gamma (-log p) - (1-alpha) p^gamma (-log(1-p))`, as Deformable DETR matches (Zhu et al., ICLR 2021),
+    with the focal terms of Lin et al., ICCV 2017, equation 5.
+    """
+
+    weight: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        log_p = _log_probability(predictions, targets)
+        rest = (-log_p.expm1()).clamp(min=_LEAST)  # 1 - p
+        positive = self.alpha * rest**self.gamma * -log_p
+        return positive - (1 - self.alpha) * log_p.exp() ** self.gamma * -rest.log()
 
 
 @dataclass(frozen=True)
@@ -63,8 +95,27 @@ class GIoUCost:
     weight: float = 2.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        boxes = cxcywh_to_xyxy(at_least_fp32(predictions.boxes))[:, targets.image]  # [L, P, Q, 4]
-        return -giou(boxes, cxcywh_to_xyxy(at_least_fp32(targets.boxes))[:, None])
+        return -giou(*_corners(predictions, targets))
+
+
+@dataclass(frozen=True)
+class DIoUCost:
+    """Minus the distance IoU: `[L, P, Q]` in -1 to 1. Zheng et al., AAAI 2020, equation 7."""
+
+    weight: float = 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        return -diou(*_corners(predictions, targets))
+
+
+@dataclass(frozen=True)
+class CIoUCost:
+    """Minus the complete IoU: `[L, P, Q]` in -1 to 2. Zheng et al., AAAI 2020, equation 10."""
+
+    weight: float = 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        return -ciou(*_corners(predictions, targets))
 
 
 def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> Tensor:
@@ -76,3 +127,17 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
         for cost in costs:
             total = total + cost.weight * cost(predictions, targets)
         return total
+
+
+def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
+    """`log p(c)` of each target's class at each query of its image, softmax over K+1: `[L, P, Q]`."""
+    logits = at_least_fp32(predictions.logits)
+    log_total = logits.logsumexp(-1)[:, targets.image]  # [L, P, Q]
+    chosen = logits[:, targets.image, :, targets.labels].transpose(0, 1)  # [L, P, Q]: advanced indices come first
+    return chosen - log_total
+
+
+def _corners(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
+    """The queries of each target's image `[L, P, Q, 4]` and the targets `[P, 1, 4]`, both xyxy."""
+    boxes = cxcywh_to_xyxy(at_least_fp32(predictions.boxes))[:, targets.image]
+    return boxes, cxcywh_to_xyxy(at_least_fp32(targets.boxes))[:, None]

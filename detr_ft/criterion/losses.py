@@ -1,8 +1,10 @@
-"""Losses: how a matching is scored.
+"""Losses: how a matching is scored; here the contract and the losses of boxes, in `class_losses` those of classes.
 
 The contract: a loss is a callable `(predictions, targets, matches) -> [L]`, one value for each decoder layer, with a
 `name` (the key in the log) and a `weight` (0: logged only). It sees everything. Class losses must train logits whose
 softmax over K+1 is the score, since that is how plain transformers serves the model.
+
+A loss that is a sum over pairs, or over queries, can say so (`PerPair`, `PerQuery`), and `explain` takes it apart.
 """
 
 from __future__ import annotations
@@ -11,10 +13,26 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy, giou
+from detr_ft.boxes import at_least_fp32, ciou, cxcywh_to_xyxy, diou, giou
 from detr_ft.structures import Matches, Predictions, Targets
+
+
+@runtime_checkable
+class PerPair(Protocol):
+    """A loss that is the sum of a share for each matched pair."""
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        """The share of each pair, `[M]`."""
+
+
+@runtime_checkable
+class PerQuery(Protocol):
+    """A loss that is the sum of a share for each query, matched or not."""
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        """The share of each query, `[L, B, Q]`."""
 
 
 @runtime_checkable
@@ -34,27 +52,6 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class CrossEntropyLoss:
-    """Weighted mean of `-log p(c)` over all queries of a layer, no-object weighted by `eos_coef`: `[L]`.
-
-    Carion et al., ECCV 2020, equation 2 and section 3.1: no-object is down-weighted by 10 to account for class imbalance.
-    """
-
-    weight: float = 1.0
-    eos_coef: float = 0.1
-    name: ClassVar[str] = "loss_ce"
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        logits = at_least_fp32(predictions.logits)
-        no_object = predictions.num_classes
-        classes = torch.full(logits.shape[:3], no_object, device=logits.device)  # [L, B, Q]
-        classes[matches.layer, matches.image, matches.query] = matches.target_values(targets.labels)
-        nll = -logits.log_softmax(-1).gather(-1, classes[..., None])[..., 0]
-        weights = torch.where(classes == no_object, self.eos_coef, 1.0)
-        return (weights * nll).sum((1, 2)) / weights.sum((1, 2))
-
-
-@dataclass(frozen=True)
 class BoxL1Loss:
     """Sum of the L1 distances of matched cxcywh boxes, in fractions of the image, over `num_boxes`: `[L]`.
 
@@ -65,9 +62,38 @@ class BoxL1Loss:
     name: ClassVar[str] = "loss_bbox"
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted = at_least_fp32(matches.predicted(predictions.boxes))
-        distance = (predicted - at_least_fp32(matches.target_values(targets.boxes))).abs().sum(-1)
-        return matches.per_layer(distance) / matches.num_boxes
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        predicted, true = _boxes(predictions, targets, matches)
+        return (predicted - true).abs().sum(-1) / matches.num_boxes[matches.layer]
+
+
+@dataclass(frozen=True)
+class SmoothL1Loss:
+    """Sum of `d^2 / (2 beta)` below beta and `d - beta / 2` above, over the four distances d of matched boxes: `[L]`.
+
+    Distances of cxcywh boxes in fractions of the image, over `num_boxes`. Girshick, ICCV 2015, equation 3: small errors
+    pull less, so that boxes that are nearly right are left to GIoU.
+    """
+
+    weight: float = 5.0
+    beta: float = 0.05
+    name: ClassVar[str] = "loss_smooth_l1"
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"SmoothL1Loss needs a beta above 0, got {self.beta}; for 0 take BoxL1Loss")
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        predicted, true = _boxes(predictions, targets, matches)
+        return (
+            nn.functional.smooth_l1_loss(predicted, true, reduction="none", beta=self.beta).sum(-1)
+            / matches.num_boxes[matches.layer]
+        )
 
 
 @dataclass(frozen=True)
@@ -78,9 +104,47 @@ class GIoULoss:
     name: ClassVar[str] = "loss_giou"
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted = cxcywh_to_xyxy(at_least_fp32(matches.predicted(predictions.boxes)))
-        overlap = giou(predicted, cxcywh_to_xyxy(at_least_fp32(matches.target_values(targets.boxes))))
-        return matches.per_layer(1 - overlap) / matches.num_boxes
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        predicted, true = _corners(predictions, targets, matches)
+        return (1 - giou(predicted, true)) / matches.num_boxes[matches.layer]
+
+
+@dataclass(frozen=True)
+class DIoULoss:
+    """Sum of `1 - DIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 7.
+
+    Pulls centres together even where one box lies within the other, where GIoU is only IoU.
+    """
+
+    weight: float = 2.0
+    name: ClassVar[str] = "loss_diou"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        predicted, true = _corners(predictions, targets, matches)
+        return (1 - diou(predicted, true)) / matches.num_boxes[matches.layer]
+
+
+@dataclass(frozen=True)
+class CIoULoss:
+    """Sum of `1 - CIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 10.
+
+    DIoU with a term for the aspect ratio.
+    """
+
+    weight: float = 2.0
+    name: ClassVar[str] = "loss_ciou"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        predicted, true = _corners(predictions, targets, matches)
+        return (1 - ciou(predicted, true)) / matches.num_boxes[matches.layer]
 
 
 @dataclass(frozen=True)
@@ -96,3 +160,14 @@ class CardinalityError:
             true = torch.zeros(len(targets.counts), device=said.device)
             true = true.index_add(0, targets.image, torch.ones_like(targets.image, dtype=true.dtype))
             return (said - true).abs().mean(-1)
+
+
+def _boxes(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
+    """Predicted and true boxes of the pairs, cxcywh: twice `[M, 4]`, at least fp32."""
+    return at_least_fp32(matches.predicted(predictions.boxes)), at_least_fp32(matches.target_values(targets.boxes))
+
+
+def _corners(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
+    """Predicted and true boxes of the pairs, xyxy: twice `[M, 4]`, at least fp32."""
+    predicted, true = _boxes(predictions, targets, matches)
+    return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)

@@ -12,14 +12,16 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from detr_ft.criterion.checks import CriterionError, defects, raise_for_defects
 from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost, total_cost
+from detr_ft.criterion.solvers import Solver, brute_force, greedy, hungarian
 from detr_ft.structures import Matches, Predictions, Targets
 
 logger = logging.getLogger(__name__)
+
+_TRIED = 7  # queries: 5,040 orders
 
 DETR_COSTS: tuple[Cost, ...] = (ClassCost(weight=1), BoxL1Cost(weight=5), GIoUCost(weight=2))
 
@@ -45,7 +47,7 @@ class HungarianMatcher:
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve(tuple(self.costs), predictions, targets, copies=1)
+        return solve(tuple(self.costs), predictions, targets, hungarian)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,43 @@ class OneToManyMatcher:
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve(tuple(self.costs), predictions, targets, copies=self.k)
+        return solve(tuple(self.costs), predictions, targets, hungarian, copies=self.k)
+
+
+@dataclass(frozen=True)
+class GreedyMatcher:
+    """Cheapest pair first, each target and each query once: for comparison with the optimal matching.
+
+    Its total cost is never below that of `HungarianMatcher`; it is what matching without an assignment problem comes to.
+    """
+
+    costs: Sequence[Cost] = DETR_COSTS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", checked_costs(self.costs))
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return solve(tuple(self.costs), predictions, targets, greedy)
+
+
+@dataclass(frozen=True)
+class BruteForceMatcher:
+    """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries.
+
+    Raises ValueError for more.
+    """
+
+    costs: Sequence[Cost] = DETR_COSTS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", checked_costs(self.costs))
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        if predictions.num_queries > _TRIED:
+            raise ValueError(
+                f"BruteForceMatcher tries all orders of up to {_TRIED} queries, not {predictions.num_queries}"
+            )
+        return solve(tuple(self.costs), predictions, targets, brute_force)
 
 
 @dataclass(frozen=True)
@@ -87,6 +125,33 @@ class LayerMatcher:
         )
 
 
+@dataclass(frozen=True)
+class MatcherSchedule:
+    """Matchers that take turns: `matchers[i]` from epoch `starts[i]` on, the first from epoch 0.
+
+    One-to-many first and one-to-one later trains fast and ends without duplicates (the hybrid epoch scheme of Jia et al.,
+    CVPR 2023, section 3.3). Whoever trains asks `at(epoch)`; called itself, it is the last one, with which training ends.
+    """
+
+    matchers: Sequence[Matcher]
+    starts: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matchers", tuple(self.matchers))
+        object.__setattr__(self, "starts", tuple(self.starts))
+        if len(self.matchers) != len(self.starts) or not self.starts:
+            raise ValueError(f"{len(self.matchers)} matchers need as many starts; got {len(self.starts)}")
+        if self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
+            raise ValueError(f"starts must be epochs that rise from 0, got {list(self.starts)}")
+
+    def at(self, epoch: int) -> Matcher:
+        """The matcher of an epoch, counted from 0."""
+        return [matcher for matcher, start in zip(self.matchers, self.starts, strict=True) if start <= epoch][-1]
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return self.matchers[-1](predictions, targets)
+
+
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     """The costs as a tuple; raises where there is none, or where all weights are 0."""
     costs = tuple(costs)
@@ -96,8 +161,10 @@ def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
 
 
 @torch.no_grad()
-def solve(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, copies: int) -> Matches:
-    """The assignment of least total cost, each target up to `copies` times, for every layer and image at once."""
+def solve(
+    costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, solver: Solver, copies: int = 1
+) -> Matches:
+    """The solver's assignment, each target up to `copies` times, for every layer and image at once."""
     safe = Targets(
         targets.labels.clamp(0, predictions.num_classes - 1),
         targets.boxes,
@@ -111,14 +178,16 @@ def solve(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, c
     matrix = host[:-4].reshape(cost.shape)
     if not np.isfinite(matrix).all():
         raise CriterionError(_name_bad_cost(costs, predictions, targets))
-    pairs, pairs_per_layer = _assign(matrix, targets.counts, predictions.num_queries, copies)
+    pairs, pairs_per_layer = _assign(matrix, targets.counts, predictions.num_queries, solver, copies)
     index = torch.from_numpy(pairs).to(predictions.device, non_blocking=True)
     factor = max(pairs_per_layer, 1) / max(min(sum(targets.counts), pairs_per_layer), 1)
     num_boxes = torch.full((predictions.num_layers,), targets.num_boxes * factor, device=predictions.device)
     return Matches(index[0], index[1], index[2], index[3], num_boxes)
 
 
-def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, copies: int) -> tuple[np.ndarray, int]:
+def _assign(
+    matrix: np.ndarray, counts: tuple[int, ...], queries: int, solver: Solver, copies: int
+) -> tuple[np.ndarray, int]:
     """Rows layer, image, query, target of every pair, `[4, M]`, and the number of pairs in a layer."""
     blocks = [np.zeros((4, 0), dtype=np.int64)]
     ends = np.cumsum(counts)
@@ -128,7 +197,7 @@ def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, copies: i
                 continue
             repeats = max(1, min(copies, queries // count))
             rows = matrix[layer, end - count : end]
-            target, query = linear_sum_assignment(rows if repeats == 1 else np.tile(rows, (repeats, 1)))
+            target, query = solver(rows if repeats == 1 else np.tile(rows, (repeats, 1)))
             target = end - count + target % count
             blocks.append(np.stack([np.full_like(query, layer), np.full_like(query, image), query, target]))
     surplus = sum(max(0, count - queries) for count in counts)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32
 from detr_ft.criterion.checks import CriterionError
-from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, CrossEntropyLoss, GIoULoss, Loss
-from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher
+from detr_ft.criterion.class_losses import CrossEntropyLoss
+from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, GIoULoss, Loss
+from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher, MatcherSchedule
 from detr_ft.structures import Predictions, Targets
 
 
@@ -51,6 +52,10 @@ class SetCriterion:
             values[loss.name] = per_layer[-1]
             values |= {f"{loss.name}_{layer}": per_layer[layer] for layer in range(predictions.num_layers - 1)}
         return total, values
+
+    def at(self, epoch: int) -> SetCriterion:
+        """The criterion of an epoch, from 0 on: itself, unless its matcher is a MatcherSchedule."""
+        return replace(self, matcher=self.matcher.at(epoch)) if isinstance(self.matcher, MatcherSchedule) else self
 
     def __str__(self) -> str:
         return "\n".join([f"matched by {self.matcher!r}", "scored by"] + [f"  {loss!r}" for loss in self.losses])

@@ -105,8 +105,7 @@ def _detects(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     _, data_name = _data(recipe)
     number = f"{len(names)} class" if len(names) == 1 else f"{len(names)} classes"
     return (
-        f"A DETR detector of {number}, trained on {_text(data_name)} "
-        f"with detr-ft.\n\nIt detects: {', '.join(names)}."
+        f"A DETR detector of {number}, trained on {_text(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
     )
 
 

@@ -79,7 +79,7 @@ class DetrTrainer:
         self.processor, self.eval_dataset, self.display = processor, eval_dataset, display
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
-        self.attached = attach_criterion(model, criterion)
+        self.criterion, self.attached = criterion, attach_criterion(model, criterion)
         self.examples = TrainExamples(train_dataset, transform, settings.seed)
         self.order = torch.Generator()
         loader = DataLoader(
@@ -154,7 +154,7 @@ class DetrTrainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
-        self.examples.epoch = epoch
+        self.examples.epoch, self.attached.criterion = epoch, self.criterion.at(epoch)
         self.order.manual_seed(self.settings.seed * 1_000_003 + epoch)
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()

@@ -14,12 +14,17 @@ from detr_ft.criterion import (
     ClassCost,
     CriterionError,
     GIoUCost,
+    GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
+    MatcherSchedule,
     OneToManyMatcher,
+    SetCriterion,
+    detr_criterion,
 )
+from detr_ft.criterion.configure import configure, describe
 from detr_ft.criterion.costs import total_cost
-from detr_ft.criterion.matchers import DETR_COSTS, pairs_as_lists
+from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
 from detr_ft.structures import Predictions, Targets
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -84,6 +89,44 @@ def test_layers_can_be_matched_differently() -> None:
     assert matches.num_boxes.tolist() == [6, 6, 3]
     single = LayerMatcher(HungarianMatcher(), OneToManyMatcher(k=2))(predictions.layers(2, 3), targets)
     assert len(single.layer) == 3
+
+
+def test_matchers_take_turns_by_epoch() -> None:
+    predictions, targets, _ = random_batch(4, (2, 1), queries=9)
+    schedule = MatcherSchedule([OneToManyMatcher(k=2), HungarianMatcher()], [0, 3])
+    criterion = SetCriterion(schedule, detr_criterion().losses)
+    assert [type(criterion.at(epoch).matcher).__name__ for epoch in (0, 2, 3, 9)] == [
+        "OneToManyMatcher", "OneToManyMatcher", "HungarianMatcher", "HungarianMatcher",
+    ]  # fmt: skip
+    assert pairs_as_lists(schedule(predictions, targets)) == pairs_as_lists(HungarianMatcher()(predictions, targets))
+    assert criterion.at(3).at(0) == criterion.at(3)
+    assert configure(describe(criterion)) == criterion
+
+
+@pytest.mark.parametrize("starts", [[0], [1, 3], [0, 0], [3, 0], []])
+def test_a_schedule_starts_at_0_and_rises(starts: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"starts|need as many"):
+        MatcherSchedule([HungarianMatcher(), GreedyMatcher()], starts)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple))
+def test_hungarian_equals_brute_force_and_greed_is_never_better(seed: int, counts: tuple[int, ...]) -> None:
+    predictions, targets, _ = random_batch(seed, counts, layers=2, queries=5)
+    cost = total_cost(DETR_COSTS, predictions, targets)
+    totals = []
+    for matcher in (HungarianMatcher(), BruteForceMatcher(), GreedyMatcher()):
+        matches = matcher(predictions, targets)
+        assert len(matches.layer) == 2 * sum(min(count, 5) for count in counts)
+        totals.append(float(cost[matches.layer, matches.target, matches.query].sum()))
+    assert totals[0] == pytest.approx(totals[1], abs=1e-4)
+    assert totals[2] >= totals[1] - 1e-4
+
+
+def test_brute_force_refuses_what_would_take_hours() -> None:
+    predictions, targets, _ = random_batch(4, (2,), queries=9)
+    with pytest.raises(ValueError, match="up to 7"):
+        BruteForceMatcher()(predictions, targets)
 
 
 def test_more_targets_than_queries_are_counted(caplog: pytest.LogCaptureFixture) -> None:

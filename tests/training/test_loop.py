@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DetrForObjectDetection, pipeline
 
-from detr_ft.criterion import HungarianMatcher, SetCriterion, detr_criterion
+from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.losses import BoxL1Loss
 from detr_ft.data.generated import generate
 from detr_ft.data.transforms import ImageFormat, TrainTransform
@@ -60,6 +60,16 @@ def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: 
     assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
     found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
     assert len(found) == 8
+
+
+def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    schedule = MatcherSchedule([OneToManyMatcher(k=2), HungarianMatcher()], [0, 1])
+    criterion = SetCriterion(schedule, detr_criterion().losses)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion)
+    seen: list[object] = []
+    trainer.display.step = lambda step, row: seen.append(trainer.attached.criterion.matcher)  # type: ignore[method-assign, attr-defined]
+    trainer.train()
+    assert seen == [schedule.matchers[0]] * 3 + [schedule.matchers[1]] * 3
 
 
 def _image(trainer: DetrTrainer) -> Any:

@@ -1,0 +1,219 @@
+"""Losses of classes. All train logits whose softmax over K+1 is the score: that is how transformers serves the model.
+
+The unmatched queries are to say no-object. The last three take how well a matched box fits, its IoU q, into the score:
+the class is to get a probability that grows with q and no-object the rest, so that a score ranks boxes by both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy, iou
+from detr_ft.criterion.checks import CriterionError
+from detr_ft.structures import Matches, Predictions, Targets
+
+
+@dataclass(frozen=True)
+class CrossEntropyLoss:
+    """Weighted mean of `-log p(c)` over all queries of a layer, no-object weighted by `eos_coef`: `[L]`.
+
+    Carion et al., ECCV 2020, equation 2 and section 3.1: no-object is down-weighted by 10 to account for class imbalance.
+    `class_weights` holds a factor for each of the K classes. `label_smoothing` moves that share of the target evenly over
+    all K+1 (Szegedy et al., CVPR 2016, section 7). Both as in `torch.nn.functional.cross_entropy`.
+    """
+
+    weight: float = 1.0
+    eos_coef: float = 0.1
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    name: ClassVar[str] = "loss_ce"
+
+    def __post_init__(self) -> None:
+        _tuple_of_weights(self)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in 0 to 1, got {self.label_smoothing}")
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        log_p = at_least_fp32(predictions.logits).log_softmax(-1)
+        classes = _classes(predictions, targets, matches)
+        by_class = _weights(predictions, self.eos_coef, self.class_weights)
+        weights = by_class[classes]
+        loss = weights * -_of_class(log_p, classes)
+        if self.label_smoothing:
+            even = -(log_p * by_class).mean(-1)
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        return loss / weights.sum((1, 2), keepdim=True)
+
+
+@dataclass(frozen=True)
+class FocalLoss:
+    """Weighted mean of `-(1 - p(c))^gamma log p(c)` over all queries of a layer: `[L]`. CrossEntropyLoss where gamma is 0.
+
+    Lin et al., ICCV 2017, equation 4, on the softmax over K+1: queries that are right already weigh less, so the many
+    that say no-object need less down-weighting by `eos_coef`.
+    """
+
+    weight: float = 1.0
+    eos_coef: float = 0.25
+    gamma: float = 2.0
+    class_weights: tuple[float, ...] | None = None
+    name: ClassVar[str] = "loss_focal"
+
+    def __post_init__(self) -> None:
+        _tuple_of_weights(self)
+        _check_gamma(self.gamma, self)
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        classes = _classes(predictions, targets, matches)
+        weights = _weights(predictions, self.eos_coef, self.class_weights)[classes]
+        log_p = _of_class(at_least_fp32(predictions.logits).log_softmax(-1), classes)
+        return weights * _rest(log_p) ** self.gamma * -log_p / weights.sum((1, 2), keepdim=True)
+
+
+@dataclass(frozen=True)
+class QualityFocalLoss:
+    """Sum of `d^beta` times the cross-entropy to the soft target (q, no-object 1-q), over `num_boxes`: `[L]`.
+
+    Li et al., NeurIPS 2020 (generalized focal loss), equation 4, on the softmax: q is the IoU of the matched box, 0 for an
+    unmatched query, and d how far the prediction is from the soft target, half the sum of the absolute differences
+    over all K+1. With two classes that is the paper's `|q - p|`; with more, a wrong class can't hide in the rest.
+    """
+
+    weight: float = 1.0
+    beta: float = 2.0
+    name: ClassVar[str] = "loss_quality"
+
+    def __post_init__(self) -> None:
+        _check_gamma(self.beta, self)
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        log_p, log_none = _log_probabilities(predictions, targets, matches)
+        quality, matched = _quality(predictions, targets, matches)
+        said, none = log_p.exp(), log_none.exp()
+        apart = ((quality - said).abs() + (1 - quality - none).abs() + (1 - said - none)) / 2
+        factor = torch.where(matched, apart, 1 - none).clamp(min=0) ** self.beta
+        return factor * _soft(log_p, log_none, quality) / matches.num_boxes[:, None, None]
+
+
+@dataclass(frozen=True)
+class VarifocalLoss:
+    """Sum over pairs of q times the cross-entropy to (q, no-object 1-q), and over the others of a focal term: `[L]`.
+
+    Zhang et al., CVPR 2021 (VarifocalNet), equation 2, on the softmax: pairs weigh by the IoU q of their box, unmatched
+    queries by `alpha (1 - p(no-object))^gamma`. Over `num_boxes`.
+    """
+
+    weight: float = 1.0
+    alpha: float = 0.75
+    gamma: float = 2.0
+    name: ClassVar[str] = "loss_varifocal"
+
+    def __post_init__(self) -> None:
+        _check_gamma(self.gamma, self)
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        log_p, log_none = _log_probabilities(predictions, targets, matches)
+        quality, matched = _quality(predictions, targets, matches)
+        factor = torch.where(matched, quality, self.alpha * _rest(log_none) ** self.gamma)
+        return factor * _soft(log_p, log_none, quality) / matches.num_boxes[:, None, None]
+
+
+@dataclass(frozen=True)
+class MatchabilityLoss:
+    """Sum over pairs of the cross-entropy to `(q^gamma, no-object 1 - q^gamma)`, over the others a focal term: `[L]`.
+
+    Huang et al., CVPR 2025 (DEIM), equation 3, on the softmax: unlike VarifocalLoss a pair with a poor box keeps its
+    weight, so that early, rough boxes are still pushed. Unmatched queries weigh `(1 - p(no-object))^gamma`. Over `num_boxes`.
+    """
+
+    weight: float = 1.0
+    gamma: float = 1.5
+    name: ClassVar[str] = "loss_mal"
+
+    def __post_init__(self) -> None:
+        _check_gamma(self.gamma, self)
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        log_p, log_none = _log_probabilities(predictions, targets, matches)
+        quality, matched = _quality(predictions, targets, matches)
+        factor = torch.where(matched, torch.ones_like(log_none), _rest(log_none) ** self.gamma)
+        return factor * _soft(log_p, log_none, quality**self.gamma) / matches.num_boxes[:, None, None]
+
+
+def _classes(predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+    """What each query is to say, no-object where it has no pair: `[L, B, Q]`."""
+    classes = torch.full(predictions.logits.shape[:3], predictions.num_classes, device=predictions.device)
+    classes[matches.layer, matches.image, matches.query] = matches.target_values(targets.labels)
+    return classes
+
+
+def _of_class(values: Tensor, classes: Tensor) -> Tensor:
+    """The entries `[L, B, Q]` of `values [L, B, Q, K+1]` at `classes [L, B, Q]`."""
+    return values.gather(-1, classes[..., None])[..., 0]
+
+
+def _weights(predictions: Predictions, eos_coef: float, class_weights: tuple[float, ...] | None) -> Tensor:
+    """The weight of each class and, last, of no-object: `[K+1]`."""
+    classes = predictions.num_classes
+    if class_weights is not None and len(class_weights) != classes:
+        raise CriterionError(f"class_weights has {len(class_weights)} values, and there are {classes} classes")
+    weights = class_weights or (1.0,) * classes
+    return torch.tensor([*weights, eos_coef]).to(predictions.device, non_blocking=True)
+
+
+def _log_probabilities(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of each query's own class and of no-object, one and the same where it has no pair: `[L, B, Q]`."""
+    log_p = at_least_fp32(predictions.logits).log_softmax(-1)
+    return _of_class(log_p, _classes(predictions, targets, matches)), log_p[..., -1]
+
+
+def _quality(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
+    """The IoU of each matched query's box, 0 elsewhere, without gradient, and which queries are matched: `[L, B, Q]`."""
+    with torch.no_grad():
+        place = matches.layer, matches.image, matches.query
+        predicted = cxcywh_to_xyxy(at_least_fp32(matches.predicted(predictions.boxes)))
+        overlap = iou(predicted, cxcywh_to_xyxy(at_least_fp32(matches.target_values(targets.boxes))))
+        quality = overlap.new_zeros(predictions.logits.shape[:3])
+        matched = torch.zeros_like(quality, dtype=torch.bool)
+        quality[place], matched[place] = overlap, True
+        return quality, matched
+
+
+def _soft(log_p: Tensor, log_none: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy to the target that gives `share` to the class and the rest to no-object: `[L, B, Q]`."""
+    return -(share * log_p + (1 - share) * log_none)
+
+
+def _rest(log_p: Tensor) -> Tensor:
+    """`1 - p`, exact for p near 1."""
+    return -log_p.expm1()
+
+
+def _tuple_of_weights(loss: CrossEntropyLoss | FocalLoss) -> None:
+    if loss.class_weights is not None:
+        object.__setattr__(loss, "class_weights", tuple(float(value) for value in loss.class_weights))
+
+
+def _check_gamma(gamma: float, loss: object) -> None:
+    """Between 0 and 1 the gradient of `(1 - p)^gamma` grows without limit as p nears 1."""
+    if gamma != 0 and gamma < 1:
+        raise ValueError(f"{type(loss).__name__} needs an exponent of 0, or of 1 and more, got {gamma}")

@@ -1,0 +1,178 @@
+"""Why a criterion decided as it did: costs by term, the matching, what each pair was worth, the loss taken apart.
+
+`explain(criterion, predictions, targets)[image].layers[layer].pairs` is where to start. Nothing here is needed to train,
+and nothing carries a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detr_ft.criterion.costs import Cost
+from detr_ft.criterion.losses import PerPair, PerQuery
+from detr_ft.criterion.matchers import LayerMatcher, Matcher, MatcherSchedule, OneToManyMatcher
+from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.criterion.solvers import hungarian
+from detr_ft.structures import Matches, Predictions, Targets
+
+
+@runtime_checkable
+class CostBased(Protocol):
+    """A matcher that decides by a list of costs."""
+
+    @property
+    def costs(self) -> Sequence[Cost]:
+        """The terms of the sum that is minimised."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairExplanation:
+    """A query and a target (its place within its image): why together, and what it adds to the loss.
+
+    `cost` and its `terms` are weighted. `regret` is how much dearer the best assignment without this pair is: near 0, the
+    matching is a toss-up. In that assignment the target gets the query `instead`, or none. `shares` are this pair's
+    weighted parts of the batch's loss, by the loss's name.
+    """
+
+    query: int
+    target: int
+    cost: float
+    terms: dict[str, float]
+    regret: float
+    instead: int | None
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerExplanation:
+    """One image at one layer: `costs [T, Q]` whole and by term, weighted; the pairs; what no-object adds to the loss."""
+
+    costs: Tensor
+    terms: dict[str, Tensor]
+    pairs: list[PairExplanation]
+    no_object: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageExplanation:
+    """One image of the batch: its layers, and for each target the query it had at each layer (None: no pair)."""
+
+    layers: list[LayerExplanation]
+
+    @property
+    def partners(self) -> list[list[int | None]]:
+        """`[T][L]`: the query of each target at each layer; the cheapest where it has several."""
+        targets = len(self.layers[0].costs)
+        found: list[list[int | None]] = [[None] * len(self.layers) for _ in range(targets)]
+        for index, layer in enumerate(self.layers):
+            for pair in sorted(layer.pairs, key=lambda pair: -pair.cost):
+                found[pair.target][index] = pair.query
+        return found
+
+    @property
+    def changes(self) -> list[int]:
+        """How many targets have another query than at the layer before, for the layers from the second on: `[L-1]`."""
+        return [
+            sum(queries[index] != queries[index - 1] for queries in self.partners)
+            for index in range(1, len(self.layers))
+        ]
+
+
+@torch.no_grad()
+def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> list[ImageExplanation]:
+    """For each image and layer: the cost matrix whole and by term, the pairs with their regret, the loss taken apart.
+
+    The shares of all pairs and of no-object, over all images and layers, add up to the loss, as long as every loss is a
+    sum over pairs or queries (all built-in ones are); others are left out. Raises TypeError for a matcher without costs.
+    """
+    matches = criterion.matcher(predictions, targets)
+    shares = _shares(criterion, predictions, targets, matches)
+    starts = np.cumsum([0, *targets.counts]).tolist()
+    layers = [_costs_of(criterion.matcher, layer, predictions.num_layers) for layer in range(predictions.num_layers)]
+    explained: list[ImageExplanation] = []
+    for image, count in enumerate(targets.counts):
+        explained.append(ImageExplanation([]))
+        for layer, (costs, copies) in enumerate(layers):
+            own = slice(starts[image], starts[image] + count)
+            terms = _terms(costs, predictions.layers(layer, layer + 1), targets, own)
+            whole = sum(terms.values(), torch.zeros(count, predictions.num_queries))
+            chosen = (matches.layer.eq(layer) & matches.image.eq(image)).nonzero()[:, 0]
+            queries = matches.query[chosen].tolist()
+            places = (matches.target[chosen] - starts[image]).tolist()
+            pairs = [
+                PairExplanation(
+                    query,
+                    target,
+                    float(whole[target, query]),
+                    {name: float(values[target, query]) for name, values in terms.items()},
+                    *_regret(whole, target, query, copies),
+                    {name: float(values[layer, image, query]) for name, values in shares.items()},
+                )
+                for query, target in zip(queries, places, strict=True)
+            ]
+            free = [query for query in range(predictions.num_queries) if query not in queries]
+            rest = {name: float(values[layer, image, free].sum()) for name, values in shares.items()}
+            explained[-1].layers.append(LayerExplanation(whole, terms, pairs, rest))
+    return explained
+
+
+def _costs_of(matcher: Matcher, layer: int, layers: int) -> tuple[Sequence[Cost], int]:
+    """The costs that decide at a layer, and how many queries each target gets there."""
+    if isinstance(matcher, MatcherSchedule):
+        return _costs_of(matcher.matchers[-1], layer, layers)
+    if isinstance(matcher, LayerMatcher):
+        return _costs_of(matcher.last if layer == layers - 1 else matcher.auxiliary, layer, layers)
+    if isinstance(matcher, CostBased):
+        return matcher.costs, matcher.k if isinstance(matcher, OneToManyMatcher) else 1
+    raise TypeError(f"{matcher!r} has no `costs`, so there is nothing to explain it by")
+
+
+def _terms(costs: Sequence[Cost], predictions: Predictions, targets: Targets, own: slice) -> dict[str, Tensor]:
+    """The weighted costs `[T, Q]` of one image's targets by name; a second term of a kind is called `Kind 2`."""
+    terms: dict[str, Tensor] = {}
+    for cost in costs:
+        kind = type(cost).__name__
+        number = sum(name.split(" ")[0] == kind for name in terms) + 1
+        values = cost.weight * cost(predictions, targets)[0, own]
+        terms[kind if number == 1 else f"{kind} {number}"] = values.float().cpu()
+    return terms
+
+
+def _regret(costs: Tensor, target: int, query: int, copies: int) -> tuple[float, int | None]:
+    """How much dearer the best assignment without this pair is, and the query that the target has in it."""
+    count, queries = costs.shape
+    repeats = max(1, min(copies, queries // count))
+    rows = np.tile(costs.double().numpy(), (repeats, 1))
+    best = rows[hungarian(rows)].sum()
+    forbidden = 1e3 * (1 + np.abs(rows).sum())
+    others = rows.copy()
+    others[target::count, query] += forbidden
+    chosen, columns = hungarian(others)
+    without = others[chosen, columns].sum()
+    if without > forbidden / 2:
+        return math.inf, None
+    mine = [int(column) for row, column in zip(chosen, columns, strict=True) if row % count == target]
+    return float(without - best), min(mine, key=lambda column: float(costs[target, column]), default=None)
+
+
+def _shares(criterion: SetCriterion, predictions: Predictions, targets: Targets, matches: Matches) -> dict[str, Tensor]:
+    """The weighted part of each query in each loss that can be taken apart: `[L, B, Q]` by name."""
+    shares = {}
+    for loss in criterion.losses:
+        if isinstance(loss, PerQuery):
+            values = loss.per_query(predictions, targets, matches)
+        elif isinstance(loss, PerPair):
+            of_pairs = loss.per_pair(predictions, targets, matches)
+            values = of_pairs.new_zeros(predictions.logits.shape[:3])
+            values[matches.layer, matches.image, matches.query] = of_pairs
+        else:
+            continue
+        shares[loss.name] = loss.weight * values.cpu()
+    return shares

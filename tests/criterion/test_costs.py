@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion import (
+    BoxL1Cost,
+    CIoUCost,
+    ClassCost,
+    Cost,
+    DIoUCost,
+    FocalCost,
+    GIoUCost,
+    LogClassCost,
+    check_cost,
+)
+from detr_ft.structures import Predictions, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+COSTS: list[Cost] = [ClassCost(), LogClassCost(), FocalCost(), BoxL1Cost(), GIoUCost(), DIoUCost(), CIoUCost()]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: type(cost).__name__)
+def test_every_built_in_cost_is_lawful(cost: Cost) -> None:
+    assert check_cost(cost) == []
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: type(cost).__name__)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_gives_fp32_near_the_truth(cost: Cost, dtype: torch.dtype) -> None:
+    predictions, targets, _ = random_batch(0, (3, 0, 2))
+    low = cost(Predictions(predictions.logits.to(dtype), predictions.boxes.to(dtype)), targets)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, cost(predictions, targets), rtol=0.1, atol=0.1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1.0, 100.0, 10_000.0]))
+def test_extremes_are_finite(seed: int, scale: float) -> None:
+    predictions, targets, _ = random_batch(seed, (3, 1))
+    thin = predictions.boxes.detach().clone()
+    thin[..., ::2, 2:] = 0
+    thin[:, 0, 1] = targets.boxes[0]
+    for cost in COSTS:
+        assert cost(Predictions(predictions.logits * scale, thin), targets).isfinite().all()
+        flat = Targets(targets.labels, targets.boxes * torch.tensor([1, 1, 0, 0]), targets.image, targets.counts)
+        assert cost(Predictions(predictions.logits * scale, thin), flat).isfinite().all()
+
+
+def test_the_logarithm_of_the_probability() -> None:
+    predictions, targets, _ = random_batch(1, (2, 3))
+    torch.testing.assert_close(
+        LogClassCost()(predictions, targets), -(-ClassCost()(predictions, targets)).log(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_focal_cost_is_its_formula() -> None:
+    predictions, targets, _ = random_batch(1, (2, 3))
+    p = -ClassCost()(predictions, targets).double()
+    expected = 0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log()
+    torch.testing.assert_close(FocalCost()(predictions, targets).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_distance_counts_where_boxes_do_not_meet() -> None:
+    logits = torch.zeros(1, 1, 3, 2)
+    boxes = torch.tensor([[[[0.3, 0.5, 0.1, 0.1], [0.6, 0.5, 0.1, 0.1], [0.8, 0.5, 0.1, 0.1]]]])
+    targets = Targets(torch.tensor([0]), torch.tensor([[0.9, 0.5, 0.1, 0.1]]), torch.tensor([0]), (1,))
+    for cost in (GIoUCost(), DIoUCost(), CIoUCost()):
+        far, near, nearest = cost(Predictions(logits, boxes), targets)[0, 0].tolist()
+        assert far > near > nearest
+
+
+def test_the_aspect_ratio_counts_for_ciou_alone() -> None:
+    """A box and its quarter turn about the same centre: DIoU is IoU there, and CIoU is less."""
+    logits, boxes = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.5, 0.5, 0.4, 0.2]]]])
+    targets = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.2, 0.4]]), torch.tensor([0]), (1,))
+    diou, ciou = (-cost(Predictions(logits, boxes), targets).item() for cost in (DIoUCost(), CIoUCost()))
+    assert diou == pytest.approx(1 / 3, abs=1e-5)
+    v = 4 / torch.pi**2 * (torch.atan(torch.tensor(2.0)) - torch.atan(torch.tensor(0.5))).item() ** 2
+    assert ciou == pytest.approx(1 / 3 - v * v / (1 - 1 / 3 + v), abs=1e-5)
+
+
+class Foreign:
+    """A cost that forgets that queries belong to images."""
+
+    weight = 1.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        boxes = predictions.boxes.mean(1)  # [L, Q, 4]: over all images
+        return (boxes[:, None] - targets.boxes[None, :, None]).abs().sum(-1)
+
+
+class Half(Foreign):
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets).half()
+
+
+class Sideways(Foreign):
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets).transpose(1, 2)
+
+
+class Ratio(Foreign):
+    """Divides by a width that may be 0."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets) / predictions.boxes[:, targets.image, :, 2]
+
+
+class Ranked(Foreign):
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets) + torch.arange(len(targets.labels))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (Foreign(), "other images"),
+        (Half(), "fp32"),
+        (Sideways(), "[L, P, Q]"),
+        (Ratio(), "boxes without area"),
+        (Ranked(), "its place among the others"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_check_finds_what_is_wrong(cost: Cost, words: str) -> None:
+    problems = check_cost(cost)
+    assert any(words in problem for problem in problems), problems

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion import (
+    BoxL1Cost,
+    GreedyMatcher,
+    HungarianMatcher,
+    LayerMatcher,
+    MatcherSchedule,
+    OneToManyMatcher,
+    SetCriterion,
+    detr_criterion,
+    explain,
+)
+from detr_ft.criterion.costs import total_cost
+from detr_ft.criterion.matchers import DETR_COSTS
+from detr_ft.structures import Matches, Predictions, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+
+def best(costs: torch.Tensor, forbidden: tuple[int, int] | None = None) -> float:
+    """The least total over all one-to-one assignments of the rows that do without a pair."""
+    rows, columns = costs.shape
+    return min(
+        (
+            sum(float(costs[row, column]) for row, column in enumerate(order))
+            for order in itertools.permutations(range(columns), rows)
+            if forbidden is None or order[forbidden[0]] != forbidden[1]
+        ),
+        default=math.inf,
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple))
+def test_is_brute_force_in_words(seed: int, counts: tuple[int, ...]) -> None:
+    predictions, targets, _ = random_batch(seed, counts, layers=2, queries=5)
+    criterion = detr_criterion()
+    explained = explain(criterion, predictions, targets)
+    whole = total_cost(DETR_COSTS, predictions, targets)
+    start = 0
+    for image, count in zip(explained, counts, strict=True):
+        for layer, one in enumerate(image.layers):
+            torch.testing.assert_close(one.costs, whole[layer, start : start + count])
+            torch.testing.assert_close(sum(one.terms.values(), torch.zeros(count, 5)), one.costs)
+            assert sorted(pair.target for pair in one.pairs) == list(range(count))
+            optimum = best(one.costs)
+            assert sum(pair.cost for pair in one.pairs) == pytest.approx(optimum, abs=1e-4)
+            for pair in one.pairs:
+                assert sum(pair.terms.values()) == pytest.approx(pair.cost, abs=1e-5)
+                without = best(one.costs, (pair.target, pair.query))
+                assert pair.regret == pytest.approx(without - optimum, abs=1e-4)
+                assert pair.instead != pair.query
+        start += count
+    loss, _ = criterion(predictions, targets)
+    shares = sum(
+        sum(sum(pair.shares.values()) for pair in layer.pairs) + sum(layer.no_object.values())
+        for image in explained
+        for layer in image.layers
+    )
+    assert shares == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_partners_and_their_changes() -> None:
+    boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]])
+    targets = Targets(torch.tensor([0, 0]), boxes, torch.tensor([0, 0]), (2,))
+    said = torch.stack([boxes, boxes.flip(0), boxes.flip(0)])[:, None]
+    explained = explain(detr_criterion(), Predictions(torch.zeros(3, 1, 2, 2), said), targets)[0]
+    assert explained.partners == [[0, 1, 1], [1, 0, 0]]
+    assert explained.changes == [2, 0]
+
+
+def test_a_pair_without_alternative() -> None:
+    predictions, targets, _ = random_batch(0, (1,), queries=1)
+    pair = explain(detr_criterion(), predictions, targets)[0].layers[0].pairs[0]
+    assert pair.regret == math.inf
+    assert pair.instead is None
+
+
+def test_more_targets_than_queries() -> None:
+    predictions, targets, _ = random_batch(0, (4,), queries=2)
+    explained = explain(detr_criterion(), predictions, targets)[0]
+    assert len(explained.layers[0].pairs) == 2
+    assert [queries[0] for queries in explained.partners].count(None) == 2
+
+
+def test_each_layer_by_its_own_matcher() -> None:
+    predictions, targets, _ = random_batch(0, (2,), layers=3)
+    far = HungarianMatcher([BoxL1Cost()])
+    matcher = MatcherSchedule([GreedyMatcher(), LayerMatcher(far, OneToManyMatcher(k=2))], [0, 5])
+    criterion = SetCriterion(matcher, detr_criterion().losses)
+    layers = explain(criterion, predictions, targets)[0].layers
+    assert [len(layer.pairs) for layer in layers] == [4, 4, 2]
+    assert list(layers[0].terms) == ["ClassCost", "BoxL1Cost", "GIoUCost"]
+    assert list(layers[2].terms) == ["BoxL1Cost"]
+    assert all(pair.regret >= -1e-5 for layer in layers for pair in layer.pairs)
+
+
+def test_two_terms_of_a_kind_are_told_apart() -> None:
+    predictions, targets, _ = random_batch(0, (2,))
+    criterion = SetCriterion(HungarianMatcher([BoxL1Cost(1), BoxL1Cost(2)]), detr_criterion().losses)
+    terms = explain(criterion, predictions, targets)[0].layers[0].terms
+    torch.testing.assert_close(2 * terms["BoxL1Cost"], terms["BoxL1Cost 2"])
+
+
+class Fixed:
+    """A matcher that asks nobody."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return HungarianMatcher()(predictions, targets)
+
+
+def test_a_matcher_without_costs_is_refused() -> None:
+    predictions, targets, _ = random_batch(0, (2,))
+    with pytest.raises(TypeError, match="costs"):
+        explain(SetCriterion(Fixed(), detr_criterion().losses), predictions, targets)

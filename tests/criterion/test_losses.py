@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from detr_ft.criterion import (
+    BoxL1Loss,
+    CardinalityError,
+    CIoULoss,
+    CriterionError,
+    CrossEntropyLoss,
+    DIoULoss,
+    FocalLoss,
+    GIoULoss,
+    HungarianMatcher,
+    Loss,
+    MatchabilityLoss,
+    QualityFocalLoss,
+    SmoothL1Loss,
+    VarifocalLoss,
+    check_loss,
+)
+from detr_ft.criterion.losses import PerPair, PerQuery
+from detr_ft.structures import Matches, Predictions, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+CLASS_LOSSES: list[Any] = [
+    CrossEntropyLoss(),
+    CrossEntropyLoss(class_weights=(1, 2, 3, 4, 5), label_smoothing=0.1),
+    FocalLoss(),
+    QualityFocalLoss(),
+    VarifocalLoss(),
+    MatchabilityLoss(),
+]
+BOX_LOSSES: list[Any] = [BoxL1Loss(), SmoothL1Loss(), GIoULoss(), DIoULoss(), CIoULoss()]
+BY_NAME: Any = lambda loss: type(loss).__name__  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    "loss", [one for one in CLASS_LOSSES if not getattr(one, "class_weights", None)] + BOX_LOSSES, ids=BY_NAME
+)
+def test_every_built_in_loss_is_lawful(loss: Loss) -> None:
+    assert check_loss(loss) == []
+
+
+def test_what_is_for_the_log_alone_is_lawful() -> None:
+    assert check_loss(CardinalityError()) == []
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES + BOX_LOSSES, ids=BY_NAME)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("counts", [(3, 1), (0, 0), (0, 2), (12, 1)])
+def test_extremes_have_finite_values_and_gradients(loss: Loss, dtype: torch.dtype, counts: tuple[int, ...]) -> None:
+    predictions, targets, _ = random_batch(3, counts)
+    logits = (predictions.logits.detach() * 100).to(dtype).requires_grad_()
+    boxes = predictions.boxes.detach().clone()
+    boxes[..., ::2, 2:] = 0
+    if sum(counts) > 3:
+        boxes[:, 0, 1] = targets.boxes[0]  # exactly right
+    boxes = boxes.to(dtype).requires_grad_()
+    extreme = Predictions(logits, boxes)
+    flat = Targets(targets.labels, targets.boxes * torch.tensor([1, 1, 0, 1]), targets.image, targets.counts)
+    for truth in (targets, flat):
+        value = loss(extreme, truth, HungarianMatcher()(extreme, truth))
+        assert value.shape == (3,)
+        assert value.dtype == torch.float32
+        assert value.isfinite().all()
+        for gradient in torch.autograd.grad(value.sum(), (logits, boxes), allow_unused=True):
+            assert gradient is None or gradient.isfinite().all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple))
+def test_the_parts_add_up(seed: int, counts: tuple[int, ...]) -> None:
+    predictions, targets, _ = random_batch(seed, counts)
+    matches = HungarianMatcher()(predictions, targets)
+    for loss in CLASS_LOSSES:
+        assert isinstance(loss, PerQuery)
+        parts = loss.per_query(predictions, targets, matches)
+        assert parts.shape == predictions.logits.shape[:3]
+        torch.testing.assert_close(parts.sum((1, 2)), loss(predictions, targets, matches))
+    for loss in BOX_LOSSES:
+        assert isinstance(loss, PerPair)
+        parts = loss.per_pair(predictions, targets, matches)
+        assert len(parts) == len(matches.layer)
+        torch.testing.assert_close(matches.per_layer(parts), loss(predictions, targets, matches))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10_000),
+    weights=st.none() | st.lists(st.floats(0.1, 5), min_size=5, max_size=5).map(tuple),
+    smoothing=st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_cross_entropy_is_torchs(seed: int, weights: tuple[float, ...] | None, smoothing: float) -> None:
+    predictions, targets, _ = random_batch(seed, (3, 0, 2))
+    matches = HungarianMatcher()(predictions, targets)
+    classes = torch.full((3, 3, 9), 5)
+    classes[matches.layer, matches.image, matches.query] = targets.labels[matches.target]
+    by_class = torch.tensor([*(weights or (1.0,) * 5), 0.1])
+    expected = [
+        nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), by_class, label_smoothing=smoothing)
+        for logits, wanted in zip(predictions.logits, classes, strict=True)
+    ]
+    loss = CrossEntropyLoss(class_weights=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(predictions, targets, matches), torch.stack(expected))
+
+
+def test_focal_without_gamma_is_cross_entropy() -> None:
+    predictions, targets, _ = random_batch(0, (3, 0, 2))
+    matches = HungarianMatcher()(predictions, targets)
+    torch.testing.assert_close(
+        FocalLoss(eos_coef=0.1, gamma=0)(predictions, targets, matches),
+        CrossEntropyLoss()(predictions, targets, matches),
+    )
+
+
+def test_focal_minds_what_is_right_less() -> None:
+    """The share of the queries that are far from right grows."""
+    predictions, targets, _ = random_batch(0, (3, 2))
+    matches = HungarianMatcher()(predictions, targets)
+    shares = [
+        loss.per_query(predictions, targets, matches) / loss(predictions, targets, matches)[:, None, None]
+        for loss in (CrossEntropyLoss(), FocalLoss(eos_coef=0.1))
+    ]
+    worst = shares[0].flatten(1).argmax(-1, keepdim=True)
+    assert (shares[1].flatten(1).gather(1, worst) > shares[0].flatten(1).gather(1, worst)).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "power"), [(QualityFocalLoss(), 1), (VarifocalLoss(), 1), (MatchabilityLoss(), 1.5)], ids=str
+)
+def test_the_best_score_is_the_quality_of_the_box(loss: Loss, power: float) -> None:
+    """Descent on the logits alone ends where the class has q (or q^gamma) and no-object the rest."""
+    targets = Targets(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([0]), (1,))
+    boxes = torch.tensor([[[[0.5, 0.5, 0.4, 0.24], [0.1, 0.1, 0.1, 0.1]]]])  # IoU 0.6, and one that is not matched
+    logits = torch.zeros(1, 1, 2, 4, requires_grad=True)
+    matches = Matches(*(torch.tensor([value]) for value in (0, 0, 0, 0)), num_boxes=torch.tensor([1.0]))
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss(Predictions(logits, boxes), targets, matches).sum().backward()
+        optimizer.step()
+    matched, free = logits.detach().softmax(-1)[0, 0]
+    assert matched[1].item() == pytest.approx(0.6**power, abs=0.03)
+    assert matched[3].item() == pytest.approx(1 - 0.6**power, abs=0.03)
+    assert free[3] > 0.9
+
+
+def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
+    targets = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), torch.tensor([0]), (1,))
+    matches = Matches(*(torch.tensor([value]) for value in (0, 0, 0, 0)), num_boxes=torch.tensor([1.0]))
+
+    def at(shift: float) -> float:
+        boxes = torch.tensor([[[[0.5 + shift, 0.5, 0.2, 0.2]]]])
+        return SmoothL1Loss(beta=0.1)(Predictions(torch.zeros(1, 1, 1, 2), boxes), targets, matches).item()
+
+    assert at(0.05) == pytest.approx(0.05**2 / 0.2, rel=1e-4)
+    assert at(0.3) == pytest.approx(0.3 - 0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: SmoothL1Loss(beta=0), "BoxL1Loss"),
+        (lambda: FocalLoss(gamma=0.5), "exponent"),
+        (lambda: CrossEntropyLoss(label_smoothing=1.5), "label_smoothing"),
+    ],
+)
+def test_refuses_parameters_that_make_no_sense(build: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_class_weights_must_be_as_many_as_classes() -> None:
+    predictions, targets, _ = random_batch(0, (2,))
+    matches = HungarianMatcher()(predictions, targets)
+    with pytest.raises(CriterionError, match="3 values, and there are 5 classes"):
+        CrossEntropyLoss(class_weights=(1, 2, 3))(predictions, targets, matches)
+
+
+class Sigmoid:
+    """What many detectors train, and what a DETR is not served as."""
+
+    name, weight = "loss_sigmoid", 1.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        wanted = torch.zeros_like(predictions.logits)
+        wanted[matches.layer, matches.image, matches.query, targets.labels[matches.target]] = 1
+        return nn.functional.binary_cross_entropy_with_logits(predictions.logits, wanted, reduction="none").mean(
+            (1, 2, 3)
+        )
+
+
+def test_a_loss_that_does_not_train_the_softmax_is_found() -> None:
+    assert any("transformers serves softmax scores" in problem for problem in check_loss(Sigmoid()))
+
+
+class Learning(nn.Module):
+    """A term with weights of its own."""
+
+    name, weight = "loss_learning", 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return self.scale * BoxL1Loss()(predictions, targets, matches)
+
+
+def test_a_term_with_learnable_weights_is_found() -> None:
+    assert any("learnable weights" in problem for problem in check_loss(Learning()))
