@@ -204,7 +204,9 @@ def peak_memory_mib() -> int:
 
 def environment() -> dict[str, str]:
     """Versions, hardware and date of this run, for its report and card."""
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    on_cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else on_cpu
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": hardware,

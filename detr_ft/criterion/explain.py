@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,19 +16,10 @@ from torch import Tensor
 
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import PerPair, PerQuery
-from detr_ft.criterion.matchers import LayerMatcher, Matcher, MatcherSchedule, OneToManyMatcher
+from detr_ft.criterion.matchers import CostBased, LayerMatcher, Matcher, MatcherSchedule, OneToManyMatcher
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.criterion.solvers import hungarian
 from detr_ft.structures import Matches, Predictions, Targets
-
-
-@runtime_checkable
-class CostBased(Protocol):
-    """A matcher that decides by a list of costs."""
-
-    @property
-    def costs(self) -> Sequence[Cost]:
-        """The terms of the sum that is minimised."""
 
 
 @dataclass(frozen=True, eq=False)

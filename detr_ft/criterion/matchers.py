@@ -34,6 +34,15 @@ class Matcher(Protocol):
         """The pairs of queries and targets that are trained together."""
 
 
+@runtime_checkable
+class CostBased(Protocol):
+    """A matcher that decides by a list of costs."""
+
+    @property
+    def costs(self) -> Sequence[Cost]:
+        """The terms of the sum that is minimised."""
+
+
 @dataclass(frozen=True)
 class HungarianMatcher:
     """The optimal one-to-one matching of every image at every layer. Carion et al., ECCV 2020, equation 1.

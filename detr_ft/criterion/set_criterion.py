@@ -12,6 +12,7 @@ from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss
 from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, GIoULoss, Loss
 from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher, MatcherSchedule
+from detr_ft.criterion.words import in_words
 from detr_ft.structures import Predictions, Targets
 
 
@@ -58,7 +59,7 @@ class SetCriterion:
         return replace(self, matcher=self.matcher.at(epoch)) if isinstance(self.matcher, MatcherSchedule) else self
 
     def __str__(self) -> str:
-        return "\n".join([f"matched by {self.matcher!r}", "scored by"] + [f"  {loss!r}" for loss in self.losses])
+        return in_words(self.matcher, self.losses)
 
 
 def detr_criterion() -> SetCriterion:

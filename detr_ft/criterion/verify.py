@@ -5,18 +5,23 @@ assert check_loss(MyLoss()) == []
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import CardinalityError, Loss
 from detr_ft.criterion.matchers import HungarianMatcher
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Predictions, Targets
+
+logger = logging.getLogger("detr_ft.criterion")
 
 _LAYERS, _QUERIES, _CLASSES = 3, 7, 4
 _FAULTS = (CriterionError, RuntimeError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
@@ -36,7 +41,8 @@ class _Case:
 
 def check_cost(cost: Cost) -> list[str]:
     """What is wrong with a cost: shape `[L, P, Q]`, fp32, finite, of the target's own image, targets in any order."""
-    return [problem for case in _cases() for problem in _try_cost(cost, case)]
+    with _quiet():
+        return [problem for case in _cases(_CLASSES) for problem in _try_cost(cost, case)]
 
 
 def check_loss(loss: Loss) -> list[str]:
@@ -49,7 +55,7 @@ def check_loss(loss: Loss) -> list[str]:
         alone = SetCriterion(HungarianMatcher(), [loss])
     except ValueError:  # its weight is 0: it is for the log
         alone = SetCriterion(HungarianMatcher(), [loss, _Nothing()])
-    return [*_learnable(loss), *(problem for case in _cases() for problem in _try_criterion(alone, case))]
+    return check_criterion(alone)
 
 
 def check_criterion(criterion: SetCriterion) -> list[str]:
@@ -60,7 +66,9 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
     losses that train a softmax over K+1.
     """
     learnable = [problem for loss in criterion.losses for problem in _learnable(loss)]
-    return [*learnable, *(problem for case in _cases() for problem in _try_criterion(criterion, case))]
+    cases = _cases(_classes_of(criterion))
+    with _quiet():
+        return [*learnable, *(problem for case in cases for problem in _try_criterion(criterion, case))]
 
 
 @dataclass(frozen=True)
@@ -152,15 +160,36 @@ def _try_softmax(criterion: SetCriterion, case: _Case) -> Iterator[str]:
             )
 
 
-def _cases() -> list[_Case]:
+def _classes_of(criterion: SetCriterion) -> int:
+    """The number of classes that a criterion is for: as many as it has weights of classes, or any."""
+    weights = [
+        loss.class_weights
+        for loss in criterion.losses
+        if isinstance(loss, (CrossEntropyLoss, FocalLoss)) and loss.class_weights
+    ]
+    return len(weights[0]) if weights else _CLASSES
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the warning about more objects than queries, which one of the batches has on purpose."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cases(classes: int) -> list[_Case]:
     batches = {
         "an ordinary batch": (2, 3, 1),
         "an image without objects": (2, 0, 1),
         "a batch without objects": (0, 0),
         "more objects than queries": (_QUERIES + 2, 1),
     }
-    cases = [_Case(name, *_batch(counts)) for name, counts in batches.items()]
-    predictions, targets = _batch((2, 3, 1))
+    cases = [_Case(name, *_batch(counts, classes)) for name, counts in batches.items()]
+    predictions, targets = _batch((2, 3, 1), classes)
     extreme = Predictions((predictions.logits.detach() * 40).requires_grad_(), _thin(predictions.boxes))
     cases.append(_Case("extreme logits and boxes without area", extreme, targets))
     same = predictions.boxes.detach().clone()
@@ -169,15 +198,15 @@ def _cases() -> list[_Case]:
     return cases
 
 
-def _batch(counts: Sequence[int]) -> tuple[Predictions, Targets]:
+def _batch(counts: Sequence[int], classes: int) -> tuple[Predictions, Targets]:
     generator = torch.Generator().manual_seed(0)
     shape = (_LAYERS, len(counts), _QUERIES)
-    logits = torch.randn(*shape, _CLASSES + 1, generator=generator).requires_grad_()
+    logits = torch.randn(*shape, classes + 1, generator=generator).requires_grad_()
     boxes = _boxes(*shape, generator=generator).requires_grad_()
     total = sum(counts)
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     truth = _boxes(total, generator=generator)
-    labels = torch.randint(_CLASSES, (total,), generator=generator)
+    labels = torch.randint(classes, (total,), generator=generator)
     return Predictions(logits, boxes), Targets(labels, truth, image, tuple(counts))
 
 

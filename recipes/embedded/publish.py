@@ -1,6 +1,6 @@
 """Put a pretraining run in the place of the embedded checkpoint, with its card.
 
-python recipes/embedded/publish.py PRETRAINING_RUN BACKBONE_LOG
+python recipes/embedded/publish.py PRETRAINING_RUN ENCODER_LOG
 python recipes/embedded/publish.py --compare QUICKSTART_RUN FROM_RANDOM_RUN     (adds what the checkpoint is worth)
 """
 
@@ -19,16 +19,19 @@ MADE = """
 ## How it was made
 
 Pretrained on generated scenes of eight silhouettes (circle, square, triangle, star, cross, crescent, arrow, heart), none of
-which the quickstart's data holds. `log.jsonl` is the log of the run, `backbone.log` that of the step before it, `recipe.yaml`
-the recipe with every value, seed included.
+which the quickstart's data holds, in two stages: backbone and encoder first, each token of the encoder a query of its own
+(`encoder.py`), then the whole model. `encoder.log` and `log.jsonl` are their logs, `recipe.yaml` is the second stage with
+every value, seed included.
 
 ```console
-python recipes/embedded/backbone.py runs/embedded-backbone
-detr-ft train recipes/embedded/small.yaml
-python recipes/embedded/publish.py runs/embedded-small runs/embedded-backbone.log
+export OMP_NUM_THREADS=1
+torchrun --nproc_per_node 2 recipes/embedded/encoder.py runs/embedded-encoder | tee runs/embedded-encoder.log
+torchrun --nproc_per_node 2 -m detr_ft train recipes/embedded/small.yaml
+python recipes/embedded/publish.py runs/embedded-small runs/embedded-encoder.log
 ```
 
-It took {minutes:.0f} minutes on {hardware} (torch {torch}, transformers {transformers}, {date}), with other work beside it.
+The first stage took {encoder_minutes:.0f} minutes, the second {minutes:.0f}, on two processes of {hardware} (torch {torch},
+transformers {transformers}, {date}), with other work beside them.
 """
 WORTH = """
 ## What it is worth
@@ -43,16 +46,18 @@ same held-out scenes:
 """
 
 
-def publish(run: Path, backbone_log: Path) -> None:
+def publish(run: Path, encoder_log: Path) -> None:
     """Copy what a checkpoint needs, and write its card."""
     HERE.mkdir(exist_ok=True)
     for name in KEPT:
         shutil.copy(run / name, HERE / name)
-    shutil.copy(backbone_log, HERE / "backbone.log")
+    steps = [line for line in encoder_log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    (HERE / "encoder.log").write_text("\n".join(steps) + "\n", encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     (HERE / "README.md").unlink(missing_ok=True)
     card = write_card(HERE, "embedded:small")
-    made = MADE.format(minutes=metrics["seconds"] / 60, **metrics["environment"])
+    minutes = {"encoder_minutes": json.loads(steps[-1])["minutes"], "minutes": metrics["seconds"] / 60}
+    made = MADE.format(**minutes, **metrics["environment"])
     card.write_text(card.read_text(encoding="utf-8").rstrip() + "\n" + made, encoding="utf-8")
 
 
