@@ -84,7 +84,7 @@ class FocalLoss:
 class QualityFocalLoss:
     """Sum of `d^beta` times the cross-entropy to the soft target (q, no-object 1-q), over `num_boxes`: `[L]`.
 
-    Li et al., NeurIPS 2020 (generalized focal loss), equation 4, on the softmax: q is the IoU of the matched box, 0 for an
+    Li et al., NeurIPS 2020 (quality focal loss), on the softmax: q is the IoU of the matched box, 0 for an
     unmatched query, and d how far the prediction is from the soft target, half the sum of the absolute differences
     over all K+1. With two classes that is the paper's `|q - p|`; with more, a wrong class can't hide in the rest.
     """
@@ -138,7 +138,7 @@ class VarifocalLoss:
 class MatchabilityLoss:
     """Sum over pairs of the cross-entropy to `(q^gamma, no-object 1 - q^gamma)`, over the others a focal term: `[L]`.
 
-    Huang et al., CVPR 2025 (DEIM), equation 3, on the softmax: unlike VarifocalLoss a pair with a poor box keeps its
+    Huang et al., CVPR 2025 (DEIM, matchability-aware loss), on the softmax: unlike VarifocalLoss a pair with a poor box keeps its
     weight, so that early, rough boxes are still pushed. Unmatched queries weigh `(1 - p(no-object))^gamma`. Over `num_boxes`.
     """
 

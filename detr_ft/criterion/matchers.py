@@ -139,7 +139,7 @@ class MatcherSchedule:
     """Matchers that take turns: `matchers[i]` from epoch `starts[i]` on, the first from epoch 0.
 
     One-to-many first and one-to-one later trains fast and ends without duplicates (the hybrid epoch scheme of Jia et al.,
-    CVPR 2023, section 3.3). Whoever trains asks `at(epoch)`; called itself, it is the last one, with which training ends.
+    CVPR 2023). Whoever trains asks `at(epoch)`; called itself, it is the last one, with which training ends.
     """
 
     matchers: Sequence[Matcher]

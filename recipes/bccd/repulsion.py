@@ -14,7 +14,7 @@ from detr_ft.structures import Matches, Predictions, Targets
 class RepulsionLoss:
     """Sum over pairs of how much of the nearest other object the box covers, over `num_boxes`: `[L]`.
 
-    The paper's RepGT, equation 4: `-log(1 - IoG)` up to sigma and linear beyond, where IoG is the intersection over the
+    The paper's RepGT: `-log(1 - IoG)` up to sigma and linear beyond, where IoG is the intersection over the
     area of the object that the box covers most, of those that it was not matched with.
     """
 
