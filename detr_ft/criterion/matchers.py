@@ -5,21 +5,17 @@ All layers and images are solved from one cost tensor that travels to the host o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.checks import CriterionError, defects, raise_for_defects
-from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost, total_cost
-from detr_ft.criterion.solvers import Solver, brute_force, greedy, hungarian
+from detr_ft.criterion.assignment import Plan, solve
+from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
+from detr_ft.criterion.solvers import brute_force, greedy, hungarian
 from detr_ft.structures import Matches, Predictions, Targets
-
-logger = logging.getLogger(__name__)
 
 _TRIED = 7  # queries: 5,040 orders
 
@@ -32,6 +28,15 @@ class Matcher(Protocol):
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         """The pairs of queries and targets that are trained together."""
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A matcher that treats all layers by one plan, so that its costs can travel to the host with those of others."""
+
+    @property
+    def plan(self) -> Plan:
+        """How a layer is matched."""
 
 
 @runtime_checkable
@@ -56,7 +61,12 @@ class HungarianMatcher:
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve(tuple(self.costs), predictions, targets, hungarian)
+        return solve([self.plan], predictions, targets)
+
+    @property
+    def plan(self) -> Plan:
+        """How a layer is matched."""
+        return Plan(tuple(self.costs), hungarian)
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,12 @@ class OneToManyMatcher:
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve(tuple(self.costs), predictions, targets, hungarian, copies=self.k)
+        return solve([self.plan], predictions, targets)
+
+    @property
+    def plan(self) -> Plan:
+        """How a layer is matched."""
+        return Plan(tuple(self.costs), hungarian, self.k)
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,12 @@ class GreedyMatcher:
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve(tuple(self.costs), predictions, targets, greedy)
+        return solve([self.plan], predictions, targets)
+
+    @property
+    def plan(self) -> Plan:
+        """How a layer is matched."""
+        return Plan(tuple(self.costs), greedy)
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,12 @@ class BruteForceMatcher:
             raise ValueError(
                 f"BruteForceMatcher tries all orders of up to {_TRIED} queries, not {predictions.num_queries}"
             )
-        return solve(tuple(self.costs), predictions, targets, brute_force)
+        return solve([self.plan], predictions, targets)
+
+    @property
+    def plan(self) -> Plan:
+        """How a layer is matched."""
+        return Plan(tuple(self.costs), brute_force)
 
 
 @dataclass(frozen=True)
@@ -126,6 +151,8 @@ class LayerMatcher:
         final = predictions.num_layers - 1
         if final == 0:
             return self.last(predictions, targets)
+        if isinstance(self.last, Planned) and isinstance(self.auxiliary, Planned):
+            return solve([self.auxiliary.plan] * final + [self.last.plan], predictions, targets)
         return Matches.join(
             [
                 self.auxiliary(predictions.layers(0, final), targets),
@@ -167,75 +194,6 @@ def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     if not any(cost.weight for cost in costs):
         raise ValueError("a matcher needs at least one cost whose weight is not 0")
     return costs
-
-
-@torch.no_grad()
-def solve(
-    costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, solver: Solver, copies: int = 1
-) -> Matches:
-    """The solver's assignment, each target up to `copies` times, for every layer and image at once."""
-    safe = Targets(
-        targets.labels.clamp(0, predictions.num_classes - 1),
-        targets.boxes,
-        targets.image,
-        targets.counts,
-        targets.num_boxes,
-    )  # a label out of range is reported below, by name, and must not trip the device first
-    cost = total_cost(costs, predictions, safe)
-    host = torch.cat([cost.flatten(), defects(predictions, targets)]).cpu().numpy()
-    raise_for_defects([int(count) for count in host[-4:]], predictions, targets)
-    matrix = host[:-4].reshape(cost.shape)
-    if not np.isfinite(matrix).all():
-        raise CriterionError(_name_bad_cost(costs, predictions, targets))
-    pairs, pairs_per_layer = _assign(matrix, targets.counts, predictions.num_queries, solver, copies)
-    index = torch.from_numpy(pairs).to(predictions.device, non_blocking=True)
-    factor = max(pairs_per_layer, 1) / max(min(sum(targets.counts), pairs_per_layer), 1)
-    num_boxes = torch.full((predictions.num_layers,), targets.num_boxes * factor, device=predictions.device)
-    return Matches(index[0], index[1], index[2], index[3], num_boxes)
-
-
-def _assign(
-    matrix: np.ndarray, counts: tuple[int, ...], queries: int, solver: Solver, copies: int
-) -> tuple[np.ndarray, int]:
-    """Rows layer, image, query, target of every pair, `[4, M]`, and the number of pairs in a layer."""
-    blocks = [np.zeros((4, 0), dtype=np.int64)]
-    ends = np.cumsum(counts)
-    for layer in range(matrix.shape[0]):
-        for image, (count, end) in enumerate(zip(counts, ends, strict=True)):
-            if count == 0:
-                continue
-            repeats = max(1, min(copies, queries // count))
-            rows = matrix[layer, end - count : end]
-            target, query = solver(rows if repeats == 1 else np.tile(rows, (repeats, 1)))
-            target = end - count + target % count
-            blocks.append(np.stack([np.full_like(query, layer), np.full_like(query, image), query, target]))
-    surplus = sum(max(0, count - queries) for count in counts)
-    if surplus:
-        _warn_of_surplus(queries, f"{surplus} of {sum(counts)} targets, up to {max(counts)} an image")
-    pairs = np.concatenate(blocks, axis=1)
-    return pairs, pairs.shape[1] // max(matrix.shape[0], 1)
-
-
-_warned: set[int] = set()
-
-
-def _warn_of_surplus(queries: int, what: str) -> None:
-    """Say it once for each number of queries: it would come again at every epoch."""
-    if queries not in _warned:
-        _warned.add(queries)
-        logger.warning("a batch has more objects than the model's %d queries: %s, go unmatched", queries, what)
-
-
-def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> str:
-    for cost in costs:
-        bad = ~cost(predictions, targets).isfinite()
-        if bad.any():
-            layer, target, query = bad.nonzero()[0].tolist()
-            return (
-                f"the cost {cost!r} is NaN or infinite at layer {layer}, target {target} (image "
-                f"{int(targets.image[target])} of the batch), query {query}; predictions and targets are finite"
-            )
-    return "the weighted sum of the costs overflows: lower their weights"
 
 
 def pairs_as_lists(matches: Matches) -> list[tuple[int, int, int, int]]:
