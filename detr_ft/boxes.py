@@ -56,6 +56,9 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalized IoU, -1 to 1, of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
 
     Rezatofighi et al., CVPR 2019, algorithm 1: IoU - (hull - union) / hull.
+
+    >>> giou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([2.0, 0.0, 4.0, 2.0])).item()  # side by side
+    0.0
     """
     a, b = at_least_fp32(a), at_least_fp32(b)
     overlap, union = iou_and_union(a, b)

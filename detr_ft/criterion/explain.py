@@ -81,6 +81,13 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
 
     The shares of all pairs and of no-object, over all images and layers, add up to the loss, as long as every loss is a
     sum over pairs or queries (all built-in ones are); others are left out. Raises TypeError for a matcher without costs.
+
+    >>> truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
+    >>> targets = Targets.from_labels(truth, torch.device("cpu"))
+    >>> said = torch.tensor([[[[0.1, 0.1, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]]]])  # the second query is right
+    >>> pair = explain(detr_criterion(), Predictions(torch.zeros(1, 1, 2, 2), said), targets)[0].layers[0].pairs[0]
+    >>> pair.query, pair.instead, round(pair.regret, 2)
+    (1, 0, 7.56)
     """
     matches = criterion.matcher(predictions, targets)
     shares = _shares(criterion, predictions, targets, matches)

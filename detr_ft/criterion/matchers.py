@@ -167,6 +167,10 @@ class MatcherSchedule:
 
     One-to-many first and one-to-one later trains fast and ends without duplicates (the hybrid epoch scheme of Jia et al.,
     CVPR 2023). Whoever trains asks `at(epoch)`; called itself, it is the last one, with which training ends.
+
+    >>> schedule = MatcherSchedule([OneToManyMatcher(k=3), HungarianMatcher()], starts=[0, 20])
+    >>> [type(schedule.at(epoch)).__name__ for epoch in (0, 19, 20)]
+    ['OneToManyMatcher', 'OneToManyMatcher', 'HungarianMatcher']
     """
 
     matchers: Sequence[Matcher]

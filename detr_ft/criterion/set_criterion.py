@@ -23,6 +23,16 @@ class SetCriterion:
     `loss_dict` holds the unweighted value of every term under the keys that transformers writes: `loss_ce` for the last
     layer, `loss_ce_0 ..` for the auxiliary ones. Raises CriterionError where an input or a term is not finite.
     Carion et al., ECCV 2020, equation 2, with auxiliary losses after each decoder layer (section 3.2).
+
+    >>> criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()])
+    >>> print(criterion)
+    Matched by HungarianMatcher on 1 x ClassCost + 5 x BoxL1Cost + 2 x GIoUCost.
+    Scored by 1 x CrossEntropyLoss (eos_coef 0.1) + 5 x BoxL1Loss + 2 x GIoULoss.
+    >>> logits, boxes = torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4)  # 2 layers, 1 image, 4 queries, 3 classes
+    >>> truth = [{"class_labels": torch.tensor([1]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
+    >>> loss, values = criterion(Predictions(logits, boxes), Targets.from_labels(truth, logits.device))
+    >>> list(values)
+    ['loss_ce', 'loss_ce_0', 'loss_bbox', 'loss_bbox_0', 'loss_giou', 'loss_giou_0']
     """
 
     matcher: Matcher
