@@ -148,15 +148,15 @@ def _load_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise LookupError(f"{path}: can't be loaded as Python")
+    assert spec is not None, "a .py has a loader"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except Exception as error:  # whatever a user's file raises is told as a fault of the file
         del sys.modules[name]
-        raise
+        raise LookupError(f"{path}: {type(error).__name__}: {error}") from error
     return module
 
 

@@ -86,3 +86,26 @@ def test_a_value_that_a_term_refuses_is_told() -> None:
         configure({"matcher": {"use": "OneToManyMatcher", "k": 0}, "losses": [{"use": "BoxL1Loss"}]})
     with pytest.raises(ConfigureError, match="losses: needs a list"):
         configure({"matcher": {"use": "HungarianMatcher"}, "losses": []})
+
+
+def test_a_file_that_fails_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("SCALE = 1 / 0")
+    description = describe(detr_criterion()) | {"matcher": {"use": "broken.py:Matcher"}}
+    for _ in range(2):  # a module that failed isn't taken for one that is loaded
+        with pytest.raises(ConfigureError, match=r"broken\.py: ZeroDivisionError"):
+            configure(description, tmp_path)
+
+
+def test_two_losses_of_a_name_are_refused() -> None:
+    description = describe(detr_criterion())
+    description["losses"].append({"use": "BoxL1Loss"})
+    with pytest.raises(ConfigureError, match="two losses share the name loss_bbox"):
+        configure(description)
+
+
+def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "areas.py").write_text(TERM)
+    monkeypatch.syspath_prepend(tmp_path)
+    description = describe(detr_criterion())
+    description["losses"].append({"use": "areas:Area", "weight": 3, "scale": 0.5})
+    assert describe(configure(description)) == description

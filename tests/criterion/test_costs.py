@@ -119,6 +119,11 @@ class Ranked(Foreign):
         return BoxL1Cost()(predictions, targets) + torch.arange(len(targets.labels))[:, None]
 
 
+class Absent(Foreign):
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return predictions.boxes[:, :, 99]
+
+
 @pytest.mark.parametrize(
     ("cost", "words"),
     [
@@ -126,6 +131,7 @@ class Ranked(Foreign):
         (Half(), "fp32"),
         (Sideways(), "[L, P, Q]"),
         (Ratio(), "boxes without area"),
+        (Absent(), "IndexError"),
         (Ranked(), "its place among the others"),
     ],
     ids=lambda value: type(value).__name__,

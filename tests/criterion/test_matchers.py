@@ -25,7 +25,7 @@ from detr_ft.criterion import (
 from detr_ft.criterion.configure import configure, describe
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
-from detr_ft.structures import Predictions, Targets
+from detr_ft.structures import Matches, Predictions, Targets
 
 sys.path.insert(0, str(Path(__file__).parent))
 from batches import random_batch
@@ -123,6 +123,27 @@ def test_hungarian_equals_brute_force_and_greed_is_never_better(seed: int, count
     assert totals[2] >= totals[1] - 1e-4
 
 
+def test_costs_whose_sum_overflows_are_told() -> None:
+    predictions, targets, _ = random_batch(4, (2,))
+    with pytest.raises(CriterionError, match="overflows"):
+        HungarianMatcher([BoxL1Cost(weight=3e38), GIoUCost(weight=3e38), ClassCost(weight=-3e38)])(predictions, targets)
+
+
+class Reversed:
+    """A matcher of somebody's own, without a plan."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return HungarianMatcher([BoxL1Cost(weight=-1)])(predictions, targets)
+
+
+def test_a_matcher_of_ones_own_may_take_a_layer() -> None:
+    predictions, targets, _ = random_batch(4, (2, 1), layers=3)
+    pairs = pairs_as_lists(LayerMatcher(HungarianMatcher(), Reversed())(predictions, targets))
+    alone = pairs_as_lists(Reversed()(predictions, targets)), pairs_as_lists(HungarianMatcher()(predictions, targets))
+    assert [pair for pair in pairs if pair[0] < 2] == [pair for pair in alone[0] if pair[0] < 2]
+    assert [pair for pair in pairs if pair[0] == 2] == [pair for pair in alone[1] if pair[0] == 2]
+
+
 def test_brute_force_refuses_what_would_take_hours() -> None:
     predictions, targets, _ = random_batch(4, (2,), queries=9)
     with pytest.raises(ValueError, match="up to 7"):
@@ -145,6 +166,7 @@ def test_more_targets_than_queries_are_counted(caplog: pytest.LogCaptureFixture)
         (lambda p, t: t.labels.fill_(-1), ["labels", "-1"]),
         (lambda p, t: t.boxes.mul_(640), ["boxes", "pixels"]),
         (lambda p, t: t.boxes.copy_(torch.tensor([0.4, 0.4, 0.9, 0.9])), ["boxes", "xyxy"]),
+        (lambda p, t: t.boxes.copy_(torch.tensor([0.7, 0.7, 0.9, 0.5])), ["boxes", "reach beyond"]),
         (lambda p, t: t.boxes[0].fill_(float("nan")), ["boxes", "not finite"]),
         (lambda p, t: p.logits[1, 1].fill_(float("nan")), ["predicted logits", "layer 1", "image 1"]),
         (lambda p, t: p.boxes[0, 1].fill_(float("inf")), ["predicted boxes", "layer 0", "image 1"]),

@@ -117,6 +117,21 @@ class Ordered(Scalar):
         return matches.per_layer(matches.predicted(predictions.boxes).sum(-1) * matches.target)
 
 
+class Flat(Scalar):
+    """A loss that is a constant of the predictions."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return 0 * predictions.boxes.sum((1, 2, 3))
+
+
+class Steep(Scalar):
+    """A loss whose gradient grows without limit where a box is right."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        apart = (matches.predicted(predictions.boxes) - matches.target_values(targets.boxes)).square().sum(-1)
+        return matches.per_layer(apart.sqrt())
+
+
 def test_the_check_passes_what_is_sound() -> None:
     assert check_criterion(detr_criterion()) == []
 
@@ -128,6 +143,8 @@ def test_the_check_passes_what_is_sound() -> None:
         (Detached(), "no gradient"),
         (Dividing(), "a batch without objects"),
         (Ordered(), "order of the targets"),
+        (Flat(), "0 everywhere"),
+        (Steep(), "boxes that are exactly right"),
     ],
 )
 def test_the_check_finds_what_is_wrong_with_a_term(loss: Scalar, words: str) -> None:

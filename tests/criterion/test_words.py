@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
+
 from detr_ft.criterion import (
     BoxL1Cost,
     BoxL1Loss,
@@ -12,6 +16,7 @@ from detr_ft.criterion import (
     SetCriterion,
     detr_criterion,
 )
+from detr_ft.structures import Matches, Predictions, Targets
 
 
 def test_detrs_own() -> None:
@@ -33,3 +38,24 @@ def test_turns_layers_and_parameters() -> None:
         "Scored by 1 x BoxL1Loss.\n"
         "Only logged: CrossEntropyLoss (eos_coef 0.1, label_smoothing 0.1)."
     )
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A matcher without costs."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return HungarianMatcher()(predictions, targets)
+
+
+class Plain:
+    """A loss that is no dataclass."""
+
+    name, weight = "loss_plain", 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.boxes.sum((1, 2, 3))
+
+
+def test_what_is_not_ours_goes_by_its_name() -> None:
+    assert str(SetCriterion(Nearest(), [Plain()])) == "Matched by Nearest().\nScored by 2 x Plain."
