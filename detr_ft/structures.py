@@ -7,7 +7,7 @@ P targets of the whole batch one after another, M matched pairs. Nothing is padd
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,13 +54,26 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
+class Step:
+    """What a whole optimisation step holds, over all processes and accumulated micro-batches, divided by the processes.
+
+    `images` is their number, `labels [K]` the number of targets of each class. A class loss that is a mean over queries
+    divides by what the step weighs, not by what its own share does: then no way of sharing out the images matters.
+    """
+
+    images: float
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Targets:
     """The truth of a batch: `labels [P]`, `boxes [P, 4]` (cxcywh, fractions of the un-padded image), `image [P]`.
 
     `counts` holds the number of targets of each of the B images, as host integers. `num_boxes` is the number that box
     losses are divided by: the targets of the whole optimisation step over all processes and accumulated micro-batches,
     divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`, extended to
-    accumulation). Left out, it is the number of targets of this batch.
+    accumulation). Left out, it is the number of targets of this batch. `step`, where given, is for class losses what
+    `num_boxes` is for box losses.
     """
 
     labels: Tensor
@@ -68,6 +81,7 @@ class Targets:
     image: Tensor
     counts: tuple[int, ...]
     num_boxes: float = 0.0
+    step: Step | None = None
 
     def __post_init__(self) -> None:
         total = sum(self.counts)
@@ -81,26 +95,29 @@ class Targets:
 
     @classmethod
     def from_labels(
-        cls, labels: Sequence[Mapping[str, Tensor]], device: torch.device, num_boxes: float = 0.0
+        cls,
+        labels: Sequence[Mapping[str, Tensor]],
+        device: torch.device,
+        num_boxes: float = 0.0,
+        step: Step | None = None,
     ) -> Targets:
         """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""
         counts = tuple(len(one["class_labels"]) for one in labels)
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
         if not counts:
-            return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes).to(device)
+            return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
         return cls(
             torch.cat([one["class_labels"] for one in labels]).to(device, non_blocking=True),
             torch.cat([one["boxes"] for one in labels]).to(device, non_blocking=True),
             image.to(device, non_blocking=True),
             counts,
             num_boxes,
+            step,
         )
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
-        return Targets(
-            self.labels.to(device), self.boxes.to(device), self.image.to(device), self.counts, self.num_boxes
-        )
+        return replace(self, labels=self.labels.to(device), boxes=self.boxes.to(device), image=self.image.to(device))
 
 
 @dataclass(frozen=True, eq=False)

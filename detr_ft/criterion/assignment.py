@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,13 +30,8 @@ class Plan:
 @torch.no_grad()
 def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> Matches:
     """The matching of all layers and images, each layer by its plan (one plan is for all), from one transfer."""
-    safe = Targets(
-        targets.labels.clamp(0, predictions.num_classes - 1),
-        targets.boxes,
-        targets.image,
-        targets.counts,
-        targets.num_boxes,
-    )  # a label out of range is reported below, by name, and must not trip the device first
+    # A label out of range is reported below, by name, and must not trip the device first.
+    safe = replace(targets, labels=targets.labels.clamp(0, predictions.num_classes - 1))
     blocks = [(plan, len(list(same))) for plan, same in itertools.groupby(plans)]
     if len(plans) == 1:
         blocks = [(plans[0], predictions.num_layers)]
@@ -52,22 +47,24 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
         block = matrices[start : start + layers]
         if not np.isfinite(block).all():
             raise CriterionError(_name_bad_cost(plan.costs, predictions, targets))
-        parts.append(_as_matches(*_assign(block, targets.counts, predictions.num_queries, plan), targets, layers))
+        pairs = _assign(block, targets.counts, predictions.num_queries, plan)
+        parts.append(_as_matches(pairs, targets, layers, plan.copies))
         start += layers
     return parts[0] if len(parts) == 1 else Matches.join(parts)
 
 
-def _as_matches(pairs: np.ndarray, pairs_per_layer: int, targets: Targets, layers: int) -> Matches:
+def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -> Matches:
     """The pairs on the targets' device; with several queries a target, what box losses are divided by grows alike."""
     device = targets.labels.device
     index = torch.from_numpy(pairs).to(device, non_blocking=True)
-    factor = max(pairs_per_layer, 1) / max(min(sum(targets.counts), pairs_per_layer), 1)
+    in_a_layer = pairs.shape[1] // layers
+    factor = max(in_a_layer / sum(targets.counts), 1) if in_a_layer else copies
     num_boxes = torch.full((layers,), targets.num_boxes * factor, device=device)
     return Matches(index[0], index[1], index[2], index[3], num_boxes)
 
 
-def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, plan: Plan) -> tuple[np.ndarray, int]:
-    """Rows layer, image, query, target of every pair, `[4, M]`, and the number of pairs in a layer."""
+def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, plan: Plan) -> np.ndarray:
+    """Rows layer, image, query, target of every pair: `[4, M]`."""
     blocks = [np.zeros((4, 0), dtype=np.int64)]
     ends = np.cumsum(counts)
     for layer in range(matrix.shape[0]):
@@ -82,8 +79,7 @@ def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, plan: Pla
     surplus = sum(max(0, count - queries) for count in counts)
     if surplus:
         _warn_of_surplus(queries, f"{surplus} of {sum(counts)} targets, up to {max(counts)} an image")
-    pairs = np.concatenate(blocks, axis=1)
-    return pairs, pairs.shape[1] // max(matrix.shape[0], 1)
+    return np.concatenate(blocks, axis=1)
 
 
 _warned: set[int] = set()

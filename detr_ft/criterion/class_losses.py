@@ -49,7 +49,7 @@ class CrossEntropyLoss:
         if self.label_smoothing:
             even = -(log_p * by_class).mean(-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
-        return loss / weights.sum((1, 2), keepdim=True)
+        return loss / _total_weight(weights, by_class, targets, matches)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ class FocalLoss:
 
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         classes = _classes(predictions, targets, matches)
-        weights = _weights(predictions, self.eos_coef, self.class_weights)[classes]
+        by_class = _weights(predictions, self.eos_coef, self.class_weights)
+        weights = by_class[classes]
         log_p = _of_class(at_least_fp32(predictions.logits).log_softmax(-1), classes)
-        return weights * _rest(log_p) ** self.gamma * -log_p / weights.sum((1, 2), keepdim=True)
+        loss = weights * _rest(log_p) ** self.gamma * -log_p
+        return loss / _total_weight(weights, by_class, targets, matches)
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,25 @@ def _weights(predictions: Predictions, eos_coef: float, class_weights: tuple[flo
         raise CriterionError(f"class_weights has {len(class_weights)} values, and there are {classes} classes")
     weights = class_weights or (1.0,) * classes
     return torch.tensor([*weights, eos_coef]).to(predictions.device, non_blocking=True)
+
+
+def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: Matches) -> Tensor:
+    """What the queries of the whole step weigh, `[L, 1, 1]`, from the `weights [L, B, Q]` of this batch's.
+
+    Of the rest of the step only the number of images and labels is known. That is enough: each target has as many
+    queries as a target of this batch has on average, and the others say no-object.
+    """
+    total = weights.sum((1, 2))
+    if targets.step is not None:
+        _, images, queries = weights.shape
+        here = targets.step.labels.new_zeros(len(by_class) - 1).index_add(
+            0, targets.labels, torch.ones_like(targets.labels, dtype=targets.step.labels.dtype)
+        )
+        elsewhere = targets.step.labels - here
+        copies = matches.num_boxes / targets.num_boxes  # queries of a target: [L]
+        matched, free = copies * elsewhere.sum(), queries * (targets.step.images - images)
+        total = total + copies * (by_class[:-1] * elsewhere).sum() + by_class[-1] * (free - matched)
+    return total[:, None, None]
 
 
 def _log_probabilities(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:

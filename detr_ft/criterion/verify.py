@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -248,4 +248,4 @@ def _reversal(targets: Targets) -> list[int]:
 
 def _reversed(targets: Targets) -> Targets:
     order = _reversal(targets)
-    return Targets(targets.labels[order], targets.boxes[order], targets.image, targets.counts, targets.num_boxes)
+    return replace(targets, labels=targets.labels[order], boxes=targets.boxes[order])

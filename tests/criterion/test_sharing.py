@@ -1,0 +1,84 @@
+"""A step's loss and gradient do not depend on how processes and micro-batches share its images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion import (
+    BoxL1Loss,
+    CrossEntropyLoss,
+    FocalLoss,
+    HungarianMatcher,
+    MatchabilityLoss,
+    OneToManyMatcher,
+    QualityFocalLoss,
+    SetCriterion,
+    VarifocalLoss,
+    detr_criterion,
+)
+from detr_ft.structures import Predictions, Step, Targets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from batches import random_batch
+
+WEIGHTED = SetCriterion(
+    HungarianMatcher(),
+    [
+        CrossEntropyLoss(class_weights=(1, 2, 3, 4, 5), label_smoothing=0.1),
+        FocalLoss(class_weights=(5, 1, 1, 1, 0.5)),
+        QualityFocalLoss(),
+        VarifocalLoss(),
+        MatchabilityLoss(),
+        BoxL1Loss(),
+    ],
+)
+THREEFOLD = SetCriterion(OneToManyMatcher(k=3), detr_criterion().losses)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    counts=st.lists(st.integers(0, 3), min_size=8, max_size=8),
+    shares=st.sampled_from([[8], [4, 4], [2, 2, 2, 2], [1] * 8, [5, 3], [1, 7]]),
+    processes=st.sampled_from([1, 2, 4]),
+)
+@pytest.mark.parametrize("criterion", [detr_criterion(), WEIGHTED, THREEFOLD], ids=["default", "weighted", "one to 3"])
+def test_any_sharing_is_one_step(
+    criterion: SetCriterion, seed: int, counts: list[int], shares: list[int], processes: int
+) -> None:
+    """`shares` are the images of each micro-batch; they go to the processes in turn, whose gradients are averaged."""
+    predictions, targets, labels = random_batch(seed, tuple(counts))
+    whole, _ = criterion(predictions, targets)
+    expected = torch.autograd.grad(whole, (predictions.logits, predictions.boxes))
+    classes = torch.bincount(targets.labels, minlength=5).float()
+    step = Step(8 / processes, classes / processes)
+    num_boxes = max(sum(counts), 1) / processes
+    total, start = torch.zeros(()), 0
+    for share in shares:
+        own = slice(start, start + share)
+        part = Predictions(predictions.logits[:, own], predictions.boxes[:, own])
+        truth = Targets.from_labels(labels[own], predictions.device, num_boxes, step)
+        total = total + criterion(part, truth)[0] / processes
+        start += share
+    torch.testing.assert_close(total, whole, rtol=1e-5, atol=1e-5)
+    for mine, other in zip(torch.autograd.grad(total, (predictions.logits, predictions.boxes)), expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_without_the_step_it_would_matter() -> None:
+    predictions, targets, labels = random_batch(0, (3, 0))
+    whole, _ = detr_criterion()(predictions, targets)
+    parts = [
+        detr_criterion()(
+            Predictions(predictions.logits[:, [image]], predictions.boxes[:, [image]]),
+            Targets.from_labels(labels[image : image + 1], predictions.device, num_boxes=1.5),
+        )[0]
+        for image in range(2)
+    ]
+    assert abs(sum(parts).item() / 2 - whole.item()) > 0.01  # type: ignore[union-attr]
