@@ -90,7 +90,10 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
             section.checkpoint, len(known), len(names), ", ".join(known) or "none",
         )  # fmt: skip
         if recipe.data.longest_edge is not None:
-            processor.size = {"max_height": recipe.data.longest_edge, "max_width": recipe.data.longest_edge}
+            edge = recipe.data.longest_edge
+            processor.size = {"max_height": edge, "max_width": edge}
+            if processor.pad_size is not None:
+                processor.pad_size = {"height": edge, "width": edge}
     _warn_of_crowding(train, model.config.num_queries)
     if section.live_norms:
         live_norms(model)

@@ -12,10 +12,13 @@ from torch.utils.data import Dataset as TorchDataset
 from detr_ft.data.transforms import TrainTransform
 
 
-def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`pixel_values [B, 3, H, W]`, `pixel_mask [B, H, W]` (1 where image) and `labels`, a list of B dictionaries."""
-    height = max(example["pixel_values"].shape[1] for example in examples)
-    width = max(example["pixel_values"].shape[2] for example in examples)
+def collate(examples: Sequence[dict[str, Any]], canvas: tuple[int, int] | None = None) -> dict[str, Any]:
+    """`pixel_values [B, 3, H, W]`, `pixel_mask [B, H, W]` (1 where image) and `labels`, a list of B dictionaries.
+
+    Images are padded to the `canvas` (height, width), or where there is none to the largest of them. A convolution tells
+    padding from the end of the image, so a model is to be asked on the canvas that it was trained on.
+    """
+    height, width = canvas or [max(example["pixel_values"].shape[side] for example in examples) for side in (1, 2)]
     pixels = torch.zeros(len(examples), 3, height, width)
     mask = torch.zeros(len(examples), height, width, dtype=torch.long)
     for index, example in enumerate(examples):

@@ -27,11 +27,15 @@ _LEAST_LEFT = 0.4  # of a box's area, for it to count as still there after a cro
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How a checkpoint's own processor makes pixels: `size` as the processor writes it, mean and deviation by channel."""
+    """How a checkpoint's own processor makes pixels: `size` as the processor writes it, mean and deviation by channel.
+
+    `canvas` is the height and width that every image is padded to; None: to the largest of its batch.
+    """
 
     size: Mapping[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    canvas: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, processor: Any) -> ImageFormat:
@@ -42,7 +46,9 @@ class ImageFormat:
                 f"the checkpoint's image processor resizes to {size}, which does not keep the shape of an image; "
                 "give data.longest_edge in the recipe"
             )
-        return cls(size, tuple(processor.image_mean), tuple(processor.image_std))
+        pad = processor.pad_size and dict(processor.pad_size)
+        canvas = (int(pad["height"]), int(pad["width"])) if pad else None
+        return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after resizing, as the processor rounds them."""

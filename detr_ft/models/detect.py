@@ -21,10 +21,11 @@ _WAITING_BATCHES = 4
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A processed image `[1, 3, H, W]`, its place among the results, and its original (height, width)."""
+    """A processed image `[1, 3, H, W]`, its mask `[1, H, W]`, its place, and its original (height, width)."""
 
     place: int
     pixels: Tensor
+    mask: Tensor
     size: tuple[int, int]
 
 
@@ -38,8 +39,8 @@ def detect(
     """The best `top` detections of each upright RGB image, best first: boxes xyxy in that image's pixels.
 
     A score is the softmax over classes and no-object of the best class. Images go through the checkpoint's own
-    processor, and those of one processed size go together, so no padding is ever seen and the result does not depend on
-    the batch. `images` may be a generator: only a few batches are held at a time.
+    processor. It is padded only where the processor has a `pad_size`, to that; images of one processed size go together,
+    so the result does not depend on the batch. `images` may be a generator: only a few batches are held at a time.
     """
     results: dict[int, Detections] = {}
     with _inference(model):
@@ -64,8 +65,11 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
     """Groups of at most `batch_size` images of one processed size, as soon as they are full."""
     waiting: dict[torch.Size, list[_Waiting]] = defaultdict(list)
     for place, image in enumerate(images):
-        pixels = processor(images=[image], return_tensors="pt", do_pad=False)["pixel_values"]
-        waiting[pixels.shape].append(_Waiting(place, pixels, (image.height, image.width)))
+        padded = processor.pad_size is not None
+        encoded = processor(images=[image], return_tensors="pt", do_pad=padded)
+        pixels = encoded["pixel_values"]
+        mask = encoded["pixel_mask"] if padded else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
+        waiting[pixels.shape].append(_Waiting(place, pixels, mask, (image.height, image.width)))
         if len(waiting[pixels.shape]) == batch_size:
             yield waiting.pop(pixels.shape)
         elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
@@ -75,7 +79,7 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
 
 def _forward(model: DetrForObjectDetection, processor: Any, group: list[_Waiting], top: int) -> Iterator[Detections]:
     pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
-    outputs = model(pixel_values=pixels)
+    outputs = model(pixel_values=pixels, pixel_mask=torch.cat([one.mask for one in group]).to(model.device))
     # Half precision is for the network; scores and pixels deserve the whole.
     outputs.logits, outputs.pred_boxes = outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
     sizes = [one.size for one in group]

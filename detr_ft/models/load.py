@@ -65,7 +65,7 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
 def build_model(
     architecture: Mapping[str, Any], names: list[str], longest_edge: int, backbone: str | None = None
 ) -> tuple[DetrForObjectDetection, Any]:
-    """A model of random weights with a native backbone, for the classes `names`, and its image processor.
+    """A model of random weights with a native backbone, for the classes `names`; its processor pads images to a square.
 
     `architecture` holds what `DetrConfig` takes; its `backbone_config` names a `model_type`. `backbone` is a checkpoint
     whose weights the backbone starts from. Raises UserError for what transformers refuses, and for a backbone that does
@@ -85,7 +85,9 @@ def build_model(
     _original_start(model)
     if backbone is not None:
         _load_backbone(model, backbone)
-    return model, DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge})
+    # Where a small model is to learn places from the start, the border of what it sees had better not move.
+    square = {"height": longest_edge, "width": longest_edge}
+    return model, DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
 
 
 def _original_start(model: DetrForObjectDetection) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ class DetrTrainer:
             batch_size=settings.per_device_train_batch_size,
             sampler=RandomSampler(self.examples, generator=self.order),
             num_workers=settings.dataloader_num_workers,
-            collate_fn=collate,
+            collate_fn=partial(collate, canvas=transform.format.canvas),
             pin_memory=torch.cuda.is_available(),
         )
         optimizer = build_optimizer(model, settings, optim or OptimSettings())

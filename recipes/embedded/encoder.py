@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -103,9 +104,11 @@ def main(out: Path) -> None:
     decoder, model.model.decoder.layers = model.model.decoder.layers, nn.ModuleList()
     set_trainable(model, ["decoder", "queries"])
     tokens = EncoderTokens(model).to(memory_format=torch.channels_last)
-    examples = TrainExamples(train, TrainTransform(ImageFormat.of(processor), AUGMENT), SEED)
+    form = ImageFormat.of(processor)
+    examples = TrainExamples(train, TrainTransform(form, AUGMENT), SEED)
     order = RandomSampler(examples, generator=torch.Generator().manual_seed(SEED))
-    loader = DataLoader(examples, BATCH // accelerator.num_processes, sampler=order, collate_fn=collate)
+    on_canvas = partial(collate, canvas=form.canvas)
+    loader = DataLoader(examples, BATCH // accelerator.num_processes, sampler=order, collate_fn=on_canvas)
     optimizer = AdamW(tokens.parameters(), RATE, weight_decay=1e-4)
     wrapped, optimizer, loader = accelerator.prepare(tokens, optimizer, loader)
     steps = EPOCHS * len(loader)

@@ -6,6 +6,7 @@ Nothing of the training loop of detr_ft is used: the model is a stock one, and i
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import torch
 from torch.optim import AdamW
@@ -27,8 +28,10 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
     set_trainable(model, freeze=[])
     attach_criterion(model, SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()]))
 
-    examples = TrainExamples(train, TrainTransform(ImageFormat.of(processor), "light"), seed=0)
-    loader = DataLoader(examples, batch_size=4, shuffle=True, collate_fn=collate)
+    form = ImageFormat.of(processor)
+    examples = TrainExamples(train, TrainTransform(form, "light"), seed=0)
+    on_canvas = partial(collate, canvas=form.canvas)
+    loader = DataLoader(examples, batch_size=4, shuffle=True, collate_fn=on_canvas)
     optimizer = AdamW(model.parameters(), lr=learning_rate)
     model.train()
     for epoch in range(epochs):

@@ -7,6 +7,7 @@ The Trainer logs the total alone, doesn't count boxes over accumulated batches, 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -39,8 +40,10 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
         report_to="none",
         seed=0,
     )
-    examples = TrainExamples(train, TrainTransform(ImageFormat.of(processor), "light"), seed=0)
-    trainer = Trainer(model, arguments, data_collator=collate, train_dataset=examples)
+    form = ImageFormat.of(processor)
+    examples = TrainExamples(train, TrainTransform(form, "light"), seed=0)
+    on_canvas = partial(collate, canvas=form.canvas)
+    trainer = Trainer(model, arguments, data_collator=on_canvas, train_dataset=examples)
     trainer.train()
     model.save_pretrained(out)
     processor.save_pretrained(out)

@@ -53,12 +53,13 @@ def test_pixels_are_those_of_the_checkpoints_own_processor(
     torch.testing.assert_close(ours, expected, rtol=0, atol=grey_level + 1e-5)
 
 
-def test_a_batch_is_padded_as_the_processor_pads_it() -> None:
-    processor = DetrImageProcessor(size=SIZES[0])
+@pytest.mark.parametrize("pad_size", [None, {"height": 120, "width": 140}])
+def test_a_batch_is_padded_as_the_processor_pads_it(pad_size: dict[str, int] | None) -> None:
+    processor = DetrImageProcessor(size=SIZES[0], pad_size=pad_size)
     images = [Image.new("RGB", size, "red") for size in ((90, 50), (40, 80))]
     expected = processor(images=images, return_tensors="pt")
     transform = TrainTransform(ImageFormat.of(processor))
-    batch = collate([transform(row_with(image, []), STEPS) for image in images])
+    batch = collate([transform(row_with(image, []), STEPS) for image in images], transform.format.canvas)
     assert torch.equal(batch["pixel_mask"], expected["pixel_mask"])
     torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"], rtol=0, atol=0.02)
 

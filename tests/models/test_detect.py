@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
+from transformers import (
+    AutoImageProcessor,
+    DetrConfig,
+    DetrForObjectDetection,
+    DetrImageProcessor,
+    ResNetConfig,
+    pipeline,
+)
 
 from detr_ft.models.detect import detect
 from detr_ft.structures import Detections
@@ -72,12 +79,33 @@ def test_the_batch_does_not_matter(model, processor, images, batch_size: int) ->
     assert_same(detect(model, processor, images, batch_size=batch_size), alone)
 
 
-def test_a_processor_that_would_pad_to_a_square_does_not(model, processor, images, tmp_path) -> None:
+@pytest.fixture
+def padding(tmp_path) -> object:
+    """A processor that pads every image to a square, as of a checkpoint that was trained so."""
     square = {"height": 96, "width": 96}
     DetrImageProcessor(size={"max_height": 96, "max_width": 96}, pad_size=square).save_pretrained(tmp_path)
-    padding = AutoImageProcessor.from_pretrained(tmp_path)
-    assert padding(images=images[0], return_tensors="pt")["pixel_values"].shape[-2:] == (96, 96)
-    assert_same(detect(model, padding, images), detect(model, processor, images))
+    return AutoImageProcessor.from_pretrained(tmp_path)
+
+
+def test_a_canvas_is_kept_and_the_batch_does_not_matter(model, padding, images) -> None:
+    shapes: set[tuple[int, ...]] = set()
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.add(tuple(kwargs["pixel_values"].shape[-2:])), with_kwargs=True
+    )
+    together = detect(model, padding, images)
+    hook.remove()
+    assert shapes == {(96, 96)}
+    assert_same(together, [detect(model, padding, [image])[0] for image in images])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_size: int) -> None:
+    """Also in batches of mixed sizes, where padding to the largest would change the answers."""
+    served = pipeline("object-detection", model=model, image_processor=padding, threshold=0.0)
+    for found, mine in zip(served(images, batch_size=batch_size), detect(model, padding, images), strict=True):
+        rounded = sorted([list(one["box"].values()) for one in found])
+        assert rounded == sorted(mine.boxes.trunc().int().tolist())
+        assert sorted(one["score"] for one in found) == pytest.approx(sorted(mine.scores.tolist()), abs=1e-4)
 
 
 def test_top_keeps_the_best(model, processor, images) -> None:
