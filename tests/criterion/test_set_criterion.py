@@ -124,6 +124,14 @@ class Flat(Scalar):
         return 0 * predictions.boxes.sum((1, 2, 3))
 
 
+class OwnMean(Scalar):
+    """A loss that is a mean over the pairs that it happens to see."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        pairs = matches.per_layer(torch.ones(len(matches.layer)))
+        return matches.per_layer(matches.predicted(predictions.boxes).sum(-1)) / pairs.clamp(min=1)
+
+
 class Steep(Scalar):
     """A loss whose gradient grows without limit where a box is right."""
 
@@ -144,6 +152,7 @@ def test_the_check_passes_what_is_sound() -> None:
         (Dividing(), "a batch without objects"),
         (Ordered(), "order of the targets"),
         (Flat(), "0 everywhere"),
+        (OwnMean(), "how processes share"),
         (Steep(), "boxes that are exactly right"),
     ],
 )
