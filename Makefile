@@ -14,7 +14,7 @@ TORCH_INDEX := --index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint types format wheel clean
+.PHONY: help quickstart test bench lint types format wheel clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ types: $(VENV)/.dev  ## Check types
 format: $(VENV)/.dev  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## Time the criterion beside the stock loss
+	$(BIN)/python -W ignore tests/benchmarks/criterion_speed.py
 
 wheel: $(VENV)/.dev  ## Build a wheel into dist/
 	$(BIN)/python -m build --wheel

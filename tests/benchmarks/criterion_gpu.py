@@ -1,0 +1,141 @@
+"""The criterion on a GPU: waits for the device, time beside the stock loss, share of a step of DETR-ResNet-50.
+
+    python tests/benchmarks/criterion_gpu.py
+
+The stock loss and ours run in turn on the same inputs; medians of ratios. Where torch-linear-assignment is installed, its
+solver on the device is timed beside our transfer and SciPy, on the same costs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+import transformers
+from criterion_speed import CASES, Case, inputs, ours, stock
+from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.criterion.costs import total_cost
+from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher
+from detr_ft.models import attach_criterion, set_trainable
+from detr_ft.structures import Predictions, Targets
+
+DEVICE = torch.device("cuda")
+HEIGHT, WIDTH, OBJECTS = 800, 1066, 7
+
+Labels = list[dict[str, torch.Tensor]]
+
+
+def on_device(case: Case) -> tuple[torch.Tensor, torch.Tensor, Labels]:
+    """The inputs of a case, on the GPU."""
+    logits, boxes, labels = inputs(case)
+    moved = [{key: value.to(DEVICE) for key, value in one.items()} for one in labels]
+    return logits.detach().to(DEVICE).requires_grad_(), boxes.detach().to(DEVICE).requires_grad_(), moved
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long a call takes, until the GPU is done."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float, float]:
+    """Median milliseconds of both, run in turn, and the median of their ratios."""
+    for _ in range(3):
+        first(), second()
+    pairs = [(seconds(first), seconds(second)) for _ in range(runs)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return statistics.median(a for a, _ in pairs) * 1e3, statistics.median(b for _, b in pairs) * 1e3, ratio
+
+
+def waits(run: Callable[[], object]) -> int:
+    """How often a call waits for the GPU."""
+    run()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        run()
+        torch.cuda.set_sync_debug_mode("default")
+    return len([one for one in caught if "synchroniz" in str(one.message)])
+
+
+def beside_the_stock_loss() -> None:
+    """A row for each case: milliseconds forward and backward, and waits."""
+    print("| case | stock, ms | ours, ms | times faster | waits, stock | waits, ours |\n|---|---|---|---|---|---|")
+    for case in CASES:
+        tensors = on_device(case)
+        a, b = lambda: stock(*tensors).backward(), lambda: ours(*tensors).backward()  # noqa: B023
+        before, after, ratio = paired(a, b, max(case.runs // 2, 3))
+        print(f"| {case} | {before:.1f} | {after:.1f} | {ratio:.1f} | {waits(a)} | {waits(b)} |", flush=True)
+
+
+def share_of_a_step() -> None:
+    """What the criterion takes of a training step of a full DETR-ResNet-50 in bf16."""
+    print(
+        f"\n| DETR-ResNet-50, {WIDTH}x{HEIGHT}, bf16 | step, ms | of it the criterion | waits of a step |\n|---|---|---|---|"
+    )
+    for images in (8, 32):
+        torch.manual_seed(0)
+        model = DetrForObjectDetection(DetrConfig(backbone_config=ResNetConfig(out_features=["stage4"]), num_labels=91))
+        set_trainable(model, ["backbone.stem", "backbone.stage1"])
+        attach_criterion(model.to(DEVICE).to(memory_format=torch.channels_last).train(), detr_criterion())
+        _, _, labels = on_device(Case(images, 100, OBJECTS, 0, 1))
+        pixels = torch.randn(images, 3, HEIGHT, WIDTH, device=DEVICE)
+        mask = torch.ones(images, HEIGHT, WIDTH, dtype=torch.long, device=DEVICE)
+
+        def step() -> None:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(pixel_values=pixels, pixel_mask=mask, labels=labels).loss  # noqa: B023
+            loss.backward()
+
+        tensors = on_device(Case(images, 100, OBJECTS, 0, 1))
+        whole, alone, _ = paired(step, lambda: ours(*tensors).backward(), 7)  # noqa: B023
+        print(f"| B{images} | {whole:.1f} | {alone:.1f} ms, {100 * alone / whole:.1f} % | {waits(step)} |", flush=True)
+
+
+def beside_a_solver_on_the_device() -> None:
+    """Our transfer and SciPy beside torch-linear-assignment, on the costs of one layer padded to a block."""
+    if find_spec("torch_linear_assignment") is None:
+        print("\ntorch-linear-assignment is not installed: not compared")
+        return
+    from torch_linear_assignment import batch_linear_assignment
+
+    for case in CASES:
+        logits, boxes, labels = on_device(case)
+        predictions, targets = Predictions(logits.detach(), boxes.detach()), Targets.from_labels(labels, DEVICE)
+        cost = total_cost(DETR_COSTS, predictions, targets)  # [L, P, Q], as many targets in each image
+        blocks = cost.reshape(-1, case.objects, case.queries)
+        theirs, mine, ratio = paired(
+            lambda: batch_linear_assignment(blocks),  # noqa: B023
+            lambda: HungarianMatcher()(predictions, targets),  # noqa: B023
+            15,
+        )
+        print(
+            f"{case}: torch-linear-assignment {theirs:.2f} ms (solver alone), ours {mine:.2f} ms (costs, too), {ratio:.2f}"
+        )
+
+
+def main() -> int:
+    """Print what was measured, or say that there is no GPU."""
+    if not torch.cuda.is_available():
+        print("there is no GPU here: nothing was measured", file=sys.stderr)
+        return 1
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}\n")
+    beside_the_stock_loss()
+    share_of_a_step()
+    beside_a_solver_on_the_device()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
