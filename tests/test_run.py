@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoImageProcessor
+
+from detr_ft.data import load_data
+from detr_ft.data.transforms import ImageFormat
+from detr_ft.recipe import load_recipe
+from detr_ft.run import prepare
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_another_size_moves_the_canvas_along(tiny_checkpoint: Path, tmp_path: Path, square: bool) -> None:
+    """A checkpoint that was trained on a square is trained, and served, on the new size's square."""
+    processor = AutoImageProcessor.from_pretrained(tiny_checkpoint)
+    processor.pad_size = {"height": 64, "width": 64} if square else None
+    (tmp_path / "start").mkdir()
+    for file in tiny_checkpoint.iterdir():
+        (tmp_path / "start" / file.name).write_bytes(file.read_bytes())
+    processor.save_pretrained(tmp_path / "start")
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tmp_path}/start}}\n"
+        'data: {source: "generated:workshop?train=4&validation=2&edge=64", longest_edge: 96}\n'
+        "train: {output_dir: runs/x}\n"
+    )
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    prepared = prepare(recipe, load_data(recipe.data.source))
+    prepared.processor.save_pretrained(tmp_path / "saved")
+    served = ImageFormat.of(AutoImageProcessor.from_pretrained(tmp_path / "saved"))
+    assert served.canvas == ((96, 96) if square else None)
+    assert served.resized(64, 32) == (96, 48)
