@@ -27,7 +27,7 @@ from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
-from detr_ft.models.load import build_model, load_model
+from detr_ft.models.load import build_model, load_model, on_the_hub
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.structures import Detections
@@ -130,7 +130,11 @@ def run_recipe(
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
     prepared = prepare(recipe, data or load_data(recipe.data.source))
-    prepared.model.config.detr_ft = {"criterion": describe(criterion)}
+    start = recipe.model.checkpoint
+    prepared.model.config.detr_ft = {
+        "criterion": describe(criterion),
+        "base_model": start if start and on_the_hub(start) else None,
+    }
     trainer = DetrTrainer(
         prepared.model,
         criterion,

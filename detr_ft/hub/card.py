@@ -34,7 +34,7 @@ def model_card(run: Path, name: str) -> ModelCard:
     config, metrics, recipe = _read(run / "config.json"), _read(run / "metrics.json"), _read(run / "recipe.yaml")
     if not config:
         raise UserError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
-    data = _metadata(name, metrics, recipe)
+    data = _metadata(name, config, metrics, recipe)
     sections = [
         f"# {_text(name.rsplit('/', 1)[-1])}",
         _detects(config, recipe),
@@ -59,7 +59,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _metadata(name: str, metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> ModelCardData:
+def _metadata(
+    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> ModelCardData:
     """The card's YAML header, with a model-index of the measured figures."""
     data_type, data_name = _data(recipe)
     results = [
@@ -75,7 +77,6 @@ def _metadata(name: str, metrics: Mapping[str, Any], recipe: Mapping[str, Any]) 
         for key, title in _METRICS.items()
         if _measured(metrics.get(key))
     ]
-    checkpoint = str(_section(recipe, "model").get("checkpoint", ""))
     source = str(_section(recipe, "data").get("source", ""))
     return ModelCardData(
         model_name=name.rsplit("/", 1)[-1],
@@ -83,7 +84,7 @@ def _metadata(name: str, metrics: Mapping[str, Any], recipe: Mapping[str, Any]) 
         pipeline_tag="object-detection",
         tags=["detr", "object-detection", "detr-ft"],
         license=_section(recipe, "hub").get("license"),
-        base_model=checkpoint if _on_the_hub(checkpoint) else None,
+        base_model=_section(config, "detr_ft").get("base_model"),
         datasets=[source.removeprefix("hub:")] if source.startswith("hub:") else None,
         eval_results=results or None,
     )
@@ -143,16 +144,6 @@ def _usage(name: str) -> str:
 def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _on_the_hub(checkpoint: str) -> bool:
-    """Whether the text can only be a repository: `owner/name`, neither a scheme nor a folder of this machine."""
-    return (
-        checkpoint.count("/") == 1
-        and ":" not in checkpoint
-        and checkpoint[0] not in "./~"
-        and not Path(checkpoint).exists()
-    )
 
 
 def _measured(value: object) -> bool:

@@ -62,6 +62,11 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
     return model, processor
 
 
+def on_the_hub(checkpoint: str) -> bool:
+    """Whether a checkpoint that loads is a repository of the Hub, and no folder of this machine."""
+    return not checkpoint.startswith("embedded:") and not Path(checkpoint).is_dir()
+
+
 def build_model(
     architecture: Mapping[str, Any], names: list[str], longest_edge: int, backbone: str | None = None
 ) -> tuple[DetrForObjectDetection, Any]:

@@ -30,7 +30,7 @@ torchrun --nproc_per_node 2 -m detr_ft train recipes/embedded/small.yaml
 python recipes/embedded/publish.py runs/embedded-small runs/embedded-encoder.log
 ```
 
-The first stage took {encoder_minutes:.0f} minutes, the second {minutes:.0f}, on two processes of {hardware} (torch {torch},
+The first stage took {encoder_minutes:.0f} minutes, the second {minutes:.0f}, in two processes ({hardware} each, torch {torch},
 transformers {transformers}, {date}), with other work beside them.
 """
 WORTH = """

@@ -75,7 +75,8 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     folder = shutil.copytree(tiny_model, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     config["detr_ft"] = {
-        "criterion": {"matcher": {"use": "HungarianMatcher", "costs": [{"use": "ClassCost", "weight": 1}]}}
+        "criterion": {"matcher": {"use": "HungarianMatcher", "costs": [{"use": "ClassCost", "weight": 1}]}},
+        "base_model": "facebook/detr-resnet-50",
     }
     (folder / "config.json").write_text(json.dumps(config))
     per_class = {"bolt": {"map": 0.5, "map_50": 0.75, "mar_100": 0.6, "count": 12}, "nut": {"map": -1, "count": 0}}
