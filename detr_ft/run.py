@@ -39,6 +39,7 @@ from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 10  # missing files that a message names
 _PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "faster-coco-eval")
 
 
@@ -71,6 +72,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     logger.info(
         "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
     )
+    _refuse_missing_files(train, validation)
     if counts.kept == 0:
         raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
     section = recipe.model
@@ -103,6 +105,19 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     )
     logger.info("parameters that train: %s", table)
     return Prepared(train, validation, model, processor)
+
+
+def _refuse_missing_files(*splits: Dataset) -> None:
+    """Raise UserError with the image files that don't exist, before an hour of training finds the first of them."""
+    missing = [
+        str(row["image"]["path"])
+        for split in splits
+        for row in split.with_format(None).select_columns(["image"])
+        if row["image"]["bytes"] is None and not Path(row["image"]["path"]).is_file()
+    ]
+    if missing:
+        more = [f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+        raise UserError([f"{path}: the image file doesn't exist" for path in missing[:_SHOWN]] + more)
 
 
 def _warn_of_crowding(train: Dataset, queries: int) -> None:

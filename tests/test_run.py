@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoImageProcessor
 
-from detr_ft.data import load_data
+from detr_ft.data import load_data, write_coco
 from detr_ft.data.transforms import ImageFormat
+from detr_ft.errors import UserError
 from detr_ft.recipe import load_recipe
-from detr_ft.run import prepare
+from detr_ft.run import prepare, run_recipe
+from detr_ft.training.display import PlainDisplay
 
 
 @pytest.mark.parametrize("square", [True, False])
@@ -31,3 +33,21 @@ def test_another_size_moves_the_canvas_along(tiny_checkpoint: Path, tmp_path: Pa
     served = ImageFormat.of(AutoImageProcessor.from_pretrained(tmp_path / "saved"))
     assert served.canvas == ((96, 96) if square else None)
     assert served.resized(64, 32) == (96, 48)
+
+
+def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    write_coco(load_data("generated:workshop?train=16&validation=2&edge=64"), tmp_path / "data")
+    for image in sorted((tmp_path / "data").rglob("*.png"))[:13]:
+        image.unlink()
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tiny_checkpoint}}}\n"
+        f'data: {{source: "coco:{tmp_path}/data"}}\n'
+        f"train: {{output_dir: {tmp_path}/run}}\n"
+    )
+    recipe, criterion = load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(UserError) as caught:
+        run_recipe(recipe, criterion, PlainDisplay([].append))
+    assert len(caught.value.problems) == 11
+    assert all("doesn't exist" in problem for problem in caught.value.problems[:10])
+    assert caught.value.problems[-1] == "and 3 more"
+    assert not (tmp_path / "run").exists()

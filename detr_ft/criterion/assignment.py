@@ -54,12 +54,13 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
 
 
 def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -> Matches:
-    """The pairs on the targets' device; with several queries a target, what box losses are divided by grows alike."""
+    """The pairs on the targets' device; with several queries a target, what box losses are divided by grows alike.
+
+    It grows by the number asked for, even where an image has too few queries: what another image got must not matter.
+    """
     device = targets.labels.device
     index = torch.from_numpy(pairs).to(device, non_blocking=True)
-    in_a_layer = pairs.shape[1] // layers
-    factor = max(in_a_layer / sum(targets.counts), 1) if in_a_layer else copies
-    num_boxes = torch.full((layers,), targets.num_boxes * factor, device=device)
+    num_boxes = torch.full((layers,), targets.num_boxes * copies, device=device)
     return Matches(index[0], index[1], index[2], index[3], num_boxes)
 
 

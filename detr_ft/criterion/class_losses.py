@@ -6,6 +6,7 @@ the class is to get a probability that grows with q and no-object the rest, so t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,7 +34,7 @@ class CrossEntropyLoss:
     name: ClassVar[str] = "loss_ce"
 
     def __post_init__(self) -> None:
-        _tuple_of_weights(self)
+        _check_weights(self)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in 0 to 1, got {self.label_smoothing}")
 
@@ -67,7 +68,7 @@ class FocalLoss:
     name: ClassVar[str] = "loss_focal"
 
     def __post_init__(self) -> None:
-        _tuple_of_weights(self)
+        _check_weights(self)
         _check_gamma(self.gamma, self)
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
@@ -132,7 +133,8 @@ class VarifocalLoss:
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         log_p, log_none = _log_probabilities(predictions, targets, matches)
         quality, matched = _quality(predictions, targets, matches)
-        factor = torch.where(matched, quality, self.alpha * _rest(log_none) ** self.gamma)
+        # The paper's negatives are those of q = 0, so a pair whose boxes don't meet is one.
+        factor = torch.where(matched & (quality > 0), quality, self.alpha * _rest(log_none) ** self.gamma)
         return factor * _soft(log_p, log_none, quality) / matches.num_boxes[:, None, None]
 
 
@@ -185,8 +187,8 @@ def _weights(predictions: Predictions, eos_coef: float, class_weights: tuple[flo
 def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: Matches) -> Tensor:
     """What the queries of the whole step weigh, `[L, 1, 1]`, from the `weights [L, B, Q]` of this batch's.
 
-    Of the rest of the step only the number of images and labels is known. That is enough: each target has as many
-    queries as a target of this batch has on average, and the others say no-object.
+    Of the rest of the step only the number of images and labels is known. That is enough while each target has the
+    queries that it is to have, and the others say no-object; in images with too few queries it is an estimate.
     """
     total = weights.sum((1, 2))
     if targets.step is not None:
@@ -229,9 +231,15 @@ def _rest(log_p: Tensor) -> Tensor:
     return -log_p.expm1()
 
 
-def _tuple_of_weights(loss: CrossEntropyLoss | FocalLoss) -> None:
+def _check_weights(loss: CrossEntropyLoss | FocalLoss) -> None:
+    """Make the class weights a tuple, and refuse weights with which a batch without objects has no mean."""
+    if not loss.eos_coef > 0:
+        raise ValueError(f"eos_coef must be above 0, got {loss.eos_coef}: a batch without objects would weigh nothing")
     if loss.class_weights is not None:
-        object.__setattr__(loss, "class_weights", tuple(float(value) for value in loss.class_weights))
+        weights = tuple(float(value) for value in loss.class_weights)
+        if not all(0 <= value < math.inf for value in weights):
+            raise ValueError(f"class_weights must be numbers of 0 and above, got {list(weights)}")
+        object.__setattr__(loss, "class_weights", weights)
 
 
 def _check_gamma(gamma: float, loss: object) -> None:

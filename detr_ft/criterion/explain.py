@@ -27,7 +27,7 @@ class PairExplanation:
     """A query and a target (its place within its image): why together, and what it adds to the loss.
 
     `cost` and its `terms` are weighted. `regret` is how much dearer the best assignment without this pair is: near 0, the
-    matching is a toss-up. In that assignment the target gets the query `instead`, or none. `shares` are this pair's
+    matching is a toss-up. In that assignment the target gains the query `instead`, or none. `shares` are this pair's
     weighted parts of the batch's loss, by the loss's name.
     """
 
@@ -109,7 +109,9 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
                     target,
                     float(whole[target, query]),
                     {name: float(values[target, query]) for name, values in terms.items()},
-                    *_regret(whole, target, query, copies),
+                    *_regret(
+                        whole, target, query, copies, [q for q, t in zip(queries, places, strict=True) if t == target]
+                    ),
                     {name: float(values[layer, image, query]) for name, values in shares.items()},
                 )
                 for query, target in zip(queries, places, strict=True)
@@ -142,8 +144,8 @@ def _terms(costs: Sequence[Cost], predictions: Predictions, targets: Targets, ow
     return terms
 
 
-def _regret(costs: Tensor, target: int, query: int, copies: int) -> tuple[float, int | None]:
-    """How much dearer the best assignment without this pair is, and the query that the target has in it."""
+def _regret(costs: Tensor, target: int, query: int, copies: int, held: list[int]) -> tuple[float, int | None]:
+    """How much dearer the best assignment without this pair is, and the query that the target gains in it."""
     count, queries = costs.shape
     repeats = max(1, min(copies, queries // count))
     rows = np.tile(costs.double().numpy(), (repeats, 1))
@@ -155,7 +157,9 @@ def _regret(costs: Tensor, target: int, query: int, copies: int) -> tuple[float,
     without = others[chosen, columns].sum()
     if without > forbidden / 2:
         return math.inf, None
-    mine = [int(column) for row, column in zip(chosen, columns, strict=True) if row % count == target]
+    mine = [
+        int(column) for row, column in zip(chosen, columns, strict=True) if row % count == target and column not in held
+    ]
     return float(without - best), min(mine, key=lambda column: float(costs[target, column]), default=None)
 
 

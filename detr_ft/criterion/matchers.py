@@ -5,6 +5,7 @@ All layers and images are solved from one cost tensor that travels to the host o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from detr_ft.criterion.assignment import Plan, solve
 from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
+from detr_ft.criterion.losses import Loss
 from detr_ft.criterion.solvers import brute_force, greedy, hungarian
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -81,8 +83,8 @@ class OneToManyMatcher:
     costs: Sequence[Cost] = DETR_COSTS
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"OneToManyMatcher needs k of at least 1, got {self.k}")
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"OneToManyMatcher needs a whole number k of at least 1, got {self.k}")
         object.__setattr__(self, "costs", checked_costs(self.costs))
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
@@ -193,8 +195,14 @@ class MatcherSchedule:
 
 
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
-    """The costs as a tuple; raises where there is none, or where all weights are 0."""
+    """The costs as a tuple; raises for what is no cost, and where there is none or all weights are 0."""
     costs = tuple(costs)
+    given: tuple[object, ...] = costs
+    for cost in given:
+        if isinstance(cost, Loss) or not isinstance(cost, Cost):
+            raise TypeError(f"{cost!r} is no cost: a cost takes predictions and targets, and has a weight and no name")
+        if not -math.inf < cost.weight < math.inf:
+            raise ValueError(f"{cost!r}: the weight must be a finite number")
     if not any(cost.weight for cost in costs):
         raise ValueError("a matcher needs at least one cost whose weight is not 0")
     return costs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from detr_ft.boxes import at_least_fp32
 from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss
+from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, GIoULoss, Loss
 from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher, MatcherSchedule
 from detr_ft.criterion.words import in_words
@@ -40,6 +42,14 @@ class SetCriterion:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", tuple(self.losses))
+        given: object = self.matcher
+        if isinstance(given, (Loss, Cost)) or not isinstance(given, Matcher):
+            raise TypeError(f"{self.matcher!r} is no matcher")
+        for loss in self.losses:
+            if not isinstance(loss, Loss):
+                raise TypeError(f"{loss!r} is no loss: a loss has a name and a weight, and is called")
+            if not 0 <= loss.weight < math.inf:
+                raise ValueError(f"{loss!r}: the weight must be a finite number of 0 or above")
         names = [loss.name for loss in self.losses]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -6,9 +6,11 @@ assert check_loss(MyLoss()) == []
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +19,14 @@ from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import CardinalityError, Loss
-from detr_ft.criterion.matchers import HungarianMatcher
+from detr_ft.criterion.matchers import HungarianMatcher, MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.criterion.trials import LAYERS, QUERIES, Case, cases, elsewhere, reversal, reversed_targets
-from detr_ft.structures import Predictions, Step, Targets
+from detr_ft.structures import Matches, Predictions, Step, Targets
 
 logger = logging.getLogger("detr_ft.criterion")
 
 _CLASSES = 4
-_FAULTS = (CriterionError, RuntimeError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 
 
 def check_cost(cost: Cost) -> list[str]:
@@ -36,7 +37,7 @@ def check_cost(cost: Cost) -> list[str]:
     []
     """
     with _quiet():
-        return [problem for case in cases(_CLASSES) for problem in _try_cost(cost, case)]
+        return _grouped((case, problem) for case in cases(_CLASSES) for problem in _try_cost(cost, case))
 
 
 def check_loss(loss: Loss) -> list[str]:
@@ -62,12 +63,34 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
     that are finite and reach logits and boxes, the same loss when the targets of an image change places, and class
     losses that train a softmax over K+1.
     """
-    learnable = [problem for loss in criterion.losses for problem in _learnable(loss)]
+    schedule = criterion.matcher
+    turns = schedule.starts if isinstance(schedule, MatcherSchedule) else [0]
     with _quiet():
-        return [
-            *learnable,
-            *(problem for case in cases(_classes_of(criterion)) for problem in _try_criterion(criterion, case)),
+        found = [
+            (case, problem)
+            for start in turns
+            for case in cases(_classes_of(criterion))
+            for problem in _try_criterion(criterion.at(start), case)
         ]
+    return [*(problem for loss in criterion.losses for problem in _learnable(loss)), *_grouped(found)]
+
+
+def _grouped(found: Iterable[tuple[Case, str]]) -> list[str]:
+    """Each problem once, with the first of the batches that show it."""
+    by_problem: dict[str, list[Case]] = {}
+    for case, problem in found:
+        by_problem.setdefault(problem, []).append(case)
+    return [
+        f"on {shown[0]}{f' and {len(shown) - 1} more batches' if len(shown) > 1 else ''}: {problem}"
+        for problem, shown in by_problem.items()
+    ]
+
+
+def _told(error: Exception) -> str:
+    """What a term raised, and the line of the file that it was raised from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if isinstance(error, CriterionError) else f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 @dataclass(frozen=True)
@@ -93,46 +116,47 @@ def _try_cost(cost: Cost, case: Case) -> Iterator[str]:
             values = cost(predictions, targets)
             turned = cost(predictions, reversed_targets(targets)) if targets.counts else values
             other = cost(elsewhere(predictions), targets)
-    except _FAULTS as error:
-        yield f"{name}, on {case}: {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever a term raises is told as a fault of the term
+        yield f"{name}: {_told(error)}"
         return
     expected = (LAYERS, len(targets.labels), QUERIES)
     if tuple(values.shape) != expected:
-        yield f"{name}, on {case}: the shape is {list(values.shape)}; a cost is [L, P, Q], here {list(expected)}"
+        yield f"{name}: the shape is {list(values.shape)}; a cost is [L, P, Q], here {list(expected)}"
         return
     if values.dtype != torch.float32:
-        yield f"{name}, on {case}: the values are {values.dtype}; compute in fp32 (detr_ft.boxes.at_least_fp32)"
+        yield f"{name}: the values are {values.dtype}; compute in fp32 (detr_ft.boxes.at_least_fp32)"
     if not values.isfinite().all():
-        yield f"{name}, on {case}: {int((~values.isfinite()).sum())} of {values.numel()} values are NaN or infinite"
+        yield f"{name}: {int((~values.isfinite()).sum())} of {values.numel()} values are NaN or infinite"
         return
     if not torch.allclose(turned[:, reversal(targets)], values, rtol=1e-4, atol=1e-5):
-        yield f"{name}, on {case}: the cost of a target depends on its place among the others"
+        yield f"{name}: the cost of a target depends on its place among the others"
     first = targets.image == 0
     if not torch.allclose(other[:, first], values[:, first], rtol=1e-4, atol=1e-5):
-        yield f"{name}, on {case}: costs of image 0 depend on the queries of other images; index them by targets.image"
+        yield f"{name}: costs of image 0 depend on the queries of other images; index them by targets.image"
 
 
 def _try_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
     try:
         loss, values = criterion(case.predictions, case.targets)
-    except _FAULTS as error:
-        yield f"on {case}: {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever a term raises is told as a fault of the term
+        yield _told(error)
         return
     for key, value in values.items():
         if not value.isfinite():
-            yield f"on {case}: {key} is {value.item()}"
+            yield f"{key} is {value.item()}"
     if not loss.requires_grad:
-        yield f"on {case}: no gradient reaches the predictions; is a term computed under no_grad or detached?"
+        yield "no gradient reaches the predictions; is a term computed under no_grad or detached?"
         return
     trains = any(loss.weight and not isinstance(loss, _Nothing) for loss in criterion.losses)
     yield from _try_gradient(loss, case, expected=trains and sum(case.targets.counts) > 0)
     yield from _try_softmax(criterion, case)
-    if max(case.targets.counts) <= QUERIES and loss.isfinite():
+    yield from _try_losses(criterion, case)
+    if loss.isfinite() and _alike(criterion.matcher(case.predictions, case.targets), case):
         yield from _try_sharing(criterion, case, loss.item())
     if max(case.targets.counts) <= QUERIES and loss.isfinite():
         again = criterion(case.predictions, reversed_targets(case.targets))[0].item()
         if abs(again - loss.item()) > 1e-4 * max(1.0, abs(again)):
-            yield f"on {case}: the loss depends on the order of the targets: {loss.item():.6g}, reversed {again:.6g}"
+            yield f"the loss depends on the order of the targets: {loss.item():.6g}, reversed {again:.6g}"
 
 
 def _try_gradient(loss: Tensor, case: Case, *, expected: bool) -> Iterator[str]:
@@ -140,9 +164,34 @@ def _try_gradient(loss: Tensor, case: Case, *, expected: bool) -> Iterator[str]:
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True)
     for what, gradient in zip(("logits", "boxes"), gradients, strict=True):
         if gradient is not None and not gradient.isfinite().all():
-            yield f"on {case}: the gradient of the {what} is NaN or infinite"
+            yield f"the gradient of the {what} is NaN or infinite"
     if expected and not any(gradient is not None and gradient.any() for gradient in gradients):
-        yield f"on {case}: the gradient is 0 everywhere"
+        yield "the gradient is 0 everywhere"
+
+
+def _try_losses(criterion: SetCriterion, case: Case) -> Iterator[str]:
+    """Each loss by itself: whether it trains anything, and whether its layers are kept apart."""
+    if sum(case.targets.counts) == 0:
+        return
+    matches = criterion.matcher(case.predictions, case.targets)
+    for loss in criterion.losses:
+        if not loss.weight or isinstance(loss, _Nothing):
+            continue
+        inputs = case.predictions.logits, case.predictions.boxes
+        values = loss(case.predictions, case.targets, matches)
+        if not values.requires_grad:
+            yield f"{loss.name}: no gradient reaches the predictions; is it computed under no_grad or detached?"
+            continue
+        of_first = torch.autograd.grad(values[0], inputs, allow_unused=True, retain_graph=True)
+        if any(gradient is not None and gradient[1:].any() for gradient in of_first):
+            yield f"{loss.name}: the value of a layer depends on other layers; sum with matches.per_layer"
+
+
+def _alike(matches: Matches, case: Case) -> bool:
+    """Whether every target has as many queries as every other: then no image lacked any."""
+    pairs = torch.zeros(LAYERS, len(case.targets.labels))
+    pairs.index_put_((matches.layer, matches.target), torch.ones(len(matches.layer)), accumulate=True)
+    return bool((pairs == pairs[:, :1]).all()) if pairs.numel() else True
 
 
 def _try_softmax(criterion: SetCriterion, case: Case) -> Iterator[str]:
@@ -156,7 +205,7 @@ def _try_softmax(criterion: SetCriterion, case: Case) -> Iterator[str]:
             before, after = (loss(said, case.targets, matches) for said in (case.predictions, predictions))
         if not torch.allclose(before, after, rtol=1e-3, atol=1e-3):
             yield (
-                f"on {case}: {loss.name} changes when all K+1 logits of a query grow by the same number, so it does not "
+                f"{loss.name} changes when all K+1 logits of a query grow by the same number, so it does not "
                 "train their softmax; transformers serves softmax scores, and would serve this model wrongly"
             )
 
@@ -175,7 +224,7 @@ def _try_sharing(criterion: SetCriterion, case: Case, whole: float) -> Iterator[
         shared += criterion(part, truth)[0].item()
     if abs(shared - whole) > 1e-3 * max(1.0, abs(whole)):
         yield (
-            f"on {case}: the loss depends on how processes share the images, {whole:.6g} together and {shared:.6g} one by one; "
+            f"the loss depends on how processes share the images, {whole:.6g} together and {shared:.6g} one by one; "
             "divide sums over pairs by matches.num_boxes"
         )
 

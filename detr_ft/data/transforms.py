@@ -46,8 +46,16 @@ class ImageFormat:
                 f"the checkpoint's image processor resizes to {size}, which does not keep the shape of an image; "
                 "give data.longest_edge in the recipe"
             )
-        pad = processor.pad_size and dict(processor.pad_size)
+        if not processor.do_resize:
+            raise UserError("the checkpoint's image processor does not resize (do_resize is false), and training would")
+        pad = processor.do_pad and processor.pad_size and dict(processor.pad_size)
         canvas = (int(pad["height"]), int(pad["width"])) if pad else None
+        longest = max(size.get("longest_edge", 0), size.get("max_height", 0), size.get("max_width", 0))
+        if canvas is not None and min(canvas) < longest:
+            raise UserError(
+                f"the checkpoint's image processor resizes to {longest} pixels and pads to {canvas[0]} x {canvas[1]}, "
+                "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
+            )
         return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -57,6 +65,10 @@ class ImageFormat:
         else:
             size = get_size_with_aspect_ratio(
                 (height, width), self.size["shortest_edge"], self.size.get("longest_edge")
+            )
+        if min(size) < 1:
+            raise UserError(
+                f"an image of {width}x{height} pixels is too thin for {dict(self.size)}: a side would vanish"
             )
         return int(size[1]), int(size[0])
 

@@ -49,9 +49,14 @@ def set_trainable(model: DetrForObjectDetection, freeze: Sequence[str]) -> None:
         raise UserError(
             [f"model.freeze: the model has no part {part!r}; it has {', '.join(known)}" for part in unknown]
         )
+    trains = {
+        name: not any(part == frozen or part.startswith(frozen + ".") for frozen in freeze)
+        for name, part in parts.items()
+    }
+    if not any(trains.values()):
+        raise UserError("model.freeze: every part is frozen, so there is nothing to train")
     for name, parameter in model.named_parameters():
-        part = parts[name]
-        parameter.requires_grad_(not any(part == frozen or part.startswith(frozen + ".") for frozen in freeze))
+        parameter.requires_grad_(trains[name])
 
 
 def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     StrictDataclassError,
 )
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
@@ -27,7 +28,9 @@ logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(log
 # The Hub's client raises its HTTP library's errors, and which library that is depends on its version: they are the bases
 # of its own error.
 _NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
-_LOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, ImportError, ValueError, RuntimeError, *_NETWORK_ERRORS)
+_LOAD_ERRORS: tuple[type[BaseException], ...] = (
+    OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
+)  # fmt: skip
 
 
 def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:

@@ -115,6 +115,8 @@ class DetrTrainer:
             for epoch in range(self.settings.num_train_epochs):
                 self._epoch(epoch)
                 last = epoch + 1 == self.settings.num_train_epochs
+                if last:
+                    self.save()  # before the evaluation: whatever stops that, the model is safe
                 every = self.settings.eval_epochs
                 if last or (every and (epoch + 1) % every == 0):
                     metrics, found = self.evaluate(epoch + 1)
@@ -126,7 +128,6 @@ class DetrTrainer:
             raise
         finally:
             self.display.stop()
-        self.save()
         return TrainResult(metrics, found, self.log, time.monotonic() - started)
 
     def evaluate(self, epoch: int) -> tuple[dict[str, Any], list[Detections]]:

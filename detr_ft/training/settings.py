@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainSettings(BaseModel):
     """How long, how fast and where to. Every value is honoured; there are no others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     output_dir: str = Field(min_length=1)
     num_train_epochs: int = Field(default=20, ge=1)
@@ -25,7 +25,7 @@ class TrainSettings(BaseModel):
     dataloader_num_workers: int = Field(default=0, ge=0)
     logging_steps: int = Field(default=10, ge=1)
     eval_epochs: int = Field(default=1, ge=0, description="evaluate after every so many epochs; 0: at the end only")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class OptimSettings(BaseModel):

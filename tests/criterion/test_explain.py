@@ -114,6 +114,14 @@ def test_two_terms_of_a_kind_are_told_apart() -> None:
     torch.testing.assert_close(2 * terms["BoxL1Cost"], terms["BoxL1Cost 2"])
 
 
+def test_with_several_queries_a_target_gains_one_that_it_did_not_have() -> None:
+    predictions, targets, _ = random_batch(0, (2,), layers=1, queries=6)
+    criterion = SetCriterion(OneToManyMatcher(k=2), detr_criterion().losses)
+    pairs = explain(criterion, predictions, targets)[0].layers[0].pairs
+    for pair in pairs:
+        assert pair.instead not in [other.query for other in pairs if other.target == pair.target]
+
+
 class Fixed:
     """A matcher that asks nobody."""
 

@@ -154,6 +154,17 @@ def test_the_best_score_is_the_quality_of_the_box(loss: Loss, power: float) -> N
     assert free[3] > 0.9
 
 
+def test_a_pair_whose_boxes_do_not_meet_is_a_negative() -> None:
+    """Or nothing would train a confident query far off its object."""
+    targets = Targets(torch.tensor([1]), torch.tensor([[0.8, 0.8, 0.1, 0.1]]), torch.tensor([0]), (1,))
+    matches = Matches(*(torch.tensor([value]) for value in (0, 0, 0, 0)), num_boxes=torch.tensor([1.0]))
+    logits = torch.tensor([[[[3.0, 0.0, 0.0]]]], requires_grad=True)
+    said = Predictions(logits, torch.tensor([[[[0.2, 0.2, 0.1, 0.1]]]]))
+    for loss in (QualityFocalLoss(), VarifocalLoss(), MatchabilityLoss()):
+        (gradient,) = torch.autograd.grad(loss(said, targets, matches).sum(), logits)
+        assert gradient[..., -1] < 0 < gradient[..., 0]
+
+
 def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
     targets = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), torch.tensor([0]), (1,))
     matches = Matches(*(torch.tensor([value]) for value in (0, 0, 0, 0)), num_boxes=torch.tensor([1.0]))
@@ -171,6 +182,8 @@ def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
     [
         (lambda: SmoothL1Loss(beta=0), "BoxL1Loss"),
         (lambda: FocalLoss(gamma=0.5), "exponent"),
+        (lambda: CrossEntropyLoss(eos_coef=0), "weigh nothing"),
+        (lambda: FocalLoss(class_weights=(1, -1)), "0 and above"),
         (lambda: CrossEntropyLoss(label_smoothing=1.5), "label_smoothing"),
     ],
 )

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr_ft.criterion import (
+    BoxL1Cost,
     BoxL1Loss,
     CardinalityError,
     CriterionError,
     CrossEntropyLoss,
     GIoULoss,
     HungarianMatcher,
+    LayerMatcher,
+    MatcherSchedule,
+    OneToManyMatcher,
     SetCriterion,
     check_criterion,
     detr_criterion,
@@ -124,6 +128,20 @@ class Flat(Scalar):
         return 0 * predictions.boxes.sum((1, 2, 3))
 
 
+class Mixed(Scalar):
+    """A loss that puts the sum over all layers into each."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return matches.predicted(predictions.boxes).sum() / matches.num_boxes
+
+
+class Misspelt(Scalar):
+    """A loss with a typo."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return matches.per_layer(predicted)  # type: ignore[name-defined] # noqa: F821
+
+
 class OwnMean(Scalar):
     """A loss that is a mean over the pairs that it happens to see."""
 
@@ -140,8 +158,49 @@ class Steep(Scalar):
         return matches.per_layer(apart.sqrt())
 
 
-def test_the_check_passes_what_is_sound() -> None:
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 10])
+def test_the_check_passes_what_is_sound(k: int) -> None:
     assert check_criterion(detr_criterion()) == []
+    auxiliary = LayerMatcher(HungarianMatcher(), OneToManyMatcher(k))
+    assert check_criterion(SetCriterion(auxiliary, detr_criterion().losses)) == []
+
+
+def test_the_check_finds_a_detached_loss_beside_sound_ones() -> None:
+    problems = check_criterion(SetCriterion(HungarianMatcher(), [*detr_criterion().losses, Detached()]))
+    assert any("loss_scalar: no gradient" in problem for problem in problems)
+
+
+class Failing:
+    """A matcher with which no training would start."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        raise ZeroDivisionError
+
+
+def test_the_check_tries_every_matcher_of_a_schedule() -> None:
+    schedule = MatcherSchedule([Failing(), HungarianMatcher()], [0, 5])
+    assert any("ZeroDivisionError" in one for one in check_criterion(SetCriterion(schedule, detr_criterion().losses)))
+
+
+@pytest.mark.parametrize(
+    ("matcher", "losses", "words"),
+    [
+        (3, [BoxL1Loss()], "no matcher"),
+        (BoxL1Cost(), [BoxL1Loss()], "no matcher"),
+        (HungarianMatcher(), [BoxL1Cost()], "no loss"),
+        (HungarianMatcher(), [BoxL1Loss(weight=-1)], "0 or above"),
+        (HungarianMatcher(), [BoxL1Loss(weight=float("nan"))], "0 or above"),
+    ],
+)
+def test_refuses_the_wrong_kind_of_term(matcher: object, losses: list[object], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        SetCriterion(matcher, losses)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cost", [BoxL1Loss(), 3, BoxL1Cost(weight=float("inf"))])
+def test_refuses_what_is_no_cost(cost: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"no cost|finite"):
+        HungarianMatcher([cost])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +212,8 @@ def test_the_check_passes_what_is_sound() -> None:
         (Ordered(), "order of the targets"),
         (Flat(), "0 everywhere"),
         (OwnMean(), "how processes share"),
+        (Mixed(), "depends on other layers"),
+        (Misspelt(), "NameError: name 'predicted' is not defined (test_set_criterion.py, line "),
         (Steep(), "boxes that are exactly right"),
     ],
 )

@@ -64,6 +64,18 @@ def test_a_batch_is_padded_as_the_processor_pads_it(pad_size: dict[str, int] | N
     torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"], rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("settings_of_processor", "words"),
+    [
+        ({"size": SIZES[0], "pad_size": {"height": 64, "width": 96}}, "pad_size"),
+        ({"size": SIZES[0], "do_resize": False}, "does not resize"),
+    ],
+)
+def test_a_processor_that_contradicts_itself_is_refused(settings_of_processor: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        ImageFormat.of(DetrImageProcessor(**settings_of_processor))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     width=st.integers(40, 400),

@@ -15,6 +15,7 @@ from transformers import (
     pipeline,
 )
 
+from detr_ft.errors import UserError
 from detr_ft.models.detect import detect
 from detr_ft.structures import Detections
 
@@ -108,6 +109,16 @@ def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_
         assert sorted(one["score"] for one in found) == pytest.approx(sorted(mine.scores.tolist()), abs=1e-4)
 
 
+def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> None:
+    with pytest.raises(UserError, match="2000x1 pixels is too thin"):
+        detect(model, processor, [Image.new("RGB", (2000, 1))])
+
+
+def test_a_canvas_that_is_not_used_is_none(model, processor, padding, images) -> None:
+    padding.do_pad = False
+    assert_same(detect(model, padding, images), detect(model, processor, images))
+
+
 def test_top_keeps_the_best(model, processor, images) -> None:
     every, best = detect(model, processor, images[:1])[0], detect(model, processor, images[:1], top=3)[0]
     assert best.scores.tolist() == every.scores[:3].tolist()
@@ -142,7 +153,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     model.train(training)
     detect(model, processor, images[:1])
     assert model.training is training
-    with pytest.raises(ValueError, match="image"):
+    with pytest.raises(AttributeError, match="size"):
         detect(model, processor, ["not an image"])  # type: ignore[list-item]
     assert model.training is training
 
