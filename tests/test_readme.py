@@ -76,7 +76,7 @@ def test_the_term_of_ones_own_passes_the_check(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check", str(tmp_path / "mine.yaml")])
     assert result.exit_code == 0, result.output
     assert "nwd.py" in result.output
-    assert "NWDLoss(weight=2, scale=0.05)" in result.output
+    assert "2 x NWDLoss (scale 0.05)" in result.output
 
 
 def test_the_table_has_every_command() -> None:
