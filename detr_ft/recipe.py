@@ -88,19 +88,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
 
     Raises UserError with every mistake of the file, each with its line, and of the overrides.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such recipe") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from error
-    try:
-        values = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
+    values, lines = _read(path)
     problems = [problem for override in overrides if (problem := _override(values, override))]
     problems += [_at(path, lines, place, message) for place, message in _criterion_problems(values, path.parent)]
     try:
@@ -111,6 +99,35 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
     if problems:
         raise UserError(problems)
     return recipe, recipe.build_criterion(path.parent)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file as it stands, its criterion neither built nor looked at. Raises UserError."""
+    values, lines = _read(path)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError([_at(path, lines, *_explain(one)) for one in error.errors()]) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+    """What a recipe's file says, and the line of each place in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such recipe") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from error
+    try:
+        values = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    except RecursionError as error:
+        raise UserError(f"{path}: an anchor of it refers to itself") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
+    return values, lines
 
 
 def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[Place, str]]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import Accelerator
 from datasets import Dataset
 from rich.progress import track
@@ -21,7 +20,7 @@ from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
-from detr_ft.recipe import Recipe, load_recipe
+from detr_ft.recipe import HubSection, Recipe, load_recipe, read_recipe
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.processes import on_cpus
 
@@ -89,17 +88,18 @@ def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
     if dry_run:
         print("\n".join(str(file) for file in plan(run)))
         return
-    section = _run_recipe(run).get("hub") or {}
-    name = name or section.get("repo_id")
+    recipe = _run_recipe(run)
+    section = recipe.hub if recipe else HubSection()
+    name = name or section.repo_id
     if name is None:
         raise UserError("give a name to push to, owner/name, or hub.repo_id in the recipe")
-    print(push(run, name, private=not public and bool(section.get("private", True))))
+    print(push(run, name, private=not public and section.private))
 
 
 def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     """Check a recipe and try its criterion; raises UserError with everything that is wrong."""
     recipe, criterion = load_recipe(path, overrides)
-    for file in code_files(recipe.criterion, path.parent):
+    for file in dict.fromkeys(code_files(recipe.criterion, path.parent)):
         say(f"{path} runs code: {file}")
     problems = check_criterion(criterion)
     if problems:
@@ -113,10 +113,9 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
 def _split(model: str, data: str | None, split: str | None) -> Dataset:
     recipe = _run_recipe(Path(model))
     if data is None:
-        if not recipe:
+        if recipe is None:
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        section = Recipe.model_validate(recipe)
-        source, fraction, seed = section.data.source, section.data.validation_fraction, section.train.seed
+        source, fraction, seed = recipe.data.source, recipe.data.validation_fraction, recipe.train.seed
         splits = load_data(source)
         if split in (None, "validation"):
             return train_and_validation(splits, fraction, seed)[1]
@@ -128,9 +127,9 @@ def _split(model: str, data: str | None, split: str | None) -> Dataset:
     return splits[chosen]
 
 
-def _run_recipe(run: Path) -> dict[str, Any]:
+def _run_recipe(run: Path) -> Recipe | None:
     file = run / "recipe.yaml"
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    return read_recipe(file) if file.is_file() else None
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ import yaml
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.errors import UserError
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe import load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 # A folder with a model holds what a run resolved, not what a person wrote.
@@ -126,3 +126,27 @@ def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#"), "a recipe says first what it is and how it is run"
     assert yaml.safe_load(text)["train"]["output_dir"].startswith("runs/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML"),
+        ("", "a mapping"),
+        ("- 1", "a mapping"),
+        ("model: 3", "model"),
+        ("a: &a {b: *a}", "itself|unknown|required"),
+    ],
+)
+def test_what_is_no_recipe_is_told_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    for read in (read_recipe, load_recipe):
+        with pytest.raises(UserError, match=words) as caught:
+            read(tmp_path / "recipe.yaml")
+        assert "recipe.yaml" in str(caught.value)
+
+
+def test_a_recipe_is_read_without_its_criterion(tmp_path: Path) -> None:
+    """A run is evaluated where the file of its term is no longer at hand."""
+    (tmp_path / "recipe.yaml").write_text(GOOD + "criterion: {matcher: {use: 'gone.py:Matcher'}, losses: []}\n")
+    assert read_recipe(tmp_path / "recipe.yaml").data.source == "generated:workshop"

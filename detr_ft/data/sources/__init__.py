@@ -67,6 +67,8 @@ def _recognise(path: Path) -> str:
         by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
+    elif not path.is_dir():
+        raise UserError(f"{path}: neither a file nor a folder")
     elif yolo_file(path):
         return "yolo"
     elif metadata_files(path):
