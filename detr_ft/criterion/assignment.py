@@ -29,12 +29,10 @@ class Plan:
 
 @torch.no_grad()
 def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> Matches:
-    """The matching of all layers and images, each layer by its plan (one plan is for all), from one transfer."""
+    """The matching of all layers and images, each of the L layers by its plan, from one transfer."""
     # A label out of range is reported below, by name, and must not trip the device first.
     safe = replace(targets, labels=targets.labels.clamp(0, predictions.num_classes - 1))
     blocks = [(plan, len(list(same))) for plan, same in itertools.groupby(plans)]
-    if len(plans) == 1:
-        blocks = [(plans[0], predictions.num_layers)]
     costs, start = [], 0
     for plan, layers in blocks:
         costs.append(total_cost(plan.costs, predictions.layers(start, start + layers), safe))

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy, iou
 from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.losses import QueryLoss
 from detr_ft.structures import Matches, Predictions, Targets
 
 
 @dataclass(frozen=True)
-class CrossEntropyLoss:
+class CrossEntropyLoss(QueryLoss):
     """Weighted mean of `-log p(c)` over all queries of a layer, no-object weighted by `eos_coef`: `[L]`.
 
     Carion et al., ECCV 2020, equation 2 and section 3.1: no-object is down-weighted by 10 to account for class imbalance.
@@ -38,9 +39,6 @@ class CrossEntropyLoss:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in 0 to 1, got {self.label_smoothing}")
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
-
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         log_p = at_least_fp32(predictions.logits).log_softmax(-1)
         classes = _classes(predictions, targets, matches)
@@ -54,7 +52,7 @@ class CrossEntropyLoss:
 
 
 @dataclass(frozen=True)
-class FocalLoss:
+class FocalLoss(QueryLoss):
     """Weighted mean of `-(1 - p(c))^gamma log p(c)` over all queries of a layer: `[L]`. CrossEntropyLoss where gamma is 0.
 
     Lin et al., ICCV 2017, equation 4, on the softmax over K+1: queries that are right already weigh less, so the many
@@ -71,9 +69,6 @@ class FocalLoss:
         _check_weights(self)
         _check_gamma(self.gamma, self)
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
-
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         classes = _classes(predictions, targets, matches)
         by_class = _weights(predictions, self.eos_coef, self.class_weights)
@@ -84,7 +79,7 @@ class FocalLoss:
 
 
 @dataclass(frozen=True)
-class QualityFocalLoss:
+class QualityFocalLoss(QueryLoss):
     """Sum of `d^beta` times the cross-entropy to the soft target (q, no-object 1-q), over `num_boxes`: `[L]`.
 
     Li et al., NeurIPS 2020 (quality focal loss), on the softmax: q is the IoU of the matched box, 0 for an
@@ -99,9 +94,6 @@ class QualityFocalLoss:
     def __post_init__(self) -> None:
         _check_gamma(self.beta, self)
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
-
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         log_p, log_none = _log_probabilities(predictions, targets, matches)
         quality, matched = _quality(predictions, targets, matches)
@@ -112,7 +104,7 @@ class QualityFocalLoss:
 
 
 @dataclass(frozen=True)
-class VarifocalLoss:
+class VarifocalLoss(QueryLoss):
     """Sum over pairs of q times the cross-entropy to (q, no-object 1-q), and over the others of a focal term: `[L]`.
 
     Zhang et al., CVPR 2021 (VarifocalNet), equation 2, on the softmax: pairs weigh by the IoU q of their box, unmatched
@@ -127,9 +119,6 @@ class VarifocalLoss:
     def __post_init__(self) -> None:
         _check_gamma(self.gamma, self)
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
-
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         log_p, log_none = _log_probabilities(predictions, targets, matches)
         quality, matched = _quality(predictions, targets, matches)
@@ -139,11 +128,12 @@ class VarifocalLoss:
 
 
 @dataclass(frozen=True)
-class MatchabilityLoss:
+class MatchabilityLoss(QueryLoss):
     """Sum over pairs of the cross-entropy to `(q^gamma, no-object 1 - q^gamma)`, over the others a focal term: `[L]`.
 
-    Huang et al., CVPR 2025 (DEIM, matchability-aware loss), on the softmax: unlike VarifocalLoss a pair with a poor box keeps its
-    weight, so that early, rough boxes are still pushed. Unmatched queries weigh `(1 - p(no-object))^gamma`. Over `num_boxes`.
+    Huang et al., CVPR 2025 (DEIM, matchability-aware loss), on the softmax: unlike VarifocalLoss a pair with a poor box
+    keeps its weight, so that early, rough boxes are still pushed. Unmatched queries weigh `(1 - p(no-object))^gamma`.
+    Over `num_boxes`.
     """
 
     weight: float = 1.0
@@ -152,9 +142,6 @@ class MatchabilityLoss:
 
     def __post_init__(self) -> None:
         _check_gamma(self.gamma, self)
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
 
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         log_p, log_none = _log_probabilities(predictions, targets, matches)

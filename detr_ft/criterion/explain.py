@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detr_ft.criterion.assignment import Plan
 from detr_ft.criterion.costs import Cost
-from detr_ft.criterion.losses import PerPair, PerQuery
-from detr_ft.criterion.matchers import CostBased, LayerMatcher, Matcher, MatcherSchedule, OneToManyMatcher
+from detr_ft.criterion.losses import PairLoss, QueryLoss
+from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, Matcher, MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.criterion.solvers import hungarian
 from detr_ft.structures import Matches, Predictions, Targets
@@ -92,26 +93,30 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
     matches = criterion.matcher(predictions, targets)
     shares = _shares(criterion, predictions, targets, matches)
     starts = np.cumsum([0, *targets.counts]).tolist()
-    layers = [_costs_of(criterion.matcher, layer, predictions.num_layers) for layer in range(predictions.num_layers)]
+    plans = [
+        _plan_of(criterion.matcher, layer == predictions.num_layers - 1) for layer in range(predictions.num_layers)
+    ]
     explained: list[ImageExplanation] = []
     for image, count in enumerate(targets.counts):
         explained.append(ImageExplanation([]))
-        for layer, (costs, copies) in enumerate(layers):
+        for layer, plan in enumerate(plans):
             own = slice(starts[image], starts[image] + count)
-            terms = _terms(costs, predictions.layers(layer, layer + 1), targets, own)
+            terms = _terms(plan.costs, predictions.layers(layer, layer + 1), targets, own)
             whole = sum(terms.values(), torch.zeros(count, predictions.num_queries))
             chosen = (matches.layer.eq(layer) & matches.image.eq(image)).nonzero()[:, 0]
             queries = matches.query[chosen].tolist()
             places = (matches.target[chosen] - starts[image]).tolist()
+            held = {
+                place: [query for query, other in zip(queries, places, strict=True) if other == place]
+                for place in places
+            }
             pairs = [
                 PairExplanation(
                     query,
                     target,
                     float(whole[target, query]),
                     {name: float(values[target, query]) for name, values in terms.items()},
-                    *_regret(
-                        whole, target, query, copies, [q for q, t in zip(queries, places, strict=True) if t == target]
-                    ),
+                    *_regret(whole, target, query, plan.copies, held[target]),
                     {name: float(values[layer, image, query]) for name, values in shares.items()},
                 )
                 for query, target in zip(queries, places, strict=True)
@@ -122,15 +127,15 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
     return explained
 
 
-def _costs_of(matcher: Matcher, layer: int, layers: int) -> tuple[Sequence[Cost], int]:
-    """The costs that decide at a layer, and how many queries each target gets there."""
+def _plan_of(matcher: Matcher, last: bool) -> Plan:
+    """The plan by which a layer, the last or an auxiliary one, is matched."""
     if isinstance(matcher, MatcherSchedule):
-        return _costs_of(matcher.matchers[-1], layer, layers)
+        return _plan_of(matcher.matchers[-1], last)
     if isinstance(matcher, LayerMatcher):
-        return _costs_of(matcher.last if layer == layers - 1 else matcher.auxiliary, layer, layers)
-    if isinstance(matcher, CostBased):
-        return matcher.costs, matcher.k if isinstance(matcher, OneToManyMatcher) else 1
-    raise TypeError(f"{matcher!r} has no `costs`, so there is nothing to explain it by")
+        return _plan_of(matcher.last if last else matcher.auxiliary, last)
+    if isinstance(matcher, CostMatcher):
+        return matcher.plan
+    raise TypeError(f"{matcher!r} is no CostMatcher, so there are no costs to explain it by")
 
 
 def _terms(costs: Sequence[Cost], predictions: Predictions, targets: Targets, own: slice) -> dict[str, Tensor]:
@@ -167,9 +172,9 @@ def _shares(criterion: SetCriterion, predictions: Predictions, targets: Targets,
     """The weighted part of each query in each loss that can be taken apart: `[L, B, Q]` by name."""
     shares = {}
     for loss in criterion.losses:
-        if isinstance(loss, PerQuery):
+        if isinstance(loss, QueryLoss):
             values = loss.per_query(predictions, targets, matches)
-        elif isinstance(loss, PerPair):
+        elif isinstance(loss, PairLoss):
             of_pairs = loss.per_pair(predictions, targets, matches)
             values = of_pairs.new_zeros(predictions.logits.shape[:3])
             values[matches.layer, matches.image, matches.query] = of_pairs

@@ -4,11 +4,12 @@ The contract: a loss is a callable `(predictions, targets, matches) -> [L]`, one
 `name` (the key in the log) and a `weight` (0: logged only). It sees everything. Class losses must train logits whose
 softmax over K+1 is the score, since that is how plain transformers serves the model.
 
-A loss that is a sum over pairs, or over queries, can say so (`PerPair`, `PerQuery`), and `explain` takes it apart.
+A loss that is a sum over pairs, or over queries, can be a `PairLoss` or a `QueryLoss`; `explain` takes those apart.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -17,22 +18,6 @@ from torch import Tensor, nn
 
 from detr_ft.boxes import at_least_fp32, ciou, cxcywh_to_xyxy, diou, giou
 from detr_ft.structures import Matches, Predictions, Targets
-
-
-@runtime_checkable
-class PerPair(Protocol):
-    """A loss that is the sum of a share for each matched pair."""
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The share of each pair, `[M]`."""
-
-
-@runtime_checkable
-class PerQuery(Protocol):
-    """A loss that is the sum of a share for each query, matched or not."""
-
-    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The share of each query, `[L, B, Q]`."""
 
 
 @runtime_checkable
@@ -51,8 +36,36 @@ class Loss(Protocol):
         """The unweighted loss of each layer, `[L]`."""
 
 
+class PairLoss(ABC):
+    """A loss that is a sum over matched pairs of how far two boxes are apart, over `num_boxes`."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return matches.per_layer(self.per_pair(predictions, targets, matches))
+
+    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        """The share of each pair, `[M]`."""
+        predicted = at_least_fp32(matches.predicted(predictions.boxes))
+        true = at_least_fp32(matches.target_values(targets.boxes))
+        return self.of_pair(predicted, true) / matches.num_boxes[matches.layer]
+
+    @abstractmethod
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """How far boxes are apart: cxcywh, fractions of the image, twice `[M, 4]` to `[M]`."""
+
+
+class QueryLoss(ABC):
+    """A loss that is a sum over queries, matched or not."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return self.per_query(predictions, targets, matches).sum((1, 2))
+
+    @abstractmethod
+    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        """The share of each query, `[L, B, Q]`."""
+
+
 @dataclass(frozen=True)
-class BoxL1Loss:
+class BoxL1Loss(PairLoss):
     """Sum of the L1 distances of matched cxcywh boxes, in fractions of the image, over `num_boxes`: `[L]`.
 
     Carion et al., ECCV 2020, section 3.1 and appendix A.2.
@@ -61,16 +74,12 @@ class BoxL1Loss:
     weight: float = 5.0
     name: ClassVar[str] = "loss_bbox"
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted, true = _boxes(predictions, targets, matches)
-        return (predicted - true).abs().sum(-1) / matches.num_boxes[matches.layer]
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return (predicted - true).abs().sum(-1)
 
 
 @dataclass(frozen=True)
-class SmoothL1Loss:
+class SmoothL1Loss(PairLoss):
     """Sum of `d^2 / (2 beta)` below beta and `d - beta / 2` above, over the four distances d of matched boxes: `[L]`.
 
     Distances of cxcywh boxes in fractions of the image, over `num_boxes`. Girshick, ICCV 2015, equation 3: small errors
@@ -85,34 +94,23 @@ class SmoothL1Loss:
         if self.beta <= 0:
             raise ValueError(f"SmoothL1Loss needs a beta above 0, got {self.beta}; for 0 take BoxL1Loss")
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted, true = _boxes(predictions, targets, matches)
-        return (
-            nn.functional.smooth_l1_loss(predicted, true, reduction="none", beta=self.beta).sum(-1)
-            / matches.num_boxes[matches.layer]
-        )
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return nn.functional.smooth_l1_loss(predicted, true, reduction="none", beta=self.beta).sum(-1)
 
 
 @dataclass(frozen=True)
-class GIoULoss:
+class GIoULoss(PairLoss):
     """Sum of `1 - GIoU` of matched boxes over `num_boxes`: `[L]`. Rezatofighi et al., CVPR 2019."""
 
     weight: float = 2.0
     name: ClassVar[str] = "loss_giou"
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted, true = _corners(predictions, targets, matches)
-        return (1 - giou(predicted, true)) / matches.num_boxes[matches.layer]
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return 1 - giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
 
 
 @dataclass(frozen=True)
-class DIoULoss:
+class DIoULoss(PairLoss):
     """Sum of `1 - DIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 7.
 
     Pulls centres together even where one box lies within the other, where GIoU is only IoU.
@@ -121,16 +119,12 @@ class DIoULoss:
     weight: float = 2.0
     name: ClassVar[str] = "loss_diou"
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted, true = _corners(predictions, targets, matches)
-        return (1 - diou(predicted, true)) / matches.num_boxes[matches.layer]
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return 1 - diou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
 
 
 @dataclass(frozen=True)
-class CIoULoss:
+class CIoULoss(PairLoss):
     """Sum of `1 - CIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 10.
 
     DIoU with a term for the aspect ratio.
@@ -139,12 +133,8 @@ class CIoULoss:
     weight: float = 2.0
     name: ClassVar[str] = "loss_ciou"
 
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted, true = _corners(predictions, targets, matches)
-        return (1 - ciou(predicted, true)) / matches.num_boxes[matches.layer]
+    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return 1 - ciou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
 
 
 @dataclass(frozen=True)
@@ -160,14 +150,3 @@ class CardinalityError:
             true = torch.zeros(len(targets.counts), device=said.device)
             true = true.index_add(0, targets.image, torch.ones_like(targets.image, dtype=true.dtype))
             return (said - true).abs().mean(-1)
-
-
-def _boxes(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
-    """Predicted and true boxes of the pairs, cxcywh: twice `[M, 4]`, at least fp32."""
-    return at_least_fp32(matches.predicted(predictions.boxes)), at_least_fp32(matches.target_values(targets.boxes))
-
-
-def _corners(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
-    """Predicted and true boxes of the pairs, xyxy: twice `[M, 4]`, at least fp32."""
-    predicted, true = _boxes(predictions, targets, matches)
-    return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)

@@ -6,6 +6,7 @@ All layers and images are solved from one cost tensor that travels to the host o
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -32,26 +33,28 @@ class Matcher(Protocol):
         """The pairs of queries and targets that are trained together."""
 
 
-@runtime_checkable
-class Planned(Protocol):
-    """A matcher that treats all layers by one plan, so that its costs can travel to the host with those of others."""
+class CostMatcher(ABC):
+    """A matcher that decides by a sum of costs, by one plan at every layer.
+
+    Several of them share one transfer to the host, and `explain` can say why they decided as they did.
+    """
+
+    costs: Sequence[Cost]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", checked_costs(self.costs))
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return solve([self.plan] * predictions.num_layers, predictions, targets)
 
     @property
+    @abstractmethod
     def plan(self) -> Plan:
         """How a layer is matched."""
 
 
-@runtime_checkable
-class CostBased(Protocol):
-    """A matcher that decides by a list of costs."""
-
-    @property
-    def costs(self) -> Sequence[Cost]:
-        """The terms of the sum that is minimised."""
-
-
 @dataclass(frozen=True)
-class HungarianMatcher:
+class HungarianMatcher(CostMatcher):
     """The optimal one-to-one matching of every image at every layer. Carion et al., ECCV 2020, equation 1.
 
     With more targets than queries in an image the cheapest targets are matched and the surplus is counted in a warning.
@@ -59,20 +62,13 @@ class HungarianMatcher:
 
     costs: Sequence[Cost] = DETR_COSTS
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "costs", checked_costs(self.costs))
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve([self.plan], predictions, targets)
-
     @property
     def plan(self) -> Plan:
-        """How a layer is matched."""
         return Plan(tuple(self.costs), hungarian)
 
 
 @dataclass(frozen=True)
-class OneToManyMatcher:
+class OneToManyMatcher(CostMatcher):
     """The optimal matching that gives each target `k` queries; fewer where an image has too few queries for all.
 
     Jia et al., CVPR 2023 (hybrid matching): more positive queries train faster; the loss is divided by the number of
@@ -85,19 +81,15 @@ class OneToManyMatcher:
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
             raise ValueError(f"OneToManyMatcher needs a whole number k of at least 1, got {self.k}")
-        object.__setattr__(self, "costs", checked_costs(self.costs))
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve([self.plan], predictions, targets)
+        super().__post_init__()
 
     @property
     def plan(self) -> Plan:
-        """How a layer is matched."""
         return Plan(tuple(self.costs), hungarian, self.k)
 
 
 @dataclass(frozen=True)
-class GreedyMatcher:
+class GreedyMatcher(CostMatcher):
     """Cheapest pair first, each target and each query once: for comparison with the optimal matching.
 
     Its total cost is never below that of `HungarianMatcher`; it is what matching without an assignment problem comes to.
@@ -105,20 +97,13 @@ class GreedyMatcher:
 
     costs: Sequence[Cost] = DETR_COSTS
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "costs", checked_costs(self.costs))
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return solve([self.plan], predictions, targets)
-
     @property
     def plan(self) -> Plan:
-        """How a layer is matched."""
         return Plan(tuple(self.costs), greedy)
 
 
 @dataclass(frozen=True)
-class BruteForceMatcher:
+class BruteForceMatcher(CostMatcher):
     """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries.
 
     Raises ValueError for more.
@@ -126,19 +111,15 @@ class BruteForceMatcher:
 
     costs: Sequence[Cost] = DETR_COSTS
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "costs", checked_costs(self.costs))
-
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         if predictions.num_queries > _TRIED:
             raise ValueError(
                 f"BruteForceMatcher tries all orders of up to {_TRIED} queries, not {predictions.num_queries}"
             )
-        return solve([self.plan], predictions, targets)
+        return super().__call__(predictions, targets)
 
     @property
     def plan(self) -> Plan:
-        """How a layer is matched."""
         return Plan(tuple(self.costs), brute_force)
 
 
@@ -149,12 +130,16 @@ class LayerMatcher:
     last: Matcher
     auxiliary: Matcher
 
+    def __post_init__(self) -> None:
+        if isinstance(self.last, MatcherSchedule) or isinstance(self.auxiliary, MatcherSchedule):
+            raise ValueError("a MatcherSchedule goes around a LayerMatcher, not into it: give it one for each turn")
+
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         final = predictions.num_layers - 1
+        if isinstance(self.last, CostMatcher) and isinstance(self.auxiliary, CostMatcher):
+            return solve([self.auxiliary.plan] * final + [self.last.plan], predictions, targets)
         if final == 0:
             return self.last(predictions, targets)
-        if isinstance(self.last, Planned) and isinstance(self.auxiliary, Planned):
-            return solve([self.auxiliary.plan] * final + [self.last.plan], predictions, targets)
         return Matches.join(
             [
                 self.auxiliary(predictions.layers(0, final), targets),

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, is_dataclass
 
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import Loss
-from detr_ft.criterion.matchers import CostBased, LayerMatcher, Matcher, MatcherSchedule
+from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, Matcher, MatcherSchedule
 
 
 def in_words(matcher: Matcher, losses: Sequence[Loss]) -> str:
@@ -27,7 +27,7 @@ def _matcher(matcher: Matcher) -> str:
         return ", then by ".join(_matcher(one) + end for one, end in turns)
     if isinstance(matcher, LayerMatcher):
         return f"{_matcher(matcher.last)} in the last layer and {_matcher(matcher.auxiliary)} in the others"
-    if isinstance(matcher, CostBased):
+    if isinstance(matcher, CostMatcher):
         return f"{type(matcher).__name__}{_parameters(matcher)} on {_sum(matcher.costs)}"
     return repr(matcher)
 

@@ -131,5 +131,5 @@ class Fixed:
 
 def test_a_matcher_without_costs_is_refused() -> None:
     predictions, targets, _ = random_batch(0, (2,))
-    with pytest.raises(TypeError, match="costs"):
+    with pytest.raises(TypeError, match="CostMatcher"):
         explain(SetCriterion(Fixed(), detr_criterion().losses), predictions, targets)

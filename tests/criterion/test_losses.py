@@ -27,7 +27,7 @@ from detr_ft.criterion import (
     VarifocalLoss,
     check_loss,
 )
-from detr_ft.criterion.losses import PerPair, PerQuery
+from detr_ft.criterion.losses import PairLoss, QueryLoss
 from detr_ft.structures import Matches, Predictions, Targets
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,12 +82,12 @@ def test_the_parts_add_up(seed: int, counts: tuple[int, ...]) -> None:
     predictions, targets, _ = random_batch(seed, counts)
     matches = HungarianMatcher()(predictions, targets)
     for loss in CLASS_LOSSES:
-        assert isinstance(loss, PerQuery)
+        assert isinstance(loss, QueryLoss)
         parts = loss.per_query(predictions, targets, matches)
         assert parts.shape == predictions.logits.shape[:3]
         torch.testing.assert_close(parts.sum((1, 2)), loss(predictions, targets, matches))
     for loss in BOX_LOSSES:
-        assert isinstance(loss, PerPair)
+        assert isinstance(loss, PairLoss)
         parts = loss.per_pair(predictions, targets, matches)
         assert len(parts) == len(matches.layer)
         torch.testing.assert_close(matches.per_layer(parts), loss(predictions, targets, matches))
