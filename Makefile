@@ -23,7 +23,8 @@ quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from s
 	$(BIN)/detr-ft quickstart
 
 test: $(VENV)/.dev  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(PYTEST)
+	$(if $(PYTEST),,$(BIN)/python -m pytest -m alone)
 
 lint: $(VENV)/.dev  ## Check style
 	$(BIN)/ruff check .

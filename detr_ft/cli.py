@@ -164,7 +164,10 @@ def check(
     recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")] = None,
 ) -> None:
-    """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients."""
+    """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients.
+
+    Data and checkpoint are not looked at: `doctor` looks at the data, and `train` at both before it begins.
+    """
     from detr_ft.verbs import check_recipe
 
     check_recipe(recipe, overrides or [])

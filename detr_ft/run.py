@@ -109,12 +109,11 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
 
 def _refuse_missing_files(*splits: Dataset) -> None:
     """Raise UserError with the image files that don't exist, before an hour of training finds the first of them."""
-    missing = [
-        str(row["image"]["path"])
-        for split in splits
-        for row in split.with_format(None).select_columns(["image"])
-        if row["image"]["bytes"] is None and not Path(row["image"]["path"]).is_file()
-    ]
+    images = [split.with_format(None).select_columns(["image"]) for split in splits]
+    # A source holds either the bytes of its images or their paths; bytes need not be read to see that they are there.
+    by_path = [rows for rows in images if len(rows) and rows[0]["image"]["bytes"] is None]
+    paths = [str(row["image"]["path"]) for rows in by_path for row in rows]
+    missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         more = [f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
         raise UserError([f"{path}: the image file doesn't exist" for path in missing[:_SHOWN]] + more)

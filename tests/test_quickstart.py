@@ -14,6 +14,7 @@ from detr_ft.errors import UserError
 from detr_ft.quickstart import run_quickstart
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_main_job_end_to_end(tmp_path: Path) -> None:
     started = time.monotonic()
@@ -28,7 +29,7 @@ def test_the_main_job_end_to_end(tmp_path: Path) -> None:
     assert metrics["before"]["map"] < 0.10
     assert metrics["map"] >= 0.50
     assert metrics["map_50"] >= 0.80
-    assert metrics["seconds"] < 4 * 60
+    assert minutes < 4
     lines = done.stderr.rstrip().splitlines()[-5:]
     assert "mAP" in lines[0]
     assert "detr-ft demo runs/quickstart" in lines[3]

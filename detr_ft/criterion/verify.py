@@ -37,7 +37,7 @@ def check_cost(cost: Cost) -> list[str]:
     []
     """
     with _quiet():
-        return _grouped((case, problem) for case in cases(_CLASSES) for problem in _try_cost(cost, case))
+        return _grouped((case, problem) for case in cases(_CLASSES) for problem in _caught(_try_cost(cost, case)))
 
 
 def check_loss(loss: Loss) -> list[str]:
@@ -50,10 +50,9 @@ def check_loss(loss: Loss) -> list[str]:
     []
     """
     try:
-        alone = SetCriterion(HungarianMatcher(), [loss])
-    except ValueError:  # its weight is 0: it is for the log
-        alone = SetCriterion(HungarianMatcher(), [loss, _Nothing()])
-    return check_criterion(alone)
+        return check_criterion(SetCriterion(HungarianMatcher(), [loss] if loss.weight else [loss, _Nothing()]))
+    except (AttributeError, TypeError, ValueError) as error:  # no loss, or one that no criterion takes
+        return [str(error)]
 
 
 def check_criterion(criterion: SetCriterion) -> list[str]:
@@ -70,7 +69,7 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
             (case, problem)
             for start in turns
             for case in cases(_classes_of(criterion))
-            for problem in _try_criterion(criterion.at(start), case)
+            for problem in _caught(_try_criterion(criterion.at(start), case))
         ]
     return [*(problem for loss in criterion.losses for problem in _learnable(loss)), *_grouped(found)]
 
@@ -86,11 +85,15 @@ def _grouped(found: Iterable[tuple[Case, str]]) -> list[str]:
     ]
 
 
-def _told(error: Exception) -> str:
-    """What a term raised, and the line of the file that it was raised from."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = "" if isinstance(error, CriterionError) else f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {error}{place}"
+def _caught(trial: Iterator[str]) -> Iterator[str]:
+    """The problems that a trial finds; whatever a term raises is one, told with the line that it was raised from."""
+    try:
+        yield from trial
+    except CriterionError as error:
+        yield str(error)
+    except Exception as error:  # noqa: BLE001 - somebody else's code runs here, and its faults are what is looked for
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        yield f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,14 @@ def _learnable(loss: object) -> Iterator[str]:
 
 def _try_cost(cost: Cost, case: Case) -> Iterator[str]:
     name, predictions, targets = type(cost).__name__, case.predictions, case.targets
-    try:
-        with torch.no_grad():
-            values = cost(predictions, targets)
-            turned = cost(predictions, reversed_targets(targets)) if targets.counts else values
-            other = cost(elsewhere(predictions), targets)
-    except Exception as error:  # noqa: BLE001 - whatever a term raises is told as a fault of the term
-        yield f"{name}: {_told(error)}"
-        return
+    with torch.no_grad():
+        values: object = cost(predictions, targets)
+        turned = cost(predictions, reversed_targets(targets))
+        other = cost(elsewhere(predictions), targets)
     expected = (LAYERS, len(targets.labels), QUERIES)
+    if not isinstance(values, Tensor):
+        yield f"{name}: it answers with a {type(values).__name__}; a cost is a tensor [L, P, Q]"
+        return
     if tuple(values.shape) != expected:
         yield f"{name}: the shape is {list(values.shape)}; a cost is [L, P, Q], here {list(expected)}"
         return
@@ -136,11 +138,7 @@ def _try_cost(cost: Cost, case: Case) -> Iterator[str]:
 
 
 def _try_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
-    try:
-        loss, values = criterion(case.predictions, case.targets)
-    except Exception as error:  # noqa: BLE001 - whatever a term raises is told as a fault of the term
-        yield _told(error)
-        return
+    loss, values = criterion(case.predictions, case.targets)
     for key, value in values.items():
         if not value.isfinite():
             yield f"{key} is {value.item()}"

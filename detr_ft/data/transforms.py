@@ -48,15 +48,7 @@ class ImageFormat:
             )
         if not processor.do_resize:
             raise UserError("the checkpoint's image processor does not resize (do_resize is false), and training would")
-        pad = processor.do_pad and processor.pad_size and dict(processor.pad_size)
-        canvas = (int(pad["height"]), int(pad["width"])) if pad else None
-        longest = max(size.get("longest_edge", 0), size.get("max_height", 0), size.get("max_width", 0))
-        if canvas is not None and min(canvas) < longest:
-            raise UserError(
-                f"the checkpoint's image processor resizes to {longest} pixels and pads to {canvas[0]} x {canvas[1]}, "
-                "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
-            )
-        return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas)
+        return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas_of(processor))
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after resizing, as the processor rounds them."""
@@ -71,6 +63,24 @@ class ImageFormat:
                 f"an image of {width}x{height} pixels is too thin for {dict(self.size)}: a side would vanish"
             )
         return int(size[1]), int(size[0])
+
+
+def canvas_of(processor: Any) -> tuple[int, int] | None:
+    """The height and width that a processor pads every image to, or None where it pads to the largest of a batch.
+
+    Raises UserError for a canvas that is smaller than the images.
+    """
+    if not (processor.do_pad and processor.pad_size):
+        return None
+    pad, size = dict(processor.pad_size), dict(processor.size)
+    canvas = int(pad["height"]), int(pad["width"])
+    longest = max(size.get(key) or 0 for key in ("longest_edge", "max_height", "max_width"))
+    if min(canvas) < longest:
+        raise UserError(
+            f"the checkpoint's image processor resizes to {longest} pixels and pads to {canvas[0]} x {canvas[1]}, "
+            "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
+        )
+    return canvas
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import DetrForObjectDetection
 
-from detr_ft.data.transforms import ImageFormat
+from detr_ft.data.transforms import canvas_of
+from detr_ft.errors import UserError
 from detr_ft.structures import Detections
 
 # Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
@@ -64,13 +65,16 @@ def _inference(model: DetrForObjectDetection) -> Iterator[None]:
 
 def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[list[_Waiting]]:
     """Groups of at most `batch_size` images of one processed size, as soon as they are full."""
-    form = ImageFormat.of(processor)
+    canvas = canvas_of(processor)
     waiting: dict[torch.Size, list[_Waiting]] = defaultdict(list)
     for place, image in enumerate(images):
-        form.resized(*image.size)  # an image that would vanish is refused in words
-        encoded = processor(images=[image], return_tensors="pt", do_pad=form.canvas is not None)
+        try:
+            encoded = processor(images=[image], return_tensors="pt", do_pad=canvas is not None)
+        except ValueError as error:
+            size = f"{image.width}x{image.height}"
+            raise UserError(f"an image of {size} pixels is nothing for the checkpoint's processor: {error}") from error
         pixels = encoded["pixel_values"]
-        mask = encoded["pixel_mask"] if form.canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
+        mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
         waiting[pixels.shape].append(_Waiting(place, pixels, mask, (image.height, image.width)))
         if len(waiting[pixels.shape]) == batch_size:
             yield waiting.pop(pixels.shape)

@@ -4,7 +4,7 @@ Boxes reach a DETR's decoder through attention that has yet to find them, so fro
 of its time on learning where to look. Here every token of the encoder is a query of its own, with the model's own heads:
 each object goes to the three tokens nearest to its centre, and the project's criterion scores the pairs. The decoder is
 left out, and takes over an encoder whose tokens know class and box of what they lie on (the first stage of two-stage
-DETRs; Zhu et al., Deformable DETR, ICLR 2021, section 4.2). The same model in a tenth of the time.
+DETRs; Zhu et al., Deformable DETR, ICLR 2021, section 4.2).
 
 Several processes share the work: torchrun --nproc_per_node 2 encoder.py OUT.
 """

@@ -1,7 +1,7 @@
 """Put a pretraining run in the place of the embedded checkpoint, with its card.
 
 python recipes/embedded/publish.py PRETRAINING_RUN ENCODER_LOG
-python recipes/embedded/publish.py --compare QUICKSTART_RUN FROM_RANDOM_RUN     (adds what the checkpoint is worth)
+python recipes/embedded/publish.py --compare QUICKSTART_RUN FROM_RANDOM_RUN     (after it: adds what the checkpoint is worth)
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,
@@ -20,9 +18,6 @@ from detr_ft.criterion import (
     check_cost,
 )
 from detr_ft.structures import Predictions, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 COSTS: list[Cost] = [ClassCost(), LogClassCost(), FocalCost(), BoxL1Cost(), GIoUCost(), DIoUCost(), CIoUCost()]
 
@@ -119,6 +114,11 @@ class Ranked(Foreign):
         return BoxL1Cost()(predictions, targets) + torch.arange(len(targets.labels))[:, None]
 
 
+class Listed(Foreign):
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets).tolist()  # type: ignore[no-any-return]
+
+
 class Absent(Foreign):
     def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
         return predictions.boxes[:, :, 99]
@@ -131,6 +131,7 @@ class Absent(Foreign):
         (Half(), "fp32"),
         (Sideways(), "[L, P, Q]"),
         (Ratio(), "boxes without area"),
+        (Listed(), "answers with a list"),
         (Absent(), "IndexError"),
         (Ranked(), "its place among the others"),
     ],

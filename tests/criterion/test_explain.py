@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,
@@ -24,9 +23,6 @@ from detr_ft.criterion import (
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.structures import Matches, Predictions, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 
 def best(costs: torch.Tensor, forbidden: tuple[int, int] | None = None) -> float:

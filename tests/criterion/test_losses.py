@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 from torch import nn
 
 from detr_ft.criterion import (
@@ -29,9 +28,6 @@ from detr_ft.criterion import (
 )
 from detr_ft.criterion.losses import PairLoss, QueryLoss
 from detr_ft.structures import Matches, Predictions, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 CLASS_LOSSES: list[Any] = [
     CrossEntropyLoss(),

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,
@@ -26,9 +25,6 @@ from detr_ft.criterion.configure import configure, describe
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
 from detr_ft.structures import Matches, Predictions, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,
@@ -21,12 +21,10 @@ from detr_ft.criterion import (
     OneToManyMatcher,
     SetCriterion,
     check_criterion,
+    check_loss,
     detr_criterion,
 )
 from detr_ft.structures import Matches, Predictions, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 
 @settings(deadline=None, max_examples=30)
@@ -195,6 +193,20 @@ def test_the_check_tries_every_matcher_of_a_schedule() -> None:
 def test_refuses_the_wrong_kind_of_term(matcher: object, losses: list[object], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         SetCriterion(matcher, losses)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [(3, "weight"), (BoxL1Cost(), "no loss"), (BoxL1Loss(weight=-1), "0 or above")]
+)
+def test_the_check_of_what_is_no_loss_says_so(loss: Any, words: str) -> None:
+    (problem,) = check_loss(loss)
+    assert words in problem
+
+
+def test_a_schedule_goes_around_a_layer_matcher() -> None:
+    schedule = MatcherSchedule([HungarianMatcher()], [0])
+    with pytest.raises(ValueError, match="goes around"):
+        LayerMatcher(schedule, HungarianMatcher())
 
 
 @pytest.mark.parametrize("cost", [BoxL1Loss(), 3, BoxL1Cost(weight=float("inf"))])

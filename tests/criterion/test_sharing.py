@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Loss,
@@ -23,9 +21,6 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.structures import Predictions, Step, Targets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 WEIGHTED = SetCriterion(
     HungarianMatcher(),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from random_batches import random_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detr_ft.criterion import (
@@ -32,9 +31,6 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.structures import Predictions
-
-sys.path.insert(0, str(Path(__file__).parent))
-from batches import random_batch
 
 # What waits for a GPU: a value that Python reads, and results whose size depends on values.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero"}

@@ -110,8 +110,16 @@ def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_
 
 
 def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> None:
-    with pytest.raises(UserError, match="2000x1 pixels is too thin"):
+    with pytest.raises(UserError, match="2000x1 pixels"):
         detect(model, processor, [Image.new("RGB", (2000, 1))])
+
+
+def test_a_processor_that_stretches_is_served_as_it_is(model, images) -> None:
+    stretching = DetrImageProcessor(size={"height": 64, "width": 64})
+    found = detect(model, stretching, images[:3])
+    served = pipeline("object-detection", model=model, image_processor=stretching, threshold=0.0)(images[:3])
+    for one, other in zip(found, served, strict=True):
+        assert sorted(one.scores.tolist()) == pytest.approx(sorted(each["score"] for each in other), abs=1e-4)
 
 
 def test_a_canvas_that_is_not_used_is_none(model, processor, padding, images) -> None:
@@ -153,7 +161,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     model.train(training)
     detect(model, processor, images[:1])
     assert model.training is training
-    with pytest.raises(AttributeError, match="size"):
+    with pytest.raises(AttributeError, match="width"):
         detect(model, processor, ["not an image"])  # type: ignore[list-item]
     assert model.training is training
 
