@@ -18,8 +18,9 @@ _THIN = 1e-4
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Centre and size to corners: `[..., 4]` to `[..., 4]`, the unit stays."""
-    centre, size = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
+    centre, size = boxes.chunk(2, -1)
+    half = 0.5 * size
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
@@ -38,18 +39,9 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
 
 
-def iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and area of the union of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to twice `[...]`."""
-    a, b = at_least_fp32(a), at_least_fp32(b)
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    intersection = overlap[..., 0] * overlap[..., 1]
-    union = _area(a) + _area(b) - intersection
-    return intersection / union.clamp(min=_EMPTY), union
-
-
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`."""
-    return iou_and_union(a, b)[0]
+    return _overlap(_corners(a), _corners(b))[0]
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
@@ -60,10 +52,8 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     >>> giou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([2.0, 0.0, 4.0, 2.0])).item()  # side by side
     0.0
     """
-    a, b = at_least_fp32(a), at_least_fp32(b)
-    overlap, union = iou_and_union(a, b)
-    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    hull_area = hull[..., 0] * hull[..., 1]
+    overlap, union, hull = _overlap(_corners(a), _corners(b))
+    hull_area = _product(hull)
     return overlap - (hull_area - union) / hull_area.clamp(min=_EMPTY)
 
 
@@ -72,10 +62,9 @@ def diou(a: Tensor, b: Tensor) -> Tensor:
 
     Zheng et al., AAAI 2020, equation 7: IoU - (distance of the centres)^2 / (diagonal of the hull)^2.
     """
-    a, b = at_least_fp32(a), at_least_fp32(b)
-    apart = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    return iou(a, b) - apart.square().sum(-1) / hull.square().sum(-1).clamp(min=_EMPTY)
+    first, second = _corners(a), _corners(b)
+    overlap, _, hull = _overlap(first, second)
+    return overlap - _distance(first, second, hull)
 
 
 def ciou(a: Tensor, b: Tensor) -> Tensor:
@@ -84,11 +73,12 @@ def ciou(a: Tensor, b: Tensor) -> Tensor:
     Zheng et al., AAAI 2020, equations 8 to 11: DIoU - alpha v, where v compares the aspect ratios and alpha, which
     carries no gradient, trades it against the overlap.
     """
-    a, b = at_least_fp32(a), at_least_fp32(b)
-    v = (_angle(a) - _angle(b)).square() * (4 / math.pi**2)
+    first, second = _corners(a), _corners(b)
+    overlap, _, hull = _overlap(first, second)
+    v = (_angle(first) - _angle(second)).square() * (4 / math.pi**2)
     with torch.no_grad():
-        alpha = v / (1 - iou(a, b) + v).clamp(min=_EMPTY)
-    return diou(a, b) - alpha * v
+        alpha = v / (1 - overlap + v).clamp(min=_EMPTY)
+    return overlap - _distance(first, second, hull) - alpha * v
 
 
 def pairwise(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,16 +86,38 @@ def pairwise(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a[..., :, None, :], b[..., None, :, :]
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Low and high corners `[..., 2]` of xyxy boxes. Chunks, and not slices: their gradient is one concatenation."""
+    low, high = at_least_fp32(boxes).chunk(2, -1)
+    return low, high
 
 
-def _angle(boxes: Tensor) -> Tensor:
+def _overlap(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU and area of the union, `[...]`, and width and height of the hull, the smallest box around both, `[..., 2]`."""
+    a_size, b_size = a[1] - a[0], b[1] - b[0]
+    shared = torch.minimum(a[1], b[1]).sub_(torch.maximum(a[0], b[0]))  # below 0: the gap between them
+    intersection = _product(shared.clamp(min=0))
+    union = (_product(a_size) + _product(b_size)).sub_(intersection)
+    return intersection / union.clamp(min=_EMPTY), union, (a_size + b_size).sub_(shared)
+
+
+def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], hull: Tensor) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the hull, `[...]`."""
+    apart = (a[0] + a[1] - b[0] - b[1]) / 2
+    return apart.square().sum(-1) / hull.square().sum(-1).clamp(min=_EMPTY)
+
+
+def _angle(corners: tuple[Tensor, Tensor]) -> Tensor:
     """The angle of a box's diagonal, from its width over its height."""
-    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_THIN).unbind(-1)
+    width, height = (corners[1] - corners[0]).clamp(min=_THIN).unbind(-1)
     return torch.atan2(width, height)
+
+
+def _product(sides: Tensor) -> Tensor:
+    width, height = sides.unbind(-1)
+    return width * height
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
     """The same values in fp32, or in fp64 where they already are."""
-    return values if values.dtype == torch.float64 else values.float()
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

@@ -6,11 +6,17 @@ P targets of the whole batch one after another, M matched pairs. Nothing is padd
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,32 @@ class Predictions:
     @property
     def device(self) -> torch.device:
         return self.logits.device
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        """Log-softmax of the logits over K+1, in at least fp32: `[L, B, Q, K+1]`, without gradient: for costs."""
+        return at_least_fp32(self.logits.detach()).log_softmax(-1)
+
+    def log_probability(self, classes: Tensor) -> Tensor:
+        """`log p(c)` of one class for each query, `classes [L, B, Q]`, in at least fp32: `[L, B, Q]`, with gradient: for losses."""
+        chosen: Tensor = _LogProbability.apply(at_least_fp32(self.logits), self.log_probabilities, classes[..., None])
+        return chosen
+
+    @cached_property
+    def cxcywh(self) -> Tensor:
+        """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
+
+        In memory each coordinate lies by itself, as in `xyxy`: what costs compute for every target and query then runs
+        over queries, which is several times faster than over the four numbers of a box.
+        """
+        return at_least_fp32(self.boxes.detach()).movedim(-1, 0).contiguous().movedim(0, -1)
+
+    @cached_property
+    def xyxy(self) -> Tensor:
+        """The corners of the boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs."""
+        centre, size = self.cxcywh.movedim(-1, 0).chunk(2)
+        half = 0.5 * size
+        return torch.cat([centre - half, centre + half]).movedim(0, -1)
 
     def layers(self, start: int, stop: int) -> Predictions:
         """The same predictions for the layers `start..stop-1` alone."""
@@ -103,7 +135,7 @@ class Targets:
     ) -> Targets:
         """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""
         counts = tuple(len(one["class_labels"]) for one in labels)
-        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
+        image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:
             return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
         return cls(
@@ -114,6 +146,43 @@ class Targets:
             num_boxes,
             step,
         )
+
+    @cached_property
+    def xyxy(self) -> Tensor:
+        """The corners of the boxes, in at least fp32: `[P, 4]`."""
+        return cxcywh_to_xyxy(at_least_fp32(self.boxes))
+
+    def queries(self, values: Tensor) -> Tensor:
+        """The entries of `values [L, B, Q, C]` of each target's own image: `[L, P, Q, C]`, in memory C runs slowest.
+
+        Where all targets are of one image it is `[L, 1, Q, C]`, which broadcasts: nothing is copied.
+        """
+        held = [image for image, count in enumerate(self.counts) if count]
+        if len(held) == 1:
+            return values[:, held[0], None]
+        return values.movedim(-1, 0).index_select(2, self.image).movedim(0, -1)
+
+    def image_of(self, target: int) -> int:
+        """The image of a target, from the counts on the host."""
+        return int(np.searchsorted(np.cumsum(self.counts), target, side="right"))
+
+    def blocks(self, most: int) -> Iterator[tuple[slice, Targets]]:
+        """The targets image by image, in blocks of up to `most` where an image has no more: their place, and they."""
+        if len(self.labels) <= most:
+            yield slice(None), self
+            return
+        start = 0
+        for first, last in _runs(self.counts, most):
+            stop = start + sum(self.counts[first:last])
+            counts = (0,) * first + self.counts[first:last] + (0,) * (len(self.counts) - last)
+            place = slice(start, stop)
+            yield (
+                place,
+                replace(
+                    self, labels=self.labels[place], boxes=self.boxes[place], image=self.image[place], counts=counts
+                ),
+            )
+            start = stop
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
@@ -135,15 +204,33 @@ class Matches:
 
     def predicted(self, values: Tensor) -> Tensor:
         """The matched queries' entries of `values [L, B, Q, ...]`: `[M, ...]`."""
-        return values[self.layer, self.image, self.query]
+        # One index instead of three: the gradient is a sum at places, and no sort of them on a GPU.
+        return values.flatten(0, 2).index_select(0, self._places(*values.shape[1:3]))
+
+    def assign(self, values: Tensor, of_pairs: Tensor) -> Tensor:
+        """`values [L, B, Q]`, changed in place: the matched queries get `of_pairs [M]`."""
+        values.view(-1).scatter_(0, self._places(*values.shape[1:3]), of_pairs)
+        return values
 
     def target_values(self, values: Tensor) -> Tensor:
         """The matched targets' entries of `values [P, ...]`: `[M, ...]`."""
-        return values[self.target]
+        return values.index_select(0, self.target)
 
     def per_layer(self, values: Tensor) -> Tensor:
         """The sum of `values [M]` within each layer: `[L]`."""
         return values.new_zeros(len(self.num_boxes)).index_add(0, self.layer, values)
+
+    def _places(self, images: int, queries: int) -> Tensor:
+        """Where the matched queries stand among all, `[M]`; worked out once."""
+        known = self._known_places.get((images, queries))
+        if known is None:
+            known = (self.layer * images + self.image) * queries + self.query
+            self._known_places[images, queries] = known
+        return known
+
+    @cached_property
+    def _known_places(self) -> dict[tuple[int, int], Tensor]:
+        return {}
 
     @staticmethod
     def join(parts: Sequence[Matches]) -> Matches:
@@ -173,3 +260,31 @@ class Detections:
         """Those whose score is greater than the threshold."""
         keep = self.scores > threshold
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
+
+
+class _LogProbability(torch.autograd.Function):
+    """Entries of the log-softmax of `logits`, which is known already: values that costs and losses share are computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, log_p: Tensor, classes: Tensor) -> Tensor:
+        ctx.save_for_backward(log_p, classes)
+        return log_p.gather(-1, classes)[..., 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        log_p, classes = ctx.saved_tensors
+        of_class = gradient[..., None]
+        return log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class), None, None  # 1 at the class, less p
+
+
+def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Successive runs of images, as first and one past the last, whose counts add up to at most `most`, or single ones."""
+    first, held = 0, 0
+    for index, count in enumerate(counts):
+        if held and held + count > most:
+            yield first, index
+            first, held = index, 0
+        held += count
+    if held:
+        yield first, len(counts)

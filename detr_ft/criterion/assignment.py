@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from detr_ft.criterion.checks import CriterionError, defects, raise_for_defects
+from detr_ft.criterion.checks import CriterionError, raise_for_defects, vital_signs
 from detr_ft.criterion.costs import Cost, total_cost
 from detr_ft.criterion.solvers import Solver
 from detr_ft.structures import Matches, Predictions, Targets
@@ -35,20 +36,29 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
     blocks = [(plan, len(list(same))) for plan, same in itertools.groupby(plans)]
     costs, start = [], 0
     for plan, layers in blocks:
-        costs.append(total_cost(plan.costs, predictions.layers(start, start + layers), safe))
+        whole = layers == predictions.num_layers
+        some = predictions if whole else predictions.layers(start, start + layers)
+        costs.append(total_cost(plan.costs, some, safe))
         start += layers
-    host = torch.cat([*(cost.flatten() for cost in costs), defects(predictions, targets)]).cpu().numpy()
-    raise_for_defects([int(count) for count in host[-4:]], predictions, targets)
-    matrices = host[:-4].reshape(predictions.num_layers, len(targets.labels), predictions.num_queries)
+    signs = vital_signs(predictions, targets)
+    host = torch.cat([*(cost.flatten() for cost in costs), *signs]).cpu().numpy()
+    size = predictions.num_layers * len(targets.labels) * predictions.num_queries
+    raise_for_defects(host[size:], predictions, targets)
+    matrices = host[:size].reshape(predictions.num_layers, len(targets.labels), predictions.num_queries)
     parts, start = [], 0
     for plan, layers in blocks:
         block = matrices[start : start + layers]
-        if not np.isfinite(block).all():
+        if not _is_finite(block):
             raise CriterionError(_name_bad_cost(plan.costs, predictions, targets))
-        pairs = _assign(block, targets.counts, predictions.num_queries, plan)
-        parts.append(_as_matches(pairs, targets, layers, plan.copies))
+        parts.append(_as_matches(_assign(block, targets.counts, plan), targets, layers, plan.copies))
         start += layers
     return parts[0] if len(parts) == 1 else Matches.join(parts)
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all are; first by their sum, which is quick, and finite unless one of them isn't or it overflows."""
+    with np.errstate(all="ignore"):
+        return math.isfinite(values.sum()) or bool(np.isfinite(values).all())
 
 
 def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -> Matches:
@@ -62,23 +72,25 @@ def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -
     return Matches(index[0], index[1], index[2], index[3], num_boxes)
 
 
-def _assign(matrix: np.ndarray, counts: tuple[int, ...], queries: int, plan: Plan) -> np.ndarray:
-    """Rows layer, image, query, target of every pair: `[4, M]`."""
-    blocks = [np.zeros((4, 0), dtype=np.int64)]
-    ends = np.cumsum(counts)
-    for layer in range(matrix.shape[0]):
-        for image, (count, end) in enumerate(zip(counts, ends, strict=True)):
-            if count == 0:
-                continue
-            repeats = max(1, min(plan.copies, queries // count))
-            rows = matrix[layer, end - count : end]
-            target, query = plan.solver(rows if repeats == 1 else np.tile(rows, (repeats, 1)))
-            target = end - count + target % count
-            blocks.append(np.stack([np.full_like(query, layer), np.full_like(query, image), query, target]))
+def _assign(costs: np.ndarray, counts: tuple[int, ...], plan: Plan) -> np.ndarray:
+    """Rows layer, image, query, target of every pair, `[4, M]`, from the costs `[L, P, Q]`."""
+    layers, _, queries = costs.shape
+    repeats = [max(1, min(plan.copies, queries // max(count, 1))) for count in counts]
+    sizes = [min(many * count, queries) for many, count in zip(repeats, counts, strict=True)]
+    pairs = np.empty((4, layers, sum(sizes)), dtype=np.int64)
+    pairs[0], pairs[1] = np.arange(layers)[:, None], np.repeat(np.arange(len(counts)), sizes)
+    first = start = 0
+    for count, many, size in zip(counts, repeats, sizes, strict=True):
+        if count:
+            rows = costs[:, first : first + count]
+            place = slice(start, start + size)
+            target, pairs[2, :, place] = plan.solver(rows if many == 1 else np.tile(rows, (1, many, 1)))
+            pairs[3, :, place] = first + target % count
+        first, start = first + count, start + size
     surplus = sum(max(0, count - queries) for count in counts)
     if surplus:
         _warn_of_surplus(queries, f"{surplus} of {sum(counts)} targets, up to {max(counts)} an image")
-    return np.concatenate(blocks, axis=1)
+    return pairs.reshape(4, -1)
 
 
 _warned: set[int] = set()

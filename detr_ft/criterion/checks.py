@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,64 +17,72 @@ class CriterionError(ValueError):
     """A prediction, a target or a term that can't be scored; says which, and what is likely wrong."""
 
 
-def defects(predictions: Predictions, targets: Targets) -> Tensor:
-    """Counts `[4]` on the device: non-finite logits, non-finite boxes, labels out of range, boxes out of format."""
-    corners = torch.cat(
-        [targets.boxes[:, :2] - targets.boxes[:, 2:] / 2, targets.boxes[:, :2] + targets.boxes[:, 2:] / 2], -1
-    )
-    inside = (corners >= -_TOLERANCE) & (corners <= 1 + _TOLERANCE) & (targets.boxes[:, [2, 3, 2, 3]] >= 0)
-    outside_classes = (targets.labels < 0) | (targets.labels >= predictions.num_classes)
-    return torch.stack(
-        [
-            (~predictions.logits.isfinite()).sum(),
-            (~predictions.boxes.isfinite()).sum(),
-            outside_classes.sum(),
-            (~inside.all(-1)).sum(),  # also true for NaN
-        ]
-    ).float()
+def vital_signs(predictions: Predictions, targets: Targets) -> list[Tensor]:
+    """What shows any defect, as flat fp32 tensors that travel to the host with the costs: `[4P]`, `[P]`, `[1]`, `[1]`.
+
+    The targets' boxes and labels, and the sums of all logits and boxes, which one bad value makes NaN or infinite.
+    """
+    return [
+        targets.boxes.flatten().float(),
+        targets.labels.float(),
+        predictions.logits.sum(dtype=torch.float32)[None],
+        predictions.boxes.sum(dtype=torch.float32)[None],
+    ]
 
 
-def raise_for_defects(counts: list[int], predictions: Predictions, targets: Targets) -> None:
-    """Raise a CriterionError that names image, layer and likely cause when any of the counts of `defects` is not 0."""
-    logits, boxes, labels, frames = counts
-    if labels:
-        bad = _first((targets.labels < 0) | (targets.labels >= predictions.num_classes))
+def raise_for_defects(signs: np.ndarray, predictions: Predictions, targets: Targets) -> None:
+    """Raise a CriterionError that names image, layer and likely cause where the `vital_signs`, joined, show a defect."""
+    total = len(targets.labels)
+    boxes, labels = signs[: 4 * total].reshape(-1, 4), signs[4 * total : -2]
+    if total:
+        _refuse_labels(labels, targets, predictions.num_classes)
+        _refuse_frames(boxes, targets)
+    if not (math.isfinite(signs[-2]) and math.isfinite(signs[-1])):
+        _refuse_predictions("logits", predictions.logits)
+        _refuse_predictions("boxes", predictions.boxes)
+
+
+def _refuse_labels(labels: np.ndarray, targets: Targets, classes: int) -> None:
+    if labels.min() < 0 or labels.max() >= classes:
+        bad = (labels < 0) | (labels >= classes)
+        first = int(bad.argmax())
         raise CriterionError(
-            f"{labels} target labels lie outside 0..{predictions.num_classes - 1}; the first is {int(targets.labels[bad])}, "
-            f"in image {int(targets.image[bad])} of the batch. Class {predictions.num_classes} would be no-object: "
-            "are the labels 1-based, or does the model have too few classes?"
+            f"{bad.sum()} target labels lie outside 0..{classes - 1}; the first is {labels[first]:.0f}, in image "
+            f"{targets.image_of(first)} of the batch. Class {classes} would be no-object: are the labels 1-based, or "
+            "does the model have too few classes?"
         )
-    if frames:
-        raise CriterionError(_frame_message(frames, targets))
-    if logits or boxes:
-        name, values = ("logits", predictions.logits) if logits else ("boxes", predictions.boxes)
-        layer, image = (~values.isfinite()).flatten(2).any(-1).nonzero()[0].tolist()
+
+
+def _refuse_frames(boxes: np.ndarray, targets: Targets) -> None:
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    low, high = centre - half, centre + half
+    if low.min() >= -_TOLERANCE and high.max() <= 1 + _TOLERANCE and half.min() >= 0:  # false for NaN
+        return
+    bad = ~((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (half >= 0)).all(1)
+    first = int(bad.argmax())
+    values = ", ".join(f"{value:g}" for value in boxes[first])
+    raise CriterionError(
+        f"{bad.sum()} target boxes are not cxcywh in fractions of the image; the first is [{values}], "
+        f"in image {targets.image_of(first)} of the batch; {_likely_format(boxes, boxes[first])}"
+    )
+
+
+def _likely_format(boxes: np.ndarray, first: np.ndarray) -> str:
+    """What boxes of which some are not cxcywh in fractions probably are."""
+    if not np.isfinite(first).all():
+        return "it is not finite"
+    if (np.abs(first) > 2).any():
+        return "they look like pixels: divide by the size of the un-padded image"
+    if (boxes[:, 2:] >= boxes[:, :2]).all():
+        return "they look like corners (xyxy): convert with detr_ft.boxes.xyxy_to_cxcywh"
+    return "they look like COCO's xywh, or reach beyond the image"
+
+
+def _refuse_predictions(name: str, values: Tensor) -> None:
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        layer, image = bad[0, :2].tolist()
         raise CriterionError(
-            f"{logits or boxes} predicted {name} are NaN or infinite, first at layer {layer}, image {image} of the batch. "
+            f"{len(bad)} predicted {name} are NaN or infinite, first at layer {layer}, image {image} of the batch. "
             "The targets are sound, so the model has diverged: look at the learning rate, clipping and the pixels of that image"
         )
-
-
-def _frame_message(count: int, targets: Targets) -> str:
-    boxes = targets.boxes.float()
-    corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], -1)
-    inside = (corners >= -_TOLERANCE) & (corners <= 1 + _TOLERANCE) & (boxes[:, [2, 3, 2, 3]] >= 0)
-    bad = _first(~inside.all(-1))
-    box = boxes[bad]
-    if not bool(box.isfinite().all()):
-        likely = "it is not finite"
-    elif bool((boxes.abs() > 2).any()):
-        likely = "they look like pixels: divide by the size of the un-padded image"
-    elif bool((boxes[:, 2:] >= boxes[:, :2]).all()):
-        likely = "they look like corners (xyxy): convert with detr_ft.boxes.xyxy_to_cxcywh"
-    else:
-        likely = "they look like COCO's xywh, or reach beyond the image"
-    values = ", ".join(f"{value:g}" for value in box.tolist())
-    return (
-        f"{count} target boxes are not cxcywh in fractions of the image; the first is [{values}], "
-        f"in image {int(targets.image[bad])} of the batch; {likely}"
-    )
-
-
-def _first(mask: Tensor) -> int:
-    return int(mask.nonzero()[0, 0])

@@ -40,13 +40,12 @@ class CrossEntropyLoss(QueryLoss):
             raise ValueError(f"label_smoothing must lie in 0 to 1, got {self.label_smoothing}")
 
     def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        log_p = at_least_fp32(predictions.logits).log_softmax(-1)
         classes = _classes(predictions, targets, matches)
         by_class = _weights(predictions, self.eos_coef, self.class_weights)
         weights = by_class[classes]
-        loss = weights * -_of_class(log_p, classes)
+        loss = weights * -predictions.log_probability(classes)
         if self.label_smoothing:
-            even = -(log_p * by_class).mean(-1)
+            even = -(at_least_fp32(predictions.logits).log_softmax(-1) * by_class).mean(-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
         return loss / _total_weight(weights, by_class, targets, matches)
 
@@ -73,7 +72,7 @@ class FocalLoss(QueryLoss):
         classes = _classes(predictions, targets, matches)
         by_class = _weights(predictions, self.eos_coef, self.class_weights)
         weights = by_class[classes]
-        log_p = _of_class(at_least_fp32(predictions.logits).log_softmax(-1), classes)
+        log_p = predictions.log_probability(classes)
         loss = weights * _rest(log_p) ** self.gamma * -log_p
         return loss / _total_weight(weights, by_class, targets, matches)
 
@@ -153,13 +152,7 @@ class MatchabilityLoss(QueryLoss):
 def _classes(predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
     """What each query is to say, no-object where it has no pair: `[L, B, Q]`."""
     classes = torch.full(predictions.logits.shape[:3], predictions.num_classes, device=predictions.device)
-    classes[matches.layer, matches.image, matches.query] = matches.target_values(targets.labels)
-    return classes
-
-
-def _of_class(values: Tensor, classes: Tensor) -> Tensor:
-    """The entries `[L, B, Q]` of `values [L, B, Q, K+1]` at `classes [L, B, Q]`."""
-    return values.gather(-1, classes[..., None])[..., 0]
+    return matches.assign(classes, matches.target_values(targets.labels))
 
 
 def _weights(predictions: Predictions, eos_coef: float, class_weights: tuple[float, ...] | None) -> Tensor:
@@ -167,8 +160,11 @@ def _weights(predictions: Predictions, eos_coef: float, class_weights: tuple[flo
     classes = predictions.num_classes
     if class_weights is not None and len(class_weights) != classes:
         raise CriterionError(f"class_weights has {len(class_weights)} values, and there are {classes} classes")
-    weights = class_weights or (1.0,) * classes
-    return torch.tensor([*weights, eos_coef]).to(predictions.device, non_blocking=True)
+    if class_weights is not None:
+        return torch.tensor([*class_weights, eos_coef]).to(predictions.device, non_blocking=True)
+    weights = torch.ones(classes + 1, device=predictions.device)
+    weights[classes:] = eos_coef
+    return weights
 
 
 def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: Matches) -> Tensor:
@@ -192,20 +188,19 @@ def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: 
 
 def _log_probabilities(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
     """Log-probabilities of each query's own class and of no-object, one and the same where it has no pair: `[L, B, Q]`."""
-    log_p = at_least_fp32(predictions.logits).log_softmax(-1)
-    return _of_class(log_p, _classes(predictions, targets, matches)), log_p[..., -1]
+    classes = _classes(predictions, targets, matches)
+    none = torch.full_like(classes, predictions.num_classes)
+    return predictions.log_probability(classes), predictions.log_probability(none)
 
 
 def _quality(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
     """The IoU of each matched query's box, 0 elsewhere, without gradient, and which queries are matched: `[L, B, Q]`."""
     with torch.no_grad():
-        place = matches.layer, matches.image, matches.query
         predicted = cxcywh_to_xyxy(at_least_fp32(matches.predicted(predictions.boxes)))
         overlap = iou(predicted, cxcywh_to_xyxy(at_least_fp32(matches.target_values(targets.boxes))))
-        quality = overlap.new_zeros(predictions.logits.shape[:3])
-        matched = torch.zeros_like(quality, dtype=torch.bool)
-        quality[place], matched[place] = overlap, True
-        return quality, matched
+        none = overlap.new_zeros(predictions.logits.shape[:3])
+        matched = matches.assign(torch.zeros_like(none), torch.ones_like(overlap))
+        return matches.assign(none, overlap), matched.bool()
 
 
 def _soft(log_p: Tensor, log_none: Tensor, share: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from detr_ft.boxes import at_least_fp32, ciou, cxcywh_to_xyxy, diou, giou
+from detr_ft.boxes import at_least_fp32, ciou, diou, giou
 from detr_ft.structures import Predictions, Targets
 
+# How many costs `[L, P, Q]` are computed at a time.
+_ON_A_CPU, _ELSEWHERE = 2**15, 2**24
 _LEAST = 1e-8  # a probability below this counts as this: its logarithm stays finite
 
 
@@ -41,7 +43,7 @@ class ClassCost:
     weight: float = 1.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        return -_log_probability(predictions, targets).exp()
+        return _log_probability(predictions, targets).exp_().neg_()
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class BoxL1Cost:
     weight: float = 5.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        boxes = at_least_fp32(predictions.boxes)[:, targets.image]  # [L, P, Q, 4]
-        return (boxes - at_least_fp32(targets.boxes)[:, None]).abs().sum(-1)
+        boxes = targets.queries(predictions.cxcywh)  # [L, P, Q, 4]
+        return (boxes - at_least_fp32(targets.boxes)[:, None]).abs_().sum(-1)
 
 
 @dataclass(frozen=True)
@@ -119,25 +121,28 @@ class CIoUCost:
 
 
 def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> Tensor:
-    """The weighted sum of the costs: `[L, P, Q]`, without gradient."""
+    """The weighted sum of the costs: `[L, P, Q]`, without gradient.
+
+    Computed for a few images at a time, as a smaller batch whose other images have no targets: on a CPU what is at work
+    then stays in its cache, and on a GPU memory stays bounded.
+    """
+    layers, queries = predictions.num_layers, predictions.num_queries
+    most = (_ON_A_CPU if predictions.device.type == "cpu" else _ELSEWHERE) // (layers * queries)
     with torch.no_grad():
-        total = torch.zeros(
-            predictions.num_layers, len(targets.labels), predictions.num_queries, device=predictions.device
-        )
-        for cost in costs:
-            total = total + cost.weight * cost(predictions, targets)
+        total = torch.zeros(layers, len(targets.labels), queries, device=predictions.device)
+        for place, some in targets.blocks(most):
+            for cost in costs:
+                total[:, place].add_(cost(predictions, some), alpha=cost.weight)
         return total
 
 
 def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
     """`log p(c)` of each target's class at each query of its image, softmax over K+1: `[L, P, Q]`."""
-    logits = at_least_fp32(predictions.logits)
-    log_total = logits.logsumexp(-1)[:, targets.image]  # [L, P, Q]
-    chosen = logits[:, targets.image, :, targets.labels].transpose(0, 1)  # [L, P, Q]: advanced indices come first
-    return chosen - log_total
+    return predictions.log_probabilities[:, targets.image, :, targets.labels].transpose(
+        0, 1
+    )  # advanced indices come first
 
 
 def _corners(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
     """The queries of each target's image `[L, P, Q, 4]` and the targets `[P, 1, 4]`, both xyxy."""
-    boxes = cxcywh_to_xyxy(at_least_fp32(predictions.boxes))[:, targets.image]
-    return boxes, cxcywh_to_xyxy(at_least_fp32(targets.boxes))[:, None]
+    return targets.queries(predictions.xyxy), targets.xyxy[:, None]

@@ -154,11 +154,11 @@ def _regret(costs: Tensor, target: int, query: int, copies: int, held: list[int]
     count, queries = costs.shape
     repeats = max(1, min(copies, queries // count))
     rows = np.tile(costs.double().numpy(), (repeats, 1))
-    best = rows[hungarian(rows)].sum()
+    best = rows[_solve(rows)].sum()
     forbidden = 1e3 * (1 + np.abs(rows).sum())
     others = rows.copy()
     others[target::count, query] += forbidden
-    chosen, columns = hungarian(others)
+    chosen, columns = _solve(others)
     without = others[chosen, columns].sum()
     if without > forbidden / 2:
         return math.inf, None
@@ -166,6 +166,11 @@ def _regret(costs: Tensor, target: int, query: int, copies: int, held: list[int]
         int(column) for row, column in zip(chosen, columns, strict=True) if row % count == target and column not in held
     ]
     return float(without - best), min(mine, key=lambda column: float(costs[target, column]), default=None)
+
+
+def _solve(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = hungarian(costs[None])
+    return rows[0], columns[0]
 
 
 def _shares(criterion: SetCriterion, predictions: Predictions, targets: Targets, matches: Matches) -> dict[str, Tensor]:
@@ -176,8 +181,7 @@ def _shares(criterion: SetCriterion, predictions: Predictions, targets: Targets,
             values = loss.per_query(predictions, targets, matches)
         elif isinstance(loss, PairLoss):
             of_pairs = loss.per_pair(predictions, targets, matches)
-            values = of_pairs.new_zeros(predictions.logits.shape[:3])
-            values[matches.layer, matches.image, matches.query] = of_pairs
+            values = matches.assign(of_pairs.new_zeros(predictions.logits.shape[:3]), of_pairs)
         else:
             continue
         shares[loss.name] = loss.weight * values.cpu()

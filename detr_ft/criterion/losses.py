@@ -40,13 +40,15 @@ class PairLoss(ABC):
     """A loss that is a sum over matched pairs of how far two boxes are apart, over `num_boxes`."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self.per_pair(predictions, targets, matches))
+        return matches.per_layer(self._of_pairs(predictions, targets, matches)) / matches.num_boxes
 
     def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The share of each pair, `[M]`."""
+        """The share of each pair in the loss, `[M]`."""
+        return self._of_pairs(predictions, targets, matches) / matches.num_boxes[matches.layer]
+
+    def _of_pairs(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         predicted = at_least_fp32(matches.predicted(predictions.boxes))
-        true = at_least_fp32(matches.target_values(targets.boxes))
-        return self.of_pair(predicted, true) / matches.num_boxes[matches.layer]
+        return self.of_pair(predicted, at_least_fp32(matches.target_values(targets.boxes)))
 
     @abstractmethod
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class CardinalityError:
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         with torch.no_grad():
-            said = (predictions.logits.argmax(-1) != predictions.num_classes).sum(-1)  # [L, B]
-            true = torch.zeros(len(targets.counts), device=said.device)
-            true = true.index_add(0, targets.image, torch.ones_like(targets.image, dtype=true.dtype))
+            logits = predictions.logits
+            said = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # [L, B]
+            true = torch.tensor(targets.counts, dtype=torch.float32).to(said.device, non_blocking=True)
             return (said - true).abs().mean(-1)

@@ -70,8 +70,8 @@ class SetCriterion:
                 )
             if loss.weight:
                 total = total + loss.weight * per_layer.sum()
-            values[loss.name] = per_layer[-1]
-            values |= {f"{loss.name}_{layer}": per_layer[layer] for layer in range(predictions.num_layers - 1)}
+            *auxiliary, values[loss.name] = per_layer.unbind()
+            values |= {f"{loss.name}_{layer}": value for layer, value in enumerate(auxiliary)}
         return total, values
 
     def at(self, epoch: int) -> SetCriterion:

@@ -34,7 +34,7 @@ def model() -> DetrForObjectDetection:
     with torch.no_grad():
         for weight in (one for one in model.parameters() if one.ndim == 2):
             weight.mul_(10)  # so that queries and scores differ
-    return model
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     with pytest.raises(AttributeError, match="width"):
         detect(model, processor, ["not an image"])  # type: ignore[list-item]
     assert model.training is training
+    model.eval()
 
 
 def test_no_images(model, processor) -> None:
