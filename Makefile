@@ -14,7 +14,7 @@ TORCH_INDEX := --index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test bench lint types format wheel clean
+.PHONY: help quickstart test cover bench lint types format wheel clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from s
 test: $(VENV)/.dev  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(PYTEST)
 	$(if $(PYTEST),,$(BIN)/python -m pytest -m alone)
+
+cover: $(VENV)/.dev  ## Check that tests reach every line and branch of the criterion
+	$(BIN)/python -m pytest --numprocesses 2 --quiet tests/criterion tests/parity tests/recipes \
+		--cov=detr_ft.criterion --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 lint: $(VENV)/.dev  ## Check style
 	$(BIN)/ruff check .

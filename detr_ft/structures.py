@@ -82,6 +82,8 @@ class Predictions:
 
     def layers(self, start: int, stop: int) -> Predictions:
         """The same predictions for the layers `start..stop-1` alone."""
+        if (start, stop) == (0, self.num_layers):
+            return self  # with what is worked out already
         return Predictions(self.logits[start:stop], self.boxes[start:stop])
 
 
@@ -93,8 +95,13 @@ class Step:
     divides by what the step weighs, not by what its own share does: then no way of sharing out the images matters.
     """
 
-    images: float
+    images: float | Tensor
     labels: Tensor
+
+    @property
+    def num_boxes(self) -> Tensor:
+        """The number of targets, at least 1; on the device, and nothing waits for it."""
+        return self.labels.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +111,15 @@ class Targets:
     `counts` holds the number of targets of each of the B images, as host integers. `num_boxes` is the number that box
     losses are divided by: the targets of the whole optimisation step over all processes and accumulated micro-batches,
     divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`, extended to
-    accumulation). Left out, it is the number of targets of this batch. `step`, where given, is for class losses what
-    `num_boxes` is for box losses.
+    accumulation). `step`, where given, is for class losses what `num_boxes` is for box losses. Left out, `num_boxes` is
+    that of the step, and without a step the number of targets of this batch.
     """
 
     labels: Tensor
     boxes: Tensor
     image: Tensor
     counts: tuple[int, ...]
-    num_boxes: float = 0.0
+    num_boxes: float | Tensor = 0.0
     step: Step | None = None
 
     def __post_init__(self) -> None:
@@ -122,15 +129,16 @@ class Targets:
                 f"Targets with counts {list(self.counts)} need labels [{total}], boxes [{total}, 4] and image [{total}]; "
                 f"got {list(self.labels.shape)}, {list(self.boxes.shape)} and {list(self.image.shape)}"
             )
-        if self.num_boxes <= 0:
-            object.__setattr__(self, "num_boxes", float(max(total, 1)))
+        if not isinstance(self.num_boxes, Tensor) and self.num_boxes <= 0:
+            default = float(max(total, 1)) if self.step is None else self.step.num_boxes
+            object.__setattr__(self, "num_boxes", default)
 
     @classmethod
     def from_labels(
         cls,
         labels: Sequence[Mapping[str, Tensor]],
         device: torch.device,
-        num_boxes: float = 0.0,
+        num_boxes: float | Tensor = 0.0,
         step: Step | None = None,
     ) -> Targets:
         """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""

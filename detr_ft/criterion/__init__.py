@@ -19,6 +19,7 @@ from detr_ft.criterion.costs import (
     LogClassCost,
 )
 from detr_ft.criterion.explain import explain
+from detr_ft.criterion.faults import find_fault
 from detr_ft.criterion.losses import (
     BoxL1Loss,
     CardinalityError,
@@ -79,4 +80,5 @@ __all__ = [
     "check_loss",
     "detr_criterion",
     "explain",
+    "find_fault",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,26 +33,30 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
     """The matching of all layers and images, each of the L layers by its plan, from one transfer."""
     # A label out of range is reported below, by name, and must not trip the device first.
     safe = replace(targets, labels=targets.labels.clamp(0, predictions.num_classes - 1))
-    blocks = [(plan, len(list(same))) for plan, same in itertools.groupby(plans)]
-    costs, start = [], 0
-    for plan, layers in blocks:
-        whole = layers == predictions.num_layers
-        some = predictions if whole else predictions.layers(start, start + layers)
-        costs.append(total_cost(plan.costs, some, safe))
-        start += layers
+    by_costs = _runs([plan.costs for plan in plans])
+    costs = [total_cost(terms, predictions.layers(start, stop), safe) for terms, start, stop in by_costs]
     signs = vital_signs(predictions, targets)
     host = torch.cat([*(cost.flatten() for cost in costs), *signs]).cpu().numpy()
-    size = predictions.num_layers * len(targets.labels) * predictions.num_queries
+    size = sum(cost.numel() for cost in costs)
     raise_for_defects(host[size:], predictions, targets)
     matrices = host[:size].reshape(predictions.num_layers, len(targets.labels), predictions.num_queries)
-    parts, start = [], 0
-    for plan, layers in blocks:
-        block = matrices[start : start + layers]
-        if not _is_finite(block):
-            raise CriterionError(_name_bad_cost(plan.costs, predictions, targets))
-        parts.append(_as_matches(_assign(block, targets.counts, plan), targets, layers, plan.copies))
-        start += layers
+    for terms, start, stop in by_costs:
+        if not _is_finite(matrices[start:stop]):
+            raise CriterionError(_name_bad_cost(terms, predictions, targets))
+    parts = [
+        _as_matches(_assign(matrices[start:stop], targets.counts, plan), targets, stop - start, plan.copies)
+        for plan, start, stop in _runs(plans)
+    ]
     return parts[0] if len(parts) == 1 else Matches.join(parts)
+
+
+_T = TypeVar("_T")
+
+
+def _runs(values: Sequence[_T]) -> list[tuple[_T, int, int]]:
+    """Runs of equal values: each value, where it starts, and where it ends."""
+    ends = [index + 1 for index, value in enumerate(values) if values[index + 1 : index + 2] != [value]]
+    return [(values[end - 1], start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _is_finite(values: np.ndarray) -> bool:
@@ -68,7 +72,7 @@ def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -
     """
     device = targets.labels.device
     index = torch.from_numpy(pairs).to(device, non_blocking=True)
-    num_boxes = torch.full((layers,), targets.num_boxes * copies, device=device)
+    num_boxes = torch.full((layers,), float(copies), device=device) * targets.num_boxes
     return Matches(index[0], index[1], index[2], index[3], num_boxes)
 
 

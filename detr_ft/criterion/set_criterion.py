@@ -23,7 +23,8 @@ class SetCriterion:
     """`(predictions, targets) -> (loss, loss_dict)`: match, score each term, sum over terms and layers.
 
     `loss_dict` holds the unweighted value of every term under the keys that transformers writes: `loss_ce` for the last
-    layer, `loss_ce_0 ..` for the auxiliary ones. Raises CriterionError where an input or a term is not finite.
+    layer, `loss_ce_0 ..` for the auxiliary ones. Raises CriterionError where a prediction, a target or a cost is not
+    finite. Of a loss that isn't, `find_fault` tells: to look at it here would wait for the device once more a step.
     Carion et al., ECCV 2020, equation 2, with auxiliary losses after each decoder layer (section 3.2).
 
     >>> criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()])

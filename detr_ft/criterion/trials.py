@@ -43,9 +43,14 @@ def cases(classes: int) -> list[Case]:
     return cases
 
 
-def _batch(counts: Sequence[int], classes: int) -> tuple[Predictions, Targets]:
+def many_queries(classes: int) -> Case:
+    """A batch as large as a real model's in its queries."""
+    return Case("100 queries", *_batch((3, 1), classes, queries=100))
+
+
+def _batch(counts: Sequence[int], classes: int, queries: int = QUERIES) -> tuple[Predictions, Targets]:
     generator = torch.Generator().manual_seed(0)
-    shape = (LAYERS, len(counts), QUERIES)
+    shape = (LAYERS, len(counts), queries)
     logits = torch.randn(*shape, classes + 1, generator=generator).requires_grad_()
     boxes = _boxes(*shape, generator=generator).requires_grad_()
     total = sum(counts)

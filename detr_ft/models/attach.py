@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,22 +11,24 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
-from detr_ft.structures import Predictions, Targets
+from detr_ft.structures import Predictions, Step, Targets
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 
 
 class AttachedCriterion:
-    """What stands in a model's place of its loss; `num_boxes`, when set, is what box losses are divided by.
+    """What stands in a model's place of its loss; `step`, when set, is what the whole optimisation step holds.
 
-    Left None, it is the original's: the targets of this batch, averaged over the processes where there are several. A
-    loop that accumulates gradients sets it to the targets of the whole optimisation step divided by the processes.
+    Left None, it is this batch of all processes, where there are several: every term is then what one process with all
+    the images would compute. A loop that accumulates gradients sets it to what its micro-batches hold together, divided
+    by the processes. `last` is what the criterion was last asked about, without gradient: for `find_fault`.
     """
 
     # A plain object, never an nn.Module: a model swallows those as submodules and goes on with the stock loss.
     def __init__(self, model: DetrForObjectDetection, criterion: Criterion) -> None:
         self.criterion = criterion
-        self.num_boxes: float | None = None
+        self.step: Step | None = None
+        self.last: tuple[Predictions, Targets] | None = None
         self._model = model
         self._stock_loss = model.loss_function
         self._hidden: list[Tensor] = []
@@ -50,8 +53,11 @@ class AttachedCriterion:
         predictions = Predictions(
             torch.cat([outputs_class[:-1], logits[None]]), torch.cat([outputs_coord[:-1], pred_boxes[None]])
         )
-        num_boxes = self.num_boxes or _average_over_processes(sum(len(one["class_labels"]) for one in labels), device)
-        loss, values = self.criterion(predictions, Targets.from_labels(labels, device, num_boxes))
+        targets = Targets.from_labels(labels, device)
+        step = self.step or _over_processes(targets, predictions.num_classes)
+        targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
+        self.last = Predictions(predictions.logits.detach(), predictions.boxes.detach()), targets
+        loss, values = self.criterion(predictions, targets)
         auxiliary = [
             {"logits": a, "pred_boxes": b} for a, b in zip(outputs_class[:-1], outputs_coord[:-1], strict=True)
         ]
@@ -102,10 +108,14 @@ def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> Att
     return attached
 
 
-def _average_over_processes(count: int, device: torch.device) -> float:
-    """The mean number of targets of a process, at least 1 (facebookresearch/detr, `SetCriterion.forward`)."""
+def _over_processes(targets: Targets, classes: int) -> Step | None:
+    """What this batch holds over all processes, divided by them; None where there is one. Nothing waits for it."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return float(max(count, 1))
-    total = torch.tensor(float(count), device=device)
-    distributed.all_reduce(total)
-    return max(total.item() / distributed.get_world_size(), 1.0)
+        return None
+    held = torch.zeros(classes + 1, device=targets.labels.device)
+    ones = torch.ones_like(targets.labels, dtype=held.dtype)
+    held.index_add_(0, targets.labels.clamp(0, classes - 1), ones)  # the criterion tells of labels out of range
+    held[classes:] = len(targets.counts)
+    distributed.all_reduce(held)
+    held /= distributed.get_world_size()
+    return Step(held[classes], held[:classes])

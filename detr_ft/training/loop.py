@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import DetrForObjectDetection, get_scheduler
 
-from detr_ft.criterion import CriterionError, SetCriterion
+from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.transforms import TrainTransform
 from detr_ft.models.attach import attach_criterion
@@ -80,7 +80,8 @@ class DetrTrainer:
         self.processor, self.eval_dataset, self.display = processor, eval_dataset, display
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
-        self.criterion, self.attached = criterion, attach_criterion(model, criterion)
+        self.criterion = self.current = criterion
+        self.attached = attach_criterion(model, criterion)
         self.examples = TrainExamples(train_dataset, transform, settings.seed)
         self.order = torch.Generator()
         loader = DataLoader(
@@ -156,7 +157,8 @@ class DetrTrainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
-        self.examples.epoch, self.attached.criterion = epoch, self.criterion.at(epoch)
+        self.examples.epoch = epoch
+        self.attached.criterion = self.current = self.criterion.at(epoch)
         self.order.manual_seed(self.settings.seed * 1_000_003 + epoch)
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()
@@ -181,12 +183,17 @@ class DetrTrainer:
         if not torch.isfinite(norm):
             raise TrainingFailed(
                 f"step {self.step}, images {_image_ids(batch['labels'])}: a gradient is NaN or infinite "
-                f"(loss {outputs.loss.item()}); nothing of this step was applied. Lower the learning rate, or look at the images"
+                f"(loss {outputs.loss.item()}); nothing of this step was applied. {self._fault()}"
             )
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         return {"loss": outputs.loss.detach()} | {name: value.detach() for name, value in outputs.loss_dict.items()}
+
+    def _fault(self) -> str:
+        last = self.attached.last
+        fault = find_fault(self.current, *last) if last else None
+        return fault or "It arises in the model: lower the learning rate, or look at the images"
 
     def _row(self, epoch: int, sums: dict[str, Tensor], count: int, seconds: float) -> dict[str, Any]:
         images = count * self.settings.per_device_train_batch_size * self.accelerator.num_processes

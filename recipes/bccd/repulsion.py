@@ -24,7 +24,7 @@ class RepulsionLoss:
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         if len(targets.labels) == 0:
-            return matches.per_layer(matches.predicted(predictions.boxes).sum(-1))
+            return matches.per_layer(matches.predicted(predictions.boxes).float().sum(-1))
         boxes = cxcywh_to_xyxy(matches.predicted(predictions.boxes).float())[:, None]  # [M, 1, 4]
         truth = cxcywh_to_xyxy(targets.boxes.float())  # [P, 4]
         sides = (torch.minimum(boxes[..., 2:], truth[:, 2:]) - torch.maximum(boxes[..., :2], truth[:, :2])).clamp(min=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_batches import random_batch
 
+from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.criterion import (
     BoxL1Cost,
     ClassCost,
@@ -138,6 +140,10 @@ def test_a_matcher_of_ones_own_may_take_a_layer() -> None:
     alone = pairs_as_lists(Reversed()(predictions, targets)), pairs_as_lists(HungarianMatcher()(predictions, targets))
     assert [pair for pair in pairs if pair[0] < 2] == [pair for pair in alone[0] if pair[0] < 2]
     assert [pair for pair in pairs if pair[0] == 2] == [pair for pair in alone[1] if pair[0] == 2]
+    last = predictions.layers(2, 3)
+    assert pairs_as_lists(LayerMatcher(Reversed(), HungarianMatcher())(last, targets)) == pairs_as_lists(
+        Reversed()(last, targets)
+    )
 
 
 def test_brute_force_refuses_what_would_take_hours() -> None:
@@ -176,6 +182,33 @@ def test_says_what_is_wrong_with_the_input(damage: object, words: list[str]) -> 
         HungarianMatcher()(predictions, targets)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "likely"),
+    [
+        (lambda boxes: boxes * torch.tensor([640, 480, 640, 480]), "pixels"),
+        (lambda boxes: cxcywh_to_xyxy(boxes), "xyxy"),
+        (lambda boxes: cxcywh_to_xyxy(boxes) * torch.tensor([640, 480, 640, 480]), "pixels"),
+    ],
+    ids=["pixels", "corners", "corners in pixels"],
+)
+def test_boxes_in_another_format_are_caught(wrong: Any, likely: str) -> None:
+    """Of a hundred random batches of four images, with boxes of any size anywhere in the image."""
+    caught = named = 0
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        low, high = torch.rand(2, 12, 2, generator=generator).sort(0).values
+        boxes = wrong(torch.cat([(low + high) / 2, high - low], -1))
+        predictions, _, labels = random_batch(seed, (3, 3, 3, 3))
+        for index, one in enumerate(labels):
+            one["boxes"] = boxes[3 * index : 3 * index + 3]
+        try:
+            HungarianMatcher()(predictions, Targets.from_labels(labels, predictions.device))
+        except CriterionError as error:
+            caught, named = caught + 1, named + (likely in str(error))
+    assert caught >= 95
+    assert named >= 95
 
 
 def test_names_a_cost_that_is_not_finite() -> None:

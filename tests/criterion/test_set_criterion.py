@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from detr_ft.criterion import (
     BoxL1Cost,
     BoxL1Loss,
     CardinalityError,
+    ClassCost,
     CriterionError,
     CrossEntropyLoss,
     GIoULoss,
@@ -24,6 +26,7 @@ from detr_ft.criterion import (
     check_loss,
     detr_criterion,
 )
+from detr_ft.criterion.matchers import BruteForceMatcher
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -156,6 +159,79 @@ class Steep(Scalar):
         return matches.per_layer(apart.sqrt())
 
 
+class HalfHearted(Scalar):
+    """A loss that is computed in the predictions' own precision."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return matches.per_layer(matches.predicted(predictions.boxes).sum(-1)) / matches.num_boxes.to(
+            predictions.boxes.dtype
+        )
+
+
+class Overflowing(Scalar):
+    """A loss whose squares are beyond half precision."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        far = (300 * matches.predicted(predictions.boxes)).square().sum(-1)
+        return matches.per_layer(far.float()) / matches.num_boxes
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """A loss that multiplies by its weight, as the criterion does again."""
+
+    weight: float = 2.0
+    name: str = "loss_weighing"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return self.weight * matches.per_layer(matches.predicted(predictions.boxes).sum(-1)) / matches.num_boxes
+
+
+class ClassesAlone(Scalar):
+    """A cross-entropy over matched queries: nothing teaches the others to say no-object."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        log_p = matches.predicted(predictions.logits).float().log_softmax(-1)
+        of_class = log_p.gather(-1, matches.target_values(targets.labels)[:, None])[:, 0]
+        return matches.per_layer(-of_class) / matches.num_boxes
+
+
+def test_the_check_trains_scores_and_finds_queries_that_never_say_no_object() -> None:
+    (problem,) = check_criterion(SetCriterion(HungarianMatcher(), [ClassesAlone(), BoxL1Loss()]))
+    assert "0 of 18 matched queries do not say their class, and 45 of 45 others say a class" in problem
+
+
+def test_the_check_passes_a_criterion_of_boxes_alone() -> None:
+    assert check_criterion(SetCriterion(HungarianMatcher(), [BoxL1Loss(), GIoULoss()])) == []
+
+
+def test_the_check_tries_the_costs_of_every_matcher() -> None:
+    class Near(BoxL1Cost):
+        """Costs that other images' targets change."""
+
+        def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+            return super().__call__(predictions, targets) - targets.boxes.mean()
+
+    inner = LayerMatcher(HungarianMatcher(), OneToManyMatcher(2, [ClassCost(), Near()]))
+    criterion = SetCriterion(MatcherSchedule([inner, HungarianMatcher()], [0, 2]), detr_criterion().losses)
+    problems = check_criterion(criterion)
+    assert any("Near: costs of an image's targets depend on those of other images" in one for one in problems)
+
+
+def test_the_check_finds_a_matcher_that_a_real_model_is_too_large_for() -> None:
+    (problem,) = check_criterion(SetCriterion(BruteForceMatcher(), detr_criterion().losses))
+    assert "on 100 queries" in problem
+    assert "up to 7" in problem
+
+
+class Late(Scalar):
+    """A loss that is NaN where there are many queries."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        values = matches.per_layer(matches.predicted(predictions.boxes).sum(-1)) / matches.num_boxes
+        return values * (float("nan") if predictions.num_queries > 50 else 1)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 6, 10])
 def test_the_check_passes_what_is_sound(k: int) -> None:
     assert check_criterion(detr_criterion()) == []
@@ -227,6 +303,10 @@ def test_refuses_what_is_no_cost(cost: object) -> None:
         (Mixed(), "depends on other layers"),
         (Misspelt(), "NameError: name 'predicted' is not defined (test_set_criterion.py, line "),
         (Steep(), "boxes that are exactly right"),
+        (HalfHearted(), "the value is torch.bfloat16"),
+        (Overflowing(), "NaN or infinite where predictions are torch.float16"),
+        (Weighing(), "changes with its weight"),
+        (Late(), "on 100 queries"),
     ],
 )
 def test_the_check_finds_what_is_wrong_with_a_term(loss: Scalar, words: str) -> None:

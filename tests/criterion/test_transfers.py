@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -113,15 +112,27 @@ def test_the_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_no_other_wait_on_a_gpu() -> None:
+@pytest.mark.parametrize("criterion", [detr_criterion(), EVERYTHING], ids=["default", "everything"])
+def test_no_other_wait_on_a_gpu(criterion: SetCriterion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any wait but that of the one transfer is an error of the device's."""
     predictions, targets, _ = random_batch(0, (3, 0, 2))
-    on_device = Predictions(predictions.logits.detach().cuda(), predictions.boxes.detach().cuda())
+    logits, boxes = (one.detach().cuda().requires_grad_() for one in (predictions.logits, predictions.boxes))
     moved = targets.to(torch.device("cuda"))
-    EVERYTHING(on_device, moved)
-    torch.cuda.synchronize()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        EVERYTHING(on_device, moved)
+    to_host, transfers = torch.Tensor.cpu, []
+
+    def transfer(values: torch.Tensor) -> torch.Tensor:
         torch.cuda.set_sync_debug_mode("default")
-    assert len([one for one in caught if "synchroniz" in str(one.message)]) == 1
+        transfers.append(values.numel())
+        host = to_host(values)
+        torch.cuda.set_sync_debug_mode("error")
+        return host
+
+    criterion(Predictions(logits, boxes), moved)[0].backward()
+    torch.cuda.synchronize()
+    monkeypatch.setattr(torch.Tensor, "cpu", transfer)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        criterion(Predictions(logits, boxes), moved)[0].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(transfers) == 1

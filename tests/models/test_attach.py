@@ -11,6 +11,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion, detr_criterion
 from detr_ft.models import attach_criterion
+from detr_ft.structures import Step
 
 
 def batch(images: int = 2) -> dict[str, object]:
@@ -120,12 +121,16 @@ def test_a_second_criterion_replaces_the_first_and_detach_restores(tiny_model: D
     assert torch.equal(tiny_model(**batch()).loss, stock)
 
 
-def test_num_boxes_of_the_step_can_be_set(tiny_model: DetrForObjectDetection) -> None:
+def test_what_the_step_holds_can_be_set(tiny_model: DetrForObjectDetection) -> None:
+    """The batch is half of a step of two alike: both halves of the loss add up to what the batch is alone."""
     tiny_model.eval()
     attached = attach_criterion(tiny_model, detr_criterion())
-    alone = tiny_model(**batch()).loss_dict["loss_bbox"]
-    attached.num_boxes = 30.0
-    torch.testing.assert_close(tiny_model(**batch()).loss_dict["loss_bbox"] * 10, alone)
+    alone = tiny_model(**batch()).loss_dict
+    labels = torch.cat([one["class_labels"] for one in batch()["labels"]])  # type: ignore[attr-defined]
+    attached.step = Step(4, 2 * torch.bincount(labels, minlength=tiny_model.config.num_labels).float())
+    half = tiny_model(**batch()).loss_dict
+    for name in ("loss_ce", "loss_bbox", "loss_giou"):
+        torch.testing.assert_close(2 * half[name], alone[name])
 
 
 def test_what_is_saved_is_stock(tiny_model: DetrForObjectDetection, tmp_path: Path) -> None:

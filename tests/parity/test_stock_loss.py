@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from random_batches import random_batch
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
+from transformers.loss.loss_for_object_detection import HungarianMatcher as StockMatcher
 
-from detr_ft.criterion import detr_criterion
+from detr_ft.criterion import HungarianMatcher, detr_criterion
+from detr_ft.criterion.matchers import pairs_as_lists
+from detr_ft.structures import Predictions
 
 CONFIG = DetrConfig(auxiliary_loss=True, num_labels=5, backbone_config={"model_type": "resnet"})
 
@@ -33,6 +36,40 @@ def test_equals_the_stock_loss_in_every_term_and_gradient(seed: int, counts: tup
     expected = torch.autograd.grad(stock, (logits, boxes))
     for mine, theirs in zip(torch.autograd.grad(ours, (logits, boxes)), expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hundred", range(10))
+def test_a_thousand_random_cases(hundred: int) -> None:
+    """The same assignment, and the loss to 1e-5; sizes, sharpness of scores and number of objects vary."""
+    matcher = StockMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        generator = torch.Generator().manual_seed(seed)
+        queries, images = (int(torch.randint(1, most, (), generator=generator)) for most in (40, 5))
+        counts = tuple(torch.randint(0, queries + 1, (images,), generator=generator).clamp(max=12).tolist())
+        counts = counts if any(counts) else (1, *counts[1:])
+        predictions, targets, labels = random_batch(seed, counts, layers=2, queries=queries)
+        logits, boxes = predictions.logits, predictions.boxes
+        stock, _, _ = ForObjectDetectionLoss(logits[-1], labels, logits.device, boxes[-1], CONFIG, logits, boxes)
+        torch.testing.assert_close(detr_criterion()(predictions, targets)[0], stock, rtol=1e-5, atol=1e-5)
+        theirs = matcher({"logits": logits[-1], "pred_boxes": boxes[-1]}, labels)
+        starts = [sum(counts[:image]) for image in range(images)]
+        expected = {
+            (image, int(query), starts[image] + int(target))
+            for image, pairs in enumerate(theirs)
+            for query, target in zip(*pairs, strict=True)
+        }
+        mine = pairs_as_lists(HungarianMatcher()(predictions, targets))
+        assert {pair[1:] for pair in mine if pair[0] == 1} == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_scored_as_the_same_numbers_in_full(dtype: torch.dtype) -> None:
+    predictions, targets, labels = random_batch(1, (3, 0, 2))
+    logits, boxes = (one.detach().to(dtype) for one in (predictions.logits, predictions.boxes))
+    full = logits.float(), boxes.float()
+    stock, _, _ = ForObjectDetectionLoss(full[0][-1], labels, logits.device, full[1][-1], CONFIG, *full)
+    torch.testing.assert_close(detr_criterion()(Predictions(logits, boxes), targets)[0], stock, rtol=1e-5, atol=1e-5)
 
 
 def test_is_finite_where_the_stock_loss_is_not() -> None:

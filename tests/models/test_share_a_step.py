@@ -1,0 +1,45 @@
+"""Real processes: a step of theirs together is the step of one, where that of the stock loss is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("share_a_step.py")
+
+Results = dict[str, dict[str, torch.Tensor]]
+
+
+def shared_among(processes: int, folder: Path) -> Results:
+    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    out = folder / f"{processes}.pt"
+    done = subprocess.run(
+        [*launcher, "--nproc_per_node", str(processes), str(SCRIPT), str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results: Results = torch.load(out, weights_only=True)
+    return results
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return shared_among(1, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_number_of_processes_is_one(processes: int, alone: Results, tmp_path: Path) -> None:
+    shared = shared_among(processes, tmp_path)
+    assert shared["ours"].keys() == alone["ours"].keys()
+    for name, value in alone["ours"].items():
+        if not name.startswith("cardinality"):  # a mean over each process's own images, for the log
+            scale = value.abs().max().clamp(min=1e-3).item()
+            torch.testing.assert_close(shared["ours"][name], value, rtol=1e-5, atol=1e-5 * scale, msg=name)
+    wrong = shared["stock"]["loss_bbox"] / alone["stock"]["loss_bbox"]
+    assert abs(wrong.item() - 1) > 0.2  # the box loss of the stock criterion depends on it
