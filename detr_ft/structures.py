@@ -18,6 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy
 
+# From `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
+_APART, _TOGETHER = (3, 1, 0, 2), (2, 1, 3, 0)
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -68,17 +71,17 @@ class Predictions:
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
-        In memory each coordinate lies by itself, as in `xyxy`: what costs compute for every target and query then runs
-        over queries, which is several times faster than over the four numbers of a box.
+        In memory each coordinate lies by itself, as in `xyxy`, and an image's layers and queries together: what costs
+        compute for every target then runs over those, which is several times faster than over the four numbers of a box.
         """
-        return at_least_fp32(self.boxes.detach()).movedim(-1, 0).contiguous().movedim(0, -1)
+        return at_least_fp32(self.boxes.detach()).permute(_APART).contiguous().permute(_TOGETHER)
 
     @cached_property
     def xyxy(self) -> Tensor:
         """The corners of the boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs."""
-        centre, size = self.cxcywh.movedim(-1, 0).chunk(2)
+        centre, size = self.cxcywh.permute(_APART).chunk(2)
         half = 0.5 * size
-        return torch.cat([centre - half, centre + half]).movedim(0, -1)
+        return torch.cat([centre - half, centre + half]).permute(_TOGETHER)
 
     def layers(self, start: int, stop: int) -> Predictions:
         """The same predictions for the layers `start..stop-1` alone."""
@@ -142,7 +145,7 @@ class Targets:
         step: Step | None = None,
     ) -> Targets:
         """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""
-        counts = tuple(len(one["class_labels"]) for one in labels)
+        counts = tuple(one["class_labels"].shape[0] for one in labels)
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:
             return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
@@ -168,7 +171,7 @@ class Targets:
         held = [image for image, count in enumerate(self.counts) if count]
         if len(held) == 1:
             return values[:, held[0], None]
-        return values.movedim(-1, 0).index_select(2, self.image).movedim(0, -1)
+        return values.permute(_APART).index_select(1, self.image).permute(_TOGETHER)
 
     def image_of(self, target: int) -> int:
         """The image of a target, from the counts on the host."""

@@ -33,18 +33,20 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
     """The matching of all layers and images, each of the L layers by its plan, from one transfer."""
     # A label out of range is reported below, by name, and must not trip the device first.
     safe = replace(targets, labels=targets.labels.clamp(0, predictions.num_classes - 1))
-    by_costs = _runs([plan.costs for plan in plans])
-    costs = [total_cost(terms, predictions.layers(start, stop), safe) for terms, start, stop in by_costs]
+    blocks = _runs([plan.costs for plan in plans])
+    costs = [total_cost(terms, predictions.layers(start, stop), safe) for terms, start, stop in blocks]
     signs = vital_signs(predictions, targets)
-    host = torch.cat([*(cost.flatten() for cost in costs), *signs]).cpu().numpy()
-    size = sum(cost.numel() for cost in costs)
-    raise_for_defects(host[size:], predictions, targets)
-    matrices = host[:size].reshape(predictions.num_layers, len(targets.labels), predictions.num_queries)
-    for terms, start, stop in by_costs:
-        if not _is_finite(matrices[start:stop]):
+    host = torch.cat([*(cost.transpose(0, 1).flatten() for cost in costs), *signs]).cpu().numpy()
+    raise_for_defects(host[sum(cost.numel() for cost in costs) :], predictions, targets)
+    matrices, first = [], 0
+    for (terms, start, stop), cost in zip(blocks, costs, strict=True):
+        block, first = host[first : first + cost.numel()], first + cost.numel()
+        if not _is_finite(block):
             raise CriterionError(_name_bad_cost(terms, predictions, targets))
+        matrices.append(block.reshape(-1, stop - start, predictions.num_queries).transpose(1, 0, 2))
+    whole = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)  # [L, P, Q]
     parts = [
-        _as_matches(_assign(matrices[start:stop], targets.counts, plan), targets, stop - start, plan.copies)
+        _as_matches(_assign(whole[start:stop], targets.counts, plan), targets, stop - start, plan.copies)
         for plan, start, stop in _runs(plans)
     ]
     return parts[0] if len(parts) == 1 else Matches.join(parts)
@@ -71,9 +73,9 @@ def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -
     It grows by the number asked for, even where an image has too few queries: what another image got must not matter.
     """
     device = targets.labels.device
-    index = torch.from_numpy(pairs).to(device, non_blocking=True)
+    layer, image, query, target = torch.from_numpy(pairs).to(device, non_blocking=True).unbind()
     num_boxes = torch.full((layers,), float(copies), device=device) * targets.num_boxes
-    return Matches(index[0], index[1], index[2], index[3], num_boxes)
+    return Matches(layer, image, query, target, num_boxes)
 
 
 def _assign(costs: np.ndarray, counts: tuple[int, ...], plan: Plan) -> np.ndarray:

@@ -18,26 +18,21 @@ class CriterionError(ValueError):
 
 
 def vital_signs(predictions: Predictions, targets: Targets) -> list[Tensor]:
-    """What shows any defect, as flat fp32 tensors that travel to the host with the costs: `[4P]`, `[P]`, `[1]`, `[1]`.
+    """What shows any defect, as flat tensors that travel to the host with the costs: `[4P]`, `[P]`, `[1]`.
 
-    The targets' boxes and labels, and the sums of all logits and boxes, which one bad value makes NaN or infinite.
+    The targets' boxes and labels, and the sum of all logits and boxes, which one bad value makes NaN or infinite.
     """
-    return [
-        targets.boxes.flatten().float(),
-        targets.labels.float(),
-        predictions.logits.sum(dtype=torch.float32)[None],
-        predictions.boxes.sum(dtype=torch.float32)[None],
-    ]
+    said = predictions.logits.sum(dtype=torch.float32) + predictions.boxes.sum(dtype=torch.float32)
+    return [targets.boxes.flatten().float(), targets.labels, said[None]]
 
 
 def raise_for_defects(signs: np.ndarray, predictions: Predictions, targets: Targets) -> None:
     """Raise a CriterionError that names image, layer and likely cause where the `vital_signs`, joined, show a defect."""
     total = len(targets.labels)
-    boxes, labels = signs[: 4 * total].reshape(-1, 4), signs[4 * total : -2]
     if total:
-        _refuse_labels(labels, targets, predictions.num_classes)
-        _refuse_frames(boxes, targets)
-    if not (math.isfinite(signs[-2]) and math.isfinite(signs[-1])):
+        _refuse_labels(signs[4 * total : -1], targets, predictions.num_classes)
+        _refuse_frames(signs[: 4 * total].reshape(-1, 4), targets)
+    if not math.isfinite(signs[-1]):
         _refuse_predictions("logits", predictions.logits)
         _refuse_predictions("boxes", predictions.boxes)
 
@@ -54,11 +49,12 @@ def _refuse_labels(labels: np.ndarray, targets: Targets, classes: int) -> None:
 
 
 def _refuse_frames(boxes: np.ndarray, targets: Targets) -> None:
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    low, high = centre - half, centre + half
-    if low.min() >= -_TOLERANCE and high.max() <= 1 + _TOLERANCE and half.min() >= 0:  # false for NaN
+    size = boxes[:, 2:]
+    low = boxes[:, :2] - 0.5 * size
+    high = low + size
+    if low.min() >= -_TOLERANCE and high.max() <= 1 + _TOLERANCE and size.min() >= 0:  # false for NaN
         return
-    bad = ~((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (half >= 0)).all(1)
+    bad = ~((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (size >= 0)).all(1)
     first = int(bad.argmax())
     values = ", ".join(f"{value:g}" for value in boxes[first])
     raise CriterionError(

@@ -16,7 +16,7 @@ from detr_ft.boxes import at_least_fp32, ciou, diou, giou
 from detr_ft.structures import Predictions, Targets
 
 # How many costs `[L, P, Q]` are computed at a time.
-_ON_A_CPU, _ELSEWHERE = 2**15, 2**24
+_ON_A_CPU, _ELSEWHERE = 2**17, 2**24
 _LEAST = 1e-8  # a probability below this counts as this: its logarithm stays finite
 
 
@@ -121,7 +121,7 @@ class CIoUCost:
 
 
 def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> Tensor:
-    """The weighted sum of the costs: `[L, P, Q]`, without gradient.
+    """The weighted sum of the costs: `[L, P, Q]`, in memory `[P, L, Q]`, without gradient.
 
     Computed for a few images at a time, as a smaller batch whose other images have no targets: on a CPU what is at work
     then stays in its cache, and on a GPU memory stays bounded.
@@ -129,7 +129,7 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
     layers, queries = predictions.num_layers, predictions.num_queries
     most = (_ON_A_CPU if predictions.device.type == "cpu" else _ELSEWHERE) // (layers * queries)
     with torch.no_grad():
-        total = torch.zeros(layers, len(targets.labels), queries, device=predictions.device)
+        total = torch.zeros(len(targets.labels), layers, queries, device=predictions.device).transpose(0, 1)
         for place, some in targets.blocks(most):
             for cost in costs:
                 total[:, place].add_(cost(predictions, some), alpha=cost.weight)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from detr_ft.boxes import at_least_fp32
 from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss
 from detr_ft.criterion.costs import Cost
@@ -60,7 +60,7 @@ class SetCriterion:
 
     def __call__(self, predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
         matches = self.matcher(predictions, targets)
-        total = at_least_fp32(predictions.logits.new_zeros(()))
+        weighted: list[Tensor] = []
         values: dict[str, Tensor] = {}
         for loss in self.losses:
             per_layer = loss(predictions, targets, matches)  # [L]
@@ -70,10 +70,10 @@ class SetCriterion:
                     f"layer, [{predictions.num_layers}]"
                 )
             if loss.weight:
-                total = total + loss.weight * per_layer.sum()
+                weighted.append(loss.weight * per_layer)
             *auxiliary, values[loss.name] = per_layer.unbind()
             values |= {f"{loss.name}_{layer}": value for layer, value in enumerate(auxiliary)}
-        return total, values
+        return torch.stack(weighted).sum(), values
 
     def at(self, epoch: int) -> SetCriterion:
         """The criterion of an epoch, from 0 on: itself, unless its matcher is a MatcherSchedule."""

@@ -23,7 +23,7 @@ def hungarian(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def by_scipy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest assignments (Crouse, 2016, a shortest augmenting path). Targets as rows are the fast way round."""
-    return _one_by_one(linear_sum_assignment, costs.astype(np.float64))
+    return _one_by_one(linear_sum_assignment, costs.astype(np.float64, order="C"))
 
 
 def by_lapx(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,9 @@ def by_lapx(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from lap import lapjvh_batch
 
     threads = torch.get_num_threads()
-    rows, columns = lapjvh_batch(costs.astype(np.float64), extend_cost=True, return_cost=False, n_threads=threads)
+    rows, columns = lapjvh_batch(
+        costs.astype(np.float64, order="C"), extend_cost=True, return_cost=False, n_threads=threads
+    )
     return np.stack(rows), np.stack(columns)
 
 
