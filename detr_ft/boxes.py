@@ -1,4 +1,4 @@
-"""Box formats and the IoU family, pairwise and paired. Any unit, as long as both boxes share it.
+"""Box formats, and the IoU family of cxcywh boxes. Any unit, as long as both boxes share it.
 
 Everything is computed in at least fp32 and is finite, with finite gradients, for boxes of no area.
 """
@@ -40,40 +40,44 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`."""
-    return _overlap(_corners(a), _corners(b))[0]
+    """Intersection over union of cxcywh boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
+
+    >>> iou(torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([2.0, 1.0, 2.0, 2.0])).item()  # half of each is shared
+    0.3333333432674408
+    """
+    return _overlap(_split(a), _split(b))[0]
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalized IoU, -1 to 1, of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
+    """Generalized IoU, -1 to 1, of cxcywh boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
 
     Rezatofighi et al., CVPR 2019, algorithm 1: IoU - (hull - union) / hull.
 
-    >>> giou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([2.0, 0.0, 4.0, 2.0])).item()  # side by side
+    >>> giou(torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([3.0, 1.0, 2.0, 2.0])).item()  # side by side
     0.0
     """
-    overlap, union, hull = _overlap(_corners(a), _corners(b))
+    overlap, union, hull = _overlap(_split(a), _split(b))
     hull_area = _product(hull)
     return overlap - (hull_area - union) / hull_area.clamp(min=_EMPTY)
 
 
 def diou(a: Tensor, b: Tensor) -> Tensor:
-    """Distance IoU, -1 to 1, of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
+    """Distance IoU, -1 to 1, of cxcywh boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
 
     Zheng et al., AAAI 2020, equation 7: IoU - (distance of the centres)^2 / (diagonal of the hull)^2.
     """
-    first, second = _corners(a), _corners(b)
+    first, second = _split(a), _split(b)
     overlap, _, hull = _overlap(first, second)
     return overlap - _distance(first, second, hull)
 
 
 def ciou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU, -2 to 1, of xyxy boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
+    """Complete IoU, -2 to 1, of cxcywh boxes that broadcast: `[..., 4]` and `[..., 4]` to `[...]`.
 
     Zheng et al., AAAI 2020, equations 8 to 11: DIoU - alpha v, where v compares the aspect ratios and alpha, which
     carries no gradient, trades it against the overlap.
     """
-    first, second = _corners(a), _corners(b)
+    first, second = _split(a), _split(b)
     overlap, _, hull = _overlap(first, second)
     v = (_angle(first) - _angle(second)).square() * (4 / math.pi**2)
     with torch.no_grad():
@@ -81,35 +85,35 @@ def ciou(a: Tensor, b: Tensor) -> Tensor:
     return overlap - _distance(first, second, hull) - alpha * v
 
 
-def pairwise(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Views of `a [N, 4]` and `b [M, 4]` that broadcast to every pair, `[N, M]`, in the functions above."""
-    return a[..., :, None, :], b[..., None, :, :]
+_Box = tuple[Tensor, Tensor]  # centre and size, [..., 2] each
 
 
-def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Low and high corners `[..., 2]` of xyxy boxes. Chunks, and not slices: their gradient is one concatenation."""
-    low, high = at_least_fp32(boxes).chunk(2, -1)
-    return low, high
+def _split(boxes: Tensor) -> _Box:
+    """Centre and size, `[..., 2]` each. Chunks, and not slices: their gradient is one concatenation."""
+    centre, size = at_least_fp32(boxes).chunk(2, -1)
+    return centre, size
 
 
-def _overlap(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """IoU and area of the union, `[...]`, and width and height of the hull, the smallest box around both, `[..., 2]`."""
-    a_size, b_size = a[1] - a[0], b[1] - b[0]
-    shared = torch.minimum(a[1], b[1]).sub_(torch.maximum(a[0], b[0]))  # below 0: the gap between them
+def _overlap(a: _Box, b: _Box) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU and area of the union, `[...]`, and width and height of the hull, the smallest box around both, `[..., 2]`.
+
+    Along each axis two intervals share the smaller of them, unless their distance leaves less; below 0 it is the gap.
+    """
+    both = a[1] + b[1]
+    shared = torch.minimum(torch.minimum(a[1], b[1]), 0.5 * both - (a[0] - b[0]).abs())
     intersection = _product(shared.clamp(min=0))
-    union = (_product(a_size) + _product(b_size)).sub_(intersection)
-    return intersection / union.clamp(min=_EMPTY), union, (a_size + b_size).sub_(shared)
+    union = (_product(a[1]) + _product(b[1])).sub_(intersection)
+    return intersection / union.clamp(min=_EMPTY), union, both.sub_(shared)
 
 
-def _distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], hull: Tensor) -> Tensor:
+def _distance(a: _Box, b: _Box, hull: Tensor) -> Tensor:
     """Squared distance of the centres over the squared diagonal of the hull, `[...]`."""
-    apart = (a[0] + a[1] - b[0] - b[1]) / 2
-    return apart.square().sum(-1) / hull.square().sum(-1).clamp(min=_EMPTY)
+    return (a[0] - b[0]).square().sum(-1) / hull.square().sum(-1).clamp(min=_EMPTY)
 
 
-def _angle(corners: tuple[Tensor, Tensor]) -> Tensor:
+def _angle(box: _Box) -> Tensor:
     """The angle of a box's diagonal, from its width over its height."""
-    width, height = (corners[1] - corners[0]).clamp(min=_THIN).unbind(-1)
+    width, height = box[1].clamp(min=_THIN).unbind(-1)
     return torch.atan2(width, height)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy
+from detr_ft.boxes import at_least_fp32
 
 # From `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
 _APART, _TOGETHER = (3, 1, 0, 2), (2, 1, 3, 0)
@@ -71,17 +71,10 @@ class Predictions:
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
-        In memory each coordinate lies by itself, as in `xyxy`, and an image's layers and queries together: what costs
-        compute for every target then runs over those, which is several times faster than over the four numbers of a box.
+        In memory each coordinate lies by itself, and an image's layers and queries together: what costs compute for
+        every target then runs over those, which is several times faster than over the four numbers of a box.
         """
         return at_least_fp32(self.boxes.detach()).permute(_APART).contiguous().permute(_TOGETHER)
-
-    @cached_property
-    def xyxy(self) -> Tensor:
-        """The corners of the boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs."""
-        centre, size = self.cxcywh.permute(_APART).chunk(2)
-        half = 0.5 * size
-        return torch.cat([centre - half, centre + half]).permute(_TOGETHER)
 
     def layers(self, start: int, stop: int) -> Predictions:
         """The same predictions for the layers `start..stop-1` alone."""
@@ -158,20 +151,15 @@ class Targets:
             step,
         )
 
-    @cached_property
-    def xyxy(self) -> Tensor:
-        """The corners of the boxes, in at least fp32: `[P, 4]`."""
-        return cxcywh_to_xyxy(at_least_fp32(self.boxes))
-
     def queries(self, values: Tensor) -> Tensor:
-        """The entries of `values [L, B, Q, C]` of each target's own image: `[L, P, Q, C]`, in memory C runs slowest.
+        """The entries of `values [L, B, Q, C]` of each target's own image: `[P, L, Q, C]`, targets first.
 
-        Where all targets are of one image it is `[L, 1, Q, C]`, which broadcasts: nothing is copied.
+        Where all targets are of one image it is `[1, L, Q, C]`, which broadcasts: nothing is copied.
         """
         held = [image for image, count in enumerate(self.counts) if count]
         if len(held) == 1:
-            return values[:, held[0], None]
-        return values.permute(_APART).index_select(1, self.image).permute(_TOGETHER)
+            return values[:, held[0]][None]
+        return values.permute(_APART).index_select(1, self.image).permute(1, 2, 3, 0)
 
     def image_of(self, target: int) -> int:
         """The image of a target, from the counts on the host."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detr_ft.boxes import at_least_fp32, cxcywh_to_xyxy, iou
+from detr_ft.boxes import at_least_fp32, iou
 from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.losses import QueryLoss
 from detr_ft.structures import Matches, Predictions, Targets
@@ -196,8 +196,7 @@ def _log_probabilities(predictions: Predictions, targets: Targets, matches: Matc
 def _quality(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
     """The IoU of each matched query's box, 0 elsewhere, without gradient, and which queries are matched: `[L, B, Q]`."""
     with torch.no_grad():
-        predicted = cxcywh_to_xyxy(at_least_fp32(matches.predicted(predictions.boxes)))
-        overlap = iou(predicted, cxcywh_to_xyxy(at_least_fp32(matches.target_values(targets.boxes))))
+        overlap = iou(matches.predicted(predictions.boxes), matches.target_values(targets.boxes))
         none = overlap.new_zeros(predictions.logits.shape[:3])
         matched = matches.assign(torch.zeros_like(none), torch.ones_like(overlap))
         return matches.assign(none, overlap), matched.bool()

@@ -86,8 +86,8 @@ class BoxL1Cost:
     weight: float = 5.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        boxes = targets.queries(predictions.cxcywh)  # [L, P, Q, 4]
-        return (boxes - at_least_fp32(targets.boxes)[:, None]).abs_().sum(-1)
+        said, true = _boxes(predictions, targets)
+        return (said - true).abs_().sum(-1).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class GIoUCost:
     weight: float = 2.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        return -giou(*_corners(predictions, targets))
+        return -giou(*_boxes(predictions, targets)).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class DIoUCost:
     weight: float = 2.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        return -diou(*_corners(predictions, targets))
+        return -diou(*_boxes(predictions, targets)).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class CIoUCost:
     weight: float = 2.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        return -ciou(*_corners(predictions, targets))
+        return -ciou(*_boxes(predictions, targets)).transpose(0, 1)
 
 
 def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> Tensor:
@@ -140,9 +140,12 @@ def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
     """`log p(c)` of each target's class at each query of its image, softmax over K+1: `[L, P, Q]`."""
     return predictions.log_probabilities[:, targets.image, :, targets.labels].transpose(
         0, 1
-    )  # advanced indices come first
+    )  # they come first: [P, L, Q]
 
 
-def _corners(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
-    """The queries of each target's image `[L, P, Q, 4]` and the targets `[P, 1, 4]`, both xyxy."""
-    return targets.queries(predictions.xyxy), targets.xyxy[:, None]
+def _boxes(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
+    """The queries of each target's image `[P, L, Q, 4]` and the targets `[P, 1, 1, 4]`, both cxcywh, at least fp32.
+
+    Targets come first, since in memory an image's layers and queries lie together.
+    """
+    return targets.queries(predictions.cxcywh), at_least_fp32(targets.boxes)[:, None, None]

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from detr_ft.boxes import at_least_fp32, ciou, cxcywh_to_xyxy, diou, giou
+from detr_ft.boxes import at_least_fp32, ciou, diou, giou
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -108,7 +108,7 @@ class GIoULoss(PairLoss):
     name: ClassVar[str] = "loss_giou"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
-        return 1 - giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
+        return 1 - giou(predicted, true)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class DIoULoss(PairLoss):
     name: ClassVar[str] = "loss_diou"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
-        return 1 - diou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
+        return 1 - diou(predicted, true)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class CIoULoss(PairLoss):
     name: ClassVar[str] = "loss_ciou"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
-        return 1 - ciou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true))
+        return 1 - ciou(predicted, true)
 
 
 @dataclass(frozen=True)
