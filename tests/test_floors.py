@@ -9,14 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "detr_ft"
 FLOORS = {
-    "__init__": 0, "boxes": 0, "structures": 0, "errors": 0, "places": 0,
-    "criterion": 1, "data": 1, "drawing": 1,
-    "models": 2, "evaluation": 2,
-    "inference": 3, "training": 4, "report": 4,
-    "recipe": 5, "console": 5, "hub": 5, "summary": 5, "run": 6, "quickstart": 7, "new": 7, "verbs": 7,
-    "cli": 8, "__main__": 9,
+    "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "structures": 1,
+    "criterion": 2, "data": 2, "drawing": 2,
+    "models": 3, "evaluation": 3,
+    "inference": 4, "training": 5, "report": 5,
+    "recipe": 6, "console": 6, "hub": 6, "summary": 6, "run": 7, "quickstart": 8, "new": 8, "verbs": 8,
+    "cli": 9, "__main__": 10,
 }  # fmt: skip
-CRITERION_MAY_IMPORT = {"torch", "scipy", "numpy", "detr_ft"}
+CRITERION_MAY_IMPORT = {"torch", "scipy", "numpy", "detr_ft", "lap"}  # the last where it is installed
 
 
 def room(name: str) -> str:
