@@ -6,7 +6,7 @@ P targets of the whole batch one after another, M matched pairs. Nothing is padd
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -57,24 +57,38 @@ class Predictions:
     def device(self) -> torch.device:
         return self.logits.device
 
-    @cached_property
+    @property
     def log_probabilities(self) -> Tensor:
         """Log-softmax of the logits over K+1, in at least fp32: `[L, B, Q, K+1]`, without gradient: for costs."""
-        return at_least_fp32(self.logits.detach()).log_softmax(-1)
+        return self._once(self.logits, lambda logits: at_least_fp32(logits).log_softmax(-1))
 
     def log_probability(self, classes: Tensor) -> Tensor:
         """`log p(c)` of one class for each query, `classes [L, B, Q]`, in at least fp32: `[L, B, Q]`, with gradient: for losses."""
-        chosen: Tensor = _LogProbability.apply(at_least_fp32(self.logits), self.log_probabilities, classes[..., None])
+        chosen: Tensor = _LogProbability.apply(self.logits, self.log_probabilities, classes[..., None])
         return chosen
 
-    @cached_property
+    @property
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
         In memory each coordinate lies by itself, and an image's layers and queries together: what costs compute for
         every target then runs over those, which is several times faster than over the four numbers of a box.
         """
-        return at_least_fp32(self.boxes.detach()).permute(_APART).contiguous().permute(_TOGETHER)
+        return self._once(
+            self.boxes, lambda boxes: at_least_fp32(boxes).permute(_APART).contiguous().permute(_TOGETHER)
+        )
+
+    def _once(self, source: Tensor, work_out: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is worked out from `source`, without gradient, and kept until somebody changes that in place."""
+        version = -1 if source.is_inference() else source._version
+        known = self._known.get(id(source))
+        if known is None or known[0] != version:
+            known = self._known[id(source)] = version, work_out(source.detach())
+        return known[1]
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[int, Tensor]]:
+        return {}
 
     def layers(self, start: int, stop: int) -> Predictions:
         """The same predictions for the layers `start..stop-1` alone."""
@@ -175,12 +189,8 @@ class Targets:
             stop = start + sum(self.counts[first:last])
             counts = (0,) * first + self.counts[first:last] + (0,) * (len(self.counts) - last)
             place = slice(start, stop)
-            yield (
-                place,
-                replace(
-                    self, labels=self.labels[place], boxes=self.boxes[place], image=self.image[place], counts=counts
-                ),
-            )
+            labels, boxes, image = self.labels[place], self.boxes[place], self.image[place]
+            yield place, replace(self, labels=labels, boxes=boxes, image=image, counts=counts)
             start = stop
 
     def to(self, device: torch.device) -> Targets:
@@ -267,6 +277,7 @@ class _LogProbability(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, log_p: Tensor, classes: Tensor) -> Tensor:
         ctx.save_for_backward(log_p, classes)
+        ctx.dtype = logits.dtype
         return log_p.gather(-1, classes)[..., 0]
 
     @staticmethod
@@ -274,7 +285,8 @@ class _LogProbability(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         log_p, classes = ctx.saved_tensors
         of_class = gradient[..., None]
-        return log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class), None, None  # 1 at the class, less p
+        of_logits = log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class)  # 1 at the class, less p
+        return of_logits.to(ctx.dtype), None, None
 
 
 def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:

@@ -106,7 +106,8 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
         raise UserError([f"{path}: criterion: {problem}" for problem in problems])
     say(str(criterion))
     say(
-        f"{path}: the recipe is sound; its criterion is finite, with finite gradients, on batches with many objects and none"
+        f"{path}: the recipe is sound. Its criterion was tried with many objects, none and more than queries, with extreme "
+        "and half-precision values, in other orders and shares, and by training: no fault was found"
     )
 
 
