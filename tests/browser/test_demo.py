@@ -193,6 +193,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.alone
 def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds(
     serve: Callable[..., Any], visit: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
