@@ -156,8 +156,11 @@ class Targets:
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:
             return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
+        classes = torch.cat([one["class_labels"] for one in labels])
+        if len(classes) and classes.is_floating_point():
+            raise ValueError(f"class_labels must be whole numbers, got {classes.dtype}")
         return cls(
-            torch.cat([one["class_labels"] for one in labels]).to(device, non_blocking=True),
+            classes.long().to(device, non_blocking=True),
             torch.cat([one["boxes"] for one in labels]).to(device, non_blocking=True),
             image.to(device, non_blocking=True),
             counts,

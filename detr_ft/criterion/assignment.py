@@ -31,9 +31,13 @@ class Plan:
 @torch.no_grad()
 def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> Matches:
     """The matching of all layers and images, each of the L layers by its plan, from one transfer."""
+    if len(targets.counts) != predictions.num_images:
+        raise CriterionError(
+            f"{predictions.num_images} images were predicted, and targets are of {len(targets.counts)}"
+        )
     # A label out of range is reported below, by name, and must not trip the device first.
     safe = replace(targets, labels=targets.labels.clamp(0, predictions.num_classes - 1))
-    blocks = _runs([plan.costs for plan in plans])
+    blocks = _equal_runs([plan.costs for plan in plans])
     costs = [total_cost(terms, predictions.layers(start, stop), safe) for terms, start, stop in blocks]
     signs = vital_signs(predictions, targets)
     host = torch.cat([*(cost.transpose(0, 1).flatten() for cost in costs), *signs]).cpu().numpy()
@@ -42,12 +46,12 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
     for (terms, start, stop), cost in zip(blocks, costs, strict=True):
         block, first = host[first : first + cost.numel()], first + cost.numel()
         if not _is_finite(block):
-            raise CriterionError(_name_bad_cost(terms, predictions, targets))
+            raise CriterionError(_name_bad_cost(terms, predictions.layers(start, stop), targets, start))
         matrices.append(block.reshape(-1, stop - start, predictions.num_queries).transpose(1, 0, 2))
     whole = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)  # [L, P, Q]
     parts = [
         _as_matches(_assign(whole[start:stop], targets.counts, plan), targets, stop - start, plan.copies)
-        for plan, start, stop in _runs(plans)
+        for plan, start, stop in _equal_runs(plans)
     ]
     return parts[0] if len(parts) == 1 else Matches.join(parts)
 
@@ -55,7 +59,7 @@ def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> 
 _T = TypeVar("_T")
 
 
-def _runs(values: Sequence[_T]) -> list[tuple[_T, int, int]]:
+def _equal_runs(values: Sequence[_T]) -> list[tuple[_T, int, int]]:
     """Runs of equal values: each value, where it starts, and where it ends."""
     ends = [index + 1 for index, value in enumerate(values) if values[index + 1 : index + 2] != [value]]
     return [(values[end - 1], start, end) for start, end in zip([0, *ends], ends, strict=False)]
@@ -109,13 +113,13 @@ def _warn_of_surplus(queries: int, what: str) -> None:
         logger.warning("a batch has more objects than the model's %d queries: %s, go unmatched", queries, what)
 
 
-def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> str:
+def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets, first: int) -> str:
     for cost in costs:
         bad = ~cost(predictions, targets).isfinite()
         if bad.any():
             layer, target, query = bad.nonzero()[0].tolist()
             return (
-                f"the cost {cost!r} is NaN or infinite at layer {layer}, target {target} (image "
+                f"the cost {cost!r} is NaN or infinite at layer {first + layer}, target {target} (image "
                 f"{int(targets.image[target])} of the batch), query {query}; predictions and targets are finite"
             )
     return "the weighted sum of the costs overflows: lower their weights"

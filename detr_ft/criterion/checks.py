@@ -67,6 +67,8 @@ def _likely_format(boxes: np.ndarray, first: np.ndarray) -> str:
     """What boxes of which some are not cxcywh in fractions probably are."""
     if not np.isfinite(first).all():
         return "it is not finite"
+    if (first[2:] < 0).any():
+        return "its width or height is negative"
     if (np.abs(first) > 2).any():
         return "they look like pixels: divide by the size of the un-padded image"
     if (boxes[:, 2:] >= boxes[:, :2]).all():

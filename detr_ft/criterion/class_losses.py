@@ -214,16 +214,18 @@ def _rest(log_p: Tensor) -> Tensor:
 
 def _check_weights(loss: CrossEntropyLoss | FocalLoss) -> None:
     """Make the class weights a tuple, and refuse weights with which a batch without objects has no mean."""
-    if not loss.eos_coef > 0:
-        raise ValueError(f"eos_coef must be above 0, got {loss.eos_coef}: a batch without objects would weigh nothing")
+    if not 0 < loss.eos_coef < math.inf:
+        raise ValueError(
+            f"eos_coef must be a finite number above 0, got {loss.eos_coef}: a batch without objects would weigh nothing"
+        )
     if loss.class_weights is not None:
         weights = tuple(float(value) for value in loss.class_weights)
-        if not all(0 <= value < math.inf for value in weights):
-            raise ValueError(f"class_weights must be numbers of 0 and above, got {list(weights)}")
+        if not all(0 < value < math.inf for value in weights):
+            raise ValueError(f"class_weights must be finite numbers above 0, got {list(weights)}")
         object.__setattr__(loss, "class_weights", weights)
 
 
 def _check_gamma(gamma: float, loss: object) -> None:
     """Between 0 and 1 the gradient of `(1 - p)^gamma` grows without limit as p nears 1."""
-    if gamma != 0 and gamma < 1:
+    if gamma != 0 and not 1 <= gamma < math.inf:
         raise ValueError(f"{type(loss).__name__} needs an exponent of 0, or of 1 and more, got {gamma}")

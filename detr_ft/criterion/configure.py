@@ -117,6 +117,8 @@ def _find(name: str, folder: Path) -> Any:
     if ":" not in name:
         if name in _BUILT_IN:
             return _BUILT_IN[name]
+        if name.endswith(".py"):
+            raise LookupError(f"{name} is a file: say which class of it, as in {name}:MyLoss")
         hint = difflib.get_close_matches(name, _BUILT_IN, 1)
         raise LookupError(
             f"there is no {name!r}"

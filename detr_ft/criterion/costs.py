@@ -7,12 +7,13 @@ giving target p the query q *of its own image* at layer l. Built-in terms are fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, ciou, diou, giou
+from detr_ft.criterion.checks import CriterionError
 from detr_ft.structures import Predictions, Targets
 
 # How many costs `[L, P, Q]` are computed at a time.
@@ -132,8 +133,19 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
         total = torch.zeros(len(targets.labels), layers, queries, device=predictions.device).transpose(0, 1)
         for place, some in targets.blocks(most):
             for cost in costs:
-                total[:, place].add_(cost(predictions, some), alpha=cost.weight)
+                values: object = cost(predictions, some)
+                _check_shape(cost, values, (layers, len(some.labels), queries))
+                total[:, place].add_(cast(Tensor, values), alpha=cost.weight)
         return total
+
+
+def _check_shape(cost: Cost, values: object, shape: tuple[int, int, int]) -> None:
+    if not isinstance(values, Tensor):
+        raise CriterionError(f"the cost {cost!r} returned a {type(values).__name__}; a cost is a tensor [L, P, Q]")
+    if values.shape != shape:
+        raise CriterionError(
+            f"the cost {cost!r} returned the shape {list(values.shape)}; a cost is [L, P, Q], here {list(shape)}"
+        )
 
 
 def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detr_ft.criterion.assignment import Plan
 from detr_ft.criterion.costs import Cost
-from detr_ft.criterion.losses import PairLoss, QueryLoss
+from detr_ft.criterion.losses import Loss, PairLoss, QueryLoss
 from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, Matcher, MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.criterion.solvers import hungarian
@@ -81,7 +81,7 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
     """For each image and layer: the cost matrix whole and by term, the pairs with their regret, the loss taken apart.
 
     The shares of all pairs and of no-object, over all images and layers, add up to the loss, as long as every loss is a
-    sum over pairs or queries (all built-in ones are); others are left out. Raises TypeError for a matcher without costs.
+    sum over pairs, or over queries as a QueryLoss (all built-in ones are one or the other); others are left out. Raises TypeError for a matcher without costs.
 
     >>> truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
     >>> targets = Targets.from_labels(truth, torch.device("cpu"))
@@ -183,6 +183,23 @@ def _shares(criterion: SetCriterion, predictions: Predictions, targets: Targets,
             of_pairs = loss.per_pair(predictions, targets, matches)
             values = matches.assign(of_pairs.new_zeros(predictions.logits.shape[:3]), of_pairs)
         else:
-            continue
+            of_pairs = _pair_by_pair(loss, predictions, targets, matches)
+            if not torch.allclose(
+                matches.per_layer(of_pairs), loss(predictions, targets, matches), rtol=1e-3, atol=1e-4
+            ):
+                continue
+            values = matches.assign(of_pairs.new_zeros(predictions.logits.shape[:3]), of_pairs)
         shares[loss.name] = loss.weight * values.cpu()
     return shares
+
+
+def _pair_by_pair(loss: Loss, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+    """What a loss says of each pair, as if it were the only one: `[M]`."""
+    values = [torch.zeros(0, device=predictions.device)]
+    for pair in range(len(matches.layer)):
+        one = slice(pair, pair + 1)
+        alone = Matches(
+            matches.layer[one], matches.image[one], matches.query[one], matches.target[one], matches.num_boxes
+        )
+        values.append(loss(predictions, targets, alone).float()[matches.layer[one]])
+    return torch.cat(values)

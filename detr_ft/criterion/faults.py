@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.checks import CriterionError, raise_for_defects, vital_signs
 from detr_ft.criterion.losses import Loss
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Matches, Predictions, Targets
@@ -28,6 +28,7 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
     """
     free = Predictions(*(one.detach().clone().requires_grad_() for one in (predictions.logits, predictions.boxes)))
     try:
+        raise_for_defects(torch.cat(vital_signs(free, targets)).detach().cpu().numpy(), free, targets)
         matches = criterion.matcher(free, targets)
     except CriterionError as error:
         return str(error)
@@ -39,8 +40,11 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
 
 
 def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: Matches) -> str | None:
-    values = loss(predictions, targets, matches)
-    for layer, value in enumerate(values.tolist()):
+    values: object = loss(predictions, targets, matches)
+    if not isinstance(values, Tensor) or values.shape != (predictions.num_layers,):
+        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        return f"the loss {loss!r} returned {shape}; a loss returns a tensor [L], here [{predictions.num_layers}]"
+    for layer, value in enumerate((loss.weight * values if loss.weight else values).tolist()):
         if not torch.isfinite(torch.tensor(value)):
             return (
                 f"the loss {loss!r} is {value} at layer {layer}{_image_of(loss, layer, predictions, targets, matches)}"
@@ -48,7 +52,7 @@ def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: M
     if not loss.weight or not values.requires_grad:
         return None
     inputs = {"logits": predictions.logits, "boxes": predictions.boxes}
-    gradients = torch.autograd.grad(values.sum(), list(inputs.values()), allow_unused=True)
+    gradients = torch.autograd.grad(loss.weight * values.sum(), list(inputs.values()), allow_unused=True)
     for name, gradient in zip(inputs, gradients, strict=True):
         bad = torch.zeros(0, 4) if gradient is None else (~gradient.isfinite()).nonzero()
         if len(bad):

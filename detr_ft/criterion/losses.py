@@ -48,11 +48,19 @@ class PairLoss(ABC):
 
     def _of_pairs(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         predicted = at_least_fp32(matches.predicted(predictions.boxes))
+        if predicted.requires_grad and predictions.boxes.dtype == torch.float16:
+            predicted.register_hook(_within_half)
         return self.of_pair(predicted, at_least_fp32(matches.target_values(targets.boxes)))
 
     @abstractmethod
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         """How far boxes are apart: cxcywh, fractions of the image, twice `[M, 4]` to `[M]`."""
+
+
+def _within_half(gradient: Tensor) -> Tensor:
+    """Near boxes of no area the gradient is steep; what fp16 can't hold becomes the most that it holds."""
+    most = torch.finfo(torch.float16).max
+    return gradient.clamp(-most, most)
 
 
 class QueryLoss(ABC):

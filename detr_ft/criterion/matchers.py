@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_ft.criterion.assignment import Plan, solve
 from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
@@ -20,14 +20,27 @@ from detr_ft.criterion.losses import Loss
 from detr_ft.criterion.solvers import brute_force, greedy, hungarian
 from detr_ft.structures import Matches, Predictions, Targets
 
-_TRIED = 7  # queries: 5,040 orders
-
 DETR_COSTS: tuple[Cost, ...] = (ClassCost(weight=1), BoxL1Cost(weight=5), GIoUCost(weight=2))
 
 
 @runtime_checkable
 class Matcher(Protocol):
-    """A callable `(predictions, targets) -> Matches`."""
+    """A callable `(predictions, targets) -> Matches`: for each pair its layer, image, query and target.
+
+    One of your own is a frozen dataclass, as a term is. Targets are counted over the whole batch, and `num_boxes [L]` is
+    what box losses are divided by: `targets.num_boxes` at each layer, times k where each target gets k queries.
+
+    >>> class First:  # the first queries of an image for its targets, at every layer
+    ...     def __call__(self, predictions, targets):
+    ...         query = torch.cat([torch.arange(count) for count in targets.counts])
+    ...         layer = torch.arange(predictions.num_layers).repeat_interleave(len(query))
+    ...         image, query, target = (
+    ...             one.repeat(predictions.num_layers) for one in (targets.image, query, torch.arange(len(query)))
+    ...         )
+    ...         return Matches(layer, image, query, target, torch.ones(predictions.num_layers) * targets.num_boxes)
+    >>> isinstance(First(), Matcher)
+    True
+    """
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         """The pairs of queries and targets that are trained together."""
@@ -104,19 +117,12 @@ class GreedyMatcher(CostMatcher):
 
 @dataclass(frozen=True)
 class BruteForceMatcher(CostMatcher):
-    """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries.
+    """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries and targets.
 
     Raises ValueError for more.
     """
 
     costs: Sequence[Cost] = DETR_COSTS
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        if predictions.num_queries > _TRIED:
-            raise ValueError(
-                f"BruteForceMatcher tries all orders of up to {_TRIED} queries, not {predictions.num_queries}"
-            )
-        return super().__call__(predictions, targets)
 
     @property
     def plan(self) -> Plan:
@@ -125,7 +131,14 @@ class BruteForceMatcher(CostMatcher):
 
 @dataclass(frozen=True)
 class LayerMatcher:
-    """One matcher for the last layer, another for the auxiliary layers before it (hybrid matching)."""
+    """`last` for the last layer, `auxiliary` for the decoder layers before it. Jia et al., CVPR 2023 (hybrid layer scheme).
+
+    One-to-many in the auxiliary layers trains more queries for each object, and one-to-one in the last, which alone
+    answers, keeps duplicates away. By costs, both are solved from one transfer.
+
+    >>> LayerMatcher(last=HungarianMatcher(), auxiliary=OneToManyMatcher(k=3)).auxiliary.k
+    3
+    """
 
     last: Matcher
     auxiliary: Matcher
@@ -166,6 +179,8 @@ class MatcherSchedule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "matchers", tuple(self.matchers))
         object.__setattr__(self, "starts", tuple(self.starts))
+        if any(isinstance(matcher, MatcherSchedule) for matcher in self.matchers):
+            raise ValueError("a MatcherSchedule within a MatcherSchedule: put all turns into one")
         if len(self.matchers) != len(self.starts) or not self.starts:
             raise ValueError(f"{len(self.matchers)} matchers need as many starts; got {len(self.starts)}")
         if self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
@@ -179,15 +194,32 @@ class MatcherSchedule:
         return self.matchers[-1](predictions, targets)
 
 
+def is_weight(value: object) -> bool:
+    """Whether a term may have this weight."""
+    return isinstance(value, (int, float)) and 0 <= value < math.inf
+
+
+def refuse_learnable(term: object) -> None:
+    """Raise TypeError for a term with weights of its own that would have to be trained."""
+    inside = term.parameters() if isinstance(term, nn.Module) else vars(term).values()
+    if any(isinstance(value, nn.Parameter) for value in inside):
+        raise TypeError(
+            f"{type(term).__name__} has learnable weights: nothing would train them, and the saved model would lack them"
+        )
+
+
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     """The costs as a tuple; raises for what is no cost, and where there is none or all weights are 0."""
+    one: object = costs
+    if isinstance(one, Cost):
+        raise TypeError(f"{costs!r} is a cost by itself: give a list of costs")
     costs = tuple(costs)
     given: tuple[object, ...] = costs
     for cost in given:
         if isinstance(cost, Loss) or not isinstance(cost, Cost):
             raise TypeError(f"{cost!r} is no cost: a cost takes predictions and targets, and has a weight and no name")
-        if not -math.inf < cost.weight < math.inf:
-            raise ValueError(f"{cost!r}: the weight must be a finite number")
+        if not is_weight(cost.weight):
+            raise ValueError(f"{cost!r}: the weight must be a finite number of 0 or above")
     if not any(cost.weight for cost in costs):
         raise ValueError("a matcher needs at least one cost whose weight is not 0")
     return costs

@@ -34,7 +34,6 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
     with torch.no_grad():
         values: object = cost(predictions, targets)
         turned = cost(predictions, reversed_targets(targets))
-        other = cost(elsewhere(predictions), targets)
     expected = (LAYERS, len(targets.labels), QUERIES)
     if not isinstance(values, Tensor):
         yield f"{name}: it answers with a {type(values).__name__}; a cost is a tensor [L, P, Q]"
@@ -49,9 +48,17 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
         return
     if not torch.allclose(turned[:, reversal(targets)], values, rtol=1e-4, atol=1e-5):
         yield f"{name}: the cost of a target depends on its place among the others"
-    first = targets.image == 0
-    if not torch.allclose(other[:, first], values[:, first], rtol=1e-4, atol=1e-5):
-        yield f"{name}: costs of image 0 depend on the queries of other images; index them by targets.image"
+    for image in range(predictions.num_images):
+        own_targets = targets.image == image
+        other = cost(elsewhere(predictions, image), targets)
+        if not torch.allclose(other[:, own_targets], values[:, own_targets], rtol=1e-4, atol=1e-5):
+            yield f"{name}: costs of an image depend on the queries of other images; index them by targets.image"
+            return
+    for dtype in (torch.bfloat16, torch.float16):
+        half = cost(Predictions(predictions.logits.to(dtype), predictions.boxes.to(dtype)), targets)
+        if half.dtype != torch.float32 or not half.isfinite().all():
+            yield f"{name}: not finite and fp32 where predictions are {dtype}; compute in fp32 (detr_ft.boxes.at_least_fp32)"
+            return
     for place, own in targets.blocks(1):
         alone = cost(predictions, own)
         if alone.shape != values[:, place].shape or not torch.allclose(alone, values[:, place], rtol=1e-4, atol=1e-5):
@@ -61,13 +68,15 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
 
 def try_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
     loss, values = criterion(case.predictions, case.targets)
-    for key, value in values.items():
-        if not value.isfinite():
-            yield f"{key} is {value.item()}"
+    bad = [f"{key} is {value.item()}" for key, value in values.items() if not value.isfinite()]
+    if bad:  # every other question would be answered wrongly
+        yield from bad
+        return
     if not loss.requires_grad:
         yield "no gradient reaches the predictions; is a term computed under no_grad or detached?"
         return
     trains = any(loss.weight and not isinstance(loss, Nothing) for loss in criterion.losses)
+    yield from try_matches(criterion.matcher(case.predictions, case.targets), case)
     yield from try_gradient(loss, case, expected=trains and sum(case.targets.counts) > 0)
     yield from try_softmax(criterion, case)
     yield from try_losses(criterion, case)
@@ -125,6 +134,7 @@ def try_training(criterion: SetCriterion, case: Case) -> Iterator[str]:
         optimizer.zero_grad()
         loss, _ = criterion(Predictions(logits, boxes), targets)
         if not loss.requires_grad:
+            yield "no loss trains the scores: add one of classes, such as CrossEntropyLoss"
             return
         loss.backward()
         optimizer.step()
@@ -210,3 +220,35 @@ def try_sharing(criterion: SetCriterion, case: Case, whole: float) -> Iterator[s
             f"the loss depends on how processes share the images, {whole:.6g} together and {shared:.6g} one by one; "
             "divide sums over pairs by matches.num_boxes"
         )
+        return
+    double = replace(targets, num_boxes=2 * targets.num_boxes, step=Step(2 * step.images, 2 * step.labels))
+    half = criterion(predictions, double)[0].item()
+    if abs(2 * half - whole) > 1e-3 * max(1.0, abs(whole)):
+        yield (
+            f"the loss of half a step is not half of it, {half:.6g} of {whole:.6g}, so it grows with the number of "
+            "processes; divide sums over pairs by matches.num_boxes"
+        )
+
+
+def try_matches(matches: object, case: Case) -> Iterator[str]:
+    """Whether a matcher answers with pairs that exist, of one image each, no query twice."""
+    if not isinstance(matches, Matches):
+        yield f"the matcher answers with a {type(matches).__name__}, not with detr_ft.structures.Matches"
+        return
+    targets = case.targets
+    for what, index, size in (
+        ("layer", matches.layer, LAYERS),
+        ("image", matches.image, case.predictions.num_images),
+        ("query", matches.query, case.predictions.num_queries),
+        ("target", matches.target, len(targets.labels)),
+    ):
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
+            yield f"the matcher names {what} {int(index.max() if index.max() >= size else index.min())}; there are {size}, counted from 0"
+            return
+    if not torch.equal(targets.image[matches.target], matches.image):
+        yield "the matcher pairs a query of one image with a target of another"
+    places = torch.stack([matches.layer, matches.image, matches.query])
+    if places.unique(dim=1).shape[1] != places.shape[1]:
+        yield "the matcher gives one query to two targets of a layer"
+    if tuple(matches.num_boxes.shape) != (LAYERS,):
+        yield f"the matches' num_boxes has the shape {list(matches.num_boxes.shape)}; it is one number for each layer, [{LAYERS}]"

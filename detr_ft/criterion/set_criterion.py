@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,14 @@ from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, GIoULoss, Loss
-from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, Matcher, MatcherSchedule
+from detr_ft.criterion.matchers import (
+    DETR_COSTS,
+    HungarianMatcher,
+    Matcher,
+    MatcherSchedule,
+    is_weight,
+    refuse_learnable,
+)
 from detr_ft.criterion.words import in_words
 from detr_ft.structures import Predictions, Targets
 
@@ -46,10 +53,13 @@ class SetCriterion:
         given: object = self.matcher
         if isinstance(given, (Loss, Cost)) or not isinstance(given, Matcher):
             raise TypeError(f"{self.matcher!r} is no matcher")
-        for loss in self.losses:
+        terms: Sequence[Any] = self.losses
+        for loss in terms:
             if not isinstance(loss, Loss):
-                raise TypeError(f"{loss!r} is no loss: a loss has a name and a weight, and is called")
-            if not 0 <= loss.weight < math.inf:
+                hint = "; this is a cost, and costs go to the matcher" if isinstance(loss, Cost) else ""
+                raise TypeError(f"{loss!r} is no loss: a loss has a name and a weight, and is called{hint}")
+            refuse_learnable(loss)
+            if not is_weight(loss.weight):
                 raise ValueError(f"{loss!r}: the weight must be a finite number of 0 or above")
         names = [loss.name for loss in self.losses]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -63,7 +73,9 @@ class SetCriterion:
         weighted: list[Tensor] = []
         values: dict[str, Tensor] = {}
         for loss in self.losses:
-            per_layer = loss(predictions, targets, matches)  # [L]
+            per_layer: Any = loss(predictions, targets, matches)  # [L]
+            if not isinstance(per_layer, Tensor):
+                raise CriterionError(f"{loss!r} returned a {type(per_layer).__name__}; a loss returns a tensor [L]")
             if per_layer.shape != (predictions.num_layers,):
                 raise CriterionError(
                     f"{loss!r} returned the shape {list(per_layer.shape)}; a loss returns one value for each decoder "

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+MOST_TRIED = 7  # queries: 5,040 orders
+
 Solver = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -86,6 +88,10 @@ def _greedy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _brute_force(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if max(costs.shape) > MOST_TRIED:
+        raise ValueError(
+            f"brute force tries all orders of up to {MOST_TRIED} queries or targets, not {max(costs.shape)}"
+        )
     wide = costs.T if costs.shape[0] > costs.shape[1] else costs
     short = np.arange(wide.shape[0])
     tried = np.array(list(itertools.permutations(range(wide.shape[1]), wide.shape[0])), dtype=np.int64)

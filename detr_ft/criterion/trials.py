@@ -37,6 +37,10 @@ def cases(classes: int) -> list[Case]:
     predictions, targets = _batch((2, 3, 1), classes)
     extreme = Predictions((predictions.logits.detach() * 40).requires_grad_(), _thin(predictions.boxes))
     cases.append(Case("extreme logits and boxes without area", extreme, targets))
+    flat = replace(
+        targets, boxes=targets.boxes * torch.tensor([[1.0, 1, 0, 1], [1, 1, 1, 0], [1, 1, 0, 0]])[torch.arange(6) % 3]
+    )
+    cases.append(Case("objects without area", predictions, flat))
     same = predictions.boxes.detach().clone()
     same[:, 1, :3] = targets.boxes[2:5]
     cases.append(Case("boxes that are exactly right", Predictions(predictions.logits, same.requires_grad_()), targets))
@@ -73,10 +77,10 @@ def _thin(boxes: Tensor) -> Tensor:
     return thin.requires_grad_()
 
 
-def elsewhere(predictions: Predictions) -> Predictions:
-    """The same predictions for image 0, others for the rest."""
-    logits, boxes = predictions.logits.detach().clone(), predictions.boxes.detach().clone()
-    logits[:, 1:], boxes[:, 1:] = logits[:, 1:].flip(-1) + 1, boxes[:, 1:].flip(-2) * 0.9
+def elsewhere(predictions: Predictions, image: int) -> Predictions:
+    """The same predictions for one image, others for the rest."""
+    logits, boxes = predictions.logits.detach().flip(-1) + 1, predictions.boxes.detach().flip(-2) * 0.9
+    logits[:, image], boxes[:, image] = predictions.logits[:, image].detach(), predictions.boxes[:, image].detach()
     return Predictions(logits, boxes)
 
 

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
-
 from detr_ft.criterion.checks import CriterionError
 from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import Loss
-from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule
+from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule, checked_costs
 from detr_ft.criterion.probes import (
     Nothing,
     try_cost,
@@ -42,6 +40,10 @@ def check_cost(cost: Cost) -> list[str]:
     >>> check_cost(GIoUCost())
     []
     """
+    try:
+        checked_costs([cost])
+    except (TypeError, ValueError) as error:
+        return [str(error)]
     with _quiet():
         return _grouped(_cost_problems(cost))
 
@@ -61,7 +63,7 @@ def check_loss(loss: Loss) -> list[str]:
     except (AttributeError, TypeError, ValueError) as error:  # no loss, or one that no criterion takes
         return [str(error)]
     with _quiet():
-        return [*_learnable(loss), *_grouped(_problems(criterion))]
+        return _grouped(_problems(criterion))
 
 
 def check_criterion(criterion: SetCriterion) -> list[str]:
@@ -80,7 +82,7 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
         if not found:
             case = cases(_classes_of(criterion))[0]
             found = [(case, problem) for start in turns for problem in _caught(try_training(criterion.at(start), case))]
-    return [*(problem for loss in criterion.losses for problem in _learnable(loss)), *_grouped(found)]
+    return _grouped(found)
 
 
 def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
@@ -91,7 +93,10 @@ def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
 def _problems(criterion: SetCriterion) -> Iterator[tuple[Case, str]]:
     for case in cases(_classes_of(criterion)):
         for probe in (try_criterion, try_precision, try_weights):
-            yield from ((case, problem) for problem in _caught(probe(criterion, case)))
+            found = list(_caught(probe(criterion, case)))
+            yield from ((case, problem) for problem in found)
+            if found:  # what follows would tell of the same fault again
+                break
     large = many_queries(_classes_of(criterion))
     yield from ((large, problem) for problem in _caught(try_size(criterion, large)))
 
@@ -131,11 +136,6 @@ def _caught(trial: Iterator[str]) -> Iterator[str]:
     except Exception as error:  # noqa: BLE001 - somebody else's code runs here, and its faults are what is looked for
         frame = traceback.extract_tb(error.__traceback__)[-1]
         yield f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _learnable(loss: object) -> Iterator[str]:
-    if isinstance(loss, nn.Module) and next(loss.parameters(), None) is not None:
-        yield f"{type(loss).__name__} has learnable weights: nothing would train them, and the saved model would lack them"
 
 
 def _classes_of(criterion: SetCriterion) -> int:

@@ -67,7 +67,7 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
                     "use": "HungarianMatcher",
                     "costs": [{"use": "ClasCost"}, {"use": "BoxL1Cost", "wieght": 2}],
                 },
-                "losses": [{"weight": 1}, {"use": "gone.py:Term"}, {"use": "area.py:Aera"}],
+                "losses": [{"weight": 1}, {"use": "gone.py:Term"}, {"use": "area.py:Aera"}, {"use": "area.py"}],
                 "eos": 1,
             },
             tmp_path,
@@ -78,6 +78,7 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
     assert "needs `use:`" in told["losses.0"]
     assert "no such file" in told["losses.1.use"]
     assert "it defines Area" in told["losses.2.use"]
+    assert "say which class of it, as in area.py:MyLoss" in told["losses.3.use"]
     assert "eos" in told
 
 

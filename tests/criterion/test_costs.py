@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,9 +14,12 @@ from detr_ft.criterion import (
     CIoUCost,
     ClassCost,
     Cost,
+    CriterionError,
     DIoUCost,
     FocalCost,
     GIoUCost,
+    GIoULoss,
+    HungarianMatcher,
     LogClassCost,
     check_cost,
 )
@@ -124,9 +130,41 @@ class Absent(Foreign):
         return predictions.boxes[:, :, 99]
 
 
+class Weightless:
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return BoxL1Cost()(predictions, targets)
+
+
+class HalfAlong(Foreign):
+    """Goes along with the precision of the predictions."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return (predictions.boxes[:, targets.image] - targets.boxes[:, None].to(predictions.boxes.dtype)).abs().sum(-1)
+
+
+class FirstImage(Foreign):
+    """Reads the queries of image 0 for every target."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        boxes = predictions.boxes[:, torch.zeros_like(targets.image)]
+        return (boxes - targets.boxes[:, None]).abs().sum(-1)
+
+
+@pytest.mark.parametrize(("cost", "words"), [(Sideways(), "a cost is [L, P, Q]"), (Listed(), "returned a list")])
+def test_a_wrong_answer_is_told_in_a_step_too(cost: Cost, words: str) -> None:
+    predictions, targets, _ = random_batch(0, (2, 1))
+    with pytest.raises(CriterionError, match=re.escape(words)):
+        HungarianMatcher([cost])(predictions, targets)
+
+
 @pytest.mark.parametrize(
     ("cost", "words"),
     [
+        (FirstImage(), "other images"),
+        (HalfAlong(), "where predictions are torch.bfloat16"),
+        (Weightless(), "no cost"),
+        (GIoULoss(), "no cost"),
+        (BoxL1Cost(weight=-1), "0 or above"),
         (Foreign(), "other images"),
         (Half(), "fp32"),
         (Sideways(), "[L, P, Q]"),
@@ -137,6 +175,6 @@ class Absent(Foreign):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_check_finds_what_is_wrong(cost: Cost, words: str) -> None:
+def test_the_check_finds_what_is_wrong(cost: Any, words: str) -> None:
     problems = check_cost(cost)
     assert any(words in problem for problem in problems), problems

@@ -11,6 +11,7 @@ from random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,
+    BoxL1Loss,
     GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
@@ -129,3 +130,22 @@ def test_a_matcher_without_costs_is_refused() -> None:
     predictions, targets, _ = random_batch(0, (2,))
     with pytest.raises(TypeError, match="CostMatcher"):
         explain(SetCriterion(Fixed(), detr_criterion().losses), predictions, targets)
+
+
+class OfOnesOwn:
+    """A sum over pairs that is no PairLoss, as one writes it first."""
+
+    name, weight = "loss_own", 3.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        apart = matches.predicted(predictions.boxes) - matches.target_values(targets.boxes)
+        return matches.per_layer(apart.square().sum(-1)) / matches.num_boxes
+
+
+def test_a_sum_over_pairs_of_ones_own_is_taken_apart() -> None:
+    predictions, targets, _ = random_batch(0, (2, 0, 3))
+    criterion = SetCriterion(HungarianMatcher(), [OfOnesOwn(), BoxL1Loss(weight=0)])
+    explained = explain(criterion, predictions, targets)
+    shares = [pair.shares["loss_own"] for image in explained for layer in image.layers for pair in layer.pairs]
+    assert len(shares) == 15
+    assert sum(shares) == pytest.approx(criterion(predictions, targets)[0].item(), rel=1e-4)

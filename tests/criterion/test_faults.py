@@ -93,6 +93,17 @@ def test_a_bad_gradient_is_named_with_its_query() -> None:
     assert "boxes of query 4 of image 1 of the batch, at layer 1" in fault
 
 
+@pytest.mark.parametrize(("answer", "words"), [(None, "returned NoneType"), (torch.zeros(5), r"returned [5]")])
+def test_a_loss_with_a_wrong_answer_is_named(answer: object, words: str) -> None:
+    class Wrong:
+        weight, name = 1.0, "loss_wrong"
+
+        def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> object:
+            return answer
+
+    assert words in (fault_of(Wrong()) or "")
+
+
 def test_a_loss_without_gradient_is_no_fault() -> None:
     assert fault_of(BadAt(9, 9), counts=(0, 0)) is None
 

@@ -179,7 +179,7 @@ def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
         (lambda: SmoothL1Loss(beta=0), "BoxL1Loss"),
         (lambda: FocalLoss(gamma=0.5), "exponent"),
         (lambda: CrossEntropyLoss(eos_coef=0), "weigh nothing"),
-        (lambda: FocalLoss(class_weights=(1, -1)), "0 and above"),
+        (lambda: FocalLoss(class_weights=(1, -1)), "above 0"),
         (lambda: CrossEntropyLoss(label_smoothing=1.5), "label_smoothing"),
     ],
 )
@@ -227,3 +227,22 @@ class Learning(nn.Module):
 
 def test_a_term_with_learnable_weights_is_found() -> None:
     assert any("learnable weights" in problem for problem in check_loss(Learning()))
+
+
+@pytest.mark.parametrize("loss", BOX_LOSSES, ids=BY_NAME)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_stay_finite_between_boxes_of_no_area(loss: Loss, dtype: torch.dtype) -> None:
+    sides = torch.tensor([0.0, 1e-7, 1e-4, 0.1, 1.0])
+    width, height = torch.cartesian_prod(sides, sides).unbind(1)
+    for shift in (0.0, 1e-4):
+        boxes = torch.stack([torch.full_like(width, 0.5), torch.full_like(width, 0.5), width, height], 1)
+        for other in boxes:
+            said = (boxes + torch.tensor([shift, 0, 0, 0])).to(dtype).view(1, 1, -1, 4).requires_grad_()
+            place = torch.arange(len(boxes))
+            zero = torch.zeros_like(place)
+            truth = Targets(zero, other.expand(len(boxes), 4), zero, (len(boxes),))
+            matches = Matches(zero, zero, place, place, torch.ones(1))
+            value = loss(Predictions(torch.zeros(1, 1, len(boxes), 2), said), truth, matches)
+            (gradient,) = torch.autograd.grad(value.sum(), said)
+            assert value.isfinite().all()
+            assert gradient.isfinite().all()

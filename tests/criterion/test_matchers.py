@@ -124,14 +124,14 @@ def test_hungarian_equals_brute_force_and_greed_is_never_better(seed: int, count
 def test_costs_whose_sum_overflows_are_told() -> None:
     predictions, targets, _ = random_batch(4, (2,))
     with pytest.raises(CriterionError, match="overflows"):
-        HungarianMatcher([BoxL1Cost(weight=3e38), GIoUCost(weight=3e38), ClassCost(weight=-3e38)])(predictions, targets)
+        HungarianMatcher([BoxL1Cost(weight=3e38), BoxL1Cost(weight=3e38)])(predictions, targets)
 
 
 class Reversed:
     """A matcher of somebody's own, without a plan."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        return HungarianMatcher([BoxL1Cost(weight=-1)])(predictions, targets)
+        return GreedyMatcher([ClassCost()])(predictions, targets)
 
 
 def test_a_matcher_of_ones_own_may_take_a_layer() -> None:
@@ -170,6 +170,7 @@ def test_more_targets_than_queries_are_counted(caplog: pytest.LogCaptureFixture)
         (lambda p, t: t.boxes.copy_(torch.tensor([0.4, 0.4, 0.9, 0.9])), ["boxes", "xyxy"]),
         (lambda p, t: t.boxes.copy_(torch.tensor([0.7, 0.7, 0.9, 0.5])), ["boxes", "reach beyond"]),
         (lambda p, t: t.boxes[0].fill_(float("nan")), ["boxes", "not finite"]),
+        (lambda p, t: t.boxes[0, 2:].fill_(-0.1), ["boxes", "negative"]),
         (lambda p, t: p.logits[1, 1].fill_(float("nan")), ["predicted logits", "layer 1", "image 1"]),
         (lambda p, t: p.boxes[0, 1].fill_(float("inf")), ["predicted boxes", "layer 0", "image 1"]),
     ],
@@ -227,6 +228,10 @@ def test_names_a_cost_that_is_not_finite() -> None:
 
 
 def test_refuses_what_can_not_match() -> None:
+    with pytest.raises(TypeError, match="give a list"):
+        HungarianMatcher(ClassCost())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="put all turns into one"):
+        MatcherSchedule([MatcherSchedule([HungarianMatcher()], [0])], [0])
     with pytest.raises(ValueError, match="at least one cost"):
         HungarianMatcher([ClassCost(weight=0)])
     with pytest.raises(ValueError, match="at least 1"):

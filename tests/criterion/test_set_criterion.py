@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -27,6 +27,8 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.criterion.matchers import BruteForceMatcher
+from detr_ft.criterion.probes import try_matches
+from detr_ft.criterion.trials import cases
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -201,8 +203,9 @@ def test_the_check_trains_scores_and_finds_queries_that_never_say_no_object() ->
     assert "0 of 18 matched queries do not say their class, and 45 of 45 others say a class" in problem
 
 
-def test_the_check_passes_a_criterion_of_boxes_alone() -> None:
-    assert check_criterion(SetCriterion(HungarianMatcher(), [BoxL1Loss(), GIoULoss()])) == []
+def test_the_check_misses_a_loss_of_classes() -> None:
+    (problem,) = check_criterion(SetCriterion(HungarianMatcher(), [BoxL1Loss(), GIoULoss()]))
+    assert "no loss trains the scores" in problem
 
 
 def test_the_check_tries_the_costs_of_every_matcher() -> None:
@@ -219,9 +222,70 @@ def test_the_check_tries_the_costs_of_every_matcher() -> None:
 
 
 def test_the_check_finds_a_matcher_that_a_real_model_is_too_large_for() -> None:
-    (problem,) = check_criterion(SetCriterion(BruteForceMatcher(), detr_criterion().losses))
-    assert "on 100 queries" in problem
-    assert "up to 7" in problem
+    problems = check_criterion(SetCriterion(BruteForceMatcher(), detr_criterion().losses))
+    assert any("on 100 queries" in problem and "up to 7" in problem for problem in problems)
+
+
+class Undivided(Scalar):
+    """A sum over pairs that nothing divides: it grows with the batch and with the processes."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return matches.per_layer(matches.predicted(predictions.boxes).float().sum(-1))
+
+
+class NotATensor(Scalar):
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Any:
+        return None
+
+
+class OverTargets(Scalar):
+    """A loss that divides by the width of a target."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        widths = matches.predicted(predictions.boxes).float()[:, 2] / matches.target_values(targets.boxes)[:, 2]
+        return matches.per_layer(widths) / matches.num_boxes
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """DETR's matching with one thing spoilt."""
+
+    what: str
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Any:
+        sound = HungarianMatcher()(predictions, targets)
+        spoilt: dict[str, Any] = {
+            "type": [],
+            "query": replace(sound, query=sound.query + 100),
+            "negative": replace(sound, layer=sound.layer - 1),
+            "image": replace(sound, image=sound.image * 0),
+            "twice": replace(sound, query=sound.query * 0),
+            "num_boxes": replace(sound, num_boxes=sound.num_boxes[:1]),
+        }
+        return spoilt[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("type", "answers with a list"),
+        ("query", "there are 7, counted from 0"),
+        ("negative", "layer -1; there are 3"),
+        ("image", "a query of one image with a target of another"),
+        ("twice", "one query to two targets"),
+        ("num_boxes", "num_boxes has the shape [1]"),
+    ],
+)
+def test_the_pairs_of_a_matcher_are_looked_at(what: str, words: str) -> None:
+    case = cases(4)[0]
+    found = list(try_matches(Spoilt(what)(case.predictions, case.targets), case))
+    assert words in found[0]
+
+
+def test_predictions_and_targets_of_other_numbers_of_images_are_refused() -> None:
+    predictions, _, _ = random_batch(0, (1, 2))
+    with pytest.raises(CriterionError, match="2 images were predicted, and targets are of 1"):
+        detr_criterion()(predictions, random_batch(0, (1,))[1])
 
 
 class Late(Scalar):
@@ -261,7 +325,9 @@ def test_the_check_tries_every_matcher_of_a_schedule() -> None:
     [
         (3, [BoxL1Loss()], "no matcher"),
         (BoxL1Cost(), [BoxL1Loss()], "no matcher"),
-        (HungarianMatcher(), [BoxL1Cost()], "no loss"),
+        (HungarianMatcher(), [BoxL1Cost()], "this is a cost, and costs go to the matcher"),
+        (HungarianMatcher(), [3], "no loss"),
+        (HungarianMatcher(), [BoxL1Loss(weight="abc")], "0 or above"),  # type: ignore[arg-type]
         (HungarianMatcher(), [BoxL1Loss(weight=-1)], "0 or above"),
         (HungarianMatcher(), [BoxL1Loss(weight=float("nan"))], "0 or above"),
     ],
@@ -307,6 +373,9 @@ def test_refuses_what_is_no_cost(cost: object) -> None:
         (Overflowing(), "NaN or infinite where predictions are torch.float16"),
         (Weighing(), "changes with its weight"),
         (Late(), "on 100 queries"),
+        (Undivided(), "grows with the number of processes"),
+        (NotATensor(), "returned a NoneType"),
+        (OverTargets(), "objects without area"),
     ],
 )
 def test_the_check_finds_what_is_wrong_with_a_term(loss: Scalar, words: str) -> None:
