@@ -166,7 +166,8 @@ class MatcherSchedule:
     """Matchers that take turns: `matchers[i]` from epoch `starts[i]` on, the first from epoch 0.
 
     One-to-many first and one-to-one later trains fast and ends without duplicates (the hybrid epoch scheme of Jia et al.,
-    CVPR 2023). Whoever trains asks `at(epoch)`; called itself, it is the last one, with which training ends.
+    CVPR 2023). `detr-ft train` follows it. A loop of one's own asks for the turn at each epoch, as in
+    `attached.criterion = criterion.at(epoch)`; called itself, it is the last one, with which training ends.
 
     >>> schedule = MatcherSchedule([OneToManyMatcher(k=3), HungarianMatcher()], starts=[0, 20])
     >>> [type(schedule.at(epoch)).__name__ for epoch in (0, 19, 20)]

@@ -69,6 +69,31 @@ def test_is_brute_force_in_words(seed: int, counts: tuple[int, ...]) -> None:
     assert shares == pytest.approx(loss.item(), rel=1e-4)
 
 
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000))
+def test_second_best_is_brute_force_for_several_queries_a_target(seed: int) -> None:
+    """Two targets with two of five queries each: the best of all ways to do without a pair, and what the target gains."""
+    predictions, targets, _ = random_batch(seed, (2,), layers=1, queries=5)
+    layer = explain(SetCriterion(OneToManyMatcher(k=2), detr_criterion().losses), predictions, targets)[0].layers[0]
+    ways = [  # the queries of both targets
+        (set(first), set(second))
+        for first in itertools.combinations(range(5), 2)
+        for second in itertools.combinations(sorted(set(range(5)) - set(first)), 2)
+    ]
+
+    def price(way: tuple[set[int], set[int]]) -> float:
+        return sum(float(layer.costs[target, query]) for target in range(2) for query in way[target])
+
+    optimum = min(map(price, ways))
+    for pair in layer.pairs:
+        others = [way for way in ways if pair.query not in way[pair.target]]
+        second = min(others, key=price)
+        assert pair.regret == pytest.approx(price(second) - optimum, abs=1e-4)
+        held = {one.query for one in layer.pairs if one.target == pair.target}
+        gained = second[pair.target] - held
+        assert pair.instead == min(gained, key=lambda query: float(layer.costs[pair.target, query]))
+
+
 def test_partners_and_their_changes() -> None:
     boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]])
     targets = Targets(torch.tensor([0, 0]), boxes, torch.tensor([0, 0]), (2,))

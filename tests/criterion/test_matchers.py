@@ -185,6 +185,34 @@ def test_says_what_is_wrong_with_the_input(damage: object, words: list[str]) -> 
         assert word in str(caught.value)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any).map(tuple),
+    place=st.tuples(*[st.integers(0, 999)] * 3),
+    label=st.sampled_from([-7, -1, 5, 6, 90]),
+    bad=st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+)
+def test_any_bad_number_is_named_where_it_is(
+    counts: tuple[int, ...], place: tuple[int, int, int], label: int, bad: float
+) -> None:
+    layer, image, target = place[0] % 3, place[1] % len(counts), place[2] % sum(counts)
+    predictions, targets, _ = random_batch(0, counts)
+    with torch.no_grad():
+        predictions.boxes[layer, image, 2, 1] = bad
+    with pytest.raises(
+        CriterionError, match=f"predicted boxes are NaN or infinite, first at layer {layer}, image {image} "
+    ):
+        HungarianMatcher()(predictions, targets)
+    predictions, targets, _ = random_batch(0, counts)
+    targets.labels[target] = label
+    with pytest.raises(CriterionError, match=f"is {label}, in image {int(targets.image[target])} of the batch"):
+        HungarianMatcher()(predictions, targets)
+    targets.labels[target] = 0
+    targets.boxes[target, 0] = bad
+    with pytest.raises(CriterionError, match=f"in image {int(targets.image[target])} of the batch; it is not finite"):
+        HungarianMatcher()(predictions, targets)
+
+
 @pytest.mark.parametrize(
     ("wrong", "likely"),
     [
@@ -210,6 +238,16 @@ def test_boxes_in_another_format_are_caught(wrong: Any, likely: str) -> None:
             caught, named = caught + 1, named + (likely in str(error))
     assert caught >= 95
     assert named >= 95
+
+
+def test_a_bad_cost_of_the_last_layer_is_named_there() -> None:
+    class Late(BoxL1Cost):
+        def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+            return super().__call__(predictions, targets) * float("nan")
+
+    predictions, targets, _ = random_batch(7, (2, 1))
+    with pytest.raises(CriterionError, match="at layer 2"):
+        LayerMatcher(HungarianMatcher([Late()]), HungarianMatcher())(predictions, targets)
 
 
 def test_names_a_cost_that_is_not_finite() -> None:
