@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
 
 MOST_TRIED = 7  # queries: 5,040 orders
@@ -32,10 +31,8 @@ def by_lapx(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest assignments by lapx's batch solver (Jonker and Volgenant, 1987), of release 0.11 or newer."""
     from lap import lapjvh_batch
 
-    threads = torch.get_num_threads()
-    rows, columns = lapjvh_batch(
-        costs.astype(np.float64, order="C"), extend_cost=True, return_cost=False, n_threads=threads
-    )
+    # One thread: a pool for each call costs more than such small problems do.
+    rows, columns = lapjvh_batch(costs.astype(np.float64, order="C"), extend_cost=True, return_cost=False, n_threads=1)
     return np.stack(rows), np.stack(columns)
 
 
