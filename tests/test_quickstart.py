@@ -14,22 +14,36 @@ from detr_ft.errors import UserError
 from detr_ft.quickstart import run_quickstart
 
 
+# Seconds of a bare training step on two quiet cores, for which the four minutes are promised. A machine that takes longer
+# over the model alone gets as much longer.
+QUIET_STEP = 0.1
+
+
+def bare_step() -> float:
+    """Seconds of a step of the model with the stock loss, in a process of its own."""
+    script = Path(__file__).with_name("bare_step.py")
+    done = subprocess.run([sys.executable, "-W", "ignore", script], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 @pytest.mark.alone
 @pytest.mark.slow
 def test_the_main_job_end_to_end(tmp_path: Path) -> None:
+    before = bare_step()
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "detr_ft", "quickstart"], cwd=tmp_path, capture_output=True, text=True, timeout=900
+        [sys.executable, "-m", "detr_ft", "quickstart"], cwd=tmp_path, capture_output=True, text=True, timeout=1800
     )
     minutes = (time.monotonic() - started) / 60
+    slowness = max(1.0, (before + bare_step()) / 2 / QUIET_STEP)
     assert done.returncode == 0, done.stderr
-    print(f"quickstart: {minutes:.1f} minutes\n{done.stderr[-1500:]}")
+    print(f"quickstart: {minutes:.1f} minutes, machine {slowness:.1f} times slower\n{done.stderr[-1500:]}")
     run = tmp_path / "runs/quickstart"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["before"]["map"] < 0.10
     assert metrics["map"] >= 0.50
     assert metrics["map_50"] >= 0.80
-    assert minutes < 14  # the promise is 4 on two quiet cores; shared ones were seen three times slower
+    assert minutes < 4 * slowness
     lines = done.stderr.rstrip().splitlines()[-5:]
     assert "mAP" in lines[0]
     assert "detr-ft demo runs/quickstart" in lines[3]

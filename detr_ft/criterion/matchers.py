@@ -202,7 +202,7 @@ def is_weight(value: object) -> bool:
 
 def refuse_learnable(term: object) -> None:
     """Raise TypeError for a term with weights of its own that would have to be trained."""
-    inside = term.parameters() if isinstance(term, nn.Module) else vars(term).values()
+    inside = term.parameters() if isinstance(term, nn.Module) else getattr(term, "__dict__", {}).values()
     if any(isinstance(value, nn.Parameter) for value in inside):
         raise TypeError(
             f"{type(term).__name__} has learnable weights: nothing would train them, and the saved model would lack them"

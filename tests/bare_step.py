@@ -1,0 +1,34 @@
+"""How fast this machine is: the median seconds of a bare training step of the embedded checkpoint.   python bare_step.py
+
+The model and the stock loss of transformers alone, on 16 images of the quickstart's size, without data, matching of ours or
+optimizer: what a run takes in such steps says something of the run, and not of the machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from detr_ft.models import load_model, set_trainable
+
+
+def main(steps: int = 20) -> None:
+    torch.manual_seed(0)
+    model, _ = load_model("embedded:small")
+    set_trainable(model, freeze=[])
+    model.to(memory_format=torch.channels_last).train()
+    pixels, mask = torch.randn(16, 3, 128, 128), torch.ones(16, 128, 128, dtype=torch.long)
+    box = torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.3, 0.3, 0.1, 0.2], [0.7, 0.6, 0.2, 0.2]])
+    labels = [{"class_labels": torch.tensor([0, 1, 2]), "boxes": box} for _ in range(16)]
+    seconds = []
+    for _ in range(steps + 3):
+        started = time.perf_counter()
+        model(pixel_values=pixels, pixel_mask=mask, labels=labels).loss.backward()
+        seconds.append(time.perf_counter() - started)
+    print(statistics.median(seconds[3:]))
+
+
+if __name__ == "__main__":
+    main()
