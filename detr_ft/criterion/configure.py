@@ -33,6 +33,10 @@ _BUILT_IN: dict[str, type] = {
 }
 
 
+# The files of terms that were loaded, by their module's name, as a description names them.
+_SOURCES: dict[str, str] = {}
+
+
 class ConfigureError(ValueError):
     """What is wrong with the description of a criterion: pairs of a place in it and a message."""
 
@@ -98,6 +102,10 @@ def _build(
     except (LookupError, OSError, SyntaxError, ImportError) as error:
         problems.append(((*place, "use"), str(error)))
         return None
+    if not is_dataclass(kind):
+        wanted = "decorate it with @dataclass(frozen=True), so that its parameters can stand in recipes and checkpoints"
+        problems.append(((*place, "use"), f"{node['use']} is no dataclass: {wanted}"))
+        return None
     known = list(inspect.signature(kind).parameters)
     for key in values:
         if key not in known:
@@ -107,10 +115,18 @@ def _build(
     if len(problems) > before:
         return None
     try:
-        return kind(**values)
+        return kind(**{key: _as_default(kind, key, value) for key, value in values.items()})
     except (TypeError, ValueError) as error:
         problems.append((place, str(error)))
         return None
+
+
+def _as_default(kind: Any, key: str, value: Any) -> Any:
+    """A list as a tuple, which YAML does not tell apart, unless the parameter is a list by default."""
+    if not isinstance(value, list):
+        return value
+    factories = [field.default_factory for field in fields(kind) if field.name == key]
+    return value if list in factories else tuple(value)
 
 
 def _find(name: str, folder: Path) -> Any:
@@ -129,7 +145,7 @@ def _find(name: str, folder: Path) -> Any:
             )
         )
     source, _, attribute = name.rpartition(":")
-    module = _load_file(folder / source) if _is_file(name) else importlib.import_module(source)
+    module = _load_file(folder / source, source) if _is_file(name) else importlib.import_module(source)
     if not hasattr(module, attribute):
         defined = [
             key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
@@ -142,11 +158,12 @@ def _is_file(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py")
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(path: Path, source: str) -> ModuleType:
     if not path.is_file():
         raise LookupError(f"{path}: there is no such file")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"detr_ft_terms_{path.stem}_{digest}"
+    _SOURCES[name] = source
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -167,14 +184,16 @@ def _describe(value: Any) -> Any:
         return [_describe(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {"use": _name_of(type(value))} | {
-            field.name: _describe(getattr(value, field.name)) for field in fields(value)
+            field.name: _describe(getattr(value, field.name)) for field in fields(value) if field.init
         }
-    return value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"{value!r} can't be written into a recipe or checkpoint: terms are dataclasses of numbers and words"
+    )
 
 
 def _name_of(kind: type) -> str:
     if _BUILT_IN.get(kind.__name__) is kind:
         return kind.__name__
-    if kind.__module__.startswith("detr_ft_terms_"):
-        return f"{Path(inspect.getfile(kind)).name}:{kind.__qualname__}"
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{_SOURCES.get(kind.__module__, kind.__module__)}:{kind.__qualname__}"

@@ -150,9 +150,10 @@ def _check_shape(cost: Cost, values: object, shape: tuple[int, int, int]) -> Non
 
 def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
     """`log p(c)` of each target's class at each query of its image, softmax over K+1: `[L, P, Q]`."""
-    return predictions.log_probabilities[:, targets.image, :, targets.labels].transpose(
-        0, 1
-    )  # they come first: [P, L, Q]
+    of_class = predictions.log_probabilities[
+        :, targets.image, :, targets.labels
+    ]  # [P, L, Q]: advanced indices come first
+    return of_class.transpose(0, 1)
 
 
 def _boxes(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:

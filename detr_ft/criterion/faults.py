@@ -70,17 +70,13 @@ def _image_of(loss: Loss, layer: int, predictions: Predictions, targets: Targets
         own, place = matches.image == image, targets.image == image
         part = Predictions(predictions.logits[:, [image]], predictions.boxes[:, [image]])
         truth = Targets(
-            targets.labels[place], targets.boxes[place], _none(targets.image[place]), (targets.counts[image],),
+            targets.labels[place], targets.boxes[place], torch.zeros_like(targets.image[place]), (targets.counts[image],),
             targets.num_boxes, targets.step,
         )  # fmt: skip
         start = sum(targets.counts[:image])
         pairs = Matches(
-            matches.layer[own], _none(matches.image[own]), matches.query[own], matches.target[own] - start, matches.num_boxes
+            matches.layer[own], torch.zeros_like(matches.image[own]), matches.query[own], matches.target[own] - start, matches.num_boxes
         )  # fmt: skip
         if not loss(part, truth, pairs)[layer].isfinite():
             return f", image {image} of the batch"
     return ""
-
-
-def _none(index: Tensor) -> Tensor:
-    return torch.zeros_like(index)

@@ -1,18 +1,37 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from detr_ft.criterion import (
     BoxL1Cost,
     BoxL1Loss,
+    CardinalityError,
+    CIoUCost,
+    CIoULoss,
     ClassCost,
     CrossEntropyLoss,
+    DIoUCost,
+    DIoULoss,
+    FocalCost,
+    FocalLoss,
+    GIoUCost,
+    GIoULoss,
+    GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
+    LogClassCost,
+    MatchabilityLoss,
+    Matcher,
+    MatcherSchedule,
     OneToManyMatcher,
+    QualityFocalLoss,
     SetCriterion,
+    SmoothL1Loss,
+    VarifocalLoss,
     detr_criterion,
 )
 from detr_ft.criterion.configure import ConfigureError, code_files, configure, describe
@@ -33,18 +52,70 @@ class Area:
 """
 
 
-@pytest.mark.parametrize(
-    "criterion",
-    [
-        detr_criterion(),
-        SetCriterion(
-            LayerMatcher(HungarianMatcher([ClassCost(2), BoxL1Cost(0.5)]), OneToManyMatcher(k=4)),
-            [CrossEntropyLoss(eos_coef=0.3), BoxL1Loss(weight=3)],
-        ),
-    ],
-)
-def test_there_and_back_is_the_same(criterion: SetCriterion) -> None:
-    assert configure(describe(criterion)) == criterion
+SHAPES = """
+from dataclasses import dataclass, field
+
+@dataclass(frozen=True)
+class Ranges:
+    weight: float = 1.0
+    limits: tuple[float, ...] = (0.5, 1.0)
+    names: list[str] = field(default_factory=list)
+    worked_out: float = field(init=False, default=0.0)
+    name: str = "loss_ranges"
+
+    def __call__(self, predictions, targets, matches):
+        return predictions.boxes.sum((1, 2, 3))
+
+class Plain:
+    weight, name = 1.0, "loss_plain"
+
+    def __call__(self, predictions, targets, matches):
+        return predictions.boxes.sum((1, 2, 3))
+"""
+
+LOSSES = [
+    BoxL1Loss(2), SmoothL1Loss(beta=0.1), GIoULoss(), DIoULoss(), CIoULoss(0.5), CardinalityError(),
+    CrossEntropyLoss(eos_coef=0.3, class_weights=(1, 2.5), label_smoothing=0.1), FocalLoss(gamma=1.5),
+    QualityFocalLoss(), VarifocalLoss(alpha=0.5), MatchabilityLoss(),
+]  # fmt: skip
+COSTS = [ClassCost(2), LogClassCost(), FocalCost(gamma=1), BoxL1Cost(0.5), GIoUCost(), DIoUCost(), CIoUCost()]
+MATCHERS = [
+    HungarianMatcher(COSTS),
+    GreedyMatcher(),
+    LayerMatcher(HungarianMatcher([ClassCost(2), BoxL1Cost(0.5)]), OneToManyMatcher(k=4)),
+    MatcherSchedule([LayerMatcher(HungarianMatcher(), OneToManyMatcher(2)), HungarianMatcher(COSTS)], [0, 7]),
+]
+
+
+@pytest.mark.parametrize("matcher", MATCHERS, ids=lambda matcher: type(matcher).__name__)
+def test_there_and_back_is_the_same(matcher: Matcher) -> None:
+    """By YAML, as in a recipe, and by JSON, as in a checkpoint's config."""
+    criterion = SetCriterion(matcher, LOSSES)
+    description = describe(criterion)
+    assert configure(yaml.safe_load(yaml.safe_dump(description))) == criterion
+    assert configure(json.loads(json.dumps(description))) == criterion
+
+
+def test_lists_tuples_and_what_is_worked_out_come_back(tmp_path: Path) -> None:
+    (tmp_path / "terms").mkdir()
+    (tmp_path / "terms/shapes.py").write_text(SHAPES)
+    description = describe(detr_criterion())
+    description["losses"].append({"use": "terms/shapes.py:Ranges", "limits": [0.1, 0.2], "names": ["a"]})
+    criterion = configure(description, tmp_path)
+    assert repr(criterion.losses[-1]) == (
+        "Ranges(weight=1.0, limits=(0.1, 0.2), names=['a'], worked_out=0.0, name='loss_ranges')"
+    )
+    assert configure(json.loads(json.dumps(describe(criterion))), tmp_path) == criterion
+
+
+def test_a_term_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "shapes.py").write_text(SHAPES)
+    description = describe(detr_criterion())
+    description["losses"].append({"use": "shapes.py:Plain"})
+    with pytest.raises(ConfigureError, match="Plain is no dataclass: decorate it"):
+        configure(description, tmp_path)
+    with pytest.raises(TypeError, match="can't be written"):
+        describe(SetCriterion(lambda predictions, targets: None, [BoxL1Loss()]))  # type: ignore[arg-type, return-value]
 
 
 def test_a_term_of_ones_own_lies_in_a_file(tmp_path: Path) -> None:
