@@ -6,7 +6,7 @@ P targets of the whole batch one after another, M matched pairs. Nothing is padd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -182,20 +182,6 @@ class Targets:
         """The image of a target, from the counts on the host."""
         return int(np.searchsorted(np.cumsum(self.counts), target, side="right"))
 
-    def blocks(self, most: int) -> Iterator[tuple[slice, Targets]]:
-        """The targets image by image, in blocks of up to `most` where an image has no more: their place, and they."""
-        if len(self.labels) <= most:
-            yield slice(None), self
-            return
-        start = 0
-        for first, last in _runs(self.counts, most):
-            stop = start + sum(self.counts[first:last])
-            counts = (0,) * first + self.counts[first:last] + (0,) * (len(self.counts) - last)
-            place = slice(start, stop)
-            labels, boxes, image = self.labels[place], self.boxes[place], self.image[place]
-            yield place, replace(self, labels=labels, boxes=boxes, image=image, counts=counts)
-            start = stop
-
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
         return replace(self, labels=self.labels.to(device), boxes=self.boxes.to(device), image=self.image.to(device))
@@ -290,15 +276,3 @@ class _LogProbability(torch.autograd.Function):
         of_class = gradient[..., None]
         of_logits = log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class)  # 1 at the class, less p
         return of_logits.to(ctx.dtype), None, None
-
-
-def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Successive runs of images, as first and one past the last, whose counts add up to at most `most`, or single ones."""
-    first, held = 0, 0
-    for index, count in enumerate(counts):
-        if held and held + count > most:
-            yield first, index
-            first, held = index, 0
-        held += count
-    if held:
-        yield first, len(counts)

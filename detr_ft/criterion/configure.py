@@ -102,7 +102,8 @@ def _build(
     except (LookupError, OSError, SyntaxError, ImportError) as error:
         problems.append(((*place, "use"), str(error)))
         return None
-    if not is_dataclass(kind):
+    found: object = kind
+    if not is_dataclass(found):
         wanted = "decorate it with @dataclass(frozen=True), so that its parameters can stand in recipes and checkpoints"
         problems.append(((*place, "use"), f"{node['use']} is no dataclass: {wanted}"))
         return None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, ciou, diou, giou
+from detr_ft.criterion.blocks import blocks
 from detr_ft.criterion.checks import CriterionError
 from detr_ft.structures import Predictions, Targets
 
@@ -131,7 +132,7 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
     most = (_ON_A_CPU if predictions.device.type == "cpu" else _ELSEWHERE) // (layers * queries)
     with torch.no_grad():
         total = torch.zeros(len(targets.labels), layers, queries, device=predictions.device).transpose(0, 1)
-        for place, some in targets.blocks(most):
+        for place, some in blocks(targets, most):
             for cost in costs:
                 values: object = cost(predictions, some)
                 _check_shape(cost, values, (layers, len(some.labels), queries))

@@ -154,6 +154,10 @@ class CardinalityError:
     weight: float = 0.0
     name: ClassVar[str] = "cardinality_error"
 
+    def __post_init__(self) -> None:
+        if self.weight != 0:
+            raise ValueError(f"CardinalityError has no gradient and is for the log: its weight is 0, not {self.weight}")
+
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         with torch.no_grad():
             logits = predictions.logits

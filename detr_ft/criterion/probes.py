@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from detr_ft.criterion.blocks import blocks
 from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.losses import CardinalityError
 from detr_ft.criterion.set_criterion import SetCriterion
@@ -59,7 +60,7 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
         if half.dtype != torch.float32 or not half.isfinite().all():
             yield f"{name}: not finite and fp32 where predictions are {dtype}; compute in fp32 (detr_ft.boxes.at_least_fp32)"
             return
-    for place, own in targets.blocks(1):
+    for place, own in blocks(targets, 1):
         alone = cost(predictions, own)
         if alone.shape != values[:, place].shape or not torch.allclose(alone, values[:, place], rtol=1e-4, atol=1e-5):
             yield f"{name}: costs of an image's targets depend on those of other images; costs are computed a few images at a time"

@@ -180,6 +180,10 @@ def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
         (lambda: FocalLoss(gamma=0.5), "exponent"),
         (lambda: CrossEntropyLoss(eos_coef=0), "weigh nothing"),
         (lambda: FocalLoss(class_weights=(1, -1)), "above 0"),
+        (lambda: FocalLoss(gamma=float("nan")), "exponent"),
+        (lambda: CrossEntropyLoss(eos_coef=float("inf")), "finite number"),
+        (lambda: CrossEntropyLoss(class_weights=(0, 1)), "above 0"),
+        (lambda: CardinalityError(weight=1), "for the log"),
         (lambda: CrossEntropyLoss(label_smoothing=1.5), "label_smoothing"),
     ],
 )
