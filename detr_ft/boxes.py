@@ -58,7 +58,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     """
     overlap, union, hull = _overlap(_split(a), _split(b))
     hull_area = _product(hull)
-    return overlap - (hull_area - union) / _filled(hull_area)
+    return overlap - _ratio(hull_area - union, hull_area)
 
 
 def diou(a: Tensor, b: Tensor) -> Tensor:
@@ -103,17 +103,18 @@ def _overlap(a: _Box, b: _Box) -> tuple[Tensor, Tensor, Tensor]:
     shared = torch.minimum(torch.minimum(a[1], b[1]), 0.5 * both - (a[0] - b[0]).abs())
     intersection = _product(shared.clamp(min=0))
     union = (_product(a[1]) + _product(b[1])).sub_(intersection)
-    return intersection / _filled(union), union, both.sub_(shared)
+    return _ratio(intersection, union), union, both.sub_(shared)
 
 
 def _distance(a: _Box, b: _Box, hull: Tensor) -> Tensor:
     """Squared distance of the centres over the squared diagonal of the hull, `[...]`."""
-    return (a[0] - b[0]).square().sum(-1) / _filled(hull.square().sum(-1))
+    return _ratio((a[0] - b[0]).square().sum(-1), hull.square().sum(-1))
 
 
-def _filled(area: Tensor) -> Tensor:
-    """The area to divide by; 1 where it is empty, which leaves the quotient at about 0 and its gradient small."""
-    return area.masked_fill(area < _EMPTY, 1.0)
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """`part / whole`; where the whole is empty, about 0 and without a gradient, which would be steep beyond bounds."""
+    ratio = part / whole.clamp(min=_EMPTY)
+    return torch.where(whole < _EMPTY, ratio.detach(), ratio) if ratio.requires_grad else ratio
 
 
 def _angle(box: _Box) -> Tensor:
