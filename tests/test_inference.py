@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector, coco_results, detect_split
 from detr_ft.structures import Detections
@@ -124,7 +124,7 @@ def split_of(images: list[Image.Image]) -> Dataset:
     for number, image in enumerate(images):
         stream = BytesIO()
         image.save(stream, "PNG")
-        objects: dict[str, list[Any]] = {"bbox": [], "category": [], "area": [], "iscrowd": []}
+        objects = detection_objects([], [])
         size = {"width": image.width, "height": image.height}
         rows.append(
             {"image": {"path": None, "bytes": stream.getvalue()}, "image_id": number, **size, "objects": objects}

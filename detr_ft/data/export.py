@@ -16,9 +16,10 @@ from detr_ft.errors import UserError
 
 
 def write_coco(data: DatasetDict, folder: Path) -> None:
-    """Write each split to `folder/<split>/`: the image files as they are and `_annotations.coco.json`, ids from 1.
+    """Write each split to `folder/<split>/`: the image files as they are and `_annotations.coco.json`.
 
-    Read back by `load_data`, boxes and classes are the same, but for classes that no split uses. The folder must be new or empty.
+    Read back by `load_data`, all is the same but for classes that no split uses and annotation ids that were not unique.
+    The folder must be new or empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and isn't empty; name a new folder")
@@ -50,8 +51,9 @@ def _write_split(rows: Dataset, folder: Path) -> None:
     for row in rows:
         name = _write_image(row["image"], row["image_id"], folder, taken)
         images.append({"id": row["image_id"], "file_name": name, "width": row["width"], "height": row["height"]})
-        for one in _annotations(row):
-            annotations.append({"id": len(annotations) + 1, **one})
+        annotations.extend(_annotations(row))
+    if len({one["id"] for one in annotations}) < len(annotations):  # a place in a file is no id of a split
+        annotations = [{**one, "id": number} for number, one in enumerate(annotations, start=1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(class_names(rows), start=1)]
     content = {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations}
     (folder / "_annotations.coco.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -59,14 +61,18 @@ def _write_split(rows: Dataset, folder: Path) -> None:
 
 def _annotations(row: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     objects = row["objects"]
-    columns = (objects["bbox"], objects["category"], objects["area"], objects["iscrowd"])
-    for box, category, area, crowd in zip(*columns, strict=True):
+    columns = (objects["id"], objects["bbox"], objects["category"], objects["area"], objects["iscrowd"])
+    marks = zip(objects["difficult"], objects["truncated"], strict=True)
+    for number, box, category, area, crowd, (difficult, truncated) in zip(*columns, marks, strict=True):
         yield {
+            "id": number,
             "image_id": row["image_id"],
             "category_id": category + 1,
             "bbox": box,
             "area": area,
             "iscrowd": int(crowd),
+            **({"difficult": 1} if difficult else {}),  # Pascal VOC's, which COCO has no word for
+            **({"truncated": 1} if truncated else {}),
         }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detr_ft.data.scene import render_scene
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -92,12 +92,14 @@ def _rows(names: list[str], options: SceneOptions, stream: int, count: int) -> I
             "image_id": stream * 1_000_000 + index,
             "width": width,
             "height": height,
-            "objects": {
-                "bbox": scene.boxes,
-                "category": scene.labels,
-                "area": scene.areas,
-                "iscrowd": [False] * len(scene.labels),
-            },
+            "objects": detection_objects(
+                scene.boxes,
+                scene.labels,
+                ids=[
+                    1 + options.max_objects * index + place for place in range(len(scene.labels))
+                ],  # unique in a split
+                area=scene.areas,
+            ),
         }
 
 

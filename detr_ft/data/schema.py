@@ -1,10 +1,14 @@
 """The one schema that every source is read into: the Hub's own convention for detection.
 
-A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists:
-`bbox` (COCO xywh, pixels of the upright image), `category` (index of a ClassLabel), `area` (square pixels), `iscrowd`.
+A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists of equal
+length: `id` (the annotation's own, else its place in the file), `bbox` (COCO xywh, pixels of the upright image),
+`category` (index of a ClassLabel), `area` (square pixels), `iscrowd` (an ignore region: no truth to learn, and no false
+alarm to find), and Pascal VOC's `difficult` and `truncated`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
@@ -20,13 +24,39 @@ def detection_features(names: list[str]) -> Features:
             "width": Value("int32"),
             "height": Value("int32"),
             "objects": {
+                "id": List(Value("int64")),
                 "bbox": List(List(Value("float64"), length=4)),
                 "category": List(ClassLabel(names=names)),
                 "area": List(Value("float64")),
                 "iscrowd": List(Value("bool")),
+                "difficult": List(Value("bool")),
+                "truncated": List(Value("bool")),
             },
         }
     )
+
+
+def detection_objects(
+    bbox: Sequence[Sequence[float]],
+    category: Sequence[int],
+    *,
+    ids: Sequence[int] | None = None,
+    area: Sequence[float] | None = None,
+    iscrowd: Sequence[bool] | None = None,
+    difficult: Sequence[bool] | None = None,
+    truncated: Sequence[bool] | None = None,
+) -> dict[str, list[object]]:
+    """A row's `objects`; what is left out is the place for `ids`, the box's own for `area`, and no for the flags."""
+    no = [False] * len(bbox)
+    return {
+        "id": list(range(len(bbox)) if ids is None else ids),
+        "bbox": [list(box) for box in bbox],
+        "category": list(category),
+        "area": [box[2] * box[3] for box in bbox] if area is None else list(area),
+        "iscrowd": list(no if iscrowd is None else iscrowd),
+        "difficult": list(no if difficult is None else difficult),
+        "truncated": list(no if truncated is None else truncated),
+    }
 
 
 def class_names(split: Dataset) -> list[str]:

@@ -13,7 +13,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from detr_ft.boxes import xyxy_to_xywh
-from detr_ft.data.schema import class_names
+from detr_ft.data.schema import class_names, detection_features
 from detr_ft.structures import Detections
 
 # Positions in the protocol's axes: ten IoU thresholds .50 .. .95, four areas, three limits of detections.
@@ -40,7 +40,7 @@ class CocoMeanAveragePrecision(evaluate.Metric):
     """`coco_metrics` as an `evaluate.Metric`: give it images one after another, in batches, or all at once.
 
     A prediction is `{"boxes": [[x0, y0, x1, y1], ...], "scores": [...], "labels": [...]}` in pixels; a reference is a
-    row's `objects` in the schema: `{"bbox": [[x, y, w, h], ...], "category": [...], "area": [...], "iscrowd": [...]}`.
+    row's `objects` in the schema, of which `bbox` (xywh), `category`, `area` and `iscrowd` are looked at.
 
     Args:
         names: The names of the classes, in the order of their indices.
@@ -54,12 +54,7 @@ class CocoMeanAveragePrecision(evaluate.Metric):
         boxes = List(List(Value("float64"), length=4))
         features = {
             "predictions": {"boxes": boxes, "scores": List(Value("float64")), "labels": List(Value("int64"))},
-            "references": {
-                "bbox": boxes,
-                "category": List(Value("int64")),
-                "area": List(Value("float64")),
-                "iscrowd": List(Value("bool")),
-            },
+            "references": {**detection_features(self.names)["objects"], "category": List(Value("int64"))},
         }
         return evaluate.MetricInfo(
             description="Mean average precision and recall of object detection, by the protocol of COCO.",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 
 
@@ -27,7 +28,7 @@ def test_boxes_area_and_crowd_are_kept_and_categories_become_contiguous(
         "image_id": 5,
         "width": 40,
         "height": 30,
-        "objects": {"bbox": [[1.0, 2.0, 10.5, 4.0]], "category": [1], "area": [30.0], "iscrowd": [True]},
+        "objects": detection_objects([[1.0, 2.0, 10.5, 4.0]], [1], ids=[1], area=[30.0], iscrowd=[True]),
     }
     assert data["train"][1]["objects"]["area"] == [1200.0]
 

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]
 GOOD: Box = (1.0, 2.0, 30.0, 20.0)
@@ -21,12 +21,7 @@ GOOD: Box = (1.0, 2.0, 30.0, 20.0)
 def split(paths: list[Path], boxes: list[Box], sizes: dict[int, tuple[int, int]] | None = None) -> Dataset:
     """Images of 40x30 pixels, each with the given boxes of class 0; `sizes` states others."""
     stated = [(sizes or {}).get(index, (40, 30)) for index in range(len(paths))]
-    objects = {
-        "bbox": boxes,
-        "category": [0] * len(boxes),
-        "area": [1.0] * len(boxes),
-        "iscrowd": [False] * len(boxes),
-    }
+    objects = detection_objects(boxes, [0] * len(boxes))
     columns = {
         "image": [{"path": str(path), "bytes": None} for path in paths],
         "image_id": [50 + index for index in range(len(paths))],

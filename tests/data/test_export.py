@@ -9,19 +9,26 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data import class_names, load_data, write_coco
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 
 
 def one_split(*images: dict[str, object], boxes: list[list[float]] | None = None) -> DatasetDict:
     boxes = boxes if boxes is not None else [[1.5, 2.25, 3.0, 4.0]]
-    objects = {"bbox": boxes, "category": [0] * len(boxes), "area": [9.0] * len(boxes), "iscrowd": [True] * len(boxes)}
+    many = len(boxes)
+    objects = [
+        detection_objects(
+            boxes, [0] * many, area=[9.0] * many, iscrowd=[True] * many, truncated=[True] * many,
+            ids=range(1 + many * place, 1 + many * place + many),
+        )
+        for place in range(len(images))
+    ]  # fmt: skip
     columns = {
         "image": list(images),
         "image_id": [7 + i for i in range(len(images))],
         "width": [40] * len(images),
         "height": [30] * len(images),
-        "objects": [objects] * len(images),
+        "objects": objects,
     }
     return DatasetDict({"validation": Dataset.from_dict(columns, features=detection_features(["dog"]))})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 
 
@@ -36,12 +37,9 @@ def test_names_sizes_and_options_are_read(tmp_path: Path, write_folder: Callable
         "image_id": 9,
         "width": 30,
         "height": 40,
-        "objects": {
-            "bbox": [[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]],
-            "category": [1, 0],
-            "area": [5.0, 6.0],
-            "iscrowd": [False, True],
-        },
+        "objects": detection_objects(
+            [[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]], [1, 0], area=[5.0, 6.0], iscrowd=[False, True]
+        ),
     }
     assert (rows[1]["width"], rows[1]["objects"]["bbox"]) == (8, [])
 

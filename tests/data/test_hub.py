@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 from PIL import Image as PillowImage
 
 from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import detection_objects
 from detr_ft.data.sources import hub
 from detr_ft.errors import UserError
 
@@ -47,12 +48,7 @@ def test_the_convention_of_cppe_5(tmp_path: Path) -> None:
     row = data["train"][0]
     assert row["image"] == png(0)
     assert (row["image_id"], row["width"], row["height"]) == (15, 943, 663)
-    assert row["objects"] == {
-        "bbox": [[1.0, 2.0, 3.0, 4.0]] * 2,
-        "category": [1, 0],
-        "area": [7.0, 7.0],
-        "iscrowd": [False, False],
-    }
+    assert row["objects"] == detection_objects([[1.0, 2.0, 3.0, 4.0]] * 2, [1, 0], area=[7.0, 7.0])
     assert (data["test"][0]["image_id"], data["test"][0]["width"], data["test"][0]["height"]) == (0, 40, 30)
 
 

@@ -14,6 +14,7 @@ from transformers import DetrImageProcessor
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.frame import to_pixels
 from detr_ft.data.generated import generate
+from detr_ft.data.schema import detection_objects
 from detr_ft.data.transforms import Augmentation, ImageFormat, TrainTransform, to_pixel_values
 from detr_ft.errors import UserError
 
@@ -29,12 +30,7 @@ def row_with(image: Image.Image, bbox: list[list[float]], width: int | None = No
         "image_id": 7,
         "width": width or image.width,
         "height": image.height,
-        "objects": {
-            "bbox": bbox,
-            "category": list(range(len(bbox))),
-            "area": [w * h for _, _, w, h in bbox],
-            "iscrowd": [False] * len(bbox),
-        },
+        "objects": detection_objects(bbox, range(len(bbox))),
     }
 
 

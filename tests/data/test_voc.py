@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 
 
@@ -17,7 +18,8 @@ def voc_xml(
     *objects: tuple[object, ...], filename: str = "", size: str = "<width>40</width><height>30</height>"
 ) -> str:
     rows = [
-        f"<object><name>{name}</name><difficult>1</difficult><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
+        f"<object><name>{name}</name><difficult>1</difficult>"
+        f"<truncated>{int(x0 == x1)}</truncated><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
         f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
         for name, x0, y0, x1, y1 in objects
     ]
@@ -47,12 +49,8 @@ def test_corners_are_taken_as_written_and_classes_are_sorted(voc: Path) -> None:
     assert class_names(data["train"]) == ["ant", "cat", "dog"]
     row = data["train"][0]
     assert row["image"]["path"] == str(voc / "JPEGImages" / "a.jpg")
-    assert row["objects"] == {
-        "bbox": [[10.0, 5.0, 2.5, 4.0], [3.0, 3.0, 0.0, 0.0]],
-        "category": [2, 1],
-        "area": [10.0, 0.0],
-        "iscrowd": [False, False],
-    }
+    boxes = [[10.0, 5.0, 2.5, 4.0], [3.0, 3.0, 0.0, 0.0]]
+    assert row["objects"] == detection_objects(boxes, [2, 1], difficult=[True, True], truncated=[False, True])
     assert data["train"][1]["objects"]["bbox"] == []
 
 

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics
 from detr_ft.structures import Detections
 
@@ -129,12 +129,12 @@ def test_official_figures_on_a_hundred_images_of_coco() -> None:
     for image in sorted(one["id"] for one in content["images"]):
         inside = [one for one in content["annotations"] if one["image_id"] == image]
         references.append(
-            {
-                "bbox": [one["bbox"] for one in inside],
-                "category": [labels[one["category_id"]] for one in inside],
-                "area": [one["area"] for one in inside],
-                "iscrowd": [bool(one["iscrowd"]) for one in inside],
-            }
+            detection_objects(
+                [one["bbox"] for one in inside],
+                [labels[one["category_id"]] for one in inside],
+                area=[one["area"] for one in inside],
+                iscrowd=[bool(one["iscrowd"]) for one in inside],
+            )
         )
         here = [one for one in results if one["image_id"] == image]
         predictions.append(

@@ -11,6 +11,7 @@ from transformers import DetrForObjectDetection, pipeline
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.losses import BoxL1Loss
 from detr_ft.data.generated import generate
+from detr_ft.data.schema import detection_objects
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 from detr_ft.models import fit_labels, load_model, set_trainable
@@ -136,7 +137,7 @@ def test_a_bad_gradient_stops_the_run_and_names_the_images(tiny_checkpoint: Path
 
 def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
-    empty = {"bbox": [], "category": [], "area": [], "iscrowd": []}
+    empty = detection_objects([], [])
     rows = [row | {"objects": empty} for row in trainer.examples.split]
     trainer.examples.split = type(trainer.examples.split).from_list(rows, features=trainer.examples.split.features)
     result = trainer.train()

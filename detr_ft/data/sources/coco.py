@@ -12,6 +12,7 @@ from datasets import DatasetDict
 
 from detr_ft.data.schema import SPLITS
 from detr_ft.data.sources.records import (
+    Flags,
     Record,
     is_id,
     measured_size,
@@ -190,7 +191,13 @@ class _Table:
             self.problems.append(f"{where}: bbox must be four numbers x, y, width, height; got {row.get('bbox')!r}")
         if record and name and box:
             area = row.get("area")
-            record.add(box, name, float(area) if isinstance(area, (int, float)) else None, bool(row.get("iscrowd")))
+            record.add(
+                box,
+                name,
+                area=float(area) if isinstance(area, (int, float)) else None,
+                number=number if isinstance(number, int) and is_id(number) else None,
+                flags=Flags(*(bool(row.get(key)) for key in ("iscrowd", "difficult", "truncated"))),
+            )
 
 
 def _file_name(row: Mapping[str, object]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.sources.records import (
+    Flags,
     Record,
     is_id,
     measured_size,
@@ -103,4 +104,4 @@ def add_objects(record: Record, objects: Mapping[str, object], where: str, probl
             continue
         area = numbers(areas[index : index + 1], 1) if isinstance(areas, list) else None
         is_crowd = isinstance(crowd, list) and index < len(crowd) and bool(crowd[index])
-        record.add(box, str(name), area[0] if area else None, is_crowd)
+        record.add(box, str(name), area=area[0] if area else None, flags=Flags(crowd=is_crowd))

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from detr_ft.data.images import ImageError, image_size
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.data.sources.folder import CATEGORY_KEYS
 from detr_ft.data.sources.records import is_id, numbers, split_of, stated_side
 from detr_ft.errors import UserError
@@ -134,7 +134,7 @@ def _convert_row(
     if len(boxes) != len(values) or len(boxes) != len(categories):
         raise UserError(f"{origin}, row {number}: every object needs a bbox of four numbers and a {columns[2]}")
     labels = [own[value] if own else str(value) for value in categories]
-    areas, crowd = objects.get("area"), objects.get("iscrowd")
+    areas, crowd, ids = objects.get("area"), objects.get("iscrowd"), objects.get("id") or []
     width, height = stated_side(row.get("width")), stated_side(row.get("height"))
     if width is None or height is None:
         width, height = _size(image)
@@ -143,12 +143,13 @@ def _convert_row(
         "image_id": row["image_id"] if keeps_ids else number,
         "width": width,
         "height": height,
-        "objects": {
-            "bbox": boxes,
-            "category": [index[label] for label in labels],
-            "area": [box[2] * box[3] for box in boxes] if areas is None else areas,
-            "iscrowd": [False] * len(boxes) if crowd is None else [bool(value) for value in crowd],
-        },
+        "objects": detection_objects(
+            boxes,
+            [index[label] for label in labels],
+            ids=ids if len(ids) == len(boxes) and all(map(is_id, ids)) else None,
+            area=areas,
+            iscrowd=None if crowd is None else [bool(value) for value in crowd],
+        ),
     }
 
 

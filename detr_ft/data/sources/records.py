@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data.images import ImageError, image_size
-from detr_ft.data.schema import SPLITS, detection_features
+from detr_ft.data.schema import SPLITS, detection_features, detection_objects
 from detr_ft.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
@@ -32,6 +32,18 @@ _LARGEST_ID, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Flags:
+    """What a format says of an object besides box and class."""
+
+    crowd: bool = False
+    difficult: bool = False
+    truncated: bool = False
+
+
+_PLAIN = Flags()
+
+
 @dataclass
 class Record:
     """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes."""
@@ -43,14 +55,36 @@ class Record:
     boxes: list[list[float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    flags: list[Flags] = field(default_factory=list)
 
-    def add(self, box: list[float], name: str, area: float | None = None, crowd: bool = False) -> None:
-        """Append an object; without `area` (square pixels) it is that of the box."""
+    def add(
+        self,
+        box: list[float],
+        name: str,
+        *,
+        area: float | None = None,
+        number: int | None = None,
+        flags: Flags = _PLAIN,
+    ) -> None:
+        """Append an object; without `area` (square pixels) it is that of the box, without `number` its place from 0."""
+        self.ids.append(len(self.ids) if number is None else number)
         self.boxes.append(box)
         self.names.append(name)
         self.areas.append(box[2] * box[3] if area is None else area)
-        self.crowd.append(crowd)
+        self.flags.append(flags)
+
+    def objects(self, index: Mapping[str, int]) -> dict[str, list[object]]:
+        """The objects in the schema; `index` gives the number of each class."""
+        return detection_objects(
+            self.boxes,
+            [index[name] for name in self.names],
+            ids=self.ids,
+            area=self.areas,
+            iscrowd=[one.crowd for one in self.flags],
+            difficult=[one.difficult for one in self.flags],
+            truncated=[one.truncated for one in self.flags],
+        )
 
 
 def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], origin: Path) -> DatasetDict:
@@ -75,15 +109,7 @@ def _columns(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, l
         "image_id": [one.image_id for one in records],
         "width": [one.width for one in records],
         "height": [one.height for one in records],
-        "objects": [
-            {
-                "bbox": one.boxes,
-                "category": [index[name] for name in one.names],
-                "area": one.areas,
-                "iscrowd": one.crowd,
-            }
-            for one in records
-        ],
+        "objects": [one.objects(index) for one in records],
     }
 
 

@@ -15,6 +15,7 @@ from datasets import DatasetDict
 
 from detr_ft.data.sources.records import (
     IMAGE_SUFFIXES,
+    Flags,
     Record,
     measured_size,
     numbers,
@@ -31,7 +32,7 @@ _SETS = Path("ImageSets", "Main")
 
 
 def read_voc(folder: Path) -> DatasetDict:
-    """The data set of a VOC folder; classes are sorted by name, `difficult` objects are kept as ordinary ones."""
+    """The data set of a VOC folder; classes are sorted by name, `difficult` and `truncated` are kept."""
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
     problems: list[str] = []
@@ -105,8 +106,13 @@ def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) 
             problems.append(f"{path}: object {index} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
         elif name:
             x0, y0, x1, y1 = corners
-            record.add([x0, y0, x1 - x0, y1 - y0], name)
+            flags = Flags(difficult=_says_yes(item, "difficult"), truncated=_says_yes(item, "truncated"))
+            record.add([x0, y0, x1 - x0, y1 - y0], name, number=index, flags=flags)
     return record
+
+
+def _says_yes(item: ElementTree.Element, key: str) -> bool:
+    return (item.findtext(key) or "").strip().lower() in ("1", "true", "yes")
 
 
 def _number(text: str | None) -> float | None:
