@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from detr_ft.criterion.configure import ConfigureError, configure, describe
+from detr_ft.criterion.configure import ConfigureError, configure, configure_one, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-from detr_ft.data.transforms import Augmentation
+from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation
 from detr_ft.errors import UserError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
@@ -52,7 +52,15 @@ class DataSection(_Section):
         default=0.15, gt=0, lt=1, description="used where the data has no validation split"
     )
     longest_edge: int | None = Field(default=None, ge=32, description="left out: as the checkpoint's processor has it")
-    augment: Augmentation = "light"
+    augment: str | dict[str, Any] = Field(
+        default="light", description="none, light, detr, strong, or {use: Light, jitter: 0}, {use: 'mine.py:Mine'}"
+    )
+    mixing_epochs: int | None = Field(
+        default=None, ge=0, description="images made of several come in these first epochs; left out: three quarters"
+    )
+    repeat_threshold: float | None = Field(
+        default=None, gt=0, le=1, description="classes in a smaller fraction of the images come more often"
+    )
 
 
 class HubSection(_Section):
@@ -72,6 +80,24 @@ class Recipe(_Section):
     train: TrainSettings
     optim: OptimSettings = OptimSettings()
     hub: HubSection = HubSection()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the recipe's file lies, and the code beside it."""
+        return self._folder
+
+    def build_augmentation(self) -> Augmentation | None:
+        """The augmentation that the recipe describes. Raises ConfigureError."""
+        described = self.data.augment
+        if isinstance(described, str):
+            if described not in NAMED:
+                raise ConfigureError(
+                    [((), f"there is no {described!r}; there are {', '.join(NAMED)}, and {{use: ...}}")]
+                )
+            return NAMED[described]
+        augmentation: Augmentation = configure_one(described, BUILT_IN, self.folder)
+        return augmentation
 
     def build_criterion(self, folder: Path = Path()) -> SetCriterion:
         """The criterion that the recipe describes, DETR's own where it says nothing. Raises ConfigureError."""
@@ -96,6 +122,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
     except ValidationError as error:
         problems += [_at(path, lines, *_explain(one)) for one in error.errors()]
         raise UserError(problems) from error
+    recipe._folder = path.parent
+    problems += [_at(path, lines, place, message) for place, message in _augmentation_problems(recipe)]
     if problems:
         raise UserError(problems)
     return recipe, recipe.build_criterion(path.parent)
@@ -138,6 +166,14 @@ def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[P
         configure(description, folder)
     except ConfigureError as error:
         return [(("criterion", *place), message) for place, message in error.problems]
+    return []
+
+
+def _augmentation_problems(recipe: Recipe) -> list[tuple[Place, str]]:
+    try:
+        recipe.build_augmentation()
+    except ConfigureError as error:
+        return [(("data", "augment", *place), message) for place, message in error.problems]
     return []
 
 

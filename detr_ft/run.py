@@ -21,6 +21,7 @@ from transformers import DetrForObjectDetection
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
 from detr_ft.data import class_names, load_data
+from detr_ft.data.batches import repeat_factors
 from detr_ft.data.frame import count_boxes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat, TrainTransform
@@ -156,9 +157,12 @@ def run_recipe(
         prepared.validation,
         recipe.train,
         processor=prepared.processor,
-        transform=TrainTransform(ImageFormat.of(prepared.processor), recipe.data.augment),
+        transform=TrainTransform(
+            ImageFormat.of(prepared.processor), recipe.build_augmentation(), _mixing_epochs(recipe)
+        ),
         optim=recipe.optim,
         display=display,
+        repeats=_repeats(prepared.train, recipe.data.repeat_threshold),
     )
     if process.is_main_process:
         trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
@@ -167,6 +171,22 @@ def run_recipe(
     if process.is_main_process:
         _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
     return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
+
+
+def _mixing_epochs(recipe: Recipe) -> int:
+    asked = recipe.data.mixing_epochs
+    return round(0.75 * recipe.train.num_train_epochs) if asked is None else asked
+
+
+def _repeats(train: Dataset, threshold: float | None) -> list[float] | None:
+    if threshold is None:
+        return None
+    factors = repeat_factors(train, threshold)
+    logger.info(
+        "rare classes: %d of %d images come more than once an epoch, the rarest %.1f times",
+        sum(factor > 1 for factor in factors), len(factors), max(factors),
+    )  # fmt: skip
+    return factors
 
 
 def _write_results(

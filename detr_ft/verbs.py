@@ -99,7 +99,7 @@ def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
 def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     """Check a recipe and try its criterion; raises UserError with everything that is wrong."""
     recipe, criterion = load_recipe(path, overrides)
-    for file in dict.fromkeys(code_files(recipe.criterion, path.parent)):
+    for file in code_files([recipe.criterion, recipe.data.augment], path.parent):
         say(f"{path} runs code: {file}")
     problems = check_criterion(criterion)
     if problems:

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ _BUILT_IN: dict[str, type] = {
     for name, value in vars(module).items()
     if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
 }
-
+_PACKAGE = __name__.partition(".")[0]
 
 # The files of terms that were loaded, by their module's name, as a description names them.
 _SOURCES: dict[str, str] = {}
@@ -54,9 +54,8 @@ def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCrite
     unknown = sorted(set(description) - {"matcher", "losses"})
     problems += [((key,), "a criterion has a matcher and losses, nothing else") for key in unknown]
     problems += [((key,), "is missing") for key in ("matcher", "losses") if key not in description]
-    built = {
-        key: _build(description[key], (key,), folder, problems) for key in ("matcher", "losses") if key in description
-    }
+    build = _Builder(_BUILT_IN, folder, problems)
+    built = {key: build(description[key], (key,)) for key in ("matcher", "losses") if key in description}
     if not problems and not (isinstance(built["losses"], list) and built["losses"]):
         problems.append((("losses",), "needs a list of at least one loss"))
     if problems:
@@ -65,6 +64,23 @@ def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCrite
         return SetCriterion(built["matcher"], built["losses"])
     except (TypeError, ValueError) as error:
         raise ConfigureError([(("losses",), str(error))]) from error
+
+
+def configure_one(description: object, built_in: Mapping[str, type], folder: Path = Path()) -> Any:
+    """The object that `{"use": NAME, ...}` describes, of the classes `built_in` or a user's own. Raises ConfigureError."""
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    built = _Builder(built_in, folder, problems)(description, ())
+    if not problems and not is_dataclass(built):
+        problems.append(((), "needs `use:`, the name of a class"))
+    if problems:
+        raise ConfigureError(problems)
+    return built
+
+
+def describe_one(value: object) -> dict[str, Any]:
+    """The reverse of `configure_one`."""
+    described: dict[str, Any] = _describe(value)
+    return described
 
 
 def describe(criterion: SetCriterion) -> dict[str, Any]:
@@ -83,43 +99,57 @@ def code_files(description: object, folder: Path = Path()) -> list[Path]:
     return []
 
 
-def _build(
-    node: Any, place: tuple[str | int, ...], folder: Path, problems: list[tuple[tuple[str | int, ...], str]]
-) -> Any:
-    if isinstance(node, list):
-        return [_build(value, (*place, index), folder, problems) for index, value in enumerate(node)]
-    if not isinstance(node, Mapping):
-        return node
-    before = len(problems)
-    values = {
-        str(key): _build(value, (*place, str(key)), folder, problems) for key, value in node.items() if key != "use"
-    }
-    if "use" not in node:
-        problems.append((place, "needs `use:`, the name of a class"))
-        return None
-    try:
-        kind = _find(str(node["use"]), folder)
-    except (LookupError, OSError, SyntaxError, ImportError) as error:
-        problems.append(((*place, "use"), str(error)))
-        return None
-    found: object = kind
-    if not is_dataclass(found):
-        wanted = "decorate it with @dataclass(frozen=True), so that its parameters can stand in recipes and checkpoints"
-        problems.append(((*place, "use"), f"{node['use']} is no dataclass: {wanted}"))
-        return None
-    known = list(inspect.signature(kind).parameters)
-    for key in values:
-        if key not in known:
-            hint = difflib.get_close_matches(key, known, 1)
-            meant = f"; did you mean {hint[0]}?" if hint else f"; it has {', '.join(known) or 'no parameters'}"
-            problems.append(((*place, key), f"{kind.__name__} has no parameter {key!r}{meant}"))
-    if len(problems) > before:
-        return None
-    try:
-        return kind(**{key: _as_default(kind, key, value) for key, value in values.items()})
-    except (TypeError, ValueError) as error:
-        problems.append((place, str(error)))
-        return None
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Makes objects of their descriptions; what is wrong is added to `problems`, with its place."""
+
+    built_in: Mapping[str, type]
+    folder: Path
+    problems: list[tuple[Place, str]]
+
+    def __call__(self, node: Any, place: Place) -> Any:
+        if isinstance(node, list):
+            return [self(value, (*place, index)) for index, value in enumerate(node)]
+        if not isinstance(node, Mapping):
+            return node
+        before = len(self.problems)
+        values = {str(key): self(value, (*place, str(key))) for key, value in node.items() if key != "use"}
+        kind = self._class_of(node, place)
+        if kind is None:
+            return None
+        known = list(inspect.signature(kind).parameters)
+        for key in values:
+            if key not in known:
+                hint = difflib.get_close_matches(key, known, 1)
+                meant = f"; did you mean {hint[0]}?" if hint else f"; it has {', '.join(known) or 'no parameters'}"
+                self.problems.append(((*place, key), f"{kind.__name__} has no parameter {key!r}{meant}"))
+        if len(self.problems) > before:
+            return None
+        try:
+            return kind(**{key: _as_default(kind, key, value) for key, value in values.items()})
+        except (TypeError, ValueError) as error:
+            self.problems.append((place, str(error)))
+            return None
+
+    def _class_of(self, node: Mapping[str, Any], place: Place) -> Any:
+        if "use" not in node:
+            self.problems.append((place, "needs `use:`, the name of a class"))
+            return None
+        try:
+            kind: object = _find(str(node["use"]), self.folder, self.built_in)
+        except (LookupError, OSError, SyntaxError, ImportError) as error:
+            self.problems.append(((*place, "use"), str(error)))
+            return None
+        if not is_dataclass(kind):
+            wanted = (
+                "decorate it with @dataclass(frozen=True), so that its parameters can stand in recipes and checkpoints"
+            )
+            self.problems.append(((*place, "use"), f"{node['use']} is no dataclass: {wanted}"))
+            return None
+        return kind
 
 
 def _as_default(kind: Any, key: str, value: Any) -> Any:
@@ -130,19 +160,19 @@ def _as_default(kind: Any, key: str, value: Any) -> Any:
     return value if list in factories else tuple(value)
 
 
-def _find(name: str, folder: Path) -> Any:
+def _find(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
     if ":" not in name:
-        if name in _BUILT_IN:
-            return _BUILT_IN[name]
+        if name in built_in:
+            return built_in[name]
         if name.endswith(".py"):
             raise LookupError(f"{name} is a file: say which class of it, as in {name}:MyLoss")
-        hint = difflib.get_close_matches(name, _BUILT_IN, 1)
+        hint = difflib.get_close_matches(name, built_in, 1)
         raise LookupError(
             f"there is no {name!r}"
             + (
                 f"; did you mean {hint[0]}?"
                 if hint
-                else f"; there are {', '.join(sorted(_BUILT_IN))}, file.py:Name and package.module:Name"
+                else f"; there are {', '.join(sorted(built_in))}, file.py:Name and package.module:Name"
             )
         )
     source, _, attribute = name.rpartition(":")
@@ -195,6 +225,6 @@ def _describe(value: Any) -> Any:
 
 
 def _name_of(kind: type) -> str:
-    if _BUILT_IN.get(kind.__name__) is kind:
+    if kind.__module__.startswith(f"{_PACKAGE}."):
         return kind.__name__
     return f"{_SOURCES.get(kind.__module__, kind.__module__)}:{kind.__qualname__}"

@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 from transformers import DetrForObjectDetection, get_scheduler
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
+from detr_ft.data.batches import Batches, aspects
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.transforms import TrainTransform
 from detr_ft.models.attach import attach_criterion
@@ -50,7 +51,7 @@ class TrainResult:
 class DetrTrainer:
     """Trains a DetrForObjectDetection by a criterion, on data sets in the schema, through accelerate.
 
-    The parameters that require a gradient are trained. Everything is written into `settings.output_dir`, which is made
+    The parameters that require a gradient are trained. `repeats` says how often each image comes in an epoch. Everything is written into `settings.output_dir`, which is made
     here: raises UserError where it holds something already.
     """
 
@@ -66,6 +67,7 @@ class DetrTrainer:
         transform: TrainTransform,
         optim: OptimSettings | None = None,
         display: Display,
+        repeats: Sequence[float] | None = None,
     ) -> None:
         self.settings = settings
         self.accelerator = Accelerator(
@@ -82,12 +84,18 @@ class DetrTrainer:
         self.model = model.to(memory_format=torch.channels_last)
         self.criterion = self.current = criterion
         self.attached = attach_criterion(model, criterion)
+        self.format = transform.format
         self.examples = TrainExamples(train_dataset, transform, settings.seed)
-        self.order = torch.Generator()
+        self.batches = Batches(
+            len(self.examples),
+            settings.per_device_train_batch_size,
+            settings.seed,
+            aspects=None if transform.format.canvas else aspects(train_dataset),
+            repeats=repeats,
+        )
         loader = DataLoader(
             self.examples,
-            batch_size=settings.per_device_train_batch_size,
-            sampler=RandomSampler(self.examples, generator=self.order),
+            batch_sampler=self.batches,
             num_workers=settings.dataloader_num_workers,
             collate_fn=partial(collate, canvas=transform.format.canvas),
             pin_memory=torch.cuda.is_available(),
@@ -157,9 +165,8 @@ class DetrTrainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
-        self.examples.epoch = epoch
+        self.examples.epoch = self.batches.epoch = epoch
         self.attached.criterion = self.current = self.criterion.at(epoch)
-        self.order.manual_seed(self.settings.seed * 1_000_003 + epoch)
         sums: dict[str, Tensor] = {}
         since, began = 0, time.monotonic()
         for batch in self.loader:
@@ -175,7 +182,7 @@ class DetrTrainer:
     def _step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         self.step += 1
         try:
-            outputs = self.wrapped(**batch)
+            outputs = self.wrapped(**self.format.normalise(batch))
         except CriterionError as error:
             raise TrainingFailed(f"step {self.step}, images {_image_ids(batch['labels'])}: {error}") from error
         self.accelerator.backward(outputs.loss)

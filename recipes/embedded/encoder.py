@@ -29,13 +29,14 @@ from transformers import DetrForObjectDetection, get_scheduler
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, OneToManyMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
+from detr_ft.data.augment import Light
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
 from detr_ft.models.load import build_model
 from detr_ft.structures import Predictions, Targets
 
-SOURCE, EDGE, AUGMENT = "generated:shapes?train=12000&validation=500&edge=128&seed=1", 128, "detr"
+SOURCE, EDGE, AUGMENT = "generated:shapes?train=12000&validation=500&edge=128&seed=1", 128, Light(jitter=0)
 ARCHITECTURE = {
     "backbone_config": {
         "model_type": "resnet",
@@ -118,7 +119,7 @@ def main(out: Path) -> None:
     step = 0
     for epoch in range(EPOCHS):
         examples.epoch = epoch
-        for batch in loader:
+        for batch in map(form.normalise, loader):
             logits, boxes, places = wrapped(batch["pixel_values"], batch["pixel_mask"])
             targets = Targets.from_labels(batch["labels"], logits.device)
             criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CentreCost(places)]), losses)

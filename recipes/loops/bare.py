@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
+from detr_ft.data.augment import Light
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
@@ -29,7 +30,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
     attach_criterion(model, SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()]))
 
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, "light"), seed=0)
+    examples = TrainExamples(train, TrainTransform(form, Light()), seed=0)
     on_canvas = partial(collate, canvas=form.canvas)
     loader = DataLoader(examples, batch_size=4, shuffle=True, collate_fn=on_canvas)
     optimizer = AdamW(model.parameters(), lr=learning_rate)
@@ -37,7 +38,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
     for epoch in range(epochs):
         examples.epoch = epoch
         for batch in loader:
-            outputs = model(**batch)
+            outputs = model(**form.normalise(batch))
             outputs.loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()

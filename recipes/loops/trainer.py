@@ -7,13 +7,16 @@ The Trainer logs the total alone, doesn't count boxes over accumulated batches, 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
+from detr_ft.data.augment import Light
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
@@ -41,12 +44,15 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
         seed=0,
     )
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, "light"), seed=0)
-    on_canvas = partial(collate, canvas=form.canvas)
-    trainer = Trainer(model, arguments, data_collator=on_canvas, train_dataset=examples)
+    examples = TrainExamples(train, TrainTransform(form, Light()), seed=0)
+    trainer = Trainer(model, arguments, data_collator=partial(_batch, form), train_dataset=examples)
     trainer.train()
     model.save_pretrained(out)
     processor.save_pretrained(out)
+
+
+def _batch(form: ImageFormat, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return form.normalise(collate(examples, form.canvas))
 
 
 if __name__ == "__main__":

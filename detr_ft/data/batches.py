@@ -1,0 +1,89 @@
+"""Which images make a batch: images of similar shape together, rare classes more often, all drawn from (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+# Images are sorted by shape within groups of so many batches: enough to fill most of a batch, few enough to stay random.
+_SORTED_TOGETHER = 16
+# Shapes are taken for this much other than they are, so that a small set is not cut into the same batches every epoch.
+_BLUR = 0.1
+
+
+class Batches(Sampler[list[int]]):
+    """Batches of indices, each epoch in another order: that of (seed, `epoch`) alone. The last one may be smaller.
+
+    `aspects [N]`, width over height of each image, puts images of similar shape together, so that less is padded.
+    `repeats [N]`, at least 1, is how often each image comes in an epoch; what is left of a whole number is drawn.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        aspects: Sequence[float] | None = None,
+        repeats: Sequence[float] | None = None,
+    ) -> None:
+        self.batch_size = batch_size
+        self.drop_last = False  # accelerate asks
+        self.seed = seed
+        self.epoch = 0
+        self._aspects = None if aspects is None else np.asarray(aspects, dtype=np.float64)
+        self._repeats = np.ones(num_images) if repeats is None else np.asarray(repeats, dtype=np.float64)
+
+    def __len__(self) -> int:
+        """The number of batches of an epoch; with `repeats` it is that on average, and every epoch keeps to it."""
+        return -(-self._num_drawn // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(self._drawn(random))
+        if self._aspects is None:
+            yield from _chunks(order, self.batch_size)
+            return
+        shape = np.log(self._aspects) + random.normal(0, _BLUR, len(self._aspects))
+        groups = _chunks(order, _SORTED_TOGETHER * self.batch_size)
+        batches = [batch for group in groups for batch in _chunks(sorted(group, key=shape.item), self.batch_size)]
+        whole = len(batches) - (len(batches[-1]) < self.batch_size)  # what is left over stays last
+        yield from (batches[place] for place in random.permutation(whole))
+        yield from batches[whole:]
+
+    @property
+    def _num_drawn(self) -> int:
+        return round(float(self._repeats.sum()))
+
+    def _drawn(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """The indices of an epoch: each as often as `repeats` says, rounded up or down so that the sum is the epoch's."""
+        shuffled = random.permutation(len(self._repeats))
+        ends = np.floor(np.cumsum(self._repeats[shuffled]) + 0.5)
+        ends[-1] = self._num_drawn
+        return np.repeat(shuffled, np.diff(ends, prepend=0.0).astype(np.int64))
+
+
+def _chunks(values: Sequence[int] | NDArray[np.int64], size: int) -> list[list[int]]:
+    return [[int(value) for value in values[start : start + size]] for start in range(0, len(values), size)]
+
+
+def aspects(split: Dataset) -> list[float]:
+    """Width over height of each image, as stated; 1 where nothing is."""
+    sizes = zip(split["width"], split["height"], strict=True)
+    return [width / height if width > 0 and height > 0 else 1.0 for width, height in sizes]
+
+
+def repeat_factors(split: Dataset, threshold: float) -> list[float]:
+    """How often each image of a split is to come in an epoch, at least 1, so that rare classes come more often.
+
+    A class in the fraction f of the images wants `sqrt(threshold / f)`; an image is repeated as its rarest class wants it.
+    Gupta et al., LVIS, CVPR 2019, section 4.
+    """
+    held = [set(objects["category"]) for objects in split["objects"]]
+    images = Counter(label for labels in held for label in labels)
+    wanted = {label: max(1.0, (threshold * len(held) / count) ** 0.5) for label, count in images.items()}
+    return [max((wanted[label] for label in labels), default=1.0) for labels in held]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.data.batches import Batches, aspects, repeat_factors
+from detr_ft.data.generated import generate
+
+
+@settings(deadline=None)
+@given(
+    number=st.integers(1, 300),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 50),
+    epoch=st.integers(0, 9),
+    shaped=st.booleans(),
+)
+def test_every_image_comes_once_and_the_order_is_that_of_seed_and_epoch(
+    number: int, size: int, seed: int, epoch: int, shaped: bool
+) -> None:
+    shapes = np.random.default_rng(0).uniform(0.3, 3, number).tolist() if shaped else None
+
+    def drawn(epoch: int) -> list[list[int]]:
+        batches = Batches(number, size, seed, aspects=shapes)
+        batches.epoch = epoch
+        assert len(batches) == len(list(batches))
+        return list(batches)
+
+    found = drawn(epoch)
+    assert sorted(index for batch in found for index in batch) == list(range(number))
+    assert all(len(batch) == size for batch in found[:-1])
+    assert found == drawn(epoch)
+    if number > 60 and size > 1:
+        assert found != drawn(epoch + 1)
+
+
+def test_images_of_similar_shape_come_together() -> None:
+    shapes = np.exp(np.random.default_rng(0).uniform(-1, 1, 512)).tolist()
+
+    def spread(batches: Batches) -> float:
+        return float(np.mean([max(shapes[i] for i in batch) / min(shapes[i] for i in batch) for batch in batches]))
+
+    assert spread(Batches(512, 8, 0, aspects=shapes)) < 1.5 < 4 < spread(Batches(512, 8, 0))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1, 7), min_size=1, max_size=100), st.integers(0, 30))
+def test_images_are_repeated_as_often_as_they_should(repeats: list[float], epoch: int) -> None:
+    batches = Batches(len(repeats), 4, 0, repeats=repeats)
+    batches.epoch = epoch
+    counts = Counter(index for batch in batches for index in batch)
+    assert len(batches) == len(list(batches))
+    assert counts.total() == round(sum(repeats))
+    for index, repeat in enumerate(repeats):
+        assert abs(counts[index] - repeat) < 1.5
+
+
+def test_fractions_are_drawn_fairly() -> None:
+    batches, counts = Batches(10, 4, 0, repeats=[1.3] * 10), Counter[int]()
+    for epoch in range(400):
+        batches.epoch = epoch
+        counts.update(index for batch in batches for index in batch)
+    assert all(count / 400 == pytest.approx(1.3, abs=0.1) for count in counts.values())
+
+
+def test_repeat_factors_are_those_of_the_paper() -> None:
+    split = generate("shapes?train=60&validation=0")["train"]
+    held = [set(objects["category"]) for objects in split["objects"]]
+    frequency = {label: sum(label in labels for labels in held) / 60 for label in set().union(*held)}
+    factors = repeat_factors(split, 0.5)
+    for labels, factor in zip(held, factors, strict=True):
+        expected = max([1.0, *((0.5 / frequency[label]) ** 0.5 for label in labels)])
+        assert factor == pytest.approx(expected)
+    assert max(factors) > 1
+    assert repeat_factors(split, 1e-9) == [1.0] * 60
+
+
+def test_shapes_of_a_split_and_of_images_without_a_size() -> None:
+    split = generate("shapes?train=3&validation=0")["train"]
+    assert aspects(split) == [row["width"] / row["height"] for row in split]
+    assert aspects(split.map(lambda row: {"height": 0})) == [1.0] * 3
