@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -54,6 +54,12 @@ class DataSection(_Section):
     longest_edge: int | None = Field(default=None, ge=32, description="left out: as the checkpoint's processor has it")
     augment: str | dict[str, Any] = Field(
         default="light", description="none, light, detr, strong, or {use: Light, jitter: 0}, {use: 'mine.py:Mine'}"
+    )
+    bad_images: Literal["raise", "skip"] = Field(
+        default="raise", description="of images that can't be read: stop before training, or go on without them"
+    )
+    max_bad_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="with skip, more than that stops all the same"
     )
     mixing_epochs: int | None = Field(
         default=None, ge=0, description="images made of several come in these first epochs; left out: three quarters"

@@ -16,19 +16,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
-from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
-from detr_ft.data import class_names, load_data
-from detr_ft.data.batches import repeat_factors
-from detr_ft.data.frame import count_boxes
-from detr_ft.data.splits import train_and_validation
+from detr_ft.data import load_data
 from detr_ft.data.transforms import ImageFormat, TrainTransform
-from detr_ft.errors import UserError
-from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
-from detr_ft.models.labels import fit_labels
-from detr_ft.models.load import build_model, load_model, on_the_hub
+from detr_ft.models.load import on_the_hub
+from detr_ft.prepare import mixing_epochs, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.structures import Detections
@@ -40,18 +34,7 @@ from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 10  # missing files that a message names
 _PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "faster-coco-eval")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that a run needs before its first step."""
-
-    train: Dataset
-    validation: Dataset
-    model: DetrForObjectDetection
-    processor: Any
 
 
 @dataclass(frozen=True)
@@ -63,70 +46,6 @@ class Outcome:
     after: dict[str, Any]
     detections: list[Detections]
     seconds: float
-
-
-def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
-    """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
-    train, validation = train_and_validation(data, recipe.data.validation_fraction, recipe.train.seed)
-    names = class_names(train)
-    counts = count_boxes(train)
-    logger.info(
-        "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
-    )
-    _refuse_missing_files(train, validation)
-    if counts.kept == 0:
-        raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
-    section = recipe.model
-    torch.manual_seed(recipe.train.seed)
-    if section.architecture is not None:
-        model, processor = build_model(section.architecture, names, recipe.data.longest_edge or 800, section.backbone)
-        logger.info(
-            "model: random weights%s, %s parameters",
-            f", backbone from {section.backbone}" if section.backbone else "",
-            f"{model.num_parameters():,}",
-        )
-    else:
-        model, processor = load_model(str(section.checkpoint), section.revision)
-        known = fit_labels(model, names, recipe.train.seed)
-        logger.info(
-            "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
-            section.checkpoint, len(known), len(names), ", ".join(known) or "none",
-        )  # fmt: skip
-        if recipe.data.longest_edge is not None:
-            edge = recipe.data.longest_edge
-            processor.size = {"max_height": edge, "max_width": edge}
-            if processor.pad_size is not None:
-                processor.pad_size = {"height": edge, "width": edge}
-    _warn_of_crowding(train, model.config.num_queries)
-    if section.live_norms:
-        live_norms(model)
-    set_trainable(model, section.freeze)
-    table = ", ".join(
-        f"{part} {training:,} of {total:,}" for part, (training, total) in trainable_counts(model).items()
-    )
-    logger.info("parameters that train: %s", table)
-    return Prepared(train, validation, model, processor)
-
-
-def _refuse_missing_files(*splits: Dataset) -> None:
-    """Raise UserError with the image files that don't exist, before an hour of training finds the first of them."""
-    images = [split.with_format(None).select_columns(["image"]) for split in splits]
-    # A source holds either the bytes of its images or their paths; bytes need not be read to see that they are there.
-    by_path = [rows for rows in images if len(rows) and rows[0]["image"]["bytes"] is None]
-    paths = [str(row["image"]["path"]) for rows in by_path for row in rows]
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        more = [f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
-        raise UserError([f"{path}: the image file doesn't exist" for path in missing[:_SHOWN]] + more)
-
-
-def _warn_of_crowding(train: Dataset, queries: int) -> None:
-    beyond = [len(objects["category"]) - queries for objects in train["objects"] if len(objects["category"]) > queries]
-    if beyond:
-        logger.warning(
-            "the model has %d queries, and %d images hold more objects: %d objects can't be matched, and never be found",
-            queries, len(beyond), sum(beyond),
-        )  # fmt: skip
 
 
 def run_recipe(
@@ -158,11 +77,11 @@ def run_recipe(
         recipe.train,
         processor=prepared.processor,
         transform=TrainTransform(
-            ImageFormat.of(prepared.processor), recipe.build_augmentation(), _mixing_epochs(recipe)
+            ImageFormat.of(prepared.processor), recipe.build_augmentation(), mixing_epochs(recipe)
         ),
         optim=recipe.optim,
         display=display,
-        repeats=_repeats(prepared.train, recipe.data.repeat_threshold),
+        repeats=repeats(prepared.train, recipe.data.repeat_threshold),
     )
     if process.is_main_process:
         trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
@@ -171,22 +90,6 @@ def run_recipe(
     if process.is_main_process:
         _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
     return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
-
-
-def _mixing_epochs(recipe: Recipe) -> int:
-    asked = recipe.data.mixing_epochs
-    return round(0.75 * recipe.train.num_train_epochs) if asked is None else asked
-
-
-def _repeats(train: Dataset, threshold: float | None) -> list[float] | None:
-    if threshold is None:
-        return None
-    factors = repeat_factors(train, threshold)
-    logger.info(
-        "rare classes: %d of %d images come more than once an epoch, the rarest %.1f times",
-        sum(factor > 1 for factor in factors), len(factors), max(factors),
-    )  # fmt: skip
-    return factors
 
 
 def _write_results(

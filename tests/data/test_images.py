@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from detr_ft.data import open_image
-from detr_ft.data.images import ImageError, image_format, image_size, stored_size
+from detr_ft.data.images import ImageError, image_format, image_size, stored_size, upright_rgb
 from detr_ft.errors import UserError
 
 
@@ -86,6 +86,14 @@ def test_exif_orientation_is_applied_to_pixels_and_size(kind: str, turned: int) 
     assert np.array_equal(pixels(data), np.asarray(upright.convert("RGB")))
     assert image_size(data) == upright.size
     assert stored_size(data) == (50, 30, turned)
+
+
+def test_what_is_upright_is_not_turned_again() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    once = open_image(encoded(RAMP.convert("RGB"), "JPEG", exif=exif))
+    assert once.size == (4, 256)
+    assert np.array_equal(upright_rgb(once), once)
 
 
 def test_file_bytes_and_mapping_give_the_same_image(tmp_path: Path) -> None:

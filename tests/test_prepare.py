@@ -1,0 +1,76 @@
+"""What must hold before the first step of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import DatasetDict
+from transformers import AutoImageProcessor
+
+from detr_ft.data import load_data, write_coco
+from detr_ft.data.transforms import ImageFormat
+from detr_ft.errors import UserError
+from detr_ft.prepare import prepare
+from detr_ft.recipe import Recipe, load_recipe
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_another_size_moves_the_canvas_along(tiny_checkpoint: Path, tmp_path: Path, square: bool) -> None:
+    """A checkpoint that was trained on a square is trained, and served, on the new size's square."""
+    processor = AutoImageProcessor.from_pretrained(tiny_checkpoint)
+    processor.pad_size = {"height": 64, "width": 64} if square else None
+    (tmp_path / "start").mkdir()
+    for file in tiny_checkpoint.iterdir():
+        (tmp_path / "start" / file.name).write_bytes(file.read_bytes())
+    processor.save_pretrained(tmp_path / "start")
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tmp_path}/start}}\n"
+        'data: {source: "generated:workshop?train=4&validation=2&edge=64", longest_edge: 96}\n'
+        "train: {output_dir: runs/x}\n"
+    )
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    prepared = prepare(recipe, load_data(recipe.data.source))
+    prepared.processor.save_pretrained(tmp_path / "saved")
+    served = ImageFormat.of(AutoImageProcessor.from_pretrained(tmp_path / "saved"))
+    assert served.canvas == ((96, 96) if square else None)
+    assert served.resized(64, 32) == (96, 48)
+
+
+def recipe_of(tmp_path: Path, checkpoint: Path, **data: object) -> Recipe:
+    section = {"source": f"coco:{tmp_path}/data", **data}
+    values = {"model": {"checkpoint": str(checkpoint)}, "data": section, "train": {"output_dir": f"{tmp_path}/run"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return load_recipe(tmp_path / "recipe.yaml")[0]
+
+
+@pytest.fixture
+def some_bad(tmp_path: Path) -> list[Path]:
+    """A data set of 200 and 100 images, of which two are truncated, one of them held out, and one is missing."""
+    write_coco(load_data("generated:workshop?train=200&validation=100&edge=64"), tmp_path / "data")
+    train, held_out = (sorted((tmp_path / "data" / split).glob("*.png")) for split in ("train", "validation"))
+    bad = [train[3], held_out[5], train[9]]
+    for image in bad[:2]:
+        image.write_bytes(image.read_bytes()[:300])
+    bad[2].unlink()
+    return bad
+
+
+def test_bad_images_stop_a_run_or_are_skipped_and_listed(
+    tiny_checkpoint: Path, tmp_path: Path, some_bad: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = recipe_of(tmp_path, tiny_checkpoint)
+    data = load_data(recipe.data.source)
+    with pytest.raises(UserError) as caught:
+        prepare(recipe, data)
+    assert all(str(image) in str(caught.value) for image in some_bad)
+    assert "skip goes on without them" in caught.value.problems[-1]
+    prepared = prepare(recipe_of(tmp_path, tiny_checkpoint, bad_images="skip"), data)
+    assert (len(prepared.train), len(prepared.validation)) == (198, 99)
+    assert all(f"skipped: {image}" in caplog.text for image in some_bad)
+    with pytest.raises(UserError, match=r"1 of 100 images can't be read, more than .* \(0\.001\)"):
+        prepare(
+            recipe_of(tmp_path, tiny_checkpoint, bad_images="skip", max_bad_fraction=0.001),
+            DatasetDict(train=data["validation"], validation=data["validation"]),
+        )
