@@ -61,11 +61,15 @@ class ImageFormat:
 
         On the device, that is: a quarter of the traffic, and work that the processor cores are spared.
         """
-        device = batch["pixel_values"].device
-        std = torch.tensor(self.std, device=device)[:, None, None]
-        offset = torch.tensor(self.mean, device=device)[:, None, None] / std
-        pixels = (batch["pixel_values"] * (1 / 255 / std)).sub_(offset)
-        return {**batch, "pixel_values": pixels.mul_(batch["pixel_mask"][:, None])}
+        given = batch["pixel_values"].permute(0, 2, 3, 1)  # [B, H, W, 3], as it lies in memory
+        height, width = given.shape[1:3]
+        std = torch.tensor(self.std)
+        # A row of numbers at a time: over the three of a pixel alone it would take three times as long.
+        factor = (1 / 255 / std).repeat(width).to(given.device, non_blocking=True)
+        offset = (torch.tensor(self.mean) / std).repeat(width).to(given.device, non_blocking=True)
+        pixels = given.reshape(-1, height, width * 3).float().mul_(factor).sub_(offset).view(-1, height, width, 3)
+        pixels = pixels.mul_(batch["pixel_mask"][..., None]).permute(0, 3, 1, 2)
+        return {**batch, "pixel_values": pixels}
 
 
 def canvas_of(processor: Any) -> tuple[int, int] | None:
