@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from detr_ft.recipe import DataSection, Recipe
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT = "held-out.json"  # in a run directory: which images it did not train on
 _SHOWN = 10  # images that a message names
 
 
@@ -38,7 +40,9 @@ class Prepared:
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
-    train, validation = train_and_validation(data, recipe.data.validation_fraction, recipe.train.seed)
+    train, validation = train_and_validation(
+        data, recipe.data.validation_fraction, recipe.train.seed, recipe.data.fold_of
+    )
     train, validation = _readable((train, validation), recipe.data)
     names = class_names(train)
     counts = count_boxes(train)
@@ -102,6 +106,12 @@ def _warn_of_crowding(train: Dataset, queries: int) -> None:
             "the model has %d queries, and %d images hold more objects: %d objects can't be matched, and never be found",
             queries, len(beyond), sum(beyond),
         )  # fmt: skip
+
+
+def names_of(split: Dataset) -> list[tuple[int, str]]:
+    """Each image's id and the name of its file, empty where it has none: an id alone may be no more than a place in a list."""
+    images = split.with_format(None).select_columns(["image", "image_id"])
+    return [(row["image_id"], Path(row["image"]["path"] or "").name) for row in images]
 
 
 def mixing_epochs(recipe: Recipe) -> int:

@@ -51,6 +51,9 @@ class DataSection(_Section):
     validation_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="used where the data has no validation split"
     )
+    fold: str | None = Field(
+        default=None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="k/n: hold out the k-th of n parts of the train split"
+    )
     longest_edge: int | None = Field(default=None, ge=32, description="left out: as the checkpoint's processor has it")
     augment: str | dict[str, Any] = Field(
         default="light", description="none, light, detr, strong, or {use: Light, jitter: 0}, {use: 'mine.py:Mine'}"
@@ -67,6 +70,20 @@ class DataSection(_Section):
     repeat_threshold: float | None = Field(
         default=None, gt=0, le=1, description="classes in a smaller fraction of the images come more often"
     )
+
+    @property
+    def fold_of(self) -> tuple[int, int] | None:
+        """Which of how many folds is held out, from 1."""
+        if self.fold is None:
+            return None
+        number, of = map(int, self.fold.split("/"))
+        return number, of
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> DataSection:
+        if self.fold_of is not None and not (self.fold_of[1] >= 2 and self.fold_of[0] <= self.fold_of[1]):
+            raise ValueError(f"fold {self.fold}: of two folds or more, one of them, as in 1/5")
+        return self
 
 
 class HubSection(_Section):

@@ -22,7 +22,7 @@ from detr_ft.criterion.configure import describe
 from detr_ft.data import load_data
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.load import on_the_hub
-from detr_ft.prepare import mixing_epochs, prepare, repeats
+from detr_ft.prepare import HELD_OUT, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.structures import Detections
@@ -85,6 +85,7 @@ def run_recipe(
     )
     if process.is_main_process:
         trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
+        trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
     before = trainer.evaluate(0)[0] if evaluate_before else None
     result = trainer.train()
     if process.is_main_process:

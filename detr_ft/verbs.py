@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from rich.progress import track
 
 from detr_ft.console import console, say
@@ -20,6 +20,7 @@ from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
+from detr_ft.prepare import HELD_OUT, names_of
 from detr_ft.recipe import HubSection, Recipe, load_recipe, read_recipe
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.processes import on_cpus
@@ -116,16 +117,32 @@ def _split(model: str, data: str | None, split: str | None) -> Dataset:
     if data is None:
         if recipe is None:
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        source, fraction, seed = recipe.data.source, recipe.data.validation_fraction, recipe.train.seed
-        splits = load_data(source)
+        splits = load_data(recipe.data.source)
         if split in (None, "validation"):
-            return train_and_validation(splits, fraction, seed)[1]
+            return _held_out(Path(model), recipe, splits)
     else:
         splits = load_data(data)
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
     return splits[chosen]
+
+
+def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
+    """What a run did not train on, as it wrote down, or as its recipe says."""
+    file = run / HELD_OUT
+    if not file.is_file():
+        section = recipe.data
+        return train_and_validation(splits, section.validation_fraction, recipe.train.seed, section.fold_of)[1]
+    wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
+    taken_from = splits["train" if "validation" not in splits or recipe.data.fold else "validation"]
+    rows = [row for row, name in enumerate(names_of(taken_from)) if name in wanted]
+    if len(rows) != len(wanted):
+        raise UserError(
+            f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
+            "evaluate on other data with --data"
+        )
+    return taken_from.select(rows)
 
 
 def _run_recipe(run: Path) -> Recipe | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
 from detr_ft.data.images import ImageError, open_image
+from detr_ft.data.parallel import map_rows
 from detr_ft.errors import UserError
 
 
@@ -27,10 +26,9 @@ def bad_images(split: Dataset) -> list[BadImage]:
     """The images of a split that can't be decoded, in its order. The processes of a run share the work; each gets all."""
     state = PartialState()
     mine = range(state.process_index, len(split), state.num_processes)
-    images = split.with_format(None).select_columns(["image"])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves Python's lock alone
-        tried = [bad for bad in pool.map(partial(_try, images), mine) if bad]
-    return sorted(gather_object(tried), key=lambda bad: bad.row)
+    images = split.with_format(None).select_columns(["image"]).select(mine)
+    reasons = zip(mine, map_rows(_why_not, images, "Looking at every image"), strict=True)
+    return sorted(gather_object([BadImage(row, why) for row, why in reasons if why]), key=lambda bad: bad.row)
 
 
 def without_bad_images(split: Dataset, bad: list[BadImage], most: float) -> Dataset:
@@ -44,9 +42,9 @@ def without_bad_images(split: Dataset, bad: list[BadImage], most: float) -> Data
     return split.select([row for row in range(len(split)) if row not in rows]) if rows else split
 
 
-def _try(images: Dataset, row: int) -> BadImage | None:
+def _why_not(row: dict[str, Any]) -> str | None:
     try:
-        open_image(images[row]["image"])
+        open_image(row["image"])
     except ImageError as error:
-        return BadImage(row, str(error))
+        return str(error)
     return None

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+import numpy as np
 import pytest
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detr_ft.data.generated import generate
-from detr_ft.data.splits import train_and_validation
+from detr_ft.data.splits import partition, stratify, train_and_validation
 from detr_ft.errors import UserError
 
 
-def ids(split: object) -> set[int]:
-    return set(split["image_id"])  # type: ignore[index]
+def ids(split: Any) -> set[int]:
+    return set(split["image_id"])
 
 
 def test_a_validation_split_is_taken_as_it_is() -> None:
@@ -19,12 +25,84 @@ def test_a_validation_split_is_taken_as_it_is() -> None:
 
 
 def test_otherwise_a_fraction_is_held_out_by_the_seed() -> None:
-    data = generate("shapes?train=20&validation=0")
+    data = generate("shapes?train=40&validation=0")
     train, validation = train_and_validation(data, 0.25, 0)
-    assert (len(train), len(validation)) == (15, 5)
+    assert (len(train), len(validation)) == (30, 10)
     assert ids(train) | ids(validation) == ids(data["train"])
     assert ids(validation) == ids(train_and_validation(data, 0.25, 0)[1])
     assert ids(validation) != ids(train_and_validation(data, 0.25, 1)[1])
+
+
+def test_folds_hold_out_every_image_once_and_leave_the_validation_split_alone() -> None:
+    data = generate("shapes?train=30&validation=4")
+    folds = [train_and_validation(data, 0.15, 0, (number, 4)) for number in range(1, 5)]
+    assert sorted(image for _, validation in folds for image in ids(validation)) == sorted(ids(data["train"]))
+    for train, validation in folds:
+        assert ids(train) == ids(data["train"]) - ids(validation)
+    with pytest.raises(UserError, match="30 train images can't be cut into 31 folds"):
+        train_and_validation(data, 0.15, 0, (1, 31))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(30, 200),
+    classes=st.integers(1, 8),
+    parts=st.sampled_from([(0.8, 0.2), (0.25,) * 4]),
+    seed=st.integers(0, 99),
+)
+def test_every_part_has_its_size_and_its_share_of_every_class(
+    rows: int, classes: int, parts: tuple[float, ...], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    held = (random.random((rows, classes)) < random.uniform(0.02, 0.5, classes)).astype(np.int64)
+    held = np.concatenate([held, held.sum(1, keepdims=True) == 0], 1).astype(np.int64)
+    made = stratify(held, [[row] for row in range(rows)], parts, seed)
+    assert sorted(row for part in made for row in part) == list(range(rows))
+    for part, share in zip(made, parts, strict=True):
+        assert abs(len(part) - share * rows) <= 1
+        off = np.abs(held[part].sum(0) - share * held.sum(0))
+        assert (off <= 2 + 0.1 * held.sum(0)).all()
+
+
+def test_a_rare_class_is_on_both_sides() -> None:
+    """Three of 200 images hold it: at random the smaller side would go without in half of the cases."""
+    held = np.zeros((200, 2), dtype=np.int64)
+    held[:, 0], held[[3, 70, 150], 1] = 1, 1
+    for seed in range(30):
+        kept, out = stratify(held, [[row] for row in range(200)], (0.8, 0.2), seed)
+        assert [held[part, 1].sum() for part in (kept, out)] == [2, 1]
+        assert len(out) == 40
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes=st.lists(st.integers(1, 9), min_size=20, max_size=60), seed=st.integers(0, 99))
+def test_groups_stay_together(sizes: list[int], seed: int) -> None:
+    ends = np.cumsum(sizes)
+    groups = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    made = stratify(np.ones((int(ends[-1]), 1), dtype=np.int64), groups, (0.7, 0.3), seed)
+    for group in groups:
+        assert sum(set(group) <= set(part) for part in made) == 1
+    assert abs(len(made[1]) - 0.3 * ends[-1]) <= 5
+
+
+def test_copies_are_on_one_side() -> None:
+    split = generate("shapes?train=20&validation=0&edge=96")["train"]
+    twice = Dataset.from_list(
+        [row | {"image_id": row["image_id"] + 1000 * copy} for row in split for copy in (0, 1)], features=split.features
+    )
+    for seed in range(3):
+        train, validation = train_and_validation(DatasetDict(train=twice), 0.3, seed)
+        assert not {one % 1000 for one in ids(train)} & {one % 1000 for one in ids(validation)}
+        assert 8 <= len(validation) <= 16
+
+
+def test_one_scene_over_and_over_is_split_all_the_same_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    split = generate("shapes?train=1&validation=0&edge=96")["train"]
+    many = Dataset.from_list([split[0] | {"image_id": number} for number in range(20)], features=split.features)
+    with caplog.at_level(logging.WARNING):
+        parts = partition(many, [0.75, 0.25], 0)
+    assert [len(part) for part in parts] == [15, 5]
+    assert "look-alikes come into every part" in caplog.text
 
 
 def test_too_little_data_is_told() -> None:
