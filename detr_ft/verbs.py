@@ -116,10 +116,9 @@ def _split(model: str, data: str | None, split: str | None) -> Dataset:
     if data is None:
         if recipe is None:
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        source, fraction, seed = recipe.data.source, recipe.data.validation_fraction, recipe.train.seed
-        splits = load_data(source)
+        splits = load_data(recipe.data.source, box_format=recipe.data.box_format)
         if split in (None, "validation"):
-            return train_and_validation(splits, fraction, seed)[1]
+            return train_and_validation(splits, recipe.data.validation_fraction, recipe.train.seed)[1]
     else:
         splits = load_data(data)
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")

@@ -83,7 +83,7 @@ def test_a_box_that_is_incomplete_names_the_row() -> None:
     )
     rows = {"image": [png(0)], "objects": [{"bbox": [[1, 2, 3]], "category": ["a"]}]}
     raw = DatasetDict({"train": Dataset.from_dict(rows, features=features)})
-    with pytest.raises(UserError, match="split train, row 0: every object needs a bbox"):
+    with pytest.raises(UserError, match="split train, row 0: object 0 needs a bbox of four numbers"):
         hub.to_schema(raw, "hub:x")
 
 
