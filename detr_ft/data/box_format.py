@@ -109,7 +109,8 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
     # The preferred keeps what it nearly wins: the rest of its boxes may be defective.
     chosen = alike[0] if fits[alike[0]] >= _WELL * count else best
     rivals = [one for one in alike if one != chosen and _differ(one, chosen, boxes[telling], sizes[telling])]
-    doubt = f"they might as well be {' or '.join(map(_short, rivals))}" if rivals else ""
+    likely = " or ".join(_short(one) for one in rivals if fits[one])
+    doubt = f"they might as well be {likely}" if likely else "too few boxes to be sure" if rivals else ""
     return Reading(chosen, count, fits, doubt)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,6 @@ class Columns:
             f"{origin}: not a detection data set: needs an image column, and objects with lists of {'/'.join(BOX_KEYS)} "
             f"and {'/'.join(CATEGORY_KEYS)}; it has {', '.join(features)}"
         )
-
-    def with_names(self, names: Sequence[str]) -> Columns:
-        """The same columns for classes that the features don't tell."""
-        return replace(self, names=tuple(names))
 
     def needed(self, features: Features) -> list[str]:
         """The columns that `record` reads."""

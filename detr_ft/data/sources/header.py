@@ -61,15 +61,15 @@ class Header:
     def read(cls, cells: Sequence[str]) -> Header | str:
         """The header of these cells, or a sentence that says what is missing or doubled."""
         places = {_plain(cell): place for place, cell in reversed(list(enumerate(cells)))}
-        names = [cell.strip() for cell in cells if cell.strip()]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            return f"the column {doubled[0]!r} is there twice; rename or remove one"
         file, name, (box, corners) = _find(places, _FILE), _find(places, _CLASS), _find_box(places)
         missing = [what for what, found in zip(_NEEDED, (file, name, box), strict=True) if found is None]
         if file is None or name is None or box is None:
             needs = "; ".join(f"{what} ({_NEEDED[what]})" for what in missing)
             return f"the first line must name the columns; it needs {needs}; it has {', '.join(cells)[:300]}"
+        names = [cell.strip() for cell in cells if cell.strip()]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            return f"the column {doubled[0]!r} is there twice; rename or remove one"
         sides = [_find(places, names, but=box) for names in (_IMAGE_WIDTH, _IMAGE_HEIGHT)]
         # Open Images' numbers are fractions by its definition; in other tables they tell it themselves.
         unit = "fractions" if {"imageid", "labelname"} <= places.keys() else ""

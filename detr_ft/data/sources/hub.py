@@ -28,7 +28,7 @@ def read_hub(name: str, format: BoxFormat | None = None) -> DatasetDict:
     with loading(f"hub:{name}"):
         raw = load_dataset(repository, revision=revision or None)
     places = [Path(repository).absolute()] if Path(repository).is_dir() else []
-    return to_schema(raw, f"hub:{name}", format, {split: places for split in raw})
+    return to_schema(raw, f"hub:{name}", format, dict.fromkeys(raw, places))
 
 
 def check_reachable(name: str) -> None:

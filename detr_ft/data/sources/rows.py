@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, Image, concatenate_datasets
 from datasets.exceptions import DatasetsError
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.schema import detection_features
+from detr_ft.data.schema import SPLITS, detection_features
 from detr_ft.data.sources.boxes import settle_boxes
 from detr_ft.data.sources.columns import Columns
 from detr_ft.data.sources.objects import natural
@@ -57,6 +57,7 @@ def to_schema(
     if not chosen:
         raise UserError(f"{origin}: no split with images among {', '.join(raw) or 'none'}")
     problems: list[str] = []
+    chosen = {split: chosen[split] for split in SPLITS if split in chosen}
     records = {split: table.records(problems) for split, table in chosen.items()}
     raise_all(problems)
     settle_boxes((record for split in records.values() for record in split), origin, format)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from datasets import Dataset, Image, IterableDataset, load_dataset
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Image, IterableDataset, load_dataset
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import detection_features
@@ -23,6 +24,7 @@ from detr_ft.data.sources.rows import loading
 from detr_ft.errors import UserError
 
 _LOOKED_AT = 1000  # rows that tell the boxes' format
+_READ_ROWS, _READ_BYTES = 16, 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +40,57 @@ def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -
     name, _, options = spec.removeprefix("stream:").partition("?")
     origin, classes = f"stream:{name}", _classes(options, spec)
     raw, places = _open(name, base, origin)
-    tables: dict[str, IterableDataset] = {}
-    columns: dict[str, Columns] = {}
+    splits: dict[str, _Split] = {}
     for word, rows in raw.items():
         split = split_of(word)
-        if split is None or split in tables:
+        if split is None or split in splits:
             log.warning("%s: split %r is left out", origin, word)
-            continue
+        else:
+            splits[split] = _Split.of(rows, f"{origin}, split {word}", places.get(word, ()), classes)
+    names = _names([split.columns for split in splits.values()], origin)
+    format = _format(splits.values(), origin, BoxFormat.parse(box_format) if box_format else None)
+    return {word: split.converted(names, format) for word, split in splits.items()}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split's raw stream, with its columns."""
+
+    rows: IterableDataset
+    columns: Columns
+    every_column: list[str]
+    origin: str
+
+    @classmethod
+    def of(cls, rows: IterableDataset, origin: str, places: Sequence[Path], classes: tuple[str, ...]) -> _Split:
         with loading(origin):
+            # Some formats tell their columns only by a row.
             features = rows.features or Dataset.from_list(list(rows.take(1))).features
-        found = Columns.find(features, f"{origin}, split {word}", places.get(word, ()))
-        columns[split] = found.with_names(classes) if classes and found.names is None else found
-        undecoded = isinstance(features[found.image], Image)
-        tables[split] = rows.cast_column(found.image, Image(decode=False)) if undecoded else rows
-    names = _names(columns, origin)
-    format = _format(tables, columns, origin, BoxFormat.parse(box_format) if box_format else None)
-    return {
-        split: _converted(rows, columns[split], names, f"{origin}, split {split}", format)
-        for split, rows in tables.items()
-    }
+        columns = Columns.find(features, origin, places)
+        if classes and columns.names is None:
+            columns = replace(columns, names=classes)
+        if isinstance(features[columns.image], Image):
+            rows = rows.cast_column(columns.image, Image(decode=False))
+        return cls(rows, columns, list(features), origin)
+
+    def first_records(self, problems: list[str]) -> list[Record]:
+        """The first rows: their boxes and sizes, not their images."""
+        with loading(self.origin):
+            found = [
+                self.columns.record(row, number, self.origin, problems)
+                for number, row in enumerate(self.rows.take(_LOOKED_AT))
+            ]
+        return [record for record in found if record is not None]
+
+    def converted(self, names: list[str], format: BoxFormat) -> IterableDataset:
+        """The stream in the schema."""
+        index = {name: number for number, name in enumerate(names)}
+        return self.rows.map(
+            partial(_convert, columns=self.columns, index=index, origin=self.origin, format=format),
+            with_indices=True,
+            remove_columns=self.every_column,
+            features=detection_features(names),
+        )
 
 
 def _open(name: str, base: Path, origin: str) -> tuple[Mapping[str, IterableDataset], Mapping[str, list[Path]]]:
@@ -74,12 +108,27 @@ def _open(name: str, base: Path, origin: str) -> tuple[Mapping[str, IterableData
                 f"{origin}: only Parquet files and folders of save_to_disk can be streamed from this machine"
             )
         with loading(origin):
-            listed = {split: list(map(str, paths)) for split, paths in files.items()}
-            return load_dataset("parquet", data_files=listed, streaming=True), image_places(path, files)
+            return {split: _parquet(paths) for split, paths in files.items()}, image_places(path, files)
     check_reachable(name)
     repository, _, revision = name.partition("@")
     with loading(origin):
         return load_dataset(repository, revision=revision or None, streaming=True), {}
+
+
+def _parquet(files: Sequence[Path]) -> IterableDataset:
+    """The rows of Parquet files; each file can go to a worker of its own."""
+    features = Features.from_arrow_schema(pq.read_schema(files[0]))
+    undecoded = {name: Image(decode=False) if isinstance(one, Image) else one for name, one in features.items()}
+    names = [str(file) for file in files]
+    return IterableDataset.from_generator(_parquet_rows, features=Features(undecoded), gen_kwargs={"files": names})
+
+
+def _parquet_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    # `datasets` reads Parquet by Arrow's scanner, whose threads run ahead by a whole file.
+    for file in files:
+        with pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False) as table:
+            for batch in table.iter_batches(_READ_ROWS):
+                yield from batch.to_pylist()
 
 
 def _classes(options: str, spec: str) -> tuple[str, ...]:
@@ -92,45 +141,24 @@ def _classes(options: str, spec: str) -> tuple[str, ...]:
     return tuple(name.strip() for _, value in pairs for name in value.split(",") if name.strip())
 
 
-def _names(columns: Mapping[str, Columns], origin: str) -> list[str]:
+def _names(columns: Sequence[Columns], origin: str) -> list[str]:
     if not columns:
         raise UserError(f"{origin}: no split of it is called train, validation or test")
-    nameless = [one.category for one in columns.values() if one.names is None]
+    nameless = [one.category for one in columns if one.names is None]
     if nameless:
         raise UserError(
             f"{origin}: {nameless[0]} doesn't name the classes, and a stream can't be searched for them: "
             f"write them in the order of their numbers, {origin}?classes=cat,dog"
         )
-    return list(dict.fromkeys(name for one in columns.values() for name in one.names or ()))
+    return list(dict.fromkeys(name for one in columns for name in one.names or ()))
 
 
-def _format(
-    tables: Mapping[str, IterableDataset], columns: Mapping[str, Columns], origin: str, format: BoxFormat | None
-) -> BoxFormat:
-    """The boxes' format by the first rows of every split, of which only boxes and sizes are kept."""
-    records: list[Record] = []
-    for split, rows in tables.items():
-        problems: list[str] = []
-        with loading(origin):
-            for number, row in enumerate(islice(rows, _LOOKED_AT)):
-                record = columns[split].record(row, number, f"{origin}, split {split}", problems)
-                records += [record] if record else []
-        raise_all(problems)
-    log.info("%s: the boxes' format is told by the first %s rows of a split", origin, f"{_LOOKED_AT:,}")
-    return settled_format(records, origin, format)
-
-
-def _converted(
-    rows: IterableDataset, columns: Columns, names: list[str], origin: str, format: BoxFormat
-) -> IterableDataset:
-    return rows.map(
-        partial(
-            _convert, columns=columns, index={name: i for i, name in enumerate(names)}, origin=origin, format=format
-        ),
-        with_indices=True,
-        remove_columns=rows.column_names,
-        features=detection_features(names),
-    )
+def _format(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> BoxFormat:
+    """The boxes' format, by the first rows of every split."""
+    problems: list[str] = []
+    records = [record for split in splits for record in split.first_records(problems)]
+    raise_all(problems)
+    return settled_format(records, f"{origin}, first {len(records):,} rows", format)
 
 
 def _convert(
@@ -138,9 +166,8 @@ def _convert(
 ) -> dict[str, Any]:
     problems: list[str] = []
     record = columns.record(row, number, origin, problems)
-    raise_all(problems)
-    if record is None:
-        raise UserError(f"{origin}, row {number}: there is no image")
+    if record is None or problems:
+        raise UserError(problems)
     convert(record, format)
     return {
         "image": columns.stored_image(row),

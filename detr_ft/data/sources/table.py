@@ -156,7 +156,9 @@ class _Table:
             return
         box = numbers(written, 4)
         if box is None:
-            self.problems.append(f"{where}: a box needs four numbers, or none at all; got {', '.join(written)}")
+            self.problems.append(
+                f"{where}: a box needs four numbers, or none at all; got {', '.join(cell or 'nothing' for cell in written)}"
+            )
         elif not label:
             self.problems.append(f"{where}: the box has no class")
         else:
