@@ -66,7 +66,7 @@ def test_classes_that_the_data_does_not_name(write: Callable[..., Path], categor
         open_stream(f"stream:{folder / 'train.parquet'}")
     rows = open_stream(f"stream:{folder}?classes=ant,bee")["train"]
     assert [row["objects"]["category"] for row in rows] == [[1], [1]]
-    with pytest.raises(UserError, match="row 0: object 0 has the label .* none of the 1 classes ant"):
+    with pytest.raises(UserError, match=r"row 0: object 0 has the label .* none of the 1 classes ant"):
         open_stream(f"stream:{folder}?classes=ant")
     with pytest.raises(UserError, match="unknown option 'class'"):
         open_stream(f"stream:{folder}?class=ant")
@@ -124,5 +124,5 @@ def test_no_more_than_a_buffer_is_held(tmp_path: Path) -> None:
 
 
 def test_where_whole_data_is_needed_a_stream_is_refused() -> None:
-    with pytest.raises(UserError, match="can't be trained on or examined yet.*open_stream"):
+    with pytest.raises(UserError, match=r"can't be trained on or examined yet.*open_stream"):
         load_data("stream:user/name")

@@ -186,7 +186,7 @@ def test_folders_without_or_with_too_many_tables(tmp_path: Path, write_table: Wr
         load_data(f"csv:{tmp_path}")
     for name in ("train_a.csv", "train_b.csv"):
         write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
-    with pytest.raises(UserError, match="isn't plain: .*train_a.csv, .*train_b.csv; name one of them outright"):
+    with pytest.raises(UserError, match=r"isn't plain: .*train_a\.csv, .*train_b\.csv; name one of them outright"):
         load_data(f"csv:{tmp_path}")
 
 
