@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 
 from detr_ft.data import class_names, load_data, open_stream
 from detr_ft.data.sources import stream
@@ -52,6 +52,23 @@ def test_what_was_saved_on_disk_is_streamed(tmp_path: Path, write: Callable[...,
     rows = open_stream("stream:saved", base=tmp_path)["train"]
     assert [row["objects"] for row in rows] == whole["train"]["objects"][:]
     assert next(iter(rows))["image"]["bytes"] == (tmp_path / "a.png").read_bytes()
+
+
+def test_a_data_set_of_the_hub_whose_columns_only_a_row_tells(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = str(write_image(tmp_path / "a.png"))
+    rows = [{"file_name": image, "objects": {"bbox": [[1, 2, 3, 4]], "category": [1]}, "note": "x"}] * 3
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    raw = load_dataset("json", data_files={"train": str(tmp_path / "rows.jsonl")}, streaming=True)
+    asked = []
+    monkeypatch.setattr(stream, "check_reachable", asked.append)
+    monkeypatch.setattr(stream, "load_dataset", lambda name, **how: asked.append((name, how)) or raw)
+    found = list(open_stream("stream:user/name@v2?classes=ant,bee")["train"])
+    assert asked == ["user/name@v2", ("user/name", {"revision": "v2", "streaming": True})]
+    assert [row["image_id"] for row in found] == [0, 1, 2]
+    assert found[0].keys() == {"image", "image_id", "width", "height", "objects"}
+    assert (found[0]["image"], found[0]["objects"]["category"]) == ({"path": image, "bytes": None}, [1])
 
 
 def test_other_folders_are_refused_with_what_can_be_streamed(tmp_path: Path) -> None:

@@ -30,12 +30,13 @@ log = logging.getLogger(__name__)
 
 
 def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -> dict[str, IterableDataset]:
-    """The splits of a data set as streams of rows in the schema; nothing is downloaded whole, and nothing kept.
+    """The splits of a data set as streams of rows in the schema; nothing is written to disk.
 
     `spec` is `stream:` and a name of the Hub (optionally `@REVISION`), a Parquet file, a folder of them, or a folder of
     `save_to_disk`; `?classes=cat,dog` at its end names the classes of data that doesn't. The boxes' format is recognised by
     the first 1,000 rows, unless `box_format` tells it. A malformed row raises UserError with its number when it is reached.
-    Where rows have no `image_id`, it is their number; that a stated one is unique can't be known.
+    Where rows have no `image_id`, it is their number, counted anew by each worker of a DataLoader; that a stated one is
+    unique can't be known. What is in memory is a few rows, but of the Hub's Parquet what Arrow reads ahead: about a file.
     """
     name, _, options = spec.removeprefix("stream:").partition("?")
     origin, classes = f"stream:{name}", _classes(options, spec)
