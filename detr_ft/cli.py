@@ -21,7 +21,19 @@ app = typer.Typer(
     help="Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace.",
 )
 
-Data = Annotated[str, typer.Argument(help="A folder or file, or coco:, voc:, yolo:, folder:, hub:, generated:NAME")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder or file, or coco:, voc:, yolo:, folder:, csv:, parquet:, saved:PATH, or hub:, generated:NAME"
+    ),
+]
+BoxFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How tables, folders and the Hub's data write boxes: xywh, xyxy or cxcywh, in pixels, or with -fractions; "
+        "default: as recognised"
+    ),
+]
 Model = Annotated[
     str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
 ]
@@ -144,13 +156,14 @@ def doctor(
         Path | None, typer.Option(help="Also write the data as COCO files into this new folder")
     ] = None,
     num_queries: Annotated[int, typer.Option(min=1, help="Queries of the model that is to be trained")] = 100,
+    box_format: BoxFormat = None,
 ) -> None:
     """Look through a data set, image by image, and say what is wrong with it."""
     from detr_ft.data.doctor import examine
     from detr_ft.data.export import write_coco as write
     from detr_ft.data.sources import load_data
 
-    splits = load_data(data)
+    splits = load_data(data, box_format=box_format)
     diagnosis = examine(splits, num_queries)
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
     if write_coco is not None:
@@ -179,11 +192,12 @@ def new(
     data: Data,
     out: Annotated[Path, typer.Option("-o", "--out", help="The recipe to write")] = Path("recipe.yaml"),
     checkpoint: Annotated[str | None, typer.Option(help="What to start from; default: by the hardware at hand")] = None,
+    box_format: BoxFormat = None,
 ) -> None:
     """Write a complete, commented recipe for a data set."""
     from detr_ft.new import write_recipe
 
-    write_recipe(data, out, checkpoint)
+    write_recipe(data, out, checkpoint, box_format)
 
 
 def main() -> None:

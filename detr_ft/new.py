@@ -23,7 +23,7 @@ model:
   freeze: [{freeze}]   # parts that keep their weights: backbone, backbone.stem, encoder, decoder ...
 data:
   source: "{source}"
-{fraction}  longest_edge: {edge}              # pixels; {edge_reason}
+{box_format}{fraction}  longest_edge: {edge}              # pixels; {edge_reason}
   augment: light                 # flips, gentle crops and colours; also: detr, none
 criterion:                       # DETR's own; replace a term by {{use: "mine.py:MyLoss", weight: 1}}
   matcher:
@@ -52,11 +52,14 @@ optim:
 """
 
 
-def write_recipe(source: str, out: Path, checkpoint: str | None) -> None:
-    """Write a recipe for a data set, fitted to its size and to the hardware at hand. Raises UserError."""
+def write_recipe(source: str, out: Path, checkpoint: str | None, box_format: str | None = None) -> None:
+    """Write a recipe for a data set, fitted to its size and to the hardware at hand. Raises UserError.
+
+    `box_format` says how the source writes its boxes, where what `load_data` recognises is not to be trusted.
+    """
     if out.exists():
         raise UserError(f"{out} exists, and nothing is written over; choose another name with -o")
-    data = load_data(source)
+    data = load_data(source, box_format=box_format)
     if "train" not in data:
         raise UserError(f"{source}: there is no train split, only {', '.join(data)}")
     train = data["train"]
@@ -80,6 +83,7 @@ def write_recipe(source: str, out: Path, checkpoint: str | None) -> None:
         checkpoint=checkpoint,
         revision="\n  revision: no_timm" if checkpoint.startswith("facebook/detr-") else "",
         freeze="" if small else "backbone.stem, backbone.stage1",
+        box_format=f"  box_format: {box_format}\n" if box_format else "",
         fraction="" if "validation" in data else "  validation_fraction: 0.15      # there is no validation split\n",
         edge=max(64, edge),
         edge_reason="larger finds smaller objects and takes longer"

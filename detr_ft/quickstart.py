@@ -25,7 +25,7 @@ def run_quickstart(output_dir: Path | None = None) -> Outcome:
     logger.info("quickstart: %s", path)
     logger.info("making the data set %s and looking through it", recipe.data.source)
     RunDirectory(recipe.train.output_dir).refuse_another_run()
-    data = load_data(recipe.data.source)
+    data = load_data(recipe.data.source, box_format=recipe.data.box_format)
     findings = examine(data).findings
     logger.info("the doctor found %d defects", len([one for one in findings if one.level != "info"]))
     logger.info("%s", criterion)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from detr_ft.criterion.configure import ConfigureError, configure, configure_one, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation
+from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
@@ -48,6 +49,9 @@ class DataSection(_Section):
     """Where the images are and how they are shown to the model."""
 
     source: str
+    box_format: BoxFormatName | None = Field(
+        default=None, description="of the source's boxes; left out: as its format says, or as recognised"
+    )
     validation_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="used where the data has no validation split"
     )

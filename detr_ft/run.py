@@ -63,7 +63,7 @@ def run_recipe(
     if process.is_main_process:
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
-    prepared = prepare(recipe, data or load_data(recipe.data.source))
+    prepared = prepare(recipe, data or load_data(recipe.data.source, box_format=recipe.data.box_format))
     start = recipe.model.checkpoint
     prepared.model.config.detr_ft = {
         "criterion": describe(criterion),

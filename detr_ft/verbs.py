@@ -117,7 +117,7 @@ def _split(model: str, data: str | None, split: str | None) -> Dataset:
     if data is None:
         if recipe is None:
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        splits = load_data(recipe.data.source)
+        splits = load_data(recipe.data.source, box_format=recipe.data.box_format)
         if split in (None, "validation"):
             return _held_out(Path(model), recipe, splits)
     else:

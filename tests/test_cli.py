@@ -89,6 +89,8 @@ def test_train_then_everything_else(folder: Path) -> None:
             ["notes.png", "gone.png: no such file", "no images"],
         ),
         (["doctor", "gone"], ["no such file"]),
+        (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
+        (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["can't be chosen for coco: data"]),
         (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),
         (["push", "empty", "me/mine"], ["empty"]),
         (["check"], ["Missing argument"]),

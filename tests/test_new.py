@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
 from detr_ft.new import write_recipe
 from detr_ft.recipe import load_recipe
+from detr_ft.verbs import _split
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,17 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]
     assert recipe.data.longest_edge == 800
     assert recipe.optim.backbone_learning_rate == 1e-5
+
+
+def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (40, 30)).save(tmp_path / split / "a.png")
+        (tmp_path / f"{split}.csv").write_text("image,label,x,y,w,h\na.png,cat,20,15,10,6\n")
+    run = tmp_path / "run"
+    write_recipe(f"csv:{tmp_path}", run / "recipe.yaml", None, "cxcywh")
+    assert load_recipe(run / "recipe.yaml")[0].data.box_format == "cxcywh"
+    assert _split(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
 
 
 def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ model:
 data:
   sorce: here
   longest_edge: 10
+  box_format: corners
 criterion:
   matcher: {use: HungarianMatcher, costs: [{use: ClasCost}]}
   losses:
@@ -82,11 +83,12 @@ extra: 1
         "bad.yaml:5: data.sorce: unknown key; did you mean source?",
         "bad.yaml:4: data.source: is missing",
         "bad.yaml:6: data.longest_edge: ",
-        "bad.yaml:8: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
-        "bad.yaml:10: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
-        "bad.yaml:13: train.learning_rate: input should be a valid number",
-        "bad.yaml:14: train.num_epochs: unknown key; did you mean num_train_epochs?",
-        "bad.yaml:15: extra: unknown key",
+        "bad.yaml:7: data.box_format: input should be 'xywh', 'xyxy'",
+        "bad.yaml:9: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
+        "bad.yaml:11: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
+        "bad.yaml:14: train.learning_rate: input should be a valid number",
+        "bad.yaml:15: train.num_epochs: unknown key; did you mean num_train_epochs?",
+        "bad.yaml:16: extra: unknown key",
         "train.seed: an override is written section.key=value",
         "train.seed: input should be greater than or equal to 0, got -1",
     ]:

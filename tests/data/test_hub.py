@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 from PIL import Image as PillowImage
 
 from detr_ft.data import class_names, load_data
+from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import detection_objects
 from detr_ft.data.sources import hub
 from detr_ft.errors import UserError
@@ -83,7 +86,164 @@ def test_a_box_that_is_incomplete_names_the_row() -> None:
     )
     rows = {"image": [png(0)], "objects": [{"bbox": [[1, 2, 3]], "category": ["a"]}]}
     raw = DatasetDict({"train": Dataset.from_dict(rows, features=features)})
-    with pytest.raises(UserError, match="split train, row 0: every object needs a bbox"):
+    with pytest.raises(UserError, match="split train, row 0: object 0 needs a bbox of four numbers"):
+        hub.to_schema(raw, "hub:x")
+
+
+BOX, LABELS = List(List(Value("float32"))), List(Value("string"))
+
+
+def detection(objects: object, rows: list[object], images: object = None, image: object = None) -> DatasetDict:
+    """A train split of columns `image` and `objects`."""
+    columns = {"image": images or [png(i) for i in range(len(rows))], "objects": rows}
+    features = Features({"image": image or Image(), "objects": objects})
+    return DatasetDict({"train": Dataset.from_dict(columns, features=features)})
+
+
+@pytest.mark.parametrize("box", ["bbox", "bboxes", "boxes"])
+@pytest.mark.parametrize("category", ["category", "categories", "label", "labels", "label_id", "category_id", "class"])
+def test_the_names_that_boxes_and_categories_go_by(box: str, category: str) -> None:
+    raw = detection({box: BOX, category: LABELS}, [{box: [[1, 2, 3, 4]], category: ["cat"]}, {box: [], category: []}])
+    rows = hub.to_schema(raw, "hub:x")["train"]
+    assert rows["objects"][0] == detection_objects([[1.0, 2.0, 3.0, 4.0]], [0])
+    assert rows["objects"][1]["bbox"] == []
+
+
+def test_of_two_categories_the_one_with_names_is_taken() -> None:
+    fields = {"bbox": BOX, "category": List(Value("int64")), "label": List(ClassLabel(names=["ant", "bee"]))}
+    raw = detection(fields, [{"bbox": [[1, 2, 3, 4]], "category": [17], "label": [1]}])
+    rows = hub.to_schema(raw, "hub:x")["train"]
+    assert (class_names(rows), rows["objects"][0]["category"]) == (["ant", "bee"], [1])
+
+
+def test_boxes_and_categories_as_columns_of_their_own() -> None:
+    values = {"image": [png(0)], "id": [70], "bbox": [[[1, 2, 3, 4]]], "category": [[1]], "label": [0]}
+    features = Features(
+        {
+            "image": Image(),
+            "id": Value("int64"),
+            "bbox": BOX,
+            "category": List(ClassLabel(names=["a", "b"])),
+            "label": ClassLabel(names=["indoor"]),
+        }
+    )
+    rows = hub.to_schema(DatasetDict({"train": Dataset.from_dict(values, features=features)}), "hub:x")["train"]
+    assert rows[0]["objects"] == detection_objects([[1.0, 2.0, 3.0, 4.0]], [1])
+
+
+def test_numbers_without_names_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    fields = {"bbox": BOX, "category": List(Value("int64"))}
+    raw = detection(fields, [{"bbox": [[1, 2, 3, 4]] * 2, "category": [10, 9]}])
+    with caplog.at_level(logging.INFO):
+        assert class_names(hub.to_schema(raw, "hub:x")["train"]) == ["9", "10"]
+    assert "numbers without names: they are called 9, 10" in caplog.text
+
+
+def test_difficult_truncated_and_crowd_are_kept() -> None:
+    flags = {"iscrowd": List(Value("int64")), "difficult": List(Value("bool")), "truncated": List(Value("bool"))}
+    objects = {"bbox": [[1, 2, 3, 4]], "label": ["a"], "iscrowd": [1], "difficult": [True], "truncated": [False]}
+    row = hub.to_schema(detection({"bbox": BOX, "label": LABELS, **flags}, [objects]), "hub:x")["train"][0]
+    expected = detection_objects([[1.0, 2.0, 3.0, 4.0]], [0], iscrowd=[True], difficult=[True])
+    assert row["objects"] == expected
+
+
+def test_the_box_format_is_recognised_over_all_splits_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.4, (40, 2))
+    corners = np.concatenate([low, low + rng.uniform(0.2, 0.6, (40, 2))], axis=1) * [40, 30, 40, 30]
+    rows = [{"bbox": part.tolist(), "label": ["a"] * len(part)} for part in (corners[:38], corners[38:])]
+    splits = [detection({"bbox": BOX, "label": LABELS}, [one])["train"] for one in rows]
+    raw = DatasetDict({"train": splits[0], "test": splits[1]})
+    with caplog.at_level(logging.INFO):
+        data = hub.to_schema(raw, "hub:x")
+    x0, y0, x1, y1 = corners[39]
+    last = data["test"][0]["objects"]
+    assert last["bbox"][1] == pytest.approx([x0, y0, x1 - x0, y1 - y0], rel=1e-5)
+    assert last["area"][1] == pytest.approx((x1 - x0) * (y1 - y0), rel=1e-5)
+    assert re.search(
+        r"hub:x: boxes read as xyxy in pixels \(40 of 40 fit their image; as xywh \d+\); box_format overrides",
+        caplog.text,
+    )
+    kept = hub.to_schema(raw, "hub:x", BoxFormat("xywh"))["test"][0]["objects"]["bbox"][1]
+    assert kept == pytest.approx([x0, y0, x1, y1], rel=1e-5)
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert "box_format doesn't fit them well" in caplog.text
+
+
+def test_fractions_become_pixels_and_so_do_their_areas() -> None:
+    fields = {"bbox": BOX, "label": LABELS, "area": List(Value("float64"))}
+    raw = detection(fields, [{"bbox": [[0.5, 0.5, 0.5, 0.25]], "label": ["a"], "area": [0.125]}])
+    objects = hub.to_schema(raw, "hub:x", BoxFormat.parse("cxcywh-fractions"))["train"][0]["objects"]
+    assert objects["bbox"] == [pytest.approx([10, 11.25, 20, 7.5])]
+    assert objects["area"] == [pytest.approx(150)]
+
+
+STRUCT = {"bytes": Value("binary"), "path": Value("string")}
+
+
+@pytest.mark.parametrize(
+    ("feature", "value"),
+    [
+        (Value("binary"), png(0)["bytes"]),
+        (Value("large_binary"), png(0)["bytes"]),
+        (STRUCT, png(0)),
+        ({"bytes": Value("binary")}, {"bytes": png(0)["bytes"]}),
+    ],
+)
+def test_images_as_bytes(feature: object, value: object) -> None:
+    raw = detection({"bbox": BOX, "label": LABELS}, [{"bbox": [[1, 2, 3, 4]], "label": ["a"]}], [value], feature)
+    row = hub.to_schema(raw, "hub:x")["train"][0]
+    assert row["image"]["bytes"] == png(0)["bytes"]
+    assert (row["width"], row["height"]) == (40, 30)
+
+
+@pytest.mark.parametrize("column", ["image", "image_path", "file_name", "path"])
+def test_images_as_paths_from_the_data_set_s_folder(tmp_path: Path, column: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(0)["bytes"])
+    Dataset.from_list([{column: "pictures/a.png", "objects": {"bbox": [[1, 2, 3, 4]], "label": ["a"]}}]).to_json(
+        tmp_path / "train.jsonl"
+    )
+    row = load_data(f"hub:{tmp_path}")["train"][0]
+    assert row["image"] == {"path": str(tmp_path / "pictures" / "a.png"), "bytes": None}
+    assert (row["width"], row["height"]) == (40, 30)
+
+
+def test_paths_that_lead_nowhere_are_one_error() -> None:
+    rows = [{"bbox": [], "label": []}, {"bbox": [[1, 2, 3, 4]], "label": ["a"]}]
+    raw = detection({"bbox": BOX, "label": LABELS}, rows, ["a.png", "b.png"], Value("string"))
+    with pytest.raises(UserError, match=r"none of the first 2 is in this machine: there is no a\.png"):
+        hub.to_schema(raw, "hub:x")
+
+
+def test_malformed_rows_are_told_together() -> None:
+    fields = {"bbox": BOX, "category": List(ClassLabel(names=["a", "b"])), "area": List(Value("float64"))}
+    good = {"bbox": [[1, 2, 3, 4]], "category": [1], "area": [12]}
+    rows = [
+        good,
+        good,
+        {**good, "bbox": [None]},
+        {**good, "category": [-1]},
+        {**good, "bbox": []},
+        {**good, "area": [1, 2]},
+        {**good, "category": [None]},
+    ]
+    images = [png(0), None, *(png(i) for i in range(2, 7))]
+    with pytest.raises(UserError) as caught:
+        hub.to_schema(detection(fields, rows, images), "hub:x")
+    assert [problem.removeprefix("hub:x, split train, row ")[:30] for problem in caught.value.problems] == [
+        "1: there is no image in column",
+        "2: object 0 needs a bbox of fo",
+        "3: object 0 has the category -",
+        "4: objects must hold the lists",
+        "5: area must be a list with on",
+        "6: object 0 needs a bbox of fo",
+    ]
+
+
+def test_data_without_one_object_or_class() -> None:
+    raw = detection({"bbox": BOX, "label": LABELS}, [{"bbox": [], "label": []}])
+    with pytest.raises(UserError, match="not one object found"):
         hub.to_schema(raw, "hub:x")
 
 

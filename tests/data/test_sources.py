@@ -40,7 +40,10 @@ def test_generated_data_takes_what_follows_the_colon() -> None:
     ("spec", "message"),
     [
         ("cocoo:x.json", "did you mean coco:x.json"),
-        ("xyz:x.json", "unknown kind of data 'xyz'; known are coco, folder, generated, hub, voc, yolo"),
+        (
+            "xyz:x.json",
+            "unknown kind of data 'xyz'; known are coco, csv, folder, generated, hub, parquet, saved, stream, voc, yolo",
+        ),
         ("coco:", "nothing follows the colon"),
         ("coco:chess_picees", "did you mean .*chess_pieces"),
         ("chess_picees/a/b.json", "did you mean .*chess_pieces"),

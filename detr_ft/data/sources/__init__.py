@@ -8,38 +8,53 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.coco import coco_files, read_coco
 from detr_ft.data.sources.folder import metadata_files, read_folder
 from detr_ft.data.sources.hub import read_hub
+from detr_ft.data.sources.parquet import is_saved, parquet_files, read_parquet, read_saved
+from detr_ft.data.sources.stream import open_stream
+from detr_ft.data.sources.table import TABLE_SUFFIXES, read_table, table_files
 from detr_ft.data.sources.voc import read_voc, voc_files
 from detr_ft.data.sources.yolo import read_yolo, yolo_file
 from detr_ft.errors import UserError
 
-__all__ = ["load_data"]
+__all__ = ["load_data", "open_stream"]
 
-_READERS = {"coco": read_coco, "folder": read_folder, "voc": read_voc, "yolo": read_yolo}
-_KINDS = ("coco", "folder", "generated", "hub", "voc", "yolo")
+# The formats of tools say how boxes are written; tables leave it to whoever wrote them.
+_FIXED = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
+_OPEN = {"csv": read_table, "folder": read_folder, "parquet": read_parquet, "saved": read_saved}
+_KINDS = tuple(sorted([*_FIXED, *_OPEN, "generated", "hub", "stream"]))
 
 log = logging.getLogger(__name__)
 
 
-def load_data(spec: str, base: Path = Path()) -> DatasetDict:
+def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
     """The splits (among train, validation, test) of a data set, each in the schema: boxes in pixels of the upright image.
 
-    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `folder:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose
-    format is recognised by what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them.
+    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `folder:FOLDER`, `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`,
+    `generated:NAME`, or a bare path, whose format is recognised by what it holds. Relative paths start at `base`. Defective
+    boxes stay; the doctor reports them. How a table, a folder's metadata or a data set of the Hub writes its boxes is
+    recognised and said on the log, unless `box_format` tells it (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`).
     """
     kind, colon, rest = spec.partition(":")
+    format = None if box_format is None else BoxFormat.parse(box_format)
     if colon and kind in _KINDS and not rest:
         raise UserError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
     if colon and kind == "generated":
         from detr_ft.data.generated import generate
 
+        _refuse_format(kind, format)
         return generate(rest)
     if colon and kind == "hub":
-        return read_hub(rest)
-    if colon and kind in _READERS:
-        return _READERS[kind](_existing(rest, base))
+        return read_hub(rest, format)
+    if colon and kind == "stream":
+        raise UserError(
+            f"{spec}: a stream can't be trained on or examined yet: from Python, detr_ft.data.open_stream gives its rows; "
+            f"to have the data set whole, write hub:{rest} or its path"
+        )
+    if colon and kind in (*_FIXED, *_OPEN):
+        return _read(kind, _existing(rest, base), format)
     if colon and not (base / spec).exists() and len(kind) > 1 and kind.isidentifier():
         near = difflib.get_close_matches(kind, _KINDS, n=1)
         hint = f"; did you mean {near[0]}:{rest}?" if near else ""
@@ -47,7 +62,22 @@ def load_data(spec: str, base: Path = Path()) -> DatasetDict:
     path = _existing(spec, base)
     kind = _recognise(path)
     log.info("%s looks like %s: reading it as %s:%s", path, kind.upper(), kind, spec)
-    return _READERS[kind](path)
+    return _read(kind, path, format)
+
+
+def _read(kind: str, path: Path, format: BoxFormat | None) -> DatasetDict:
+    if kind in _OPEN:
+        return _OPEN[kind](path, format)
+    _refuse_format(kind, format)
+    return _FIXED[kind](path)
+
+
+def _refuse_format(kind: str, format: BoxFormat | None) -> None:
+    if format is not None:
+        raise UserError(
+            f"box_format: {format.name} can't be chosen for {kind}: data, whose own format says how boxes are written; "
+            f"it is for {', '.join(f'{one}:' for one in sorted([*_OPEN, 'hub']))}"
+        )
 
 
 def _existing(text: str, base: Path) -> Path:
@@ -64,20 +94,28 @@ def _existing(text: str, base: Path) -> Path:
 def _recognise(path: Path) -> str:
     """Which reader a bare path is for, by what it holds."""
     if path.is_file():
-        by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
+        by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".jsonl": "folder", ".parquet": "parquet"}
+        by_suffix |= dict.fromkeys(TABLE_SUFFIXES, "csv")
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
     elif not path.is_dir():
         raise UserError(f"{path}: neither a file nor a folder")
+    elif is_saved(path):
+        return "saved"
     elif yolo_file(path):
         return "yolo"
     elif metadata_files(path):
         return "folder"
+    elif parquet_files(path):  # before COCO's: `datasets` writes .json files beside its own
+        return "parquet"
     elif coco_files(path):
         return "coco"
     elif voc_files(path, []):
         return "voc"
+    elif table_files(path):
+        return "csv"
     raise UserError(
-        f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/ or a metadata.jsonl. "
+        f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/, a metadata.jsonl, "
+        "Parquet files, a folder of save_to_disk, or a .csv whose first line names image, class and box. "
         "If it is one of these, name it outright, for example coco:PATH"
     )

@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.sources.boxes import settle_boxes
+from detr_ft.data.sources.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists, natural
+from detr_ft.data.sources.parquet import read_parquet
 from detr_ft.data.sources.records import (
-    Flags,
     Record,
     is_id,
     measured_size,
-    numbers,
     raise_all,
     read_text,
     split_folders,
     stated_side,
     to_dataset,
 )
+from detr_ft.data.sources.table import read_table
 from detr_ft.errors import UserError
 
-CATEGORY_KEYS = ("category", "categories", "label", "labels", "category_id")
+_OTHERS = {"metadata.csv": read_table, "metadata.parquet": read_parquet}
 
 
-def read_folder(folder: Path) -> DatasetDict:
-    """The data set of a folder with one `metadata.jsonl`, or one for each split; classes are sorted by name.
+def read_folder(folder: Path, format: BoxFormat | None = None) -> DatasetDict:
+    """The data set of a folder with one `metadata.jsonl` (or .csv, .parquet), or one for each split; classes are sorted.
 
-    A line holds `file_name` and `objects: {bbox, category}`, lists of equal length, COCO xywh in pixels; whole numbers as
-    categories become the names "0", "1", ...; `width`, `height`, `image_id`, `area` and `iscrowd` are read where given.
+    A line holds `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in `format`, or where it is
+    None in the one recognised; whole numbers as categories become the names "0", "1", ...; `width`, `height`, `image_id`,
+    and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated` are read where given.
     """
     files = metadata_files(folder) if folder.is_dir() else {"train": [folder]}
     if not files:
+        for name, read in _OTHERS.items():
+            if any((place / name).is_file() for place in (folder, *(child for _, child in split_folders(folder)))):
+                return read(folder, format)
         raise UserError(f"{folder}: no metadata.jsonl found, neither there nor in train/, validation/, test/")
     problems: list[str] = []
     splits = {split: list(_read_files(paths, problems)) for split, paths in files.items()}
     raise_all(problems)
-    names = {name for records in splits.values() for record in records for name in record.names}
-    return to_dataset(splits, sorted(names, key=_natural), folder)
+    settle_boxes((record for records in splits.values() for record in records), f"folder:{folder}", format)
+    names = natural(name for records in splits.values() for record in records for name in record.names)
+    return to_dataset(splits, names, folder)
 
 
 def metadata_files(folder: Path) -> dict[str, list[Path]]:
@@ -49,10 +57,6 @@ def metadata_files(folder: Path) -> dict[str, list[Path]]:
             files.setdefault(split, []).append(child / "metadata.jsonl")
     whole = folder / "metadata.jsonl"
     return files or ({"train": [whole]} if whole.is_file() else {})
-
-
-def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdecimal() else (-1, name)
 
 
 def _read_files(paths: list[Path], problems: list[str]) -> Iterator[Record]:
@@ -85,23 +89,13 @@ def _read_line(line: str, folder: Path, image_id: int, where: str, problems: lis
     if width is None or height is None:
         width, height = measured_size(path)
     record = Record(path, row["image_id"] if is_id(row.get("image_id")) else image_id, width, height)
-    add_objects(record, row.get("objects") or {}, where, problems)
+    objects = as_lists(row["objects"]) if "objects" in row else as_columns(row)
+    if isinstance(objects, dict):
+        add_objects(record, objects, (_key(BOX_KEYS, objects), _key(CATEGORY_KEYS, objects)), None, where, problems)
+    else:
+        problems.append(f"{where}: objects must hold the lists bbox and category")
     return record
 
 
-def add_objects(record: Record, objects: Mapping[str, object], where: str, problems: list[str]) -> None:
-    """Append the objects of a dictionary of lists (`bbox` and a category, by name or number) to the record."""
-    key = next((key for key in CATEGORY_KEYS if isinstance(objects, dict) and key in objects), "category")
-    boxes, names = (objects.get("bbox", []), objects.get(key, [])) if isinstance(objects, dict) else (None, None)
-    if not isinstance(boxes, list) or not isinstance(names, list) or len(boxes) != len(names):
-        problems.append(f"{where}: objects must hold the lists bbox and {key}, of the same length")
-        return
-    areas, crowd = objects.get("area"), objects.get("iscrowd")
-    for index, (values, name) in enumerate(zip(boxes, names, strict=True)):
-        box = numbers(values, 4)
-        if box is None or not isinstance(name, (str, int)):
-            problems.append(f"{where}: object {index} needs a bbox of four numbers and a {key}")
-            continue
-        area = numbers(areas[index : index + 1], 1) if isinstance(areas, list) else None
-        is_crowd = isinstance(crowd, list) and index < len(crowd) and bool(crowd[index])
-        record.add(box, str(name), area=area[0] if area else None, flags=Flags(crowd=is_crowd))
+def _key(keys: Sequence[str], objects: Mapping[str, object]) -> str:
+    return next((key for key in keys if key in objects), keys[0])

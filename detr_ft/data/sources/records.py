@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data.images import ImageError, image_size
+from detr_ft.data.images import ImageError, Source, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
 from detr_ft.errors import UserError
 
@@ -54,7 +55,7 @@ class Record:
     height: int
     boxes: list[list[float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    areas: list[float] = field(default_factory=list)
+    areas: list[float | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     flags: list[Flags] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ class Record:
         self.ids.append(len(self.ids) if number is None else number)
         self.boxes.append(box)
         self.names.append(name)
-        self.areas.append(box[2] * box[3] if area is None else area)
+        self.areas.append(area)
         self.flags.append(flags)
 
     def objects(self, index: Mapping[str, int]) -> dict[str, list[object]]:
@@ -80,7 +81,7 @@ class Record:
             self.boxes,
             [index[name] for name in self.names],
             ids=self.ids,
-            area=self.areas,
+            area=[b[2] * b[3] if a is None else a for a, b in zip(self.areas, self.boxes, strict=True)],
             iscrowd=[one.crowd for one in self.flags],
             difficult=[one.difficult for one in self.flags],
             truncated=[one.truncated for one in self.flags],
@@ -99,13 +100,20 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
         raise UserError(f"{origin}: the data set names no classes")
     features, index = detection_features(list(names)), {name: i for i, name in enumerate(names)}
     return DatasetDict(
-        {split: Dataset.from_dict(_columns(records, index), features=features) for split, records in filled.items()}
+        {
+            split: Dataset.from_dict({"image": _images(records), **columns_of(records, index)}, features=features)
+            for split, records in filled.items()
+        }
     )
 
 
-def _columns(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, list[object]]:
+def _images(records: Sequence[Record]) -> list[dict[str, object]]:
+    return [{"path": str(one.path), "bytes": None} for one in records]
+
+
+def columns_of(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, list[Any]]:
+    """The columns of the schema but for `image`; `index` gives the number of each class."""
     return {
-        "image": [{"path": str(one.path), "bytes": None} for one in records],
         "image_id": [one.image_id for one in records],
         "width": [one.width for one in records],
         "height": [one.height for one in records],
@@ -137,10 +145,10 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
-def measured_size(path: Path) -> tuple[int, int]:
+def measured_size(image: Source) -> tuple[int, int]:
     """Width and height of the upright image; `(0, 0)` where the file can't be read, which the doctor reports."""
     try:
-        return image_size(path)
+        return image_size(image)
     except ImageError as error:
         log.warning("%s", error)
         return 0, 0

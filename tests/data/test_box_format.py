@@ -1,0 +1,124 @@
+"""Box formats: what is converted, what is recognised, and what is left in doubt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from detr_ft.data import load_data
+from detr_ft.data.box_format import FORMATS, BoxFormat, given, recognise
+from detr_ft.errors import UserError
+
+XYWH, XYXY, CXCYWH = FORMATS[:3]
+
+
+def random_boxes(format: BoxFormat, count: int, seed: int, smallest: float = 0.05, largest: float = 0.6):
+    """Boxes within images, written in a format as tools write it (whole pixels, six decimals of fractions)."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(100, 2000, (count, 2)).astype(float)
+    shares = rng.uniform(smallest, largest, (count, 2))
+    low = rng.uniform(0, 1, (count, 2)) * (1 - shares)
+    scale = sizes if format.unit == "pixels" else 1.0
+    digits = 0 if format.unit == "pixels" else 6
+    first, second = (low * scale).round(digits), ((low + shares) * scale).round(digits)
+    if format.corners == "xywh":
+        second = second - first
+    elif format.corners == "cxcywh":
+        first, second = (first + second) / 2, second - first
+    return np.concatenate([first, second], axis=1), sizes
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_every_format_gives_the_same_pixels(format: BoxFormat) -> None:
+    written = {
+        "xywh": [10, 20, 30, 40],
+        "xyxy": [10, 20, 40, 60],
+        "cxcywh": [25, 40, 30, 40],
+    }[format.corners]
+    sizes = np.array([[200.0, 100.0]])
+    boxes = np.array([written], dtype=float) / (np.tile(sizes, 2) if format.unit == "fractions" else 1)
+    np.testing.assert_allclose(format.to_xywh(boxes, sizes), [[10, 20, 30, 40]])
+    assert BoxFormat.parse(format.name) == format
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_sets_of_thirty_boxes_and_more_are_recognised(format: BoxFormat) -> None:
+    readings = [recognise(*random_boxes(format, 30 + 10 * (seed % 10), seed)) for seed in range(300)]
+    assert sum(one.format == format and not one.doubt for one in readings) >= 297
+
+
+@drawn(
+    format=st.sampled_from(FORMATS),
+    count=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    largest=st.sampled_from([0.06, 0.2, 0.6, 1.0]),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_no_set_however_small_is_mistaken_in_silence(format: BoxFormat, count: int, seed: int, largest: float) -> None:
+    boxes, sizes = random_boxes(format, count, seed, largest / 3, largest)
+    reading = recognise(boxes, sizes)
+    same = np.abs(reading.format.to_xywh(boxes, sizes) - format.to_xywh(boxes, sizes)).max() <= 1
+    assert same or reading.doubt
+
+
+def test_a_few_defective_boxes_do_not_flip_the_convention() -> None:
+    boxes, sizes = random_boxes(XYWH, 1000, 0, 0.01, 0.05)
+    boxes[:5, :2] = sizes[:5]
+    boxes[5] = np.nan
+    reading = recognise(boxes, sizes)
+    assert (reading.format, reading.doubt) == (XYWH, "")
+    assert str(reading) == "boxes read as xywh in pixels (994 of 999 fit their image)"
+
+
+def test_the_words_tell_what_fits() -> None:
+    boxes, sizes = random_boxes(XYXY, 200, 1)
+    reading = recognise(boxes, sizes)
+    as_xywh = int(XYWH.fits(boxes, sizes).sum())
+    assert str(reading) == f"boxes read as xyxy in pixels (200 of 200 fit their image; as xywh {as_xywh})"
+
+
+def test_where_nothing_fits_the_convention_stands_in_doubt() -> None:
+    boxes, sizes = random_boxes(XYWH, 100, 2)
+    reading = recognise(boxes, sizes / 10)
+    assert reading.format == XYWH
+    assert reading.doubt == "no format fits well"
+
+
+def test_a_unit_box_may_be_a_pixel_or_the_whole_image() -> None:
+    reading = recognise(np.array([[0.0, 0, 1, 1]]), np.array([[40.0, 30]]))
+    assert reading.format == XYWH
+    assert reading.doubt == "they might as well be xywh in fractions or xyxy in fractions"
+
+
+def test_one_box_that_fits_in_one_format_alone_is_no_proof() -> None:
+    reading = recognise(np.array([[300.0, 200, 480, 300]]), np.array([[500.0, 400]]))
+    assert (reading.format, reading.doubt) == (XYXY, "too few boxes to be sure")
+
+
+def test_boxes_of_the_whole_image_are_the_same_in_two_formats() -> None:
+    sizes = np.full((50, 2), 100.0)
+    reading = recognise(np.concatenate([np.zeros((50, 2)), sizes], axis=1), sizes)
+    assert (reading.format, reading.doubt) == (XYWH, "")
+
+
+def test_images_without_a_size_tell_nothing() -> None:
+    reading = recognise(np.array([[0.0, 0, 5, 5]]), np.array([[0.0, 0]]))
+    assert (reading.format, reading.boxes) == (XYWH, 0)
+    assert reading.doubt
+    assert not recognise(np.empty((0, 4)), np.empty((0, 2))).doubt
+
+
+def test_a_given_format_that_does_not_fit_is_doubted() -> None:
+    boxes, sizes = random_boxes(XYXY, 100, 3)
+    assert not given(XYXY, boxes, sizes).doubt
+    assert given(CXCYWH, boxes, sizes).doubt
+
+
+def test_an_unknown_format_and_one_where_there_is_no_choice() -> None:
+    with pytest.raises(UserError, match="'xyhw' is unknown; it is one of xywh, xyxy, cxcywh, xywh-fractions"):
+        load_data("hub:x", box_format="xyhw")
+    with pytest.raises(UserError, match="can't be chosen for generated: data"):
+        load_data("generated:shapes", box_format="xyxy")

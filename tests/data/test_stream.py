@@ -1,0 +1,145 @@
+"""Streams: rows in the schema, one after the other, with nothing held but a buffer."""
+
+from __future__ import annotations
+
+import logging
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+
+from detr_ft.data import class_names, load_data, open_stream
+from detr_ft.data.sources import stream
+from detr_ft.errors import UserError
+
+NAMED = List(ClassLabel(names=["ant", "bee"]))
+
+
+@pytest.fixture
+def write(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes `train.parquet`: rows of one image, with a box each unless others are given."""
+
+    def make(count: int, category: object = NAMED, label: object = 1, boxes: list[object] | None = None) -> Path:
+        image = str(write_image(tmp_path / "a.png"))
+        features = Features({"image": Image(), "objects": {"bbox": List(List(Value("float64"))), "label": category}})
+        boxes = boxes or [[1.0, 2.0, 3.0, 4.0]] * count
+        rows = {"image": [image] * count, "objects": [{"bbox": [box], "label": [label]} for box in boxes]}
+        (tmp_path / "set").mkdir()
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train.parquet", batch_size=10)
+        return tmp_path / "set"
+
+    return make
+
+
+def test_a_stream_gives_the_rows_that_the_whole_gives(write: Callable[..., Path]) -> None:
+    folder = write(12)
+    whole = load_data(f"parquet:{folder}")["train"]
+    rows = open_stream(f"stream:{folder}")["train"]
+    assert isinstance(rows, IterableDataset)
+    assert class_names(rows) == ["ant", "bee"]
+    assert rows.features == whole.features
+    for _ in range(2):
+        assert list(rows) == list(whole)
+
+
+def test_what_was_saved_on_disk_is_streamed(tmp_path: Path, write: Callable[..., Path]) -> None:
+    whole = load_data(f"parquet:{write(3)}")
+    whole.save_to_disk(tmp_path / "saved")
+    rows = open_stream("stream:saved", base=tmp_path)["train"]
+    assert [row["objects"] for row in rows] == whole["train"]["objects"][:]
+    assert next(iter(rows))["image"]["bytes"] == (tmp_path / "a.png").read_bytes()
+
+
+def test_a_data_set_of_the_hub_whose_columns_only_a_row_tells(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = str(write_image(tmp_path / "a.png"))
+    rows = [{"file_name": image, "objects": {"bbox": [[1, 2, 3, 4]], "category": [1]}, "note": "x"}] * 3
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    raw = load_dataset("json", data_files={"train": str(tmp_path / "rows.jsonl")}, streaming=True)
+    asked = []
+    monkeypatch.setattr(stream, "check_reachable", asked.append)
+    monkeypatch.setattr(stream, "load_dataset", lambda name, **how: asked.append((name, how)) or raw)
+    found = list(open_stream("stream:user/name@v2?classes=ant,bee")["train"])
+    assert asked == ["user/name@v2", ("user/name", {"revision": "v2", "streaming": True})]
+    assert [row["image_id"] for row in found] == [0, 1, 2]
+    assert found[0].keys() == {"image", "image_id", "width", "height", "objects"}
+    assert (found[0]["image"], found[0]["objects"]["category"]) == ({"path": image, "bytes": None}, [1])
+
+
+def test_other_folders_are_refused_with_what_can_be_streamed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only Parquet files and folders of save_to_disk can be streamed"):
+        open_stream(f"stream:{tmp_path}")
+
+
+@pytest.mark.parametrize(("category", "label"), [(List(Value("string")), "bee"), (List(Value("int64")), 1)])
+def test_classes_that_the_data_does_not_name(write: Callable[..., Path], category: object, label: object) -> None:
+    folder = write(2, category, label)
+    with pytest.raises(UserError, match=r"label doesn't name the classes.*train\.parquet\?classes=cat,dog"):
+        open_stream(f"stream:{folder / 'train.parquet'}")
+    rows = open_stream(f"stream:{folder}?classes=ant,bee")["train"]
+    assert [row["objects"]["category"] for row in rows] == [[1], [1]]
+    with pytest.raises(UserError, match=r"row 0: object 0 has the label .* none of the 1 classes ant"):
+        open_stream(f"stream:{folder}?classes=ant")
+    with pytest.raises(UserError, match="unknown option 'class'"):
+        open_stream(f"stream:{folder}?class=ant")
+
+
+def test_the_first_rows_tell_the_format(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream, "_LOOKED_AT", 30)
+    low = np.random.default_rng(0).uniform(0.1, 0.5, (40, 2))
+    corners = np.concatenate([low, low + 0.5], axis=1) * [40, 30, 40, 30]
+    folder = write(40, boxes=corners.tolist())
+    with caplog.at_level(logging.INFO):
+        last = list(open_stream(f"stream:{folder}")["train"])[-1]
+    assert "first 30 rows: boxes read as xyxy in pixels (30 of 30 fit their image" in caplog.text
+    assert last["objects"]["bbox"] == [pytest.approx([*corners[-1, :2], 20, 15])]
+    kept = next(iter(open_stream(f"stream:{folder}", box_format="xywh")["train"]))
+    assert kept["objects"]["bbox"] == [pytest.approx(corners[0])]
+
+
+def test_a_malformed_row_is_named_when_it_is_reached(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_LOOKED_AT", 5)
+    boxes = [[1.0, 2.0, 3.0, 4.0]] * 12
+    boxes[7] = [1.0, 2.0]
+    rows = iter(open_stream(f"stream:{write(12, boxes=boxes)}")["train"])
+    assert [next(rows)["image_id"] for _ in range(7)] == list(range(7))
+    with pytest.raises(UserError, match="split train, row 7: object 0 needs a bbox of four numbers"):
+        next(rows)
+
+
+def test_no_more_than_a_buffer_is_held(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    count, size = 300, 100_000
+    header = b"P6 200 100 255\n"
+    features = Features({"image": Image(), "objects": {"bbox": List(List(Value("float64"))), "label": NAMED}})
+    images = [{"bytes": header + rng.bytes(size), "path": None} for _ in range(count)]
+    objects = [{"bbox": [[1.0, 2.0, 3.0, 4.0]], "label": [0]}] * count
+    whole = Dataset.from_dict({"image": images, "objects": objects}, features=features)
+    whole.to_parquet(tmp_path / "train.parquet", batch_size=4)
+    del images, whole
+    arrow = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        seen, peak = 0, 0
+        for row in open_stream(f"stream:{tmp_path / 'train.parquet'}")["train"]:
+            seen += len(row["image"]["bytes"])
+            peak = max(peak, pa.total_allocated_bytes() - arrow)
+        python = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen > count * size
+    assert peak + python < count * size / 4
+
+
+def test_where_whole_data_is_needed_a_stream_is_refused() -> None:
+    with pytest.raises(UserError, match=r"can't be trained on or examined yet.*open_stream"):
+        load_data("stream:user/name")

@@ -1,0 +1,196 @@
+"""Tables of boxes, as TensorFlow, Roboflow, Open Images and people write them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import detection_objects
+from detr_ft.errors import UserError
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write_table(write_image: Write) -> Write:
+    """Writes lines as a CSV file, and images of 40x30 pixels beside it."""
+
+    def write(file: Path, *lines: str, images: tuple[str, ...] = ("a.jpg", "b.jpg")) -> Path:
+        for index, name in enumerate(images):
+            write_image(file.parent / name, seed=index)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_roboflow_s_export(tmp_path: Path, write_table: Write) -> None:
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    write_table(
+        tmp_path / "train" / "_annotations.csv",
+        header,
+        "a.jpg,400,300,helmet,111,144,134,174",
+        "a.jpg,400,300,head,178,84,230,143",
+        "b.jpg,200,100,helmet,20,10,200,100",
+    )
+    write_table(tmp_path / "valid" / "_annotations.csv", header, "b.jpg,200,100,head,0,0,50,50")
+    for spec in (f"csv:{tmp_path}", str(tmp_path)):
+        data = load_data(spec)
+        assert {split: len(rows) for split, rows in data.items()} == {"train": 2, "validation": 1}
+        assert class_names(data["validation"]) == ["head", "helmet"]
+        assert data["train"][0] == {
+            "image": {"path": str(tmp_path / "train" / "a.jpg"), "bytes": None},
+            "image_id": 0,
+            "width": 400,
+            "height": 300,
+            "objects": detection_objects([[111.0, 144.0, 23.0, 30.0], [178.0, 84.0, 52.0, 59.0]], [1, 0]),
+        }
+
+
+def test_open_images(tmp_path: Path, write_table: Write, write_image: Write) -> None:
+    write_image(tmp_path / "images" / "validation" / "0001eeaf4aed83f9.jpg")
+    (tmp_path / "class-descriptions-boxable.csv").write_text("/m/0cmf2,Airplane\n/m/02xwb,Fruit, ripe\n")
+    write_table(
+        tmp_path / "annotations" / "validation-annotations-bbox.csv",
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",
+        "0001eeaf4aed83f9,xclick,/m/0cmf2,1,0.25,0.75,0.1,0.5,0,1,0,0,0",
+        "0001eeaf4aed83f9,xclick,/m/02xwb,1,0,1,0,1,0,0,1,0,0",
+        images=(),
+    )
+    write_table(
+        tmp_path / "annotations" / "validation-annotations-human-imagelabels.csv",
+        "ImageID,Source,LabelName,Confidence",
+        images=(),
+    )
+    rows = load_data(str(tmp_path))["validation"]
+    assert class_names(rows) == ["Airplane", "Fruit"]
+    assert rows[0]["image"]["path"] == str(tmp_path / "images" / "validation" / "0001eeaf4aed83f9.jpg")
+    objects = rows[0]["objects"]
+    assert objects["bbox"] == [pytest.approx([10, 3, 20, 12]), pytest.approx([0, 0, 40, 30])]
+    assert (objects["iscrowd"], objects["truncated"]) == ([False, True], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("image,label,x_min,y_min,x_max,y_max", "a.jpg,cat,10,3,30,15"),
+        ("path;category;X1;Y1;X2;Y2", "a.jpg;cat;10,0;3,0;30,0;15,0"),
+        ("file\tname\tleft\ttop\tright\tbottom", "a.jpg\tcat\t10\t3\t30\t15"),
+        ("image_path,class_name,x,y,width,height", "sub/../a.jpg,cat,10,3,20,12"),
+        ("ImageID,label,bbox_x,bbox_y,bbox_width,bbox_height,width,height", "a,cat,10,3,20,12,40,30"),
+        ("filename,class,cx,cy,w,h", "a.jpg,cat,20,9,20,12"),
+        ('"filename","class","xmin","ymin","width","height"', '"C:\\photos\\a.jpg","cat","10","3","20","12"'),
+        ("\ufefffilename,class,xmin,ymin,xmax,ymax", "/content/drive/a.jpg,cat,10,3,30,15"),
+    ],
+)
+def test_the_spellings_of_columns(tmp_path: Path, write_table: Write, header: str, line: str) -> None:
+    write_table(tmp_path / "labels.csv", header, line)
+    row = load_data(f"csv:{tmp_path / 'labels.csv'}")["train"][0]
+    assert row["objects"]["bbox"] == [[10, 3, 20, 12]]
+    assert (row["width"], row["height"], Path(row["image"]["path"]).name) == (40, 30, "a.jpg")
+
+
+def test_a_line_without_a_box_is_an_image_without_objects(tmp_path: Path, write_table: Write) -> None:
+    file = write_table(tmp_path / "a.csv", "image,label,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5", "", "b.jpg,,,,,")
+    rows = load_data(str(file))["train"]
+    assert [len(objects["bbox"]) for objects in rows["objects"]] == [1, 0]
+
+
+def test_splits_by_file_names_and_images_by_folders(tmp_path: Path, write_table: Write, write_image: Write) -> None:
+    for split, folder in (("train", "images/train"), ("val", "val")):
+        write_image(tmp_path / folder / "a.jpg", size=(60, 50))
+        write_table(tmp_path / f"{split}.csv", "image,label,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5", images=())
+    data = load_data(str(tmp_path))
+    assert data["train"][0]["image"]["path"] == str(tmp_path / "images" / "train" / "a.jpg")
+    assert data["validation"][0]["image"]["path"] == str(tmp_path / "val" / "a.jpg")
+    assert data["train"][0]["width"] == 60
+
+
+def test_fractions_and_centres_are_recognised_and_can_be_told(
+    tmp_path: Path, write_table: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    sides = rng.uniform(0.2, 0.8, (60, 2))
+    centres = sides / 2 + rng.uniform(0, 1, (60, 2)) * (1 - sides)
+    lines = [f"a.jpg,cat,{x:.4f},{y:.4f},{w:.4f},{h:.4f}" for x, y, w, h in np.concatenate([centres, sides], axis=1)]
+    file = write_table(tmp_path / "a.csv", "image,label,x,y,w,h", *lines)
+    with caplog.at_level(logging.INFO):
+        read = load_data(str(file))["train"][0]["objects"]["bbox"]
+    assert "boxes read as cxcywh in fractions (60 of 60 fit their image" in caplog.text
+    expected = np.concatenate([centres - sides / 2, sides], axis=1) * [40, 30, 40, 30]
+    np.testing.assert_allclose(read, expected, atol=0.01)
+    told = load_data(str(file), box_format="xywh-fractions")["train"][0]["objects"]["bbox"]
+    np.testing.assert_allclose(told[0][:2], centres[0] * [40, 30], atol=0.01)
+
+
+def test_metadata_csv_of_an_image_folder(tmp_path: Path, write_table: Write) -> None:
+    write_table(tmp_path / "train" / "metadata.csv", "file_name,label,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
+    for spec in (f"folder:{tmp_path}", str(tmp_path)):
+        assert load_data(spec)["train"][0]["objects"]["bbox"] == [[1, 1, 4, 4]]
+
+
+def test_mistakes_are_told_together_with_their_lines(tmp_path: Path, write_table: Write) -> None:
+    file = write_table(
+        tmp_path / "a.csv",
+        "image,label,xmin,ymin,xmax,ymax",
+        "a.jpg,cat,1,1,5,5",
+        "a.jpg,cat,1,1,5",
+        "a.jpg,cat,1,1,five,5",
+        "a.jpg,,1,1,5,5",
+        ",cat,1,1,5,5",
+        "a.jpg,cat,1,1,5,",
+        '"b.jpg","two\nlines",1,1,5,5',
+        "a.jpg,cat,1,1,5,5,7",
+    )
+    with pytest.raises(UserError) as caught:
+        load_data(str(file))
+    assert [problem.removeprefix(f"{file}, ") for problem in caught.value.problems] == [
+        "line 3: 5 cells, where the header has 6",
+        "line 4: a box needs four numbers, or none at all; got 1, 1, five, 5",
+        "line 5: the box has no class",
+        "line 6: no image is named",
+        "line 7: a box needs four numbers, or none at all; got 1, 1, 5, nothing",
+        "line 10: 7 cells, where the header has 6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["a.jpg,1,1,5,5,cat"],
+            r"it needs the image's file \(.*\); the class \(.*\); the box \(.*\); it has a.jpg, 1, 1, 5, 5, cat",
+        ),
+        (["filename,class,xmin,ymin,xmax"], "it needs the box .*; it has filename, class, xmin, ymin, xmax"),
+        (["filename,class,class,xmin,ymin,xmax,ymax"], "the column 'class' is there twice"),
+        (["filename,class,xmin,ymin,xmax,ymax"], "holds no images"),
+        (["filename,class,xmin,ymin,xmax,ymax", "gone.jpg,cat,1,1,5,5"], "in none of these folders"),
+        ([""], "it needs the image's file"),
+    ],
+)
+def test_a_file_that_is_no_table_of_boxes(tmp_path: Path, write_table: Write, lines: list[str], message: str) -> None:
+    write_table(tmp_path / "a.csv", *lines)
+    for spec in (f"csv:{tmp_path / 'a.csv'}", f"csv:{tmp_path}"):
+        with pytest.raises(UserError, match=message):
+            load_data(spec)
+
+
+def test_folders_without_or_with_too_many_tables(tmp_path: Path, write_table: Write) -> None:
+    with pytest.raises(UserError, match=r"no \.csv found"):
+        load_data(f"csv:{tmp_path}")
+    for name in ("train_a.csv", "train_b.csv"):
+        write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
+    with pytest.raises(UserError, match=r"isn't plain: .*train_a\.csv, .*train_b\.csv; name one of them outright"):
+        load_data(f"csv:{tmp_path}")
+
+
+def test_a_format_that_the_columns_contradict(tmp_path: Path, write_table: Write) -> None:
+    file = write_table(tmp_path / "a.csv", "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
+    with pytest.raises(UserError, match="box_format xywh contradicts its columns, which are xyxy"):
+        load_data(str(file), box_format="xywh")
