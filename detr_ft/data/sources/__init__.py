@@ -9,16 +9,28 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.sources.coco import coco_files, read_coco
+from detr_ft.data.sources.cvat import read_cvat
 from detr_ft.data.sources.folder import metadata_files, read_folder
 from detr_ft.data.sources.hub import read_hub
+from detr_ft.data.sources.json_kind import json_kind
+from detr_ft.data.sources.labelme import is_labelme, read_labelme
+from detr_ft.data.sources.labelstudio import read_labelstudio
 from detr_ft.data.sources.voc import read_voc, voc_files
 from detr_ft.data.sources.yolo import read_yolo, yolo_file
 from detr_ft.errors import UserError
 
 __all__ = ["load_data"]
 
-_READERS = {"coco": read_coco, "folder": read_folder, "voc": read_voc, "yolo": read_yolo}
-_KINDS = ("coco", "folder", "generated", "hub", "voc", "yolo")
+_READERS = {
+    "coco": read_coco,
+    "cvat": read_cvat,
+    "folder": read_folder,
+    "labelme": read_labelme,
+    "labelstudio": read_labelstudio,
+    "voc": read_voc,
+    "yolo": read_yolo,
+}
+_KINDS = tuple(sorted((*_READERS, "generated", "hub")))
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +38,8 @@ log = logging.getLogger(__name__)
 def load_data(spec: str, base: Path = Path()) -> DatasetDict:
     """The splits (among train, validation, test) of a data set, each in the schema: boxes in pixels of the upright image.
 
-    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `folder:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose
-    format is recognised by what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them.
+    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `folder:FOLDER`, `labelme:PATH`, `labelstudio:PATH`, `cvat:PATH`,
+    `hub:NAME`, `generated:NAME`, or a bare path, whose format is recognised by what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them.
     """
     kind, colon, rest = spec.partition(":")
     if colon and kind in _KINDS and not rest:
@@ -64,7 +76,9 @@ def _existing(text: str, base: Path) -> Path:
 def _recognise(path: Path) -> str:
     """Which reader a bare path is for, by what it holds."""
     if path.is_file():
-        by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
+        by_suffix = {".xml": "cvat", ".yaml": "yolo", ".yml": "yolo"}
+        if path.suffix.lower() == ".json":
+            return json_kind(path)
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
     elif not path.is_dir():
@@ -73,11 +87,16 @@ def _recognise(path: Path) -> str:
         return "yolo"
     elif metadata_files(path):
         return "folder"
+    elif (path / "annotations.xml").is_file():
+        return "cvat"
+    elif is_labelme(path):
+        return "labelme"
     elif coco_files(path):
         return "coco"
     elif voc_files(path, []):
         return "voc"
     raise UserError(
-        f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/ or a metadata.jsonl. "
+        f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/, "
+        "a metadata.jsonl, or what LabelMe, Label Studio or CVAT export. "
         "If it is one of these, name it outright, for example coco:PATH"
     )
