@@ -110,6 +110,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Call
             '{"images": [{"id": 1, "file_name": "no.png"}], "annotations": [], "categories": []}',
             "in none of these folders",
         ),
+        (
+            f'{{"images": [{{"id": 1, "file_name": "{"n" * 300}.png"}}], "annotations": [], "categories": []}}',
+            "in none of these folders",
+        ),
     ],
 )
 def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from pycocotools import mask as reference
@@ -50,6 +52,11 @@ def test_encoded_masks_have_the_box_of_their_pixels(seed: int) -> None:
 )
 def test_what_is_no_segmentation(value: object) -> None:
     assert box_around_segmentation(value) is None
+
+
+@pytest.mark.parametrize(("width", "degrees"), [(4, math.inf), (4, math.nan), (math.inf, 45)])
+def test_a_box_turned_by_no_number_is_no_box(width: float, degrees: float) -> None:
+    assert all(map(math.isnan, box_around_turned([1, 2, width, 3], degrees, (1, 2))))
 
 
 @pytest.mark.parametrize(

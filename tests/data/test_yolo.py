@@ -96,7 +96,7 @@ def test_numbers_a_little_above_one_stay_for_the_doctor(yolo: Path) -> None:
 def test_label_files_without_an_image_are_told(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("x", "y", "b"):
         (yolo / "train" / "labels" / f"{name}.txt").write_text("0 .5 .5 .1 .1\n" if name != "b" else "")
-    (yolo / "train" / "labels" / "classes.txt").write_text("cone\ncube\n")
+    (yolo / "train" / "labels" / "classes.txt").write_bytes("cône\ncube\n".encode("latin-1"))
     data = load_data(str(yolo))
     assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 0]
     orphans = [record.getMessage() for record in caplog.records]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ class Table:
         """Where the images lie, and which fraction of some of them is there."""
         some = names[:: max(1, len(names) // 20)]
         places = self._places()
-        hits = [sum((place / name).is_file() for name in some if name) for place in places]
+        hits = [sum(os.path.isfile(place / name) for name in some if name) for place in places]
         return places[hits.index(max(hits))], max(hits) / max(1, len(some))
 
     def _places(self) -> list[Path]:

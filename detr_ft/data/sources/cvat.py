@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -100,7 +101,7 @@ class _Reader:
             return None
         # A subset has a folder of its own, where names may be the same as in others.
         inside = self.file.parent / "images" / subset / name
-        path = self.search.find(str(inside) if inside.is_file() else name, where, self.problems)
+        path = self.search.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
         width, height = (stated_side(_number(image, side)) for side in ("width", "height"))
         if width is None or height is None:
             width, height = measured_size(path)

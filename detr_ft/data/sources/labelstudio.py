@@ -129,10 +129,10 @@ class _Reader:
         stated = next((size for region in regions if (size := _stated_size(region))), None)
         width, height = stated or measured_size(path)
         record = Record(path, image_id, width, height)
-        labelled = {region.get("id") for region in regions if _labels(region)}
+        labelled = {str(region.get("id")) for region in regions if _labels(region)}
         for index, region in enumerate(regions):
             # What is asked for each region (a choice, a text) repeats its shape under its id.
-            if _labels(region) or region.get("id") is None or region.get("id") not in labelled:
+            if _labels(region) or region.get("id") is None or str(region["id"]) not in labelled:
                 self._add(record, region, f"{where}: region {region.get('id', index)}")
         return record
 

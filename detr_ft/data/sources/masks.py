@@ -21,9 +21,14 @@ def box_around(points: Sequence[Sequence[float]] | NDArray[np.int64]) -> list[fl
 
 
 def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
-    """The box xywh around a box xywh that was turned about `pivot`, clockwise as it is seen (y points down)."""
+    """The box xywh around a box xywh that was turned about `pivot`, clockwise as it is seen (y points down).
+
+    A number that isn't finite makes all four NaN, which the doctor reports.
+    """
     if not degrees:
         return list(box)
+    if not all(map(math.isfinite, (*box, degrees))):
+        return [math.nan] * 4
     x, y, w, h = box
     corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - pivot
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

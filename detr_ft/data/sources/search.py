@@ -41,7 +41,7 @@ class ImageSearch:
         if not name:
             return None
         as_said = _joined(near, name)
-        if as_said.is_file():
+        if os.path.isfile(as_said):  # unlike Path.is_file, it bears a name too long for a file
             return as_said
         parts = PurePosixPath(name).parts
         candidates = self._by_name().get(parts[-1], [])

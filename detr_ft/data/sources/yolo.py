@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -131,7 +132,7 @@ def _resolve(entry: str, root: Path, home: Path) -> Path | None:
     for tail in _tails(entry):
         if len(tail.parts) > 1 or tail.name not in ("images", "labels"):
             places += [root / tail, home / tail]
-    found = next((place.resolve() for place in places if place.exists()), None)
+    found = next((place.resolve() for place in places if os.path.exists(place)), None)
     if found and PurePosixPath(entry).is_absolute() and found != Path(entry).resolve():
         log.warning("%s is not on this machine; taking %s", entry, found)
     return found
@@ -159,4 +160,4 @@ def _listed(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Pa
 def _one_listed(line: str, bases: tuple[Path, ...]) -> Path | None:
     as_written = (base / line for base in bases)
     ends = (base / tail for tail in _tails(line) for base in bases)
-    return next((place for places in (as_written, ends) for place in places if place.is_file()), None)
+    return next((place for places in (as_written, ends) for place in places if os.path.isfile(place)), None)

@@ -131,5 +131,6 @@ def _tell_of_orphans(images: list[Path], places: _Labels) -> None:
 
 def _is_label(file: Path) -> bool:
     """Whether a text file's first row could be an object: lists of classes and of images lie about as well."""
-    words = next((words for _, words in _rows(file)), [])
+    with file.open("rb") as lines:  # in whatever encoding
+        words = lines.readline().split()
     return len(words) >= 5 and numbers(words, len(words)) is not None
