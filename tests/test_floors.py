@@ -13,7 +13,7 @@ FLOORS = {
     "criterion": 2, "data": 2, "drawing": 2,
     "models": 3, "evaluation": 3,
     "inference": 4, "training": 5, "report": 5,
-    "recipe": 6, "console": 6, "hub": 6, "summary": 6, "prepare": 7, "run": 8, "quickstart": 9, "new": 9, "verbs": 9,
+    "recipe": 6, "console": 6, "hub": 6, "summary": 6, "prepare": 7, "run": 8, "quickstart": 9, "new": 9, "preview": 9, "verbs": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip
 CRITERION_MAY_IMPORT = {"torch", "scipy", "numpy", "detr_ft", "lap"}  # the last where it is installed

@@ -110,6 +110,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Call
             '{"images": [{"id": 1, "file_name": "no.png"}], "annotations": [], "categories": []}',
             "in none of these folders",
         ),
+        (
+            f'{{"images": [{{"id": 1, "file_name": "{"n" * 300}.png"}}], "annotations": [], "categories": []}}',
+            "in none of these folders",
+        ),
     ],
 )
 def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) -> None:
@@ -125,6 +129,111 @@ def test_two_files_for_one_split_and_a_folder_without_any(tmp_path: Path, write_
         write_coco_file(tmp_path / "annotations" / f"instances_train{year}.json")
     with pytest.raises(UserError, match="several COCO files for split train"):
         load_data(f"coco:{tmp_path}")
+
+
+def test_without_a_bbox_the_box_is_that_around_the_segmentation(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    runs = {"size": [30, 40], "counts": [30 * 5 + 2, 4, 26, 4, 30 * 34 - 6]}  # columns 5 and 6, rows 2 to 5
+    shapes = [[[3, 4, 9, 4, 9, 20.5], [1, 6, 2, 6, 2, 8]], runs, {**runs, "counts": "n27g000000000000000000Vi0"}]
+    rows = [{"id": i, "image_id": 5, "category_id": 1, "segmentation": shape} for i, shape in enumerate(shapes)]
+    rows[1] |= {"bbox": None, "iscrowd": 1, "area": 8}
+    rows.append({**rows[0], "id": 3, "bbox": [0, 0, 1, 1]})
+    objects = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows)}")["train"][0]["objects"]
+    assert objects["bbox"] == [[1, 4, 8, 16.5], [5, 2, 2, 4], [3, 4, 10, 7], [0, 0, 1, 1]]
+    assert objects["iscrowd"] == [False, True, False, False]
+    assert objects["area"][1] == 8
+
+
+@pytest.mark.parametrize(
+    "name", ["sub\\a b.png", "./sub/a b.png", "https://example.org/files/a%20b.png?width=9", "/home/me/sub/a b.png"]
+)
+def test_ids_as_text_and_names_in_any_spelling_of_paths(
+    tmp_path: Path, write_coco_file: Callable[..., Path], write_image: Callable[..., Path], name: str
+) -> None:
+    image = write_image(tmp_path / "images" / "sub" / "a b.png")
+    images = [{"id": "3", "file_name": name, "width": 40, "height": 30}]
+    rows = [{"id": "12", "image_id": 3, "category_id": "07", "bbox": [0, 0, 1, 1]}]
+    file = write_coco_file(
+        tmp_path / "labels.json", images=images, annotations=rows, categories=[{"id": 7.0, "name": " cat "}]
+    )
+    data = load_data(f"coco:{file}")["train"]
+    assert data[0]["image"]["path"] == str(image)
+    assert class_names(data) == ["cat"]
+    assert (data[0]["image_id"], data[0]["objects"]["id"]) == (3, [12])
+
+
+def test_images_anywhere_below_the_file_are_found_by_their_names(
+    tmp_path: Path, write_coco_file: Callable[..., Path], write_image: Callable[..., Path]
+) -> None:
+    file = write_coco_file(tmp_path / "labels.json", folder=tmp_path / "a" / "deep")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "deep" / "0_1.png").rename(tmp_path / "b" / "0_1.png")
+    paths = [image["path"] for image in load_data(str(file))["train"]["image"]]
+    assert paths == [str(tmp_path / "a" / "deep" / "0_0.png"), str(tmp_path / "b" / "0_1.png")]
+    write_image(tmp_path / "c" / "0_1.png")
+    with pytest.raises(UserError, match=r"image 6: the image 0_1\.png is ambiguous: .*b/0_1\.png, .*c/0_1\.png"):
+        load_data(str(file))
+
+
+def test_a_missing_image_is_not_replaced_by_its_namesake_of_another_split(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    for split in ("train", "val"):
+        write_coco_file(tmp_path / "annotations" / f"instances_{split}2017.json", tmp_path / f"{split}2017")
+    images = [{"id": i, "file_name": f"0_{i % 2}.png", "width": 40, "height": 30} for i in range(2, 6)]
+    images[3]["file_name"] = "only_in_val.png"
+    (tmp_path / "val2017" / "0_1.png").rename(tmp_path / "val2017" / "only_in_val.png")
+    write_coco_file(
+        tmp_path / "annotations" / "instances_train2017.json", tmp_path / "train2017", images=images, annotations=[]
+    )
+    paths = load_data(str(tmp_path))["train"]["image"]
+    assert paths[3]["path"] == str(tmp_path / "train2017" / "only_in_val.png")
+
+
+def test_a_file_without_annotations_holds_images_without_objects(
+    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_coco_file(tmp_path / "image_info_test2017.json")
+    content = json.loads(file.read_text())
+    del content["annotations"]
+    file.write_text(json.dumps(content))
+    data = load_data(str(file))
+    assert [objects["bbox"] for objects in data["test"]["objects"]] == [[], []]
+    assert "holds no annotations" in caplog.text
+
+
+def test_categories_of_one_name_become_one_class(
+    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_coco_file(tmp_path / "a.json", categories=[{"id": i, "name": "cat"} for i in (7, 1)])
+    data = load_data(f"coco:{file}")["train"]
+    assert class_names(data) == ["cat"]
+    assert "categories 1, 7 are all called 'cat'" in caplog.text
+
+
+def test_wrong_segmentations_addresses_and_many_equal_problems(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    shapes = [[[1, 2, 3]], {"size": [30, 40], "counts": [9999]}, {"size": [30, 40], "counts": "zzzzzzz"}, {"size": 3}]
+    rows = [{"id": i, "image_id": 5, "category_id": 1, "segmentation": shape} for i, shape in enumerate(shapes)]
+    rows += [{"id": 100 + i, "image_id": 5, "category_id": 1000 + i, "bbox": [0, 0, 1, 1]} for i in range(400)]
+    images = [{"id": 5, "file_name": "0_0.png"}, {"id": 6, "coco_url": "http://images.cocodataset.org/a.jpg"}]
+    file = write_coco_file(tmp_path / "a.json", annotations=rows, images=images)
+    with pytest.raises(UserError) as caught:
+        load_data(f"coco:{file}")
+    assert caught.value.problems == [
+        f"{file}: image 6 has only an address and no file_name: download the images, and write the name of each as its "
+        "file_name",
+        *(
+            f"{file}: annotation {i}: has no bbox, and its segmentation is neither polygons nor a run-length encoded mask "
+            "with pixels"
+            for i in range(3)
+        ),
+        "... and 1 more like the one above",
+        *(f"{file}: annotation {100 + i}: category {1000 + i} isn't among the file's categories" for i in range(3)),
+        "... and 397 more like the one above",
+    ]
 
 
 def test_chess_pieces(real_data: Callable[[str], Path]) -> None:

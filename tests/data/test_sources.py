@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
-from detr_ft.data.sources.records import split_of
+from detr_ft.data.sources.json_kind import json_kind
+from detr_ft.data.sources.records import raise_all, split_of
 from detr_ft.errors import UserError
 
 
@@ -40,10 +41,7 @@ def test_generated_data_takes_what_follows_the_colon() -> None:
     ("spec", "message"),
     [
         ("cocoo:x.json", "did you mean coco:x.json"),
-        (
-            "xyz:x.json",
-            "unknown kind of data 'xyz'; known are coco, csv, folder, generated, hub, parquet, saved, stream, voc, yolo",
-        ),
+        ("xyz:x.json", "unknown kind of data 'xyz'; known are coco, csv, cvat, .*, voc, yolo"),
         ("coco:", "nothing follows the colon"),
         ("coco:chess_picees", "did you mean .*chess_pieces"),
         ("chess_picees/a/b.json", "did you mean .*chess_pieces"),
@@ -57,6 +55,46 @@ def test_mistakes_are_told_with_what_to_do(tmp_path: Path, spec: str, message: s
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=message):
         load_data(spec, base=tmp_path)
+
+
+def test_equal_problems_are_counted_and_the_number_stays_exact() -> None:
+    rows = [f"a{i}.xml: object {i} has no name" for i in range(9)]
+    boxes = [f"a b.txt, line {i}: class {i} isn't among 'x {i}'" for i in range(4)]
+    with pytest.raises(UserError) as caught:
+        raise_all([*rows, "one of its kind", *boxes])
+    rest = ["... and 6 more like the one above", "one of its kind", *boxes[:3], "... and 1 more like the one above"]
+    assert caught.value.problems == [*rows[:3], *rest]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    with pytest.raises(UserError) as caught:
+        raise_all([f"x: {one}{two}" for one in letters for two in letters for _ in range(9)], limit=10)
+    assert caught.value.problems[7] == "... and 6 more like the one above"
+    assert caught.value.problems[-1] == f"... and {26 * 26 * 9 - 20} more problems"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("a.json", '{"info": {"a": [1]}, "images": [], "annotations": []}', "COCO"),
+        ("a.json", '\ufeff {"version": "5", "flags": {}, "shapes": [{"label": "images"}]}', "LABELME"),
+        ("a.json", '\n [{"id": 1, "data": {}}]', "LABELSTUDIO"),
+        ("a.xml", "<annotations></annotations>", "CVAT"),
+    ],
+)
+def test_a_bare_file_is_recognised_by_what_it_holds(
+    tmp_path: Path, name: str, text: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with caplog.at_level(logging.INFO), pytest.raises(UserError):
+        load_data(str(tmp_path / name))
+    assert f"looks like {kind}:" in caplog.text
+
+
+def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
+    padding = "x" * 200_000
+    (tmp_path / "late.json").write_text(f'{{"imageData": "{padding}", "shapes": []}}')
+    assert json_kind(tmp_path / "late.json") == "labelme"
+    (tmp_path / "list.json").write_bytes(b"[" + b"\xff" * 10)
+    assert json_kind(tmp_path / "list.json") == "labelstudio"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,43 @@ def test_a_size_of_zero_is_measured_and_a_stated_file_name_is_followed(
     assert row["image"]["path"].endswith("other.png")
 
 
+def test_lists_of_classes_alone_make_the_splits(voc: Path) -> None:
+    write_sets(voc, dog_train="a  1\nb -1\n", cat_train="a  1\nb  0\n", dog_val="c -1\n", cat_val="c -1\n")
+    data = load_data(f"voc:{voc}")
+    files = {split: [Path(image["path"]).stem for image in rows["image"]] for split, rows in data.items()}
+    assert files == {"train": ["a", "b"], "validation": ["c"]}
+
+
+def test_image_sets_that_name_no_split_leave_all_for_training(voc: Path) -> None:
+    write_sets(voc, default="a\n", dog_default="a 1\n")
+    assert len(load_data(f"voc:{voc}")["train"]) == 3
+
+
+def test_subfolders_blanks_parts_and_several_boxes(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for place in ("day", "night"):
+        write_image(tmp_path / "JPEGImages" / place / "a.jpg")
+        (tmp_path / "Annotations" / place).mkdir(parents=True)
+        box = "<bndbox><xmin> 1.0 </xmin><ymin>2</ymin><xmax>9.0</xmax><ymax>\n12\n</ymax></bndbox>"
+        text = f"""<annotation><folder>{place}</folder><filename> a.jpg </filename>
+            <size><width>40.0</width><height>30</height><depth>3</depth></size>
+            <object><name> person </name>{box}
+              <part><name>head</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></part>
+              {box.replace(" 1.0 ", "5")}</object></annotation>"""
+        (tmp_path / "Annotations" / place / "a.xml").write_text(text)
+    write_sets(tmp_path, train="day/a\n", val="  night/a \n")
+    data = load_data(str(tmp_path))
+    assert data["validation"][0]["image"]["path"] == str(tmp_path / "JPEGImages" / "night" / "a.jpg")
+    assert (data["train"][0]["width"], data["train"][0]["height"]) == (40, 30)
+    assert data["train"][0]["objects"]["bbox"] == [[1, 2, 8, 10], [5, 2, 4, 10]]
+    assert class_names(data["train"]) == ["person"]
+
+
+def test_another_tools_xml_is_not_taken_for_images_without_objects(voc: Path) -> None:
+    (voc / "Annotations" / "b.xml").write_text("<annotations><version>1.1</version></annotations>")
+    with pytest.raises(UserError, match=r"b\.xml: .*expected <annotation> as its outermost element, got <annotations>"):
+        load_data(f"voc:{voc}")
+
+
 def test_problems_are_reported_together(voc: Path) -> None:
     write_sets(voc, train="a\nnowhere\nb\nc\n")
     (voc / "Annotations" / "a.xml").write_text(voc_xml(("dog", "ten", 5, 12, 9), ("", 1, 1, 2, 2)))
@@ -128,3 +165,5 @@ def test_blood_cells(real_data: Callable[[str], Path]) -> None:
     counts = Counter(names[label] for one in objects for label in one["category"])
     assert counts == {"RBC": 4155, "WBC": 372, "Platelets": 361}
     assert sum(area == 0 for one in objects for area in one["area"]) == 2
+    assert sum(sum(one["truncated"]) for one in objects) == 1131
+    assert sum(sum(one["difficult"]) for one in objects) == 0

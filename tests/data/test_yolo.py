@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detr_ft.data import class_names, load_data
 from detr_ft.errors import UserError
@@ -45,6 +46,95 @@ def test_size_is_that_of_the_upright_image(yolo: Path, write_image: Callable[...
 def test_polygons_become_boxes(yolo: Path) -> None:
     (yolo / "train" / "labels" / "a.txt").write_text("0 0.25 0.5 0.5 0.1 0.75 0.9\n")
     assert load_data(str(yolo))["train"][0]["objects"]["bbox"] == [pytest.approx([10, 3, 20, 24])]
+
+
+def test_turned_boxes_and_rows_in_any_spacing(yolo: Path) -> None:
+    text = "0 0.25 0.1 0.5 0.2 0.4 0.9 0.3 0.8\r\n\t1\t0.5\t0.5  0.5 0.5 \r\n   \r\n"
+    (yolo / "train" / "labels" / "a.txt").write_bytes(text.encode())
+    boxes = load_data(str(yolo))["train"][0]["objects"]["bbox"]
+    assert boxes == [pytest.approx([10, 3, 10, 24]), pytest.approx([10, 7.5, 20, 15])]
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_rows_of_keypoints_are_boxes_as_kpt_shape_says(yolo: Path, each: int) -> None:
+    points = " 0.9 0.1 2"[: 8 if each == 2 else 10] * 4
+    for split in ("train", "valid"):
+        (yolo / split / "labels" / "a.txt").write_text(f"1 0.5 0.5 0.25 0.2{points}\n")
+    with (yolo / "data.yaml").open("a") as file:
+        file.write(f"kpt_shape: [4, {each}]\n")
+    assert load_data(str(yolo))["train"][0]["objects"]["bbox"] == [pytest.approx([15, 12, 10, 6])]
+    with (yolo / "train" / "labels" / "a.txt").open("a") as file:
+        file.write("1 0.5 0.5 0.25 0.2 0.1 0.1\n")
+    with pytest.raises(UserError, match=f"line 2: expected .* as kpt_shape says, {4 * each} numbers"):
+        load_data(str(yolo))
+
+
+def test_rows_that_no_label_has_say_what_they_look_like(yolo: Path) -> None:
+    rows = "1 .5 .5 .25 .2 .97\n" * 5 + "1 .5 .5 .25 .2 .1 .1 2\n"
+    (yolo / "train" / "labels" / "a.txt").write_text(rows)
+    with pytest.raises(UserError) as caught:
+        load_data(str(yolo))
+    starts = [problem.partition("line ")[2][:31] for problem in caught.value.problems[:3]]
+    assert starts == [f"{line}: six columns are a prediction" for line in (1, 2, 3)]
+    assert caught.value.problems[3] == "... and 2 more like the one above"
+    assert "rows of keypoints need kpt_shape" in caught.value.problems[4]
+
+
+def test_pixels_instead_of_fractions_are_one_error(yolo: Path) -> None:
+    (yolo / "train" / "labels" / "a.txt").write_text("1 20 15 8 6\n" * 300 + "0 0.5 0.5 1 1\n")
+    with pytest.raises(UserError, match="300 of 301 rows") as caught:
+        load_data(str(yolo))
+    assert len(caught.value.problems) == 1
+    assert "divide x and widths by the image's width" in str(caught.value)
+
+
+def test_numbers_a_little_above_one_stay_for_the_doctor(yolo: Path) -> None:
+    (yolo / "train" / "labels" / "a.txt").write_text("1 1.02 0.5 0.3 0.2\n")
+    assert load_data(str(yolo))["train"][0]["objects"]["bbox"] == [pytest.approx([34.8, 12, 12, 6])]
+
+
+def test_label_files_without_an_image_are_told(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("x", "y", "b"):
+        (yolo / "train" / "labels" / f"{name}.txt").write_text("0 .5 .5 .1 .1\n" if name != "b" else "")
+    (yolo / "train" / "labels" / "classes.txt").write_bytes("cône\ncube\n".encode("latin-1"))
+    data = load_data(str(yolo))
+    assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 0]
+    orphans = [record.getMessage() for record in caplog.records]
+    assert orphans == [
+        f"{yolo / 'train' / 'labels'}: 2 label files have no image and are left out, the first is "
+        f"{yolo / 'train' / 'labels' / 'x.txt'}"
+    ]
+
+
+def test_lists_and_folders_of_another_machine_are_found_by_their_ends(
+    yolo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ["/home/me/set/train/images/a.png", "D:\\set\\train\\images\\b.png", "./valid/images/gone.png"]
+    (yolo / "train.txt").write_text("\n".join(lines))
+    (yolo / "data.yaml").write_text(
+        "path: /content/set\ntrain: train.txt\nval: /content/set/valid/images\nnames: [cone, cube]\n"
+    )
+    data = load_data(str(yolo))
+    paths = [Path(image["path"]) for image in data["train"]["image"]]
+    assert paths == [yolo / place for place in ("train/images/a.png", "train/images/b.png", "valid/images/gone.png")]
+    assert len(data["validation"]) == 2
+    assert "/content/set/valid/images is not on this machine" in caplog.text
+    (yolo / "train.txt").write_text("/home/me/elsewhere/a.png\n/home/me/elsewhere/b.png\n")
+    with pytest.raises(UserError, match="none of the 2 images that it lists is here"):
+        load_data(str(yolo))
+
+
+def test_each_image_is_opened_once(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: Counter[str] = Counter()
+
+    def counted(file: str, **options: object) -> Image.Image:
+        opened[str(file)] += 1
+        return original(file, **options)
+
+    original = Image.open
+    monkeypatch.setattr(Image, "open", counted)
+    load_data(str(yolo))
+    assert sorted(opened.values()) == [1, 1, 1, 1]
 
 
 def test_names_may_be_a_mapping_with_gaps(yolo: Path) -> None:
@@ -91,6 +181,9 @@ def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
         ("a: 1", "not a YOLO data set"),
         ("train: train/images", "names must be"),
         ("{train: train/images, names: [a, a]}", "'a' is given twice"),
+        ("{train: train/images, names: [a, b], nc: 3}", "nc is 3, but there are 2 names"),
+        ("{train: train/images, names: [yes, b]}", "the class name True was read as no text"),
+        ("{train: train/images, names: [a, b], kpt_shape: 17}", "kpt_shape must be two numbers"),
         ("{train: nowhere, names: [a]}", "the images of train are not at nowhere"),
         ("{train: train/labels, names: [a]}", "not one box found"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),

@@ -10,8 +10,12 @@ from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.coco import coco_files, read_coco
+from detr_ft.data.sources.cvat import read_cvat
 from detr_ft.data.sources.folder import metadata_files, read_folder
 from detr_ft.data.sources.hub import read_hub
+from detr_ft.data.sources.json_kind import json_kind
+from detr_ft.data.sources.labelme import is_labelme, read_labelme
+from detr_ft.data.sources.labelstudio import read_labelstudio
 from detr_ft.data.sources.parquet import is_saved, parquet_files, read_parquet, read_saved
 from detr_ft.data.sources.stream import open_stream
 from detr_ft.data.sources.table import TABLE_SUFFIXES, read_table, table_files
@@ -22,7 +26,14 @@ from detr_ft.errors import UserError
 __all__ = ["load_data", "open_stream"]
 
 # The formats of tools say how boxes are written; tables leave it to whoever wrote them.
-_FIXED = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
+_FIXED = {
+    "coco": read_coco,
+    "cvat": read_cvat,
+    "labelme": read_labelme,
+    "labelstudio": read_labelstudio,
+    "voc": read_voc,
+    "yolo": read_yolo,
+}
 _OPEN = {"csv": read_table, "folder": read_folder, "parquet": read_parquet, "saved": read_saved}
 _KINDS = tuple(sorted([*_FIXED, *_OPEN, "generated", "hub", "stream"]))
 
@@ -32,10 +43,11 @@ log = logging.getLogger(__name__)
 def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
     """The splits (among train, validation, test) of a data set, each in the schema: boxes in pixels of the upright image.
 
-    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `folder:FOLDER`, `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`,
-    `generated:NAME`, or a bare path, whose format is recognised by what it holds. Relative paths start at `base`. Defective
-    boxes stay; the doctor reports them. How a table, a folder's metadata or a data set of the Hub writes its boxes is
-    recognised and said on the log, unless `box_format` tells it (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`).
+    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `labelme:PATH`, `labelstudio:PATH`, `cvat:PATH`, `folder:FOLDER`,
+    `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose format is recognised by
+    what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them. How a table, a folder's
+    metadata or a data set of the Hub writes its boxes is recognised and said on the log, unless `box_format` tells it
+    (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`).
     """
     kind, colon, rest = spec.partition(":")
     format = None if box_format is None else BoxFormat.parse(box_format)
@@ -94,8 +106,10 @@ def _existing(text: str, base: Path) -> Path:
 def _recognise(path: Path) -> str:
     """Which reader a bare path is for, by what it holds."""
     if path.is_file():
-        by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".jsonl": "folder", ".parquet": "parquet"}
+        by_suffix = {".jsonl": "folder", ".parquet": "parquet", ".xml": "cvat", ".yaml": "yolo", ".yml": "yolo"}
         by_suffix |= dict.fromkeys(TABLE_SUFFIXES, "csv")
+        if path.suffix.lower() == ".json":
+            return json_kind(path)
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
     elif not path.is_dir():
@@ -108,6 +122,10 @@ def _recognise(path: Path) -> str:
         return "folder"
     elif parquet_files(path):  # before COCO's: `datasets` writes .json files beside its own
         return "parquet"
+    elif (path / "annotations.xml").is_file():
+        return "cvat"
+    elif is_labelme(path):
+        return "labelme"
     elif coco_files(path):
         return "coco"
     elif voc_files(path, []):
@@ -116,6 +134,7 @@ def _recognise(path: Path) -> str:
         return "csv"
     raise UserError(
         f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/, a metadata.jsonl, "
-        "Parquet files, a folder of save_to_disk, or a .csv whose first line names image, class and box. "
+        "Parquet files, a folder of save_to_disk, what LabelMe, Label Studio or CVAT export, or a .csv whose first line "
+        "names image, class and box. "
         "If it is one of these, name it outright, for example coco:PATH"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,10 @@ _PLAIN = Flags()
 
 @dataclass
 class Record:
-    """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes."""
+    """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes.
+
+    `content` holds the image file's bytes where the annotations bring them along and there is no file at `path`.
+    """
 
     path: Path
     image_id: int
@@ -58,6 +62,7 @@ class Record:
     areas: list[float | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     flags: list[Flags] = field(default_factory=list)
+    content: bytes | None = None
 
     def add(
         self,
@@ -108,7 +113,7 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
 
 
 def _images(records: Sequence[Record]) -> list[dict[str, object]]:
-    return [{"path": str(one.path), "bytes": None} for one in records]
+    return [{"path": str(one.path), "bytes": one.content} for one in records]
 
 
 def columns_of(records: Sequence[Record], index: Mapping[str, int]) -> dict[str, list[Any]]:
@@ -185,8 +190,35 @@ def read_text(path: Path) -> str:
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
-    """Raise one error with the problems, if there are any; beyond `limit` only their number is told."""
-    if len(problems) > limit:
-        problems = [*problems[:limit], f"... and {len(problems) - limit} more problems"]
-    if problems:
-        raise UserError(problems)
+    """Raise one error with the problems, if there are any.
+
+    Of each kind the first three are named and the others counted; beyond `limit` lines only the number is told.
+    """
+    lines = _grouped(problems)
+    if len(lines) > limit:
+        told = sum(number for _, number in lines[:limit])
+        lines = [*lines[:limit], (f"... and {len(problems) - told} more problems", 0)]
+    if lines:
+        raise UserError([line for line, _ in lines])
+
+
+def _grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:
+    """Lines in the order of the problems, each with how many it tells of: the first ones of a kind, then their rest."""
+    kinds = [_kind(problem) for problem in problems]
+    total, seen = Counter(kinds), Counter[str]()
+    lines: list[tuple[str, int]] = []
+    for problem, kind in zip(problems, kinds, strict=True):
+        seen[kind] += 1
+        if seen[kind] <= named:
+            lines.append((problem, 1))
+        rest = total[kind] - named
+        if seen[kind] == named and rest > 0:
+            lines.append((f"... and {rest} more like the one above", rest))
+    return lines
+
+
+def _kind(problem: str) -> str:
+    """What is left of a problem without place, numbers and quoted values: the same for all of a kind."""
+    message = problem.partition(": ")[2] or problem
+    words = re.sub(r"(?<!\w)'.*?'(?!\w)", "", message).split()
+    return " ".join(word for word in words if re.fullmatch(r"[A-Za-z'-]+[,;:.]?", word))

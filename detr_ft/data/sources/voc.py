@@ -7,12 +7,13 @@ corners, and nothing in a file tells which was meant. For an original VOC file t
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.records import (
     IMAGE_SUFFIXES,
     Flags,
@@ -29,6 +30,7 @@ from detr_ft.data.sources.records import (
 from detr_ft.errors import UserError
 
 _SETS = Path("ImageSets", "Main")
+_SET_WORDS = ("train", "trainval", "val", "valid", "validation", "test")
 
 
 def read_voc(folder: Path) -> DatasetDict:
@@ -48,34 +50,46 @@ def read_voc(folder: Path) -> DatasetDict:
 def voc_files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
     """The XML files of each split below a folder; what the image sets list in vain is added to `problems`."""
     if (folder / _SETS).is_dir():
-        lists = {path.stem: path for path in sorted((folder / _SETS).glob("*.txt"))}
-        # Besides the splits there is a file for each class and `trainval`, which only repeats others.
-        chosen = {split: lists[word] for word, split in _set_words(lists) if word in lists}
+        chosen = _image_sets(folder / _SETS)
         if chosen:
-            return {split: list(_listed(folder, path, problems)) for split, path in chosen.items()}
-    whole = [path for place in (folder / "Annotations", folder) for path in sorted(place.glob("*.xml"))]
+            return {split: _listed(folder, lists, problems) for split, lists in chosen.items()}
+    whole = sorted((folder / "Annotations").rglob("*.xml")) + sorted(folder.glob("*.xml"))
     if whole:
         return {"train": whole}
     parts = {split: sorted(child.rglob("*.xml")) for split, child in split_folders(folder)}
     return {split: paths for split, paths in parts.items() if paths}
 
 
-def _set_words(lists: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    for word in lists:
-        split = split_of(word) if word in ("train", "trainval", "val", "valid", "validation", "test") else None
-        if split and not (word == "trainval" and "train" in lists):
-            yield word, split
+def _image_sets(folder: Path) -> dict[str, list[Path]]:
+    """The lists of each split: the one named for it, else those of the classes (`dog_train.txt`), which add up to it."""
+    lists: dict[str, list[Path]] = {}
+    of_classes: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.txt")):
+        word = path.stem.lower().rpartition("_")[2]
+        if word in _SET_WORDS:
+            (lists if word == path.stem.lower() else of_classes).setdefault(word, []).append(path)
+    chosen: dict[str, list[Path]] = {}
+    for word, paths in (lists or of_classes).items():
+        # `trainval` only repeats the others where they are given.
+        split = split_of(word)
+        if split and not (word == "trainval" and "train" in (lists or of_classes)):
+            chosen.setdefault(split, []).extend(paths)
+    return chosen
 
 
-def _listed(folder: Path, image_set: Path, problems: list[str]) -> Iterator[Path]:
-    for number, line in enumerate(read_text(image_set).splitlines(), start=1):
-        if not line.strip():
-            continue
-        path = folder / "Annotations" / f"{line.strip()}.xml"
-        if path.is_file():
-            yield path
-        else:
-            problems.append(f"{image_set}, line {number}: there is no annotation file {path}")
+def _listed(folder: Path, image_sets: list[Path], problems: list[str]) -> list[Path]:
+    """The annotation files that the lists name, each once; a line of a class's list ends with 1, -1 or 0."""
+    found: dict[Path, None] = {}
+    for image_set in image_sets:
+        for number, line in enumerate(read_text(image_set).splitlines(), start=1):
+            names = dict.fromkeys((line.strip(), re.sub(r"\s+(-1|0|1)$", "", line.strip())))
+            paths = [folder / "Annotations" / f"{name}.xml" for name in names if name]
+            path = next((path for path in paths if path.is_file()), None)
+            if path:
+                found[path] = None
+            elif paths:
+                problems.append(f"{image_set}, line {number}: there is no annotation file {paths[-1]}")
+    return list(found)
 
 
 def _read_split(paths: list[Path], problems: list[str]) -> list[Record]:
@@ -84,31 +98,39 @@ def _read_split(paths: list[Path], problems: list[str]) -> list[Record]:
     for image_id, path in enumerate(paths):
         try:
             records.append(_read_file(path, image_id, images, problems))
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            problems.append(f"{path}: not valid XML ({error})")
+        except XML_ERRORS as error:
+            problems.append(f"{path}: not valid XML of Pascal VOC ({error})")
     return records
 
 
 def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) -> Record:
-    root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
+    root = parse_xml(path)
+    if root.tag.lower() != "annotation":
+        raise ValueError(f"expected <annotation> as its outermost element, got <{root.tag}>")
     image = images.find(path, (root.findtext("filename") or "").strip())
     stated = (stated_side(_number(root.findtext(f"size/{side}"))) for side in ("width", "height"))
     width, height = stated
     if width is None or height is None:
         width, height = measured_size(image)
     record = Record(image.absolute(), image_id, width, height)
-    for index, item in enumerate(root.iter("object")):
-        name = (item.findtext("name") or "").strip()
-        corners = numbers([item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")], 4)
-        if not name:
-            problems.append(f"{path}: object {index} has no name")
-        if corners is None:
-            problems.append(f"{path}: object {index} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
-        elif name:
-            x0, y0, x1, y1 = corners
-            flags = Flags(difficult=_says_yes(item, "difficult"), truncated=_says_yes(item, "truncated"))
-            record.add([x0, y0, x1 - x0, y1 - y0], name, number=index, flags=flags)
+    for index, item in enumerate(root.findall("object")):
+        _add_object(record, item, f"{path}: object {index}", problems)
     return record
+
+
+def _add_object(record: Record, item: ElementTree.Element, where: str, problems: list[str]) -> None:
+    """Append an object, or several where it has several boxes; those of its parts (head, hand) are not among them."""
+    name = (item.findtext("name") or "").strip()
+    corners = [
+        numbers([box.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")], 4) for box in item.findall("bndbox")
+    ]
+    if not name:
+        problems.append(f"{where} has no name")
+    if not corners or None in corners:
+        problems.append(f"{where} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
+    flags = Flags(difficult=_says_yes(item, "difficult"), truncated=_says_yes(item, "truncated"))
+    for x0, y0, x1, y1 in (values for values in corners if name and values):
+        record.add([x0, y0, x1 - x0, y1 - y0], name, flags=flags)
 
 
 def _says_yes(item: ElementTree.Element, key: str) -> bool:
@@ -120,14 +142,6 @@ def _number(text: str | None) -> float | None:
     return values[0] if values else None
 
 
-class _WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type declaration, where entities that grow without bound or name other files are declared."""
-
-    def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        """Called by the parser before any entity is declared."""
-        raise ValueError("a DOCTYPE is not allowed here")
-
-
 class _Images:
     """Finds the image of an annotation file, listing each folder once."""
 
@@ -136,7 +150,8 @@ class _Images:
 
     def find(self, annotation: Path, stated: str) -> Path:
         """The image named as the XML file, or as the XML says; where neither exists, the path at which it should be."""
-        places = [annotation.parent.parent / "JPEGImages", annotation.parent, annotation.parent.parent / "images"]
+        root, below = _around_annotations(annotation)
+        places = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
         stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
         for key in (annotation.stem, Path(stated).stem):
             for place in places:
@@ -150,3 +165,11 @@ class _Images:
             files = sorted(folder.iterdir()) if folder.is_dir() else []
             self._folders[folder] = {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
         return self._folders[folder]
+
+
+def _around_annotations(file: Path) -> tuple[Path, Path]:
+    """The folder that holds `Annotations`, and where below that one the file lies; else the file's grandparent."""
+    for above in file.parents:
+        if above.name.lower() == "annotations":
+            return above.parent, file.parent.relative_to(above)
+    return file.parent.parent, Path()

@@ -1,24 +1,17 @@
-"""Reads YOLO: a `data.yaml`, one text file of boxes (or polygons) for each image."""
+"""Reads YOLO: a `data.yaml` with the classes and where the images are; beside each image a text file of objects."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-import numpy as np
 import yaml
 from datasets import DatasetDict
 
-from detr_ft.data.sources.records import (
-    Record,
-    images_in,
-    measured_size,
-    numbers,
-    raise_all,
-    read_text,
-    to_dataset,
-)
+from detr_ft.data.sources.records import images_in, raise_all, read_text, to_dataset
+from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import UserError
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -33,11 +26,13 @@ def read_yolo(path: Path) -> DatasetDict:
         raise UserError(f"{path}: no data.yaml found")
     settings = _settings(file)
     problems: list[str] = []
-    names = _names(settings.get("names"), file, problems)
+    names = _names(settings, file, problems)
+    keypoints = _keypoints(settings, file, problems)
     images = _images(settings, file, problems)
     raise_all(problems)
-    splits = {split: _read_split(paths, names, problems) for split, paths in images.items()}
-    raise_all(problems)
+    reader = LabelReader(names, keypoints)
+    splits = {split: reader.read_split(paths) for split, paths in images.items()}
+    raise_all(reader.problems)
     if not any(record.boxes for records in splits.values() for record in records):
         raise UserError(
             f"{file}: not one box found; label files belong into labels/ beside images/, or beside the images"
@@ -61,16 +56,45 @@ def _settings(file: Path) -> Mapping[str, object]:
     return settings
 
 
-def _names(value: object, file: Path, problems: list[str]) -> dict[int, str]:
+def _names(settings: Mapping[str, object], file: Path, problems: list[str]) -> dict[int, str]:
     """Names by the number that label files use, in ascending order."""
+    value = settings.get("names")
     pairs = dict(enumerate(value)) if isinstance(value, list) else value
-    if not isinstance(pairs, dict) or not pairs or not all(isinstance(key, int) for key in pairs):
+    pairs = pairs if isinstance(pairs, dict) else {}
+    numbered = {number: name for key, name in pairs.items() if (number := _whole(key)) is not None}
+    if not numbered or len(numbered) < len(pairs):
         problems.append(f"{file}: names must be a list of class names, or a mapping from number to name")
         return {}
-    names = {number: str(name) for number, name in sorted(pairs.items())}
+    names = {number: str(name) for number, name in sorted(numbered.items())}
+    problems.extend(
+        f"{file}: the class name {name} was read as no text: write it in quotes"
+        for name in numbered.values()
+        if isinstance(name, (bool, list, dict)) or name is None
+    )
     twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
     problems.extend(f"{file}: the class name {name!r} is given twice" for name in twice)
+    stated = settings.get("nc")
+    if stated is not None and stated not in (len(names), max(names) + 1):
+        problems.append(f"{file}: nc is {stated}, but there are {len(names)} names; correct one of them")
     return names
+
+
+def _whole(key: object) -> int | None:
+    """A class number as YAML reads it: plain, or in quotes."""
+    if isinstance(key, str) and key.isascii() and key.isdigit():
+        return int(key)
+    return key if isinstance(key, int) and not isinstance(key, bool) and key >= 0 else None
+
+
+def _keypoints(settings: Mapping[str, object], file: Path, problems: list[str]) -> int:
+    """How many numbers of keypoints follow each box: 0 where the data set has none."""
+    match settings.get("kpt_shape"):
+        case None:
+            return 0
+        case [int(count), (2 | 3) as numbers_each] if count > 0:
+            return count * int(numbers_each)
+    problems.append(f"{file}: kpt_shape must be two numbers: how many keypoints, and 2 or 3 numbers for each")
+    return 0
 
 
 def _images(settings: Mapping[str, object], file: Path, problems: list[str]) -> dict[str, list[Path]]:
@@ -82,67 +106,58 @@ def _images(settings: Mapping[str, object], file: Path, problems: list[str]) -> 
         for entry in map(str, entries):
             place = _resolve(entry, root, file.parent)
             if place:
-                images.setdefault(split, []).extend(_listed(place, root) if place.is_file() else images_in(place))
+                found = _listed(place, (root, file.parent), problems) if place.is_file() else images_in(place)
+                images.setdefault(split, []).extend(found)
             elif split == "test":
                 # Exports without a test split keep the line.
                 log.warning("%s: the test images %s don't exist; going on without a test split", file, entry)
             else:
                 problems.append(f"{file}: the images of {split} are not at {entry} (relative to {root})")
-    return images
+    return {split: _once(paths, split, file) for split, paths in images.items()}
+
+
+def _once(paths: list[Path], split: str, file: Path) -> list[Path]:
+    once = list(dict.fromkeys(path.absolute() for path in paths))
+    if len(once) < len(paths):
+        log.warning("%s: %d images of %s are given twice and are taken once", file, len(paths) - len(once), split)
+    return once
 
 
 def _resolve(entry: str, root: Path, home: Path) -> Path | None:
-    """Where an entry of the YAML file is: below `path:`, beside the file, or, as Roboflow writes it, one level too high."""
-    lowered = entry.replace("\\", "/")
-    while lowered.startswith("../"):
-        lowered = lowered.removeprefix("../")
-    places = (root / entry, home / entry, root / lowered, home / lowered)
-    return next((place.resolve() for place in places if place.exists()), None)
+    """Where an entry of the YAML file is: below `path:`, beside the file, or, as Roboflow writes it, one level too high.
+
+    Of a path on another machine the end is looked for, as long as it tells more than `images`.
+    """
+    places = [root / entry, home / entry]
+    for tail in _tails(entry):
+        if len(tail.parts) > 1 or tail.name not in ("images", "labels"):
+            places += [root / tail, home / tail]
+    found = next((place.resolve() for place in places if os.path.exists(place)), None)
+    if found and PurePosixPath(entry).is_absolute() and found != Path(entry).resolve():
+        log.warning("%s is not on this machine; taking %s", entry, found)
+    return found
 
 
-def _listed(file: Path, root: Path) -> Iterator[Path]:
-    """The images that a .txt file lists, one a line: relative to `path:` or, where it isn't there, to the file."""
-    for line in filter(None, map(str.strip, read_text(file).splitlines())):
-        yield next((place for place in (root / line, file.parent / line) if place.is_file()), file.parent / line)
+def _tails(path: str) -> Iterator[Path]:
+    """A path without `.` and `..`, then the ends of it, the longest first."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return (Path(*parts[start:]) for start in range(len(parts)))
 
 
-def _read_split(paths: list[Path], names: Mapping[int, str], problems: list[str]) -> list[Record]:
-    records = []
-    for image_id, path in enumerate(paths):
-        record = Record(path.absolute(), image_id, *measured_size(path))
-        label = _label_file(record.path)
-        for number, line in enumerate(read_text(label).splitlines() if label else [], start=1):
-            if line.strip():
-                _add_row(record, line.split(), names, f"{label}, line {number}", problems)
-        records.append(record)
-    return records
+def _listed(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Path]:
+    """The images that a .txt file lists, one a line: below `path:` or beside the file, else wherever its path ends.
+
+    An image that is nowhere stays in the list, for the doctor; a list of which nothing is found is a problem.
+    """
+    bases = (*bases, file.parent)
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    found = [_one_listed(line, bases) for line in lines]
+    if lines and not any(found):
+        problems.append(f"{file}: none of the {len(lines)} images that it lists is here, for example {lines[0]}")
+    return [path or bases[-1] / line for path, line in zip(found, lines, strict=True)]
 
 
-def _label_file(image: Path) -> Path | None:
-    """The image's text file: in `labels/` where the path says `images/`, else beside it; None if there is none."""
-    places = [image.with_suffix(".txt")]
-    parts = list(image.parts)
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        places.insert(0, Path(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(".txt"))
-    return next((place for place in places if place.is_file()), None)
-
-
-def _add_row(record: Record, words: list[str], names: Mapping[int, str], where: str, problems: list[str]) -> None:
-    values = numbers(words, len(words))
-    is_box, is_polygon = len(words) == 5, len(words) >= 7 and len(words) % 2 == 1
-    if values is None or not (is_box or is_polygon):
-        expected = "a class and a box (4 numbers) or a polygon (3 points or more)"
-        problems.append(f"{where}: expected {expected}, got {' '.join(words)[:80]!r}")
-    elif values[0] not in names:
-        problems.append(f"{where}: class {words[0]} isn't among the names (0 to {max(names)})")
-    else:
-        x, y, w, h = _centre_and_size(values[1:]) if is_polygon else values[1:]
-        width, height = record.width, record.height
-        record.add([(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], names[int(values[0])])
-
-
-def _centre_and_size(polygon: list[float]) -> list[float]:
-    points = np.asarray(polygon).reshape(-1, 2)
-    low, high = points.min(axis=0), points.max(axis=0)
-    return [*((low + high) / 2).tolist(), *(high - low).tolist()]
+def _one_listed(line: str, bases: tuple[Path, ...]) -> Path | None:
+    as_written = (base / line for base in bases)
+    ends = (base / tail for tail in _tails(line) for base in bases)
+    return next((place for places in (as_written, ends) for place in places if os.path.isfile(place)), None)

@@ -1,0 +1,145 @@
+"""Reads CVAT's own XML, "CVAT for images 1.1": one file with the shapes of all images."""
+
+from __future__ import annotations
+
+import logging
+import os
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
+from detr_ft.data.sources.masks import box_around, box_around_turned
+from detr_ft.data.sources.records import (
+    Record,
+    measured_size,
+    numbers,
+    raise_all,
+    split_of_folder,
+    stated_side,
+    to_dataset,
+)
+from detr_ft.data.sources.search import ImageSearch
+from detr_ft.errors import UserError
+
+_NO_SUBSET = ("", "default")
+
+log = logging.getLogger(__name__)
+
+
+def read_cvat(path: Path) -> DatasetDict:
+    """The data set of a CVAT file, or of the folder that holds `annotations.xml`; classes are sorted by name.
+
+    Boxes (turned ones get the box around them) and polygons become objects; other shapes are left out. Subsets named as
+    splits are those splits, and images without a subset are train.
+    """
+    file = path / "annotations.xml" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: no annotations.xml found; export the task as 'CVAT for images 1.1'")
+    try:
+        root = parse_xml(file)
+    except XML_ERRORS as error:
+        raise UserError(f"{file}: not valid XML ({error})") from error
+    _check_kind(root, file)
+    reader = _Reader(file)
+    splits = reader.read(root)
+    raise_all([*reader.problems, *reader.search.nothing_found(file)])
+    reader.tell()
+    names = {name for records in splits.values() for record in records for name in record.names}
+    return to_dataset(splits, sorted(names), file)
+
+
+def _check_kind(root: ElementTree.Element, file: Path) -> None:
+    if root.tag == "annotation":
+        raise UserError(f"{file}: this is the Pascal VOC file of one image; name the folder of all, as voc:FOLDER")
+    if root.tag != "annotations":
+        raise UserError(f"{file}: not a CVAT file: expected <annotations> as its outermost element, got <{root.tag}>")
+    if root.find("track") is not None:
+        raise UserError(f"{file}: holds tracks of a video; export the task as 'CVAT for images 1.1' instead")
+
+
+class _Reader:
+    """Turns the images of a file into records, and keeps what is wrong and what is left out."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.search = ImageSearch(file.parent)
+        self.problems: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.other_subsets: Counter[str] = Counter()
+
+    def read(self, root: ElementTree.Element) -> dict[str, list[Record]]:
+        """The records of each split."""
+        splits: dict[str, list[Record]] = {}
+        for image in root.iterfind("image"):
+            subset = (image.get("subset") or "").strip()
+            split = "train" if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
+            if split is None:
+                self.other_subsets[subset] += 1
+                continue
+            records = splits.setdefault(split, [])
+            record = self._record(image, subset, len(records))
+            if record:
+                records.append(record)
+        return splits
+
+    def tell(self) -> None:
+        """Say on the log what was left out, with numbers."""
+        for tag, count in sorted(self.left_out.items()):
+            log.warning("%s: %d elements <%s> are neither boxes nor polygons and are left out", self.file, count, tag)
+        for subset, count in sorted(self.other_subsets.items()):
+            message = "%s: %d images of the subset %r are left out: it is none of train, validation and test"
+            log.warning(message, self.file, count, subset)
+
+    def _record(self, image: ElementTree.Element, subset: str, image_id: int) -> Record | None:
+        name = (image.get("name") or "").strip()
+        where = f"{self.file}: image {image.get('id')}"
+        if not name:
+            self.problems.append(f"{where} has no name")
+            return None
+        # A subset has a folder of its own, where names may be the same as in others.
+        inside = self.file.parent / "images" / subset / name
+        path = self.search.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
+        width, height = (stated_side(_number(image, side)) for side in ("width", "height"))
+        if width is None or height is None:
+            width, height = measured_size(path)
+        record = Record(path, image_id, width, height)
+        for index, shape in enumerate(image):
+            self._add(record, shape, f"{where} ({name}), shape {index}")
+        return record
+
+    def _add(self, record: Record, shape: ElementTree.Element, where: str) -> None:
+        if shape.tag not in ("box", "polygon"):
+            self.left_out[shape.tag] += 1
+            return
+        label = (shape.get("label") or "").strip()
+        box = _box(shape) if shape.tag == "box" else _around_polygon(shape)
+        if not label:
+            self.problems.append(f"{where}: the {shape.tag} has no label")
+        if box is None:
+            needs = "the numbers xtl, ytl, xbr, ybr" if shape.tag == "box" else "points, as x,y;x,y;x,y"
+            self.problems.append(f"{where}: the {shape.tag} needs {needs}")
+        if label and box:
+            record.add(box, label)
+
+
+def _box(shape: ElementTree.Element) -> list[float] | None:
+    corners = numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")], 4)
+    if corners is None:
+        return None
+    x0, y0, x1, y1 = corners
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+    return box_around_turned([x0, y0, x1 - x0, y1 - y0], _number(shape, "rotation") or 0, centre)
+
+
+def _around_polygon(shape: ElementTree.Element) -> list[float] | None:
+    points = [numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";")]
+    whole = [point for point in points if point]
+    return box_around(whole) if len(whole) == len(points) >= 3 else None
+
+
+def _number(element: ElementTree.Element, key: str) -> float | None:
+    values = numbers([element.get(key)], 1)
+    return values[0] if values else None

@@ -1,0 +1,117 @@
+"""CVAT for images 1.1 as the tool exports it, and what is said about other files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.errors import UserError
+
+_META = """<version>1.1</version><meta><task><id>4</id><name>t</name><size>2</size><mode>annotation</mode>
+<labels><label><name>car</name><color>#c06060</color><type>any</type><attributes></attributes></label></labels>
+</task><dumped>2024-05-01 10:00:00.000000+00:00</dumped></meta>"""
+
+
+def box(label: str, *corners: float, more: str = "") -> str:
+    x0, y0, x1, y1 = corners
+    return (
+        f'<box label="{label}" source="manual" occluded="0" xtl="{x0:.2f}" ytl="{y0:.2f}" xbr="{x1:.2f}" '
+        f'ybr="{y1:.2f}" z_order="0"{more}><attribute name="colour">red</attribute></box>'
+    )
+
+
+def image(number: int, name: str, *shapes: str, subset: str = "") -> str:
+    inside = f' subset="{subset}"' if subset else ""
+    return f'<image id="{number}" name="{name}"{inside} width="40" height="30">{"".join(shapes)}</image>'
+
+
+def write(folder: Path, *parts: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{_META}{"".join(parts)}</annotations>'
+    (folder / "annotations.xml").write_text(text)
+    return folder / "annotations.xml"
+
+
+def test_boxes_and_polygons_are_read_and_others_counted(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "images" / "cam 1" / "a.png")
+    write_image(tmp_path / "images" / "b.png")
+    polygon = '<polygon label="bus" occluded="1" source="manual" points="1.00,2.00;9.50,2.00;4.00,12.00" z_order="0"/>'
+    others = '<points label="car" points="1,1"/><points label="car" points="2,2"/><tag label="night"/>'
+    turned = box("car", 10, 10, 14, 12, more=' rotation="90.00"')
+    write(tmp_path, image(0, "cam 1/a.png", box("car", 1, 2, 9, 12), polygon, turned, others), image(1, "b.png"))
+    data = load_data(str(tmp_path))
+    assert list(data) == ["train"]
+    assert class_names(data["train"]) == ["bus", "car"]
+    row = data["train"][0]
+    assert row["image"]["path"] == str(tmp_path / "images" / "cam 1" / "a.png")
+    assert (row["width"], row["height"]) == (40, 30)
+    assert row["objects"]["bbox"] == [[1, 2, 8, 10], [1, 2, 8.5, 10], pytest.approx([11, 9, 2, 4])]
+    assert row["objects"]["category"] == [1, 0, 1]
+    assert data["train"][1]["objects"]["bbox"] == []
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "2 elements <points> are neither boxes nor polygons and are left out",
+        "1 elements <tag> are neither boxes nor polygons and are left out",
+    ]
+
+
+def test_subsets_are_splits_with_folders_of_their_own(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, subset in enumerate(("Train", "Validation", "extra")):
+        write_image(tmp_path / "images" / subset / "a.png", seed=seed)
+    parts = [
+        image(i, "a.png", box("car", 1, 2, 9, 12), subset=one) for i, one in enumerate(("Train", "Validation", "extra"))
+    ]
+    data = load_data(str(write(tmp_path, *parts)))
+    paths = {split: rows[0]["image"]["path"] for split, rows in data.items()}
+    assert paths == {
+        "train": str(tmp_path / "images" / "Train" / "a.png"),
+        "validation": str(tmp_path / "images" / "Validation" / "a.png"),
+    }
+    assert "1 images of the subset 'extra' are left out" in caplog.text
+
+
+def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    shapes = [
+        '<box label="car" xtl="1" ytl="2" xbr="x" ybr="3"/>',
+        box("", 1, 2, 3, 4),
+        '<polygon label="c" points="1,2"/>',
+    ]
+    file = write(tmp_path, image(0, "a.png", *shapes), image(1, ""))
+    with pytest.raises(UserError) as caught:
+        load_data(f"cvat:{file}")
+    assert caught.value.problems == [
+        f"{file}: image 0 (a.png), shape 0: the box needs the numbers xtl, ytl, xbr, ybr",
+        f"{file}: image 0 (a.png), shape 1: the box has no label",
+        f"{file}: image 0 (a.png), shape 2: the polygon needs points, as x,y;x,y;x,y",
+        f"{file}: image 1 has no name",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotations>", "not valid XML"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><annotations>&a;</annotations>', "DOCTYPE"),
+        ("<annotation><object/></annotation>", "the Pascal VOC file of one image"),
+        ("<root/>", "not a CVAT file"),
+        ("<annotations><track id='0' label='car'/></annotations>", "export the task as 'CVAT for images 1.1'"),
+        ("<annotations/>", "holds no images"),
+        ("<annotations><image id='0' name='a.png'/></annotations>", "none of its 1 images is below"),
+    ],
+)
+def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_data(str(tmp_path / "a.xml"))
+
+
+def test_a_folder_without_an_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no annotations\.xml found"):
+        load_data(f"cvat:{tmp_path}")

@@ -1,0 +1,150 @@
+"""LabelMe files as its versions write them, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, examine, load_data
+from detr_ft.errors import UserError
+
+
+def shape(label: str, kind: str, *points: list[float], group: int | None = None) -> dict[str, object]:
+    return {
+        "label": label,
+        "points": list(points),
+        "group_id": group,
+        "description": "",
+        "shape_type": kind,
+        "flags": {},
+        "mask": None,
+    }
+
+
+def write(file: Path, shapes: object, **changes: object) -> Path:
+    content = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": f"{file.stem}.png",
+        "imageData": None,
+        "imageHeight": 30,
+        "imageWidth": 40,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**content, **changes}))
+    return file
+
+
+def test_shapes_become_boxes(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "unlabelled.png")
+    shapes = [
+        shape("dog", "rectangle", [30.5, 20], [10, 5]),
+        shape("cat ", "polygon", [1, 1], [9, 2], [4, 8]),
+        shape("ball", "circle", [20, 15], [23, 19]),
+        shape("dog", "polygon", [0, 0], [2, 0], [2, 2], group=1),
+        shape("dog", "polygon", [8, 8], [9, 8], [9, 9], group=1),
+        shape("dog", "mask", [3, 4], [7, 9]),
+        shape("way", "linestrip", [0, 0], [5, 5], [9, 9]),
+        shape("nose", "point", [1, 1]),
+        shape("nose", "point", [2, 1]),
+    ]
+    write(tmp_path / "a.json", shapes)
+    data = load_data(str(tmp_path))
+    assert list(data) == ["train"]
+    assert class_names(data["train"]) == ["ball", "cat", "dog"]
+    row = data["train"][0]
+    assert (row["width"], row["height"], row["image"]["path"]) == (40, 30, str(tmp_path / "a.png"))
+    assert row["objects"]["bbox"] == [[10, 5, 20.5, 15], [1, 1, 8, 7], [15, 10, 10, 10], [0, 0, 9, 9], [3, 4, 4, 5]]
+    assert row["objects"]["category"] == [2, 1, 0, 2, 2]
+    told = [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [
+        "1 shapes of type linestrip have no area and are left out",
+        "2 shapes of type point have no area and are left out",
+        "1 images have no JSON file and are left out",
+    ]
+
+
+def test_splits_other_folders_and_old_files(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for split, stem in (("train", "a"), ("val", "b")):
+        write_image(tmp_path / "pictures" / f"{stem}.jpg", orientation=6)
+        file = write(tmp_path / split / f"{stem}.json", [], imagePath=f"..\\pictures\\{stem}.jpg")
+        content = json.loads(file.read_text())
+        old = {"label": "dog", "points": [[1, 2], [3, 4], [3, 9]], "line_color": None}
+        file.write_text(json.dumps({key: content[key] for key in ("imagePath", "imageData")} | {"shapes": [old]}))
+    data = load_data(f"labelme:{tmp_path}")
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 1, "validation": 1}
+    row = data["validation"][0]
+    assert row["image"]["path"] == str(tmp_path / "pictures" / "b.jpg")
+    assert (row["width"], row["height"], row["objects"]["bbox"]) == (30, 40, [[1, 2, 2, 7]])
+
+
+def test_an_image_that_moved_is_found_and_one_that_is_gone_is_taken_from_the_file(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    moved = write_image(tmp_path / "images" / "a.png")
+    write(tmp_path / "labels" / "a.json", [shape("dog", "rectangle", [1, 1], [2, 2])], imagePath="C:\\me\\a.png")
+    inside = write_image(tmp_path / "b.png", seed=1)
+    embedded = base64.b64encode(inside.read_bytes()).decode()
+    inside.unlink()
+    write(tmp_path / "labels" / "b.json", [], imageData=embedded, imageHeight=None, imageWidth=None)
+    rows = load_data(f"labelme:{tmp_path}")["train"]
+    assert rows[0]["image"]["path"] == str(moved)
+    assert (rows[1]["width"], rows[1]["height"]) == (40, 30)
+    assert rows[1]["image"]["bytes"] == base64.b64decode(embedded)
+    assert {finding.level for finding in examine(load_data(f"labelme:{tmp_path}")).findings} <= {"info"}
+
+
+def test_one_file_by_its_bare_path(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    file = write(tmp_path / "a.json", [shape("dog", "rectangle", [1, 1], [2, 2])])
+    assert load_data(str(file))["train"][0]["objects"]["bbox"] == [[1, 1, 1, 1]]
+
+
+def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for stem in "abcd":
+        write_image(tmp_path / f"{stem}.png")
+    shapes = [
+        {"points": [[1, 1], [2, 2]]},
+        shape("dog", "rectangle", [1, 1]),
+        shape("dog", "polygon", [1, 1], [2, 2]),
+        shape("dog", "circle", [1, 1], ["x", 2]),  # type: ignore[list-item]
+        3,
+    ]
+    write(tmp_path / "a.json", shapes)
+    write(tmp_path / "b.json", {})
+    (tmp_path / "c.json").write_text("{")
+    write(tmp_path / "d.json", [], imagePath="gone.png", imageData="no base64!")
+    with pytest.raises(UserError) as caught:
+        load_data(f"labelme:{tmp_path}")
+    found = [problem.removeprefix(str(tmp_path) + "/") for problem in caught.value.problems]
+    assert [problem[: len(start)] for problem, start in zip(found, EXPECTED, strict=True)] == EXPECTED
+
+
+EXPECTED = [
+    "a.json: shape 0 needs a label",
+    "a.json: shape 1: a rectangle needs 2 points",
+    "a.json: shape 2: a polygon needs 3 points",
+    "a.json: shape 3: a circle needs 2 points",
+    "a.json: shape 4 needs a label",
+    "b.json: shapes must be a list",
+    "c.json: not valid JSON",
+    "d.json: imageData is not base64",
+]
+
+
+def test_folders_without_labels_or_without_images(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match="no LabelMe files found"):
+        load_data(f"labelme:{tmp_path}")
+    write(tmp_path / "a.json", [shape("dog", "rectangle", [1, 1], [2, 2])])
+    with pytest.raises(UserError, match=r"none of its 1 images is below .*, for example a\.png"):
+        load_data(f"labelme:{tmp_path}")

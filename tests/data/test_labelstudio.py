@@ -1,0 +1,227 @@
+"""Label Studio's exports JSON and JSON-MIN, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data import class_names, load_data
+from detr_ft.errors import UserError
+
+
+def region(kind: str, value: dict[str, object], **changes: object) -> dict[str, object]:
+    """A region of an image of 200x100 pixels; `value` is in percent."""
+    return {
+        "original_width": 200,
+        "original_height": 100,
+        "image_rotation": 0,
+        "value": value,
+        "id": f"r{len(value)}{kind}",
+        "from_name": "label",
+        "to_name": "image",
+        "type": kind,
+        "origin": "manual",
+        **changes,
+    }
+
+
+def rectangle(label: str, *percent: float, rotation: float = 0, **changes: object) -> dict[str, object]:
+    value = dict(zip(("x", "y", "width", "height"), percent, strict=True))
+    return region("rectanglelabels", {**value, "rotation": rotation, "rectanglelabels": [label]}, **changes)
+
+
+def annotation(number: int, *regions: object, **changes: object) -> dict[str, object]:
+    return {
+        "id": number,
+        "completed_by": 1,
+        "result": list(regions),
+        "was_cancelled": False,
+        "created_at": f"2024-05-0{number}T10:00:00.000000Z",
+        "updated_at": f"2024-05-0{number}T10:00:00.000000Z",
+        **changes,
+    }
+
+
+def task(number: int, image: str, *annotations: object) -> dict[str, object]:
+    return {
+        "id": number,
+        "annotations": list(annotations),
+        "file_upload": image.rpartition("/")[2],
+        "predictions": [],
+        "data": {"image": image},
+        "meta": {},
+        "project": 1,
+    }
+
+
+def write(file: Path, content: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_regions_in_percent_become_boxes_in_pixels(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "images" / "dogs.png", size=(200, 100))
+    polygon = {"points": [[10, 10], [20, 10], [15, 50]], "closed": True, "polygonlabels": ["cat"]}
+    regions = [
+        rectangle("dog", 10, 20, 30, 40),
+        region("polygonlabels", polygon),
+        rectangle("dog", 50, 50, 10, 10, rotation=90),
+        region("brushlabels", {"format": "rle", "rle": [0, 1], "brushlabels": ["dog"]}),
+        region("choices", {"choices": ["outdoor"]}),
+        {"from_id": "a", "to_id": "b", "type": "relation", "direction": "right"},
+    ]
+    file = write(
+        tmp_path / "project-1-at-2024.json", [task(7, "/data/upload/1/a1b2c3d4-dogs.png", annotation(1, *regions))]
+    )
+    data = load_data(str(file))
+    assert class_names(data["train"]) == ["cat", "dog"]
+    row = data["train"][0]
+    assert row["image"]["path"] == str(tmp_path / "images" / "dogs.png")
+    assert (row["width"], row["height"]) == (200, 100)
+    assert row["objects"]["bbox"] == [
+        pytest.approx(box) for box in ([20, 20, 60, 40], [20, 10, 20, 40], [90, 50, 10, 20])
+    ]
+    assert row["objects"]["category"] == [1, 0, 1]
+    assert told(caplog) == [
+        "1 regions are left out: of type brushlabels, neither a rectangle nor a polygon",
+        "1 regions are left out: of type choices, neither a rectangle nor a polygon",
+        "1 regions are left out: of type relation, which is no shape",
+    ]
+
+
+def test_the_newest_annotation_that_isnt_cancelled_counts(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "abcd":
+        write_image(tmp_path / f"{name}.png")
+    one, two, three = (rectangle(name, 0, 0, 10, 10) for name in ("one", "two", "three"))
+    several = (annotation(2, two), annotation(1, one), annotation(3, three, was_cancelled=True))
+    tasks = [
+        task(1, "a.png", *several),
+        task(2, "b.png"),
+        task(3, "c.png", annotation(1, was_cancelled=True)),
+        task(4, "d.png", annotation(1)),
+    ]
+    data = load_data(f"labelstudio:{write(tmp_path / 'a.json', tasks)}")["train"]
+    assert class_names(data) == ["two"]
+    assert [Path(image["path"]).name for image in data["image"]] == ["a.png", "d.png"]
+    assert data["objects"][1]["bbox"] == []
+    assert told(caplog) == [
+        "2 tasks have no annotation and are left out",
+        "1 tasks have several annotations, of which the newest that isn't cancelled counts",
+    ]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/data/local-files/?d=photos/sub%20x/a-b.png",
+        "/data/upload/3/0123abcd-a-b.png",
+        "s3://bucket/sub x/a-b.png",
+        "https://example.org/x/a-b.png?token=1",
+        "photos\\sub x\\a-b.png",
+    ],
+)
+def test_images_are_found_by_name_whatever_the_storage(
+    tmp_path: Path, write_image: Callable[..., Path], address: str
+) -> None:
+    image = write_image(tmp_path / "photos" / "sub x" / "a-b.png")
+    file = write(tmp_path / "a.json", [task(1, address, annotation(1, rectangle("dog", 0, 0, 10, 10)))])
+    assert load_data(str(file))["train"][0]["image"]["path"] == str(image)
+
+
+def test_an_upload_keeps_its_hash_where_the_file_does(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a.png", "0123abcd-a.png"):
+        write_image(tmp_path / "upload" / name)
+    file = write(
+        tmp_path / "a.json", [task(1, "/data/upload/1/0123abcd-a.png", annotation(1, rectangle("dog", 0, 0, 9, 9)))]
+    )
+    assert load_data(str(file))["train"][0]["image"]["path"].endswith("upload/0123abcd-a.png")
+
+
+def test_json_min_and_a_file_for_each_split(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.png", size=(200, 100))
+    value = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "original_width": 200, "original_height": 100}
+    for split, name in (("train", "a"), ("val", "b")):
+        old, new = ({**value, "rectanglelabels": [label]} for label in ("old", "new"))
+        rows = [
+            {"image": f"/data/upload/1/{name}.png", "id": 1, "label": [one], "annotation_id": number, "annotator": 1}
+            for number, one in ((2, new), (1, old))
+        ]
+        write(tmp_path / f"{split}.json", rows)
+    data = load_data(f"labelstudio:{tmp_path}")
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 1, "validation": 1}
+    assert class_names(data["train"]) == ["new"]
+    assert data["validation"][0]["objects"]["bbox"] == [pytest.approx([20, 20, 60, 40])]
+
+
+def test_shapes_and_classes_in_separate_regions_are_one_object(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "a.png", size=(200, 100))
+    where = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0}
+    regions = [
+        region("rectangle", where, id="r"),
+        region("labels", {**where, "labels": ["dog"]}, id="r"),
+        region("choices", {**where, "choices": ["sharp"]}, id="r"),
+        region("rectangle", where, id="s"),
+        rectangle("dog", 0, 0, 1, 1, image_rotation=90),
+    ]
+    rows = load_data(f"labelstudio:{write(tmp_path / 'a.json', [task(1, 'a.png', annotation(1, *regions))])}")["train"]
+    assert rows[0]["objects"]["bbox"] == [[0, 0, 100, 50], pytest.approx([0, 0, 2, 1])]
+    assert told(caplog)[0] == "1 regions are left out: a rectangle without a label"
+    assert told(caplog)[1].startswith("1 regions were drawn while the image was turned")
+
+
+def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "x" / "a.png")
+    write_image(tmp_path / "y" / "a.png")
+    write_image(tmp_path / "b.png")
+    wrong = rectangle("dog", 0, 0, 1, 1) | {"value": {"x": "left", "y": 0, "width": 1, "rectanglelabels": ["dog"]}}
+    tasks = [
+        task(1, "a.png", annotation(1)),
+        task(2, "b.png", annotation(1, wrong, region("polygonlabels", {"points": [[1, 1]], "polygonlabels": ["x"]}))),
+        task(3, "", annotation(1)) | {"data": {"text": "no image here"}},
+    ]
+    file = write(tmp_path / "a.json", tasks)
+    with pytest.raises(UserError) as caught:
+        load_data(f"labelstudio:{file}")
+    starts = [
+        f"{file}: task 1: the image a.png is ambiguous",
+        f"{file}: task 2: region r6rectanglelabels: a rectangle needs numbers",
+        f"{file}: task 2: region r2polygonlabels: a polygon needs numbers",
+        f"{file}: task 3: data names no image",
+    ]
+    assert [problem[: len(start)] for problem, start in zip(caught.value.problems, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "not valid JSON"),
+        ("[]", "expected a list of tasks"),
+        ("[3]", "expected a list of tasks"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]', "is detections, no labels"),
+        ('[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]', "no annotated task found"),
+        (
+            '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 1, "result": []}]}]',
+            r"none of its 1 images is below .*, for example a\.png",
+        ),
+    ],
+)
+def test_a_file_that_is_no_export(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_data(f"labelstudio:{tmp_path / 'a.json'}")
