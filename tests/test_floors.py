@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "detr_ft"
 FLOORS = {
-    "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "structures": 1,
-    "criterion": 2, "data": 2, "drawing": 2,
+    "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "structures": 1, "drawing": 1,
+    "criterion": 2, "data": 2,
     "models": 3, "evaluation": 3,
     "inference": 4, "training": 5, "report": 5,
     "recipe": 6, "console": 6, "hub": 6, "summary": 6, "run": 7, "quickstart": 8, "new": 8, "verbs": 8,

@@ -96,7 +96,7 @@ def _on_classes(figures: Figures) -> Iterator[Advice]:
         yield Advice("few boxes", None, text)
     holding = {name: count for name, count in figures.images_per_class.items() if count}
     usual = statistics.median(holding.values()) if holding else 0
-    rare = {name: count for name, count in holding.items() if count * _RARE <= usual}
+    rare = {name: count for name, count in holding.items() if count * _RARE <= usual and name not in few}
     if rare:
         named = _named({name: f"{name} (x{math.sqrt(usual / count):.1f})" for name, count in rare.items()})
         text = (

@@ -80,8 +80,8 @@ def _across(looks: Looks, members: Mapping[str, Sequence[int]]) -> Iterator[tupl
             if near:
                 closest = int(apart.argmin())
                 other = before[int(which[closest])]
-                name = f"{looks.splits[other[0]][other[1]].name} in {other[0]}"
-                rest = f"; {near - 1} more images of {split} look like that one or like others of its kind"
+                name = f"{looks.splits[other[0]][other[1]].short} in {other[0]}"
+                rest = f"; in {split} {near - 1} more look like that one or its like"
                 message = f"looks like {name}" + (rest if near > 1 else "")
                 yield _finding("leakage", looks, (split, rows[closest]), message, other), near
         before += [(split, row) for row in rows]
@@ -94,4 +94,4 @@ def _finding(kind: str, looks: Looks, place: _Place, message: str, like: _Place)
 
 def _named(some: Sequence[Look]) -> str:
     rest = len(some) - _NAMED
-    return ", ".join(one.name for one in some[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(one.short for one in some[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

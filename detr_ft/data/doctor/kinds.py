@@ -102,7 +102,7 @@ KINDS: dict[str, Kind] = {
     "duplicate image": Kind(
         "warning",
         "Two images of a split are the same file.",
-        "It counts twice, and what one copy's boxes leave out the other's contradict.",
+        "It counts twice, and where their boxes differ, one copy contradicts the other.",
         "remove all but one",
     ),
     "more objects than queries": Kind(

@@ -37,6 +37,11 @@ class Look:
     trouble: str = ""
     message: str = ""
 
+    @property
+    def short(self) -> str:
+        """The file's name without its folders, and the image's id."""
+        return Path(self.name).name
+
 
 @dataclass(frozen=True)
 class Looks:

@@ -18,10 +18,11 @@ _CLASSES = 12
 def summary(diagnosis: Diagnosis, limit: int) -> str:
     """A line a split, a line a kind with its number and `limit` examples, the advice, and in the end the verdict."""
     lines = [_split_line(name, one) for name, one in diagnosis.splits.items()]
-    lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second")
+    lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, some in by_kind(diagnosis.findings).items():
         lines.extend(_kind_lines(kind, some, limit))
-    lines.extend(leakage(diagnosis))
+        if kind == "leakage":
+            lines.extend(f"  in all, {told}" for told in leakage(diagnosis))
     lines.extend(f"advice: {one}" for one in diagnosis.advice)
     return "\n".join([*lines, verdict(diagnosis)])
 
@@ -43,7 +44,8 @@ def leakage(diagnosis: Diagnosis) -> Iterator[str]:
         if count:
             images = diagnosis.splits[split].images
             before = list(diagnosis.splits)[: list(diagnosis.splits).index(split)]
-            yield f"{count} of {images} images of {split} ({count / images:.0%}) are or look like images of {' or '.join(before)}"
+            share = f"{count} of {images} images of {split} ({count / images:.0%})"
+            yield f"{share} are the same as images of {' or '.join(before)}, or look like them"
 
 
 def _kind_lines(kind: str, some: list[Finding], limit: int) -> Iterator[str]:
