@@ -13,7 +13,7 @@ FLOORS = {
     "criterion": 2, "data": 2,
     "models": 3, "evaluation": 3,
     "inference": 4, "training": 5, "report": 5,
-    "recipe": 6, "console": 6, "hub": 6, "summary": 6, "run": 7, "quickstart": 8, "new": 8, "verbs": 8,
+    "recipe": 6, "console": 6, "hub": 6, "summary": 6, "run": 7, "quickstart": 8, "new": 8, "verbs": 8, "examination": 8,
     "cli": 9, "__main__": 10,
 }  # fmt: skip
 CRITERION_MAY_IMPORT = {"torch", "scipy", "numpy", "detr_ft", "lap"}  # the last where it is installed

@@ -4,5 +4,6 @@ from detr_ft.data.doctor.diagnosis import Diagnosis, diagnose, examine
 from detr_ft.data.doctor.figures import SplitSummary
 from detr_ft.data.doctor.findings import Finding
 from detr_ft.data.doctor.look import look
+from detr_ft.data.doctor.mend import mend
 
-__all__ = ["Diagnosis", "Finding", "SplitSummary", "diagnose", "examine", "look"]
+__all__ = ["Diagnosis", "Finding", "SplitSummary", "diagnose", "examine", "look", "mend"]

@@ -65,7 +65,9 @@ def num_queries(figures: Mapping[str, Figures]) -> Advice:
     reason = f"no image holds more than {most} objects"
     if value == _QUERIES[0]:
         return Advice("num_queries", value, f"num_queries: {value} suffice, as DETR has them, since {reason}.")
-    text = f"num_queries: {value}, since an image holds {most} objects, and each needs a query of its own and some choice."
+    text = (
+        f"num_queries: {value}, since an image holds {most} objects, and each needs a query of its own and some choice."
+    )
     return Advice("num_queries", value, text)
 
 

@@ -45,13 +45,13 @@ def box_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_classes: i
     """Every defect of a single box, image by image. Of an image without a size nothing is said."""
     found: list[tuple[int, Finding]] = []
     for kind, mask in _box_masks(boxes, num_classes).items():
-        for index in np.flatnonzero(mask):
+        for index in np.flatnonzero(mask).tolist():
             text = _box_text(boxes, index)
             if kind == "unknown class":
                 text = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
-            found.append((int(index), _of_box(kind, split, boxes, index, looks, text)))
+            found.append((index, _of_box(kind, split, boxes, index, looks, text)))
     for index, first in _twice(boxes):
         text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
         found.append((index, _of_box("duplicate box", split, boxes, index, looks, text)))
@@ -82,13 +82,11 @@ def _twice(boxes: Boxes) -> Iterator[tuple[int, int]]:
             yield int(some[place]), int(some[earlier])
 
 
-def _box_text(boxes: Boxes, index: int | np.intp) -> str:
+def _box_text(boxes: Boxes, index: int) -> str:
     return "box x {:g}, y {:g}, width {:g}, height {:g}".format(*boxes.xywh[index])
 
 
-def _of_box(
-    kind: str, split: str, boxes: Boxes, index: int | np.intp, looks: Sequence[Look], message: str
-) -> Finding:
+def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[Look], message: str) -> Finding:
     row = int(boxes.row[index])
     return finding(
         kind, split, message, image=looks[row].name, image_id=looks[row].image_id,
@@ -99,10 +97,10 @@ def _of_box(
 def crowded_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_queries: int) -> Iterator[Finding]:
     """Images with more objects, crowds aside, than the model has queries."""
     counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(looks))
-    for row in np.flatnonzero(counts > num_queries):
+    for row in np.flatnonzero(counts > num_queries).tolist():
         message = f"{counts[row]} objects, {num_queries} queries"
         one = looks[row]
-        yield finding("more objects than queries", split, message, image=one.name, image_id=one.image_id, row=int(row))
+        yield finding("more objects than queries", split, message, image=one.name, image_id=one.image_id, row=row)
 
 
 def tiny_findings(
@@ -117,7 +115,7 @@ def tiny_findings(
         of_class = boxes.label == label
         some = np.flatnonzero(tiny & of_class)
         if len(some):
-            tiniest = some[shorter[some].argmin()]
+            tiniest = int(some[shorter[some].argmin()])
             message = (
                 f"{len(some)} of {int(of_class.sum())} boxes of {name!r} are under {TINY:g} pixels at longest_edge "
                 f"{longest_edge}; this one is {shorter[tiniest]:.1f} pixels thin"

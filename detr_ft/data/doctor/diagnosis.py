@@ -81,7 +81,9 @@ def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_ed
         format = formats[split]
         if format is not None:
             findings.append(_other_format(split, read[split], some, format))
-        findings.extend(_merged(image_findings(split, some, _sizes(rows)), box_findings(split, boxes[split], some, len(names))))
+        findings.extend(
+            _merged(image_findings(split, some, _sizes(rows)), box_findings(split, boxes[split], some, len(names)))
+        )
         findings.extend(crowded_findings(split, boxes[split], some, num_queries))
         findings.extend(tiny_findings(split, boxes[split], some, names, edge))
     alike = find_alike(looks)

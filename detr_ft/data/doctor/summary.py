@@ -32,7 +32,9 @@ def verdict(diagnosis: Diagnosis) -> str:
     counts = {level: sum(one.level == level for one in diagnosis.findings) for level in ("error", "warning", "info")}
     if not diagnosis.findings:
         return "no findings: the data can be trained on"
-    told = f"{_many(counts['error'], 'error')}, {_many(counts['warning'], 'warning')} and {_many(counts['info'], 'note')}"
+    told = (
+        f"{_many(counts['error'], 'error')}, {_many(counts['warning'], 'warning')} and {_many(counts['info'], 'note')}"
+    )
     if counts["error"]:
         return f"{told}: training would refuse this data or learn it wrongly; mend the errors first (exit status 2)"
     return f"{told}: the data can be trained on"
