@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from detr_ft.console import exit_with_status, say
+from detr_ft.console import USER_ERROR, exit_with_status, say
 from detr_ft.errors import UserError
 
 app = typer.Typer(
@@ -152,23 +152,32 @@ def push(
 def doctor(
     data: Data,
     as_json: JsonFlag = False,
+    report: Annotated[Path | None, typer.Option(help="Write a page with pictures to this new .html file")] = None,
+    fix: Annotated[
+        str | None, typer.Option(help="Write a mended copy, as COCO files, to this new folder, or to hub:OWNER/NAME")
+    ] = None,
     write_coco: Annotated[
-        Path | None, typer.Option(help="Also write the data as COCO files into this new folder")
+        Path | None, typer.Option(help="Also write the data as it is, as COCO files, into this new folder")
     ] = None,
     num_queries: Annotated[int, typer.Option(min=1, help="Queries of the model that is to be trained")] = 100,
+    longest_edge: Annotated[
+        int | None, typer.Option(min=32, help="Pixels that images are to be resized to; default: what is advised")
+    ] = None,
     box_format: BoxFormat = None,
+    augment: Annotated[
+        Path | None, typer.Option(help="A recipe: write a picture of how it augments these images")
+    ] = None,
 ) -> None:
-    """Look through a data set, image by image, and say what is wrong with it."""
-    from detr_ft.data.doctor import examine
-    from detr_ft.data.export import write_coco as write
-    from detr_ft.data.sources import load_data
+    """Look through a data set, image by image, and say what is wrong with it, why it matters and how to mend it.
 
-    splits = load_data(data, box_format=box_format)
-    diagnosis = examine(splits, num_queries)
+    Ends with status 2 where there is an error: data that training would refuse or learn wrongly.
+    """
+    from detr_ft.examination import Outputs, run_doctor
+
+    diagnosis = run_doctor(data, Outputs(report, fix, write_coco, augment), num_queries, longest_edge, box_format)
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
-    if write_coco is not None:
-        write(splits, write_coco)
-        say(f"written as COCO files to {write_coco}")
+    if diagnosis.errors:
+        raise SystemExit(USER_ERROR)
 
 
 @app.command()

@@ -21,14 +21,19 @@ def write_coco(data: DatasetDict, folder: Path) -> None:
     Read back by `load_data`, all is the same but for classes that no split uses and annotation ids that were not unique.
     The folder must be new or empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and isn't empty; name a new folder")
+    refuse_filled(folder)
     _check_files(data)
     for split, rows in data.items():
         try:
             _write_split(rows, folder / split)
         except OSError as error:
             raise UserError(f"{folder / split}: can't be written ({error.strerror or error})") from error
+
+
+def refuse_filled(folder: Path) -> None:
+    """A UserError where the folder holds something, or is none: nothing is written over."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and isn't empty; name a new folder")
 
 
 def _check_files(data: DatasetDict) -> None:

@@ -25,10 +25,10 @@ _ALLOWED = re.compile(
 )
 _NAME = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)
 _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
-_REACH_SECONDS = 10.0
+REACH_SECONDS = 10.0
 # HfHubHTTPError derives from its HTTP library's base error, which is httpx's or httpx2's as the version will have it:
 # its bases are therefore what an unreachable or silent server raises, whichever library is below.
-_NETWORK_ERRORS: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
+NETWORK_ERRORS: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
 
 
 def push(run: Path, repo_id: str, private: bool = True) -> str:
@@ -37,7 +37,7 @@ def push(run: Path, repo_id: str, private: bool = True) -> str:
     The repository is made if it is missing, and a card is written into the run if it has none. A repository that
     exists and is public is not pushed to unless `private` is False.
     """
-    _check_name(repo_id)
+    check_name(repo_id)
     files = plan(run)
     token = get_token()
     if token is None:
@@ -58,8 +58,8 @@ def push(run: Path, repo_id: str, private: bool = True) -> str:
             commit_message="Push a run of detr-ft",
         )
     except HfHubHTTPError as error:
-        raise UserError(f"{_refusal(error, repo_id)}; {_unharmed(run, repo_id, private)}") from error
-    except _NETWORK_ERRORS as error:
+        raise UserError(f"{refusal(error, repo_id)}; {_unharmed(run, repo_id, private)}") from error
+    except NETWORK_ERRORS as error:
         raise UserError(
             f"the Hub can't be reached at {api.endpoint} ({error}); {_unharmed(run, repo_id, private)}"
         ) from error
@@ -90,7 +90,7 @@ def plan(run: Path) -> list[Path]:
     return files
 
 
-def _check_name(repo_id: str) -> None:
+def check_name(repo_id: str) -> None:
     """A UserError unless the name reads `USER/NAME` as the Hub allows it."""
     if not _NAME.fullmatch(repo_id):
         raise UserError(
@@ -118,7 +118,7 @@ def _ensure_repository(api: HfApi, repo_id: str, private: bool) -> None:
     """Make the repository if it is missing; refuse a public one where a private one is wanted."""
     try:
         # The only call with a time limit: it finds a Hub that doesn't answer before anything is uploaded.
-        info = api.model_info(repo_id, timeout=_REACH_SECONDS)
+        info = api.model_info(repo_id, timeout=REACH_SECONDS)
     except RepositoryNotFoundError:
         api.create_repo(repo_id, private=private)
         return
@@ -129,7 +129,7 @@ def _ensure_repository(api: HfApi, repo_id: str, private: bool) -> None:
         )
 
 
-def _refusal(error: HfHubHTTPError, repo_id: str) -> str:
+def refusal(error: HfHubHTTPError, repo_id: str) -> str:
     """What the Hub's answer means and what to do, in one sentence."""
     status = error.response.status_code
     said = error.server_message or str(error).splitlines()[0]

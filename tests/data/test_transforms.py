@@ -15,6 +15,7 @@ from detr_ft.data.augment import NAMED, Augmentation, Strong
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.frame import to_pixels
 from detr_ft.data.generated import generate
+from detr_ft.data.sample import as_bytes, resize_bytes
 from detr_ft.data.schema import detection_objects
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
@@ -49,7 +50,7 @@ def example_of(row: dict[str, Any], format: ImageFormat, augment: Augmentation |
 def test_a_batch_is_what_the_checkpoints_own_processor_makes_of_it(
     sizes: list[tuple[int, int]], size: dict[str, int], pad_size: dict[str, int] | None, seed: int
 ) -> None:
-    """Sizes, padding and mask are equal; pixels to one grey level, which is what resamplers differ by."""
+    """Sizes, padding and mask are equal; pixels to one grey level, and of noise a few to two: resamplers round differently."""
     random = np.random.default_rng(seed)
     images = [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
     processor = DetrImageProcessor(size=size, pad_size=pad_size)
@@ -57,8 +58,9 @@ def test_a_batch_is_what_the_checkpoints_own_processor_makes_of_it(
     form = ImageFormat.of(processor)
     batch = form.normalise(collate([example_of(row_with(image, []), form) for image in images], form.canvas))
     assert torch.equal(batch["pixel_mask"].long(), expected["pixel_mask"])
-    grey_level = 1 / 255 / min(processor.image_std)
-    torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"], rtol=0, atol=grey_level + 1e-5)
+    off = (batch["pixel_values"] - expected["pixel_values"]).abs() * torch.tensor(form.std)[:, None, None] * 255
+    assert off.max() < 2.01
+    assert (off > 1.01).float().mean() < 1e-3
     assert batch["pixel_values"].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -201,3 +203,13 @@ def test_boxes_of_a_rescaled_image_are_rescaled() -> None:
 def test_a_processor_that_squashes_is_refused() -> None:
     with pytest.raises(UserError, match="longest_edge"):
         ImageFormat.of(DetrImageProcessor(size={"height": 64, "width": 64}))
+
+
+def test_a_photograph_is_resized_within_one_grey_level_of_pillow() -> None:
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((640, 480), 3)
+    grain = random.normal(0, 6, (480, 640, 3))
+    image = Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
+    for size in ((1066, 800), (333, 250), (128, 96), (640, 480)):
+        ours = resize_bytes(as_bytes(image), *size).permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(ours - np.asarray(image.resize(size, Image.Resampling.BILINEAR))).max() <= 1

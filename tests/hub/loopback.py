@@ -1,4 +1,7 @@
-"""A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a model."""
+"""A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a repository.
+
+A model is kept under its name, a data set under `datasets/` and its name.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"error": "Invalid username or password."}, 401)
         for method, pattern, answer in _ROUTES:
             if method == self.command and (match := re.fullmatch(pattern, path)):
-                return answer(self, body, *match.groups())
+                return answer(self, body, *(group for group in match.groups() if group is not None))
         return self._json({"error": f"{path} is not served"}, 404)
 
     def _json(self, content: object, status: int = 200, code: str = "") -> None:
@@ -128,29 +131,42 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, body: bytes) -> None:
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
+        if asked.get("type") == "dataset":
+            name = f"datasets/{name}"
         if name in self.server.repositories:
             return self._json({"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}, 409)
         private = asked.get("private", asked.get("visibility") == "private")
         self.server.repositories[name] = Repository(private)
-        return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": name})
+        return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": name.removeprefix("datasets/")})
 
     def _info(self, body: bytes, name: str) -> None:
         if name not in self.server.repositories:
             return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
         repository = self.server.repositories[name]
         siblings = [{"rfilename": file} for file in repository.files]
-        return self._json({"id": name, "sha": OID, "private": repository.private, "siblings": siblings, "tags": []})
+        return self._json(
+            {
+                "id": name.removeprefix("datasets/"),
+                "sha": OID,
+                "private": repository.private,
+                "siblings": siblings,
+                "tags": [],
+            }
+        )
 
-    def _tree(self, body: bytes, name: str) -> None:
+    def _tree(self, body: bytes, name: str, folder: str = "") -> None:
         repository = self.server.repositories[name]
+        below = {file: content for file, content in repository.files.items() if file.startswith(folder)}
+        if folder and not below:
+            return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
         entries = []
-        for file, content in repository.files.items():
+        for file, content in below.items():
             entry = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
             if file in repository.lfs:
                 sha = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": sha, "sha256": sha, "size": len(content), "pointerSize": 134}
             entries.append(entry)
-        self._json(entries)
+        return self._json(entries)
 
     def _validate(self, body: bytes) -> None:
         self._json({"errors": [], "warnings": []})
@@ -159,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".parquet")) else "regular",
                 "shouldIgnore": False,
                 "oid": None,
             }
@@ -200,15 +216,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(files[file], 200, {"ETag": f'"{etag}"', "X-Repo-Commit": OID})
 
 
-_NAME = r"([\w.-]+/[\w.-]+)"
+_NAME = r"((?:datasets/)?[\w.-]+/[\w.-]+)"
 _ROUTES = [
     ("POST", r"/api/repos/create", _Handler._create),
     ("POST", r"/api/validate-yaml", _Handler._validate),
-    ("GET", rf"/api/models/{_NAME}", _Handler._info),
-    ("GET", rf"/api/models/{_NAME}/revision/[^/]+", _Handler._info),
-    ("GET", rf"/api/models/{_NAME}/tree/[^/]+", _Handler._tree),
-    ("POST", rf"/api/models/{_NAME}/preupload/[^/]+", _Handler._preupload),
-    ("POST", rf"/api/models/{_NAME}/commit/[^/]+", _Handler._commit),
+    ("GET", rf"/api/(?:models/)?{_NAME}", _Handler._info),
+    ("GET", rf"/api/(?:models/)?{_NAME}/revision/[^/]+", _Handler._info),
+    ("GET", rf"/api/(?:models/)?{_NAME}/tree/[^/]+(?:/(.+))?", _Handler._tree),
+    ("POST", rf"/api/(?:models/)?{_NAME}/preupload/[^/]+", _Handler._preupload),
+    ("POST", rf"/api/(?:models/)?{_NAME}/commit/[^/]+", _Handler._commit),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", _Handler._put),
     ("HEAD", rf"/{_NAME}/resolve/[^/]+/(.+)", _Handler._resolve),

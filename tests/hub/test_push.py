@@ -160,7 +160,7 @@ def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatc
 
 
 def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.hub.push._REACH_SECONDS", 0.3)
+    monkeypatch.setattr("detr_ft.hub.push.REACH_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

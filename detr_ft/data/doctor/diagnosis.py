@@ -1,0 +1,115 @@
+"""The whole examination of a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from detr_ft.data.doctor.advice import Advice, advise
+from detr_ft.data.doctor.alike import find_alike
+from detr_ft.data.doctor.boxes import Boxes, boxes_of, converted, likely_format
+from detr_ft.data.doctor.checks import (
+    box_findings,
+    crowded_findings,
+    image_findings,
+    tiny_findings,
+    unrecorded_files,
+)
+from detr_ft.data.doctor.classes import missing_classes, similar_names
+from detr_ft.data.doctor.figures import Figures, SplitSummary, figures, summarise
+from detr_ft.data.doctor.findings import Finding, finding
+from detr_ft.data.doctor.look import Look, Looks, look
+from detr_ft.data.schema import class_names
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `examine` found; `findings` is empty for clean data.
+
+    `leaked` counts, for each split, its images that are the same as, or look like, one of a split before it.
+    `images_per_second` is how fast this machine read and decoded them.
+    """
+
+    splits: dict[str, SplitSummary]
+    findings: tuple[Finding, ...]
+    figures: dict[str, Figures]
+    advice: tuple[Advice, ...]
+    leaked: dict[str, int]
+    images_per_second: float
+
+    @property
+    def errors(self) -> int:
+        """How many findings training would refuse, or learn wrongly."""
+        return sum(one.level == "error" for one in self.findings)
+
+    def to_json(self) -> str:
+        """The whole diagnosis as a JSON text."""
+        return json.dumps(asdict(self), indent=2)
+
+    def summary(self, limit: int = 3) -> str:
+        """The diagnosis for people; of each kind of finding the first `limit` are told, and the rest counted."""
+        from detr_ft.data.doctor.summary import summary
+
+        return summary(self, limit)
+
+
+def examine(data: DatasetDict, num_queries: int = 100, longest_edge: int | None = None) -> Diagnosis:
+    """Decode every image and check every box of every split; nothing is changed.
+
+    `num_queries` is the model's; `longest_edge`, in pixels, what images are resized to: by default what is advised.
+    """
+    return diagnose(data, look(data), num_queries, longest_edge)
+
+
+def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_edge: int | None = None) -> Diagnosis:
+    """The diagnosis of a data set whose files were looked at already."""
+    names = class_names(next(iter(data.values())))
+    read = {split: boxes_of(rows) for split, rows in data.items()}
+    formats = {split: likely_format(boxes) for split, boxes in read.items()}
+    boxes = {split: converted(one, formats[split]) for split, one in read.items()}
+    splits = {split: summarise(rows, boxes[split]) for split, rows in data.items()}
+    told = {split: figures(boxes[split], np.array(_sizes(rows), float), names) for split, rows in data.items()}
+    advice = advise(told)
+    edge = longest_edge or next(one.value for one in advice if one.topic == "longest_edge" and one.value)
+    findings: list[Finding] = []
+    for split, rows in data.items():
+        some = looks.splits[split]
+        format = formats[split]
+        if format is not None:
+            findings.append(_other_format(split, read[split], some, format))
+        findings.extend(
+            _merged(image_findings(split, some, _sizes(rows)), box_findings(split, boxes[split], some, len(names)))
+        )
+        findings.extend(crowded_findings(split, boxes[split], some, num_queries))
+        findings.extend(tiny_findings(split, boxes[split], some, names, edge))
+    alike = find_alike(looks)
+    findings += alike.findings
+    findings.extend(unrecorded_files(looks))
+    findings.extend(missing_classes(splits))
+    findings.extend(similar_names(names, splits))
+    return Diagnosis(splits, tuple(findings), told, advice, alike.leaked, round(looks.images_per_second, 1))
+
+
+def _sizes(rows: Dataset) -> list[tuple[int, int]]:
+    return list(zip(rows["width"][:], rows["height"][:], strict=True))
+
+
+def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:
+    """Row by row, an image's own findings before those of its boxes."""
+    return sorted([*of_images, *of_boxes], key=lambda one: one.row or 0)
+
+
+def _other_format(split: str, boxes: Boxes, looks: list[Look], format: str) -> Finding:
+    first = int(np.flatnonzero(boxes.sound)[0])
+    row = int(boxes.row[first])
+    numbers = ", ".join(f"{value:g}" for value in boxes.xywh[first])
+    message = (
+        f"its {len(boxes.row)} boxes are not x, y, width, height in pixels but likely {format}: for example {numbers} "
+        "in an image of {:g}x{:g}".format(*boxes.size[first])
+    )
+    one = looks[row]
+    return finding("box format", split, message, image=one.name, image_id=one.image_id, row=row)

@@ -1,0 +1,156 @@
+"""A mended copy of a data set: what can be mended is, what can't is left out, and every change is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
+
+from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
+from detr_ft.data.doctor.changes import Change, as_lines
+from detr_ft.data.doctor.look import Look, Looks
+from detr_ft.data.doctor.mend_boxes import Box, BoxMender, fitting
+from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.schema import class_names
+from detr_ft.errors import UserError
+
+LOG = "changes.jsonl"
+
+# Of images in several splits the copy stays in the first of these: what is measured on is not to be seen in training.
+_KEPT_FIRST = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Mended:
+    """The mended data set, in the schema, and what was changed."""
+
+    data: DatasetDict
+    changes: tuple[Change, ...]
+
+
+def write_mended(mended: Mended, folder: Path) -> None:
+    """Write the copy as COCO files, image files byte for byte, with `changes.jsonl`; the folder must be new or empty."""
+    refuse_filled(folder)
+    write_coco(mended.data, folder)
+    try:
+        (folder / LOG).write_text(as_lines(mended.changes), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder / LOG}: can't be written ({error.strerror or error})") from error
+
+
+def mend(data: DatasetDict, looks: Looks) -> Mended:
+    """Mend every split of a data set whose files were looked at; the data set itself stays as it is.
+
+    Raises UserError where no image would be left.
+    """
+    copies = _copies(looks)
+    splits: dict[str, Dataset] = {}
+    changes: list[Change] = []
+    for split, rows in data.items():
+        mender = _SplitMender(split, looks.splits[split], class_names(rows), copies)
+        mended = mender.mend(rows)
+        changes += mender.changes
+        if len(mended):
+            splits[split] = mended
+    if not splits:
+        raise UserError("no image can be kept, so there is nothing to write: none of them opens")
+    return Mended(DatasetDict(splits), tuple(changes))
+
+
+def _copies(looks: Looks) -> dict[tuple[str, int], str]:
+    """Split and row of every exact copy that is to go, with where the one that stays is."""
+    ordered = sorted(looks.splits, key=lambda split: _KEPT_FIRST.index(split) if split in _KEPT_FIRST else -1)
+    kept: dict[bytes, str] = {}
+    copies = {}
+    for split in ordered:
+        for row, one in enumerate(looks.splits[split]):
+            if one.digest in kept:
+                copies[split, row] = kept[one.digest]
+            elif one.digest:
+                kept[one.digest] = f"kept as {one.name} in {split}"
+    return copies
+
+
+@dataclass
+class _SplitMender:
+    """One split on its way, with the changes so far."""
+
+    split: str
+    looks: list[Look]
+    names: list[str]
+    copies: Mapping[tuple[str, int], str]
+    changes: list[Change] = field(default_factory=list)
+
+    def mend(self, rows: Dataset) -> Dataset:
+        """The split without the images that can't be kept, and with sizes and boxes as they should be."""
+        mended = list(self._mended_rows(rows))
+        keep = [index for index, one in enumerate(mended) if one is not None]
+        columns = {key: [mended[index][key] for index in keep] for key in ("width", "height", "objects")}  # type: ignore[index]
+        features = rows.features
+        new = Dataset.from_dict(columns, features=type(features)({key: features[key] for key in columns}))
+        old = rows.select_columns(["image", "image_id"]).select(keep)
+        return concatenate_datasets([old, new], axis=1).select_columns(list(features)) if keep else rows.select([])
+
+    def _mended_rows(self, rows: Dataset) -> Iterator[dict[str, Any] | None]:
+        boxes = boxes_of(rows)
+        format = likely_format(boxes)
+        in_pixels = iter(converted(boxes, format).xywh.tolist())
+        for index, row in enumerate(rows.select_columns(["width", "height", "objects"])):
+            own = [next(in_pixels) for _ in row["objects"]["bbox"]]
+            reason = self._reason_to_go(index)
+            if reason is not None:
+                self._tell(index, None, *reason)
+                yield None
+            else:
+                yield self._mended_row(index, row, own, format)
+
+    def _reason_to_go(self, index: int) -> tuple[str, str, str | None] | None:
+        one = self.looks[index]
+        if one.trouble:
+            return f"left out: {one.trouble}", one.message, None
+        if (self.split, index) in self.copies:
+            return "left out: the same bytes as another", one.name, self.copies[self.split, index]
+        return None
+
+    def _mended_row(
+        self, index: int, row: Mapping[str, Any], boxes: list[list[float]], format: str | None
+    ) -> dict[str, Any]:
+        one, objects = self.looks[index], row["objects"]
+        stated = (row["width"], row["height"])
+        if stated != one.size:
+            self._tell(index, None, "size as the file has it", stated, one.size)
+        mender = BoxMender(one.size, len(self.names), fitting(one, stated))
+        new: dict[str, list[Any]] = {key: [] for key in objects}
+        for place, box in enumerate(boxes):
+            was, number = _box(objects["bbox"][place]), objects["id"][place]
+            read = _box(box)
+            if format is not None and was != read:
+                self._tell(index, number, f"converted from {format}", was, read)
+            mended = mender.mend(read, objects["category"][place])
+            for what, before, after in mender.steps:
+                self._tell(index, number, what, before, after)
+            if mended is not None:
+                for key, values in objects.items():
+                    new[key].append(values[place])
+                if mended != was:
+                    new["bbox"][-1] = list(mended)
+                    new["area"][-1] = _area(objects["area"][place], was, mended)
+        return {"width": one.size[0], "height": one.size[1], "objects": new}
+
+    def _tell(self, index: int, number: int | None, what: str, before: Any, after: Any) -> None:
+        one = self.looks[index]
+        self.changes.append(Change(self.split, one.path or one.name, one.image_id, number, what, before, after))
+
+
+def _box(values: list[float]) -> Box:
+    x, y, w, h = values
+    return x, y, w, h
+
+
+def _area(area: float, before: Box, after: Box) -> float:
+    """The area, changed as that of the box is; where the one before says nothing, the box's own."""
+    was, now = before[2] * before[3], after[2] * after[3]
+    return area * now / was if was > 0 and area > 0 else now

@@ -1,0 +1,78 @@
+"""What `detr-ft doctor` does: one look at the files, then what it found, as it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detr_ft.console import say
+from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
+from detr_ft.data.doctor.changes import as_lines, in_words
+from detr_ft.data.doctor.mend import LOG, Mended, write_mended
+from detr_ft.data.doctor.report import refuse_existing, write_report
+from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.sources import load_data
+from detr_ft.hub.dataset import check_target, push_dataset
+from detr_ft.preview import preview_augmentation
+from detr_ft.recipe import load_recipe
+
+_HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is to be written.
+
+    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how a recipe
+    augments it.
+    """
+
+    report: Path | None = None
+    fix: str | None = None
+    coco: Path | None = None
+    augment: Path | None = None
+
+
+def run_doctor(
+    source: str, outputs: Outputs, num_queries: int, longest_edge: int | None, box_format: str | None
+) -> Diagnosis:
+    """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
+    _check(outputs)
+    data = load_data(source, box_format=box_format)
+    looks = look(data)
+    diagnosis = diagnose(data, looks, num_queries, longest_edge)
+    if outputs.report is not None:
+        write_report(diagnosis, data, outputs.report)
+        say(f"the report: {outputs.report}")
+    if outputs.coco is not None:
+        write_coco(data, outputs.coco)
+        say(f"written as COCO files to {outputs.coco}")
+    if outputs.fix is not None:
+        mended = mend(data, looks)
+        say(in_words(mended.changes))
+        say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
+    if outputs.augment is not None:
+        picture = Path(f"{outputs.augment.stem}-augmented.png")
+        preview_augmentation(data, outputs.augment, picture)
+        say(f"images as they are, and as {outputs.augment} augments them: {picture}")
+    return diagnosis
+
+
+def _check(outputs: Outputs) -> None:
+    if outputs.report is not None:
+        refuse_existing(outputs.report)
+    if outputs.coco is not None:
+        refuse_filled(outputs.coco)
+    if outputs.fix is not None and outputs.fix.startswith(_HUB):
+        check_target(outputs.fix.removeprefix(_HUB))
+    elif outputs.fix is not None:
+        refuse_filled(Path(outputs.fix))
+    if outputs.augment is not None:
+        load_recipe(outputs.augment)
+
+
+def _write(mended: Mended, out: str) -> str:
+    if out.startswith(_HUB):
+        return push_dataset(mended.data, out.removeprefix(_HUB), LOG, as_lines(mended.changes))
+    write_mended(mended, Path(out))
+    return out

@@ -1,0 +1,61 @@
+"""A mended data set goes to a new, private repository, images inside, with what was changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from detr_ft.data import load_data, write_coco
+from detr_ft.errors import UserError
+from detr_ft.hub.dataset import check_target
+
+NAME = "me/mended"
+
+
+def doctor(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: huggingface_hub reads its settings when it is imported."""
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "detr_ft", "doctor", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
+    data = load_data("generated:workshop?train=6&validation=2&edge=64")
+    write_coco(data, tmp_path / "data")
+    file = tmp_path / "data/train/_annotations.coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    file.write_text(json.dumps(content))
+    done = doctor(str(tmp_path / "data"), "--fix", f"hub:{NAME}", home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.url}/datasets/{NAME}" in done.stderr
+    repository = hub.repositories[f"datasets/{NAME}"]
+    assert repository.private
+    (change,) = map(json.loads, repository.files["changes.jsonl"].decode().splitlines())
+    assert change["what"] == "left out: zero size"
+    shard = next(content for name, content in repository.files.items() if "train" in name and name.endswith(".parquet"))
+    (tmp_path / "shard.parquet").write_bytes(shard)
+    rows = Dataset.from_parquet(str(tmp_path / "shard.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == 6
+    assert rows.features["objects"] == data["train"].features["objects"]
+    assert rows[0]["image"].size == (data["train"][0]["width"], data["train"][0]["height"])
+    again = doctor(str(tmp_path / "data"), "--fix", f"hub:{NAME}", home=tmp_path / "home")
+    assert again.returncode == 2
+    assert "exists on the Hub, and nothing is written over" in again.stderr
+
+
+def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
+    hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="USER/NAME"):
+        check_target("mended")
+    monkeypatch.setattr("detr_ft.hub.dataset.get_token", lambda: None)
+    with pytest.raises(UserError, match="no token to push me/mended"):
+        check_target(NAME)
+    assert hub.requests == []
