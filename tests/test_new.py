@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from detr_ft.data import load_data, write_coco
+from detr_ft.data.batches import balanced_weights
+from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 from detr_ft.new import write_recipe
 from detr_ft.recipe import load_recipe
@@ -37,7 +41,7 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     write_recipe(f"coco:{photos}", tmp_path / "big.yaml", "facebook/detr-resnet-50")
     recipe, _ = load_recipe(tmp_path / "big.yaml")
     assert recipe.model.revision == "no_timm"
-    assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]
+    assert recipe.model.freeze == ["backbone"]  # of 20 images it would learn nothing
     assert recipe.data.longest_edge == 800
     assert recipe.optim.backbone_learning_rate == 1e-5
 
@@ -72,3 +76,42 @@ def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: st
     write_recipe(str(real_data / name), tmp_path / "mine.yaml", None)
     recipe, _ = load_recipe(tmp_path / "mine.yaml")
     assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}
+
+
+def test_choices_follow_the_data_and_say_why(tmp_path: Path) -> None:
+    """Many images, one class in a few of them, crowded: each shows in the recipe, with its reason."""
+    pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(pixel, "PNG")
+    rows = [
+        {
+            "image": {"path": f"{index}.png", "bytes": pixel.getvalue()},
+            "image_id": index,
+            "width": 1600,
+            "height": 1200,
+            "objects": detection_objects([[5.0 * k, 8.0, 10.0, 14.0] for k in range(80)], [int(index < 30)] * 80),
+        }
+        for index in range(1200)
+    ]
+    data = DatasetDict(train=Dataset.from_list(rows, features=detection_features(["common", "rare"])))
+    data.save_to_disk(tmp_path / "data")
+    write_recipe(f"saved:{tmp_path / 'data'}", tmp_path / "mine.yaml", "facebook/detr-resnet-50")
+    recipe, _ = load_recipe(tmp_path / "mine.yaml")
+    text = (tmp_path / "mine.yaml").read_text()
+    assert recipe.data.augment == "detr"
+    assert recipe.data.longest_edge == 1312
+    assert recipe.data.repeat_threshold is not None
+    assert "class_weights: [" in text
+    assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]
+    assert "num_queries: 150, since an image holds 80 objects" in text
+    assert recipe.train.per_device_train_batch_size in (1, 2, 4, 8, 16)
+    assert "nine boxes in ten" in text
+
+
+def test_weights_of_classes_are_one_on_average_and_larger_where_rare() -> None:
+    split = load_data("generated:workshop?train=20&validation=0")["train"]
+    counts = [sum(objects["category"].count(label) for objects in split["objects"]) for label in range(5)]
+    weights = balanced_weights(split)
+    assert sum(weights) / 5 == pytest.approx(1)
+    for a in range(5):
+        for b in range(5):
+            assert weights[a] / weights[b] == pytest.approx((counts[b] / counts[a]) ** 0.5)

@@ -87,3 +87,11 @@ def repeat_factors(split: Dataset, threshold: float) -> list[float]:
     images = Counter(label for labels in held for label in labels)
     wanted = {label: max(1.0, (threshold * len(held) / count) ** 0.5) for label, count in images.items()}
     return [max((wanted[label] for label in labels), default=1.0) for labels in held]
+
+
+def balanced_weights(split: Dataset) -> list[float]:
+    """A weight for each class, in their order, for a class loss: one over the square root of its boxes, 1 on average."""
+    names = split.features["objects"]["category"].feature.names
+    counts = Counter(label for objects in split["objects"] for label in objects["category"])
+    raw = [1 / max(1, counts[label]) ** 0.5 for label in range(len(names))]
+    return [len(raw) * weight / sum(raw) for weight in raw]
