@@ -98,7 +98,7 @@ def test_choices_follow_the_data_and_say_why(tmp_path: Path) -> None:
     recipe, _ = load_recipe(tmp_path / "mine.yaml")
     text = (tmp_path / "mine.yaml").read_text()
     assert recipe.data.augment == "detr"
-    assert recipe.data.longest_edge == 1312
+    assert recipe.data.longest_edge == 1280
     assert recipe.data.repeat_threshold is not None
     assert "class_weights: [" in text
     assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]

@@ -104,7 +104,9 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
     best = max(among, key=lambda one: fits[one])  # the first among equals
     if fits[best] < _WELL * count:
         return Reading(among[0], count, fits, "no format fits well")
-    lead = max(_LEAST_LEAD, _NOISE * count)
+    # Where every box fits the preferred, a rival could only be the truth if all of its misfits were defective: a few tell.
+    certain = best == among[0] and fits[best] == count
+    lead = _LEAST_LEAD if certain else max(_LEAST_LEAD, _NOISE * count)
     alike = [one for one in among if fits[one] > fits[best] - lead]
     # The preferred keeps what it nearly wins: the rest of its boxes may be defective.
     chosen = alike[0] if fits[alike[0]] >= _WELL * count else best
