@@ -24,7 +24,7 @@ app = typer.Typer(
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder or file, or coco:, voc:, yolo:, folder:, csv:, parquet:, saved:PATH, or hub:, generated:NAME"
+        help="A folder or file, or coco:, voc:, yolo:, labelme:, labelstudio:, cvat:, folder:, csv:, parquet:, saved:PATH, or hub:, generated:NAME"
     ),
 ]
 BoxFormat = Annotated[

@@ -15,9 +15,8 @@ from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
+from detr_ft.located_yaml import Place, at, read_located
 from detr_ft.training.settings import OptimSettings, TrainSettings
-
-Place = tuple[str | int, ...]
 
 
 class _Section(BaseModel):
@@ -116,15 +115,7 @@ class Recipe(_Section):
 
     def build_augmentation(self) -> Augmentation | None:
         """The augmentation that the recipe describes. Raises ConfigureError."""
-        described = self.data.augment
-        if isinstance(described, str):
-            if described not in NAMED:
-                raise ConfigureError(
-                    [((), f"there is no {described!r}; there are {', '.join(NAMED)}, and {{use: ...}}")]
-                )
-            return NAMED[described]
-        augmentation: Augmentation = configure_one(described, BUILT_IN, self.folder)
-        return augmentation
+        return _augmentation(self.data.augment, self.folder)
 
     def build_criterion(self, folder: Path = Path()) -> SetCriterion:
         """The criterion that the recipe describes, DETR's own where it says nothing. Raises ConfigureError."""
@@ -141,16 +132,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
 
     Raises UserError with every mistake of the file, each with its line, and of the overrides.
     """
-    values, lines = _read(path)
+    values, lines = read_located(path)
     problems = [problem for override in overrides if (problem := _override(values, override))]
-    problems += [_at(path, lines, place, message) for place, message in _criterion_problems(values, path.parent)]
+    found = [*_criterion_problems(values, path.parent), *_augmentation_problems(values, path.parent)]
+    problems += [at(path, lines, place, message) for place, message in found]
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems += [_at(path, lines, *_explain(one)) for one in error.errors()]
+        problems += [at(path, lines, *_explain(one)) for one in error.errors()]
         raise UserError(problems) from error
     recipe._folder = path.parent
-    problems += [_at(path, lines, place, message) for place, message in _augmentation_problems(recipe)]
     if problems:
         raise UserError(problems)
     return recipe, recipe.build_criterion(path.parent)
@@ -158,31 +149,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a YAML file as it stands, its criterion neither built nor looked at. Raises UserError."""
-    values, lines = _read(path)
+    values, lines = read_located(path)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError([_at(path, lines, *_explain(one)) for one in error.errors()]) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
-    """What a recipe's file says, and the line of each place in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such recipe") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from error
-    try:
-        values = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
-    except RecursionError as error:
-        raise UserError(f"{path}: an anchor of it refers to itself") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
-    return values, lines
+        raise UserError([at(path, lines, *_explain(one)) for one in error.errors()]) from error
 
 
 def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[Place, str]]:
@@ -196,9 +167,24 @@ def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[P
     return []
 
 
-def _augmentation_problems(recipe: Recipe) -> list[tuple[Place, str]]:
+def _augmentation(described: object, folder: Path) -> Augmentation | None:
+    if isinstance(described, str):
+        if described not in NAMED:
+            hint = difflib.get_close_matches(described, NAMED, 1)
+            there = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
+            raise ConfigureError([((), f"there is no {described!r}; {there}")])
+        return NAMED[described]
+    augmentation: Augmentation = configure_one(described, BUILT_IN, folder)
+    return augmentation
+
+
+def _augmentation_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[Place, str]]:
+    section = values.get("data")
+    described = section.get("augment") if isinstance(section, Mapping) else None
+    if not isinstance(described, (str, Mapping)):
+        return []
     try:
-        recipe.build_augmentation()
+        _augmentation(described, folder)
     except ConfigureError as error:
         return [(("data", "augment", *place), message) for place, message in error.problems]
     return []
@@ -243,25 +229,3 @@ def _known_keys(place: Place) -> list[str]:
             return []
         model = annotation
     return list(model.model_fields)
-
-
-def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
-    """The line of every key and list item, counted from 1."""
-    lines: dict[Place, int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            lines[(*place, key.value)] = key.start_mark.line + 1
-            lines |= _lines(value, (*place, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*place, index)] = value.start_mark.line + 1
-            lines |= _lines(value, (*place, index))
-    return lines
-
-
-def _at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:
-    known = place
-    while known and known not in lines:
-        known = known[:-1]
-    line = f":{lines[known]}" if known else ""
-    return f"{path}{line}: {'.'.join(map(str, place))}: {message}"

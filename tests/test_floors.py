@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "detr_ft"
 FLOORS = {
-    "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "structures": 1, "drawing": 1,
+    "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "located_yaml": 1, "structures": 1, "drawing": 1,
     "criterion": 2, "data": 2,
     "models": 3, "evaluation": 3,
     "inference": 4, "training": 5, "report": 5,

@@ -64,6 +64,8 @@ data:
   sorce: here
   longest_edge: 10
   box_format: corners
+  augment: {use: Light, jiter: 1}
+  fold: 6/5
 criterion:
   matcher: {use: HungarianMatcher, costs: [{use: ClasCost}]}
   losses:
@@ -84,15 +86,33 @@ extra: 1
         "bad.yaml:4: data.source: is missing",
         "bad.yaml:6: data.longest_edge: ",
         "bad.yaml:7: data.box_format: input should be 'xywh', 'xyxy'",
-        "bad.yaml:9: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
-        "bad.yaml:11: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
-        "bad.yaml:14: train.learning_rate: input should be a valid number",
-        "bad.yaml:15: train.num_epochs: unknown key; did you mean num_train_epochs?",
-        "bad.yaml:16: extra: unknown key",
+        "bad.yaml:8: data.augment.jiter: Light has no parameter 'jiter'; did you mean jitter?",
+        "bad.yaml:11: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
+        "bad.yaml:13: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
+        "bad.yaml:16: train.learning_rate: input should be a valid number",
+        "bad.yaml:17: train.num_epochs: unknown key; did you mean num_train_epochs?",
+        "bad.yaml:18: extra: unknown key",
         "train.seed: an override is written section.key=value",
         "train.seed: input should be greater than or equal to 0, got -1",
     ]:
         assert expected in told
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        ("stong", "3: data.augment: there is no 'stong'; did you mean strong"),
+        ("{use: Lite}", "3: data.augment.use: there is no 'Lite'; did you mean Light"),
+        ("{use: 'gone.py:Mine'}", "3: data.augment.use: .*gone.py: there is no such file"),
+        ("light\n  fold: 6/5", "fold 6/5: of two folds or more, one of them"),
+        ("light\n  augment: none", "4: augment is given twice"),
+    ],
+)
+def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"model: {{checkpoint: x}}\ndata:\n  augment: {augment}\n  source: x\ntrain: {{output_dir: y}}\n")
+    with pytest.raises(UserError, match=words):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""A YAML file with the line of everything in it, so that a mistake can be told with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detr_ft.errors import UserError
+
+Place = tuple[str | int, ...]
+
+
+def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+    """What a recipe's file says, and the line of each place in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such recipe") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from error
+    try:
+        values = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines, twice = _lines(tree), list(_given_twice(tree))
+    except RecursionError as error:
+        raise UserError(f"{path}: an anchor of it refers to itself") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
+    if twice:
+        raise UserError(
+            [f"{path}:{line}: {key} is given twice, and only one of them would count" for key, line in twice]
+        )
+    return values, lines
+
+
+def at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:
+    """A message with its file, line and place."""
+    known = place
+    while known and known not in lines:
+        known = known[:-1]
+    line = f":{lines[known]}" if known else ""
+    return f"{path}{line}: {'.'.join(map(str, place))}: {message}"
+
+
+def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
+    """The line of every key and list item, counted from 1."""
+    lines: dict[Place, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*place, key.value)] = key.start_mark.line + 1
+            lines |= _lines(value, (*place, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, index)] = value.start_mark.line + 1
+            lines |= _lines(value, (*place, index))
+    return lines
+
+
+def _given_twice(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
+    """Keys that a mapping holds more than once, with the line of the later."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        for place, (key, value) in enumerate(node.value):
+            if key.value in keys[:place]:
+                yield key.value, key.start_mark.line + 1
+            yield from _given_twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _given_twice(value)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import DatasetDict
+from PIL import Image
+
+from detr_ft.data import load_data
+from detr_ft.errors import UserError
+from detr_ft.preview import preview_augmentation
+
+RECIPE = """
+model: {{checkpoint: "embedded:small"}}
+data: {{source: x, longest_edge: 320, augment: {augment}}}
+train: {{output_dir: runs/x}}
+"""
+
+
+def sheet(tmp_path: Path, augment: str) -> np.ndarray:
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(augment=augment))
+    preview_augmentation(
+        load_data("generated:workshop?train=8&validation=0"), tmp_path / "mine.yaml", tmp_path / "x.png"
+    )
+    return np.asarray(Image.open(tmp_path / "x.png"))
+
+
+def test_the_first_column_is_the_images_and_the_others_are_augmented(tmp_path: Path) -> None:
+    plain, light = sheet(tmp_path, "none"), sheet(tmp_path, "{use: Light, jitter: 0.5}")
+    assert plain.shape == light.shape == (4 * 328 + 8, 5 * 328 + 8, 3)
+    cells = [plain[8:328, 8 + 328 * column : 328 * (column + 1)] for column in range(5)]
+    assert all(np.array_equal(cells[0], cell) for cell in cells)
+    assert np.array_equal(plain[:, :328], light[:, :328])
+    assert not any(np.array_equal(cells[0], light[8:328, 8 + 328 * n : 328 * (n + 1)]) for n in range(1, 5))
+
+
+def test_ones_own_augmentation_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass, replace\n\n\n"
+        "@dataclass(frozen=True)\nclass Dark:\n    by: int = 4\n\n"
+        "    def __call__(self, sample, random, another):\n        return replace(sample, image=sample.image // self.by)\n"
+    )
+    made = sheet(tmp_path, '{use: "mine.py:Dark", by: 50}')
+    assert np.median(made[8:328, 336:656]) < 10 < np.median(made[8:328, 8:328])
+
+
+def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="light"))
+    data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
+    with pytest.raises(UserError, match="no train split to augment, only test"):
+        preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")
