@@ -144,7 +144,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
         repository = self.server.repositories[name]
         siblings = [{"rfilename": file} for file in repository.files]
-        return self._json({"id": name.removeprefix("datasets/"), "sha": OID, "private": repository.private, "siblings": siblings, "tags": []})
+        return self._json(
+            {
+                "id": name.removeprefix("datasets/"),
+                "sha": OID,
+                "private": repository.private,
+                "siblings": siblings,
+                "tags": [],
+            }
+        )
 
     def _tree(self, body: bytes, name: str, folder: str = "") -> None:
         repository = self.server.repositories[name]

@@ -59,4 +59,3 @@ def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
     with pytest.raises(UserError, match="no token to push me/mended"):
         check_target(NAME)
     assert hub.requests == []
-
