@@ -99,7 +99,9 @@ def test_names_that_are_nearly_the_same(make_rows) -> None:
     rows = make_rows([[10 * place, 0, 5, 5] for place in labels[0]], labels=labels, names=names)
     (found,) = examine(DatasetDict({"train": rows})).findings
     assert found.kind == "similar class names"
-    assert found.message == "'Dog' (1 boxes), 'dog ' (1 boxes), 'dogs' (1 boxes) are nearly the same name"
+    assert (
+        found.message == "'Dog' (1), 'dog ' (1), 'dogs' (1) are nearly the same name; in brackets the number of boxes"
+    )
 
 
 def test_real_figures(real_data: Callable[[str], Path]) -> None:
