@@ -91,6 +91,9 @@ def test_train_then_everything_else(folder: Path) -> None:
         (["doctor", "gone"], ["no such file"]),
         (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
         (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["can't be chosen for coco: data"]),
+        (["doctor", "data", "--fix", "data"], ["data: exists and isn't empty"]),
+        (["doctor", "data", "--report", "recipe.yaml"], ["recipe.yaml exists, and nothing is written over"]),
+        (["doctor", "data", "--fix", "hub:mine"], ["'mine' can't name a repository"]),
         (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),
         (["push", "empty", "me/mine"], ["empty"]),
         (["check"], ["Missing argument"]),
@@ -122,6 +125,28 @@ def test_a_hub_that_can_not_be_reached_is_told(folder: Path, arguments: list[str
     done = run(*arguments, cwd=folder)
     assert_told(done.returncode, done.stdout, done.stderr, ["nobody/nothing", "can't be reached"])
     assert files(folder) == before
+
+
+def test_the_doctor_tells_errors_by_its_status_and_mends_a_copy(folder: Path, tmp_path: Path) -> None:
+    write_coco(load_data("generated:workshop?train=8&validation=4&edge=64"), tmp_path / "data")
+    sound = run("doctor", "data", "--json", cwd=tmp_path)
+    assert sound.returncode == 0, sound.stderr
+    assert json.loads(sound.stdout)["findings"] == []
+    (tmp_path / "data/train/000003.png").write_bytes(b"no image")
+    before = files(tmp_path / "data")
+    broken = run("doctor", "data", "--json", "--report", "page.html", "--fix", "mended", cwd=tmp_path)
+    assert broken.returncode == 2
+    told = json.loads(broken.stdout)
+    assert [one["kind"] for one in told["findings"]] == ["unreadable"]
+    assert told["images_per_second"] > 0
+    assert "image left out: unreadable: 1" in broken.stderr
+    assert "Traceback" not in broken.stderr
+    assert "unreadable" in (tmp_path / "page.html").read_text()
+    assert files(tmp_path / "data") == before
+    again = run("doctor", "mended", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.endswith("no findings: the data can be trained on\n")
+    assert len((tmp_path / "mended/changes.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_recipe_for_the_hub_says_that_the_hub_is_needed(folder: Path) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor import Diagnosis
+from detr_ft.data.doctor.kinds import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]
@@ -103,9 +104,11 @@ def test_the_same_image_is_found_within_and_across_splits(tmp_path: Path, write_
     data = DatasetDict({"train": split([first, second], [GOOD]), "test": split([second], [GOOD])})
     findings = examine(data).findings
     assert [(finding.kind, finding.split) for finding in findings] == [
-        ("duplicate image", s) for s in ("train", "test")
+        ("duplicate image", "train"),
+        ("leakage", "test"),
     ]
     assert findings[1].message.endswith(f"{first} (image 50) in train")
+    assert str(second) in str(findings[1].image)
 
 
 def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Path]) -> None:
@@ -146,13 +149,42 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     assert len(told["findings"]) == 31
     assert told["findings"][0]["kind"] == "not finite"
     assert "warning: zero size: 30." in diagnosis.summary()
-    assert "... and 29 more" in diagnosis.summary(limit=2)
+    assert "... and 28 more" in diagnosis.summary(limit=2)
+    assert diagnosis.summary().count("width 0, height 0") == 3
+    assert diagnosis.summary().endswith("mend the errors first (exit status 2)")
+
+
+def test_objects_are_named_by_the_id_of_their_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    rows = split([write_image(tmp_path / "x.png")], [GOOD, (1, 2, 0, 5)])
+    rows = rows.map(lambda row: {"objects": {**row["objects"], "id": [71, 93]}}, features=rows.features)
+    (found,) = examine(DatasetDict({"train": rows})).findings
+    assert (found.annotation, found.place, found.row) == (93, 1, 0)
+    assert str(found).startswith(f"warning: zero size: train, {tmp_path / 'x.png'} (image 50), annotation 93: ")
+
+
+def test_an_image_that_no_record_names(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    paths = [write_image(tmp_path / f"{index}.png", seed=index) for index in range(2)]
+    (tmp_path / "notes.txt").write_text("no image")
+    (found,) = examine(DatasetDict({"train": split(paths[:1], [GOOD])})).findings
+    assert (found.kind, found.image, found.row) == ("no record", str(paths[1]), None)
+
+
+def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
+    for kind in KINDS.values():
+        assert kind.what.endswith(".")
+        assert kind.why.endswith(".")
+        assert kind.mend
+        assert kind.level in LEVELS
 
 
 def test_real_data(real_data: Callable[[str], Path]) -> None:
     cells = examine(load_data(str(real_data("bccd_voc"))))
-    assert sorted(str(finding.image).split("Image_")[1][:5] for finding in cells.findings) == ["00338", "00343"]
-    assert set(kinds(cells)) == {"zero size"}
+    assert {(one.kind, str(one.image).split("Image_")[1][:5]) for one in cells.findings} == {
+        ("zero size", "00338"), ("zero size", "00343"), ("leakage", "00037"),
+    }  # fmt: skip
     chess = examine(load_data(str(real_data("chess_coco"))))
-    assert kinds(chess) == ["duplicate box", "class missing", "class missing"]
+    plain = [kind for kind in kinds(chess) if kind not in ("leakage", "near duplicate")]
+    assert plain == ["duplicate box", "class missing", "class missing"]
+    assert chess.leaked == {"train": 0, "validation": 58, "test": 29}  # one board, one camera
     assert chess.splits["test"].images_without_objects == 1
+    assert not chess.errors

@@ -25,8 +25,12 @@ def similar_names(names: Sequence[str], splits: Mapping[str, SplitSummary]) -> I
     for group in groups.values():
         if len(group) > 1:
             counts = {name: sum(one.boxes_per_class.get(name, 0) for one in splits.values()) for name in group}
-            told = ", ".join(f"{name!r} ({count} boxes)" for name, count in counts.items())
-            yield finding("similar class names", ", ".join(splits), f"{told} are nearly the same name")
+            told = ", ".join(f"{name!r} ({count})" for name, count in counts.items())
+            yield finding(
+                "similar class names",
+                ", ".join(splits),
+                f"{told} are nearly the same name; in brackets the number of boxes",
+            )
 
 
 def _plain(name: str) -> str:

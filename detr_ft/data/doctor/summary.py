@@ -62,7 +62,7 @@ def _kind_lines(kind: str, some: list[Finding], limit: int) -> Iterator[str]:
 def _split_line(name: str, one: SplitSummary) -> str:
     common = sorted(one.boxes_per_class.items(), key=lambda pair: -pair[1])
     classes = ", ".join(f"{label} {count}" for label, count in common[:_CLASSES])
-    rest = f" and {len(common) - _CLASSES} classes more" if len(common) > _CLASSES else ""
+    rest = f" and {len(common) - _CLASSES} more" if len(common) > _CLASSES else ""
     return f"{name}: {one.images} images ({one.images_without_objects} without objects), {one.boxes} boxes: {classes}{rest}"
 
 

@@ -92,6 +92,6 @@ def _beside(images: Sequence[Image.Image], gap: int) -> Image.Image:
 
 def _uri(image: Image.Image, quality: int) -> str:
     stream = BytesIO()
-    # Full colour resolution: thin coloured lines blur without it.
-    image.save(stream, "JPEG", quality=quality, subsampling=0, optimize=True)
+    # Full colour resolution: thin coloured lines blur without it. Not optimized: Pillow's buffer is then too small for noise.
+    image.save(stream, "JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,232 @@
+"""A mended copy is free of what can be mended, says every change, and leaves the original and sound boxes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import DatasetDict
+from PIL import Image
+
+from detr_ft.data import examine, load_data
+from detr_ft.data.doctor import look, mend
+from detr_ft.data.doctor.boxes import boxes_of
+from detr_ft.data.doctor.changes import in_words
+from detr_ft.data.doctor.mend import Mended, write_mended
+from detr_ft.errors import UserError
+
+W, H = 200, 150
+SOUND = [10.0, 20.0, 30.0, 40.0]
+MENDED = {
+    "missing file", "unreadable", "truncated", "too large", "wrong size", "box format", "not finite", "unknown class",
+    "zero size", "negative size", "outside", "duplicate box", "duplicate image",
+}  # fmt: skip
+
+
+def mended(data: DatasetDict) -> Mended:
+    return mend(data, look(data))
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("box", "what", "after"),
+    [
+        ([math.nan, 1, 2, 3], "left out: not finite", None),
+        ([1, 1, math.inf, 3], "left out: not finite", None),
+        ([1, 1, 0, 3], "left out: zero size", None),
+        ([50, 60, -20, -30], "corners put in order", [30, 30, 20, 30]),
+        ([-10, 20, 30, 40], "clipped to the image", [0, 20, 20, 40]),
+        ([180, 100, 40, 70], "clipped to the image", [180, 100, 20, 50]),
+        ([300, 10, 5, 5], "left out: outside", None),
+        (SOUND, "left out: duplicate box", None),
+    ],
+)
+def test_a_box_is_mended_and_told(make_rows, box: list[float], what: str, after: list[float] | None) -> None:
+    data = DatasetDict({"train": make_rows([SOUND, box], size=(W, H))})
+    result = mended(data)
+    (change,) = result.changes
+    assert (change.what, change.image_id, change.annotation_id) == (what, 100, 1001)
+    objects = result.data["train"][0]["objects"]
+    assert objects["bbox"] == [SOUND, after] if after else [SOUND]
+    assert objects["id"] == ([1000, 1001] if after else [1000])
+    if after:
+        assert objects["area"][1] == pytest.approx(after[2] * after[3])
+    assert objects["area"][0] == data["train"][0]["objects"]["area"][0]
+
+
+def test_a_class_index_beyond_the_names_goes(make_rows) -> None:
+    rows = make_rows([SOUND, [1, 1, 5, 5]])
+    rows = rows.map(lambda row: {"objects": {**row["objects"], "category": [0, -1]}}, features=rows.features)
+    (change,) = mended(DatasetDict({"train": rows})).changes
+    assert (change.what, change.annotation_id) == ("left out: unknown class", 1001)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_rows, orientation: int) -> None:
+    rows = make_rows([[20, 90, 60, 30]], size=(W, H))
+    pixels = np.zeros((H, W, 3), dtype=np.uint8)
+    pixels[90:120, 20:80] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "train/0.png", exif=exif)
+    result = mended(DatasetDict({"train": rows}))
+    assert [one.what for one in result.changes] == ["size as the file has it", "turned upright"]
+    row = result.data["train"][0]
+    assert (row["width"], row["height"]) == (H, W)
+    x, y, w, h = map(int, row["objects"]["bbox"][0])
+    from detr_ft.data import open_image
+
+    upright = np.asarray(open_image(row["image"]))
+    assert (upright[y : y + h, x : x + w] == 255).all()
+    assert (upright == 255).sum() == 3 * w * h
+
+
+def test_a_wrong_size_of_the_same_shape_scales_the_boxes(make_rows, tmp_path: Path) -> None:
+    rows = make_rows([SOUND], [SOUND], size=(W, H))
+    Image.new("RGB", (2 * W, 2 * H), "red").save(tmp_path / "train/0.png")
+    Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
+    result = mended(DatasetDict({"train": rows}))
+    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[[20, 40, 60, 80]], [SOUND]]
+    assert [(row["width"], row["height"]) for row in result.data["train"]] == [(2 * W, 2 * H), (W, 2 * H)]
+    assert result.data["train"][0]["objects"]["area"] == [4800]
+
+
+def test_copies_stay_in_what_is_held_out(make_rows) -> None:
+    train = make_rows([SOUND], [SOUND], [SOUND])
+    data = DatasetDict({"train": train, "validation": train.select([1, 0]), "test": train.select([0, 0])})
+    result = mended(data)
+    assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {
+        "train": [102], "validation": [101], "test": [100],
+    }  # fmt: skip
+    assert {one.what for one in result.changes} == {"left out: the same bytes as another"}
+    assert all(str(one.after).startswith("kept as ") for one in result.changes)
+    assert in_words(result.changes) == "image left out: the same bytes as another: 4"
+
+
+def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> None:
+    corners = [[[20 + 10 * x, 30, 60 + 10 * x, 120]] for x in range(12)]
+    data = DatasetDict({"train": make_rows(*corners, size=(W, H))})
+    result = mended(data)
+    assert [row["objects"]["bbox"][0] for row in result.data["train"]] == [[20 + 10 * x, 30, 40, 90] for x in range(12)]
+    assert result.data["train"][3]["objects"]["area"] == [3600]
+    assert {one.what for one in result.changes} == {"converted from two corners (xyxy) in pixels"}
+
+
+def test_nothing_left_is_told(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([SOUND])})
+    (tmp_path / "train/0.png").unlink()
+    with pytest.raises(UserError, match="no image can be kept"):
+        mended(data)
+
+
+def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict(
+        {"train": make_rows([SOUND], []), "test": make_rows([[0.1, 0.2, 0.3, 149.7]], folder="b", seed=1)}
+    )
+    result = mended(data)
+    assert result.changes == ()
+    assert {split: rows.to_list() for split, rows in result.data.items()} == {
+        split: rows.to_list() for split, rows in data.items()
+    }
+    assert in_words(result.changes) == "nothing had to be changed"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="isn't empty"):
+        write_mended(result, tmp_path / "out")
+
+
+def plant(random: np.random.Generator, folder: Path) -> set[int]:
+    """Spoil files and boxes of a COCO folder at random; returns the ids of annotations that were left alone."""
+    untouched: set[int] = set()
+    for split in ("train", "validation"):
+        file = folder / split / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        spoilt_images = set()
+        for image in content["images"]:
+            path, kind = folder / split / image["file_name"], random.integers(12)
+            if kind == 0:
+                path.unlink()
+            elif kind == 1:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            elif kind == 2:
+                path.write_bytes(b"no image")
+            elif kind == 3:
+                shutil.copyfile(
+                    folder / "train" / content["images"][0]["file_name"], path
+                ) if split == "train" else None
+            elif kind == 4:
+                image["width"] *= 2
+                image["height"] *= 2
+            elif kind == 5:
+                image["width"] += 7
+            if kind < 6:
+                spoilt_images.add(image["id"])
+        twins = []
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            kind = random.integers(14)
+            spoilt = {0: [x, y, 0, h], 1: [x + w, y + h, -w, -h], 2: [x, math.nan, w, h], 3: [x - w / 2 - 1 - x, y, w, h],
+                      4: [x, y, math.inf, h], 5: [500, 500, w, h], 6: [x + w, y, -w, h]}  # fmt: skip
+            if kind in spoilt:
+                one["bbox"] = spoilt[kind]
+            elif kind == 7:
+                twins.append({**one, "id": one["id"] + 100_000})
+            elif one["image_id"] not in spoilt_images:
+                untouched.add(one["id"] if split == "train" else -one["id"])
+        content["annotations"] += twins
+        file.write_text(json.dumps(content))
+    return untouched
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_planted_the_copy_is_clean_and_sound_boxes_are_the_same(tmp_path: Path, seed: int) -> None:
+    from detr_ft.data import write_coco
+
+    folder = tmp_path / "data"
+    write_coco(load_data(f"generated:shapes?train=24&validation=12&edge=64&seed={seed}"), folder)
+    untouched = plant(np.random.default_rng(seed), folder)
+    data, before = load_data(f"coco:{folder}"), hashes(folder)
+    assert MENDED & {one.kind for one in examine(data).findings}
+    result = mended(data)
+    write_mended(result, tmp_path / "out")
+    assert hashes(folder) == before
+    copy = load_data(f"coco:{tmp_path / 'out'}")
+    again = examine(copy)
+    assert not MENDED & {one.kind for one in again.findings}
+    assert not any(again.leaked.values())
+    for split, sign in (("train", 1), ("validation", -1)):
+        was, now = (
+            {int(n): box for n, box in zip(b.id, b.xywh.tolist(), strict=True)}
+            for b in (boxes_of(data[split]), boxes_of(copy[split]))
+        )
+        kept = {number for number in now if sign * number in untouched}
+        assert {number: now[number] for number in kept} == {number: was[number] for number in kept}
+    lines = [json.loads(line) for line in (tmp_path / "out/changes.jsonl").read_text().splitlines()]
+    assert len(lines) == len(result.changes)
+    assert set(lines[0]) == {"split", "file", "image_id", "annotation_id", "what", "before", "after"}
+    left_out = Counter(line["annotation_id"] is None for line in lines if line["what"].startswith("left out"))
+    assert left_out[True] == sum(map(len, data.values())) - sum(map(len, copy.values()))
+
+
+def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([SOUND, [1, 1, 0, 2]])})
+    write_mended(mended(data), tmp_path / "out")
+    assert (tmp_path / "out/train/0.png").read_bytes() == (tmp_path / "train/0.png").read_bytes()
+    (line,) = (tmp_path / "out/changes.jsonl").read_text().splitlines()
+    assert json.loads(line)["file"] == str(tmp_path / "train/0.png")
+
+
+def test_real_data(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    data = load_data(str(real_data("chess_coco")))
+    result = mended(data)
+    assert [one.what for one in result.changes] == ["left out: duplicate box"]

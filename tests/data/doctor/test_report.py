@@ -1,0 +1,120 @@
+"""The report is one page: what, why and how to mend, with pictures, nothing fetched, small, escaped."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from datasets import DatasetDict
+from PIL import Image
+
+from detr_ft.data import examine
+from detr_ft.data.doctor.report import render_report, write_report
+from detr_ft.errors import UserError
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; complains of tags that don't close."""
+
+    VOID = frozenset({"meta", "link", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(data: DatasetDict) -> Page:
+    html = render_report(examine(data), data)
+    assert len(html) < 5_000_000
+    return Page(html)
+
+
+def test_it_says_what_why_how_to_mend_and_where_with_a_picture(make_rows) -> None:
+    data = DatasetDict({"train": make_rows([[10, 10, 50, 40], [150, 10, 90, 40]])})
+    told = page(data)
+    assert "0 errors, 1 warning and 0 notes: the data can be trained on." in told.text
+    for words in ("A box leaves its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
+        assert words in told.text
+    assert told.tags.count("img") == 1
+    for name, value in told.attributes:
+        if name in ("src", "href", "srcset"):
+            assert value.startswith(("data:", "#"))
+
+
+def test_the_box_is_drawn_in_its_place(make_rows) -> None:
+    import base64
+    from io import BytesIO
+
+    data = DatasetDict({"train": make_rows([[40, 60, 100, 0], [20, 60, 100, 60]], size=(400, 300))})
+    Image.new("RGB", (400, 300), "white").save(data["train"][0]["image"]["path"])
+    source = next(value for name, value in page(data).attributes if name == "src")
+    picture = Image.open(BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB")
+    coloured = [
+        (x, y) for x in range(picture.width) for y in range(picture.height) if min(picture.getpixel((x, y))) < 200
+    ]
+    scale = picture.width / 400
+    assert min(x for x, _ in coloured) == pytest.approx(40 * scale, abs=4)
+    assert max(y for _, y in coloured) <= 66 * scale
+
+
+def test_clean_data_has_a_page_as_well(make_rows) -> None:
+    told = page(DatasetDict({"train": make_rows([[10, 10, 50, 40]])}))
+    assert "no findings: the data can be trained on." in told.text
+    assert "img" not in told.tags
+
+
+def test_names_are_escaped(make_rows) -> None:
+    told = page(DatasetDict({"train": make_rows([[10, 10, 50, 0]], names=[EVIL], folder="<b>x")}))
+    assert EVIL in told.text
+    assert "script" not in told.tags
+    assert "b" not in told.tags
+
+
+def test_many_findings_and_large_images_stay_small(make_rows) -> None:
+    boxes = [[*[[5 + place, 5, 0, 9] for place in range(40)], [-50, 5, 90, 9], [5, 9, -3, 3]] for _ in range(30)]
+    data = DatasetDict({"train": make_rows(*boxes, size=(420, 300), folder="a" * 200)})
+    told = page(data)
+    assert "1,200 found" in told.text
+    assert "--json names all" in told.text
+    assert told.tags.count("img") == 36
+    assert told.text.count("annotation 10") <= 250
+
+
+def test_files_that_do_not_open_have_no_picture(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([[10, 10, 50, 40]], [])})
+    (tmp_path / "train/0.png").write_bytes(b"no image")
+    (tmp_path / "train/1.png").unlink()
+    told = page(data)
+    assert "img" not in told.tags
+    assert "training would refuse this data or learn it wrongly; mend the errors first." in told.text
+
+
+def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([[10, 10, 50, 40]])})
+    diagnosis = examine(data)
+    write_report(diagnosis, data, tmp_path / "new/report.html")
+    assert (tmp_path / "new/report.html").read_text().startswith("<!DOCTYPE html>")
+    with pytest.raises(UserError, match="nothing is written over"):
+        write_report(diagnosis, data, tmp_path / "new/report.html")
+    with pytest.raises(UserError, match="can't be written"):
+        write_report(diagnosis, data, tmp_path / "new/report.html/x.html")
