@@ -77,12 +77,6 @@ def configure_one(description: object, built_in: Mapping[str, type], folder: Pat
     return built
 
 
-def describe_one(value: object) -> dict[str, Any]:
-    """The reverse of `configure_one`."""
-    described: dict[str, Any] = _describe(value)
-    return described
-
-
 def describe(criterion: SetCriterion) -> dict[str, Any]:
     """The reverse of `configure`: `configure(describe(criterion)) == criterion`."""
     return {"matcher": _describe(criterion.matcher), "losses": [_describe(loss) for loss in criterion.losses]}

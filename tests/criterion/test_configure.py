@@ -34,7 +34,7 @@ from detr_ft.criterion import (
     VarifocalLoss,
     detr_criterion,
 )
-from detr_ft.criterion.configure import ConfigureError, code_files, configure, describe
+from detr_ft.criterion.configure import ConfigureError, code_files, configure, configure_one, describe
 
 TERM = """
 from dataclasses import dataclass
@@ -181,3 +181,21 @@ def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monke
     description = describe(detr_criterion())
     description["losses"].append({"use": "areas:Area", "weight": 3, "scale": 0.5})
     assert describe(configure(description)) == description
+
+
+@pytest.mark.parametrize(
+    ("description", "place", "words"),
+    [
+        ({"use": "BoxL1Cos"}, ("use",), "did you mean BoxL1Cost?"),
+        ({"use": "GIoUCost"}, ("use",), "there is no 'GIoUCost'"),
+        ({"use": "BoxL1Cost", "wait": 1}, ("wait",), "no parameter 'wait'"),
+        ([1], (), "needs `use:`"),
+        ({"weight": 1}, (), "needs `use:`"),
+    ],
+)
+def test_one_object_of_given_classes(description: object, place: tuple[str, ...], words: str) -> None:
+    known = {"BoxL1Cost": BoxL1Cost}
+    assert configure_one({"use": "BoxL1Cost", "weight": 3}, known) == BoxL1Cost(weight=3)
+    with pytest.raises(ConfigureError) as caught:
+        configure_one(description, known)
+    assert [(where, words in message) for where, message in caught.value.problems] == [(place, True)]
