@@ -90,5 +90,5 @@ def _uri(image: Image.Image, side: int, quality: int) -> str:
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = BytesIO()
     # Full colour resolution: thin coloured lines blur without it.
-    picture.save(stream, "JPEG", quality=quality, subsampling=0, optimize=True)
+    picture.save(stream, "JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
