@@ -109,3 +109,10 @@ def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
 )
 def test_split_names(word: str, split: str | None) -> None:
     assert split_of(word) == split
+
+
+def test_a_recipe_beside_the_data_is_no_data(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,3,4,20,20\n")
+    (tmp_path / "recipe.yaml").write_text("model: {checkpoint: x}\ndata: {source: .}\ntrain: {output_dir: runs/x}\n")
+    assert class_names(load_data(str(tmp_path))["train"]) == ["cat"]

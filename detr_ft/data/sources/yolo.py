@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,8 @@ from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import UserError
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+
+_NAMES_KEY = re.compile(rb"^['\"]?names['\"]?\s*:", re.MULTILINE)
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +44,10 @@ def read_yolo(path: Path) -> DatasetDict:
 
 
 def yolo_file(folder: Path) -> Path | None:
-    """The YAML file in a folder that describes a YOLO data set: `data.yaml`, or the only one there is."""
+    """The YAML file in a folder that describes a YOLO data set: `data.yaml`, or the only one that names classes."""
     files = sorted(f for f in folder.iterdir() if f.suffix in (".yaml", ".yml"))
-    return next((f for f in files if f.stem == "data"), files[0] if len(files) == 1 else None)
+    naming = [f for f in files if _NAMES_KEY.search(f.read_bytes())]  # a recipe beside the data doesn't
+    return next((f for f in files if f.stem == "data"), naming[0] if len(naming) == 1 else None)
 
 
 def _settings(file: Path) -> Mapping[str, object]:
