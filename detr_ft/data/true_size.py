@@ -22,6 +22,7 @@ TURNED, SCALED, SIZE_ALONE = "turned upright", "scaled to the true size", "size 
 _SAME, _STRETCHED = "same", "stretched"
 
 _BEYOND = 0.05  # of a side: so far a careless box may leave its image without telling anything of its frame
+_MUCH, _LOOSELY = 0.05, 0.02  # a size that is another by 5 % was changed on purpose, its shape by 2 % hardly
 _TELLING = 0.1  # share of a group's images whose boxes must tell of a frame, for it to count
 
 
@@ -152,8 +153,11 @@ def _room(boxes: Sequence[Box], size: Size) -> bool:
 
 
 def _same_shape(one: Size, other: Size) -> bool:
-    """Whether one is the other enlarged or reduced, with sides rounded to whole pixels."""
-    return abs(other[0] * one[1] - other[1] * one[0]) <= max(sum(one), sum(other))
+    """Whether one is the other enlarged or reduced: with sides rounded to whole pixels, or by much, and then more loosely."""
+    if abs(other[0] * one[1] - other[1] * one[0]) <= max(sum(one), sum(other)):
+        return True
+    across, down = other[0] / one[0], other[1] / one[1]
+    return abs(math.log(across)) > _MUCH and abs(across / down - 1) < _LOOSELY
 
 
 def _scaling(before: Size, after: Size) -> Callable[[Box], Box]:

@@ -66,6 +66,9 @@ def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one
     assert moved(fits([image((1000, 750), (1012, 759))])[0], MIDDLE) == [40.48, 40.48, 10.12, 10.12]
     assert fits([image((1000, 750), (1013, 750))]) == [None]
     assert fits([image((480, 640), (640, 480))]) == [None]
+    resized = fits([image((2481, 1478), (1000, 600), (1200, 700, 600, 400))])  # as an image of CPPE-5
+    assert moved(resized[0], (248.1, 147.8, 248.1, 147.8)) == [100, 60, 100, 60]
+    assert fits([image((2481, 1478), (1000, 580))]) == [None]
 
 
 def test_boxes_that_have_room_in_one_frame_alone_tell_for_all_images_alike() -> None:
