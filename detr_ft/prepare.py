@@ -17,6 +17,7 @@ from detr_ft.data.batches import repeat_factors
 from detr_ft.data.frame import count_boxes
 from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
+from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
@@ -40,39 +41,21 @@ class Prepared:
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
-    train, validation = _splits(recipe, data)
-    names = class_names(train)
+    if "train" not in data:
+        raise UserError(f"the data has no train split, only {', '.join(data)}")
+    names = class_names(data["train"])
+    model, processor = _model(recipe, names)
+    train, validation = _splits(recipe.data, recipe.train.seed, data, ImageFormat.of(processor))
     counts = count_boxes(train)
     logger.info(
         "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
     )
     if counts.kept == 0:
         raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
-    section = recipe.model
-    torch.manual_seed(recipe.train.seed)
-    if section.architecture is not None:
-        model, processor = build_model(section.architecture, names, recipe.data.longest_edge or 800, section.backbone)
-        logger.info(
-            "model: random weights%s, %s parameters",
-            f", backbone from {section.backbone}" if section.backbone else "",
-            f"{model.num_parameters():,}",
-        )
-    else:
-        model, processor = load_model(str(section.checkpoint), section.revision)
-        known = fit_labels(model, names, recipe.train.seed)
-        logger.info(
-            "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
-            section.checkpoint, len(known), len(names), ", ".join(known) or "none",
-        )  # fmt: skip
-        if recipe.data.longest_edge is not None:
-            edge = recipe.data.longest_edge
-            processor.size = {"max_height": edge, "max_width": edge}
-            if processor.pad_size is not None:
-                processor.pad_size = {"height": edge, "width": edge}
     _warn_of_crowding(train, model.config.num_queries)
-    if section.live_norms:
+    if recipe.model.live_norms:
         live_norms(model)
-    set_trainable(model, section.freeze)
+    set_trainable(model, recipe.model.freeze)
     table = ", ".join(
         f"{part} {training:,} of {total:,}" for part, (training, total) in trainable_counts(model).items()
     )
@@ -80,18 +63,40 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     return Prepared(train, validation, model, processor)
 
 
-def _splits(recipe: Recipe, data: DatasetDict) -> tuple[Dataset, Dataset]:
+def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, Any]:
+    """The model for these classes, and its image processor, at the recipe's size."""
+    section, edge = recipe.model, recipe.data.longest_edge
+    torch.manual_seed(recipe.train.seed)
+    if section.architecture is not None:
+        model, processor = build_model(section.architecture, names, edge or 800, section.backbone)
+        logger.info(
+            "model: random weights%s, %s parameters",
+            f", backbone from {section.backbone}" if section.backbone else "",
+            f"{model.num_parameters():,}",
+        )
+        return model, processor
+    model, processor = load_model(str(section.checkpoint), section.revision)
+    known = fit_labels(model, names, recipe.train.seed)
+    logger.info(
+        "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
+        section.checkpoint, len(known), len(names), ", ".join(known) or "none",
+    )  # fmt: skip
+    if edge is not None:
+        processor.size = {"max_height": edge, "max_width": edge}
+        if processor.pad_size is not None:
+            processor.pad_size = {"height": edge, "width": edge}
+    return model, processor
+
+
+def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset]:
     """What is trained on and what is held out, once every image of them was looked at. Raises UserError."""
-    section = recipe.data
-    if "train" not in data:
-        raise UserError(f"the data has no train split, only {', '.join(data)}")
     taken = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
-    found = {name: inspect(data[name]) for name in taken}
+    found = {name: inspect(data[name], form) for name in taken}
     _refuse_bad_images(found, section)
     train, validation = found["train"], found.get("validation")
     return train_and_validation(
         train.rows, validation and validation.rows, train.fingerprints,
-        section.validation_fraction, recipe.train.seed, section.fold_of,
+        section.validation_fraction, seed, section.fold_of,
     )  # fmt: skip
 
 

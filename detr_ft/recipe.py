@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from detr_ft.criterion.configure import ConfigureError, configure, configure_one, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation
+from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
 from detr_ft.located_yaml import Place, at, read_located
@@ -184,9 +184,12 @@ def _augmentation_problems(values: Mapping[str, Any], folder: Path) -> list[tupl
     if not isinstance(described, (str, Mapping)):
         return []
     try:
-        _augmentation(described, folder)
+        augmentation = _augmentation(described, folder)
     except ConfigureError as error:
         return [(("data", "augment", *place), message) for place, message in error.problems]
+    if section is not None and section.get("mixing_epochs") is not None and not isinstance(augmentation, Mixing):
+        what = "nothing mixes images: data.augment is strong, or one of your own that has without_mixing()"
+        return [(("data", "mixing_epochs"), what)]
     return []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from numpy.random import Generator
@@ -25,6 +25,14 @@ class Augmentation(Protocol):
 
     def __call__(self, sample: Sample, random: Generator, another: Callable[[], Sample]) -> Sample:
         """The sample changed, by what `random` draws; `another()` is some other sample of the split."""
+
+
+@runtime_checkable
+class Mixing(Augmentation, Protocol):
+    """One that makes images of several, which end before training does: `data.mixing_epochs` says when."""
+
+    def without_mixing(self) -> Augmentation:
+        """The same without images made of several."""
 
 
 @dataclass(frozen=True)

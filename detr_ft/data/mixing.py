@@ -66,11 +66,14 @@ def paste(sample: Sample, random: Generator, other: Sample, min_visible: float) 
 
 
 def _fill(sample: Sample, random: Generator, width: int, height: int, min_visible: float) -> Sample:
-    """The sample resized, its shape kept, so that it fills a window, and a random window of that size."""
+    """A random window of the sample, as large as the shape allows, resized to that size."""
+    # Cut first: the whole of a thin image, enlarged to fill, may not fit into memory.
     ratio = max(width / sample.width, height / sample.height)
-    across, down = max(width, round(sample.width * ratio)), max(height, round(sample.height * ratio))
-    left, top = int(random.integers(across - width + 1)), int(random.integers(down - height + 1))
-    return sample.resize(across, down).crop(left, top, width, height, min_visible)
+    across, down = (
+        max(1, min(side, round(wanted / ratio))) for side, wanted in ((sample.width, width), (sample.height, height))
+    )
+    left, top = int(random.integers(sample.width - across + 1)), int(random.integers(sample.height - down + 1))
+    return sample.crop(left, top, across, down, min_visible).resize(width, height)
 
 
 def _joined(image: Tensor, parts: list[Sample], scale: float) -> Sample:

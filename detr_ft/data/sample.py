@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,6 +87,29 @@ def read_sample(row: Mapping[str, Any]) -> Sample:
     boxes, kept, _ = trainable_boxes(bbox, torch.zeros_like(crowd), *image.size)  # crowds too
     labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
     return Sample(as_bytes(image), boxes, labels[kept], crowd[kept])
+
+
+def fault_of(sample: object) -> str | None:
+    """What is wrong with what an augmentation returned, as the end of a sentence about it; None where it is a sample."""
+    if not isinstance(sample, Sample):
+        return f"returned a {type(sample).__name__}, not a Sample"
+    image, boxes, count = sample.image, sample.boxes, len(sample.boxes)
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        return f"returned an image {list(image.shape)} of {image.dtype}; it is bytes [3, H, W]"
+    if boxes.shape != (count, 4) or not boxes.is_floating_point():
+        return f"returned boxes {list(boxes.shape)} of {boxes.dtype}; they are floats [T, 4], xyxy in pixels"
+    if sample.labels.shape != (count,) or sample.labels.dtype != torch.long:
+        return f"returned {count} boxes with labels {list(sample.labels.shape)} of {sample.labels.dtype}; keep() moves both"
+    if sample.crowd.shape != (count,) or sample.crowd.dtype != torch.bool:
+        return (
+            f"returned {count} boxes with crowd {list(sample.crowd.shape)} of {sample.crowd.dtype}; keep() moves both"
+        )
+    limit = torch.tensor([sample.width, sample.height], dtype=boxes.dtype)
+    inside = (boxes[:, :2] >= -1) & (boxes[:, 2:] <= limit + 1) & (boxes[:, 2:] > boxes[:, :2])  # false for NaN
+    if not inside.all():
+        box = [round(value, 1) for value in boxes[~inside.all(1)][0].tolist()]
+        return f"returned the box {box}, which is no xyxy within its image of {sample.width}x{sample.height} pixels"
+    return None if 0 < sample.scale < math.inf else f"returned the scale {sample.scale}; it is a number above 0"
 
 
 def as_bytes(image: Image.Image) -> Tensor:

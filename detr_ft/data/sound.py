@@ -18,6 +18,7 @@ from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
 from detr_ft.data.look import Look, look_at
 from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance, sizes_of, with_columns
+from detr_ft.data.transforms import ImageFormat
 from detr_ft.data.true_size import Annotated, Fit, annotated, box_of, fits, moved_area
 from detr_ft.errors import UserError
 
@@ -36,15 +37,17 @@ class Inspected:
     bad: list[str]
 
 
-def inspect(split: Dataset) -> Inspected:
+def inspect(split: Dataset, form: ImageFormat) -> Inspected:
     """Look at every image of a split. The processes of a run share the work, and each gets all of the answer.
 
-    Boxes that were moved are told on the log.
+    Bad are those that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
+    to nothing. Boxes that were moved are told on the log.
     """
     looks = _shared_look(split)
     rows, unknown = _fitted(split, [one.file for one in looks])
-    bad = {row: one.message for row, one in enumerate(looks) if one.trouble}
-    bad |= {row: why for row, why in unknown.items() if row not in bad}
+    bad = {
+        row: why for row, one in enumerate(looks) if (why := one.message or unknown.get(row) or _too_thin(one, form))
+    }
     kept = [row for row in range(len(split)) if row not in bad]
     return Inspected(
         rows.select(kept) if bad else rows, [looks[row].fingerprint for row in kept], [bad[row] for row in sorted(bad)]
@@ -76,6 +79,14 @@ def _shared_look(split: Dataset) -> list[Look]:
     mine = range(state.process_index, len(split), state.num_processes)
     looks = zip(mine, look_at(split.select(mine), "Looking at every image"), strict=True)
     return [one for _, one in sorted(gather_object(list(looks)), key=lambda pair: pair[0])]
+
+
+def _too_thin(one: Look, form: ImageFormat) -> str | None:
+    try:
+        form.resized(*one.size)
+    except UserError as error:
+        return f"{one.name}: {error}"
+    return None
 
 
 def _size_of(row: dict[str, Any]) -> FileSize | str:

@@ -11,9 +11,10 @@ import torch
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import get_image_size_for_max_height_width
 
-from detr_ft.data.augment import Augmentation, Strong
+from detr_ft.data.augment import Augmentation, Mixing
 from detr_ft.data.frame import to_fractions
-from detr_ft.data.sample import Sample, read_sample
+from detr_ft.data.sample import Sample, fault_of, read_sample
+from detr_ft.data.schema import provenance
 from detr_ft.errors import UserError
 
 
@@ -96,7 +97,8 @@ class TrainTransform:
 
     `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
     `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. `seed` is (seed, epoch, index), and
-    `another(index)` reads some other row. Mixing of images ends before the epoch `mixing_ends`.
+    `another(index)` reads some other row. Mixing of images ends before the epoch `mixing_ends`. Raises UserError for an
+    augmentation whose sample is none, with its image.
     """
 
     format: ImageFormat
@@ -110,7 +112,11 @@ class TrainTransform:
         augment = self._augment_at(seed[1])
         if augment is not None:
             random = np.random.default_rng(seed)
-            sample = augment(sample, random, lambda: read_sample(another(random.random())))
+            augmented = augment(sample, random, lambda: read_sample(another(random.random())))
+            fault = fault_of(augmented)
+            if fault is not None:
+                raise UserError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
+            sample = augmented
         sample = self._fit(sample)
         kept = sample.keep(~sample.crowd)
         return {
@@ -123,7 +129,7 @@ class TrainTransform:
         }
 
     def _augment_at(self, epoch: int) -> Augmentation | None:
-        if isinstance(self.augment, Strong) and self.mixing_ends is not None and epoch >= self.mixing_ends:
+        if isinstance(self.augment, Mixing) and self.mixing_ends is not None and epoch >= self.mixing_ends:
             return self.augment.without_mixing()
         return self.augment
 

@@ -106,6 +106,90 @@ def test_no_box_leaves_its_image_and_none_is_empty(augment: Augmentation) -> Non
         assert (made.boxes[:, 2:] > made.boxes[:, :2]).all()
 
 
+def test_half_of_the_images_are_flipped_and_half_are_cropped() -> None:
+    for augment in (Light(jitter=0.0), Detr(), Strong(0, 0, 0, jitter=0.0)):
+        flipped = cropped = 0
+        for seed in range(200):
+            made = augment(coloured(100, 80, [[10, 30, 40, 50]]), default_rng(seed), none_left)
+            cut = (made.width, made.height) != (100, 80)
+            cropped += cut
+            flipped += not cut and made.boxes.tolist() == [[60, 30, 90, 50]]
+        assert 70 < cropped < 130
+        assert 0.3 < flipped / (200 - cropped) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("augment", "like"), [(Strong(1, 0, 0), "mosaic"), (Strong(0, 1, 0), "mix-up"), (Strong(0, 0, 1), "paste")]
+)
+def test_strong_makes_images_of_several_as_often_as_it_says(augment: Strong, like: str) -> None:
+    """Half of the objects are the other image's; without mixing no other image is asked for."""
+    calls = 0
+
+    def another() -> Sample:
+        nonlocal calls
+        calls += 1
+        return coloured(90, 70, [[20, 20, 60, 50]], first=1)
+
+    seen = [augment(coloured(90, 70, [[20, 20, 60, 50]]), default_rng(seed), another) for seed in range(40)]
+    assert calls == {"mosaic": 120}.get(like, 40)
+    assert sum(1 in made.labels for made in seen) > 15
+    augment.without_mixing()(coloured(90, 70, []), default_rng(0), none_left)
+
+
+def test_the_named_strong_mixes_in_all_three_ways() -> None:
+    drawn: list[int] = []
+    for seed in range(300, 600):
+        calls: list[int] = []
+
+        def another(calls: list[int] = calls) -> Sample:
+            calls.append(1)
+            return coloured(90, 70, [], first=1)
+
+        Strong()(coloured(90, 70, [[20, 20, 60, 50]]), default_rng(seed), another)
+        drawn.append(len(calls))
+    assert [drawn.count(number) / 300 for number in (0, 1, 3)] == pytest.approx([0.2, 0.4, 0.4], abs=0.08)
+
+
+@pytest.mark.parametrize("kind", [Light, Strong])
+def test_jitter_changes_colours_and_nothing_else(kind: type[Light] | type[Strong]) -> None:
+    others: Callable[[], Sample] = lambda: coloured(50, 40, [[0, 0, 20, 20]], first=2)  # noqa: E731
+    for seed in range(10):
+        plain, shifted = (
+            kind(jitter=jitter)(coloured(50, 40, [[5, 5, 40, 30]]), default_rng(seed), others) for jitter in (0.0, 0.4)
+        )
+        assert torch.equal(plain.boxes, shifted.boxes)
+        assert not torch.equal(plain.image, shifted.image)
+
+
+def test_blends_differ_in_their_shares() -> None:
+    black, white = coloured(8, 8, []), coloured(8, 8, [])
+    white.image.fill_(255)
+    shares = [float(mix_up(black, default_rng(seed), white).image.float().mean() / 255) for seed in range(200)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
+    assert np.std(shares) == pytest.approx(0.25, abs=0.04)  # of Beta(1.5, 1.5)
+
+
+def test_at_most_four_objects_are_pasted() -> None:
+    other = coloured(200, 20, [[20 * place, 5, 20 * place + 8, 13] for place in range(3)])
+    other = other.keep(torch.tensor([0, 1, 2, 0, 1, 2]))
+    pasted = [len(paste(coloured(90, 70, []), default_rng(seed), other, 0.0).labels) for seed in range(20)]
+    assert max(pasted) == 4
+
+
+def test_a_thin_image_fills_its_part_of_a_mosaic_without_being_enlarged_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    resized: list[int] = []
+    resize = Sample.resize
+
+    def told(sample: Sample, width: int, height: int) -> Sample:
+        resized.append(max(sample.width * sample.height, width * height))
+        return resize(sample, width, height)
+
+    monkeypatch.setattr(Sample, "resize", told)
+    made = mosaic(coloured(200, 160, []), default_rng(0), lambda: coloured(4000, 10, []), 0.4)
+    assert (made.width, made.height) == (200, 160)
+    assert max(resized) <= 200 * 160
+
+
 def test_the_papers_scales() -> None:
     scales = {Detr()(coloured(50, 50, []), default_rng(seed), none_left).scale for seed in range(400)}
     assert scales == {side / 800 for side in range(480, 801, 32)}

@@ -4,11 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.data.batches import Batches, aspects, repeat_factors
+from detr_ft.data.batches import Batches, aspects, balanced_weights, repeat_factors
 from detr_ft.data.generated import generate
+from detr_ft.data.schema import detection_features, detection_objects
 
 
 @settings(deadline=None)
@@ -83,3 +85,24 @@ def test_shapes_of_a_split_and_of_images_without_a_size() -> None:
     split = generate("shapes?train=3&validation=0")["train"]
     assert aspects(split) == [row["width"] / row["height"] for row in split]
     assert aspects(split.map(lambda row: {"height": 0})) == [1.0] * 3
+
+
+def test_a_set_of_few_shapes_is_not_cut_into_the_same_batches_every_epoch() -> None:
+    batches, seen = Batches(32, 4, 0, aspects=np.linspace(1, 1.1, 32).tolist()), set[frozenset[int]]()
+    for epoch in range(5):
+        batches.epoch = epoch
+        seen |= {frozenset(batch) for batch in batches}
+    assert len(seen) > 30  # of 40; without a blur they would be the same 8
+
+
+def test_class_weights_are_one_over_the_root_of_a_classes_boxes() -> None:
+    objects = [detection_objects([[0, 0, 1, 1]] * 5, [0, 0, 0, 0, 1]), detection_objects([], [])]
+    columns = {
+        "image": [{"path": "x.png", "bytes": None}] * 2,
+        "image_id": [0, 1],
+        "width": [9] * 2,
+        "height": [9] * 2,
+        "objects": objects,
+    }
+    weights = balanced_weights(Dataset.from_dict(columns, features=detection_features(["a", "b"])))
+    assert weights == pytest.approx([2 / 3, 4 / 3])

@@ -87,6 +87,13 @@ def test_where_nothing_fits_the_convention_stands_in_doubt() -> None:
     assert reading.doubt == "no format fits well"
 
 
+def test_a_format_that_a_fifth_of_the_boxes_do_not_fit_is_doubted() -> None:
+    boxes, sizes = random_boxes(XYWH, 100, 2)
+    boxes[:20, 2:] = sizes[:20] * 3
+    assert recognise(boxes, sizes).doubt == "no format fits well"
+    assert given(XYWH, boxes, sizes).doubt
+
+
 def test_a_unit_box_may_be_a_pixel_or_the_whole_image() -> None:
     reading = recognise(np.array([[0.0, 0, 1, 1]]), np.array([[40.0, 30]]))
     assert reading.format == XYWH
