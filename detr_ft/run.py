@@ -21,6 +21,8 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
 from detr_ft.data import load_data
 from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.trial import try_augmentation
+from detr_ft.errors import UserError
 from detr_ft.models.load import on_the_hub
 from detr_ft.prepare import HELD_OUT, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
@@ -64,6 +66,10 @@ def run_recipe(
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
     prepared = prepare(recipe, data or load_data(recipe.data.source, box_format=recipe.data.box_format))
+    augment = recipe.build_augmentation()
+    fault = augment and try_augmentation(augment)
+    if fault:
+        raise UserError(f"data.augment: {fault}")
     start = recipe.model.checkpoint
     prepared.model.config.detr_ft = {
         "criterion": describe(criterion),
@@ -76,9 +82,7 @@ def run_recipe(
         prepared.validation,
         recipe.train,
         processor=prepared.processor,
-        transform=TrainTransform(
-            ImageFormat.of(prepared.processor), recipe.build_augmentation(), mixing_epochs(recipe)
-        ),
+        transform=TrainTransform(ImageFormat.of(prepared.processor), augment, mixing_epochs(recipe)),
         optim=recipe.optim,
         display=display,
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),

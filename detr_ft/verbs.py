@@ -16,6 +16,7 @@ from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import code_files
 from detr_ft.data import class_names, load_data, open_image
 from detr_ft.data.sound import with_true_sizes
+from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.hub.push import plan, push
@@ -98,17 +99,21 @@ def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
 
 
 def check_recipe(path: Path, overrides: Sequence[str]) -> None:
-    """Check a recipe and try its criterion; raises UserError with everything that is wrong."""
+    """Check a recipe and try its criterion and augmentation; raises UserError with everything that is wrong."""
     recipe, criterion = load_recipe(path, overrides)
     for file in code_files([recipe.criterion, recipe.data.augment], path.parent):
         say(f"{path} runs code: {file}")
-    problems = check_criterion(criterion)
+    problems = [f"criterion: {problem}" for problem in check_criterion(criterion)]
+    augment = recipe.build_augmentation()
+    fault = augment and try_augmentation(augment)
+    if fault:
+        problems.append(f"data.augment: {fault}")
     if problems:
-        raise UserError([f"{path}: criterion: {problem}" for problem in problems])
+        raise UserError([f"{path}: {problem}" for problem in problems])
     say(str(criterion))
     say(
         f"{path}: the recipe is sound. Its criterion was tried with many objects, none and more than queries, with extreme "
-        "and half-precision values, in other orders and shares, and by training: no fault was found"
+        "and half-precision values, in other orders and shares, and by training, and its augmentation on made-up images: no fault was found"
     )
 
 
