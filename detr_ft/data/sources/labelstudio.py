@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,23 +11,25 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.masks import box_around, box_around_turned
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import (
     IMAGE_SUFFIXES,
     Record,
-    measured_size,
     numbers,
-    raise_all,
-    read_text,
     split_of,
     split_of_folder,
     stated_side,
     to_dataset,
 )
 from detr_ft.data.sources.search import ImageSearch
+from detr_ft.data.sources.text import parse_json, read_text, shown
 from detr_ft.errors import UserError
 
 _Row = Mapping[str, object]
+
+_LISTED = 50  # tasks
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def read_labelstudio(path: Path) -> DatasetDict:
         records = splits.setdefault(split_of(file.stem) or split_of_folder(file.absolute().parent) or "train", [])
         reader = _Reader(file)
         records.extend(reader.read(len(records)))
-        problems += [*reader.problems, *reader.search.nothing_found(file)]
+        problems += [*reader.problems, *reader.refused(), *reader.search.nothing_found(file)]
         reader.tell()
     raise_all(problems)
     if not any(splits.values()):
@@ -63,7 +64,7 @@ class _Reader:
     left_out: Counter[str] = field(default_factory=Counter)
     unannotated: int = 0
     annotated_often: int = 0
-    turned: int = 0
+    turned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.search = ImageSearch(self.file.parent)
@@ -71,15 +72,29 @@ class _Reader:
     def read(self, first_id: int) -> Iterator[Record]:
         """The records of the tasks, numbered from `first_id`."""
         for number, task in enumerate(self._tasks()):
-            where = f"{self.file}: task {task.get('id', number)}"
+            name = shown(task.get("id", number))
+            where = f"{self.file}: task {name}"
             annotation = self._newest(task)
             if annotation is None:
                 continue
             regions: list[_Row] = [one for one in _list(annotation.get("result")) if isinstance(one, dict)]
             record = self._record(task, regions, first_id, where)
+            if any(map(_is_turned, regions)):
+                self.turned.append(name)
             if record:
                 yield record
                 first_id += 1
+
+    def refused(self) -> Iterator[str]:
+        """A problem with the tasks whose image was turned: the export doesn't define where boxes lie in it then."""
+        if self.turned:
+            listed = ", ".join(self.turned[:_LISTED])
+            more = f" and {len(self.turned) - _LISTED} more" if len(self.turned) > _LISTED else ""
+            yield (
+                f"{self.file}: the image was turned (image_rotation) in tasks {listed}{more}, and the export doesn't say "
+                "where on the file's image their boxes lie: turn the images back in Label Studio, check the boxes, and "
+                "export again, or remove these tasks"
+            )
 
     def tell(self) -> None:
         """Say on the log what was left out, with numbers."""
@@ -91,17 +106,11 @@ class _Reader:
             message = "%s: %d tasks have several annotations, of which the newest that isn't cancelled counts"
             log.warning(message, self.file, self.annotated_often)
 
-        if self.turned:
-            message = (
-                "%s: %d regions were drawn while the image was turned (image_rotation): check that their boxes fit"
-            )
-            log.warning(message, self.file, self.turned)
-
     def _tasks(self) -> list[_Row]:
         try:
-            content = json.loads(read_text(self.file))
-        except (ValueError, RecursionError) as error:
-            self.problems.append(f"{self.file}: not valid JSON ({error})")
+            content = parse_json(read_text(self.file))
+        except ValueError as error:
+            self.problems.append(f"{self.file}: {error}")
             return []
         rows = content if isinstance(content, list) else []
         tasks: list[_Row] = [row for row in rows if isinstance(row, dict) and "image_id" not in row]
@@ -115,7 +124,10 @@ class _Reader:
 
     def _newest(self, task: _Row) -> _Row | None:
         annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
-        valid = [one for one in annotations if not one.get("was_cancelled")]
+        where = f"{self.file}: task {shown(task.get('id'))}"
+        valid = [
+            one for one in annotations if not flag(one.get("was_cancelled"), "was_cancelled", where, self.problems)
+        ]
         self.unannotated += not valid
         self.annotated_often += len(valid) > 1
         return max(valid, key=_age, default=None)
@@ -127,13 +139,12 @@ class _Reader:
             return None
         path = self._find(name, where)
         stated = next((size for region in regions if (size := _stated_size(region))), None)
-        width, height = stated or measured_size(path)
-        record = Record(path, image_id, width, height)
+        record = Record.sized(path, image_id, *(stated or (None, None)))
         labelled = {str(region.get("id")) for region in regions if _labels(region)}
         for index, region in enumerate(regions):
             # What is asked for each region (a choice, a text) repeats its shape under its id.
             if _labels(region) or region.get("id") is None or str(region["id"]) not in labelled:
-                self._add(record, region, f"{where}: region {region.get('id', index)}")
+                self._add(record, region, f"{where}: region {shown(region.get('id', index))}")
         return record
 
     def _find(self, name: str, where: str) -> Path:
@@ -162,9 +173,18 @@ class _Reader:
             if box is None:
                 self.problems.append(f"{where}: a {kind} needs numbers, in percent of the image")
                 return
-            self.turned += bool(region.get("image_rotation"))
             for label in labels:
-                record.add(box, str(label))
+                if isinstance(label, str) and label.strip():
+                    record.add(box, label)
+                else:
+                    self.problems.append(f"{where}: a label must be text, got {shown(label)}")
+
+
+def _is_turned(region: _Row) -> bool:
+    """Whether a region was drawn on an image that Label Studio showed turned; what isn't a number counts as turned."""
+    stated = region.get("image_rotation")
+    degrees = numbers([stated or 0], 1)
+    return degrees is None or degrees[0] % 360 != 0
 
 
 def _labels(region: _Row) -> list[object]:
