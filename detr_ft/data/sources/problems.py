@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from detr_ft.errors import UserError
 
+_LONGEST = 1500  # letters of a line
+
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
     """Raise one error with the problems, if there are any.
@@ -30,7 +32,7 @@ def grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:
     for problem, kind in zip(problems, kinds, strict=True):
         seen[kind] += 1
         if seen[kind] <= named:
-            lines.append((problem, 1))
+            lines.append((problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ...", 1))
         rest = total[kind] - named
         if seen[kind] == named and rest > 0:
             lines.append((f"... and {rest} more like the one above", rest))

@@ -109,8 +109,8 @@ def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) 
     if root.tag.lower() != "annotation":
         raise ValueError(f"expected <annotation> as its outermost element, got <{root.tag}>")
     image = images.find(path, (root.findtext("filename") or "").strip())
-    stated = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    record = Record.sized(image.absolute(), image_id, *stated)
+    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    record = Record.sized(image.absolute(), image_id, width, height)
     for index, item in enumerate(root.findall("object")):
         _add_object(record, item, f"{path}: object {index}", problems)
     return record
