@@ -117,7 +117,7 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     )
 
 
-def _split(model: str, data: str | None, split: str | None, box_format: str | None) -> Dataset:
+def _split(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:
     recipe = _run_recipe(Path(model))
     if data is None:
         if recipe is None:

@@ -165,3 +165,20 @@ def test_odd_flags_names_and_images(tmp_path: Path, write_image: Callable[..., P
         "imageData is not base64 (string argument",
         "shape 1: difficult must be yes (1, true)",
     ]
+
+
+def test_images_keep_their_numbers_in_whatever_order_files_were_made(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    for name in "cab":
+        write_image(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"imagePath": f"{name}.png", "shapes": []}))
+    shape = {"label": "dog", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    for _ in range(2):
+        rows = load_data(f"labelme:{tmp_path}")["train"]
+        assert [(row["image_id"], Path(row["image"]["path"]).name) for row in rows] == [
+            (0, "a.png"),
+            (1, "b.png"),
+            (2, "c.png"),
+        ]

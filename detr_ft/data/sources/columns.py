@@ -103,7 +103,10 @@ def _image_column(features: Features) -> str | None:
 
 def _is_stored_image(feature: Any) -> bool:
     struct = isinstance(feature, dict) and "bytes" in feature and set(feature) <= {"bytes", "path"}
-    return struct or _is_value(feature, "binary", "large_binary")
+    if struct:
+        kinds = (("bytes", "binary", "large_binary", "null"), ("path", "string", "large_string", "null"))
+        return all(_is_value(feature[key], *types) for key, *types in kinds if key in feature)
+    return _is_value(feature, "binary", "large_binary")
 
 
 def _is_value(feature: Any, *types: str) -> bool:
