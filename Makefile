@@ -22,12 +22,18 @@ help:  ## Say what there is
 quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from set-up to report (about five minutes)
 	$(BIN)/detr-ft quickstart
 
-test: $(VENV)/.dev  ## Run all tests
+test: $(VENV)/.dev  ## Run all tests; those of the criterion must reach its every line and branch
+ifdef PYTEST
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(PYTEST)
-	$(if $(PYTEST),,$(BIN)/python -m pytest -m alone)
+else
+	$(MAKE) cover
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(COVERING:%=--ignore=%)
+	$(BIN)/python -m pytest -m alone
+endif
 
+COVERING := tests/criterion tests/parity tests/recipes
 cover: $(VENV)/.dev  ## Check that tests reach every line and branch of the criterion
-	$(BIN)/python -m pytest --numprocesses 2 --quiet tests/criterion tests/parity tests/recipes \
+	$(BIN)/python -m pytest --numprocesses 2 --quiet $(COVERING) \
 		--cov=detr_ft.criterion --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 lint: $(VENV)/.dev  ## Check style

@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -157,6 +157,12 @@ def doctor(
     fix: Annotated[
         str | None, typer.Option(help="Write a mended copy, as COCO files, to this new folder, or to hub:OWNER/NAME")
     ] = None,
+    drawn_on: Annotated[
+        Literal["stated", "file"] | None,
+        typer.Option(
+            help="With --fix, where a file isn't of the size stated: for which of the two its boxes were drawn"
+        ),
+    ] = None,
     write_coco: Annotated[
         Path | None, typer.Option(help="Also write the data as it is, as COCO files, into this new folder")
     ] = None,
@@ -175,7 +181,9 @@ def doctor(
     """
     from detr_ft.examination import Outputs, run_doctor
 
-    diagnosis = run_doctor(data, Outputs(report, fix, write_coco, augment), num_queries, longest_edge, box_format)
+    diagnosis = run_doctor(
+        data, Outputs(report, fix, write_coco, augment, drawn_on), num_queries, longest_edge, box_format
+    )
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
     if diagnosis.errors:
         raise SystemExit(USER_ERROR)

@@ -12,6 +12,7 @@ from detr_ft.data.doctor.mend import LOG, Mended, write_mended
 from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.sources import load_data
+from detr_ft.data.true_size import Frame
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.preview import preview_augmentation
 from detr_ft.recipe import load_recipe
@@ -24,13 +25,14 @@ class Outputs:
     """What is to be written.
 
     A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how a recipe
-    augments it.
+    augments it. `drawn_on` says for which size boxes were drawn where a file has another than stated; None: judge.
     """
 
     report: Path | None = None
     fix: str | None = None
     coco: Path | None = None
     augment: Path | None = None
+    drawn_on: Frame | None = None
 
 
 def run_doctor(
@@ -48,12 +50,12 @@ def run_doctor(
         write_coco(data, outputs.coco)
         say(f"written as COCO files to {outputs.coco}")
     if outputs.fix is not None:
-        mended = mend(data, looks)
+        mended = mend(data, looks, outputs.drawn_on)
         say(in_words(mended.changes))
         say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
     if outputs.augment is not None:
         picture = Path(f"{outputs.augment.stem}-augmented.png")
-        preview_augmentation(data, outputs.augment, picture)
+        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, picture)
         say(f"images as they are, and as {outputs.augment} augments them: {picture}")
     return diagnosis
 

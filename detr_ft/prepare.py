@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import DetrForObjectDetection
 from detr_ft.data import class_names
 from detr_ft.data.batches import repeat_factors
 from detr_ft.data.frame import count_boxes
-from detr_ft.data.readable import bad_images, without_bad_images
+from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import UserError
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
@@ -25,7 +26,6 @@ from detr_ft.recipe import DataSection, Recipe
 logger = logging.getLogger(__name__)
 
 HELD_OUT = "held-out.json"  # in a run directory: which images it did not train on
-_SHOWN = 10  # images that a message names
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ class Prepared:
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
-    train, validation = train_and_validation(
-        data, recipe.data.validation_fraction, recipe.train.seed, recipe.data.fold_of
-    )
-    train, validation = _readable((train, validation), recipe.data)
+    train, validation = _splits(recipe, data)
     names = class_names(train)
     counts = count_boxes(train)
     logger.info(
@@ -83,20 +80,34 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     return Prepared(train, validation, model, processor)
 
 
-def _readable(splits: tuple[Dataset, Dataset], section: DataSection) -> list[Dataset]:
-    """The splits, or what of them can be read where the recipe says to skip the rest. Raises UserError with what can't."""
-    found = [bad_images(split) for split in splits]
-    reasons = [one.why for bad in found for one in bad]
+def _splits(recipe: Recipe, data: DatasetDict) -> tuple[Dataset, Dataset]:
+    """What is trained on and what is held out, once every image of them was looked at. Raises UserError."""
+    section = recipe.data
+    if "train" not in data:
+        raise UserError(f"the data has no train split, only {', '.join(data)}")
+    taken = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
+    found = {name: inspect(data[name]) for name in taken}
+    _refuse_bad_images(found, section)
+    train, validation = found["train"], found.get("validation")
+    return train_and_validation(
+        train.rows, validation and validation.rows, train.fingerprints,
+        section.validation_fraction, recipe.train.seed, section.fold_of,
+    )  # fmt: skip
+
+
+def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> None:
+    """Raise UserError with the images that can't be trained on, unless the recipe says to skip them and they are few."""
+    reasons = [why for one in found.values() for why in one.bad]
     if reasons and section.bad_images == "raise":
-        more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
-        what = f"{len(reasons)} images can't be read: mend them, or data.bad_images=skip goes on without them"
-        raise UserError([*reasons[:_SHOWN], *more, what])
-    readable = [
-        without_bad_images(split, bad, section.max_bad_fraction) for split, bad in zip(splits, found, strict=True)
-    ]
+        what = f"{len(reasons)} images can't be trained on: mend them, or data.bad_images=skip goes on without them"
+        raise UserError([*first_of(reasons), what])
+    for split, one in found.items():
+        total = len(one.bad) + len(one.rows)
+        if len(one.bad) > section.max_bad_fraction * total:
+            what = f"{len(one.bad)} of {total} images of the {split} split can't be trained on, more than "
+            raise UserError([*first_of(one.bad), what + f"data.max_bad_fraction allows ({section.max_bad_fraction:g})"])
     for reason in reasons:
         logger.warning("skipped: %s", reason)
-    return readable
 
 
 def _warn_of_crowding(train: Dataset, queries: int) -> None:

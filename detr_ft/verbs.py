@@ -15,7 +15,7 @@ from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import code_files
 from detr_ft.data import class_names, load_data, open_image
-from detr_ft.data.splits import train_and_validation
+from detr_ft.data.sound import with_true_sizes
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.hub.push import plan, push
@@ -37,7 +37,7 @@ def evaluate_model(
     Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
     detector = Detector.load(model)
-    chosen = _split(model, data, split, box_format)
+    chosen = with_true_sizes(_split(model, data, split, box_format))
     names = class_names(chosen)
     if names != detector.names:
         raise UserError(
@@ -134,13 +134,15 @@ def _split(model: str, data: str | None, split: str | None, box_format: str | No
 
 
 def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
-    """What a run did not train on, as it wrote down, or as its recipe says."""
+    """What a run did not train on, as it wrote down, or the data's own validation split."""
     file = run / HELD_OUT
+    own = "validation" in splits and not recipe.data.fold
     if not file.is_file():
-        section = recipe.data
-        return train_and_validation(splits, section.validation_fraction, recipe.train.seed, section.fold_of)[1]
+        if own:
+            return splits["validation"]
+        raise UserError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
-    taken_from = splits["train" if "validation" not in splits or recipe.data.fold else "validation"]
+    taken_from = splits["validation" if own else "train"]
     rows = [row for row, name in enumerate(names_of(taken_from)) if name in wanted]
     if len(rows) != len(wanted):
         raise UserError(

@@ -69,7 +69,9 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
     prepared = prepare(recipe_of(tmp_path, tiny_checkpoint, bad_images="skip"), data)
     assert (len(prepared.train), len(prepared.validation)) == (198, 99)
     assert all(f"skipped: {image}" in caplog.text for image in some_bad)
-    with pytest.raises(UserError, match=r"1 of 100 images can't be read, more than .* \(0\.001\)"):
+    with pytest.raises(
+        UserError, match=r"1 of 100 images of the train split can't be trained on, more than .* \(0\.001\)"
+    ):
         prepare(
             recipe_of(tmp_path, tiny_checkpoint, bad_images="skip", max_bad_fraction=0.001),
             DatasetDict(train=data["validation"], validation=data["validation"]),

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
-from detr_ft.data.images import ImageError, open_image
-from detr_ft.data.parallel import map_rows
 
 # Images no farther apart than this are alike. Saving a photograph anew, at 60 % of its size and JPEG quality 40, moves it by
 # up to 0.1; photographs of other things are beyond 0.3.
@@ -77,20 +72,6 @@ def nearest(fingerprints: Sequence[bytes], others: Sequence[bytes]) -> tuple[NDA
         least[start:stop] = np.where(closer, apart.min(1), least[start:stop])
         which[start:stop] = np.where(closer, first + apart.argmin(1), which[start:stop])
     return least, which
-
-
-def duplicate_groups(rows: Dataset, distance: float = NEAR) -> list[list[int]]:
-    """Groups of rows whose images are alike, as `groups` gives them. Images that can't be opened are in none."""
-    found = list(map_rows(_fingerprint_of, rows.select_columns(["image"]), "Looking for duplicates"))
-    opened = [index for index, one in enumerate(found) if one is not None]
-    return [[opened[index] for index in group] for group in groups([one for one in found if one is not None], distance)]
-
-
-def _fingerprint_of(row: dict[str, Any]) -> bytes | None:
-    try:
-        return fingerprint(open_image(row["image"]))
-    except ImageError:
-        return None
 
 
 def _near_pairs(fingerprints: Sequence[bytes], distance: float) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

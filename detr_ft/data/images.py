@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -83,19 +84,35 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return upright
 
 
+@dataclass(frozen=True)
+class FileSize:
+    """What an image file's header says: `upright`, width and height in pixels once EXIF is applied, and EXIF's `orientation`."""
+
+    upright: tuple[int, int]
+    orientation: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height in pixels as the camera stored them, before EXIF."""
+        return self.upright[::-1] if self.orientation >= 5 else self.upright
+
+
+NO_SIZE = FileSize((0, 0))  # of an image that can't be opened
+
+
 def image_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height in pixels of the upright image (EXIF applied), from the header alone."""
-    width, height, turned = stored_size(source, max_pixels)
-    return (height, width) if turned >= 5 else (width, height)
+    return file_size(source, max_pixels).upright
 
 
-def stored_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
-    """Width and height in pixels as the camera stored them, before EXIF, and the EXIF orientation 1 to 8."""
+def file_size(source: Source, max_pixels: int = MAX_PIXELS) -> FileSize:
+    """The size of an image, and whether EXIF turns it, from the header alone."""
     with _opened(source, max_pixels) as (image, _):
         width, height = image.size
         if isinstance(image, TiffImageFile):  # some versions of Pillow state the turned size here
             width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-        return width, height, orientation(image)
+        turned = orientation(image)
+        return FileSize((height, width) if turned >= 5 else (width, height), turned)
 
 
 def image_format(source: Source, max_pixels: int = MAX_PIXELS) -> str:

@@ -14,6 +14,8 @@ from torch.nn.functional import interpolate
 
 from detr_ft.data.frame import as_tensors, trainable_boxes
 from detr_ft.data.images import open_image
+from detr_ft.data.schema import provenance
+from detr_ft.errors import UserError
 
 # The part of a box's area that must still be seen, for it to count as there after a cut.
 MIN_VISIBLE = 0.4
@@ -71,11 +73,16 @@ class Sample:
 def read_sample(row: Mapping[str, Any]) -> Sample:
     """The sample of a row in the schema; boxes that nothing can be learned from are left out, others cut at the border.
 
-    Raises ImageError where the image can't be read.
+    Raises ImageError where the image can't be read, and UserError where it isn't of the size that the row states.
     """
     image = open_image(row["image"])
+    if image.size != (row["width"], row["height"]):
+        name, stated = provenance(row["image"], row["image_id"]), f"{row['width']}x{row['height']}"
+        raise UserError(
+            f"{name}: its row states {stated}, it is {image.width}x{image.height} when upright; "
+            "detr_ft.data.with_true_sizes makes its split as it should be"
+        )
     bbox, crowd = as_tensors(row["objects"])
-    bbox = _as_stored(bbox, row, image)
     boxes, kept, _ = trainable_boxes(bbox, torch.zeros_like(crowd), *image.size)  # crowds too
     labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
     return Sample(as_bytes(image), boxes, labels[kept], crowd[kept])
@@ -95,14 +102,6 @@ def resize_bytes(image: Tensor, width: int, height: int) -> Tensor:
     # Axes in this order: a batch made by `[None]` hides from PyTorch that the channels lie side by side, at half the speed.
     batch = image.permute(1, 2, 0)[None].contiguous().permute(0, 3, 1, 2)
     return interpolate(batch, size=(height, width), mode="bilinear", antialias=True)[0]
-
-
-def _as_stored(bbox: Tensor, row: Mapping[str, Any], image: Image.Image) -> Tensor:
-    """Boxes of an image that is stored at another size than stated, of the same shape, scaled to its real size."""
-    across, down = image.width / max(row["width"], 1), image.height / max(row["height"], 1)
-    if abs(across - down) < 0.02 * max(across, down) and abs(across - 1) > 0.02:
-        return bbox * torch.tensor([across, down, across, down])
-    return bbox
 
 
 def _within(boxes: Tensor, window: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ alarm to find), and Pascal VOC's `difficult` and `truncated`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value, concatenate_datasets
 
 SPLITS = ("train", "validation", "test")
 
@@ -62,6 +63,19 @@ def detection_objects(
 def class_names(split: Dataset) -> list[str]:
     """The names of the classes of a split in the schema, in the order of their indices."""
     return list(split.features["objects"]["category"].feature.names)
+
+
+def sizes_of(split: Dataset) -> list[tuple[int, int]]:
+    """Width and height of every image, in pixels, as stated."""
+    return list(zip(split["width"][:], split["height"][:], strict=True))
+
+
+def with_columns(rows: Dataset, columns: Mapping[str, list[Any]]) -> Dataset:
+    """The rows with these of the schema's columns in the place of their own; images and ids are not touched."""
+    features = rows.features
+    new = Dataset.from_dict(dict(columns), features=Features({key: features[key] for key in columns}))
+    old = rows.select_columns([name for name in features if name not in columns])
+    return concatenate_datasets([old, new], axis=1).select_columns(list(features))
 
 
 def provenance(image: dict[str, object], image_id: int) -> str:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from numpy.typing import NDArray
 
-from detr_ft.data.duplicates import duplicate_groups
+from detr_ft.data.duplicates import groups
 from detr_ft.data.schema import class_names
 from detr_ft.errors import UserError
 
@@ -17,54 +17,68 @@ log = logging.getLogger(__name__)
 
 
 def train_and_validation(
-    data: DatasetDict, validation_fraction: float, seed: int, fold: tuple[int, int] | None = None
+    train: Dataset,
+    validation: Dataset | None,
+    fingerprints: Sequence[bytes],
+    validation_fraction: float,
+    seed: int,
+    fold: tuple[int, int] | None = None,
 ) -> tuple[Dataset, Dataset]:
     """The train and validation splits; where there is no validation, that fraction of train is held out, by the seed.
 
     With `fold`, k of n, the train split is cut into n parts, of which the k-th, from 1, is held out, and the data's own
-    validation split is left alone. What is held out has its share of every class, and images that look alike stay
-    together. Raises UserError where there is nothing to train on or too little to hold out.
+    validation split is left alone. What is held out has its share of every class, and images that look alike, by the
+    `fingerprints` of the train split's, stay together. Raises UserError where there is too little to hold out.
     """
-    if "train" not in data:
-        raise UserError(f"the data has no train split, only {', '.join(data)}")
-    train = data["train"]
     if fold is not None:
         number, of = fold
         if len(train) < of:
             raise UserError(f"{len(train)} train images can't be cut into {of} folds: bring more, or fewer folds")
-        parts = partition(train, [1 / of] * of, seed)
+        parts = partition(train, fingerprints, [1 / of] * of, seed)
         return _without(train, parts[number - 1]), train.select(parts[number - 1])
-    if "validation" in data:
-        return train, data["validation"]
+    if validation is not None:
+        return train, validation
     held_out = round(len(train) * validation_fraction)
     if not 0 < held_out < len(train):
         raise UserError(
             f"the data has no validation split, and {validation_fraction:g} of {len(train)} train images is {held_out}: "
             "bring more images, or another data.validation_fraction"
         )
-    kept, out = partition(train, [1 - validation_fraction, validation_fraction], seed)
+    kept, out = partition(train, fingerprints, [1 - validation_fraction, validation_fraction], seed)
     return train.select(kept), train.select(out)
 
 
-def partition(split: Dataset, fractions: Sequence[float], seed: int) -> list[list[int]]:
+def partition(split: Dataset, fingerprints: Sequence[bytes], fractions: Sequence[float], seed: int) -> list[list[int]]:
     """The rows of a split in parts of these fractions, which add up to 1: each part has its share of every class.
 
-    Rows whose images look alike go together; where that would make a part less than half or more than twice its size,
-    they are not, and a warning says so. The same seed gives the same parts.
+    Rows whose images look alike, by their fingerprints, go together. Where that makes a part less than half or more than
+    twice its size, the largest group is cut in two between neighbouring rows, and the next, until it doesn't; a warning
+    says so. The same seed gives the same parts.
     """
-    groups = duplicate_groups(split)
-    alone = [[row] for row in sorted(set(range(len(split))) - {row for group in groups for row in group})]
-    held = _held(split)
-    parts = stratify(held, [*groups, *alone], fractions, seed)
-    wanted = _whole_numbers(len(split), fractions)
-    if any(not size / 2 <= len(part) <= 2 * size for part, size in zip(parts, wanted, strict=True)):
+    alike = groups(fingerprints)
+    alone = [[row] for row in sorted(set(range(len(split))) - {row for group in alike for row in group})]
+    held, wanted = _held(split), _whole_numbers(len(split), fractions)
+    cut: set[int] = set()
+    parts = stratify(held, [*alike, *alone], fractions, seed)
+    while not _balanced(parts, wanted) and any(len(group) > 1 for group in alike):
+        largest = max(alike, key=len)
+        alike.remove(largest)
+        middle = len(largest) // 2
+        alike += [largest[:middle], largest[middle:]]
+        cut.update(largest)
+        parts = stratify(held, [*alike, *alone], fractions, seed)
+    if cut:
         log.warning(
-            "the images are few scenes, seen again and again (the largest %d times), so look-alikes come into every part: "
-            "figures on what is held out will be too good. Hold out whole scenes, as a validation split of your own",
-            max(map(len, groups), default=1),
+            "%d images are of few scenes, seen again and again: to get parts of the size asked for, look-alikes among them "
+            "came into several parts, so that figures on what is held out will be too good. Hold out whole scenes, as a "
+            "validation split of your own",
+            len(cut),
         )
-        parts = stratify(held, [[row] for row in range(len(split))], fractions, seed)
     return parts
+
+
+def _balanced(parts: Sequence[Sequence[int]], wanted: Sequence[int]) -> bool:
+    return all(size / 2 <= len(part) <= 2 * size for part, size in zip(parts, wanted, strict=True))
 
 
 def stratify(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from PIL import Image
 
 from detr_ft.data import duplicates
-from detr_ft.data.duplicates import NEAR, duplicate_groups, fingerprint, groups, nearest
-from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.data.duplicates import NEAR, fingerprint, groups, nearest
 
 
 def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -71,20 +67,3 @@ def test_groups_are_those_of_all_pairs_whatever_the_blocks(monkeypatch: pytest.M
     assert groups(prints) == whole
     assert nearest(prints[1:9], prints[:1] + prints[4:5])[1].tolist()[3] == 1
     assert groups([]) == []
-
-
-def test_rows_that_are_alike(tmp_path: Path, write_image: Callable[..., Path]) -> None:
-    paths = [tmp_path / f"{index}.jpg" for index in range(5)]
-    scene(1).save(paths[0])
-    write_image(paths[1], seed=3)
-    scene(1).save(paths[2], quality=50)
-    paths[3].write_bytes(b"no image")
-    scene(2).save(paths[4])
-    columns = {
-        "image": [{"path": str(path), "bytes": None} for path in paths],
-        "image_id": list(range(5)),
-        "width": [320] * 5,
-        "height": [240] * 5,
-        "objects": [detection_objects([], [])] * 5,
-    }
-    assert duplicate_groups(Dataset.from_dict(columns, features=detection_features(["a"]))) == [[0, 2]]

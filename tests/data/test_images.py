@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from detr_ft.data import open_image
-from detr_ft.data.images import ImageError, image_format, image_size, stored_size, upright_rgb
+from detr_ft.data.images import FileSize, ImageError, file_size, image_format, image_size, upright_rgb
 from detr_ft.errors import UserError
 
 
@@ -85,7 +85,8 @@ def test_exif_orientation_is_applied_to_pixels_and_size(kind: str, turned: int) 
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert np.array_equal(pixels(data), np.asarray(upright.convert("RGB")))
     assert image_size(data) == upright.size
-    assert stored_size(data) == (50, 30, turned)
+    assert file_size(data) == FileSize(upright.size, turned)
+    assert file_size(data).stored == (50, 30)
 
 
 def test_what_is_upright_is_not_turned_again() -> None:

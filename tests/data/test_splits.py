@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detr_ft.data.duplicates import fingerprint
 from detr_ft.data.generated import generate
+from detr_ft.data.images import open_image
 from detr_ft.data.splits import partition, stratify, train_and_validation
 from detr_ft.errors import UserError
 
@@ -18,29 +20,39 @@ def ids(split: Any) -> set[int]:
     return set(split["image_id"])
 
 
+def prints(split: Dataset) -> list[bytes]:
+    return [fingerprint(open_image(image)) for image in split["image"]]
+
+
+def divided(split: Dataset, fraction: float, seed: int, fold: tuple[int, int] | None = None) -> tuple[Dataset, Dataset]:
+    """Train and validation, from a train split alone."""
+    return train_and_validation(split, None, prints(split), fraction, seed, fold)
+
+
 def test_a_validation_split_is_taken_as_it_is() -> None:
     data = generate("shapes?train=6&validation=3")
-    train, validation = train_and_validation(data, 0.5, 0)
+    train, validation = train_and_validation(data["train"], data["validation"], prints(data["train"]), 0.5, 0)
     assert (ids(train), ids(validation)) == (ids(data["train"]), ids(data["validation"]))
 
 
 def test_otherwise_a_fraction_is_held_out_by_the_seed() -> None:
-    data = generate("shapes?train=40&validation=0")
-    train, validation = train_and_validation(data, 0.25, 0)
+    data = generate("shapes?train=40&validation=0")["train"]
+    train, validation = divided(data, 0.25, 0)
     assert (len(train), len(validation)) == (30, 10)
-    assert ids(train) | ids(validation) == ids(data["train"])
-    assert ids(validation) == ids(train_and_validation(data, 0.25, 0)[1])
-    assert ids(validation) != ids(train_and_validation(data, 0.25, 1)[1])
+    assert ids(train) | ids(validation) == ids(data)
+    assert ids(validation) == ids(divided(data, 0.25, 0)[1])
+    assert ids(validation) != ids(divided(data, 0.25, 1)[1])
 
 
 def test_folds_hold_out_every_image_once_and_leave_the_validation_split_alone() -> None:
     data = generate("shapes?train=30&validation=4")
-    folds = [train_and_validation(data, 0.15, 0, (number, 4)) for number in range(1, 5)]
+    given = data["train"], data["validation"], prints(data["train"])
+    folds = [train_and_validation(*given, 0.15, 0, (number, 4)) for number in range(1, 5)]
     assert sorted(image for _, validation in folds for image in ids(validation)) == sorted(ids(data["train"]))
     for train, validation in folds:
         assert ids(train) == ids(data["train"]) - ids(validation)
     with pytest.raises(UserError, match="30 train images can't be cut into 31 folds"):
-        train_and_validation(data, 0.15, 0, (1, 31))
+        train_and_validation(*given, 0.15, 0, (1, 31))
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,22 +103,36 @@ def test_copies_are_on_one_side() -> None:
         [row | {"image_id": row["image_id"] + 1000 * copy} for row in split for copy in (0, 1)], features=split.features
     )
     for seed in range(3):
-        train, validation = train_and_validation(DatasetDict(train=twice), 0.3, seed)
+        train, validation = divided(twice, 0.3, seed)
         assert not {one % 1000 for one in ids(train)} & {one % 1000 for one in ids(validation)}
         assert 8 <= len(validation) <= 16
 
 
-def test_one_scene_over_and_over_is_split_all_the_same_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_scene_over_and_over_is_cut_between_neighbours_and_said(caplog: pytest.LogCaptureFixture) -> None:
     split = generate("shapes?train=1&validation=0&edge=96")["train"]
     many = Dataset.from_list([split[0] | {"image_id": number} for number in range(20)], features=split.features)
     with caplog.at_level(logging.WARNING):
-        parts = partition(many, [0.75, 0.25], 0)
-    assert [len(part) for part in parts] == [15, 5]
-    assert "look-alikes come into every part" in caplog.text
+        kept, out = partition(many, prints(many), [0.75, 0.25], 0)
+    assert out == list(range(out[0], out[0] + 5))
+    assert sorted(kept + out) == list(range(20))
+    assert "20 images are of few scenes" in caplog.text
+
+
+def test_only_the_scene_that_is_too_large_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """40 views of one thing beside twelve pairs: the pairs stay together, and nothing is said of them."""
+    split = generate("shapes?train=13&validation=0&edge=96")["train"]
+    order = [0] * 40 + [image for image in range(1, 13) for _ in range(2)]
+    many = Dataset.from_list(
+        [split[image] | {"image_id": number} for number, image in enumerate(order)], features=split.features
+    )
+    with caplog.at_level(logging.WARNING):
+        parts = partition(many, prints(many), [0.75, 0.25], 0)
+    assert 8 <= len(parts[1]) <= 32
+    for pair in range(40, 64, 2):
+        assert sum({pair, pair + 1} <= set(part) for part in parts) == 1
+    assert "40 images are of few scenes" in caplog.text
 
 
 def test_too_little_data_is_told() -> None:
     with pytest.raises(UserError, match=r"0\.1 of 2 train images is 0"):
-        train_and_validation(generate("shapes?train=2&validation=0"), 0.1, 0)
-    with pytest.raises(UserError, match="no train split, only test"):
-        train_and_validation(DatasetDict({"test": generate("shapes?train=2&validation=0")["train"]}), 0.1, 0)
+        divided(generate("shapes?train=2&validation=0")["train"], 0.1, 0)

@@ -194,10 +194,10 @@ def test_mixing_ends_with_its_epoch() -> None:
     assert objects(2) <= alone
 
 
-def test_boxes_of_a_rescaled_image_are_rescaled() -> None:
-    """The stated size is twice the stored one: the boxes were drawn on the original."""
+def test_a_row_that_states_another_size_than_its_image_is_refused() -> None:
     row = row_with(Image.new("RGB", (100, 50)), [[100, 50, 50, 25]], width=200) | {"height": 100}
-    assert example_of(row, SQUARE)["labels"]["boxes"].tolist() == [[0.625, 0.625, 0.25, 0.25]]
+    with pytest.raises(UserError, match=r"states 200x100, it is 100x50 when upright; .*with_true_sizes"):
+        example_of(row, SQUARE)
 
 
 def test_a_processor_that_squashes_is_refused() -> None:

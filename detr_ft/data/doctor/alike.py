@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Look, Looks
+from detr_ft.data.doctor.look import Looks
 from detr_ft.data.duplicates import NEAR, groups, nearest
+from detr_ft.data.look import Look
 
 _NAMED = 3
 

@@ -39,6 +39,11 @@ class Boxes:
     size: Floats
     crowd: Mask
 
+    def by_row(self, rows: int) -> list[list[list[float]]]:
+        """The boxes, xywh, of each of so many rows."""
+        ends = np.cumsum(np.bincount(self.row, minlength=rows))
+        return [part.tolist() for part in np.split(self.xywh, ends[:-1])] if rows else []
+
     @property
     def finite(self) -> Mask:
         """Those whose numbers are all finite, and not so large that reckoning with them would end in Inf."""

@@ -10,35 +10,37 @@ from numpy.typing import NDArray
 
 from detr_ft.data.doctor.boxes import SLACK, Boxes, Mask
 from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Look, Looks
+from detr_ft.data.doctor.look import Looks
+from detr_ft.data.look import Look
 from detr_ft.data.sources.records import IMAGE_SUFFIXES
+from detr_ft.data.true_size import TURNED, Annotated, Fit, fits
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0
 _ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
 
 
-def image_findings(split: str, looks: Sequence[Look], sizes: Sequence[tuple[int, int]]) -> Iterator[Finding]:
-    """Images that don't open, that are turned, and whose size isn't as stated in `sizes`."""
-    for row, (one, stated) in enumerate(zip(looks, sizes, strict=True)):
-        for kind, message in _image_troubles(one, stated):
+def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated]) -> Iterator[Finding]:
+    """Images that don't open, that are turned, and that aren't as annotated."""
+    for row, (one, image, fit) in enumerate(zip(looks, images, fits(images), strict=True)):
+        troubles = [(one.trouble, one.message)] if one.trouble else _image_troubles(image, fit)
+        for kind, message in troubles:
             yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row)
 
 
-def _image_troubles(one: Look, stated: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    if one.trouble:
-        yield one.trouble, one.message
-        return
-    if one.turned > 1:
-        yield (
-            "exif rotation",
-            f"EXIF orientation {one.turned} turns or mirrors {one.stored[0]}x{one.stored[1]} as stored",
-        )
-    if stated != one.size:
-        message = f"stated {stated[0]}x{stated[1]}, is {one.size[0]}x{one.size[1]}"
-        if one.turned >= 5 and stated == one.stored:
-            message += " when upright; the boxes were probably drawn on the image as stored"
-        yield "wrong size", message
+def _image_troubles(image: Annotated, fit: Fit | None) -> Iterator[tuple[str, str]]:
+    (width, height), turned = image.file.upright, image.file.orientation
+    if turned > 1:
+        stored = "{}x{}".format(*image.file.stored)
+        told = "; its boxes seem to be drawn on the image as stored" if fit is not None and fit.how == TURNED else ""
+        yield "exif rotation", f"EXIF orientation {turned} turns or mirrors {stored} as stored{told}"
+    message = "stated {}x{}, is ".format(*image.stated) + f"{width}x{height}" + (" when upright" if turned > 1 else "")
+    if fit is None:
+        yield "unclear size", message + ": which of the two its boxes were drawn for can't be told"
+    elif fit.how == TURNED and image.stated == image.file.upright:
+        yield "wrong size", "mirrored by EXIF, and the boxes of others are drawn on the image as stored: so these too"
+    elif fit.how:
+        yield "wrong size", f"{message}; boxes: {fit.how}"
 
 
 def box_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_classes: int) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from detr_ft.data.doctor.advice import Advice, advise
 from detr_ft.data.doctor.alike import find_alike
@@ -22,8 +22,10 @@ from detr_ft.data.doctor.checks import (
 from detr_ft.data.doctor.classes import missing_classes, similar_names
 from detr_ft.data.doctor.figures import Figures, SplitSummary, figures, summarise
 from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Look, Looks, look
-from detr_ft.data.schema import class_names
+from detr_ft.data.doctor.look import Looks, look
+from detr_ft.data.look import Look
+from detr_ft.data.schema import class_names, sizes_of
+from detr_ft.data.true_size import annotated
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_ed
     formats = {split: likely_format(boxes) for split, boxes in read.items()}
     boxes = {split: converted(one, formats[split]) for split, one in read.items()}
     splits = {split: summarise(rows, boxes[split]) for split, rows in data.items()}
-    told = {split: figures(boxes[split], np.array(_sizes(rows), float), names) for split, rows in data.items()}
+    told = {split: figures(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()}
     advice = advise(told)
     edge = longest_edge or next(one.value for one in advice if one.topic == "longest_edge" and one.value)
     findings: list[Finding] = []
@@ -81,8 +83,9 @@ def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_ed
         format = formats[split]
         if format is not None:
             findings.append(_other_format(split, read[split], some, format))
+        images = annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in some])
         findings.extend(
-            _merged(image_findings(split, some, _sizes(rows)), box_findings(split, boxes[split], some, len(names)))
+            _merged(image_findings(split, some, images), box_findings(split, boxes[split], some, len(names)))
         )
         findings.extend(crowded_findings(split, boxes[split], some, num_queries))
         findings.extend(tiny_findings(split, boxes[split], some, names, edge))
@@ -92,10 +95,6 @@ def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_ed
     findings.extend(missing_classes(splits))
     findings.extend(similar_names(names, splits))
     return Diagnosis(splits, tuple(findings), told, advice, alike.leaked, round(looks.images_per_second, 1))
-
-
-def _sizes(rows: Dataset) -> list[tuple[int, int]]:
-    return list(zip(rows["width"][:], rows["height"][:], strict=True))
 
 
 def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:

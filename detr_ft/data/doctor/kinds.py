@@ -45,11 +45,17 @@ KINDS: dict[str, Kind] = {
         "A single one can take all of the memory.",
         "make the image smaller, together with its boxes",
     ),
-    "wrong size": Kind(
+    "unclear size": Kind(
         "error",
-        "The annotations state another width and height than the file has.",
-        "Boxes are divided by the size: with a wrong one they are learned at the wrong place.",
-        "write the file's true size, and check that the boxes fit the image as you see it",
+        "The annotations state a size of another shape than the file's, and no box tells for which of the two it was drawn.",
+        "On the wrong one of the two every box is at the wrong place, so that training refuses the image.",
+        "state the true size, with boxes that fit it; or say which it is with --fix COPY --drawn-on stated (or file)",
+    ),
+    "wrong size": Kind(
+        "warning",
+        "The annotations state another width and height than the file has upright.",
+        "Training takes the true size, and turns or scales the boxes as told here; other programs may not.",
+        "check that the boxes fit the image as you see it, and write the true size",
     ),
     "box format": Kind(
         "error",

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 
 from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
 from detr_ft.data.doctor.changes import Change, as_lines
-from detr_ft.data.doctor.look import Look, Looks
-from detr_ft.data.doctor.mend_boxes import Box, BoxMender, fitting
+from detr_ft.data.doctor.look import Looks
+from detr_ft.data.doctor.mend_boxes import BoxMender
 from detr_ft.data.export import refuse_filled, write_coco
-from detr_ft.data.schema import class_names
+from detr_ft.data.look import Look
+from detr_ft.data.schema import class_names, sizes_of, with_columns
+from detr_ft.data.true_size import Annotated, Fit, Frame, annotated, box_of, fits, moved_area
 from detr_ft.errors import UserError
 
 LOG = "changes.jsonl"
@@ -41,16 +43,17 @@ def write_mended(mended: Mended, folder: Path) -> None:
         raise UserError(f"{folder / LOG}: can't be written ({error.strerror or error})") from error
 
 
-def mend(data: DatasetDict, looks: Looks) -> Mended:
+def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mended:
     """Mend every split of a data set whose files were looked at; the data set itself stays as it is.
 
-    Raises UserError where no image would be left.
+    `drawn_on` says for which size boxes were drawn where a file has another than stated; by default that is judged, and
+    images of which it can't be known are left out. Raises UserError where no image would be left.
     """
     copies = _copies(looks)
     splits: dict[str, Dataset] = {}
     changes: list[Change] = []
     for split, rows in data.items():
-        mender = _SplitMender(split, looks.splits[split], class_names(rows), copies)
+        mender = _SplitMender(split, looks.splits[split], class_names(rows), copies, drawn_on)
         mended = mender.mend(rows)
         changes += mender.changes
         if len(mended):
@@ -82,6 +85,7 @@ class _SplitMender:
     looks: list[Look]
     names: list[str]
     copies: Mapping[tuple[str, int], str]
+    drawn_on: Frame | None = None
     changes: list[Change] = field(default_factory=list)
 
     def mend(self, rows: Dataset) -> Dataset:
@@ -89,44 +93,40 @@ class _SplitMender:
         mended = list(self._mended_rows(rows))
         keep = [index for index, one in enumerate(mended) if one is not None]
         columns = {key: [mended[index][key] for index in keep] for key in ("width", "height", "objects")}  # type: ignore[index]
-        features = rows.features
-        new = Dataset.from_dict(columns, features=type(features)({key: features[key] for key in columns}))
-        old = rows.select_columns(["image", "image_id"]).select(keep)
-        return concatenate_datasets([old, new], axis=1).select_columns(list(features)) if keep else rows.select([])
+        return with_columns(rows.select(keep), columns) if keep else rows.select([])
 
     def _mended_rows(self, rows: Dataset) -> Iterator[dict[str, Any] | None]:
         boxes = boxes_of(rows)
         format = likely_format(boxes)
-        in_pixels = iter(converted(boxes, format).xywh.tolist())
-        for index, row in enumerate(rows.select_columns(["width", "height", "objects"])):
-            own = [next(in_pixels) for _ in row["objects"]["bbox"]]
-            reason = self._reason_to_go(index)
+        in_pixels = converted(boxes, format).by_row(len(rows))
+        images = annotated(sizes_of(rows), in_pixels, [one.file for one in self.looks])
+        found = fits(images, self.drawn_on)
+        for index, (objects, one, fit) in enumerate(zip(rows["objects"], images, found, strict=True)):
+            reason = self._reason_to_go(index, one, fit)
             if reason is not None:
                 self._tell(index, None, *reason)
-                yield None
-            else:
-                yield self._mended_row(index, row, own, format)
+            yield None if reason or fit is None else self._mended_row(index, objects, one, fit, format)
 
-    def _reason_to_go(self, index: int) -> tuple[str, str, str | None] | None:
+    def _reason_to_go(self, index: int, image: Annotated, fit: Fit | None) -> tuple[str, Any, Any] | None:
         one = self.looks[index]
         if one.trouble:
             return f"left out: {one.trouble}", one.message, None
         if (self.split, index) in self.copies:
             return "left out: the same bytes as another", one.name, self.copies[self.split, index]
+        if fit is None:
+            return "left out: drawn for an unknown size", image.stated, one.size
         return None
 
     def _mended_row(
-        self, index: int, row: Mapping[str, Any], boxes: list[list[float]], format: str | None
+        self, index: int, objects: Mapping[str, Any], image: Annotated, fit: Fit, format: str | None
     ) -> dict[str, Any]:
-        one, objects = self.looks[index], row["objects"]
-        stated = (row["width"], row["height"])
+        one, stated = self.looks[index], image.stated
         if stated != one.size:
             self._tell(index, None, "size as the file has it", stated, one.size)
-        mender = BoxMender(one.size, len(self.names), fitting(one, stated))
+        mender = BoxMender(one.size, len(self.names), fit)
         new: dict[str, list[Any]] = {key: [] for key in objects}
-        for place, box in enumerate(boxes):
-            was, number = _box(objects["bbox"][place]), objects["id"][place]
-            read = _box(box)
+        for place, read in enumerate(image.boxes):
+            was, number = box_of(objects["bbox"][place]), objects["id"][place]
             if format is not None and was != read:
                 self._tell(index, number, f"converted from {format}", was, read)
             mended = mender.mend(read, objects["category"][place])
@@ -137,20 +137,9 @@ class _SplitMender:
                     new[key].append(values[place])
                 if mended != was:
                     new["bbox"][-1] = list(mended)
-                    new["area"][-1] = _area(objects["area"][place], was, mended)
+                    new["area"][-1] = moved_area(objects["area"][place], was, mended)
         return {"width": one.size[0], "height": one.size[1], "objects": new}
 
     def _tell(self, index: int, number: int | None, what: str, before: Any, after: Any) -> None:
         one = self.looks[index]
         self.changes.append(Change(self.split, one.path or one.name, one.image_id, number, what, before, after))
-
-
-def _box(values: list[float]) -> Box:
-    x, y, w, h = values
-    return x, y, w, h
-
-
-def _area(area: float, before: Box, after: Box) -> float:
-    """The area, changed as that of the box is; where the one before says nothing, the box's own."""
-    was, now = before[2] * before[3], after[2] * after[3]
-    return area * now / was if was > 0 and area > 0 else now

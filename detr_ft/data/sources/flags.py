@@ -11,7 +11,7 @@ _UNSTATED = ("", "-1", "nan", "none", "null", "unknown", "unspecified")  # -1 is
 
 def flag(stated: object, field: str, where: str, problems: list[str]) -> bool:
     """Whether a field says yes; where it is empty or unknown it doesn't. What is neither yes nor no is a problem."""
-    if stated is None or isinstance(stated, bool):
+    if stated is None or stated in (0, 1):
         return bool(stated)
     word = str(stated).strip().lower() if isinstance(stated, (str, int, float)) else "?"
     word = word.removesuffix(".0")

@@ -41,7 +41,10 @@ def parse_json(text: str) -> object:
 
 def is_storable(text: str) -> bool:
     """Whether a text can be a file's name and be written as UTF-8: it holds no NUL, and no half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def shown(value: object) -> str:

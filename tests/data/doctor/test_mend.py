@@ -20,12 +20,13 @@ from detr_ft.data.doctor import look, mend
 from detr_ft.data.doctor.boxes import boxes_of
 from detr_ft.data.doctor.changes import in_words
 from detr_ft.data.doctor.mend import Mended, write_mended
+from detr_ft.data.true_size import Frame
 from detr_ft.errors import UserError
 
 W, H = 200, 150
 SOUND = [10.0, 20.0, 30.0, 40.0]
 MENDED = {
-    "missing file", "unreadable", "truncated", "too large", "wrong size", "box format", "not finite", "unknown class",
+    "missing file", "unreadable", "truncated", "too large", "wrong size", "unclear size", "box format", "not finite", "unknown class",
     "zero size", "negative size", "outside", "duplicate box", "duplicate image",
 }  # fmt: skip
 
@@ -94,11 +95,36 @@ def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_row
 def test_a_wrong_size_of_the_same_shape_scales_the_boxes(make_rows, tmp_path: Path) -> None:
     rows = make_rows([SOUND], [SOUND], size=(W, H))
     Image.new("RGB", (2 * W, 2 * H), "red").save(tmp_path / "train/0.png")
-    Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
     result = mended(DatasetDict({"train": rows}))
     assert [row["objects"]["bbox"] for row in result.data["train"]] == [[[20, 40, 60, 80]], [SOUND]]
-    assert [(row["width"], row["height"]) for row in result.data["train"]] == [(2 * W, 2 * H), (W, 2 * H)]
+    assert [(row["width"], row["height"]) for row in result.data["train"]] == [(2 * W, 2 * H), (W, H)]
     assert result.data["train"][0]["objects"]["area"] == [4800]
+
+
+@pytest.mark.parametrize(("drawn_on", "boxes"), [(None, []), ("file", [[SOUND]]), ("stated", [[[10, 40, 30, 80]]])])
+def test_boxes_of_another_shape_are_left_out_unless_it_is_said_where_they_were_drawn(
+    make_rows, tmp_path: Path, drawn_on: Frame | None, boxes: list[object]
+) -> None:
+    data = DatasetDict({"train": make_rows([SOUND], [SOUND], size=(W, H))})
+    Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
+    result = mend(data, look(data), drawn_on)
+    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[SOUND], *boxes]
+    told = ["left out: drawn for an unknown size", [W, H], [W, 2 * H]]
+    if not boxes:
+        assert [[one.what, list(one.before), list(one.after)] for one in result.changes] == [told]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_mirrored_images_go_with_the_turned_ones_beside_them(make_rows, tmp_path: Path, orientation: int) -> None:
+    rows = make_rows([SOUND], [SOUND], size=(W, H))
+    exif = Image.Exif()
+    for place, turned in enumerate((6, orientation)):
+        exif[0x0112] = turned
+        Image.new("RGB", (W, H), ("red", "blue")[place]).save(tmp_path / f"train/{place}.png", exif=exif)
+    moved = {2: [W - 40, 20, 30, 40], 3: [W - 40, H - 60, 30, 40], 4: [10, H - 60, 30, 40]}[orientation]
+    result = mended(DatasetDict({"train": rows}))
+    assert result.data["train"][1]["objects"]["bbox"] == [moved]
+    assert mended(DatasetDict({"train": rows.select([1])})).changes == ()  # nothing tells of them alone
 
 
 def test_copies_stay_in_what_is_held_out(make_rows) -> None:

@@ -1,0 +1,175 @@
+"""Boxes of annotations that state another size than the file has, brought onto the image as it is: or refused.
+
+Three things happen to images after they are annotated: they are resized, stretched to another shape, or turned upright by a
+program that, unlike the one that wrote the annotations, heeds EXIF. Which it was shows in the sizes, and in boxes that have
+room in one of the two frames alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from detr_ft.data.images import FileSize
+
+Box = tuple[float, float, float, float]  # xywh, pixels
+Size = tuple[int, int]  # width, height
+Frame = Literal["stated", "file"]
+
+TURNED, SCALED, SIZE_ALONE = "turned upright", "scaled to the true size", "size as the file has it"
+_SAME, _STRETCHED = "same", "stretched"
+
+_BEYOND = 0.05  # of a side: so far a careless box may leave its image without telling anything of its frame
+_MUCH, _LOOSELY = 0.05, 0.02  # a size that is another by 5 % was changed on purpose, its shape by 2 % hardly
+_TELLING = 0.1  # share of a group's images whose boxes must tell of a frame, for it to count
+
+
+def moved_area(area: float, before: Box, after: Box) -> float:
+    """The area, changed as that of the box is; where the one before says nothing, the box's own."""
+    was, now = before[2] * before[3], after[2] * after[3]
+    return area * now / was if was > 0 and area > 0 else now
+
+
+def _as_it_is(box: Box) -> Box:
+    return box
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the boxes of an image need to fit its file, upright: `move` takes xywh pixels, `how` says it in words.
+
+    `how` is empty where all is as stated.
+    """
+
+    how: str = ""
+    move: Callable[[Box], Box] = _as_it_is
+
+
+AS_STATED = Fit()
+
+
+class Annotated(NamedTuple):
+    """An image as its annotations have it, `stated` and `boxes` (xywh pixels), and the size of its file."""
+
+    stated: Size
+    boxes: Sequence[Box]
+    file: FileSize
+
+    @property
+    def tells(self) -> Frame | None:
+        """The frame that alone has room for all boxes."""
+        on_stated, on_file = _room(self.boxes, self.stated), _room(self.boxes, self.file.upright)
+        return None if on_stated == on_file else "stated" if on_stated else "file"
+
+
+def annotated(
+    stated: Iterable[Size], boxes: Iterable[Iterable[Sequence[float]]], files: Iterable[FileSize]
+) -> list[Annotated]:
+    """The images of a split, from its columns."""
+    return [
+        Annotated(size, [box_of(values) for values in own], file)
+        for size, own, file in zip(stated, boxes, files, strict=True)
+    ]
+
+
+def box_of(values: Sequence[float]) -> Box:
+    """A box as a row holds it, as a tuple."""
+    x, y, w, h = values
+    return x, y, w, h
+
+
+def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
+    """What the boxes of each image of a split need; None where it can't be known, and nothing may be trained on it.
+
+    `drawn_on` says on which frame boxes were drawn where the sizes differ, and is believed; else it is judged for each
+    group of images alike by all of their boxes. An image without boxes, or of no stated size, needs no more than its size.
+    """
+    groups: dict[str, list[Annotated]] = {}
+    for one in images:
+        groups.setdefault(_group(one), []).append(one)
+    frames = {name: drawn_on or _frame(name, group) for name, group in groups.items() if name != _SAME}
+    frames[_SAME] = _frame_of_mirrored(groups.get(_SAME, []), frames.get(TURNED, ""))
+    return [_fit(one, frames[_group(one)]) for one in images]
+
+
+def _group(one: Annotated) -> str:
+    stated, upright, stored = one.stated, one.file.upright, one.file.stored
+    if stated == upright or min(stated + upright) <= 0 or not one.boxes:
+        return _SAME
+    if one.file.orientation >= 5 and (
+        stated == stored or (_same_shape(stated, stored) and not _same_shape(stated, upright))
+    ):
+        return TURNED
+    return SCALED if _same_shape(stated, upright) else _STRETCHED
+
+
+def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
+    """The frame that the boxes of a group tell of; where they tell nothing, the stated one unless the shape is another."""
+    told = [one.tells for one in group]
+    strong = [frame for frame in ("stated", "file") if told.count(frame) >= _TELLING * len(group)]
+    if len(strong) == 1:
+        return "stated" if strong == ["stated"] else "file"
+    return None if strong or name == _STRETCHED else "stated"
+
+
+def _frame_of_mirrored(group: Sequence[Annotated], turned: Frame | Literal[""] | None) -> Frame | None:
+    """The frame of images whose size says nothing of their turning: that of the turned ones beside them.
+
+    It is None where some of those were annotated as stored and others upright, and upright where there are none.
+    """
+    upright = any(
+        one.file.orientation >= 5 and one.file.upright != one.file.stored and min(one.stated) > 0 for one in group
+    )
+    if turned == "stated":
+        return None if upright else "stated"
+    return turned or ("file" if turned == "" else None)
+
+
+def _fit(one: Annotated, frame: Frame | None) -> Fit | None:
+    stated, file = one.stated, one.file
+    kind = _group(one)
+    if kind == _SAME:
+        sizes = AS_STATED if stated == file.upright else Fit(SIZE_ALONE)
+        moot = file.orientation == 1 or file.upright != file.stored or not one.boxes or sizes.how
+        if moot or frame == "file":
+            return sizes
+        return None if frame is None else Fit(TURNED, lambda box: _turned(box, file.orientation, file.stored))
+    if frame is None:
+        return None
+    if frame == "file":
+        return Fit(SIZE_ALONE)
+    if kind == TURNED:
+        scale = _scaling(stated, file.stored)
+        return Fit(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
+    return Fit(SCALED, _scaling(stated, file.upright))
+
+
+def _room(boxes: Sequence[Box], size: Size) -> bool:
+    """Whether all boxes lie within an image of that size, or nearly; broken ones tell nothing."""
+    width, height = (side * (1 + _BEYOND) for side in size)
+    return all(x + w <= width and y + h <= height for x, y, w, h in boxes if math.isfinite(x + y + w + h))
+
+
+def _same_shape(one: Size, other: Size) -> bool:
+    """Whether one is the other enlarged or reduced: with sides rounded to whole pixels, or by much, and then more loosely."""
+    if abs(other[0] * one[1] - other[1] * one[0]) <= max(sum(one), sum(other)):
+        return True
+    across, down = other[0] / one[0], other[1] / one[1]
+    return abs(math.log(across)) > _MUCH and abs(across / down - 1) < _LOOSELY
+
+
+def _scaling(before: Size, after: Size) -> Callable[[Box], Box]:
+    across, down = after[0] / before[0], after[1] / before[1]
+    return lambda box: (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+
+
+def _turned(box: Box, orientation: int, stored: Size) -> Box:
+    """A box on the image as stored, moved as EXIF's orientation 2 to 8 moves the image."""
+    x, y, w, h = box
+    across, down = stored[0] - x - w, stored[1] - y - h  # from the right and from the bottom
+    left, top = {
+        2: (across, y), 3: (across, down), 4: (x, down), 5: (y, x), 6: (down, x), 7: (down, across), 8: (y, across),
+    }[orientation]  # fmt: skip
+    return (left, top, h, w) if orientation >= 5 else (left, top, w, h)

@@ -1,0 +1,62 @@
+"""Before training: bad images are told together, and boxes are on their images as they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from detr_ft.data import with_true_sizes
+from detr_ft.data.sound import inspect
+from detr_ft.errors import UserError
+
+Rows = Callable[..., Dataset]
+BOX = [10.0, 20.0, 30.0, 40.0]
+
+
+@pytest.fixture
+def changed(make_rows: Rows, tmp_path: Path) -> Dataset:
+    """Five images stated as 200x150: as stated, twice as large, turned by EXIF, of another shape, and no image."""
+    rows = make_rows(*[[BOX]] * 5, size=(200, 150))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "train/1.png")
+    Image.new("RGB", (200, 150), "green").save(tmp_path / "train/2.png", exif=exif)
+    Image.new("RGB", (200, 200), "blue").save(tmp_path / "train/3.png")
+    (tmp_path / "train/4.png").write_bytes(b"no image")
+    return rows
+
+
+def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = inspect(changed)
+    assert [(row["width"], row["height"]) for row in found.rows] == [(200, 150), (400, 300), (150, 200)]
+    assert [row["objects"]["bbox"] for row in found.rows] == [[BOX], [[20, 40, 60, 80]], [[90, 10, 40, 30]]]
+    assert [row["objects"]["area"] for row in found.rows] == [[1200], [4800], [1200]]
+    assert found.rows["image_id"][:] == [100, 101, 102]
+    assert len(set(found.fingerprints)) == len(found.rows)
+    assert ["3.png (image 103): its annotations state 200x150, the file is 200x200" in found.bad[0]] == [True]
+    assert "4.png: not a readable image" in found.bad[1]
+    assert "1 images are not as their annotations state: scaled to the true size; the first is" in caplog.text
+    assert "1 images are not as their annotations state: turned upright; the first is" in caplog.text
+    assert [row["objects"]["bbox"] for row in changed] == [[BOX]] * 5
+
+
+def test_a_split_as_it_should_be_is_given_back_as_it_is(make_rows: Rows) -> None:
+    rows = make_rows([BOX], [BOX])
+    assert inspect(rows).rows is rows
+    assert with_true_sizes(rows) is rows
+
+
+def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> None:
+    assert list(with_true_sizes(changed.select(range(3)))) == list(inspect(changed).rows)
+    with pytest.raises(UserError) as caught:
+        with_true_sizes(changed)
+    assert [line.partition(": ")[0].rpartition("/")[2] for line in caught.value.problems] == [
+        "4.png",
+        "3.png (image 103)",
+    ]

@@ -1,0 +1,127 @@
+"""Boxes go where their objects are, whatever became of the image after it was annotated; or nowhere."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from detr_ft.data.images import FileSize, open_image
+from detr_ft.data.true_size import SCALED, SIZE_ALONE, TURNED, Annotated, Box, Fit, fits, moved_area
+
+MIDDLE = (40.0, 40.0, 10.0, 10.0)
+
+
+def image(stated: tuple[int, int], file: tuple[int, int], *boxes: Box, exif: int = 1) -> Annotated:
+    return Annotated(stated, boxes or (MIDDLE,), FileSize(file, exif))
+
+
+def moved(fit: Fit | None, box: Box) -> list[float]:
+    assert fit is not None
+    return [round(value, 6) for value in fit.move(box)]
+
+
+@pytest.mark.parametrize("exif", range(2, 9))
+@given(x=st.integers(0, 40), y=st.integers(0, 20), w=st.integers(1, 20), h=st.integers(1, 10), edge=st.integers(31, 61))
+def test_a_box_on_the_stored_image_is_turned_as_its_pixels_are(
+    exif: int, x: int, y: int, w: int, h: int, edge: int
+) -> None:
+    assume(edge != 60)
+    pixels = np.zeros((edge, 60, 3), dtype=np.uint8)
+    pixels[y : y + h, x : x + w] = 255
+    told = Image.Exif()
+    told[0x0112] = exif
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", exif=told)
+    upright = np.asarray(open_image(stream.getvalue()))
+    # One that shows its turning in its size goes along, for those that don't.
+    beside = image((60, 50), (50, 60), exif=6)
+    one = Annotated((60, edge), [(x, y, w, h)], FileSize((upright.shape[1], upright.shape[0]), exif))
+    left, top, width, height = map(round, moved(fits([beside, one])[1], (x, y, w, h)))
+    assert (upright[top : top + height, left : left + width] == 255).all()
+    assert (upright == 255).sum() == 3 * width * height
+
+
+@given(
+    width=st.integers(20, 4000),
+    height=st.integers(20, 4000),
+    factor=st.floats(0.1, 8),
+    rounding=st.sampled_from([round, int, np.ceil]),
+)
+def test_a_resized_image_has_its_boxes_resized_to_the_pixel(
+    width: int, height: int, factor: float, rounding: type[int]
+) -> None:
+    after = (max(1, int(rounding(width * factor))), max(1, int(rounding(height * factor))))
+    box = (width * 0.25, height * 0.5, width * 0.5, height * 0.25)
+    (fit,) = fits([Annotated((width, height), [box], FileSize(after))])
+    assert moved(fit, box) == pytest.approx([after[0] / 4, after[1] / 2, after[0] / 2, after[1] / 4], abs=1e-4)
+    assert [fit and fit.how] == [SCALED if after != (width, height) else ""]
+
+
+def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one() -> None:
+    assert moved(fits([image((1000, 750), (1012, 759))])[0], MIDDLE) == [40.48, 40.48, 10.12, 10.12]
+    assert fits([image((1000, 750), (1013, 750))]) == [None]
+    assert fits([image((480, 640), (640, 480))]) == [None]
+    resized = fits([image((2481, 1478), (1000, 600), (1200, 700, 600, 400))])  # as an image of CPPE-5
+    assert moved(resized[0], (248.1, 147.8, 248.1, 147.8)) == [100, 60, 100, 60]
+    assert fits([image((2481, 1478), (1000, 580))]) == [None]
+
+
+def test_boxes_that_have_room_in_one_frame_alone_tell_for_all_images_alike() -> None:
+    beyond_file = image((400, 200), (200, 200), (300, 10, 50, 50))
+    beyond_stated = image((200, 200), (400, 200), (300, 10, 50, 50))
+    quiet = image((400, 200), (200, 200))
+    assert [fit and fit.how for fit in fits([beyond_file, quiet])] == [SCALED, SCALED]
+    assert moved(fits([beyond_file, quiet])[1], MIDDLE) == [20, 40, 5, 10]
+    assert [fit and fit.how for fit in fits([beyond_stated, image((200, 200), (400, 200))])] == [SIZE_ALONE] * 2
+    assert fits([beyond_file, beyond_stated, quiet]) == [None] * 3
+    assert fits([beyond_file] + [quiet] * 10) == [None] * 11  # one of eleven is too few to speak for all
+
+
+@pytest.mark.parametrize(("stated", "file"), [((640, 480), (1280, 960)), ((640, 480), (480, 640))])
+def test_boxes_may_prove_the_stated_size_wrong(stated: tuple[int, int], file: tuple[int, int]) -> None:
+    """Upscaled, or turned by EXIF: but the boxes were drawn on the file as it is."""
+    exif = 1 if file[0] > 1000 else 6
+    box = (300.0, 550.0, 50.0, 50.0)
+    (fit,) = fits([image(stated, file, box, exif=exif)])
+    assert [fit and (fit.how, fit.move(box))] == [(SIZE_ALONE, box)]
+    careless = image(stated, file, (300, 440, 50, 50), exif=exif)  # ten pixels beyond the border tell nothing
+    assert fits([careless])[0] != fit
+
+
+def test_a_file_that_is_turned_and_resized_is_both() -> None:
+    (fit,) = fits([image((600, 400), (200, 300), exif=6)])
+    assert [fit and fit.how] == [TURNED]
+    assert moved(fit, (60, 40, 30, 10)) == [175, 30, 5, 15]  # scaled to 30, 20, 15, 5 of 300 x 200, then turned
+
+
+def test_mirrored_images_follow_the_turned_ones_and_are_unclear_where_those_differ() -> None:
+    mirrored = image((60, 50), (60, 50), exif=2)
+    as_stored, upright = image((60, 50), (50, 60), exif=6), image((50, 60), (50, 60), exif=6)
+    assert [fit and fit.how for fit in fits([mirrored])] == [""]
+    assert [fit and fit.how for fit in fits([mirrored, upright])] == ["", ""]
+    assert [fit and fit.how for fit in fits([mirrored, as_stored])] == [TURNED, TURNED]
+    assert [fit and fit.how for fit in fits([mirrored, as_stored, upright])] == [None, TURNED, ""]
+
+
+def test_what_is_said_is_believed() -> None:
+    stretched = image((400, 200), (200, 200))
+    assert [fit and fit.how for fit in fits([stretched], "stated") + fits([stretched], "file")] == [SCALED, SIZE_ALONE]
+
+
+def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:
+    nothing = Annotated((10, 70), [], FileSize((200, 200)))
+    unstated = image((0, 0), (200, 200))
+    broken = Annotated((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))
+    missing = image((200, 200), (0, 0), (150, 150, 9, 9))
+    told = fits([nothing, unstated, broken, missing])
+    assert [fit and fit.how for fit in told] == [SIZE_ALONE, SIZE_ALONE, SCALED, SIZE_ALONE]
+
+
+def test_areas_change_as_their_boxes_do() -> None:
+    assert moved_area(30, (0, 0, 10, 10), (0, 0, 20, 10)) == 60
+    assert moved_area(0, (0, 0, 10, 10), (0, 0, 20, 10)) == 200
