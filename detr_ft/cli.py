@@ -85,12 +85,13 @@ def evaluate(
         str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    box_format: BoxFormat = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The COCO figures of a model on a data set."""
     from detr_ft.verbs import evaluate_model, figures_table
 
-    metrics = evaluate_model(model, data, split, batch_size)
+    metrics = evaluate_model(model, data, split, batch_size, box_format)
     typer.echo(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
 
 

@@ -10,6 +10,10 @@ import yaml
 
 from detr_ft.errors import UserError
 
+# What PyYAML lets through where a value doesn't fit its tag, written (`!!int x`) or guessed (the day 2001-99-99).
+_UNFIT = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_LONGEST = 300  # letters of what PyYAML says
+
 Place = tuple[str | int, ...]
 
 
@@ -21,14 +25,12 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
         raise UserError(f"{path}: there is no such recipe") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from error
+    values = parse_yaml(text, str(path))
     try:
-        values = yaml.safe_load(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         lines, twice = _lines(tree), list(_given_twice(tree))
     except RecursionError as error:
         raise UserError(f"{path}: an anchor of it refers to itself") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping with model, data and train")
     if twice:
@@ -36,6 +38,16 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
             [f"{path}:{line}: {key} is given twice, and only one of them would count" for key, line in twice]
         )
     return values, lines
+
+
+def parse_yaml(text: str, where: str) -> object:
+    """What a YAML text says, as plain values. Raises UserError, which begins with `where`."""
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise UserError(f"{where}: not valid YAML: nested too deeply") from error
+    except (yaml.YAMLError, *_UNFIT) as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_LONGEST]}") from error
 
 
 def at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:

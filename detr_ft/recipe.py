@@ -15,7 +15,7 @@ from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
-from detr_ft.located_yaml import Place, at, read_located
+from detr_ft.located_yaml import Place, at, parse_yaml, read_located
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 
@@ -205,8 +205,8 @@ def _override(values: dict[str, Any], override: str) -> str | None:
     if not isinstance(node, dict):
         return f"{override}: {'.'.join(sections)} holds no keys"
     try:
-        node[key] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        node[key] = parse_yaml(text, override)
+    except UserError:
         return f"{override}: {text!r} is not a YAML value"
     return None
 

@@ -30,10 +30,15 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
 
 
-def evaluate_model(model: str, data: str | None, split: str | None, batch_size: int) -> dict[str, Any]:
-    """The COCO figures of a checkpoint on a split of a data set, by default the one its run held out."""
+def evaluate_model(
+    model: str, data: str | None, split: str | None, batch_size: int, box_format: str | None = None
+) -> dict[str, Any]:
+    """The COCO figures of a checkpoint on a split of a data set, by default the one its run held out.
+
+    Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
+    """
     detector = Detector.load(model)
-    chosen = with_true_sizes(_split(model, data, split))
+    chosen = with_true_sizes(_split(model, data, split, box_format))
     names = class_names(chosen)
     if names != detector.names:
         raise UserError(
@@ -117,16 +122,16 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     )
 
 
-def _split(model: str, data: str | None, split: str | None) -> Dataset:
+def _split(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:
     recipe = _run_recipe(Path(model))
     if data is None:
         if recipe is None:
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        splits = load_data(recipe.data.source, box_format=recipe.data.box_format)
+        splits = load_data(recipe.data.source, box_format=box_format or recipe.data.box_format)
         if split in (None, "validation"):
             return _held_out(Path(model), recipe, splits)
     else:
-        splits = load_data(data)
+        splits = load_data(data, box_format=box_format)
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")

@@ -85,6 +85,10 @@ def test_train_then_everything_else(folder: Path) -> None:
         (["train", "recipe.yaml", "train.output_dir=recipe.yaml"], ["recipe.yaml: can't be written"]),
         (["evaluate", "empty", "--data", "data"], ["no config.json"]),
         (
+            ["evaluate", "embedded:small", "--data", "data", "--box-format", "xyxy"],
+            ["xyxy can't be chosen for coco: data"],
+        ),
+        (
             ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
             ["notes.png", "gone.png: no such file", "no images"],
         ),

@@ -55,6 +55,7 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     write_recipe(f"csv:{tmp_path}", run / "recipe.yaml", None, "cxcywh")
     assert load_recipe(run / "recipe.yaml")[0].data.box_format == "cxcywh"
     assert _split(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
+    assert _split(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
 def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:

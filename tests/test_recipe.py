@@ -122,6 +122,9 @@ def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, w
         ("- 1\n", "a recipe is a mapping"),
         ("model: [1\n", "not valid YAML"),
         ("model: !!python/object:os.system {}\n", "not valid YAML"),
+        ("model: 2001-99-99\n", "bad.yaml: not valid YAML: month must be in 1..12"),
+        ('model: !!int "x"\n', "not valid YAML"),
+        ("model: " + "[" * 5000, "not valid YAML: nested too deeply"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:

@@ -51,12 +51,13 @@ class BoxFormat:
     def to_xywh(self, boxes: Numbers, sizes: Numbers) -> Numbers:
         """Boxes `[N, 4]` in this format, in images of `sizes` `[N, 2]` (width, height), as xywh in pixels `[N, 4]`."""
         first, second = boxes[:, :2], boxes[:, 2:]
-        if self.corners == "xyxy":
-            second = second - first
-        elif self.corners == "cxcywh":
-            first = first - second / 2
         scale = np.tile(sizes, 2) if self.unit == "fractions" else 1.0
-        return np.concatenate([first, second], axis=1) * scale
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN, Inf and huge numbers stay what they are
+            if self.corners == "xyxy":
+                second = second - first
+            elif self.corners == "cxcywh":
+                first = first - second / 2
+            return np.concatenate([first, second], axis=1) * scale
 
     def fits(self, boxes: Numbers, sizes: Numbers) -> NDArray[np.bool_]:
         """Whether each box `[N, 4]`, read in this format, has an area and lies within its image, `[N]`."""

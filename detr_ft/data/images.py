@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from detr_ft.errors import UserError
@@ -69,7 +70,7 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             return upright_rgb(image)
         except _DAMAGE as error:
-            raise ImageError(name, "truncated", f"the image is truncated or damaged ({error})") from error
+            raise ImageError(name, "truncated", f"the image is truncated or damaged ({_said(error)})") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -140,7 +141,7 @@ def _opened(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, str]
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, "too large", f"the image has too many pixels ({error}); make it smaller") from error
     except _DAMAGE as error:
-        raise ImageError(name, "unreadable", f"not a readable image ({error})") from error
+        raise ImageError(name, "unreadable", f"not a readable image ({_said(error)})") from error
     with image:
         pixels = image.width * image.height
         if pixels > max_pixels:
@@ -149,6 +150,13 @@ def _opened(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, str]
             )
             raise ImageError(name, "too large", why)
         yield image, name
+
+
+def _said(error: Exception) -> str:
+    """What Pillow says of a file; one in memory it calls by its object's address, which tells nobody anything."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is of no known format"
+    return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the file", str(error))
 
 
 def _stream(source: Source) -> tuple[str | BytesIO, str]:

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from detr_ft.errors import UserError
+from detr_ft.located_yaml import parse_yaml
 
 _METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
 _PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}
@@ -51,8 +52,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        content = json.loads(text) if path.suffix == ".json" else parse_yaml(text, str(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read for the model card: {error}") from error
     if not isinstance(content, dict | None):
         raise UserError(f"{path}: holds no mapping, so there is nothing to take for the model card")

@@ -242,3 +242,56 @@ def test_chess_pieces(real_data: Callable[[str], Path]) -> None:
     assert sum(len(objects["bbox"]) for rows in data.values() for objects in rows["objects"]) == 2870
     assert len(class_names(data["train"])) == 13
     assert "pieces" not in class_names(data["train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "image 6 has no file_name"),
+        ("a\0.png", "holds characters"),
+        ("\ud800.png", r"name '.*\\ud800\.png' holds"),
+    ],
+)
+def test_names_that_no_file_has(tmp_path: Path, write_coco_file: Callable[..., Path], name: str, message: str) -> None:
+    images = [{"id": i, "file_name": one, "width": 40, "height": 30} for i, one in ((5, "0_0.png"), (6, name))]
+    with pytest.raises(UserError, match=message):
+        load_data(f"coco:{write_coco_file(tmp_path / 'a.json', images=images)}")
+
+
+def test_a_folder_as_image_is_left_to_the_doctor(
+    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "sub.png").mkdir()
+    images = [{"id": i, "file_name": one} for i, one in ((5, "0_0.png"), (6, "sub.png"))]
+    row = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', images=images)}")["train"][1]
+    assert (row["width"], row["height"]) == (0, 0)
+    assert "sub.png: not a readable image" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[" * 100_000, "nested too deeply"), (f'{{"images": {"9" * 5000}}}', "a number of thousands of digits")],
+)
+def test_json_that_python_cant_hold(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    for kind in ("coco", "labelme", "labelstudio"):
+        with pytest.raises(UserError, match=rf"a\.json: not valid JSON of a data set \({message}\)"):
+            load_data(f"{kind}:{tmp_path / 'a.json'}")
+
+
+def test_a_class_that_cant_be_written_and_flags_that_say_neither(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    with pytest.raises(UserError, match=r"the class '\\udc80' holds characters that can't be written"):
+        load_data(
+            f"coco:{write_coco_file(tmp_path / 'a.json', categories=[{'id': i, 'name': chr(0xDC80)} for i in (1, 7)])}"
+        )
+    rows = [
+        {"id": i, "image_id": 5, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": stated}
+        for i, stated in enumerate(("False", "0", "yes", "rle"))
+    ]
+    with pytest.raises(UserError, match=r"annotation 3: iscrowd must be yes .* got 'rle'") as caught:
+        load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows)}")
+    assert len(caught.value.problems) == 1
+    objects = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows[:3])}")["train"][0]["objects"]
+    assert objects["iscrowd"] == [False, False, True]

@@ -115,3 +115,13 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
 def test_a_folder_without_an_export(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no annotations\.xml found"):
         load_data(f"cvat:{tmp_path}")
+
+
+def test_the_files_own_ids_are_kept_where_they_are_unique(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name)
+    write(tmp_path, image(17, "b.png", box("car", 1, 2, 9, 12)), image(4, "a.png"))
+    for _ in range(2):
+        assert load_data(str(tmp_path))["train"]["image_id"][:] == [17, 4]
+    write(tmp_path, image(4, "b.png", box("car", 1, 2, 9, 12)), image(4, "a.png"))
+    assert load_data(str(tmp_path))["train"]["image_id"][:] == [0, 1]

@@ -148,3 +148,37 @@ def test_folders_without_labels_or_without_images(tmp_path: Path) -> None:
     write(tmp_path / "a.json", [shape("dog", "rectangle", [1, 1], [2, 2])])
     with pytest.raises(UserError, match=r"none of its 1 images is below .*, for example a\.png"):
         load_data(f"labelme:{tmp_path}")
+
+
+def test_odd_flags_names_and_images(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    shape = {"label": "dog", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    content = {
+        "imagePath": ".",
+        "imageData": "\u00e9",
+        "shapes": [{**shape, "difficult": one} for one in ("False", "so-so")],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        load_data(f"labelme:{tmp_path}")
+    assert [problem.partition(": ")[2][:40] for problem in caught.value.problems[:2]] == [
+        "imageData is not base64 (string argument",
+        "shape 1: difficult must be yes (1, true)",
+    ]
+
+
+def test_images_keep_their_numbers_in_whatever_order_files_were_made(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    for name in "cab":
+        write_image(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"imagePath": f"{name}.png", "shapes": []}))
+    shape = {"label": "dog", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    for _ in range(2):
+        rows = load_data(f"labelme:{tmp_path}")["train"]
+        assert [(row["image_id"], Path(row["image"]["path"]).name) for row in rows] == [
+            (0, "a.png"),
+            (1, "b.png"),
+            (2, "c.png"),
+        ]

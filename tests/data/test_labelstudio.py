@@ -177,12 +177,41 @@ def test_shapes_and_classes_in_separate_regions_are_one_object(
         region("labels", {**where, "labels": ["dog"]}, id="r"),
         region("choices", {**where, "choices": ["sharp"]}, id="r"),
         region("rectangle", where, id="s"),
-        rectangle("dog", 0, 0, 1, 1, image_rotation=90),
+        rectangle("dog", 0, 0, 1, 1, image_rotation=360.0),
     ]
     rows = load_data(f"labelstudio:{write(tmp_path / 'a.json', [task(1, 'a.png', annotation(1, *regions))])}")["train"]
     assert rows[0]["objects"]["bbox"] == [[0, 0, 100, 50], pytest.approx([0, 0, 2, 1])]
-    assert told(caplog)[0] == "1 regions are left out: a rectangle without a label"
-    assert told(caplog)[1].startswith("1 regions were drawn while the image was turned")
+    assert told(caplog) == ["1 regions are left out: a rectangle without a label"]
+
+
+def test_images_that_were_turned_in_the_tool_are_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    """Where the boxes lie on the file's image isn't defined then; a wrong guess would train in silence."""
+    write_image(tmp_path / "a.png", size=(200, 100))
+    turns = (90, 0, "270", 360, "left", -90)
+    tasks = [
+        task(number, "a.png", annotation(1, rectangle("dog", 0, 0, 9, 9, image_rotation=turn)))
+        for number, turn in enumerate(turns, start=1)
+    ]
+    file = write(tmp_path / "a.json", tasks)
+    with pytest.raises(UserError, match=r"turned \(image_rotation\) in tasks 1, 3, 5, 6, and the export") as caught:
+        load_data(f"labelstudio:{file}")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_label_is_text_and_cancelled_is_yes_or_no(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    odd = region("rectanglelabels", {"x": 0, "y": 0, "width": 9, "height": 9, "rectanglelabels": [["dog"]]})
+    tasks = [
+        task(1, "a.png", annotation(1, rectangle("cat", 0, 0, 9, 9), was_cancelled="false")),
+        task(2, "a.png", annotation(1, rectangle("cat", 0, 0, 9, 9), was_cancelled="perhaps")),
+        task(3, "a.png", annotation(1, odd)),
+    ]
+    with pytest.raises(UserError) as caught:
+        load_data(f"labelstudio:{write(tmp_path / 'a.json', tasks)}")
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "task 2: was_cancelled must be yes (1, true) or no (0, false), got 'perhaps'",
+        "task 3: region 'r5rectanglelabels': a label must be text, got ['dog']",
+    ]
 
 
 def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..., Path]) -> None:
@@ -200,8 +229,8 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
         load_data(f"labelstudio:{file}")
     starts = [
         f"{file}: task 1: the image a.png is ambiguous",
-        f"{file}: task 2: region r6rectanglelabels: a rectangle needs numbers",
-        f"{file}: task 2: region r2polygonlabels: a polygon needs numbers",
+        f"{file}: task 2: region 'r6rectanglelabels': a rectangle needs numbers",
+        f"{file}: task 2: region 'r2polygonlabels': a polygon needs numbers",
         f"{file}: task 3: data names no image",
     ]
     assert [problem[: len(start)] for problem, start in zip(caught.value.problems, starts, strict=True)] == starts

@@ -125,3 +125,10 @@ def test_mistakes(tmp_path: Path, spec: str, message: str) -> None:
     (tmp_path / "half" / "dataset_dict.json").write_text('{"splits": ["train"]}')
     with pytest.raises(UserError, match=message):
         load_data(spec, base=tmp_path)
+
+
+def test_a_struct_whose_path_is_a_number_is_no_image(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"x", "path": 3}, "objects": {"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": ["a"]}}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="not a detection data set: needs an image column"):
+        load_data(f"parquet:{tmp_path}")

@@ -194,3 +194,77 @@ def test_a_format_that_the_columns_contradict(tmp_path: Path, write_table: Write
     file = write_table(tmp_path / "a.csv", "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
     with pytest.raises(UserError, match="box_format xywh contradicts its columns, which are xyxy"):
         load_data(str(file), box_format="xywh")
+
+
+@pytest.mark.parametrize(
+    ("cells", "box_format"),
+    [
+        (('"[10, 3, 20.0, 12]"', '"[0,0,40,30]"'), "xywh"),
+        (("10 3 20 12", "0 0 40 30"), "xywh"),
+        (('"(10, 3, 30, 15)"', '"(0, 0, 40, 30)"'), "xyxy"),
+        (('"[0.25,0.1,0.75,0.5]"', '"[0, 0, 1, 1]"'), "xyxy-fractions"),
+    ],
+)
+def test_a_box_in_one_column(tmp_path: Path, write_table: Write, cells: tuple[str, str], box_format: str) -> None:
+    lines = [f"a.jpg,{cells[0]},cat", f"a.jpg,{cells[1]},cat", "b.jpg,[],", "b.jpg,,"]
+    file = write_table(tmp_path / "a.csv", "image_id,bbox,label", *lines)
+    rows = load_data(str(file), box_format=box_format)["train"]
+    assert rows[0]["objects"]["bbox"] == [pytest.approx([10, 3, 20, 12]), pytest.approx([0, 0, 40, 30])]
+    assert rows[1]["objects"]["bbox"] == []
+
+
+def test_a_box_in_one_column_that_is_none(tmp_path: Path, write_table: Write) -> None:
+    lines = ['a.jpg,"[1, 2, 3]",cat', 'a.jpg,"[1, 2, 3, four]",cat', 'a.jpg,"[[1, 2, 3, 4], [5, 6, 7, 8]]",cat']
+    with pytest.raises(UserError) as caught:
+        load_data(str(write_table(tmp_path / "a.csv", "image,bbox,label", *lines)))
+    assert [problem.partition(": ")[2][:22] for problem in caught.value.problems] == ["a box needs four numbe"] * 3
+
+
+def test_a_column_tells_the_split(tmp_path: Path, write_table: Write, caplog: pytest.LogCaptureFixture) -> None:
+    images = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    splits = ("train", "valid", "TEST", "unlabelled")
+    lines = [f"{image},cat,1,1,5,5,{split}" for image, split in zip(images, splits, strict=True)]
+    header = "image,label,xmin,ymin,xmax,ymax,split"
+    data = load_data(str(write_table(tmp_path / "a.csv", header, *lines, lines[0], images=images)))
+    assert {split: [Path(one["path"]).name for one in rows["image"]] for split, rows in data.items()} == {
+        "train": ["a.jpg"],
+        "validation": ["b.jpg"],
+        "test": ["c.jpg"],
+    }
+    assert [len(rows[0]["objects"]["bbox"]) for rows in data.values()] == [2, 1, 1]
+    assert "1 lines are left out, whose split is none of train, validation and test but 'unlabelled'" in caplog.text
+
+
+def test_a_column_of_splits_that_says_none_or_two(tmp_path: Path, write_table: Write) -> None:
+    header = "image,label,xmin,ymin,xmax,ymax,split"
+    file = write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,train", "a.jpg,cat,1,1,5,5,val", "b.jpg,,,,,,")
+    with pytest.raises(UserError) as caught:
+        load_data(str(file))
+    assert [problem.removeprefix(f"{file}, ") for problem in caught.value.problems] == [
+        "line 3: the image 'a.jpg' is in validation, but in train before",
+        "line 4: the split is empty; it is one of train, validation and test",
+    ]
+    with pytest.raises(UserError, match="its splits are 'one'; name them train, validation and test"):
+        load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,one")))
+
+
+def test_flags_that_are_neither_yes_nor_no_and_names_that_no_file_has(tmp_path: Path, write_table: Write) -> None:
+    header, long = "image,label,xmin,ymin,xmax,ymax,IsGroupOf", "n" * 4000
+    data = load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,-1", f"{long},cat,1,1,5,5,1")))
+    assert data["train"]["objects"][1]["iscrowd"] == [True]
+    with pytest.raises(UserError, match=r"line 2: the crowd column must be yes .* got 'some'"):
+        load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,some")))
+    with pytest.raises(UserError, match="line 2: no image is named"):
+        load_data(str(write_table(tmp_path / "a.csv", header, ".,cat,1,1,5,5,0")))
+
+
+def test_classes_of_thousands_of_digits_and_descriptions_of_thousands_of_letters(
+    tmp_path: Path, write_table: Write
+) -> None:
+    header, digits = "image,label,xmin,ymin,xmax,ymax", "9" * 5000
+    lines = [f"a.jpg,{name},1,1,5,5" for name in (digits, "10", "9", "b")]
+    file = write_table(tmp_path / "a.csv", header, *lines)
+    assert class_names(load_data(str(file))["train"]) == ["b", "9", "10", digits]
+    (tmp_path / "class-descriptions.csv").write_text(f'/m/1,"{"x" * 200_000}"\n')
+    with pytest.raises(UserError, match=r"class-descriptions\.csv: can't be read as a table of classes \(field larger"):
+        load_data(str(file))

@@ -167,3 +167,16 @@ def test_blood_cells(real_data: Callable[[str], Path]) -> None:
     assert sum(area == 0 for one in objects for area in one["area"]) == 2
     assert sum(sum(one["truncated"]) for one in objects) == 1131
     assert sum(sum(one["difficult"]) for one in objects) == 0
+
+
+def test_flags_in_words_and_lists_of_endless_names(voc: Path) -> None:
+    text = voc_xml(("dog", 1, 1, 9, 9)).replace("<difficult>1<", "<difficult>{}<")
+    for stated, expected in (("False", False), ("Unspecified", False), ("true", True)):
+        (voc / "Annotations" / "b.xml").write_text(text.format(stated))
+        assert load_data(f"voc:{voc}")["train"]["objects"][1]["difficult"] == [expected]
+    (voc / "Annotations" / "b.xml").write_text(text.format("somewhat"))
+    with pytest.raises(UserError, match=r"object 0: difficult must be yes .* got 'somewhat'"):
+        load_data(f"voc:{voc}")
+    write_sets(voc, train="n" * 4000 + "\n")
+    with pytest.raises(UserError, match="line 1: there is no annotation file"):
+        load_data(f"voc:{voc}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,12 @@ def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
         ("{train: nowhere, names: [a]}", "the images of train are not at nowhere"),
         ("{train: train/labels, names: [a]}", "not one box found"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("{train: train/images, names: [2001-99-99]}", "not valid YAML: month must be in 1..12"),
+        ('{train: train/images, names: [!!int "x"]}', "not valid YAML"),
+        ("{train: train/images, names: [!!timestamp x]}", "not valid YAML"),
+        (f"{{train: train/images, names: {'[' * 5000}", "not valid YAML: nested too deeply"),
+        ("{train: train/images, nc: 0}", "nc must be the number of classes, got 0"),
+        ("{train: train/images, nc: 999999999}", "nc must be the number of classes, got 999999999"),
     ],
 )
 def test_a_yaml_file_that_is_wrong(yolo: Path, text: str, message: str) -> None:
@@ -208,3 +215,36 @@ def test_cones_and_cubes(real_data: Callable[[str], Path]) -> None:
     names = class_names(data["train"])
     counts = Counter(names[label] for rows in data.values() for one in rows["objects"] for label in one["category"])
     assert counts == {"cone": 931, "cube": 521}
+
+
+def test_classes_that_are_only_counted(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (yolo / "data.yaml").rename(yolo / "set.yaml")
+    (yolo / "set.yaml").write_text("train: train/images\nval: valid/images\nnc: 3\n")
+    assert class_names(load_data(str(yolo))["train"]) == ["0", "1", "2"]
+    assert caplog.text.count("the 3 classes have no names and are called by their numbers") == 1
+
+
+def test_many_unreadable_images_are_told_in_four_lines(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(30):
+        (yolo / "train" / "images" / f"{index:02}.png").write_text("nothing")
+    load_data(str(yolo))
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    first = yolo / "train" / "images" / "00.png"
+    assert said[0] == f"{first}: not a readable image (its content is of no known format)"
+    assert said[3:] == ["... and 27 more like the one above"]
+
+
+def test_a_list_of_images_whose_names_hold_other_separators(yolo: Path, write_image: Callable[..., Path]) -> None:
+    image = write_image(yolo / "train" / "images" / "a\u2028b.png")
+    (yolo / "list.txt").write_text("train/images/a\u2028b.png\ntrain/images/a.png\n", encoding="utf-8")
+    (yolo / "data.yaml").write_text("train: list.txt\nnames: [a, b]\n")
+    assert load_data(str(yolo))["train"][0]["image"]["path"] == str(image)
+
+
+def test_folders_and_dangling_links_among_the_files(yolo: Path) -> None:
+    (yolo / "old.yaml").mkdir()
+    (yolo / "gone.yaml").symlink_to(yolo / "nowhere")
+    (yolo / "train" / "labels" / "b.txt").mkdir()
+    (yolo / "train" / "images" / "c.png").mkdir()
+    (yolo / "train" / "labels" / "d.txt").symlink_to(yolo / "nowhere")
+    assert len(load_data(str(yolo))["train"]) == 2

@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 # A box may leave its image by this many pixels: what rounding to whole pixels can do.
 SLACK = 0.5
 
+_LARGEST = 1e100
+
 _ENOUGH = 5  # boxes: with fewer nothing is said about the format of all
 _MISFITS = 0.05  # share of boxes that leave their image before another format is thought of
 _BETTER = 20  # times fewer misfits in another format, for it to be the likely one
@@ -44,8 +46,8 @@ class Boxes:
 
     @property
     def finite(self) -> Mask:
-        """Those whose numbers are all finite."""
-        return np.asarray(np.isfinite(self.xywh).all(1))
+        """Those whose numbers are all finite, and not so large that reckoning with them would end in Inf."""
+        return np.asarray((np.abs(self.xywh) <= _LARGEST).all(1))  # NaN isn't either
 
     @property
     def sound(self) -> Mask:
@@ -126,4 +128,5 @@ def converted(boxes: Boxes, format: str | None) -> Boxes:
     """The same boxes as x, y, width, height in pixels; None: they are so already."""
     if format is None:
         return boxes
-    return replace(boxes, xywh={**_PIXELS, **_FRACTIONS}[format](boxes.xywh, boxes.size))
+    with np.errstate(invalid="ignore", over="ignore"):  # of those that aren't finite
+        return replace(boxes, xywh={**_PIXELS, **_FRACTIONS}[format](boxes.xywh, boxes.size))

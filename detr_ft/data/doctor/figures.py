@@ -14,6 +14,7 @@ from detr_ft.data.schema import class_names
 
 # COCO's limits: objects under 32² pixels are small, over 96² large.
 _SMALL, _LARGE = 32.0**2, 96.0**2
+_THINNEST = 1e-9  # pixels: the aspect of what is thinner would be infinite
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,6 @@ def figures(boxes: Boxes, sizes: Floats, names: Sequence[str]) -> Figures:
         longest_side=Spread.of(sizes.max(1)[sizes.min(1) > 0]),
         shorter_side=Spread.of(shorter),
         shorter_share=Spread.of(shorter / boxes.size[sound].max(1)),
-        aspect=Spread.of(width / height),
+        aspect=Spread.of(width / np.maximum(height, _THINNEST)),
         objects=Spread.of(counts.astype(float)),
     )

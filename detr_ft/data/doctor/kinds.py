@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
     ),
     "not finite": Kind(
         "error",
-        "A box holds NaN or an infinite number.",
+        "A box holds NaN, an infinite number, or one so large that a computer makes it infinite.",
         "One such number in a loss makes every weight of the model NaN; training leaves the box out.",
         "remove the box or write its numbers",
     ),

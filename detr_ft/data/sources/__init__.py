@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from pathlib import Path
 
 from datasets import DatasetDict
@@ -67,7 +68,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
         )
     if colon and kind in (*_FIXED, *_OPEN):
         return _read(kind, _existing(rest, base), format)
-    if colon and not (base / spec).exists() and len(kind) > 1 and kind.isidentifier():
+    if colon and not os.path.exists(base / spec) and len(kind) > 1 and kind.isidentifier():
         near = difflib.get_close_matches(kind, _KINDS, n=1)
         hint = f"; did you mean {near[0]}:{rest}?" if near else ""
         raise UserError(f"{spec!r}: unknown kind of data {kind!r}; known are {', '.join(_KINDS)}{hint}")
@@ -93,10 +94,13 @@ def _refuse_format(kind: str, format: BoxFormat | None) -> None:
 
 
 def _existing(text: str, base: Path) -> Path:
-    path = base / Path(text).expanduser()
-    if path.exists():
+    try:
+        path = base / Path(text).expanduser()
+    except RuntimeError as error:  # ~someone, who has no home here
+        raise UserError(f"{text}: {error}") from error
+    if os.path.exists(path):
         return path
-    parent = next(above for above in path.absolute().parents if above.is_dir())
+    parent = next(above for above in path.absolute().parents if os.path.isdir(above))
     missing = path.absolute().relative_to(parent).parts[0]
     near = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
     hint = f"did you mean {parent / near[0]}?" if near else f"{parent} has no {missing}"

@@ -10,7 +10,8 @@ from datasets import DatasetDict
 
 from detr_ft.data.schema import SPLITS
 from detr_ft.data.sources.coco_table import Table
-from detr_ft.data.sources.records import raise_all, split_folders, split_of, split_of_folder, to_dataset
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import split_folders, split_of, split_of_folder, to_dataset
 from detr_ft.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.masks import box_around_segmentation
-from detr_ft.data.sources.records import (
-    Flags,
-    Record,
-    is_id,
-    measured_size,
-    numbers,
-    read_text,
-    split_folders,
-    split_of,
-    stated_side,
-)
+from detr_ft.data.sources.records import Flags, Record, is_id, numbers, split_folders, split_of
 from detr_ft.data.sources.search import ImageSearch, plain_path
+from detr_ft.data.sources.text import parse_json, read_text, shown
 
 log = logging.getLogger(__name__)
+
+_FLAGS = ("iscrowd", "difficult", "truncated")
 
 _Row = Mapping[str, object]
 
@@ -40,9 +33,9 @@ class Table:
     def read(self) -> list[str]:
         """Fill categories and records; returns the problems found, each with the file and the id."""
         try:
-            content = json.loads(read_text(self.file))
-        except (ValueError, RecursionError) as error:
-            return [f"{self.file}: not valid JSON ({error})"]
+            content = parse_json(read_text(self.file))
+        except ValueError as error:
+            return [f"{self.file}: {error}"]
         if not isinstance(content, dict):
             return [f"{self.file}: not a COCO file: expected a mapping with images, annotations and categories"]
         for row in self._rows(content, "categories"):
@@ -70,7 +63,7 @@ class Table:
         number, name = _whole(row.get("id")), row.get("name")
         name = name.strip() if isinstance(name, str) else ""
         if number is None or not name:
-            self.problems.append(f"{self.file}: category {row.get('id')!r} needs a whole number as id and a name")
+            self.problems.append(f"{self.file}: category {shown(row.get('id'))} needs a whole number as id and a name")
         elif self.categories.get(number, name) != name:
             self.problems.append(f"{self.file}: category id {number} is given twice, with different names")
         else:
@@ -120,7 +113,7 @@ class Table:
     def _add_image(self, row: _Row, folder: Path, search: ImageSearch | None) -> None:
         number, name = _whole(row.get("id")), _file_name(row)
         if number is None:
-            self.problems.append(f"{self.file}: image id {row.get('id')!r} must be a whole number")
+            self.problems.append(f"{self.file}: image id {shown(row.get('id'))} must be a whole number")
         elif not name and any(row.get(key) for key in ("coco_url", "flickr_url")):
             self.problems.append(
                 f"{self.file}: image {number} has only an address and no file_name: download the images, "
@@ -133,28 +126,26 @@ class Table:
         else:
             where = f"{self.file}: image {number}"
             path = search.find(name, where, self.problems) if search else (folder / name).absolute()
-            width, height = stated_side(row.get("width")), stated_side(row.get("height"))
-            if width is None or height is None:
-                width, height = measured_size(path)
-            self.records[number] = Record(path, number, width, height)
+            self.records[number] = Record.sized(path, number, row.get("width"), row.get("height"))
 
     def _add_annotation(self, row: _Row, seen: set[object]) -> None:
         number = row.get("id")
-        where = f"{self.file}: annotation {number!r}"
+        where = f"{self.file}: annotation {shown(number)}"
         image_id, category = _whole(row.get("image_id")), _whole(row.get("category_id"))
         record = None if image_id is None else self.records.get(image_id)
         name = None if category is None else self.categories.get(category)
-        if number is not None and str(number) in seen:
-            self.problems.append(f"{where}: the id is given twice; ids must be unique")
-        seen.add(str(number))
+        if isinstance(number, (str, int, float)):
+            if str(number) in seen:
+                self.problems.append(f"{where}: the id is given twice; ids must be unique")
+            seen.add(str(number))
         if record is None:
-            self.problems.append(f"{where}: image {row.get('image_id')!r} isn't among the file's images")
+            self.problems.append(f"{where}: image {shown(row.get('image_id'))} isn't among the file's images")
         if name is None:
-            self.problems.append(f"{where}: category {row.get('category_id')!r} isn't among the file's categories")
+            self.problems.append(f"{where}: category {shown(row.get('category_id'))} isn't among the file's categories")
         box = self._box(row, where)
         if record and name and box:
             area = numbers([row.get("area")], 1)
-            flags = Flags(*(_says_yes(row.get(key)) for key in ("iscrowd", "difficult", "truncated")))
+            flags = Flags(*(flag(row.get(key), key, where, self.problems) for key in _FLAGS))
             record.add(box, name, area=area[0] if area else None, number=_whole(number), flags=flags)
 
     def _box(self, row: _Row, where: str) -> list[float] | None:
@@ -162,7 +153,7 @@ class Table:
         stated, shape = row.get("bbox"), row.get("segmentation")
         if stated or not shape:
             box = numbers(stated, 4)
-            wrong = f"bbox must be four numbers x, y, width, height; got {stated!r}"
+            wrong = f"bbox must be four numbers x, y, width, height; got {shown(stated)}"
         else:
             box = box_around_segmentation(shape)
             wrong = "has no bbox, and its segmentation is neither polygons nor a run-length encoded mask with pixels"
@@ -178,10 +169,6 @@ def _whole(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and is_id(value) else None
-
-
-def _says_yes(value: object) -> bool:
-    return value in (1, "1", "true", "True")
 
 
 def _file_name(row: _Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, LargeList, List, Value
 
 from detr_ft.data.sources.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
-from detr_ft.data.sources.records import Record, is_id, measured_size, stated_side
+from detr_ft.data.sources.records import Record, is_id
+from detr_ft.data.sources.text import is_storable
 from detr_ft.errors import UserError
 
 IMAGE_KEYS = ("image", "image_path", "file_name", "filename", "path", "image_bytes", "img")
@@ -61,11 +63,12 @@ class Columns:
         if image is None:
             problems.append(f"{where}: there is no image in column {self.image}")
             return None
-        width, height = stated_side(row.get("width")), stated_side(row.get("height"))
-        if width is None or height is None:
-            width, height = measured_size(image)
-        image_id: Any = row.get("image_id")
-        record = Record(Path(image["path"] or ""), image_id if is_id(image_id) else number, width, height)
+        path, image_id = image["path"] or "", row.get("image_id")
+        if not is_storable(path):
+            problems.append(f"{where}: the image name {path!a} holds characters that can't be written; rename the file")
+            return None
+        known = image_id if isinstance(image_id, int) and is_id(image_id) else number
+        record = Record.sized(Path(path), known, row.get("width"), row.get("height"), image)
         objects = as_lists(row[self.objects]) if self.objects else as_columns(row)
         if isinstance(objects, Mapping):
             add_objects(record, objects, (self.boxes, self.category), self.names, where, problems)
@@ -79,7 +82,7 @@ class Columns:
         image = dict(value) if isinstance(value, Mapping) else {"path" if isinstance(value, str) else "bytes": value}
         path, data = image.get("path") or None, image.get("bytes") or None
         if data is None and path is not None:
-            found = (place / path for place in self.places if (place / path).is_file())
+            found = (place / path for place in self.places if os.path.isfile(place / path))
             path = str(next(found, self.places[0] / path if self.places else Path(path)))
         return {"path": path, "bytes": data} if path or data else None
 
@@ -100,7 +103,10 @@ def _image_column(features: Features) -> str | None:
 
 def _is_stored_image(feature: Any) -> bool:
     struct = isinstance(feature, dict) and "bytes" in feature and set(feature) <= {"bytes", "path"}
-    return struct or _is_value(feature, "binary", "large_binary")
+    if struct:
+        kinds = (("bytes", "binary", "large_binary", "null"), ("path", "string", "large_string", "null"))
+        return all(_is_value(feature[key], *types) for key, *types in kinds if key in feature)
+    return _is_value(feature, "binary", "large_binary")
 
 
 def _is_value(feature: Any, *types: str) -> bool:

@@ -12,15 +12,8 @@ from datasets import DatasetDict
 
 from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.masks import box_around, box_around_turned
-from detr_ft.data.sources.records import (
-    Record,
-    measured_size,
-    numbers,
-    raise_all,
-    split_of_folder,
-    stated_side,
-    to_dataset,
-)
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import Record, numbers, split_of_folder, to_dataset
 from detr_ft.data.sources.search import ImageSearch
 from detr_ft.errors import UserError
 
@@ -71,16 +64,18 @@ class _Reader:
         self.other_subsets: Counter[str] = Counter()
 
     def read(self, root: ElementTree.Element) -> dict[str, list[Record]]:
-        """The records of each split."""
+        """The records of each split; where the file doesn't number its images, each once, they are numbered by place."""
         splits: dict[str, list[Record]] = {}
-        for image in root.iterfind("image"):
+        images = root.findall("image")
+        own = _own_ids(images)
+        for place, image in enumerate(images):
             subset = (image.get("subset") or "").strip()
             split = "train" if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
             if split is None:
                 self.other_subsets[subset] += 1
                 continue
             records = splits.setdefault(split, [])
-            record = self._record(image, subset, len(records))
+            record = self._record(image, subset, own[place] if own else len(records))
             if record:
                 records.append(record)
         return splits
@@ -102,10 +97,7 @@ class _Reader:
         # A subset has a folder of its own, where names may be the same as in others.
         inside = self.file.parent / "images" / subset / name
         path = self.search.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
-        width, height = (stated_side(_number(image, side)) for side in ("width", "height"))
-        if width is None or height is None:
-            width, height = measured_size(path)
-        record = Record(path, image_id, width, height)
+        record = Record.sized(path, image_id, _number(image, "width"), _number(image, "height"))
         for index, shape in enumerate(image):
             self._add(record, shape, f"{where} ({name}), shape {index}")
         return record
@@ -123,6 +115,13 @@ class _Reader:
             self.problems.append(f"{where}: the {shape.tag} needs {needs}")
         if label and box:
             record.add(box, label)
+
+
+def _own_ids(images: list[ElementTree.Element]) -> list[int]:
+    """The images' ids as the file gives them; none where one is missing, or given twice, as in joined files."""
+    stated = [(image.get("id") or "").strip() for image in images]
+    ids = [int(one) for one in stated if one.isascii() and one.isdigit() and len(one) < 19]
+    return ids if len(set(ids)) == len(images) else []
 
 
 def _box(shape: ElementTree.Element) -> list[float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,17 +11,10 @@ from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.boxes import settle_boxes
 from detr_ft.data.sources.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists, natural
 from detr_ft.data.sources.parquet import read_parquet
-from detr_ft.data.sources.records import (
-    Record,
-    is_id,
-    measured_size,
-    raise_all,
-    read_text,
-    split_folders,
-    stated_side,
-    to_dataset,
-)
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import Record, is_id, split_folders, to_dataset
 from detr_ft.data.sources.table import read_table
+from detr_ft.data.sources.text import parse_json, read_lines
 from detr_ft.errors import UserError
 
 _OTHERS = {"metadata.csv": read_table, "metadata.parquet": read_parquet}
@@ -60,9 +52,7 @@ def metadata_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_files(paths: list[Path], problems: list[str]) -> Iterator[Record]:
-    lines = [
-        (path, number, line) for path in paths for number, line in enumerate(read_text(path).splitlines(), start=1)
-    ]
+    lines = [(path, number, line) for path in paths for number, line in enumerate(read_lines(path), start=1)]
     seen: set[int] = set()
     for image_id, (path, number, line) in enumerate(lines):
         where = f"{path}, line {number}"
@@ -77,18 +67,16 @@ def _read_files(paths: list[Path], problems: list[str]) -> Iterator[Record]:
 
 def _read_line(line: str, folder: Path, image_id: int, where: str, problems: list[str]) -> Record | None:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        problems.append(f"{where}: not valid JSON ({error})")
+        row = parse_json(line)
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
         return None
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         problems.append(f"{where}: expected a mapping with file_name and objects")
         return None
     path = (folder / row["file_name"]).absolute()
-    width, height = stated_side(row.get("width")), stated_side(row.get("height"))
-    if width is None or height is None:
-        width, height = measured_size(path)
-    record = Record(path, row["image_id"] if is_id(row.get("image_id")) else image_id, width, height)
+    own = row["image_id"] if is_id(row.get("image_id")) else image_id
+    record = Record.sized(path, own, row.get("width"), row.get("height"))
     objects = as_lists(row["objects"]) if "objects" in row else as_columns(row)
     if isinstance(objects, dict):
         add_objects(record, objects, (_key(BOX_KEYS, objects), _key(CATEGORY_KEYS, objects)), None, where, problems)

@@ -17,6 +17,8 @@ _X_HIGH = ("xmax", "x2", "right", "bboxxmax", "bboxx2", "bboxright", "xbr")
 _Y_HIGH = ("ymax", "y2", "bottom", "bboxymax", "bboxy2", "bboxbottom", "ybr")
 _X_CENTRE = ("cx", "xcenter", "xcentre", "centerx", "centrex", "bboxcx")
 _Y_CENTRE = ("cy", "ycenter", "ycentre", "centery", "centrey", "bboxcy")
+_WHOLE_BOX = ("bbox", "box", "boundingbox", "bndbox", "bboxes", "boxes")
+_SPLIT = ("split", "set", "subset", "partition")
 _X, _Y = ("x", "bboxx", "boxx"), ("y", "bboxy", "boxy")
 _WIDTH = ("bboxwidth", "bboxw", "boxwidth", "boxw", "w", "width")
 _HEIGHT = ("bboxheight", "bboxh", "boxheight", "boxh", "h", "height")
@@ -40,22 +42,23 @@ _BOXES = (
 _NEEDED = {
     "the image's file": "filename, image, image_path, file, path or ImageID",
     "the class": "class, label, name, category or LabelName",
-    "the box": "xmin, ymin, xmax, ymax, or x, y, width, height, or cx, cy, width, height",
+    "the box": "xmin, ymin, xmax, ymax, or x, y, width, height, or cx, cy, width, height, or bbox with all four",
 }
 
 
 @dataclass(frozen=True)
 class Header:
-    """The places of a table's columns, and the formats among which its boxes are."""
+    """The places of a table's columns, and the formats among which its boxes are; `box` is one column, or four."""
 
     file: int
     name: int
-    box: tuple[int, int, int, int]
+    box: tuple[int, ...]
     formats: tuple[BoxFormat, ...]
     size: tuple[int, int] | None
     crowd: int | None
     difficult: int | None
     truncated: int | None
+    split: int | None
 
     @classmethod
     def read(cls, cells: Sequence[str]) -> Header | str:
@@ -76,7 +79,12 @@ class Header:
         formats = tuple(one for one in FORMATS if one.corners in corners and unit in ("", one.unit))
         size = None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
         return cls(
-            file, name, box, formats, size, *(_find(places, names) for names in (_CROWD, _DIFFICULT, _TRUNCATED))
+            file,
+            name,
+            box,
+            formats,
+            size,
+            *(_find(places, names) for names in (_CROWD, _DIFFICULT, _TRUNCATED, _SPLIT)),
         )
 
 
@@ -88,9 +96,11 @@ def _find(places: Mapping[str, int], names: Sequence[str], but: Sequence[int] = 
     return next((places[name] for name in names if name in places and places[name] not in but), None)
 
 
-def _find_box(places: Mapping[str, int]) -> tuple[tuple[int, int, int, int] | None, tuple[str, ...]]:
+def _find_box(places: Mapping[str, int]) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """The columns of the box: four, or the one that holds all four numbers; and the corners that they may mean."""
     for columns, corners in _BOXES:
         x, y, right, bottom = (_find(places, names) for names in columns)
         if x is not None and y is not None and right is not None and bottom is not None:
             return (x, y, right, bottom), corners
-    return None, ()
+    whole = _find(places, _WHOLE_BOX)
+    return (None, ()) if whole is None else ((whole,), ("xywh", "xyxy", "cxcywh"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import logging
 import math
 from collections import Counter
@@ -14,22 +12,21 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.json_kind import json_kind
 from detr_ft.data.sources.masks import box_around
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import (
     Flags,
     Record,
     images_in,
-    measured_size,
     numbers,
-    raise_all,
-    read_text,
     split_folders,
     split_of_folder,
-    stated_side,
     to_dataset,
 )
 from detr_ft.data.sources.search import ImageSearch, plain_path
+from detr_ft.data.sources.text import parse_json, read_text
 from detr_ft.errors import UserError
 
 _WITH_AREA = ("polygon", "rectangle", "mask")  # a mask's points are the corners of its box
@@ -56,7 +53,7 @@ def read_labelme(path: Path) -> DatasetDict:
 
 def is_labelme(folder: Path) -> bool:
     """Whether the first JSON file below a folder is LabelMe's."""
-    first = min(folder.rglob("*.json"), default=None)
+    first = min((file for file in folder.rglob("*.json") if file.is_file()), default=None)
     return first is not None and json_kind(first) == "labelme"
 
 
@@ -115,9 +112,9 @@ class _Reader:
 
     def _content(self, file: Path) -> Mapping[str, object] | None:
         try:
-            content = json.loads(read_text(file))
-        except (ValueError, RecursionError) as error:
-            self.problems.append(f"{file}: not valid JSON ({error})")
+            content = parse_json(read_text(file))
+        except ValueError as error:
+            self.problems.append(f"{file}: {error}")
             return None
         if not isinstance(content, dict) or "shapes" not in content:
             self.others.append(file)
@@ -126,15 +123,15 @@ class _Reader:
 
     def _record(self, content: Mapping[str, object], file: Path, image_id: int) -> Record:
         path, embedded = self._image(content, file)
-        width, height = stated_side(content.get("imageWidth")), stated_side(content.get("imageHeight"))
-        if width is None or height is None:
-            width, height = measured_size(embedded or path)
-        return Record(path, image_id, width, height, content=embedded)
+        stated = content.get("imageWidth"), content.get("imageHeight")
+        record = Record.sized(path, image_id, *stated, image=embedded or path)
+        record.content = embedded
+        return record
 
     def _image(self, content: Mapping[str, object], file: Path) -> tuple[Path, bytes | None]:
         """The image's file, or where it is nowhere the bytes in the JSON file and the path they would have."""
         stated = content.get("imagePath")
-        name = plain_path(stated) if isinstance(stated, str) and stated else f"{file.stem}.jpg"
+        name = (plain_path(stated) if isinstance(stated, str) else "") or f"{file.stem}.jpg"
         found = self.search.locate(name, str(file), self.problems, near=file.parent)
         if found:
             return found, None
@@ -142,7 +139,7 @@ class _Reader:
         if isinstance(data, str) and data:
             try:
                 return (file.parent / name).absolute(), base64.b64decode(data, validate=True)
-            except binascii.Error as error:
+            except ValueError as error:
                 self.problems.append(f"{file}: imageData is not base64 ({error})")
         return self.search.find(name, str(file), self.problems, near=file.parent), None
 
@@ -160,7 +157,7 @@ class _Reader:
             key: tuple[object, ...] = (shape["label"].strip(), index if group is None else f"group {group}")
             self.merged += key in objects
             objects.setdefault(key, []).extend(points)
-            if shape.get("difficult") is True:
+            if flag(shape.get("difficult"), "difficult", f"{file}: shape {index}", self.problems):
                 difficult.add(key)
         for key, points in objects.items():
             record.add(box_around(points), str(key[0]), flags=Flags(difficult=key in difficult))

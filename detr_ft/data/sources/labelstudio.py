@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.flags import flag
+from detr_ft.data.sources.labelstudio_tasks import Row, as_list, from_min, image_name, is_results
 from detr_ft.data.sources.masks import box_around, box_around_turned
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import (
-    IMAGE_SUFFIXES,
     Record,
-    measured_size,
     numbers,
-    raise_all,
-    read_text,
     split_of,
     split_of_folder,
     stated_side,
     to_dataset,
 )
 from detr_ft.data.sources.search import ImageSearch
+from detr_ft.data.sources.text import parse_json, read_text, shown
 from detr_ft.errors import UserError
 
-_Row = Mapping[str, object]
+_LISTED = 50  # tasks
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ def read_labelstudio(path: Path) -> DatasetDict:
         records = splits.setdefault(split_of(file.stem) or split_of_folder(file.absolute().parent) or "train", [])
         reader = _Reader(file)
         records.extend(reader.read(len(records)))
-        problems += [*reader.problems, *reader.search.nothing_found(file)]
+        problems += [*reader.problems, *reader.refused(), *reader.search.nothing_found(file)]
         reader.tell()
     raise_all(problems)
     if not any(splits.values()):
@@ -63,7 +61,7 @@ class _Reader:
     left_out: Counter[str] = field(default_factory=Counter)
     unannotated: int = 0
     annotated_often: int = 0
-    turned: int = 0
+    turned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.search = ImageSearch(self.file.parent)
@@ -71,15 +69,29 @@ class _Reader:
     def read(self, first_id: int) -> Iterator[Record]:
         """The records of the tasks, numbered from `first_id`."""
         for number, task in enumerate(self._tasks()):
-            where = f"{self.file}: task {task.get('id', number)}"
+            name = shown(task.get("id", number))
+            where = f"{self.file}: task {name}"
             annotation = self._newest(task)
             if annotation is None:
                 continue
-            regions: list[_Row] = [one for one in _list(annotation.get("result")) if isinstance(one, dict)]
+            regions: list[Row] = [one for one in as_list(annotation.get("result")) if isinstance(one, dict)]
             record = self._record(task, regions, first_id, where)
+            if any(map(_is_turned, regions)):
+                self.turned.append(name)
             if record:
                 yield record
                 first_id += 1
+
+    def refused(self) -> Iterator[str]:
+        """A problem with the tasks whose image was turned: the export doesn't define where boxes lie in it then."""
+        if self.turned:
+            listed = ", ".join(self.turned[:_LISTED])
+            more = f" and {len(self.turned) - _LISTED} more" if len(self.turned) > _LISTED else ""
+            yield (
+                f"{self.file}: the image was turned (image_rotation) in tasks {listed}{more}, and the export doesn't say "
+                "where on the file's image their boxes lie: turn the images back in Label Studio, check the boxes, and "
+                "export again, or remove these tasks"
+            )
 
     def tell(self) -> None:
         """Say on the log what was left out, with numbers."""
@@ -91,49 +103,45 @@ class _Reader:
             message = "%s: %d tasks have several annotations, of which the newest that isn't cancelled counts"
             log.warning(message, self.file, self.annotated_often)
 
-        if self.turned:
-            message = (
-                "%s: %d regions were drawn while the image was turned (image_rotation): check that their boxes fit"
-            )
-            log.warning(message, self.file, self.turned)
-
-    def _tasks(self) -> list[_Row]:
+    def _tasks(self) -> list[Row]:
         try:
-            content = json.loads(read_text(self.file))
-        except (ValueError, RecursionError) as error:
-            self.problems.append(f"{self.file}: not valid JSON ({error})")
+            content = parse_json(read_text(self.file))
+        except ValueError as error:
+            self.problems.append(f"{self.file}: {error}")
             return []
         rows = content if isinstance(content, list) else []
-        tasks: list[_Row] = [row for row in rows if isinstance(row, dict) and "image_id" not in row]
-        detections = "; a list of image_id, category_id and score is detections, no labels" if _is_results(rows) else ""
+        tasks: list[Row] = [row for row in rows if isinstance(row, dict) and "image_id" not in row]
+        detections = "; a list of image_id, category_id and score is detections, no labels" if is_results(rows) else ""
         if not tasks or len(tasks) < len(rows):
             self.problems.append(
                 f"{self.file}: not an export of Label Studio: expected a list of tasks, each with data{detections}"
             )
             return []
-        return tasks if "data" in tasks[0] else _from_min(tasks)
+        return tasks if "data" in tasks[0] else from_min(tasks)
 
-    def _newest(self, task: _Row) -> _Row | None:
-        annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
-        valid = [one for one in annotations if not one.get("was_cancelled")]
+    def _newest(self, task: Row) -> Row | None:
+        annotations = [one for one in as_list(task.get("annotations")) if isinstance(one, dict)]
+        where = f"{self.file}: task {shown(task.get('id'))}"
+        valid = [
+            one for one in annotations if not flag(one.get("was_cancelled"), "was_cancelled", where, self.problems)
+        ]
         self.unannotated += not valid
         self.annotated_often += len(valid) > 1
         return max(valid, key=_age, default=None)
 
-    def _record(self, task: _Row, regions: list[_Row], image_id: int, where: str) -> Record | None:
-        name = _image_name(task.get("data"))
+    def _record(self, task: Row, regions: list[Row], image_id: int, where: str) -> Record | None:
+        name = image_name(task.get("data"))
         if name is None:
             self.problems.append(f"{where}: data names no image")
             return None
         path = self._find(name, where)
         stated = next((size for region in regions if (size := _stated_size(region))), None)
-        width, height = stated or measured_size(path)
-        record = Record(path, image_id, width, height)
+        record = Record.sized(path, image_id, *(stated or (None, None)))
         labelled = {str(region.get("id")) for region in regions if _labels(region)}
         for index, region in enumerate(regions):
             # What is asked for each region (a choice, a text) repeats its shape under its id.
             if _labels(region) or region.get("id") is None or str(region["id"]) not in labelled:
-                self._add(record, region, f"{where}: region {region.get('id', index)}")
+                self._add(record, region, f"{where}: region {shown(region.get('id', index))}")
         return record
 
     def _find(self, name: str, where: str) -> Path:
@@ -146,7 +154,7 @@ class _Reader:
                 name = without
         return self.search.find(name, where, self.problems)
 
-    def _add(self, record: Record, region: _Row, where: str) -> None:
+    def _add(self, record: Record, region: Row, where: str) -> None:
         value = region.get("value")
         if not isinstance(value, dict):
             self.left_out[f"of type {region.get('type')}, which is no shape"] += 1
@@ -162,26 +170,31 @@ class _Reader:
             if box is None:
                 self.problems.append(f"{where}: a {kind} needs numbers, in percent of the image")
                 return
-            self.turned += bool(region.get("image_rotation"))
             for label in labels:
-                record.add(box, str(label))
+                if isinstance(label, str) and label.strip():
+                    record.add(box, label)
+                else:
+                    self.problems.append(f"{where}: a label must be text, got {shown(label)}")
 
 
-def _labels(region: _Row) -> list[object]:
+def _is_turned(region: Row) -> bool:
+    """Whether a region was drawn on an image that Label Studio showed turned; what isn't a number counts as turned."""
+    stated = region.get("image_rotation")
+    degrees = numbers([stated or 0], 1)
+    return degrees is None or degrees[0] % 360 != 0
+
+
+def _labels(region: Row) -> list[object]:
     """The classes of a region, under `rectanglelabels`, `polygonlabels` or `labels`."""
     value = region.get("value")
     fields = value if isinstance(value, dict) else {}
-    return next((_list(fields[key]) for key in fields if key.endswith("labels")), [])
+    return next((as_list(fields[key]) for key in fields if key.endswith("labels")), [])
 
 
-def _is_results(rows: list[object]) -> bool:
-    return bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
-
-
-def _box(value: _Row, width: int, height: int) -> list[float] | None:
+def _box(value: Row, width: int, height: int) -> list[float] | None:
     """The box xywh in pixels of a region in percent."""
     if "points" in value:
-        points = [numbers(point, 2) for point in _list(value["points"])]
+        points = [numbers(point, 2) for point in as_list(value["points"])]
         whole = [[x * width / 100, y * height / 100] for x, y in filter(None, points)]
         return box_around(whole) if len(whole) == len(points) >= 3 else None
     found = numbers([value.get(key) for key in ("x", "y", "width", "height")], 4)
@@ -193,50 +206,12 @@ def _box(value: _Row, width: int, height: int) -> list[float] | None:
     return box_around_turned(box, turned[0], (box[0], box[1]))
 
 
-def _from_min(rows: list[_Row]) -> list[_Row]:
-    """The tasks of JSON-MIN, a row for each annotation, in the shape of those of JSON."""
-    tasks: dict[object, dict[str, object]] = {}
-    for number, row in enumerate(rows):
-        regions = [
-            {"type": key, "value": one, **one}
-            for key, value in row.items()
-            for one in _list(value)
-            if isinstance(one, dict)
-        ]
-        task = tasks.setdefault(str(row.get("id", f"row {number}")), {"id": row.get("id", number), "data": row})
-        annotations = _list(task.setdefault("annotations", []))
-        annotations.append({**row, "id": row.get("annotation_id"), "result": regions})
-    return list(tasks.values())
-
-
-def _image_name(data: object) -> str | None:
-    """The image's path in a task's data: that called image, else the first text that ends as an image file does."""
-    fields = data if isinstance(data, dict) else {}
-    texts = [fields.get("image"), *fields.values()]
-    names = [_path_of(text) for text in texts if isinstance(text, str) and text]
-    return next((name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES), None)
-
-
-def _path_of(address: str) -> str:
-    """The path in an address; local storage writes it as `/data/local-files/?d=PATH`."""
-    try:
-        parts = urlsplit(address.replace("\\", "/"))
-    except ValueError:  # no address at all
-        return address
-    local = parse_qs(parts.query).get("d")
-    return (local[0] if local else unquote(parts.path)).lstrip("/")
-
-
-def _stated_size(region: _Row) -> tuple[int, int] | None:
+def _stated_size(region: Row) -> tuple[int, int] | None:
     width, height = stated_side(region.get("original_width")), stated_side(region.get("original_height"))
     return (width, height) if width and height else None
 
 
-def _age(annotation: _Row) -> tuple[str, int]:
+def _age(annotation: Row) -> tuple[str, int]:
     number = annotation.get("id")
     when = annotation.get("updated_at") or annotation.get("created_at")
     return str(when or ""), number if isinstance(number, int) else 0
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []

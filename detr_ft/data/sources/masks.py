@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import mask
@@ -13,11 +14,12 @@ from detr_ft.data.images import MAX_PIXELS
 from detr_ft.data.sources.records import numbers
 
 
-def box_around(points: Sequence[Sequence[float]] | NDArray[np.int64]) -> list[float]:
+def box_around(points: Sequence[Sequence[float]] | NDArray[np.number[Any]]) -> list[float]:
     """The box xywh around points `[N, 2]`, in their unit; N is 1 at least."""
     corners = np.asarray(points, dtype=np.float64)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    return [*low.tolist(), *(high - low).tolist()]
+    with np.errstate(invalid="ignore", over="ignore"):  # what is wrong with a box is for the doctor to say
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        return [*low.tolist(), *(high - low).tolist()]
 
 
 def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
@@ -30,9 +32,10 @@ def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, 
     if not all(map(math.isfinite, (*box, degrees))):
         return [math.nan] * 4
     x, y, w, h = box
-    corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - pivot
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return box_around((corners @ np.array([[cos, sin], [-sin, cos]]) + pivot).tolist())
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - pivot
+        return box_around(corners @ np.array([[cos, sin], [-sin, cos]]) + pivot)
 
 
 def box_around_segmentation(segmentation: object) -> list[float] | None:

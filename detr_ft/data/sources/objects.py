@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.records import Flags, Record, is_id, numbers
+from detr_ft.data.sources.text import shown
 
 BOX_KEYS = ("bbox", "bboxes", "boxes")
 CATEGORY_KEYS = ("category", "categories", "label", "labels", "class", "label_id", "category_id")
@@ -40,7 +42,7 @@ def add_objects(
             problems.append(f"{where}: object {index} {_expected(box is None, box_key, category_key, category, names)}")
             continue
         area = numbers(areas[index : index + 1], 1) if areas is not None else None
-        flags = Flags(*(_flag(extras, keys, index) for keys in _FLAG_KEYS))
+        flags = Flags(*(_flag(extras, keys, index, where, problems) for keys in _FLAG_KEYS))
         record.add(
             box, name, area=area[0] if area else None, number=ids[index] if ids and keeps_ids else index, flags=flags
         )
@@ -62,7 +64,13 @@ def as_columns(row: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def natural(names: Iterable[str]) -> list[str]:
     """Names sorted: words by letters, then whole numbers by their value."""
-    return sorted(set(names), key=lambda name: (int(name), name) if name.isdecimal() else (-1, name))
+    return sorted(set(names), key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple[int, str, str]:
+    """Whole numbers by how many digits they have, then by these: Python won't make a number of thousands of them."""
+    digits = name.lstrip("0") if name.isdecimal() else ""
+    return (len(digits) + 1, digits, name) if name.isdecimal() else (0, "", name)
 
 
 def _extras(objects: Mapping[str, Any], count: int, where: str, problems: list[str]) -> dict[str, list[Any]]:
@@ -79,8 +87,10 @@ def _extras(objects: Mapping[str, Any], count: int, where: str, problems: list[s
     return found
 
 
-def _flag(extras: Mapping[str, list[Any]], keys: Sequence[str], index: int) -> bool:
-    return any(bool(extras[key][index]) for key in keys if key in extras)
+def _flag(extras: Mapping[str, list[Any]], keys: Sequence[str], index: int, where: str, problems: list[str]) -> bool:
+    place = f"{where}: object {index}"
+    said = [flag(extras[key][index], key, place, problems) for key in keys if key in extras]
+    return any(said)
 
 
 def _name(category: object, names: Sequence[str] | None) -> str | None:
@@ -101,4 +111,6 @@ def _expected(
 ) -> str:
     if box_is_wrong or names is None or category is None:
         return f"needs a {box_key} of four numbers and a {category_key}"
-    return f"has the {category_key} {category!r}, which is none of the {len(names)} classes {', '.join(names[:12])}"
+    return (
+        f"has the {category_key} {shown(category)}, which is none of the {len(names)} classes {', '.join(names[:12])}"
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.images import ImageError, Source, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
+from detr_ft.data.sources.problems import grouped, raise_all
+from detr_ft.data.sources.text import is_storable
 from detr_ft.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
@@ -50,7 +52,8 @@ _PLAIN = Flags()
 class Record:
     """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes.
 
-    `content` holds the image file's bytes where the annotations bring them along and there is no file at `path`.
+    `content` holds the image file's bytes where the annotations bring them along and there is no file at `path`. An image
+    whose size is neither stated nor can be read is 0 by 0, and `trouble` says why.
     """
 
     path: Path
@@ -63,6 +66,23 @@ class Record:
     ids: list[int] = field(default_factory=list)
     flags: list[Flags] = field(default_factory=list)
     content: bytes | None = None
+    trouble: str = ""
+
+    @classmethod
+    def sized(
+        cls, path: Path, image_id: int, width: object = None, height: object = None, image: Source = ""
+    ) -> Record:
+        """A record of the stated width and height, or where those are none, of the size of the upright image.
+
+        That is read from `image`, where it isn't the file at `path`.
+        """
+        sides = stated_side(width), stated_side(height)
+        if sides[0] is not None and sides[1] is not None:
+            return cls(path, image_id, sides[0], sides[1])
+        try:
+            return cls(path, image_id, *image_size(image or path))
+        except ImageError as error:
+            return cls(path, image_id, 0, 0, trouble=str(error))
 
     def add(
         self,
@@ -98,6 +118,8 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
     for split, records in splits.items():
         if not records:
             log.warning("%s: split %s has no images and is left out", origin, split)
+    raise_all([*_unstorable((record for records in splits.values() for record in records), names, origin)])
+    tell_of_troubles(record for records in splits.values() for record in records)
     filled = {split: splits[split] for split in SPLITS if splits.get(split)}
     if not filled:
         raise UserError(f"{origin}: the data set holds no images")
@@ -110,6 +132,22 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
             for split, records in filled.items()
         }
     )
+
+
+def tell_of_troubles(records: Iterable[Record]) -> None:
+    """Say on the log which images can't be read; they stay, for the doctor to report."""
+    for line, _ in grouped([record.trouble for record in records if record.trouble]):
+        log.warning("%s", line)
+
+
+def _unstorable(records: Iterable[Record], names: Sequence[str], origin: Path) -> Iterator[str]:
+    """Problems with names that no file can bear or no table can hold."""
+    for name in names:
+        if not is_storable(name):
+            yield f"{origin}: the class {name!a} holds characters that can't be written; rename it"
+    for record in records:
+        if not is_storable(str(record.path)):
+            yield f"{origin}: the image name {str(record.path)!a} holds characters that can't be written; rename the file"
 
 
 def _images(records: Sequence[Record]) -> list[dict[str, object]]:
@@ -147,16 +185,18 @@ def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder and of its subfolders, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
-def measured_size(image: Source) -> tuple[int, int]:
-    """Width and height of the upright image; `(0, 0)` where the file can't be read, which the doctor reports."""
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder that end so, sorted; none where there is no such folder."""
     try:
-        return image_size(image)
-    except ImageError as error:
-        log.warning("%s", error)
-        return 0, 0
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
+    except OSError:
+        return []
+    return sorted(folder / name for name in names if Path(name).suffix.lower() in suffixes)
 
 
 def stated_side(value: object) -> int | None:
@@ -177,48 +217,3 @@ def numbers(values: object, count: int) -> list[float] | None:
         return [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: the file doesn't exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read as text ({error})") from error
-
-
-def raise_all(problems: Sequence[str], limit: int = 50) -> None:
-    """Raise one error with the problems, if there are any.
-
-    Of each kind the first three are named and the others counted; beyond `limit` lines only the number is told.
-    """
-    lines = _grouped(problems)
-    if len(lines) > limit:
-        told = sum(number for _, number in lines[:limit])
-        lines = [*lines[:limit], (f"... and {len(problems) - told} more problems", 0)]
-    if lines:
-        raise UserError([line for line, _ in lines])
-
-
-def _grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:
-    """Lines in the order of the problems, each with how many it tells of: the first ones of a kind, then their rest."""
-    kinds = [_kind(problem) for problem in problems]
-    total, seen = Counter(kinds), Counter[str]()
-    lines: list[tuple[str, int]] = []
-    for problem, kind in zip(problems, kinds, strict=True):
-        seen[kind] += 1
-        if seen[kind] <= named:
-            lines.append((problem, 1))
-        rest = total[kind] - named
-        if seen[kind] == named and rest > 0:
-            lines.append((f"... and {rest} more like the one above", rest))
-    return lines
-
-
-def _kind(problem: str) -> str:
-    """What is left of a problem without place, numbers and quoted values: the same for all of a kind."""
-    message = problem.partition(": ")[2] or problem
-    words = re.sub(r"(?<!\w)'.*?'(?!\w)", "", message).split()
-    return " ".join(word for word in words if re.fullmatch(r"[A-Za-z'-]+[,;:.]?", word))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from detr_ft.data.schema import SPLITS, detection_features
 from detr_ft.data.sources.boxes import settle_boxes
 from detr_ft.data.sources.columns import Columns
 from detr_ft.data.sources.objects import natural
-from detr_ft.data.sources.records import Record, columns_of, raise_all, split_of
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import Record, columns_of, split_of, tell_of_troubles
 from detr_ft.errors import UserError
 
 _FIRST = 20
@@ -60,6 +62,7 @@ def to_schema(
     chosen = {split: chosen[split] for split in SPLITS if split in chosen}
     records = {split: table.records(problems) for split, table in chosen.items()}
     raise_all(problems)
+    tell_of_troubles(record for split in records.values() for record in split)
     settle_boxes((record for split in records.values() for record in split), origin, format)
     names = _names([table.columns for table in chosen.values()], records, origin)
     return DatasetDict({split: table.convert(records[split], names) for split, table in chosen.items()})
@@ -103,7 +106,7 @@ class _Table:
         first = self.rows.select(range(min(_FIRST, len(self.rows)))).select_columns([self.columns.image])
         images = [self.columns.stored_image(row) for row in first]
         paths = [image["path"] for image in images if image and image["bytes"] is None]
-        if paths and not any(Path(path).is_file() for path in paths):
+        if paths and not any(os.path.isfile(path) for path in paths):
             looked = ", ".join(map(str, self.columns.places)) or "this machine"
             raise UserError(
                 f"{self.origin}: column {self.columns.image} names files, and none of the first {len(paths)} is in {looked}: "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from detr_ft.data.sources.records import images_in
+from detr_ft.data.sources.records import IMAGE_SUFFIXES, files_in, images_in, split_of
 
 
 class ImageSearch:
@@ -70,12 +71,41 @@ class ImageSearch:
         return self._index
 
 
+class NearbyImages:
+    """Finds the images of a table in the folders where a table's usually are, the nearer before the farther.
+
+    Those are its own and the one above, images/ in either, and folders named as the file or the split in each of these.
+    They aren't searched to the bottom: beside a table there may be anything, and another split's images of the same names.
+    """
+
+    def __init__(self, file: Path, split: str) -> None:
+        near = [place / name for place in (file.parent, file.parent.parent) for name in ("", "images")]
+        words = [word for word in (file.stem, split, "val", "valid", "dev") if split_of(word) == split]
+        places = dict.fromkeys([*near, *(place / word for place in near for word in words)])
+        self.folders = [place.absolute() for place in places if place.is_dir()]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.folders))
+
+    def find(self, name: str) -> Path:
+        """The path of the image with this plain path, or where there is none, the one at which it should be."""
+        last = PurePosixPath(name).name
+        candidates = (folder / written for written in (name, last) for folder in self.folders)
+        found = next((path for path in candidates if os.path.isfile(path)), None)
+        return found or self._by_stem.get(last) or self.folders[0] / name
+
+    @cached_property
+    def _by_stem(self) -> dict[str, Path]:
+        """Images by their name without its suffix, as Open Images' tables write them; the nearest folder's first."""
+        files = [path for folder in reversed(self.folders) for path in files_in(folder, IMAGE_SUFFIXES)]
+        return {path.stem: path for path in files}
+
+
 def plain_path(name: str) -> str:
-    """A name as a path with slashes: without the address and the query of a URL, or a Windows drive."""
+    """A name as a path with slashes: without the address and the query of a URL; empty where it names no file."""
     address = re.match(r"\w+://[^/]*/([^?#]*)", name)
-    if address:
-        return unquote(address[1])
-    return name.replace("\\", "/").removeprefix("./")
+    path = unquote(address[1]) if address else name.replace("\\", "/").removeprefix("./")
+    return path if PurePosixPath(path).name not in ("", "..") else ""
 
 
 def _joined(folder: Path, name: str) -> Path:

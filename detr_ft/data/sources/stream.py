@@ -19,7 +19,8 @@ from detr_ft.data.sources.boxes import convert, settled_format
 from detr_ft.data.sources.columns import Columns
 from detr_ft.data.sources.hub import check_reachable
 from detr_ft.data.sources.parquet import image_places, is_saved, parquet_files, saved_tables
-from detr_ft.data.sources.records import Record, raise_all, split_of
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import Record, split_of, tell_of_troubles
 from detr_ft.data.sources.rows import loading
 from detr_ft.errors import UserError
 
@@ -159,6 +160,7 @@ def _format(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> 
     problems: list[str] = []
     records = [record for split in splits for record in split.first_records(problems)]
     raise_all(problems)
+    tell_of_troubles(records)
     return settled_format(records, f"{origin}, first {len(records):,} rows", format)
 
 

@@ -7,26 +7,27 @@ corners, and nothing in a file tells which was meant. For an original VOC file t
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import (
     IMAGE_SUFFIXES,
     Flags,
     Record,
-    measured_size,
+    files_in,
     numbers,
-    raise_all,
-    read_text,
     split_folders,
     split_of,
-    stated_side,
     to_dataset,
 )
+from detr_ft.data.sources.text import read_lines
 from detr_ft.errors import UserError
 
 _SETS = Path("ImageSets", "Main")
@@ -81,10 +82,10 @@ def _listed(folder: Path, image_sets: list[Path], problems: list[str]) -> list[P
     """The annotation files that the lists name, each once; a line of a class's list ends with 1, -1 or 0."""
     found: dict[Path, None] = {}
     for image_set in image_sets:
-        for number, line in enumerate(read_text(image_set).splitlines(), start=1):
+        for number, line in enumerate(read_lines(image_set), start=1):
             names = dict.fromkeys((line.strip(), re.sub(r"\s+(-1|0|1)$", "", line.strip())))
             paths = [folder / "Annotations" / f"{name}.xml" for name in names if name]
-            path = next((path for path in paths if path.is_file()), None)
+            path = next((path for path in paths if os.path.isfile(path)), None)
             if path:
                 found[path] = None
             elif paths:
@@ -108,11 +109,8 @@ def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) 
     if root.tag.lower() != "annotation":
         raise ValueError(f"expected <annotation> as its outermost element, got <{root.tag}>")
     image = images.find(path, (root.findtext("filename") or "").strip())
-    stated = (stated_side(_number(root.findtext(f"size/{side}"))) for side in ("width", "height"))
-    width, height = stated
-    if width is None or height is None:
-        width, height = measured_size(image)
-    record = Record(image.absolute(), image_id, width, height)
+    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    record = Record.sized(image.absolute(), image_id, width, height)
     for index, item in enumerate(root.findall("object")):
         _add_object(record, item, f"{path}: object {index}", problems)
     return record
@@ -128,13 +126,10 @@ def _add_object(record: Record, item: ElementTree.Element, where: str, problems:
         problems.append(f"{where} has no name")
     if not corners or None in corners:
         problems.append(f"{where} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
-    flags = Flags(difficult=_says_yes(item, "difficult"), truncated=_says_yes(item, "truncated"))
+    difficult, truncated = (flag(item.findtext(key), key, where, problems) for key in ("difficult", "truncated"))
+    flags = Flags(difficult=difficult, truncated=truncated)
     for x0, y0, x1, y1 in (values for values in corners if name and values):
         record.add([x0, y0, x1 - x0, y1 - y0], name, flags=flags)
-
-
-def _says_yes(item: ElementTree.Element, key: str) -> bool:
-    return (item.findtext(key) or "").strip().lower() in ("1", "true", "yes")
 
 
 def _number(text: str | None) -> float | None:
@@ -162,8 +157,7 @@ class _Images:
 
     def _in(self, folder: Path) -> dict[str, Path]:
         if folder not in self._folders:
-            files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._folders[folder] = {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+            self._folders[folder] = {path.stem: path for path in files_in(folder, IMAGE_SUFFIXES)}
         return self._folders[folder]
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path, PurePosixPath
 
-import yaml
 from datasets import DatasetDict
 
-from detr_ft.data.sources.records import images_in, raise_all, read_text, to_dataset
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.records import files_in, images_in, to_dataset
+from detr_ft.data.sources.text import read_lines, read_text, shown
 from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import UserError
+from detr_ft.located_yaml import parse_yaml
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
-_NAMES_KEY = re.compile(rb"^['\"]?names['\"]?\s*:", re.MULTILINE)
+_MOST_CLASSES = 100_000
+
+_NAMES_KEY = re.compile(rb"^['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +51,20 @@ def read_yolo(path: Path) -> DatasetDict:
 
 def yolo_file(folder: Path) -> Path | None:
     """The YAML file in a folder that describes a YOLO data set: `data.yaml`, or the only one that names classes."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".yaml", ".yml"))
-    naming = [f for f in files if _NAMES_KEY.search(f.read_bytes())]  # a recipe beside the data doesn't
+    files = files_in(folder, (".yaml", ".yml"))
+    naming = [f for f in files if _NAMES_KEY.search(_bytes(f))]  # a recipe beside the data doesn't
     return next((f for f in files if f.stem == "data"), naming[0] if len(naming) == 1 else None)
 
 
-def _settings(file: Path) -> Mapping[str, object]:
+def _bytes(file: Path) -> bytes:
     try:
-        settings = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not valid YAML ({error})") from error
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: can't be read ({error})") from error
+
+
+def _settings(file: Path) -> Mapping[str, object]:
+    settings = parse_yaml(read_text(file), str(file))
     if not isinstance(settings, dict) or not any(key in settings for keys in _KEYS.values() for key in keys):
         raise UserError(f"{file}: not a YOLO data set: expected names, train and val")
     return settings
@@ -63,6 +73,8 @@ def _settings(file: Path) -> Mapping[str, object]:
 def _names(settings: Mapping[str, object], file: Path, problems: list[str]) -> dict[int, str]:
     """Names by the number that label files use, in ascending order."""
     value = settings.get("names")
+    if value is None and "nc" in settings:
+        return _numbered_names(settings["nc"], file, problems)
     pairs = dict(enumerate(value)) if isinstance(value, list) else value
     pairs = pairs if isinstance(pairs, dict) else {}
     numbered = {number: name for key, name in pairs.items() if (number := _whole(key)) is not None}
@@ -71,21 +83,31 @@ def _names(settings: Mapping[str, object], file: Path, problems: list[str]) -> d
         return {}
     names = {number: str(name) for number, name in sorted(numbered.items())}
     problems.extend(
-        f"{file}: the class name {name} was read as no text: write it in quotes"
+        f"{file}: the class name {shown(name)} was read as no text: write it in quotes"
         for name in numbered.values()
-        if isinstance(name, (bool, list, dict)) or name is None
+        if not isinstance(name, (str, int, float, date)) or isinstance(name, bool)
     )
-    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    twice = sorted(name for name, count in Counter(names.values()).items() if count > 1)
     problems.extend(f"{file}: the class name {name!r} is given twice" for name in twice)
     stated = settings.get("nc")
     if stated is not None and stated not in (len(names), max(names) + 1):
-        problems.append(f"{file}: nc is {stated}, but there are {len(names)} names; correct one of them")
+        problems.append(f"{file}: nc is {shown(stated)}, but there are {len(names)} names; correct one of them")
     return names
+
+
+def _numbered_names(count: object, file: Path, problems: list[str]) -> dict[int, str]:
+    """The names "0", "1", ... of classes that are only counted."""
+    number = _whole(count)
+    if not number or number > _MOST_CLASSES:
+        problems.append(f"{file}: there are no names, and nc must be the number of classes, got {shown(count)}")
+        return {}
+    log.warning("%s: the %d classes have no names and are called by their numbers: names: [cat, ...]", file, number)
+    return {index: str(index) for index in range(number)}
 
 
 def _whole(key: object) -> int | None:
     """A class number as YAML reads it: plain, or in quotes."""
-    if isinstance(key, str) and key.isascii() and key.isdigit():
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)
     return key if isinstance(key, int) and not isinstance(key, bool) and key >= 0 else None
 
@@ -137,7 +159,7 @@ def _resolve(entry: str, root: Path, home: Path) -> Path | None:
         if len(tail.parts) > 1 or tail.name not in ("images", "labels"):
             places += [root / tail, home / tail]
     found = next((place.resolve() for place in places if os.path.exists(place)), None)
-    if found and PurePosixPath(entry).is_absolute() and found != Path(entry).resolve():
+    if found and PurePosixPath(entry).is_absolute() and not os.path.exists(entry):
         log.warning("%s is not on this machine; taking %s", entry, found)
     return found
 
@@ -154,7 +176,7 @@ def _listed(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Pa
     An image that is nowhere stays in the list, for the doctor; a list of which nothing is found is a problem.
     """
     bases = (*bases, file.parent)
-    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_lines(file) if line.strip()]
     found = [_one_listed(line, bases) for line in lines]
     if lines and not any(found):
         problems.append(f"{file}: none of the {len(lines)} images that it lists is here, for example {lines[0]}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.sources.masks import box_around
-from detr_ft.data.sources.records import IMAGE_SUFFIXES, Record, measured_size, numbers, read_text
+from detr_ft.data.sources.records import IMAGE_SUFFIXES, Record, files_in, numbers
+from detr_ft.data.sources.text import read_lines
 
 _FAR_BEYOND = 1.5  # of a number that should be a fraction
 _POOL = 8  # threads; they wait for the disk
@@ -28,13 +29,11 @@ class LabelReader:
     def read_split(self, images: list[Path]) -> list[Record]:
         """A record for each image; one without a label file is background."""
         with ThreadPoolExecutor(_POOL) as pool:
-            sizes = list(pool.map(measured_size, images))
+            records = list(pool.map(Record.sized, images, range(len(images))))
         places = _Labels()
-        records, rows, beyond = [], 0, list[str]()
-        for image_id, (path, size) in enumerate(zip(images, sizes, strict=True)):
-            record = Record(path, image_id, *size)
-            records.append(record)
-            for where, words in _rows(places.of(path)):
+        rows, beyond = 0, list[str]()
+        for record in records:
+            for where, words in _rows(places.of(record.path)):
                 values = self._coordinates(words, where)
                 if values is None:
                     continue
@@ -85,7 +84,7 @@ def _whole_box(values: list[float]) -> list[float]:
 
 
 def _rows(label: Path | None) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(read_text(label).splitlines() if label else [], start=1):
+    for number, line in enumerate(read_lines(label) if label else [], start=1):
         if line.strip():
             yield f"{label}, line {number}", line.split()
 
@@ -103,8 +102,7 @@ class _Labels:
     def within(self, folder: Path) -> dict[str, Path]:
         """The text files of a folder by their names without the suffix."""
         if folder not in self._folders:
-            files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._folders[folder] = {path.stem: path for path in files if path.suffix == ".txt"}
+            self._folders[folder] = {path.stem: path for path in files_in(folder, (".txt",))}
         return self._folders[folder]
 
 
@@ -121,7 +119,7 @@ def _tell_of_orphans(images: list[Path], places: _Labels) -> None:
     """Label files whose image isn't there, in the folders that hold label files of these images."""
     homes = {(image.parent, folder) for image in images for folder in folders(image) if places.within(folder)}
     for pictures, folder in sorted(homes):
-        stems = {path.stem for path in pictures.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        stems = {path.stem for path in files_in(pictures, IMAGE_SUFFIXES)}
         left = [path for stem, path in places.within(folder).items() if stem not in stems and _is_label(path)]
         if left:
             log.warning(

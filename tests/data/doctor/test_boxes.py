@@ -60,3 +60,11 @@ def test_columns_follow_the_rows(make_rows) -> None:
     assert boxes.id.tolist() == [1000, 1100, 1101]
     assert boxes.sound.tolist() == [True, True, False]
     assert boxes_of(make_rows([], [])).xywh.shape == (0, 4)
+
+
+def test_numbers_that_grow_infinite_are_named_and_hinder_nothing(make_rows) -> None:
+    huge = [[0, 0, 1e308, 1e308], [1e308, 1e308, 1e308, 1e308], [-1e308, 0, 1e308, 4]]
+    rows = make_rows([*huge, [1, 1, 20, 1e-320], *(sound_boxes(0, 8).tolist())])
+    diagnosis = examine(DatasetDict({"train": rows}))
+    assert [one.annotation for one in diagnosis.findings if one.kind == "not finite"] == [1000, 1001, 1002]
+    assert diagnosis.figures["train"].boxes == 9

@@ -1,0 +1,46 @@
+"""Several mistakes told together, and never the same one hundreds of times."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from detr_ft.errors import UserError
+
+_LONGEST = 1500  # letters of a line
+
+
+def raise_all(problems: Sequence[str], limit: int = 50) -> None:
+    """Raise one error with the problems, if there are any.
+
+    Of each kind the first three are named and the others counted; beyond `limit` lines only the number is told.
+    """
+    lines = grouped(problems)
+    if len(lines) > limit:
+        told = sum(number for _, number in lines[:limit])
+        lines = [*lines[:limit], (f"... and {len(problems) - told} more problems", 0)]
+    if lines:
+        raise UserError([line for line, _ in lines])
+
+
+def grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:
+    """Lines in the order of the problems, each with how many it tells of: the first ones of a kind, then their rest."""
+    kinds = [_kind(problem) for problem in problems]
+    total, seen = Counter(kinds), Counter[str]()
+    lines: list[tuple[str, int]] = []
+    for problem, kind in zip(problems, kinds, strict=True):
+        seen[kind] += 1
+        if seen[kind] <= named:
+            lines.append((problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ...", 1))
+        rest = total[kind] - named
+        if seen[kind] == named and rest > 0:
+            lines.append((f"... and {rest} more like the one above", rest))
+    return lines
+
+
+def _kind(problem: str) -> str:
+    """What is left of a problem without place, numbers and quoted values: the same for all of a kind."""
+    message = problem.partition(": ")[2] or problem
+    words = re.sub(r"(?<!\w)'.*?'(?!\w)", "", message).split()
+    return " ".join(word for word in words if re.fullmatch(r"[A-Za-z'-]+[,;:.]?", word))

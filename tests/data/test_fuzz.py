@@ -1,0 +1,153 @@
+"""Data sets spoiled at random: each is read, or refused in words; never a traceback, a warning of numpy's, a flood."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detr_ft.data import load_data
+from detr_ft.data.doctor.figures import figures_of
+from detr_ft.errors import UserError
+
+TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source
+
+NUMBERS = ["", "0", "-1", "1e308", "-1e308", "1e999", "nan", "0.5", "9" * 5000, "1_0", "x", "²", "1e-320"]
+WORDS = [".", "~", "\0", "n" * 4000, "a\u2028b.png", "False", "null", "2001-99-99", "c:\\a.png", "http://x/", "{", "'"]
+VALUES: list[Any] = [None, True, -1, 0, 0.5, 1e308, -1e308, float("nan"), float("inf"), 10**400, {}, [], [[]], [1, 2, 3, 4],
+                     "", "\ud800", "9" * 5000, "..", "/", {"a": [1]}, *WORDS]  # fmt: skip
+
+OBJECTS = {"bbox": [[1, 2, 30, 20], [5, 5, 9, 9]], "category": ["cat", "dog"], "iscrowd": [0, 1], "area": [600, 81]}
+RLE = {"size": [30, 40], "counts": [152, 4, 26, 4, 1014]}
+COCO = {
+    "images": [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in (0, 1)],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 30, 20], "area": 600, "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 2, "segmentation": [[1, 2, 30, 2, 30, 20]], "iscrowd": "1"},
+        {"id": 3, "image_id": 1, "category_id": 2, "segmentation": RLE},
+    ],
+}
+LABELME = {
+    "version": "5.4.1", "flags": {}, "imagePath": "0.png", "imageData": None, "imageHeight": 30, "imageWidth": 40,
+    "shapes": [
+        {"label": "cat", "points": [[1, 2], [30, 20]], "group_id": 1, "shape_type": "rectangle", "difficult": False},
+        {"label": "dog", "points": [[9, 9], [12, 9]], "group_id": None, "shape_type": "circle", "flags": {}},
+        {"label": "dog", "points": [[9, 9], [12, 9], [3, 4]], "group_id": None, "shape_type": "polygon"},
+    ],
+}  # fmt: skip
+LABELSTUDIO = [
+    {"id": 1, "data": {"image": "/data/upload/1/0123abcd-0.png"}, "annotations": [{
+        "id": 3, "was_cancelled": False, "updated_at": "2024-05-01T10:00:00Z", "result": [
+            {"id": "a", "type": "rectanglelabels", "original_width": 40, "original_height": 30, "image_rotation": 0,
+             "value": {"x": 1, "y": 2, "width": 50, "height": 60, "rotation": 10, "rectanglelabels": ["cat"]}},
+            {"id": "b", "type": "polygonlabels", "value": {"points": [[1, 2], [3, 4], [5, 1]], "polygonlabels": ["dog"]}},
+        ]}]},
+]  # fmt: skip
+TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax,difficult,split\n" + "".join(
+    f"{i}.png,40,30,cat,1,2,30,20,0,{split}\n" for i, split in enumerate(("train", "val"))
+)
+VOC = (
+    "<annotation><filename>0.png</filename><size><width>40</width><height>30</height></size><object><name>cat</name>"
+    "<truncated>0</truncated><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax>"
+    "</bndbox></object></annotation>"
+)
+CVAT = (
+    '<annotations><version>1.1</version><image id="0" name="0.png" width="40" height="30"><box label="cat" xtl="1.0" '
+    'ytl="2.0" xbr="30.0" ybr="20.0" rotation="5.0"/><polygon label="dog" points="1.0,2.0;3.0,4.0;5.0,1.0"/></image>'
+    '<image id="1" name="1.png" subset="val" width="40" height="30"></image></annotations>'
+)
+YAML = "path: .\ntrain: images\nval: list.txt\nnc: 2\nnames: [cat, dog]\n"
+
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {  # what is read, and the files that are spoiled
+    "coco": ("coco:a.json", {"a.json": COCO}),
+    "labelme": ("labelme:.", {"0.json": LABELME}),
+    "labelstudio": ("labelstudio:a.json", {"a.json": LABELSTUDIO}),
+    "folder": ("folder:.", {"metadata.jsonl": {"file_name": "0.png", "image_id": 3, "width": 40, "objects": OBJECTS}}),
+    "csv": ("csv:a.csv", {"a.csv": TABLE}),
+    "bbox": ("csv:a.csv", {"a.csv": "image,label,bbox\n0.png,cat,\"[1, 2, 30, 20]\"\n1.png,dog,1 2 3 4\n"}),
+    "voc": ("voc:.", {"Annotations/0.xml": VOC, "ImageSets/Main/train.txt": "0\n"}),
+    "cvat": ("cvat:.", {"annotations.xml": CVAT}),
+    "yolo": ("yolo:.", {
+        "data.yaml": YAML, "labels/0.txt": "0 0.5 0.5 0.2 0.2\n1 .1 .1 .9 .1 .9 .9\n", "list.txt": "./images/1.png\n"
+    }),
+}  # fmt: skip
+
+
+def spoiled_text(text: str, rng: random.Random) -> bytes:
+    """A text with a number or a word replaced, or with some bytes lost, doubled or changed."""
+    pattern, others = rng.choice([(r"-?\d+\.?\d*|\.\d+", NUMBERS), (r"[A-Za-z_./\\]+", WORDS), ("", [])])
+    if pattern:
+        place = rng.choice([*re.finditer(pattern, text)] or [re.match("", text)])
+        return f"{text[: place.start()]}{rng.choice(others)}{text[place.end() :]}".encode()
+    data = bytearray(text.encode())
+    start = rng.randrange(len(data))
+    end = min(len(data), start + rng.choice([1, 1, 5, 50]))
+    data[start:end] = rng.choice([b"", data[start:end] * 2, rng.randbytes(end - start), b"[" * 3000])
+    return bytes(data)
+
+
+def spoiled_value(value: Any, rng: random.Random) -> Any:
+    """A value of JSON with something in it replaced, left out or doubled."""
+    if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
+        return rng.choice(VALUES)
+    key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    if rng.random() < 0.1:
+        del copy[key]
+    elif rng.random() < 0.05 and isinstance(copy, list):
+        copy.append(copy[key])
+    else:
+        copy[key] = spoiled_value(value[key], rng)
+    return copy
+
+
+def write(folder: Path, name: str, content: Any, rng: random.Random | None = None) -> None:
+    """Write a file, spoiled where `rng` is given."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if rng and not isinstance(content, str) and rng.random() < 0.7:
+        content, rng = spoiled_value(content, rng), None
+    text = content if isinstance(content, str) and name.count("json") == 0 else json.dumps(content)
+    file.write_bytes(spoiled_text(text, rng) if rng else text.encode())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_spoiled_data_set_is_read_or_refused(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec, files = SOURCES[source]
+    for name in ("0.png", "1.png"):
+        write_image(tmp_path / {"yolo": "images", "voc": "JPEGImages"}.get(source, "") / name)
+    for name, content in files.items():
+        write(tmp_path, name, content)
+    assert refusal(spec) == []
+    for seed in range(TRIES):
+        rng = random.Random(f"{source} {seed}")
+        name = rng.choice(list(files))
+        write(tmp_path, name, files[name], rng)
+        try:
+            problems = refusal(spec)
+        except Exception as error:
+            error.add_note(f"{source}, seed {seed}: {(tmp_path / name).read_bytes()[:2000]!r}")
+            raise
+        assert len(problems) < 20
+        assert [problem for problem in problems if " at 0x" in problem or len(problem) > 2000] == []
+        write(tmp_path, name, files[name])
+
+
+def refusal(spec: str) -> list[str]:
+    """The problems for which a data set is refused; none where it is read, and the doctor can count its boxes."""
+    try:
+        for rows in load_data(spec).values():
+            figures_of(rows)
+    except UserError as error:
+        return error.problems
+    return []
