@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from PIL import Image
 
 from detr_ft.data import with_true_sizes
 from detr_ft.data.sound import inspect
+from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 
 Rows = Callable[..., Dataset]
 BOX = [10.0, 20.0, 30.0, 40.0]
+FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def changed(make_rows: Rows, tmp_path: Path) -> Dataset:
 
 def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        found = inspect(changed)
+        found = inspect(changed, FORM)
     assert [(row["width"], row["height"]) for row in found.rows] == [(200, 150), (400, 300), (150, 200)]
     assert [row["objects"]["bbox"] for row in found.rows] == [[BOX], [[20, 40, 60, 80]], [[90, 10, 40, 30]]]
     assert [row["objects"]["area"] for row in found.rows] == [[1200], [4800], [1200]]
@@ -48,15 +51,23 @@ def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplo
 
 def test_a_split_as_it_should_be_is_given_back_as_it_is(make_rows: Rows) -> None:
     rows = make_rows([BOX], [BOX])
-    assert inspect(rows).rows is rows
+    assert inspect(rows, FORM).rows is rows
     assert with_true_sizes(rows) is rows
 
 
 def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> None:
-    assert list(with_true_sizes(changed.select(range(3)))) == list(inspect(changed).rows)
+    assert list(with_true_sizes(changed.select(range(3)))) == list(inspect(changed, FORM).rows)
     with pytest.raises(UserError) as caught:
         with_true_sizes(changed)
     assert [line.partition(": ")[0].rpartition("/")[2] for line in caught.value.problems] == [
         "4.png",
         "3.png (image 103)",
     ]
+
+
+def test_an_image_too_thin_for_the_model_is_bad_by_name(make_rows: Rows) -> None:
+    rows = make_rows([[10, 0, 30, 2]], size=(3000, 2))
+    found = inspect(rows, FORM)
+    assert len(found.rows) == 0
+    assert ["0.png (image 100): an image of 3000x2 pixels is too thin for" in found.bad[0]] == [True]
+    assert inspect(rows, replace(FORM, size={"max_height": 3000, "max_width": 3000})).rows is rows
