@@ -19,7 +19,7 @@ Size = tuple[int, int]  # width, height
 Frame = Literal["stated", "file"]
 
 TURNED, SCALED, SIZE_ALONE = "turned upright", "scaled to the true size", "size as the file has it"
-_SAME, _STRETCHED = "same", "stretched"
+_SAME, _SHOWN, _SWAPPED, _STRETCHED = "same", "as shown", "swapped", "stretched"
 
 _BEYOND = 0.05  # of a side: so far a careless box may leave its image without telling anything of its frame
 _MUCH, _LOOSELY = 0.05, 0.02  # a size that is another by 5 % was changed on purpose, its shape by 2 % hardly
@@ -57,12 +57,6 @@ class Annotated(NamedTuple):
     boxes: Sequence[Box]
     file: FileSize
 
-    @property
-    def tells(self) -> Frame | None:
-        """The frame that alone has room for all boxes."""
-        on_stated, on_file = _room(self.boxes, self.stated), _room(self.boxes, self.file.upright)
-        return None if on_stated == on_file else "stated" if on_stated else "file"
-
 
 def annotated(
     stated: Iterable[Size], boxes: Iterable[Iterable[Sequence[float]]], files: Iterable[FileSize]
@@ -89,61 +83,79 @@ def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit
     groups: dict[str, list[Annotated]] = {}
     for one in images:
         groups.setdefault(_group(one), []).append(one)
-    frames = {name: drawn_on or _frame(name, group) for name, group in groups.items() if name != _SAME}
-    frames[_SAME] = _frame_of_mirrored(groups.get(_SAME, []), frames.get(TURNED, ""))
-    return [_fit(one, frames[_group(one)]) for one in images]
+    frames = {name: _frame(name, group, drawn_on) for name, group in groups.items()}
+    turned = {frames[name] for name in (TURNED, _SHOWN) if name in frames}
+    # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
+    mirrored: Frame | None = "file" if not turned else turned.pop() if len(turned) == 1 else None
+    return [_fit(one, frames[_group(one)], mirrored) for one in images]
 
 
 def _group(one: Annotated) -> str:
     stated, upright, stored = one.stated, one.file.upright, one.file.stored
-    if stated == upright or min(stated + upright) <= 0 or not one.boxes:
+    if min(stated + upright) <= 0 or not one.boxes:
         return _SAME
+    if stated == upright:
+        return _SAME if upright == stored else _SHOWN
     if one.file.orientation >= 5 and (
         stated == stored or (_same_shape(stated, stored) and not _same_shape(stated, upright))
     ):
         return TURNED
-    return SCALED if _same_shape(stated, upright) else _STRETCHED
+    if _same_shape(stated, upright):
+        return SCALED
+    return _SWAPPED if _same_shape(stated[::-1], upright) else _STRETCHED
 
 
-def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
-    """The frame that the boxes of a group tell of; where they tell nothing, the stated one unless the shape is another."""
-    told = [one.tells for one in group]
+def _frame(name: str, group: Sequence[Annotated], drawn_on: Frame | None) -> Frame | None:
+    """The frame that the boxes of a group were drawn on: as is said, as boxes tell that have room in one alone, or as is usual.
+
+    Of an image of another shape nothing tells that it was stretched: it may have been cropped, or turned without a trace.
+    """
+    if name == _SAME:
+        return "file"
+    if drawn_on is not None and name not in (_SHOWN, _SWAPPED):
+        return drawn_on
+    told = [_tells(one.boxes, one.file.stored if name == _SHOWN else one.stated, one.file.upright) for one in group]
     strong = [frame for frame in ("stated", "file") if told.count(frame) >= _TELLING * len(group)]
+    if name in (_SWAPPED, _STRETCHED):
+        return "file" if strong == ["file"] else None
     if len(strong) == 1:
         return "stated" if strong == ["stated"] else "file"
-    return None if strong or name == _STRETCHED else "stated"
+    usual: Frame = "file" if name == _SHOWN else "stated"
+    return None if strong else usual
 
 
-def _frame_of_mirrored(group: Sequence[Annotated], turned: Frame | Literal[""] | None) -> Frame | None:
-    """The frame of images whose size says nothing of their turning: that of the turned ones beside them.
-
-    It is None where some of those were annotated as stored and others upright, and upright where there are none.
-    """
-    upright = any(
-        one.file.orientation >= 5 and one.file.upright != one.file.stored and min(one.stated) > 0 for one in group
-    )
-    if turned == "stated":
-        return None if upright else "stated"
-    return turned or ("file" if turned == "" else None)
-
-
-def _fit(one: Annotated, frame: Frame | None) -> Fit | None:
-    stated, file = one.stated, one.file
-    kind = _group(one)
-    if kind == _SAME:
-        sizes = AS_STATED if stated == file.upright else Fit(SIZE_ALONE)
-        moot = file.orientation == 1 or file.upright != file.stored or not one.boxes or sizes.how
-        if moot or frame == "file":
-            return sizes
-        return None if frame is None else Fit(TURNED, lambda box: _turned(box, file.orientation, file.stored))
+def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | None:
+    file, kind = one.file, _group(one)
+    sizes = AS_STATED if one.stated == file.upright else Fit(SIZE_ALONE)
+    if not one.boxes or min(one.stated + file.upright) <= 0:
+        return sizes
+    if file.orientation > 1 and file.upright == file.stored and kind in (_SAME, SCALED) and frame == _usual(kind):
+        if mirrored is None:
+            return None
+        if mirrored == "stated":
+            return _turning(one)
     if frame is None:
         return None
     if frame == "file":
-        return Fit(SIZE_ALONE)
-    if kind == TURNED:
-        scale = _scaling(stated, file.stored)
-        return Fit(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
-    return Fit(SCALED, _scaling(stated, file.upright))
+        return sizes
+    return _turning(one) if kind in (TURNED, _SHOWN) else Fit(SCALED, _scaling(one.stated, file.upright))
+
+
+def _usual(kind: str) -> Frame:
+    return "file" if kind == _SAME else "stated"
+
+
+def _turning(one: Annotated) -> Fit:
+    """From the image as stored, perhaps at another size."""
+    file = one.file
+    scale = _scaling(file.stored if _group(one) == _SHOWN else one.stated, file.stored)
+    return Fit(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
+
+
+def _tells(boxes: Sequence[Box], drawn: Size, upright: Size) -> Frame | None:
+    """The frame that alone has room for all boxes."""
+    on_drawn, on_file = _room(boxes, drawn), _room(boxes, upright)
+    return None if on_drawn == on_file else "stated" if on_drawn else "file"
 
 
 def _room(boxes: Sequence[Box], size: Size) -> bool:

@@ -71,15 +71,53 @@ def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one
     assert fits([image((2481, 1478), (1000, 580))]) == [None]
 
 
+def words(*images: Annotated) -> list[str | None]:
+    return [fit and fit.how for fit in fits(images)]
+
+
 def test_boxes_that_have_room_in_one_frame_alone_tell_for_all_images_alike() -> None:
+    beyond_stated, quiet = image((200, 200), (400, 400), (300, 10, 50, 50)), image((200, 200), (400, 400))
+    assert words(beyond_stated, quiet) == [SIZE_ALONE] * 2
+    assert words(quiet) == [SCALED]
+    assert words(beyond_stated, *[quiet] * 10) == [SCALED] * 11  # one of eleven is too few to speak for all
+    beyond_file = image((200, 200), (100, 100), (150, 10, 20, 20))
+    assert words(beyond_file, beyond_stated) == [None] * 2
+
+
+def test_another_shape_is_clear_only_where_boxes_need_the_file() -> None:
+    """Boxes that have no room in the file may be of an image that was stretched, or of one that was cropped."""
+    beyond_stated, quiet = image((200, 200), (400, 200), (300, 10, 50, 50)), image((200, 200), (400, 200))
     beyond_file = image((400, 200), (200, 200), (300, 10, 50, 50))
-    beyond_stated = image((200, 200), (400, 200), (300, 10, 50, 50))
-    quiet = image((400, 200), (200, 200))
-    assert [fit and fit.how for fit in fits([beyond_file, quiet])] == [SCALED, SCALED]
-    assert moved(fits([beyond_file, quiet])[1], MIDDLE) == [20, 40, 5, 10]
-    assert [fit and fit.how for fit in fits([beyond_stated, image((200, 200), (400, 200))])] == [SIZE_ALONE] * 2
-    assert fits([beyond_file, beyond_stated, quiet]) == [None] * 3
-    assert fits([beyond_file] + [quiet] * 10) == [None] * 11  # one of eleven is too few to speak for all
+    assert words(beyond_stated, quiet) == [SIZE_ALONE] * 2
+    assert words(beyond_file, image((400, 200), (200, 200))) == [None] * 2
+    assert words(beyond_stated, beyond_file) == [None] * 2
+
+
+def test_an_image_that_was_turned_without_a_trace_is_never_scaled() -> None:
+    turned = image((480, 640), (640, 480), (100, 500, 50, 50))  # room in the stated size alone
+    assert words(turned) == [None]
+    assert fits([turned], "stated") == [None]
+    assert words(image((480, 640), (640, 480), (500, 100, 50, 50))) == [SIZE_ALONE]
+
+
+def test_a_size_that_is_right_does_not_prove_that_boxes_are_upright() -> None:
+    """The size was read by a program that heeds EXIF, the boxes were drawn in one that doesn't."""
+    box = (500.0, 20.0, 100.0, 50.0)  # no room in 480 x 640
+    as_stored, quiet = image((480, 640), (480, 640), box, exif=6), image((480, 640), (480, 640), exif=6)
+    assert words(as_stored, quiet) == [TURNED, TURNED]
+    assert moved(fits([as_stored])[0], box) == [410, 500, 50, 100]
+    upright = image((480, 640), (480, 640), (20, 500, 50, 100), exif=6)
+    assert words(upright, quiet) == ["", ""]
+    assert words(upright, as_stored) == [None, None]
+
+
+def test_a_mirrored_image_that_was_resized_is_turned_with_the_others() -> None:
+    as_stored = image((600, 400), (400, 600), exif=6)
+    small = image((600, 400), (300, 200), exif=3)
+    assert words(small) == [SCALED]
+    assert words(small, as_stored) == [TURNED, TURNED]
+    assert moved(fits([small, as_stored])[0], (60, 40, 30, 10)) == [255, 175, 15, 5]
+    assert words(small, as_stored, image((400, 600), (400, 600), exif=8)) == [None, TURNED, ""]
 
 
 @pytest.mark.parametrize(("stated", "file"), [((640, 480), (1280, 960)), ((640, 480), (480, 640))])
