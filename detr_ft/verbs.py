@@ -38,7 +38,7 @@ def evaluate_model(
     Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
     detector = Detector.load(model)
-    chosen = with_true_sizes(_split(model, data, split, box_format))
+    chosen = _split(model, data, split, box_format)
     names = class_names(chosen)
     if names != detector.names:
         raise UserError(
@@ -135,7 +135,7 @@ def _split(model: str, data: str | None, split: str | None, box_format: str | No
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
-    return splits[chosen]
+    return with_true_sizes(splits[chosen])
 
 
 def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
@@ -144,7 +144,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     own = "validation" in splits and not recipe.data.fold
     if not file.is_file():
         if own:
-            return splits["validation"]
+            return with_true_sizes(splits["validation"])
         raise UserError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
     taken_from = splits["validation" if own else "train"]
@@ -154,7 +154,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
             f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
             "evaluate on other data with --data"
         )
-    return taken_from.select(rows)
+    return with_true_sizes(taken_from, rows)  # as in training: judged by the whole split
 
 
 def _run_recipe(run: Path) -> Recipe | None:

@@ -54,19 +54,22 @@ def inspect(split: Dataset, form: ImageFormat) -> Inspected:
     )
 
 
-def with_true_sizes(split: Dataset) -> Dataset:
-    """The split in pixels of its images as they are, upright, whatever size its annotations state.
+def with_true_sizes(split: Dataset, rows: Sequence[int] | None = None) -> Dataset:
+    """The split, or these of its rows, in pixels of its images as they are, upright, whatever size its annotations state.
 
-    Only the headers of the files are read. Boxes that were moved are told on the log. Raises UserError, with every image
-    that has no readable header, or whose boxes were drawn for nobody knows which size.
+    All of the split judges on which frame boxes were drawn. Only the headers of the files are read. Boxes that were moved
+    are told on the log. Raises UserError, with every image asked for that has no readable header, or whose boxes were drawn
+    for nobody knows which size.
     """
+    wanted = range(len(split)) if rows is None else rows
     images = split.with_format(None).select_columns(["image"])
     sizes = list(map_rows(_size_of, images, "Looking at the size of every image"))
-    rows, unknown = _fitted(split, [one if isinstance(one, FileSize) else NO_SIZE for one in sizes])
-    problems = [one for one in sizes if isinstance(one, str)] + list(unknown.values())
+    fitted, unknown = _fitted(split, [one if isinstance(one, FileSize) else NO_SIZE for one in sizes])
+    unreadable = {row: one for row, one in enumerate(sizes) if isinstance(one, str)}
+    problems = [found[row] for found in (unreadable, unknown) for row in wanted if row in found]
     if problems:
         raise UserError(first_of(problems))
-    return rows
+    return fitted if rows is None else fitted.select(rows)
 
 
 def first_of(problems: Sequence[str], shown: int = 10) -> list[str]:

@@ -77,8 +77,9 @@ def box_of(values: Sequence[float]) -> Box:
 def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
     """What the boxes of each image of a split need; None where it can't be known, and nothing may be trained on it.
 
-    `drawn_on` says on which frame boxes were drawn where the sizes differ, and is believed; else it is judged for each
-    group of images alike by all of their boxes. An image without boxes, or of no stated size, needs no more than its size.
+    `drawn_on` says on which frame boxes were drawn where the sizes differ; else that is judged for each
+    group of images alike by all of their boxes. An image whose own boxes have room in the other frame alone is unclear. One
+    without boxes, or of no stated size, needs no more than its size.
     """
     groups: dict[str, list[Annotated]] = {}
     for one in images:
@@ -134,11 +135,16 @@ def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | N
             return None
         if mirrored == "stated":
             return _turning(one)
-    if frame is None:
+    if frame is None or (kind in (TURNED, SCALED, _STRETCHED) and _contradicts(one, frame)):
         return None
     if frame == "file":
         return sizes
     return _turning(one) if kind in (TURNED, _SHOWN) else Fit(SCALED, _scaling(one.stated, file.upright))
+
+
+def _contradicts(one: Annotated, frame: Frame) -> bool:
+    """Whether its own boxes have room in the other frame alone, whatever those of the images like it say."""
+    return _tells(one.boxes, one.stated, one.file.upright) not in (None, frame)
 
 
 def _usual(kind: str) -> Frame:

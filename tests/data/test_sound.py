@@ -65,6 +65,16 @@ def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> 
     ]
 
 
+def test_rows_are_judged_by_their_whole_split(make_rows: Rows, tmp_path: Path) -> None:
+    """Stated half as large as they are, with boxes that only the files have room for: but not in the rows asked for."""
+    rows = make_rows([[300, 200, 80, 80]], [BOX], [BOX], size=(400, 300))
+    rows = rows.map(lambda row: {"width": 200, "height": 150}, features=rows.features)
+    assert [row["objects"]["bbox"] for row in with_true_sizes(rows, [1, 2])] == [[BOX], [BOX]]
+    assert with_true_sizes(rows.select([1, 2]))[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
+    (tmp_path / "train/0.png").write_bytes(b"no image")
+    assert len(with_true_sizes(rows, [1, 2])) == 2  # what isn't asked for may be bad
+
+
 def test_an_image_too_thin_for_the_model_is_bad_by_name(make_rows: Rows) -> None:
     rows = make_rows([[10, 0, 30, 2]], size=(3000, 2))
     found = inspect(rows, FORM)
