@@ -12,6 +12,7 @@ from detr_ft.errors import UserError
 
 # What PyYAML lets through where a value doesn't fit its tag, written (`!!int x`) or guessed (the day 2001-99-99).
 _UNFIT = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_MOST_VALUES = 1_000_000
 _LONGEST = 300  # letters of what PyYAML says
 
 Place = tuple[str | int, ...]
@@ -26,11 +27,8 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from error
     values = parse_yaml(text, str(path))
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines, twice = _lines(tree), list(_given_twice(tree))
-    except RecursionError as error:
-        raise UserError(f"{path}: an anchor of it refers to itself") from error
+    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines, twice = _lines(tree), list(_given_twice(tree))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping with model, data and train")
     if twice:
@@ -43,11 +41,26 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
 def parse_yaml(text: str, where: str) -> object:
     """What a YAML text says, as plain values. Raises UserError, which begins with `where`."""
     try:
+        if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_VALUES:
+            raise UserError(f"{where}: its aliases stand for more than {_MOST_VALUES:,} values; write them out")
         return yaml.safe_load(text)
     except RecursionError as error:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from error
     except (yaml.YAMLError, *_UNFIT) as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_LONGEST]}") from error
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values a document holds once every alias is written out; `known` are those of nodes met before."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if known.get(id(node)) == 0:
+        raise ValueError("an anchor of it refers to itself")
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:

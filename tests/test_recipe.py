@@ -29,6 +29,11 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+BOMB = "a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+
+
 def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
     loaded, criterion = load_recipe(recipe)
     assert criterion == detr_criterion()
@@ -125,6 +130,8 @@ def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, w
         ("model: 2001-99-99\n", "bad.yaml: not valid YAML: month must be in 1..12"),
         ('model: !!int "x"\n', "not valid YAML"),
         ("model: " + "[" * 5000, "not valid YAML: nested too deeply"),
+        ("model: &a [*a]", "not valid YAML: an anchor of it refers to itself"),
+        (BOMB, "its aliases stand for more than 1,000,000 values"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
