@@ -115,6 +115,8 @@ def _frame(name: str, group: Sequence[Annotated], drawn_on: Frame | None) -> Fra
         return "file"
     if drawn_on is not None and name not in (_SHOWN, _SWAPPED):
         return drawn_on
+    if name == TURNED:  # what was resized besides has boxes of neither frame's size
+        group = [one for one in group if one.stated == one.file.stored] or group
     told = [_tells(one.boxes, one.file.stored if name == _SHOWN else one.stated, one.file.upright) for one in group]
     strong = [frame for frame in ("stated", "file") if told.count(frame) >= _TELLING * len(group)]
     if name in (_SWAPPED, _STRETCHED):
@@ -135,6 +137,8 @@ def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | N
             return None
         if mirrored == "stated":
             return _turning(one)
+    if kind == TURNED and frame == "file" and one.stated != file.stored:
+        return Fit(SCALED, _scaling(one.stated[::-1], file.upright))
     if frame is None or (kind in (TURNED, SCALED, _STRETCHED) and _contradicts(one, frame)):
         return None
     if frame == "file":

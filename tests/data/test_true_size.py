@@ -112,6 +112,14 @@ def test_a_size_that_is_right_does_not_prove_that_boxes_are_upright() -> None:
     assert words(upright, as_stored) == [None, None]
 
 
+def test_an_image_turned_and_resized_whose_boxes_are_upright_is_scaled_alone() -> None:
+    box = (10.0, 500.0, 60.0, 40.0)  # no room in 600 x 400
+    upright = image((600, 400), (400, 600), box, exif=6)
+    small = image((600, 400), (200, 300), box, exif=6)
+    assert words(upright, small) == [SIZE_ALONE, SCALED]
+    assert moved(fits([upright, small])[1], box) == [5, 250, 30, 20]
+
+
 def test_a_mirrored_image_that_was_resized_is_turned_with_the_others() -> None:
     as_stored = image((600, 400), (400, 600), exif=6)
     small = image((600, 400), (300, 200), exif=3)
