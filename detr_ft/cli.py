@@ -160,7 +160,7 @@ def doctor(
     drawn_on: Annotated[
         Literal["stated", "file"] | None,
         typer.Option(
-            help="With --fix, where a file isn't of the size stated: for which of the two its boxes were drawn"
+            help="With --fix, of images of unclear size: whether boxes were drawn for the stated one or the file's"
         ),
     ] = None,
     write_coco: Annotated[

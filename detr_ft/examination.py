@@ -13,6 +13,7 @@ from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.sources import load_data
 from detr_ft.data.true_size import Frame
+from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.preview import preview_augmentation
 from detr_ft.recipe import load_recipe
@@ -25,7 +26,7 @@ class Outputs:
     """What is to be written.
 
     A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how a recipe
-    augments it. `drawn_on` says for which size boxes were drawn where a file has another than stated; None: judge.
+    augments it. `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell.
     """
 
     report: Path | None = None
@@ -71,6 +72,8 @@ def _check(outputs: Outputs) -> None:
         refuse_filled(Path(outputs.fix))
     if outputs.augment is not None:
         load_recipe(outputs.augment)
+    if outputs.drawn_on is not None and outputs.fix is None:
+        raise UserError("--drawn-on goes with --fix: it says how images of unclear size are mended")
 
 
 def _write(mended: Mended, out: str) -> str:

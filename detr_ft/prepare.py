@@ -104,7 +104,10 @@ def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> 
     """Raise UserError with the images that can't be trained on, unless the recipe says to skip them and they are few."""
     reasons = [why for one in found.values() for why in one.bad]
     if reasons and section.bad_images == "raise":
-        what = f"{len(reasons)} images can't be trained on: mend them, or data.bad_images=skip goes on without them"
+        what = (
+            f"{len(reasons)} images can't be trained on: mend them, or data.bad_images=skip goes on without them, "
+            f"up to data.max_bad_fraction of a split ({section.max_bad_fraction:g})"
+        )
         raise UserError([*first_of(reasons), what])
     for split, one in found.items():
         total = len(one.bad) + len(one.rows)

@@ -96,6 +96,7 @@ def test_train_then_everything_else(folder: Path) -> None:
         (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
         (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["can't be chosen for coco: data"]),
         (["doctor", "data", "--fix", "data"], ["data: exists and isn't empty"]),
+        (["doctor", "data", "--drawn-on", "file"], ["--drawn-on goes with --fix"]),
         (["doctor", "data", "--report", "recipe.yaml"], ["recipe.yaml exists, and nothing is written over"]),
         (["doctor", "data", "--fix", "hub:mine"], ["'mine' can't name a repository"]),
         (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),

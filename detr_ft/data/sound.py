@@ -19,7 +19,7 @@ from detr_ft.data.look import Look, look_at
 from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance, sizes_of, with_columns
 from detr_ft.data.transforms import ImageFormat
-from detr_ft.data.true_size import Annotated, Fit, annotated, box_of, fits, moved_area
+from detr_ft.data.true_size import Fit, annotated, box_of, fits, moved_area, why_unclear
 from detr_ft.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,11 @@ def _fitted(split: Dataset, files: Sequence[FileSize]) -> tuple[Dataset, dict[in
     columns = list(split.with_format(None).select_columns(["width", "height", "objects"]))
     images = annotated(sizes_of(split), (row["objects"]["bbox"] for row in columns), files)
     found = fits(images)
-    unknown = {row: _why(split, row, images[row]) for row, fit in enumerate(found) if fit is None}
+    unknown = {
+        row: f"{_name(split, row)}: {why_unclear(images[row])}; `detr-ft doctor` says how to mend it"
+        for row, fit in enumerate(found)
+        if fit is None
+    }
     moves = {row: fit for row, fit in enumerate(found) if fit is not None and fit.how and min(files[row].upright) > 0}
     if not moves:
         return split, unknown
@@ -124,13 +128,6 @@ def _moved(row: dict[str, Any], fit: Fit, file: FileSize) -> dict[str, Any]:
     areas = zip(objects["area"], map(box_of, objects["bbox"]), boxes, strict=True)
     moved = {**objects, "bbox": [list(box) for box in boxes], "area": [moved_area(*one) for one in areas]}
     return {"width": file.upright[0], "height": file.upright[1], "objects": moved}
-
-
-def _why(split: Dataset, row: int, image: Annotated) -> str:
-    return (
-        "{}: its annotations state {}x{}, the file is {}x{}{}, and which of the two its boxes were drawn for can't be told; "
-        "mend the annotations, or write a mended copy with: detr-ft doctor DATA --fix COPY --drawn-on stated (or file)"
-    ).format(_name(split, row), *image.stated, *image.file.upright, " upright" if image.file.orientation > 1 else "")
 
 
 def _name(split: Dataset, row: int) -> str:

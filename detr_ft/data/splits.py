@@ -95,7 +95,6 @@ def stratify(
     counts = np.stack([held[list(groups[place])].sum(0) for place in order])  # [G, K]
     sizes = np.array([len(groups[place]) for place in order])
     room = np.array(_whole_numbers(int(sizes.sum()), fractions), dtype=float)
-    rarity = np.maximum(counts.sum(0), 1)
     wanted = np.outer(fractions, counts.sum(0))
     part_of = np.full(len(order), -1)
     while (left := part_of < 0).any():
@@ -104,9 +103,7 @@ def stratify(
         for group in np.flatnonzero(left & (counts[:, label] > 0)):
             fits = room >= sizes[group] / 2
             choices = np.flatnonzero(fits) if fits.any() else np.array([int(room.argmax())])
-            # Of parts that want the class alike, the one that wants the group's other classes most, each by its rarity.
-            also = (wanted[choices] * counts[group] / rarity).sum(1)
-            part = choices[np.lexsort((room[choices], also, wanted[choices, label].round()))[-1]]
+            part = max(choices, key=lambda one: (wanted[one, label], room[one]))
             part_of[group] = part
             wanted[part] -= counts[group]
             room[part] -= sizes[group]

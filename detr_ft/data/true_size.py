@@ -20,6 +20,12 @@ Frame = Literal["stated", "file"]
 
 TURNED, SCALED, SIZE_ALONE = "turned upright", "scaled to the true size", "size as the file has it"
 _SAME, _SHOWN, _SWAPPED, _STRETCHED = "same", "as shown", "swapped", "stretched"
+_FRAMES: tuple[Frame, Frame] = ("stated", "file")
+# On which frame the boxes of a group are where they don't tell: None where the one is as likely as the other.
+_USUAL: dict[str, Frame | None] = {
+    _SAME: "file", _SHOWN: "file", TURNED: "stated", SCALED: "stated", _SWAPPED: None, _STRETCHED: None,
+}  # fmt: skip
+_MAY_BE_SAID = (TURNED, SCALED, _STRETCHED)  # groups in which boxes may be on either
 
 _BEYOND = 0.05  # of a side: so far a careless box may leave its image without telling anything of its frame
 _MUCH, _LOOSELY = 0.05, 0.02  # a size that is another by 5 % was changed on purpose, its shape by 2 % hardly
@@ -77,18 +83,32 @@ def box_of(values: Sequence[float]) -> Box:
 def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
     """What the boxes of each image of a split need; None where it can't be known, and nothing may be trained on it.
 
-    `drawn_on` says on which frame boxes were drawn where the sizes differ; else that is judged for each
-    group of images alike by all of their boxes. An image whose own boxes have room in the other frame alone is unclear. One
+    It is judged for each group of images alike by all of their boxes; where the sizes differ and boxes don't tell, `drawn_on`
+    says on which they were drawn. An image whose own boxes have room in the other frame alone is unclear all the same. One
     without boxes, or of no stated size, needs no more than its size.
     """
     groups: dict[str, list[Annotated]] = {}
     for one in images:
         groups.setdefault(_group(one), []).append(one)
-    frames = {name: _frame(name, group, drawn_on) for name, group in groups.items()}
+    frames = {
+        name: _frame(name, group) or (drawn_on if name in _MAY_BE_SAID else None) for name, group in groups.items()
+    }
     turned = {frames[name] for name in (TURNED, _SHOWN) if name in frames}
     # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
     mirrored: Frame | None = "file" if not turned else turned.pop() if len(turned) == 1 else None
     return [_fit(one, frames[_group(one)], mirrored) for one in images]
+
+
+def why_unclear(one: Annotated) -> str:
+    """Why it can't be known what the boxes of an image need, as the end of a sentence that begins with its name."""
+    width, height = one.file.upright
+    if one.stated == one.file.upright:
+        return (
+            f"EXIF turns or mirrors it to {width}x{height}, and whether its boxes were drawn before that can't be told"
+        )
+    upright = " upright" if one.file.orientation > 1 else ""
+    stated = "{}x{}".format(*one.stated)
+    return f"stated {stated}, is {width}x{height}{upright}: for which of the two its boxes were drawn can't be told"
 
 
 def _group(one: Annotated) -> str:
@@ -106,25 +126,21 @@ def _group(one: Annotated) -> str:
     return _SWAPPED if _same_shape(stated[::-1], upright) else _STRETCHED
 
 
-def _frame(name: str, group: Sequence[Annotated], drawn_on: Frame | None) -> Frame | None:
-    """The frame that the boxes of a group were drawn on: as is said, as boxes tell that have room in one alone, or as is usual.
+def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
+    """The frame that the boxes of a group were drawn on: as those tell that have room in one alone, or as is usual.
 
     Of an image of another shape nothing tells that it was stretched: it may have been cropped, or turned without a trace.
     """
     if name == _SAME:
         return "file"
-    if drawn_on is not None and name not in (_SHOWN, _SWAPPED):
-        return drawn_on
     if name == TURNED:  # what was resized besides has boxes of neither frame's size
         group = [one for one in group if one.stated == one.file.stored] or group
     told = [_tells(one.boxes, one.file.stored if name == _SHOWN else one.stated, one.file.upright) for one in group]
-    strong = [frame for frame in ("stated", "file") if told.count(frame) >= _TELLING * len(group)]
-    if name in (_SWAPPED, _STRETCHED):
-        return "file" if strong == ["file"] else None
-    if len(strong) == 1:
-        return "stated" if strong == ["stated"] else "file"
-    usual: Frame = "file" if name == _SHOWN else "stated"
-    return None if strong else usual
+    strong: list[Frame] = [frame for frame in _FRAMES if told.count(frame) >= _TELLING * len(group)]
+    if not strong:
+        return _USUAL[name]
+    believed = len(strong) == 1 and (strong[0] == "file" or _USUAL[name] is not None)
+    return strong[0] if believed else None
 
 
 def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | None:
@@ -132,27 +148,18 @@ def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | N
     sizes = AS_STATED if one.stated == file.upright else Fit(SIZE_ALONE)
     if not one.boxes or min(one.stated + file.upright) <= 0:
         return sizes
-    if file.orientation > 1 and file.upright == file.stored and kind in (_SAME, SCALED) and frame == _usual(kind):
+    if kind in (_SAME, SCALED) and frame == _USUAL[kind] and file.orientation > 1 and file.upright == file.stored:
         if mirrored is None:
             return None
         if mirrored == "stated":
             return _turning(one)
     if kind == TURNED and frame == "file" and one.stated != file.stored:
         return Fit(SCALED, _scaling(one.stated[::-1], file.upright))
-    if frame is None or (kind in (TURNED, SCALED, _STRETCHED) and _contradicts(one, frame)):
+    if frame is None or (kind in _MAY_BE_SAID and _tells(one.boxes, one.stated, file.upright) not in (None, frame)):
         return None
     if frame == "file":
         return sizes
     return _turning(one) if kind in (TURNED, _SHOWN) else Fit(SCALED, _scaling(one.stated, file.upright))
-
-
-def _contradicts(one: Annotated, frame: Frame) -> bool:
-    """Whether its own boxes have room in the other frame alone, whatever those of the images like it say."""
-    return _tells(one.boxes, one.stated, one.file.upright) not in (None, frame)
-
-
-def _usual(kind: str) -> Frame:
-    return "file" if kind == _SAME else "stated"
 
 
 def _turning(one: Annotated) -> Fit:

@@ -42,7 +42,7 @@ def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplo
     assert [row["objects"]["area"] for row in found.rows] == [[1200], [4800], [1200]]
     assert found.rows["image_id"][:] == [100, 101, 102]
     assert len(set(found.fingerprints)) == len(found.rows)
-    assert ["3.png (image 103): its annotations state 200x150, the file is 200x200" in found.bad[0]] == [True]
+    assert ["3.png (image 103): stated 200x150, is 200x200: for which of the two" in found.bad[0]] == [True]
     assert "4.png: not a readable image" in found.bad[1]
     assert "1 images are not as their annotations state: scaled to the true size; the first is" in caplog.text
     assert "1 images are not as their annotations state: turned upright; the first is" in caplog.text

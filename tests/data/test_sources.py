@@ -90,6 +90,15 @@ def test_a_bare_file_is_recognised_by_what_it_holds(
     assert f"looks like {kind}:" in caplog.text
 
 
+def test_a_folder_with_an_export_of_label_studio_is_recognised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "project-3-at-2026-11-20.json").write_text('[{"id": 1, "data": {}}]')
+    with caplog.at_level(logging.INFO), pytest.raises(UserError):
+        load_data(str(tmp_path))
+    assert "looks like LABELSTUDIO:" in caplog.text
+
+
 def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
     padding = "x" * 200_000
     (tmp_path / "late.json").write_text(f'{{"imageData": "{padding}", "shapes": []}}')

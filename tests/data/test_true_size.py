@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detr_ft.data.images import FileSize, open_image
-from detr_ft.data.true_size import SCALED, SIZE_ALONE, TURNED, Annotated, Box, Fit, fits, moved_area
+from detr_ft.data.true_size import SCALED, SIZE_ALONE, TURNED, Annotated, Box, Fit, fits, moved_area, why_unclear
 
 MIDDLE = (40.0, 40.0, 10.0, 10.0)
 
@@ -155,9 +155,18 @@ def test_mirrored_images_follow_the_turned_ones_and_are_unclear_where_those_diff
     assert [fit and fit.how for fit in fits([mirrored, as_stored, upright])] == [None, TURNED, ""]
 
 
-def test_what_is_said_is_believed() -> None:
+def test_what_is_said_counts_where_boxes_do_not_tell() -> None:
     stretched = image((400, 200), (200, 200))
     assert [fit and fit.how for fit in fits([stretched], "stated") + fits([stretched], "file")] == [SCALED, SIZE_ALONE]
+    contrary = image((400, 200), (200, 200), (300, 10, 50, 50))
+    assert fits([stretched, contrary], "file")[1] is None
+    resized, turned = image((400, 200), (200, 100)), image((60, 50), (50, 60), (5, 5, 9, 9), exif=6)
+    assert [fit and fit.how for fit in fits([resized, turned], "file")] == [SCALED, TURNED]  # these are clear
+
+
+def test_why_an_image_is_unclear() -> None:
+    assert why_unclear(image((400, 200), (200, 200))).startswith("stated 400x200, is 200x200: for which of the two")
+    assert why_unclear(image((60, 50), (60, 50), exif=2)).startswith("EXIF turns or mirrors it to 60x50, and whether")
 
 
 def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:

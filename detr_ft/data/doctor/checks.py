@@ -13,7 +13,7 @@ from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks
 from detr_ft.data.look import Look
 from detr_ft.data.sources.records import IMAGE_SUFFIXES
-from detr_ft.data.true_size import TURNED, Annotated, Fit, fits
+from detr_ft.data.true_size import TURNED, Annotated, Fit, fits, why_unclear
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0
@@ -34,13 +34,11 @@ def _image_troubles(image: Annotated, fit: Fit | None) -> Iterator[tuple[str, st
         stored = "{}x{}".format(*image.file.stored)
         told = "; its boxes seem to be drawn on the image as stored" if fit is not None and fit.how == TURNED else ""
         yield "exif rotation", f"EXIF orientation {turned} turns or mirrors {stored} as stored{told}"
-    message = "stated {}x{}, is ".format(*image.stated) + f"{width}x{height}" + (" when upright" if turned > 1 else "")
     if fit is None:
-        yield "unclear size", message + ": which of the two its boxes were drawn for can't be told"
-    elif fit.how == TURNED and image.stated == image.file.upright:
-        yield "wrong size", "mirrored by EXIF, and the boxes of others are drawn on the image as stored: so these too"
+        yield "unclear size", why_unclear(image)
     elif fit.how:
-        yield "wrong size", f"{message}; boxes: {fit.how}"
+        size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
+        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {fit.how}"
 
 
 def box_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_classes: int) -> list[Finding]:

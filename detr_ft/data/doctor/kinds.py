@@ -47,13 +47,13 @@ KINDS: dict[str, Kind] = {
     ),
     "unclear size": Kind(
         "error",
-        "The annotations state a size of another shape than the file's, and no box tells for which of the two it was drawn.",
-        "On the wrong one of the two every box is at the wrong place, so that training refuses the image.",
+        "The image was changed since it was annotated, and neither its size nor its boxes tell how.",
+        "Every box may be at the wrong place, so that training refuses the image.",
         "state the true size, with boxes that fit it; or say which it is with --fix COPY --drawn-on stated (or file)",
     ),
     "wrong size": Kind(
         "warning",
-        "The annotations state another width and height than the file has upright.",
+        "The annotations state another size than the file has upright, or their boxes are on the image as stored.",
         "Training takes the true size, and turns or scales the boxes as told here; other programs may not.",
         "check that the boxes fit the image as you see it, and write the true size",
     ),

@@ -46,8 +46,8 @@ def write_mended(mended: Mended, folder: Path) -> None:
 def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mended:
     """Mend every split of a data set whose files were looked at; the data set itself stays as it is.
 
-    `drawn_on` says for which size boxes were drawn where a file has another than stated; by default that is judged, and
-    images of which it can't be known are left out. Raises UserError where no image would be left.
+    `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell; without it
+    such images are left out. Raises UserError where no image would be left.
     """
     copies = _copies(looks)
     splits: dict[str, Dataset] = {}

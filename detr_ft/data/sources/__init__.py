@@ -130,8 +130,8 @@ def _recognise(path: Path) -> str:
         return "cvat"
     elif is_labelme(path):
         return "labelme"
-    elif coco_files(path):
-        return "coco"
+    elif files := coco_files(path):
+        return json_kind(next(iter(files.values())))
     elif voc_files(path, []):
         return "voc"
     elif table_files(path):
