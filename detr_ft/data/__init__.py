@@ -4,7 +4,6 @@ from detr_ft.data.doctor import examine
 from detr_ft.data.export import write_coco
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import class_names
-from detr_ft.data.sound import with_true_sizes
 from detr_ft.data.sources import load_data, open_stream
 
-__all__ = ["class_names", "examine", "load_data", "open_image", "open_stream", "with_true_sizes", "write_coco"]
+__all__ = ["class_names", "examine", "load_data", "open_image", "open_stream", "write_coco"]

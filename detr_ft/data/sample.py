@@ -81,7 +81,7 @@ def read_sample(row: Mapping[str, Any]) -> Sample:
         name, stated = provenance(row["image"], row["image_id"]), f"{row['width']}x{row['height']}"
         raise UserError(
             f"{name}: its row states {stated}, it is {image.width}x{image.height} when upright; "
-            "detr_ft.data.with_true_sizes makes its split as it should be"
+            "detr_ft.data.sound.with_true_sizes makes its split as it should be"
         )
     bbox, crowd = as_tensors(row["objects"])
     boxes, kept, _ = trainable_boxes(bbox, torch.zeros_like(crowd), *image.size)  # crowds too

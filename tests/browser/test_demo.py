@@ -203,13 +203,14 @@ QUIET_IMPORT = 7.0
 def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds(
     serve: Callable[..., Any], visit: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    slowness = max(1.0, _import_seconds() / QUIET_IMPORT)
+    before = _import_seconds()
     start = time.monotonic()
     server = serve([str(APP), str(tiny_model)])
     page = visit(server.url).page
     page.locator("#image").wait_for()
     # On a machine that is busy with something else, the process's own seconds are what the start costs.
-    assert min(time.monotonic() - start, _processor_seconds(server.process.pid)) < 10 * slowness
+    took = min(time.monotonic() - start, _processor_seconds(server.process.pid))
+    assert took < 10 * max(1.0, (before + _import_seconds()) / 2 / QUIET_IMPORT)
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (120, 80), "teal").save(tmp_path / "turned.jpg", exif=turned)

@@ -11,8 +11,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.data import with_true_sizes
-from detr_ft.data.sound import inspect
+from detr_ft.data.sound import inspect, with_true_sizes
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 
