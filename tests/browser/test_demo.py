@@ -195,12 +195,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What importing them takes where the ten seconds are promised: two cores with nothing else to do.
-QUIET_IMPORT = 7.0
+# What a start may take beside its libraries, where these alone take most of the ten seconds or more.
+OURS = 0.2
 
 
 @pytest.mark.alone
-def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds(
+def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds_or_soon_after_its_libraries(
     serve: Callable[..., Any], visit: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     before = _import_seconds()
@@ -210,7 +210,7 @@ def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds(
     page.locator("#image").wait_for()
     # On a machine that is busy with something else, the process's own seconds are what the start costs.
     took = min(time.monotonic() - start, _processor_seconds(server.process.pid))
-    assert took < 10 * max(1.0, (before + _import_seconds()) / 2 / QUIET_IMPORT)
+    assert took < max(10, (1 + OURS) * (before + _import_seconds()) / 2)
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (120, 80), "teal").save(tmp_path / "turned.jpg", exif=turned)
@@ -222,9 +222,10 @@ def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds(
 
 
 def _import_seconds() -> float:
-    """How long importing the libraries below takes, which is most of a start and none of it ours."""
+    """How long importing what the demo cannot do without takes, which is most of a start and none of it ours."""
     start = time.monotonic()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", "import gradio, torch, transformers"], check=True)
+    libraries = "import gradio, torch, datasets; from transformers import DetrForObjectDetection, DetrImageProcessor"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", libraries], check=True)
     return time.monotonic() - start
 
 
