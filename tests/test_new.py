@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
@@ -23,7 +24,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_written_is_a_sound_recipe_for_the_data(photos: Path, tmp_path: Path) -> None:
+def test_what_is_written_is_a_sound_recipe_for_the_data(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "recipes/mine.yaml"
     write_recipe(str(photos), out, None)
     recipe, _ = load_recipe(out)

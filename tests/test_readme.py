@@ -14,8 +14,9 @@ from detr_ft.data import load_data, open_image, write_coco
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Training as the recipe says takes minutes; the command is the README's, for two epochs.
-SHORTER = {"train": ["train.num_train_epochs=2"]}
+# Training as the recipe says takes minutes; the command is the README's, for two epochs. Beside a GPU `new` would choose a
+# checkpoint that has to be fetched.
+SHORTER = {"train": ["train.num_train_epochs=2"], "new": ["--checkpoint", "embedded:small"]}
 
 
 def blocks(language: str) -> list[str]:

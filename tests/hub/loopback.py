@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 OID = "0123456789abcdef0123456789abcdef01234567"
 
@@ -156,11 +156,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tree(self, body: bytes, name: str, folder: str = "") -> None:
         repository = self.server.repositories[name]
-        below = {file: content for file, content in repository.files.items() if file.startswith(folder)}
+        below = [file for file in repository.files if file.startswith(folder)]
         if folder and not below:
             return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
+        return self._entries(repository, below)
+
+    def _paths_info(self, body: bytes, name: str) -> None:
+        repository = self.server.repositories[name]
+        asked = parse_qs(body.decode()).get("paths", [])
+        return self._entries(repository, [file for file in repository.files if file in asked])
+
+    def _entries(self, repository: Repository, files: list[str]) -> None:
         entries = []
-        for file, content in below.items():
+        for file in files:
+            content = repository.files[file]
             entry = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
             if file in repository.lfs:
                 sha = hashlib.sha256(content).hexdigest()
@@ -223,6 +232,7 @@ _ROUTES = [
     ("GET", rf"/api/(?:models/)?{_NAME}", _Handler._info),
     ("GET", rf"/api/(?:models/)?{_NAME}/revision/[^/]+", _Handler._info),
     ("GET", rf"/api/(?:models/)?{_NAME}/tree/[^/]+(?:/(.+))?", _Handler._tree),
+    ("POST", rf"/api/(?:models/)?{_NAME}/paths-info/[^/]+", _Handler._paths_info),
     ("POST", rf"/api/(?:models/)?{_NAME}/preupload/[^/]+", _Handler._preupload),
     ("POST", rf"/api/(?:models/)?{_NAME}/commit/[^/]+", _Handler._commit),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),

@@ -102,7 +102,7 @@ def test_a_canvas_is_kept_and_the_batch_does_not_matter(model, padding, images) 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_size: int) -> None:
     """Also in batches of mixed sizes, where padding to the largest would change the answers."""
-    served = pipeline("object-detection", model=model, image_processor=padding, threshold=0.0)
+    served = pipeline("object-detection", model=model, image_processor=padding, threshold=0.0, device="cpu")
     for found, mine in zip(served(images, batch_size=batch_size), detect(model, padding, images), strict=True):
         rounded = sorted([list(one["box"].values()) for one in found])
         assert rounded == sorted(mine.boxes.trunc().int().tolist())

@@ -25,7 +25,7 @@ def test_two_processes_share_the_work_and_write_one_run(tiny_checkpoint: Path, t
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launcher, "-m", "detr_ft", "train", str(recipe)],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
