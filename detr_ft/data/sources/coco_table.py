@@ -140,13 +140,14 @@ class Table:
             seen.add(str(number))
         if record is None:
             self.problems.append(f"{where}: image {shown(row.get('image_id'))} isn't among the file's images")
-        if name is None:
-            self.problems.append(f"{where}: category {shown(row.get('category_id'))} isn't among the file's categories")
+        fault = "" if name else f"{where}: category {shown(row.get('category_id'))} isn't among the file's categories"
         box = self._box(row, where)
-        if record and name and box:
+        if record and box:
             area = numbers([row.get("area")], 1)
             flags = Flags(*(flag(row.get(key), key, where, self.problems) for key in _FLAGS))
-            record.add(box, name, area=area[0] if area else None, number=_whole(number), flags=flags)
+            record.add(box, name or "", area=area[0] if area else None, number=_whole(number), flags=flags, fault=fault)
+        elif fault:
+            self.problems.append(fault)
 
     def _box(self, row: _Row, where: str) -> list[float] | None:
         """The bbox, or where there is none the box around the segmentation."""
