@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Two images of a split are the same file.",
         "It counts twice, and where their boxes differ, one copy contradicts the other.",
-        "remove all but one",
+        "keep one, with the boxes of all: --fix COPY does so",
     ),
     "more objects than queries": Kind(
         "warning",

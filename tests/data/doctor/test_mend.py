@@ -139,6 +139,36 @@ def test_copies_stay_in_what_is_held_out(make_rows) -> None:
     assert in_words(result.changes) == "image left out: the same bytes as another: 4"
 
 
+def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows) -> None:
+    other = [5.0, 6.0, 7.0, 8.0]
+    train = make_rows([SOUND], [SOUND, other], [SOUND])
+    shared = [train[0]["image"], train[0]["image"], train[2]["image"]]  # one file, recorded under two ids
+    train = (
+        train.remove_columns("image").add_column("image", shared).cast(train.features).select_columns([*train.features])
+    )
+    data = DatasetDict({"train": train})
+    result = mended(data)
+    kept = result.data["train"][0]
+    assert result.data["train"]["image_id"][:] == [100, 102]
+    assert kept["objects"]["bbox"] == [SOUND, other]
+    assert (kept["objects"]["id"], kept["objects"]["area"]) == ([1000, 1051], [1200, 56])
+    assert [(one.image_id, one.annotation_id, one.what) for one in result.changes] == [
+        (101, None, "left out: the same bytes as another"),
+        (101, 1051, "moved to the copy that is kept"),
+    ]
+    assert result.changes[1].before == other
+    assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 2, 1]
+
+
+def test_a_copy_of_unknown_size_makes_room_for_one_that_is_sound(make_rows, tmp_path: Path) -> None:
+    train = make_rows([SOUND], [SOUND], size=(W, H))
+    Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/0.png")
+    sound = train.select([0]).map(lambda _: {"height": 2 * H}, features=train.features)
+    result = mended(DatasetDict({"train": sound, "test": train}))
+    assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {"train": [100], "test": [101]}
+    assert [one.what for one in result.changes] == ["left out: drawn for an unknown size"]
+
+
 def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> None:
     corners = [[[20 + 10 * x, 30, 60 + 10 * x, 120]] for x in range(12)]
     data = DatasetDict({"train": make_rows(*corners, size=(W, H))})
