@@ -133,7 +133,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Class names differ in case, blanks or a plural s alone.",
         "What is one class to people is learned as two, which compete.",
-        "give them one name, unless they do mean different things",
+        "give them one name, unless they do mean different things; --fix COPY merges those that case or blanks around tell apart",
     ),
     "near duplicate": Kind(
         "info",

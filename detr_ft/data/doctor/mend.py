@@ -13,6 +13,7 @@ from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
 from detr_ft.data.doctor.changes import Change, as_lines
 from detr_ft.data.doctor.look import Looks
 from detr_ft.data.doctor.mend_boxes import BoxMender
+from detr_ft.data.doctor.mend_classes import merge_classes
 from detr_ft.data.doctor.mend_copies import Row, merge_copies
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.look import Look
@@ -47,8 +48,8 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell; without it
     such images are left out. Raises UserError where no image would be left.
     """
+    data, changes = merge_classes(data)
     mended: dict[str, list[Row | None]] = {}
-    changes: list[Change] = []
     for split, rows in data.items():
         mender = _SplitMender(split, looks.splits[split], class_names(rows), drawn_on)
         mended[split] = list(mender.mend(rows))
