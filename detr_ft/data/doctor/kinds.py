@@ -127,7 +127,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "A split has no box of a class.",
         "Without boxes to train on a class isn't learned; without boxes to evaluate on nothing is known of it.",
-        "add images of this class to the split, or split the data anew",
+        "add images of this class to the split, or split the data anew; a class that no split has, take out of the names",
     ),
     "similar class names": Kind(
         "warning",
