@@ -187,6 +187,16 @@ def test_an_image_that_no_record_names(tmp_path: Path, write_image: Callable[...
     assert (found.kind, found.image, found.row) == ("no record", str(paths[1]), None)
 
 
+def test_files_beside_the_stated_path_of_an_image_held_as_bytes_are_none_of_ours(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    other = write_image(tmp_path / "other.png")
+    image = [{"path": str(tmp_path / "inside.png"), "bytes": other.read_bytes()}]
+    rows = split([other], [GOOD])
+    held = Dataset.from_dict({**rows.to_dict(), "image": image}, features=rows.features)
+    assert examine(DatasetDict({"train": held})).findings == ()
+
+
 def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
     for kind in KINDS.values():
         assert kind.what.endswith(".")
