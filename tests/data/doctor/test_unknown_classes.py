@@ -72,3 +72,17 @@ def test_they_are_told_with_the_other_problems(tmp_path: Path) -> None:
         run_doctor(spec, Outputs(), num_queries=100, longest_edge=None, box_format=None)
     assert [problem.partition(", line ")[2][:2] for problem in caught.value.problems] == ["5:", "3:"]
     assert caught.value.problems[1] == told
+
+
+def test_where_no_object_has_a_known_class_the_names_stay(tmp_path: Path) -> None:
+    spec, _, _ = coco(tmp_path)
+    file = tmp_path / "labels.json"
+    file.write_text(file.read_text().replace('"category_id": 7', '"category_id": 8'))
+    assert doctored(spec).splits["train"].boxes_per_class == {"dog": 0}
+
+
+def test_they_are_told_of_images_that_do_not_open_as_well(tmp_path: Path) -> None:
+    spec, _, _ = yolo(tmp_path)
+    (tmp_path / "images/b.txt").write_text("8 .5 .5 .1 .2\n")
+    found = [one for one in doctored(spec).findings if one.kind == "unknown class"]
+    assert [Path(str(one.image)).name for one in found] == ["a.png (image 0)", "b.png (image 1)"]
