@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from datasets import DatasetDict
 
 from detr_ft.console import say
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
@@ -12,6 +15,7 @@ from detr_ft.data.doctor.mend import LOG, Mended, write_mended
 from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.sources import load_data
+from detr_ft.data.sources.unknown import Place, UnknownClassError
 from detr_ft.data.true_size import Frame
 from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
@@ -41,9 +45,9 @@ def run_doctor(
 ) -> Diagnosis:
     """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
     _check(outputs)
-    data = load_data(source, box_format=box_format)
+    data, faults = _load(source, box_format)
     looks = look(data)
-    diagnosis = diagnose(data, looks, num_queries, longest_edge)
+    diagnosis = diagnose(data, looks, num_queries, longest_edge, faults)
     if outputs.report is not None:
         write_report(diagnosis, data, outputs.report)
         say(f"the report: {outputs.report}")
@@ -59,6 +63,14 @@ def run_doctor(
         preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, picture)
         say(f"images as they are, and as {outputs.augment} augments them: {picture}")
     return diagnosis
+
+
+def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
+    """The data set, and what its source says of objects whose class is unknown: training refuses them, we report them."""
+    try:
+        return load_data(source, box_format=box_format), {}
+    except UnknownClassError as error:
+        return error.data, error.faults
 
 
 def _check(outputs: Outputs) -> None:

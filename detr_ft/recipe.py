@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from detr_ft.criterion.configure import ConfigureError, configure, configure_one, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
@@ -17,6 +17,8 @@ from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
 from detr_ft.located_yaml import Place, at, parse_yaml, read_located
 from detr_ft.training.settings import OptimSettings, TrainSettings
+
+_LARGEST_EDGE = 8192  # pixels: (8192 / 32)^2 places, and 65,536^2 pairs of them in the encoder's attention
 
 
 class _Section(BaseModel):
@@ -73,6 +75,16 @@ class DataSection(_Section):
     repeat_threshold: float | None = Field(
         default=None, gt=0, le=1, description="classes in a smaller fraction of the images come more often"
     )
+
+    @field_validator("longest_edge")
+    @classmethod
+    def _edge_is_payable(cls, edge: int | None) -> int | None:
+        if edge is not None and edge > _LARGEST_EDGE:
+            raise ValueError(
+                f"{_LARGEST_EDGE} pixels are the most: attention between all places of such an image has 4.3 billion "
+                "pairs already; cut larger images into tiles"
+            )
+        return edge
 
     @property
     def fold_of(self) -> tuple[int, int] | None:

@@ -103,6 +103,17 @@ extra: 1
         assert expected in told
 
 
+def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {checkpoint: x}\ndata:\n  source: y\n  longest_edge: 8192\ntrain: {output_dir: z}\n")
+    assert load_recipe(path)[0].data.longest_edge == 8192
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, ["data.longest_edge=100000"])
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}:4: data.longest_edge: 8192 pixels are the most: ")
+    assert problem.endswith("cut larger images into tiles, got 100000")
+
+
 @pytest.mark.parametrize(
     ("augment", "words"),
     [

@@ -18,7 +18,8 @@ from detr_ft.errors import UserError
 def write_coco(data: DatasetDict, folder: Path) -> None:
     """Write each split to `folder/<split>/`: the image files as they are and `_annotations.coco.json`.
 
-    Read back by `load_data`, all is the same but for classes that no split uses and annotation ids that were not unique.
+    Read back by `load_data`, all is the same but for classes that no split uses, blanks around the names of classes, and
+    annotation ids that were not unique.
     The folder must be new or empty.
     """
     refuse_filled(folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -131,13 +133,34 @@ def orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
+def missing(name: str) -> ImageError:
+    """The error for an image file that isn't there; it names the one whose name differs in case alone."""
+    near = name_but_for_case(Path(name))
+    return ImageError(name, "missing", "the image file doesn't exist" + (f"; did you mean {near}?" if near else ""))
+
+
+def name_but_for_case(path: Path) -> str | None:
+    """The name of a file in the path's folder that differs from its name in case alone, if there is one."""
+    try:
+        near = _names_in(path.parent, path.parent.stat().st_mtime_ns).get(path.name.lower())
+    except (OSError, ValueError):  # no such folder; a name that no file can bear
+        return None
+    return near if near != path.name else None  # a link that leads nowhere is itself not there
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: Path, changed: int) -> dict[str, str]:
+    """The names in a folder by their small letters, listed once for as long as nothing in it has `changed`."""
+    return {name.lower(): name for name in os.listdir(folder)}
+
+
 @contextmanager
 def _opened(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
     stream, name = _stream(source)
     try:
         image = Image.open(stream, formats=_FORMATS)
     except FileNotFoundError as error:
-        raise ImageError(name, "missing", "the image file doesn't exist") from error
+        raise missing(name) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, "too large", f"the image has too many pixels ({error}); make it smaller") from error
     except _DAMAGE as error:

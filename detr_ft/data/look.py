@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from detr_ft.data.duplicates import fingerprint
-from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, open_image
+from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, missing, open_image
 from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance
 
@@ -70,6 +70,6 @@ def _content(image: Mapping[str, Any]) -> bytes:
     try:
         return Path(name).read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(name, "missing", "the image file doesn't exist") from error
+        raise missing(name) from error
     except OSError as error:
         raise ImageError(name, "unreadable", f"can't be read ({error})") from error

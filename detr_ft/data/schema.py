@@ -70,9 +70,12 @@ def sizes_of(split: Dataset) -> list[tuple[int, int]]:
     return list(zip(split["width"][:], split["height"][:], strict=True))
 
 
-def with_columns(rows: Dataset, columns: Mapping[str, list[Any]]) -> Dataset:
-    """The rows with these of the schema's columns in the place of their own; images and ids are not touched."""
-    features = rows.features
+def with_columns(rows: Dataset, columns: Mapping[str, list[Any]], names: list[str] | None = None) -> Dataset:
+    """The rows with these of the schema's columns in the place of their own; images and ids are not touched.
+
+    New `objects` may be of other classes, `names`.
+    """
+    features = rows.features if names is None else detection_features(names)
     new = Dataset.from_dict(dict(columns), features=Features({key: features[key] for key in columns}))
     old = rows.select_columns([name for name in features if name not in columns])
     return concatenate_datasets([old, new], axis=1).select_columns(list(features))

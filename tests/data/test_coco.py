@@ -176,6 +176,16 @@ def test_images_anywhere_below_the_file_are_found_by_their_names(
         load_data(str(file))
 
 
+def test_where_but_half_of_the_images_lie_as_named_the_others_are_searched_for(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    file = write_coco_file(tmp_path / "labels.json")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "0_1.png").rename(tmp_path / "b" / "0_1.png")
+    paths = [image["path"] for image in load_data(str(file))["train"]["image"]]
+    assert paths == [str(tmp_path / "0_0.png"), str(tmp_path / "b" / "0_1.png")]
+
+
 def test_a_missing_image_is_not_replaced_by_its_namesake_of_another_split(
     tmp_path: Path, write_coco_file: Callable[..., Path]
 ) -> None:

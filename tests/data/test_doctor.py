@@ -131,6 +131,22 @@ def test_a_class_that_a_split_lacks(tmp_path: Path, write_image: Callable[..., P
     assert diagnosis.splits["test"].images_without_objects == 1
 
 
+def test_a_class_that_no_split_has_is_told_once(make_rows) -> None:
+    box = [list(GOOD)]
+    names = ["dog", "cat", "owl"]
+    data = {
+        split: make_rows(box, labels=[[label]], names=names, folder=split, seed=seed)
+        for seed, (split, label) in enumerate({"train": 0, "validation": 0, "test": 1}.items())
+    }
+    findings = examine(DatasetDict(data)).findings
+    assert [(one.kind, one.split, one.message) for one in findings] == [
+        ("class missing", "test", "no box of class 'dog'"),
+        ("class missing", "train", "no box of class 'cat'"),
+        ("class missing", "validation", "no box of class 'cat'"),
+        ("class missing", "train, validation, test", "no box of class 'owl' in any split"),
+    ]
+
+
 def test_a_class_index_beyond_the_names(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     path = write_image(tmp_path / "x.png")
     rows = split([path], [GOOD])
@@ -169,6 +185,16 @@ def test_an_image_that_no_record_names(tmp_path: Path, write_image: Callable[...
     (tmp_path / "notes.txt").write_text("no image")
     (found,) = examine(DatasetDict({"train": split(paths[:1], [GOOD])})).findings
     assert (found.kind, found.image, found.row) == ("no record", str(paths[1]), None)
+
+
+def test_files_beside_the_stated_path_of_an_image_held_as_bytes_are_none_of_ours(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    other = write_image(tmp_path / "other.png")
+    image = [{"path": str(tmp_path / "inside.png"), "bytes": other.read_bytes()}]
+    rows = split([other], [GOOD])
+    held = Dataset.from_dict({**rows.to_dict(), "image": image}, features=rows.features)
+    assert examine(DatasetDict({"train": held})).findings == ()
 
 
 def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:

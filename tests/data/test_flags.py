@@ -22,7 +22,26 @@ def test_yes(stated: object) -> None:
 
 @pytest.mark.parametrize(
     "stated",
-    [None, False, 0, 0.0, "0", "0.0", "False", "no", "N", "", -1, "-1", "-1.0", float("nan"), "None", "Unspecified"],
+    [
+        None,
+        False,
+        0,
+        0.0,
+        "0",
+        "0.0",
+        "False",
+        "no",
+        "N",
+        "",
+        -1,
+        "-1",
+        "-1.0",
+        float("nan"),
+        "None",
+        "NULL",
+        "Unknown",
+        "Unspecified",
+    ],
 )
 def test_no_and_unstated(stated: object) -> None:
     problems: list[str] = []

@@ -154,3 +154,13 @@ def test_damage_never_raises_anything_but_an_image_error(kind: str) -> None:
 def test_a_format_that_runs_an_interpreter_is_refused() -> None:
     with pytest.raises(ImageError, match="not a readable image"):
         open_image(encoded(RAMP, "EPS"))
+
+
+def test_a_missing_file_names_the_one_that_differs_in_case_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    hints = {"A.PNG": "; did you mean a.png?", "b.png": "", "link.png": "", "gone/a.png": ""}
+    for name, hint in hints.items():
+        with pytest.raises(ImageError) as caught:
+            image_size(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: the image file doesn't exist{hint}"

@@ -41,6 +41,13 @@ def write(file: Path, shapes: object, **changes: object) -> Path:
     return file
 
 
+def test_group_0_is_a_group(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    parts = [shape("dog", "rectangle", [x, 1], [x + 2, 3], group=0) for x in (1, 5)]
+    data = load_data(f"labelme:{write(tmp_path / 'a.json', parts)}")["train"]
+    assert data[0]["objects"]["bbox"] == [[1, 1, 6, 2]]
+
+
 def test_shapes_become_boxes(
     tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

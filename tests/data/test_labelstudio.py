@@ -124,6 +124,26 @@ def test_the_newest_annotation_that_isnt_cancelled_counts(
 
 
 @pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        ({"id": 1, "updated_at": "2024-06-01"}, {"id": 2, "updated_at": "2024-05-31"}),
+        ({"created_at": "2024-01-01", "updated_at": "2024-06-01"}, {"created_at": "2024-05-01", "updated_at": ""}),
+        ({"updated_at": None, "created_at": "2024-06-01"}, {"updated_at": "2024-05-31", "created_at": "2024-05-31"}),
+        ({"id": 10, "updated_at": "2024-06-01"}, {"id": 9, "updated_at": "2024-06-01"}),
+        ({"id": 1, "updated_at": "2024-06-01"}, {"id": "b", "updated_at": "2024-06-01"}),
+    ],
+)
+def test_an_annotation_s_age_is_its_last_change_then_its_id(
+    tmp_path: Path, write_image: Callable[..., Path], newer: dict[str, object], older: dict[str, object]
+) -> None:
+    write_image(tmp_path / "a.png")
+    new, old = (annotation(1, rectangle(name, 0, 0, 10, 10)) for name in ("new", "old"))
+    for several in ((new | newer, old | older), (old | older, new | newer)):
+        data = load_data(f"labelstudio:{write(tmp_path / 'a.json', [task(1, 'a.png', *several)])}")
+        assert class_names(data["train"]) == ["new"]
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "/data/local-files/?d=photos/sub%20x/a-b.png",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detr_ft.data import class_names, load_data
+from detr_ft.data import class_names, examine, load_data
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 
@@ -179,6 +179,46 @@ def test_a_file_that_is_no_table_of_boxes(tmp_path: Path, write_table: Write, li
     for spec in (f"csv:{tmp_path / 'a.csv'}", f"csv:{tmp_path}"):
         with pytest.raises(UserError, match=message):
             load_data(spec)
+
+
+def test_images_further_down_are_found_but_not_those_of_another_split(
+    tmp_path: Path, write_table: Write, write_image: Write
+) -> None:
+    for place in ("pictures/day/a.jpg", "pictures/night/b.jpg", "val/c.jpg", "pictures/val/c.jpg"):
+        write_image(tmp_path / place)
+    header, lines = "image,label,xmin,ymin,xmax,ymax", [f"{name}.jpg,cat,1,1,5,5" for name in "abc"]
+    file = write_table(tmp_path / "annotations" / "train.csv", header, *lines, images=())
+    paths = [Path(image["path"]) for image in load_data(f"csv:{file}")["train"]["image"]]
+    assert paths[:2] == [tmp_path / "pictures/day/a.jpg", tmp_path / "pictures/night/b.jpg"]
+    assert not paths[2].exists()
+    write_image(tmp_path / "copies" / "a.jpg")
+    with pytest.raises(
+        UserError, match=r"train\.csv, line 2: the image a\.jpg is ambiguous: .*copies/a\.jpg.*day/a\.jpg"
+    ):
+        load_data(f"csv:{file}")
+
+
+def test_images_that_are_nowhere_are_told_once(tmp_path: Path, write_table: Write) -> None:
+    header = "image,label,xmin,ymin,xmax,ymax,split"
+    lines = [f"{split}.JPG,cat,1,1,5,5,{split}" for split in ("train", "val", "test")]
+    file = write_table(tmp_path / "a.csv", header, *lines, images=("train.jpg",))
+    with pytest.raises(UserError) as caught:
+        load_data(f"csv:{file}")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{file}: its images are in none of these folders, nor below them: {tmp_path}, ")
+    assert problem.endswith("; for example train.JPG: did you mean train.jpg?")
+
+
+def test_a_name_that_differs_in_case_names_the_near_one(
+    tmp_path: Path, write_table: Write, write_image: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "images" / "b.jpg")
+    header, lines = "image,label,xmin,ymin,xmax,ymax", ["a.jpg,cat,1,1,5,5", "B.JPG,cat,1,1,5,5", "c.jpg,cat,1,1,5,5"]
+    data = load_data(f"csv:{write_table(tmp_path / 'a.csv', header, *lines, images=('a.jpg',))}")
+    told = f"{tmp_path / 'images' / 'B.JPG'}: the image file doesn't exist; did you mean b.jpg?"
+    lost = f"{tmp_path / 'c.jpg'}: the image file doesn't exist"
+    assert caplog.messages[-2:] == [told, lost]
+    assert [one.message for one in examine(data).findings if one.kind == "missing file"] == [told, lost]
 
 
 def test_folders_without_or_with_too_many_tables(tmp_path: Path, write_table: Write) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -87,6 +88,34 @@ def test_a_size_of_zero_is_measured_and_a_stated_file_name_is_followed(
     row = load_data(f"voc:{voc}")["train"][3]
     assert (row["width"], row["height"]) == (10, 20)
     assert row["image"]["path"].endswith("other.png")
+
+
+def test_the_stated_file_name_goes_before_the_name_of_the_xml_file(
+    voc: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(voc / "JPEGImages" / "a.png")
+    (voc / "Annotations" / "a.xml").write_text(voc_xml(filename="a.jpg"))
+    (voc / "Annotations" / "b.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename="c.jpg"))
+    (voc / "Annotations" / "c.xml").write_text(voc_xml(filename="c"))
+    images = load_data(f"voc:{voc}")["train"]["image"]
+    assert [Path(image["path"]).name for image in images] == ["a.jpg", "c.jpg", "c.jpg"]
+    assert not caplog.records
+
+
+def test_another_image_than_the_stated_one_is_said_once(voc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_sets(voc, train="a\nb\n", val="c\n")
+    for name, stated in (("a", "a.png"), ("b", "lost.jpg"), ("c", "a.bmp")):
+        (voc / "Annotations" / f"{name}.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename=stated))
+    with caplog.at_level(logging.INFO):
+        data = load_data(f"voc:{voc}")
+    names = [Path(image["path"]).name for rows in data.values() for image in rows["image"]]
+    assert names == ["a.jpg", "b.jpg", "a.jpg"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == (
+        f"{voc}: 3 XML files name an image that isn't there, and the one whose name is most alike is taken: "
+        f"{voc / 'Annotations' / 'a.xml'} names a.png, taken is {voc / 'JPEGImages' / 'a.jpg'}; "
+        "correct <filename> where that is wrong"
+    )
 
 
 def test_lists_of_classes_alone_make_the_splits(voc: Path) -> None:

@@ -170,7 +170,7 @@ def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_data(str(yolo))
     train, valid = (yolo / split / "labels" / "a.txt" for split in ("train", "valid"))
-    starts = [f"{train}, line {line}: " for line in (2, 3, 5)] + [f"{valid}, line 1: class 0.5"]
+    starts = [f"{train}, line 3: ", f"{train}, line 5: ", f"{train}, line 2: class 2", f"{valid}, line 1: class 0.5"]
     assert len(caught.value.problems) == 4
     assert all(problem.startswith(start) for problem, start in zip(caught.value.problems, starts, strict=True))
 

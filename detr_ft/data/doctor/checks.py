@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks
 from detr_ft.data.look import Look
 from detr_ft.data.sources.records import IMAGE_SUFFIXES
+from detr_ft.data.sources.unknown import Place
 from detr_ft.data.true_size import TURNED, Annotated, Fit, fits, why_unclear
 
 # A shorter side of fewer pixels after resizing is tiny.
@@ -41,14 +42,20 @@ def _image_troubles(image: Annotated, fit: Fit | None) -> Iterator[tuple[str, st
         yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {fit.how}"
 
 
-def box_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_classes: int) -> list[Finding]:
-    """Every defect of a single box, image by image. Of an image without a size nothing is said."""
+def box_findings(
+    split: str, boxes: Boxes, looks: Sequence[Look], num_classes: int, faults: Mapping[Place, str]
+) -> list[Finding]:
+    """Every defect of a single box, image by image; `faults` are what the source says of unknown classes.
+
+    Of an image without a size nothing is said but these.
+    """
     found: list[tuple[int, Finding]] = []
     for kind, mask in _box_masks(boxes, num_classes).items():
         for index in np.flatnonzero(mask).tolist():
             text = _box_text(boxes, index)
             if kind == "unknown class":
-                text = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
+                number = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
+                text = faults.get((split, int(boxes.row[index]), int(boxes.place[index])), number)
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
             found.append((index, _of_box(kind, split, boxes, index, looks, text)))
@@ -64,7 +71,7 @@ def _box_masks(boxes: Boxes, num_classes: int) -> dict[str, Mask]:
     least, high = xywh[:, 2:].min(1), xywh[:, :2] + xywh[:, 2:]
     beyond = (xywh[:, :2] < -SLACK).any(1) | (high > boxes.size + SLACK).any(1)
     return {
-        "unknown class": known & ((boxes.label < 0) | (boxes.label >= num_classes)),
+        "unknown class": ((boxes.label < 0) | (boxes.label >= num_classes)),
         "not finite": known & ~finite,
         "negative size": known & finite & (least < 0),
         "zero size": known & finite & (least == 0),

@@ -10,10 +10,13 @@ from detr_ft.data.doctor.findings import Finding, finding
 
 
 def missing_classes(splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:
-    """One finding for each class that a split has no box of."""
-    for split, one in splits.items():
-        for name, count in one.boxes_per_class.items():
-            if not count:
+    """One finding for each class that a split has no box of; one in all for a class that no split has a box of."""
+    for name in next(iter(splits.values())).boxes_per_class:
+        lacking = [split for split, one in splits.items() if not one.boxes_per_class.get(name)]
+        if len(lacking) == len(splits):
+            yield finding("class missing", ", ".join(splits), f"no box of class {name!r} in any split")
+        else:
+            for split in lacking:
                 yield finding("class missing", split, f"no box of class {name!r}")
 
 

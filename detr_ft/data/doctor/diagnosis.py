@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 import numpy as np
 from datasets import DatasetDict
@@ -25,6 +26,7 @@ from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks, look
 from detr_ft.data.look import Look
 from detr_ft.data.schema import class_names, sizes_of
+from detr_ft.data.sources.unknown import Place
 from detr_ft.data.true_size import annotated
 
 
@@ -67,8 +69,14 @@ def examine(data: DatasetDict, num_queries: int = 100, longest_edge: int | None 
     return diagnose(data, look(data), num_queries, longest_edge)
 
 
-def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_edge: int | None = None) -> Diagnosis:
-    """The diagnosis of a data set whose files were looked at already."""
+def diagnose(
+    data: DatasetDict,
+    looks: Looks,
+    num_queries: int = 100,
+    longest_edge: int | None = None,
+    faults: Mapping[Place, str] = MappingProxyType({}),
+) -> Diagnosis:
+    """The diagnosis of a data set whose files were looked at already; `faults` says of objects what class they state."""
     names = class_names(next(iter(data.values())))
     read = {split: boxes_of(rows) for split, rows in data.items()}
     formats = {split: likely_format(boxes) for split, boxes in read.items()}
@@ -85,7 +93,7 @@ def diagnose(data: DatasetDict, looks: Looks, num_queries: int = 100, longest_ed
             findings.append(_other_format(split, read[split], some, format))
         images = annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in some])
         findings.extend(
-            _merged(image_findings(split, some, images), box_findings(split, boxes[split], some, len(names)))
+            _merged(image_findings(split, some, images), box_findings(split, boxes[split], some, len(names), faults))
         )
         findings.extend(crowded_findings(split, boxes[split], some, num_queries))
         findings.extend(tiny_findings(split, boxes[split], some, names, edge))

@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "Two images of a split are the same file.",
         "It counts twice, and where their boxes differ, one copy contradicts the other.",
-        "remove all but one",
+        "keep one, with the boxes of all: --fix COPY does so",
     ),
     "more objects than queries": Kind(
         "warning",
@@ -127,13 +127,13 @@ KINDS: dict[str, Kind] = {
         "warning",
         "A split has no box of a class.",
         "Without boxes to train on a class isn't learned; without boxes to evaluate on nothing is known of it.",
-        "add images of this class to the split, or split the data anew",
+        "add images of this class to the split, or split the data anew; a class that no split has, take out of the names",
     ),
     "similar class names": Kind(
         "warning",
         "Class names differ in case, blanks or a plural s alone.",
         "What is one class to people is learned as two, which compete.",
-        "give them one name, unless they do mean different things",
+        "give them one name, unless they do mean different things; --fix COPY merges those that case or blanks around tell apart",
     ),
     "near duplicate": Kind(
         "info",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
 from detr_ft.data.doctor.changes import Change, as_lines
 from detr_ft.data.doctor.look import Looks
 from detr_ft.data.doctor.mend_boxes import BoxMender
+from detr_ft.data.doctor.mend_classes import merge_classes
+from detr_ft.data.doctor.mend_copies import Row, merge_copies
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.look import Look
 from detr_ft.data.schema import class_names, sizes_of, with_columns
@@ -20,9 +22,6 @@ from detr_ft.data.true_size import Annotated, Fit, Frame, annotated, box_of, fit
 from detr_ft.errors import UserError
 
 LOG = "changes.jsonl"
-
-# Of images in several splits the copy stays in the first of these: what is measured on is not to be seen in training.
-_KEPT_FIRST = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
@@ -49,32 +48,24 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell; without it
     such images are left out. Raises UserError where no image would be left.
     """
-    copies = _copies(looks)
-    splits: dict[str, Dataset] = {}
-    changes: list[Change] = []
+    data, changes = merge_classes(data)
+    mended: dict[str, list[Row | None]] = {}
     for split, rows in data.items():
-        mender = _SplitMender(split, looks.splits[split], class_names(rows), copies, drawn_on)
-        mended = mender.mend(rows)
+        mender = _SplitMender(split, looks.splits[split], class_names(rows), drawn_on)
+        mended[split] = list(mender.mend(rows))
         changes += mender.changes
-        if len(mended):
-            splits[split] = mended
+    changes += merge_copies(mended, looks)
+    splits = {split: _kept(data[split], new) for split, new in mended.items() if any(new)}
     if not splits:
         raise UserError("no image can be kept, so there is nothing to write: none of them opens")
     return Mended(DatasetDict(splits), tuple(changes))
 
 
-def _copies(looks: Looks) -> dict[tuple[str, int], str]:
-    """Split and row of every exact copy that is to go, with where the one that stays is."""
-    ordered = sorted(looks.splits, key=lambda split: _KEPT_FIRST.index(split) if split in _KEPT_FIRST else -1)
-    kept: dict[bytes, str] = {}
-    copies = {}
-    for split in ordered:
-        for row, one in enumerate(looks.splits[split]):
-            if one.digest in kept:
-                copies[split, row] = kept[one.digest]
-            elif one.digest:
-                kept[one.digest] = f"kept as {one.name} in {split}"
-    return copies
+def _kept(rows: Dataset, mended: Sequence[Row | None]) -> Dataset:
+    """The split without the images that aren't kept, and with the sizes and objects that the others have now."""
+    kept = {index: row for index, row in enumerate(mended) if row is not None}
+    columns = {key: [row[key] for row in kept.values()] for key in ("width", "height", "objects")}
+    return with_columns(rows.select(list(kept)), columns)
 
 
 @dataclass
@@ -84,18 +75,11 @@ class _SplitMender:
     split: str
     looks: list[Look]
     names: list[str]
-    copies: Mapping[tuple[str, int], str]
     drawn_on: Frame | None = None
     changes: list[Change] = field(default_factory=list)
 
-    def mend(self, rows: Dataset) -> Dataset:
-        """The split without the images that can't be kept, and with sizes and boxes as they should be."""
-        mended = list(self._mended_rows(rows))
-        keep = [index for index, one in enumerate(mended) if one is not None]
-        columns = {key: [mended[index][key] for index in keep] for key in ("width", "height", "objects")}  # type: ignore[index]
-        return with_columns(rows.select(keep), columns) if keep else rows.select([])
-
-    def _mended_rows(self, rows: Dataset) -> Iterator[dict[str, Any] | None]:
+    def mend(self, rows: Dataset) -> Iterator[Row | None]:
+        """Each row's size and objects as they should be; None for an image that can't be kept."""
         boxes = boxes_of(rows)
         format = likely_format(boxes)
         in_pixels = converted(boxes, format).by_row(len(rows))
@@ -111,15 +95,13 @@ class _SplitMender:
         one = self.looks[index]
         if one.trouble:
             return f"left out: {one.trouble}", one.message, None
-        if (self.split, index) in self.copies:
-            return "left out: the same bytes as another", one.name, self.copies[self.split, index]
         if fit is None:
             return "left out: drawn for an unknown size", image.stated, one.size
         return None
 
     def _mended_row(
         self, index: int, objects: Mapping[str, Any], image: Annotated, fit: Fit, format: str | None
-    ) -> dict[str, Any]:
+    ) -> Row:
         one, stated = self.looks[index], image.stated
         if stated != one.size:
             self._tell(index, None, "size as the file has it", stated, one.size)

@@ -10,8 +10,7 @@ from datasets import DatasetDict
 
 from detr_ft.data.schema import SPLITS
 from detr_ft.data.sources.coco_table import Table
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import split_folders, split_of, split_of_folder, to_dataset
+from detr_ft.data.sources.records import refuse, split_folders, split_of, split_of_folder, to_dataset
 from detr_ft.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,8 @@ def read_coco(path: Path) -> DatasetDict:
         )
     tables = {split: Table(file) for split, file in files.items()}
     problems = [problem for table in tables.values() for problem in table.read()]
-    raise_all(problems)
     splits = {split: list(table.records.values()) for split, table in tables.items()}
+    refuse(problems, splits)
     return to_dataset(splits, _used_names(tables.values(), path), path)
 
 
@@ -73,7 +72,7 @@ def _take(found: dict[str, Path], split: str, files: list[Path]) -> None:
 def _used_names(tables: Iterable[Table], path: Path) -> list[str]:
     tables = list(tables)
     names = dict.fromkeys(name for table in tables for _, name in sorted(table.categories.items()))
-    used = {name for table in tables for record in table.records.values() for name in record.names}
+    used = {name for table in tables for record in table.records.values() for name in record.names if name}
     unused = [name for name in names if name not in used]
     if not used:
         return list(names)

@@ -11,7 +11,7 @@ from pathlib import Path
 from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.masks import box_around_segmentation
 from detr_ft.data.sources.records import Flags, Record, is_id, numbers, split_folders, split_of
-from detr_ft.data.sources.search import ImageSearch, plain_path
+from detr_ft.data.sources.search import ImageSearch, annotated_root, plain_path
 from detr_ft.data.sources.text import parse_json, read_text, shown
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Table:
     def _add_images(self, rows: list[_Row]) -> None:
         folder, hits = self._image_folder([_file_name(row) for row in rows])
         # Where most of some images lie as their names say, one that doesn't is missing; else names are searched for.
-        search = None if hits > 0.5 else ImageSearch(folder if hits else _root(self.file))
+        search = None if hits > 0.5 else ImageSearch(folder if hits else annotated_root(self.file))
         for row in rows:
             self._add_image(row, folder, search)
         if search and list(search.nothing_found(self.file)):
@@ -140,13 +140,14 @@ class Table:
             seen.add(str(number))
         if record is None:
             self.problems.append(f"{where}: image {shown(row.get('image_id'))} isn't among the file's images")
-        if name is None:
-            self.problems.append(f"{where}: category {shown(row.get('category_id'))} isn't among the file's categories")
+        fault = "" if name else f"{where}: category {shown(row.get('category_id'))} isn't among the file's categories"
         box = self._box(row, where)
-        if record and name and box:
+        if record and box:
             area = numbers([row.get("area")], 1)
             flags = Flags(*(flag(row.get(key), key, where, self.problems) for key in _FLAGS))
-            record.add(box, name, area=area[0] if area else None, number=_whole(number), flags=flags)
+            record.add(box, name or "", area=area[0] if area else None, number=_whole(number), flags=flags, fault=fault)
+        elif fault:
+            self.problems.append(fault)
 
     def _box(self, row: _Row, where: str) -> list[float] | None:
         """The bbox, or where there is none the box around the segmentation."""
@@ -178,8 +179,3 @@ def _file_name(row: _Row) -> str:
 
 def _folders_of(parent: Path, split: str | None) -> Iterable[Path]:
     return (folder for word, folder in split_folders(parent) if word == split)
-
-
-def _root(file: Path) -> Path:
-    """The folder below which the images of a file are: its own, or the one above if its own is for annotations."""
-    return file.parent.parent if file.parent.name.lower() in ("annotations", "labels", "json") else file.parent

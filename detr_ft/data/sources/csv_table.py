@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.images import name_but_for_case
 from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.header import Header
 from detr_ft.data.sources.records import Flags, Record, numbers, split_of
@@ -90,16 +91,25 @@ class Table:
 
     def _tell(self) -> None:
         """What only the whole file shows: that no image is where it should be, and splits that are none of ours."""
-        for split, images in self.images.items():
-            first = [record for (one, _), record in self.records.items() if one == split][:_FIRST]
-            if first and not any(os.path.isfile(record.path) for record in first):
-                self.problems.append(f"{self.file}: its images are in none of these folders: {images}")
+        lost = [split for split in self.images if not self._finds_images(split)]
+        if lost:
+            folders = dict.fromkeys(folder for split in lost for folder in self.images[split].folders)
+            first = next(record.path for (split, _), record in self.records.items() if split == lost[0])
+            near = name_but_for_case(first)
+            self.problems.append(
+                f"{self.file}: its images are in none of these folders, nor below them: {', '.join(map(str, folders))}; "
+                f"for example {first.name}" + (f": did you mean {near}?" if near else "")
+            )
         listed = ", ".join(map(shown, sorted(self.other_splits)[:_FIRST]))
         if self.other_splits and not self.records:
             self.problems.append(f"{self.file}: its splits are {listed}; name them train, validation and test")
         elif self.other_splits:
             message = "%s: %d lines are left out, whose split is none of train, validation and test but %s"
             log.warning(message, self.file, self.other_splits.total(), listed)
+
+    def _finds_images(self, split: str) -> bool:
+        first = [record for (one, _), record in self.records.items() if one == split][:_FIRST]
+        return any(os.path.isfile(record.path) for record in first)
 
     def _add(self, cells: _Line, where: str) -> None:
         header = self.header
@@ -110,7 +120,7 @@ class Table:
         split = self._split(cells, file, where)
         if split is None:
             return
-        record, written = self._record(split, file, cells), self._written(cells)
+        record, written = self._record(split, file, cells, where), self._written(cells)
         if not any(written):
             return
         box = numbers(written, 4)
@@ -149,12 +159,12 @@ class Table:
         inside = re.sub(r"^[\[({]|[\])}]$", "", cells[places[0]].strip()).strip()
         return re.split(r"\s*[,;]\s*|\s+", inside) if inside else []
 
-    def _record(self, split: str, file: str, cells: _Line) -> Record:
+    def _record(self, split: str, file: str, cells: _Line, where: str) -> Record:
         key = split, file
         if key not in self.records:
             if split not in self.images:
                 self.images[split] = NearbyImages(self.file, split)
-            path = self.images[split].find(file)
+            path = self.images[split].find(file, where, self.problems)
             sides = numbers([self._number(cells[place]) for place in self.header.size or ()], 2) or (None, None)
             self.records[key] = Record.sized(path, len(self.records), *sides)
         return self.records[key]

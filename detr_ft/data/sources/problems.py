@@ -12,16 +12,20 @@ _LONGEST = 1500  # letters of a line
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
-    """Raise one error with the problems, if there are any.
+    """Raise one error with the problems as they are `told`, if there are any."""
+    if problems:
+        raise UserError(told(problems, limit))
 
-    Of each kind the first three are named and the others counted; beyond `limit` lines only the number is told.
+
+def told(problems: Sequence[str], limit: int = 50) -> list[str]:
+    """The lines of an error: of each kind the first three are named and the others counted.
+
+    Beyond `limit` lines only the number is told.
     """
     lines = grouped(problems)
-    if len(lines) > limit:
-        told = sum(number for _, number in lines[:limit])
-        lines = [*lines[:limit], (f"... and {len(problems) - told} more problems", 0)]
-    if lines:
-        raise UserError([line for line, _ in lines])
+    rest = len(problems) - sum(number for _, number in lines[:limit])
+    more = [f"... and {rest} more problems"] if len(lines) > limit else []
+    return [*(line for line, _ in lines[:limit]), *more]
 
 
 def grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ from detr_ft.data.images import ImageError, Source, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
 from detr_ft.data.sources.problems import grouped, raise_all
 from detr_ft.data.sources.text import is_storable
+from detr_ft.data.sources.unknown import UNKNOWN, Place, UnknownClassError
 from detr_ft.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
@@ -53,7 +54,8 @@ class Record:
     """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes.
 
     `content` holds the image file's bytes where the annotations bring them along and there is no file at `path`. An image
-    whose size is neither stated nor can be read is 0 by 0, and `trouble` says why.
+    whose size is neither stated nor can be read is 0 by 0, and `trouble` says why. An object whose class is none of the
+    data set's has an empty name, and `faults` says, by its place, where it stands and what it states.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Record:
     flags: list[Flags] = field(default_factory=list)
     content: bytes | None = None
     trouble: str = ""
+    faults: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def sized(
@@ -92,8 +95,14 @@ class Record:
         area: float | None = None,
         number: int | None = None,
         flags: Flags = _PLAIN,
+        fault: str = "",
     ) -> None:
-        """Append an object; without `area` (square pixels) it is that of the box, without `number` its place from 0."""
+        """Append an object; without `area` (square pixels) it is that of the box, without `number` its place from 0.
+
+        A `fault` says that its class is none of the data set's; `name` is empty then.
+        """
+        if fault:
+            self.faults[len(self.names)] = fault
         self.ids.append(len(self.ids) if number is None else number)
         self.boxes.append(box)
         self.names.append(name)
@@ -104,7 +113,7 @@ class Record:
         """The objects in the schema; `index` gives the number of each class."""
         return detection_objects(
             self.boxes,
-            [index[name] for name in self.names],
+            [UNKNOWN if place in self.faults else index[name] for place, name in enumerate(self.names)],
             ids=self.ids,
             area=[b[2] * b[3] if a is None else a for a, b in zip(self.areas, self.boxes, strict=True)],
             iscrowd=[one.crowd for one in self.flags],
@@ -114,7 +123,10 @@ class Record:
 
 
 def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], origin: Path) -> DatasetDict:
-    """The records of each split as a data set whose classes are `names`; splits without images are left out."""
+    """The records of each split as a data set whose classes are `names`; splits without images are left out.
+
+    Raises UnknownClassError, which holds the data set all the same, where objects have other classes than these.
+    """
     for split, records in splits.items():
         if not records:
             log.warning("%s: split %s has no images and is left out", origin, split)
@@ -126,12 +138,29 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
     if not names:
         raise UserError(f"{origin}: the data set names no classes")
     features, index = detection_features(list(names)), {name: i for i, name in enumerate(names)}
-    return DatasetDict(
+    data = DatasetDict(
         {
             split: Dataset.from_dict({"image": _images(records), **columns_of(records, index)}, features=features)
             for split, records in filled.items()
         }
     )
+    faults = dict(_faults(filled))
+    if faults:
+        raise UnknownClassError(data, faults)
+    return data
+
+
+def _faults(splits: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Place, str]]:
+    for split, records in splits.items():
+        for row, record in enumerate(records):
+            for place, fault in record.faults.items():
+                yield (split, row, place), fault
+
+
+def refuse(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
+    """Raise UserError with the problems, if there are any, and what is to be said of unknown classes besides."""
+    if problems:
+        raise_all([*problems, *(fault for _, fault in _faults(splits))])
 
 
 def tell_of_troubles(records: Iterable[Record]) -> None:

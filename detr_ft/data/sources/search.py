@@ -9,14 +9,19 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from detr_ft.data.sources.records import IMAGE_SUFFIXES, files_in, images_in, split_of
+from detr_ft.data.images import name_but_for_case
+from detr_ft.data.sources.records import IMAGE_SUFFIXES, files_in, images_in, split_of, split_of_folder
 
 
 class ImageSearch:
-    """Finds images below a folder, which is listed once and only when a name isn't where it says."""
+    """Finds images below a folder, which is listed once and only when a name isn't where it says.
 
-    def __init__(self, folder: Path) -> None:
+    Those in folders that bear the name of another split than `split`, if it is given, aren't taken.
+    """
+
+    def __init__(self, folder: Path, split: str | None = None) -> None:
         self.folder = folder.absolute()
+        self._split = split
         self._index: dict[str, list[Path]] | None = None
         self._found = 0
         self._missing: list[str] = []
@@ -67,15 +72,20 @@ class ImageSearch:
         if self._index is None:
             self._index = {}
             for path in images_in(self.folder):
-                self._index.setdefault(path.name, []).append(path)
+                if not self._is_of_another_split(path):
+                    self._index.setdefault(path.name, []).append(path)
         return self._index
+
+    def _is_of_another_split(self, path: Path) -> bool:
+        splits = {split_of_folder(above) for above in path.relative_to(self.folder).parents}
+        return self._split is not None and bool(splits - {None, self._split})
 
 
 class NearbyImages:
     """Finds the images of a table in the folders where a table's usually are, the nearer before the farther.
 
     Those are its own and the one above, images/ in either, and folders named as the file or the split in each of these.
-    They aren't searched to the bottom: beside a table there may be anything, and another split's images of the same names.
+    What is in none of them is searched for below the table, but not among another split's images of the same names.
     """
 
     def __init__(self, file: Path, split: str) -> None:
@@ -83,22 +93,30 @@ class NearbyImages:
         words = [word for word in (file.stem, split, "val", "valid", "dev") if split_of(word) == split]
         places = dict.fromkeys([*near, *(place / word for place in near for word in words)])
         self.folders = [place.absolute() for place in places if place.is_dir()]
+        self._below = ImageSearch(annotated_root(file), split)
 
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.folders))
+    def find(self, name: str, where: str, problems: list[str]) -> Path:
+        """The path of the image with this plain path, or where there is none, the one at which it should be.
 
-    def find(self, name: str) -> Path:
-        """The path of the image with this plain path, or where there is none, the one at which it should be."""
+        That is beside a file whose name differs in case alone. A name with several files is added to `problems`.
+        """
         last = PurePosixPath(name).name
         candidates = (folder / written for written in (name, last) for folder in self.folders)
         found = next((path for path in candidates if os.path.isfile(path)), None)
-        return found or self._by_stem.get(last) or self.folders[0] / name
+        found = found or self._by_stem.get(last) or self._below.locate(name, where, problems)
+        near = (folder / last for folder in self.folders if name_but_for_case(folder / last))
+        return found or next(near, self.folders[0] / name)
 
     @cached_property
     def _by_stem(self) -> dict[str, Path]:
         """Images by their name without its suffix, as Open Images' tables write them; the nearest folder's first."""
         files = [path for folder in reversed(self.folders) for path in files_in(folder, IMAGE_SUFFIXES)]
         return {path.stem: path for path in files}
+
+
+def annotated_root(file: Path) -> Path:
+    """The folder below which the images of a file are: its own, or the one above if its own is for annotations."""
+    return file.parent.parent if file.parent.name.lower() in ("annotations", "labels", "json") else file.parent
 
 
 def plain_path(name: str) -> str:

@@ -7,6 +7,7 @@ corners, and nothing in a file tells which was meant. For an original VOC file t
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -33,17 +34,24 @@ from detr_ft.errors import UserError
 _SETS = Path("ImageSets", "Main")
 _SET_WORDS = ("train", "trainval", "val", "valid", "validation", "test")
 
+log = logging.getLogger(__name__)
+
 
 def read_voc(folder: Path) -> DatasetDict:
-    """The data set of a VOC folder; classes are sorted by name, `difficult` and `truncated` are kept."""
+    """The data set of a VOC folder; classes are sorted by name, `difficult` and `truncated` are kept.
+
+    The image is the one that the XML file names; where that isn't there, the one called as the XML file, and it is said.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
     problems: list[str] = []
     files = voc_files(folder, problems)
     if not files and not problems:
         raise UserError(f"{folder}: no VOC annotations found; expected Annotations/*.xml and JPEGImages/")
-    splits = {split: _read_split(paths, problems) for split, paths in files.items()}
+    images = _Images()
+    splits = {split: _read_split(paths, images, problems) for split, paths in files.items()}
     raise_all(problems)
+    images.tell(folder)
     names = sorted({name for records in splits.values() for record in records for name in record.names})
     return to_dataset(splits, names, folder)
 
@@ -93,8 +101,7 @@ def _listed(folder: Path, image_sets: list[Path], problems: list[str]) -> list[P
     return list(found)
 
 
-def _read_split(paths: list[Path], problems: list[str]) -> list[Record]:
-    images = _Images()
+def _read_split(paths: list[Path], images: _Images, problems: list[str]) -> list[Record]:
     records = []
     for image_id, path in enumerate(paths):
         try:
@@ -138,26 +145,44 @@ def _number(text: str | None) -> float | None:
 
 
 class _Images:
-    """Finds the image of an annotation file, listing each folder once."""
+    """Finds the images of annotation files, listing each folder once, and keeps which aren't called as their file says."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, Path]] = {}
+        self._others: list[tuple[Path, str, Path]] = []
 
     def find(self, annotation: Path, stated: str) -> Path:
-        """The image named as the XML file, or as the XML says; where neither exists, the path at which it should be."""
+        """The image that the XML file states, else one whose name is that or the XML file's but for its ending.
+
+        Where there is none, the path at which it should be.
+        """
         root, below = _around_annotations(annotation)
         places = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
         stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-        for key in (annotation.stem, Path(stated).stem):
-            for place in places:
-                if key in self._in(place):
-                    return self._in(place)[key]
-        home = next((place for place in places if self._in(place)), places[0])
-        return home / (stated or f"{annotation.stem}.jpg")
+        names = (stated, Path(stated).stem, annotation.stem)
+        found = next((self._in(place)[name] for name in names for place in places if name in self._in(place)), None)
+        if found is None:
+            home = next((place for place in places if self._in(place)), places[0])
+            return home / (stated or f"{annotation.stem}.jpg")
+        if stated not in ("", found.name, found.stem):
+            self._others.append((annotation, stated, found))
+        return found
+
+    def tell(self, folder: Path) -> None:
+        """Say on the log of how many files another image than the one they name was taken."""
+        if self._others:
+            annotation, stated, found = self._others[0]
+            log.warning(
+                "%s: %d XML files name an image that isn't there, and the one whose name is most alike is taken: "
+                "%s names %s, taken is %s; correct <filename> where that is wrong",
+                folder, len(self._others), annotation, stated, found,
+            )  # fmt: skip
 
     def _in(self, folder: Path) -> dict[str, Path]:
+        """The images of a folder by their names, and by these without the ending."""
         if folder not in self._folders:
-            self._folders[folder] = {path.stem: path for path in files_in(folder, IMAGE_SUFFIXES)}
+            files = files_in(folder, IMAGE_SUFFIXES)
+            self._folders[folder] = {path.stem: path for path in files} | {path.name: path for path in files}
         return self._folders[folder]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from datasets import DatasetDict
 
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import files_in, images_in, to_dataset
+from detr_ft.data.sources.records import files_in, images_in, refuse, to_dataset
 from detr_ft.data.sources.text import read_lines, read_text, shown
 from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import UserError
@@ -41,7 +41,7 @@ def read_yolo(path: Path) -> DatasetDict:
     raise_all(problems)
     reader = LabelReader(names, keypoints)
     splits = {split: reader.read_split(paths) for split, paths in images.items()}
-    raise_all(reader.problems)
+    refuse(reader.problems, splits)
     if not any(record.boxes for records in splits.values() for record in records):
         raise UserError(
             f"{file}: not one box found; label files belong into labels/ beside images/, or beside the images"

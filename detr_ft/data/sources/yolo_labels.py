@@ -42,7 +42,7 @@ class LabelReader:
                     beyond.append(where)
                 x, y, w, h = _whole_box(values)
                 box = [x * record.width, y * record.height, w * record.width, h * record.height]
-                record.add(box, self.names[int(float(words[0]))])
+                self._add(record, box, words[0], where)
         if 2 * len(beyond) > rows:
             self.problems.append(
                 f"{beyond[0]}: numbers above {_FAR_BEYOND:g}, as in {len(beyond)} of {rows} rows of its split: they look "
@@ -52,18 +52,21 @@ class LabelReader:
         _tell_of_orphans(images, places)
         return records
 
+    def _add(self, record: Record, box: list[float], stated: str, where: str) -> None:
+        if float(stated) in self.names:
+            record.add(box, self.names[int(float(stated))])
+        else:
+            numbered = f"{min(self.names)} to {max(self.names)}"
+            record.add(box, "", fault=f"{where}: class {stated} isn't among the names ({numbered})")
+
     def _coordinates(self, words: list[str], where: str) -> list[float] | None:
         """The numbers of a row that make its box: centre and size, or a polygon's points; None with a problem."""
         values, count = numbers(words, len(words)), len(words)
         got = " ".join(words)[:80]
         is_polygon = not self.keypoints and count >= 7 and count % 2 == 1
-        if values is not None and values[0] not in self.names:
-            numbered = f"{min(self.names)} to {max(self.names)}"
-            self.problems.append(f"{where}: class {words[0]} isn't among the names ({numbered})")
-        elif values is not None and (count in (5, 5 + self.keypoints) or is_polygon):
+        if values is not None and (count in (5, 5 + self.keypoints) or is_polygon):
             return values[1:] if is_polygon else values[1:5]
-        else:
-            self.problems.append(f"{where}: {self._expected(count)}, got {got!r}")
+        self.problems.append(f"{where}: {self._expected(count)}, got {got!r}")
         return None
 
     def _expected(self, count: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 from datasets import DatasetDict
 from PIL import Image
 
-from detr_ft.data import examine, load_data
+from detr_ft.data import class_names, examine, load_data
 from detr_ft.data.doctor import look, mend
 from detr_ft.data.doctor.boxes import boxes_of
 from detr_ft.data.doctor.changes import in_words
@@ -137,6 +137,59 @@ def test_copies_stay_in_what_is_held_out(make_rows) -> None:
     assert {one.what for one in result.changes} == {"left out: the same bytes as another"}
     assert all(str(one.after).startswith("kept as ") for one in result.changes)
     assert in_words(result.changes) == "image left out: the same bytes as another: 4"
+
+
+def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows) -> None:
+    other = [5.0, 6.0, 7.0, 8.0]
+    train = make_rows([SOUND], [SOUND, other], [SOUND])
+    shared = [train[0]["image"], train[0]["image"], train[2]["image"]]  # one file, recorded under two ids
+    train = (
+        train.remove_columns("image").add_column("image", shared).cast(train.features).select_columns([*train.features])
+    )
+    data = DatasetDict({"train": train})
+    result = mended(data)
+    kept = result.data["train"][0]
+    assert result.data["train"]["image_id"][:] == [100, 102]
+    assert kept["objects"]["bbox"] == [SOUND, other]
+    assert (kept["objects"]["id"], kept["objects"]["area"]) == ([1000, 1051], [1200, 56])
+    assert [(one.image_id, one.annotation_id, one.what) for one in result.changes] == [
+        (101, None, "left out: the same bytes as another"),
+        (101, 1051, "moved to the copy that is kept"),
+    ]
+    assert result.changes[1].before == other
+    assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 2, 1]
+
+
+def test_a_copy_of_unknown_size_makes_room_for_one_that_is_sound(make_rows, tmp_path: Path) -> None:
+    train = make_rows([SOUND], [SOUND], size=(W, H))
+    Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/0.png")
+    sound = train.select([0]).map(lambda _: {"height": 2 * H}, features=train.features)
+    result = mended(DatasetDict({"train": sound, "test": train}))
+    assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {"train": [100], "test": [101]}
+    assert [one.what for one in result.changes] == ["left out: drawn for an unknown size"]
+
+
+def test_classes_that_case_or_blanks_tell_apart_become_the_most_frequent_one(make_rows, tmp_path: Path) -> None:
+    names = ["Dog", "cat", "dog", " dog ", "a", "A"]
+    labels = [[0, 2, 3], [2, 1, 4, 5, -1]]
+    boxes = [[SOUND, SOUND, [1, 1, 5, 5]], [SOUND, [2, 2, 5, 5], [3, 3, 5, 5], [4, 4, 5, 5], [5, 5, 5, 5]]]
+    data = DatasetDict({"test": make_rows(*boxes, labels=labels, names=names)})
+    found = next(one for one in examine(data).findings if one.kind == "similar class names")
+    assert found.message.startswith("'Dog' (1), 'dog' (2), ' dog ' (1) are nearly the same")
+    assert "--fix COPY merges" in found.remedy
+    result = mended(data)
+    assert class_names(result.data["test"]) == ["dog", "cat", "a", "A"]
+    assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0], [0, 1, 2, 3]]
+    told = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
+    assert told == [(100, 1000, "Dog", "dog"), (100, 1002, " dog ", "dog")]
+    assert in_words(result.changes).splitlines() == [
+        "box of class 'Dog' renamed 'dog': 1",
+        "box of class ' dog ' renamed 'dog': 1",
+        "box left out: duplicate box: 1",
+        "box left out: unknown class: 1",
+    ]
+    write_mended(result, tmp_path / "out")
+    assert class_names(load_data(str(tmp_path / "out"))["test"]) == ["dog", "cat", "a", "A"]
 
 
 def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> None:
