@@ -91,7 +91,7 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, An
 def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset]:
     """What is trained on and what is held out, once every image of them was looked at. Raises UserError."""
     taken = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
-    found = {name: inspect(data[name], form) for name in taken}
+    found = inspect(data, taken, form)
     _refuse_bad_images(found, section)
     train, validation = found["train"], found.get("validation")
     return train_and_validation(

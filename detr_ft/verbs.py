@@ -135,7 +135,7 @@ def _split(model: str, data: str | None, split: str | None, box_format: str | No
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
-    return with_true_sizes(splits[chosen])
+    return with_true_sizes(splits, chosen)
 
 
 def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
@@ -144,17 +144,17 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     own = "validation" in splits and not recipe.data.fold
     if not file.is_file():
         if own:
-            return with_true_sizes(splits["validation"])
+            return with_true_sizes(splits, "validation")
         raise UserError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
-    taken_from = splits["validation" if own else "train"]
-    rows = [row for row, name in enumerate(names_of(taken_from)) if name in wanted]
+    taken_from = "validation" if own else "train"
+    rows = [row for row, name in enumerate(names_of(splits[taken_from])) if name in wanted]
     if len(rows) != len(wanted):
         raise UserError(
             f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
             "evaluate on other data with --data"
         )
-    return with_true_sizes(taken_from, rows)  # as in training: judged by the whole split
+    return with_true_sizes(splits, taken_from, rows)
 
 
 def _run_recipe(run: Path) -> Recipe | None:

@@ -6,9 +6,9 @@ Every image is decoded, and boxes are brought onto images that aren't of the siz
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -19,10 +19,12 @@ from detr_ft.data.look import Look, look_at
 from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance, sizes_of, with_columns
 from detr_ft.data.transforms import ImageFormat
-from detr_ft.data.true_size import Fit, annotated, box_of, fits, moved_area, why_unclear
+from detr_ft.data.true_size import Annotated, Fit, Frames, annotated, box_of, moved_area, why_unclear
 from detr_ft.errors import UserError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,29 @@ class Inspected:
     bad: list[str]
 
 
-def inspect(split: Dataset, form: ImageFormat) -> Inspected:
-    """Look at every image of a split. The processes of a run share the work, and each gets all of the answer.
+def inspect(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat) -> dict[str, Inspected]:
+    """Look at every image of these splits. The processes of a run share the work, and each gets all of the answer.
 
-    Bad are those that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
-    to nothing. Boxes that were moved are told on the log.
+    Bad are images that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
+    to nothing. On which frame boxes were drawn is judged by all splits. Boxes that were moved are told on the log.
     """
-    looks = _shared_look(split)
-    rows, unknown = _fitted(split, [one.file for one in looks])
-    bad = {
-        row: why for row, one in enumerate(looks) if (why := one.message or unknown.get(row) or _too_thin(one, form))
-    }
-    kept = [row for row in range(len(split)) if row not in bad]
-    return Inspected(
-        rows.select(kept) if bad else rows, [looks[row].fingerprint for row in kept], [bad[row] for row in sorted(bad)]
-    )
+    looks = {name: _shared(data[name], lambda rows: look_at(rows, "Looking at every image")) for name in names}
+    frames = _judged(data, {name: [one.file for one in own] for name, own in looks.items()})
+    return {name: _inspected(data[name], own, frames, form) for name, own in looks.items()}
 
 
-def with_true_sizes(split: Dataset, rows: Sequence[int] | None = None) -> Dataset:
-    """The split, or these of its rows, in pixels of its images as they are, upright, whatever size its annotations state.
+def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] | None = None) -> Dataset:
+    """A split, or these of its rows, in pixels of its images as they are, upright, whatever size its annotations state.
 
-    All of the split judges on which frame boxes were drawn. Only the headers of the files are read. Boxes that were moved
-    are told on the log. Raises UserError, with every image asked for that has no readable header, or whose boxes were drawn
-    for nobody knows which size.
+    All splits judge on which frame boxes were drawn, as in training. Only the headers of the files are read. Boxes that were
+    moved are told on the log. Raises UserError, with every image asked for that has no readable header, or whose boxes were
+    drawn for nobody knows which size.
     """
+    split = data[name]
     wanted = range(len(split)) if rows is None else rows
-    images = split.with_format(None).select_columns(["image"])
-    sizes = list(map_rows(_size_of, images, "Looking at the size of every image"))
-    fitted, unknown = _fitted(split, [one if isinstance(one, FileSize) else NO_SIZE for one in sizes])
+    sizes = _header_sizes(split)
+    files = [one if isinstance(one, FileSize) else NO_SIZE for one in sizes]
+    fitted, unknown = _fitted(split, files, _judged(data, {name: files}))
     unreadable = {row: one for row, one in enumerate(sizes) if isinstance(one, str)}
     problems = [found[row] for found in (unreadable, unknown) for row in wanted if row in found]
     if problems:
@@ -77,11 +74,45 @@ def first_of(problems: Sequence[str], shown: int = 10) -> list[str]:
     return [*problems[:shown], *([f"and {len(problems) - shown} more"] if len(problems) > shown else [])]
 
 
-def _shared_look(split: Dataset) -> list[Look]:
+def _inspected(split: Dataset, looks: Sequence[Look], frames: Frames, form: ImageFormat) -> Inspected:
+    rows, unknown = _fitted(split, [one.file for one in looks], frames)
+    bad = {
+        row: why for row, one in enumerate(looks) if (why := one.message or unknown.get(row) or _too_thin(one, form))
+    }
+    kept = [row for row in range(len(split)) if row not in bad]
+    return Inspected(
+        rows.select(kept) if bad else rows, [looks[row].fingerprint for row in kept], [bad[row] for row in sorted(bad)]
+    )
+
+
+def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]) -> Frames:
+    """On which frame boxes were drawn, by all splits; of those whose files' sizes aren't known the headers are read."""
+    images: list[Annotated] = []
+    for name, split in data.items():
+        files = known.get(name) or [
+            one if isinstance(one, FileSize) else NO_SIZE for one in _shared(split, _header_sizes)
+        ]
+        images += _annotated(split, files)
+    return Frames.judge(images)
+
+
+def _annotated(split: Dataset, files: Sequence[FileSize]) -> list[Annotated]:
+    objects = split.with_format(None).select_columns(["objects"])
+    return annotated(sizes_of(split), (row["objects"]["bbox"] for row in objects), files)
+
+
+def _shared(split: Dataset, work: Callable[[Dataset], Iterable[T]]) -> list[T]:
+    """What `work` gives of each row; every process does it of its share of them."""
     state = PartialState()
     mine = range(state.process_index, len(split), state.num_processes)
-    looks = zip(mine, look_at(split.select(mine), "Looking at every image"), strict=True)
-    return [one for _, one in sorted(gather_object(list(looks)), key=lambda pair: pair[0])]
+    done = zip(mine, work(split.select(mine)), strict=True)
+    return [one for _, one in sorted(gather_object(list(done)), key=lambda pair: pair[0])]
+
+
+def _header_sizes(split: Dataset) -> list[FileSize | str]:
+    """The size of each image, or what keeps it from being read."""
+    images = split.with_format(None).select_columns(["image"])
+    return list(map_rows(_size_of, images, "Looking at the size of every image"))
 
 
 def _too_thin(one: Look, form: ImageFormat) -> str | None:
@@ -99,11 +130,10 @@ def _size_of(row: dict[str, Any]) -> FileSize | str:
         return str(error)
 
 
-def _fitted(split: Dataset, files: Sequence[FileSize]) -> tuple[Dataset, dict[int, str]]:
+def _fitted(split: Dataset, files: Sequence[FileSize], frames: Frames) -> tuple[Dataset, dict[int, str]]:
     """The split with sizes and boxes as files have them; and of the rows where that can't be known, why."""
-    columns = list(split.with_format(None).select_columns(["width", "height", "objects"]))
-    images = annotated(sizes_of(split), (row["objects"]["bbox"] for row in columns), files)
-    found = fits(images)
+    images = _annotated(split, files)
+    found = [frames.fit(one) for one in images]
     unknown = {
         row: f"{_name(split, row)}: {why_unclear(images[row])}; `detr-ft doctor` says how to mend it"
         for row, fit in enumerate(found)
@@ -117,6 +147,7 @@ def _fitted(split: Dataset, files: Sequence[FileSize]) -> tuple[Dataset, dict[in
         log.warning(
             "%d images are not as their annotations state: %s; the first is %s", len(rows), how, _name(split, rows[0])
         )
+    columns = list(split.with_format(None).select_columns(["width", "height", "objects"]))
     for row, fit in moves.items():
         columns[row] = _moved(columns[row], fit, files[row])
     return with_columns(split, {key: [row[key] for row in columns] for key in columns[0]}), unknown

@@ -8,7 +8,7 @@ room in one of the two frames alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -80,23 +80,47 @@ def box_of(values: Sequence[float]) -> Box:
     return x, y, w, h
 
 
-def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
-    """What the boxes of each image of a split need; None where it can't be known, and nothing may be trained on it.
+@dataclass(frozen=True)
+class Frames:
+    """On which frame the boxes of a data set's images were drawn, for each group of images alike; None where it is unclear.
 
-    It is judged for each group of images alike by all of their boxes; where the sizes differ and boxes don't tell, `drawn_on`
-    says on which they were drawn. An image whose own boxes have room in the other frame alone is unclear all the same. One
-    without boxes, or of no stated size, needs no more than its size.
+    `mirrored` says it of images that are mirrored or upside down, whose size tells nothing.
     """
-    groups: dict[str, list[Annotated]] = {}
-    for one in images:
-        groups.setdefault(_group(one), []).append(one)
-    frames = {
-        name: _frame(name, group) or (drawn_on if name in _MAY_BE_SAID else None) for name, group in groups.items()
-    }
-    turned = {frames[name] for name in (TURNED, _SHOWN) if name in frames}
-    # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
-    mirrored: Frame | None = "file" if not turned else turned.pop() if len(turned) == 1 else None
-    return [_fit(one, frames[_group(one)], mirrored) for one in images]
+
+    of_groups: Mapping[str, Frame | None]
+    mirrored: Frame | None
+
+    @classmethod
+    def judge(cls, images: Iterable[Annotated], drawn_on: Frame | None = None) -> Frames:
+        """As all boxes of a group tell; where the sizes differ and boxes don't tell, `drawn_on` says on which they were drawn.
+
+        One tool made a data set: all of its splits belong into one call.
+        """
+        groups: dict[str, list[Annotated]] = {}
+        for one in images:
+            groups.setdefault(_group(one), []).append(one)
+        frames = {
+            name: _frame(name, group) or (drawn_on if name in _MAY_BE_SAID else None) for name, group in groups.items()
+        }
+        turned = {frames[name] for name in (TURNED, _SHOWN) if name in frames}
+        # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
+        return cls(frames, "file" if not turned else turned.pop() if len(turned) == 1 else None)
+
+    def fit(self, one: Annotated) -> Fit | None:
+        """What the boxes of an image need; None where it can't be known, and nothing may be trained on it.
+
+        An image whose own boxes have room in the other frame alone is unclear all the same, and one of a group that wasn't
+        there to be judged is judged alone. One without boxes, or of no stated size, needs no more than its size.
+        """
+        group = _group(one)
+        frame = self.of_groups[group] if group in self.of_groups else _frame(group, [one])
+        return _fit(one, group, frame, self.mirrored)
+
+
+def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
+    """What the boxes of each image of a data set need, judged by all of them (`Frames`); None where it can't be known."""
+    frames = Frames.judge(images, drawn_on)
+    return [frames.fit(one) for one in images]
 
 
 def why_unclear(one: Annotated) -> str:
@@ -143,8 +167,8 @@ def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
     return strong[0] if believed else None
 
 
-def _fit(one: Annotated, frame: Frame | None, mirrored: Frame | None) -> Fit | None:
-    file, kind = one.file, _group(one)
+def _fit(one: Annotated, kind: str, frame: Frame | None, mirrored: Frame | None) -> Fit | None:
+    file = one.file
     sizes = AS_STATED if one.stated == file.upright else Fit(SIZE_ALONE)
     if not one.boxes or min(one.stated + file.upright) <= 0:
         return sizes

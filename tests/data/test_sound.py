@@ -11,13 +11,17 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.data.sound import inspect, with_true_sizes
+from detr_ft.data.sound import Inspected, inspect, with_true_sizes
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 
 Rows = Callable[..., Dataset]
 BOX = [10.0, 20.0, 30.0, 40.0]
 FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
+
+
+def inspected(rows: Dataset, form: ImageFormat = FORM) -> Inspected:
+    return inspect({"train": rows}, ["train"], form)["train"]
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def changed(make_rows: Rows, tmp_path: Path) -> Dataset:
 
 def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        found = inspect(changed, FORM)
+        found = inspected(changed)
     assert [(row["width"], row["height"]) for row in found.rows] == [(200, 150), (400, 300), (150, 200)]
     assert [row["objects"]["bbox"] for row in found.rows] == [[BOX], [[20, 40, 60, 80]], [[90, 10, 40, 30]]]
     assert [row["objects"]["area"] for row in found.rows] == [[1200], [4800], [1200]]
@@ -50,14 +54,14 @@ def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplo
 
 def test_a_split_as_it_should_be_is_given_back_as_it_is(make_rows: Rows) -> None:
     rows = make_rows([BOX], [BOX])
-    assert inspect(rows, FORM).rows is rows
-    assert with_true_sizes(rows) is rows
+    assert inspected(rows).rows is rows
+    assert with_true_sizes({"train": rows}, "train") is rows
 
 
 def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> None:
-    assert list(with_true_sizes(changed.select(range(3)))) == list(inspect(changed, FORM).rows)
+    assert list(with_true_sizes({"train": changed.select(range(3))}, "train")) == list(inspected(changed).rows)
     with pytest.raises(UserError) as caught:
-        with_true_sizes(changed)
+        with_true_sizes({"train": changed}, "train")
     assert [line.partition(": ")[0].rpartition("/")[2] for line in caught.value.problems] == [
         "4.png",
         "3.png (image 103)",
@@ -68,15 +72,29 @@ def test_rows_are_judged_by_their_whole_split(make_rows: Rows, tmp_path: Path) -
     """Stated half as large as they are, with boxes that only the files have room for: but not in the rows asked for."""
     rows = make_rows([[300, 200, 80, 80]], [BOX], [BOX], size=(400, 300))
     rows = rows.map(lambda row: {"width": 200, "height": 150}, features=rows.features)
-    assert [row["objects"]["bbox"] for row in with_true_sizes(rows, [1, 2])] == [[BOX], [BOX]]
-    assert with_true_sizes(rows.select([1, 2]))[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
+    assert [row["objects"]["bbox"] for row in with_true_sizes({"train": rows}, "train", [1, 2])] == [[BOX], [BOX]]
+    assert with_true_sizes({"train": rows.select([1, 2])}, "train")[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
     (tmp_path / "train/0.png").write_bytes(b"no image")
-    assert len(with_true_sizes(rows, [1, 2])) == 2  # what isn't asked for may be bad
+    assert len(with_true_sizes({"train": rows}, "train", [1, 2])) == 2  # what isn't asked for may be bad
+
+
+def test_all_splits_judge(make_rows: Rows) -> None:
+    """A small split whose boxes don't tell goes with the large one whose boxes need the files; also where it isn't taken."""
+    large = make_rows([[300, 200, 80, 80]], [BOX], size=(400, 300))
+    small = make_rows([BOX], folder="validation", size=(400, 300))
+    data = {
+        name: rows.map(lambda row: {"width": 200, "height": 150}, features=rows.features)
+        for name, rows in (("train", large), ("validation", small))
+    }
+    assert with_true_sizes(data, "validation")[0]["objects"]["bbox"] == [BOX]
+    assert inspect(data, ["validation"], FORM)["validation"].rows[0]["objects"]["bbox"] == [BOX]
+    alone = {"validation": data["validation"]}
+    assert with_true_sizes(alone, "validation")[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
 
 
 def test_an_image_too_thin_for_the_model_is_bad_by_name(make_rows: Rows) -> None:
     rows = make_rows([[10, 0, 30, 2]], size=(3000, 2))
-    found = inspect(rows, FORM)
+    found = inspected(rows)
     assert len(found.rows) == 0
     assert ["0.png (image 100): an image of 3000x2 pixels is too thin for" in found.bad[0]] == [True]
-    assert inspect(rows, replace(FORM, size={"max_height": 3000, "max_width": 3000})).rows is rows
+    assert inspected(rows, replace(FORM, size={"max_height": 3000, "max_width": 3000})).rows is rows

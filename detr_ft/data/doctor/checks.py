@@ -14,16 +14,16 @@ from detr_ft.data.doctor.look import Looks
 from detr_ft.data.look import Look
 from detr_ft.data.sources.records import IMAGE_SUFFIXES
 from detr_ft.data.sources.unknown import Place
-from detr_ft.data.true_size import TURNED, Annotated, Fit, fits, why_unclear
+from detr_ft.data.true_size import TURNED, Annotated, Fit, Frames, why_unclear
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0
 _ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
 
 
-def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated]) -> Iterator[Finding]:
+def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated], frames: Frames) -> Iterator[Finding]:
     """Images that don't open, that are turned, and that aren't as annotated."""
-    for row, (one, image, fit) in enumerate(zip(looks, images, fits(images), strict=True)):
+    for row, (one, image, fit) in enumerate(zip(looks, images, map(frames.fit, images), strict=True)):
         troubles = [(one.trouble, one.message)] if one.trouble else _image_troubles(image, fit)
         for kind, message in troubles:
             yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row)

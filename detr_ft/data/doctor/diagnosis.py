@@ -27,7 +27,7 @@ from detr_ft.data.doctor.look import Looks, look
 from detr_ft.data.look import Look
 from detr_ft.data.schema import class_names, sizes_of
 from detr_ft.data.sources.unknown import Place
-from detr_ft.data.true_size import annotated
+from detr_ft.data.true_size import Frames, annotated
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,19 @@ def diagnose(
     told = {split: figures(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()}
     advice = advise(told)
     edge = longest_edge or next(one.value for one in advice if one.topic == "longest_edge" and one.value)
+    images = {
+        split: annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in looks.splits[split]])
+        for split, rows in data.items()
+    }
+    frames = Frames.judge(one for own in images.values() for one in own)
     findings: list[Finding] = []
-    for split, rows in data.items():
+    for split in data:
         some = looks.splits[split]
         format = formats[split]
         if format is not None:
             findings.append(_other_format(split, read[split], some, format))
-        images = annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in some])
-        findings.extend(
-            _merged(image_findings(split, some, images), box_findings(split, boxes[split], some, len(names), faults))
-        )
+        of_images = image_findings(split, some, images[split], frames)
+        findings.extend(_merged(of_images, box_findings(split, boxes[split], some, len(names), faults)))
         findings.extend(crowded_findings(split, boxes[split], some, num_queries))
         findings.extend(tiny_findings(split, boxes[split], some, names, edge))
     alike = find_alike(looks)

@@ -18,7 +18,7 @@ from detr_ft.data.doctor.mend_copies import Row, merge_copies
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.look import Look
 from detr_ft.data.schema import class_names, sizes_of, with_columns
-from detr_ft.data.true_size import Annotated, Fit, Frame, annotated, box_of, fits, moved_area
+from detr_ft.data.true_size import Annotated, Fit, Frame, Frames, annotated, box_of, moved_area
 from detr_ft.errors import UserError
 
 LOG = "changes.jsonl"
@@ -49,10 +49,12 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     such images are left out. Raises UserError where no image would be left.
     """
     data, changes = merge_classes(data)
+    read = {split: _Read.of(rows, looks.splits[split]) for split, rows in data.items()}
+    frames = Frames.judge((one for own in read.values() for one in own.images), drawn_on)
     mended: dict[str, list[Row | None]] = {}
     for split, rows in data.items():
-        mender = _SplitMender(split, looks.splits[split], class_names(rows), drawn_on)
-        mended[split] = list(mender.mend(rows))
+        mender = _SplitMender(split, looks.splits[split], class_names(rows))
+        mended[split] = list(mender.mend(rows, read[split], frames))
         changes += mender.changes
     changes += merge_copies(mended, looks)
     splits = {split: _kept(data[split], new) for split, new in mended.items() if any(new)}
@@ -68,6 +70,21 @@ def _kept(rows: Dataset, mended: Sequence[Row | None]) -> Dataset:
     return with_columns(rows.select(list(kept)), columns)
 
 
+@dataclass(frozen=True)
+class _Read:
+    """The images of a split with boxes in pixels, from the format that they were likely in (None: that was pixels)."""
+
+    format: str | None
+    images: list[Annotated]
+
+    @classmethod
+    def of(cls, rows: Dataset, looks: Sequence[Look]) -> _Read:
+        boxes = boxes_of(rows)
+        format = likely_format(boxes)
+        in_pixels = converted(boxes, format).by_row(len(rows))
+        return cls(format, annotated(sizes_of(rows), in_pixels, [one.file for one in looks]))
+
+
 @dataclass
 class _SplitMender:
     """One split on its way, with the changes so far."""
@@ -75,21 +92,16 @@ class _SplitMender:
     split: str
     looks: list[Look]
     names: list[str]
-    drawn_on: Frame | None = None
     changes: list[Change] = field(default_factory=list)
 
-    def mend(self, rows: Dataset) -> Iterator[Row | None]:
+    def mend(self, rows: Dataset, read: _Read, frames: Frames) -> Iterator[Row | None]:
         """Each row's size and objects as they should be; None for an image that can't be kept."""
-        boxes = boxes_of(rows)
-        format = likely_format(boxes)
-        in_pixels = converted(boxes, format).by_row(len(rows))
-        images = annotated(sizes_of(rows), in_pixels, [one.file for one in self.looks])
-        found = fits(images, self.drawn_on)
-        for index, (objects, one, fit) in enumerate(zip(rows["objects"], images, found, strict=True)):
+        for index, (objects, one) in enumerate(zip(rows["objects"], read.images, strict=True)):
+            fit = frames.fit(one)
             reason = self._reason_to_go(index, one, fit)
             if reason is not None:
                 self._tell(index, None, *reason)
-            yield None if reason or fit is None else self._mended_row(index, objects, one, fit, format)
+            yield None if reason or fit is None else self._mended_row(index, objects, one, fit, read.format)
 
     def _reason_to_go(self, index: int, image: Annotated, fit: Fit | None) -> tuple[str, Any, Any] | None:
         one = self.looks[index]
