@@ -6,13 +6,18 @@ import logging
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 
 from detr_ft.data import class_names, load_data, open_stream
+from detr_ft.data.images import ImageError
+from detr_ft.data.sample import read_sample
+from detr_ft.data.sound import with_true_sizes
 from detr_ft.data.sources import stream
 from detr_ft.errors import UserError
 
@@ -102,6 +107,62 @@ def test_the_first_rows_tell_the_format(
     assert last["objects"]["bbox"] == [pytest.approx([*corners[-1, :2], 20, 15])]
     kept = next(iter(open_stream(f"stream:{folder}", box_format="xywh")["train"]))
     assert kept["objects"]["bbox"] == [pytest.approx(corners[0])]
+
+
+def turned_by_exif(folder: Path, boxes: list[list[float]], stated: tuple[int, int]) -> Path:
+    """Rows of images 100x60 as stored, which EXIF turns to 60x100, with a box each and a stated size."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    rows = []
+    for place, box in enumerate(boxes):
+        file = folder / f"{place}.png"
+        PIL.Image.new("RGB", (100, 60), (place, 0, 0)).save(file, exif=exif)
+        objects = {"bbox": [box], "category": ["ant"]}
+        rows.append({"image": str(file), "width": stated[0], "height": stated[1], "objects": objects})
+    Dataset.from_list(rows).to_parquet(folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def test_boxes_drawn_on_the_stored_frame_are_turned(tmp_path: Path) -> None:
+    """In a stream as in the whole data set, once that is judged."""
+    file = turned_by_exif(tmp_path, [[70.0, 10.0, 20.0, 30.0]] * 3, (100, 60))
+    rows = list(open_stream(f"stream:{file}?classes=ant")["train"])
+    whole = with_true_sizes(load_data(f"parquet:{file}"), "train")
+    assert [row["objects"] for row in rows] == [row["objects"] for row in whole]
+    assert {(row["width"], row["height"]) for row in rows} == {(60, 100)}
+    assert rows[0]["objects"]["bbox"] == [[20.0, 70.0, 30.0, 20.0]]
+    assert rows[0]["objects"]["area"] == [600.0]
+    assert len(read_sample(rows[0]).boxes) == 1
+
+
+def test_the_first_rows_tell_the_frame_and_one_that_contradicts_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_LOOKED_AT", 2)
+    upright, stored = [10.0, 70.0, 30.0, 20.0], [70.0, 10.0, 20.0, 30.0]
+    file = turned_by_exif(tmp_path, [upright, upright, stored], (100, 60))
+    rows = iter(open_stream(f"stream:{file}?classes=ant")["train"])
+    assert [next(rows)["objects"]["bbox"] for _ in range(2)] == [[upright]] * 2
+    with pytest.raises(UserError, match=r"row 2: stated 100x60, is 60x100 upright: .* can't be told"):
+        next(rows)
+
+
+@pytest.mark.parametrize("read", [open_stream, load_data])
+def test_fractions_are_of_the_upright_image_whatever_size_is_stated(tmp_path: Path, read: Callable[..., Any]) -> None:
+    file = turned_by_exif(tmp_path, [[0.5, 0.1, 0.25, 0.5]] * 3, (100, 60))
+    source = f"stream:{file}?classes=ant" if read is open_stream else f"parquet:{file}"
+    row = next(iter(read(source, box_format="xywh-fractions")["train"]))
+    assert (row["width"], row["height"]) == (60, 100)
+    assert row["objects"]["bbox"] == [pytest.approx([30, 10, 15, 50])]
+
+
+def test_an_image_that_cannot_be_read_is_left_to_whoever_decodes_it(tmp_path: Path) -> None:
+    file = turned_by_exif(tmp_path, [[70.0, 10.0, 20.0, 30.0]] * 2, (100, 60))
+    (tmp_path / "1.png").write_bytes(b"no image")
+    rows = list(open_stream(f"stream:{file}?classes=ant")["train"])
+    assert (rows[1]["width"], rows[1]["height"]) == (100, 60)
+    with pytest.raises(ImageError, match=r"1\.png"):
+        read_sample(rows[1])
 
 
 def test_a_malformed_row_is_named_when_it_is_reached(

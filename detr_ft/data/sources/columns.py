@@ -17,6 +17,8 @@ from detr_ft.errors import UserError
 
 IMAGE_KEYS = ("image", "image_path", "file_name", "filename", "path", "image_bytes", "img")
 
+SIZE_KEYS = ("width", "height")
+
 StoredImage = dict[str, Any]  # the schema's: path and bytes, either of which may be None
 
 
@@ -54,7 +56,7 @@ class Columns:
     def needed(self, features: Features) -> list[str]:
         """The columns that `record` reads."""
         own = [self.objects] if self.objects else _object_columns(features)
-        return [self.image, *own, *(key for key in ("image_id", "width", "height") if key in features)]
+        return [self.image, *own, *(key for key in ("image_id", *SIZE_KEYS) if key in features)]
 
     def record(self, row: Mapping[str, Any], number: int, origin: str, problems: list[str]) -> Record | None:
         """A row, whose image isn't decoded, as a record with boxes as they are written; None where it has no image."""

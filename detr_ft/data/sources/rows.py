@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,8 +15,8 @@ from datasets.exceptions import DatasetsError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import SPLITS, detection_features
-from detr_ft.data.sources.boxes import settle_boxes
-from detr_ft.data.sources.columns import Columns
+from detr_ft.data.sources.boxes import convert, settled_format
+from detr_ft.data.sources.columns import SIZE_KEYS, Columns
 from detr_ft.data.sources.objects import natural
 from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import Record, columns_of, split_of, tell_of_troubles
@@ -63,7 +63,11 @@ def to_schema(
     records = {split: table.records(problems) for split, table in chosen.items()}
     raise_all(problems)
     tell_of_troubles(record for split in records.values() for record in split)
-    settle_boxes((record for split in records.values() for record in split), origin, format)
+    settled = settled_format([record for split in records.values() for record in split], origin, format)
+    if settled.unit == "fractions":
+        records = {split: table.of_true_sizes().records(problems) for split, table in chosen.items()}
+    for record in (record for split in records.values() for record in split):
+        convert(record, settled)
     names = _names([table.columns for table in chosen.values()], records, origin)
     return DatasetDict({split: table.convert(records[split], names) for split, table in chosen.items()})
 
@@ -89,6 +93,11 @@ class _Table:
     def __post_init__(self) -> None:
         if isinstance(self.rows.features[self.columns.image], Image):
             self.rows = self.rows.cast_column(self.columns.image, Image(decode=False))
+
+    def of_true_sizes(self) -> _Table:
+        """Without stated sizes: fractions need none, and are of the image as whoever drew the boxes saw it."""
+        stated = [key for key in SIZE_KEYS if key in self.rows.features]
+        return replace(self, rows=self.rows.remove_columns(stated)) if stated else self
 
     def records(self, problems: list[str]) -> list[Record]:
         """A record of each row, with unique image ids; only the images' headers are read, and only where no size is stated."""

@@ -14,14 +14,17 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, IterableDataset, load_dataset
 
 from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.images import FileSize
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.boxes import convert, settled_format
+from detr_ft.data.sources.boxes import settled_format
 from detr_ft.data.sources.columns import Columns
 from detr_ft.data.sources.hub import check_reachable
 from detr_ft.data.sources.parquet import image_places, is_saved, parquet_files, saved_tables
 from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.records import Record, split_of, tell_of_troubles
 from detr_ft.data.sources.rows import loading
+from detr_ft.data.sources.upright import in_pixels, move, size_of
+from detr_ft.data.true_size import Frames
 from detr_ft.errors import UserError
 
 _LOOKED_AT = 1000  # rows that tell the boxes' format
@@ -35,7 +38,9 @@ def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -
 
     `spec` is `stream:` and a name of the Hub (optionally `@REVISION`), a Parquet file, a folder of them, or a folder of
     `save_to_disk`; `?classes=cat,dog` at its end names the classes of data that doesn't. The boxes' format is recognised by
-    the first 1,000 rows, unless `box_format` tells it. A malformed row raises UserError with its number when it is reached.
+    the first 1,000 rows, unless `box_format` tells it, and by the same rows on which frame boxes were drawn where images
+    aren't of the size that is stated: sizes and boxes are those of the upright images. A malformed row, and one whose boxes
+    were drawn for nobody knows which size, raises UserError with its number when it is reached.
     Where rows have no `image_id`, it is their number, counted anew by each worker of a DataLoader; that a stated one is
     unique can't be known. What is in memory is a few rows, but of the Hub's Parquet what Arrow reads ahead: about a file.
     """
@@ -50,8 +55,8 @@ def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -
         else:
             splits[split] = _Split.of(rows, f"{origin}, split {word}", places.get(word, ()), classes)
     names = _names([split.columns for split in splits.values()], origin)
-    format = _format(splits.values(), origin, BoxFormat.parse(box_format) if box_format else None)
-    return {word: split.converted(names, format) for word, split in splits.items()}
+    format, frames = _judged(splits.values(), origin, BoxFormat.parse(box_format) if box_format else None)
+    return {word: split.converted(names, format, frames) for word, split in splits.items()}
 
 
 @dataclass(frozen=True)
@@ -75,20 +80,20 @@ class _Split:
             rows = rows.cast_column(columns.image, Image(decode=False))
         return cls(rows, columns, list(features), origin)
 
-    def first_records(self, problems: list[str]) -> list[Record]:
-        """The first rows: their boxes and sizes, not their images."""
+    def first_records(self, problems: list[str]) -> list[tuple[Record, FileSize]]:
+        """The first rows, and the sizes of their files."""
         with loading(self.origin):
             found = [
-                self.columns.record(row, number, self.origin, problems)
+                (self.columns.record(row, number, self.origin, problems), size_of(self.columns.stored_image(row)))
                 for number, row in enumerate(self.rows.take(_LOOKED_AT))
             ]
-        return [record for record in found if record is not None]
+        return [(record, size) for record, size in found if record is not None]
 
-    def converted(self, names: list[str], format: BoxFormat) -> IterableDataset:
+    def converted(self, names: list[str], format: BoxFormat, frames: Frames) -> IterableDataset:
         """The stream in the schema."""
         index = {name: number for number, name in enumerate(names)}
         return self.rows.map(
-            partial(_convert, columns=self.columns, index=index, origin=self.origin, format=format),
+            partial(_convert, columns=self.columns, index=index, origin=self.origin, format=format, frames=frames),
             with_indices=True,
             remove_columns=self.every_column,
             features=detection_features(names),
@@ -155,25 +160,34 @@ def _names(columns: Sequence[Columns], origin: str) -> list[str]:
     return list(dict.fromkeys(name for one in columns for name in one.names or ()))
 
 
-def _format(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> BoxFormat:
-    """The boxes' format, by the first rows of every split."""
+def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> tuple[BoxFormat, Frames]:
+    """The boxes' format, and on which frame they were drawn, by the first rows of every split."""
     problems: list[str] = []
-    records = [record for split in splits for record in split.first_records(problems)]
+    first = [one for split in splits for one in split.first_records(problems)]
     raise_all(problems)
+    records = [record for record, _ in first]
     tell_of_troubles(records)
-    return settled_format(records, f"{origin}, first {len(records):,} rows", format)
+    settled = settled_format(records, f"{origin}, first {len(records):,} rows", format)
+    return settled, Frames.judge(in_pixels(record, size, settled) for record, size in first)
 
 
 def _convert(
-    row: Mapping[str, Any], number: int, columns: Columns, index: Mapping[str, int], origin: str, format: BoxFormat
+    row: Mapping[str, Any],
+    number: int,
+    columns: Columns,
+    index: Mapping[str, int],
+    origin: str,
+    format: BoxFormat,
+    frames: Frames,
 ) -> dict[str, Any]:
     problems: list[str] = []
     record = columns.record(row, number, origin, problems)
     if record is None or problems:
         raise UserError(problems)
-    convert(record, format)
+    image = columns.stored_image(row)
+    move(record, in_pixels(record, size_of(image), format), frames, f"{origin}, row {number}")
     return {
-        "image": columns.stored_image(row),
+        "image": image,
         "image_id": record.image_id,
         "width": record.width,
         "height": record.height,
