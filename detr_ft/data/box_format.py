@@ -118,10 +118,21 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
 
 
 def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
-    """The reading of boxes whose format is known: doubtful where they don't fit their images."""
+    """The reading of boxes whose format is told: doubtful where they don't fit their images well.
+
+    Raises UserError where most don't fit, and another format fits: then it was told wrongly.
+    """
     telling = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
-    count, fit = int(telling.sum()), int(format.fits(boxes[telling], sizes[telling]).sum())
-    return Reading(format, count, {format: fit}, "box_format doesn't fit them well" if fit < _WELL * count else "")
+    count = int(telling.sum())
+    fits = {one: int(one.fits(boxes[telling], sizes[telling]).sum()) for one in FORMATS}
+    best = max(FORMATS, key=lambda one: fits[one])
+    if fits[format] < count / 2 and fits[best] >= _WELL * count:
+        raise UserError(
+            f"box_format {format.name} is wrong for these boxes: {count - fits[format]:,} of {count:,} don't fit their image; "
+            f"as {best.name} {fits[best]:,} do"
+        )
+    doubt = "box_format doesn't fit them well" if fits[format] < _WELL * count else ""
+    return Reading(format, count, {format: fits[format]}, doubt)
 
 
 def _short(one: BoxFormat) -> str:

@@ -7,6 +7,7 @@ import traceback
 from detr_ft.data.augment import Augmentation
 from detr_ft.data.collate import TrainExamples
 from detr_ft.data.generated import generate
+from detr_ft.data.misplaced import find_misplaced
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 
@@ -15,16 +16,19 @@ _FORMAT = ImageFormat({"max_height": 96, "max_width": 96}, (0.0,) * 3, (1.0,) * 
 
 
 def try_augmentation(augment: Augmentation) -> str | None:
-    """What goes wrong when images with many, few and no objects are augmented a few times; None where nothing does."""
+    """What goes wrong when images with many, few and no objects are augmented a few times; None where nothing does.
+
+    Also told is where an object is no longer in its box.
+    """
     split = generate("shapes?train=24&validation=0&edge=96")["train"]
     examples = TrainExamples(split, TrainTransform(_FORMAT, augment), seed=0)
-    for examples.epoch in range(_EPOCHS):
-        for index in range(len(split)):
-            try:
+    try:
+        for examples.epoch in range(_EPOCHS):
+            for index in range(len(split)):
                 examples[index]
-            except UserError as error:
-                return str(error).partition(": ")[2]
-            except Exception as error:  # noqa: BLE001 - whatever the user's code raises is what is asked for
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                return f"{augment!r} failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
-    return None
+        return find_misplaced(augment)
+    except UserError as error:
+        return str(error).partition(": ")[2]
+    except Exception as error:  # noqa: BLE001 - whatever the user's code raises is what is asked for
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{augment!r} failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"

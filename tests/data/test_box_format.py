@@ -118,10 +118,22 @@ def test_images_without_a_size_tell_nothing() -> None:
     assert not recognise(np.empty((0, 4)), np.empty((0, 2))).doubt
 
 
-def test_a_given_format_that_does_not_fit_is_doubted() -> None:
-    boxes, sizes = random_boxes(XYXY, 100, 3)
+def test_a_given_format_is_refused_where_most_boxes_do_not_fit_and_another_does() -> None:
+    boxes, sizes = random_boxes(XYXY, 100, 3, smallest=0.4)
     assert not given(XYXY, boxes, sizes).doubt
-    assert given(CXCYWH, boxes, sizes).doubt
+    misfits = 100 - int(XYWH.fits(boxes, sizes).sum())
+    assert misfits > 50
+    told = f"box_format xywh is wrong for these boxes: {misfits} of 100 don't fit their image; as xyxy 100 do"
+    with pytest.raises(UserError, match=told):
+        given(XYWH, boxes, sizes)
+
+
+def test_a_given_format_is_doubted_where_half_of_the_boxes_fit_or_none_fits_better() -> None:
+    parts = [random_boxes(XYWH, 60, 3), random_boxes(XYXY, 40, 4, smallest=0.4)]
+    boxes, sizes = (np.concatenate(both) for both in zip(*parts, strict=True))
+    assert 50 <= XYWH.fits(boxes, sizes).sum() < 90
+    assert given(XYWH, boxes, sizes).doubt
+    assert given(XYWH, boxes, sizes / 10).doubt
 
 
 def test_an_unknown_format_and_one_where_there_is_no_choice() -> None:

@@ -98,13 +98,13 @@ def test_the_first_rows_tell_the_format(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stream, "_LOOKED_AT", 30)
-    low = np.random.default_rng(0).uniform(0.1, 0.5, (40, 2))
-    corners = np.concatenate([low, low + 0.5], axis=1) * [40, 30, 40, 30]
+    low = np.random.default_rng(0).uniform(0.1, 0.4, (40, 2))
+    corners = np.concatenate([low, low + 0.3], axis=1) * [40, 30, 40, 30]
     folder = write(40, boxes=corners.tolist())
     with caplog.at_level(logging.INFO):
         last = list(open_stream(f"stream:{folder}")["train"])[-1]
     assert "first 30 rows: boxes read as xyxy in pixels (30 of 30 fit their image" in caplog.text
-    assert last["objects"]["bbox"] == [pytest.approx([*corners[-1, :2], 20, 15])]
+    assert last["objects"]["bbox"] == [pytest.approx([*corners[-1, :2], 12, 9])]
     kept = next(iter(open_stream(f"stream:{folder}", box_format="xywh")["train"]))
     assert kept["objects"]["bbox"] == [pytest.approx(corners[0])]
 

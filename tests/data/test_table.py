@@ -116,7 +116,7 @@ def test_fractions_and_centres_are_recognised_and_can_be_told(
     tmp_path: Path, write_table: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = np.random.default_rng(0)
-    sides = rng.uniform(0.2, 0.8, (60, 2))
+    sides = rng.uniform(0.1, 0.4, (60, 2))
     centres = sides / 2 + rng.uniform(0, 1, (60, 2)) * (1 - sides)
     lines = [f"a.jpg,cat,{x:.4f},{y:.4f},{w:.4f},{h:.4f}" for x, y, w, h in np.concatenate([centres, sides], axis=1)]
     file = write_table(tmp_path / "a.csv", "image,label,x,y,w,h", *lines)

@@ -9,6 +9,7 @@ import numpy as np
 
 from detr_ft.data.box_format import FORMATS, BoxFormat, Numbers, given, recognise
 from detr_ft.data.sources.records import Record
+from detr_ft.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,19 @@ def settle_boxes(
 def settled_format(
     records: Sequence[Record], origin: str, format: BoxFormat | None, among: Sequence[BoxFormat] = FORMATS
 ) -> BoxFormat:
-    """The `format`, or where it is None the one recognised; how many boxes fit it is said on the log."""
+    """The `format`, or where it is None the one recognised; how many boxes fit it is said on the log.
+
+    Raises UserError where the `format` is plainly wrong.
+    """
     filled = [record for record in records if record.boxes]
     if not filled:
         return format or among[0]
     boxes = np.concatenate([np.asarray(record.boxes) for record in filled])
     sizes = np.concatenate([_sizes(record) for record in filled])
-    reading = given(format, boxes, sizes) if format else recognise(boxes, sizes, among)
+    try:
+        reading = given(format, boxes, sizes) if format else recognise(boxes, sizes, among)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
     level = logging.WARNING if reading.doubt else logging.INFO
     log.log(level, "%s: %s%s", origin, reading, "" if format else "; box_format overrides")
     return reading.format
