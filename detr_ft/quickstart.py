@@ -31,6 +31,7 @@ def run_quickstart(output_dir: Path | None = None) -> Outcome:
     logger.info("%s", criterion)
     outcome = run_recipe(recipe, criterion, make_display(), data, evaluate_before=True)
     say_outcome(outcome)
+    logger.info("Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml")
     return outcome
 
 

@@ -131,13 +131,13 @@ def _write_results(
 
 
 def say_outcome(outcome: Outcome) -> None:
-    """What happened and what to type next, in five lines."""
+    """What happened and what to type next, in four lines."""
+    took = f"{outcome.seconds:.0f} seconds" if outcome.seconds < 60 else f"{outcome.seconds / 60:.1f} minutes"
     lines = [
         verdict(outcome.before, outcome.after),
-        f"Training took {outcome.seconds / 60:.1f} minutes. The model, its recipe, log and figures are in {outcome.folder}",
+        f"Training took {took}. The model, its recipe, log and figures are in {outcome.folder}",
         f"See it:              open {outcome.folder / 'report.html'}",
         f"Try it:              detr-ft demo {outcome.folder}",
-        "Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml",
     ]
     for line in lines:
         logger.info("%s", line)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
 from detr_ft.recipe import load_recipe
-from detr_ft.run import run_recipe
+from detr_ft.run import Outcome, run_recipe, say_outcome
 from detr_ft.training.display import PlainDisplay
 
 
@@ -27,3 +28,15 @@ def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: P
     assert all("doesn't exist" in problem for problem in caught.value.problems[:10])
     assert caught.value.problems[10] == "and 3 more"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(2.6, "took 3 seconds."), (90.0, "took 1.5 minutes.")])
+def test_the_end_says_how_long_it_took_and_what_to_type(
+    seconds: float, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        say_outcome(Outcome(Path("runs/mine"), None, {"map": 0.5, "map_50": 0.75}, [], seconds))
+    assert told in caplog.text
+    assert "reaches mAP 0.500;" in caplog.text
+    assert "detr-ft demo runs/mine" in caplog.text
+    assert "Use your own data" not in caplog.text

@@ -49,6 +49,7 @@ def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplo
     assert "4.png: not a readable image" in found.bad[1]
     assert "1 images are not as their annotations state: scaled to the true size; the first is" in caplog.text
     assert "1 images are not as their annotations state: turned upright; the first is" in caplog.text
+    assert "size as the file has it" not in caplog.text  # of the one that can't be read nothing is known
     assert [row["objects"]["bbox"] for row in changed] == [[BOX]] * 5
 
 

@@ -69,6 +69,16 @@ def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one
     resized = fits([image((2481, 1478), (1000, 600), (1200, 700, 600, 400))])  # as an image of CPPE-5
     assert moved(resized[0], (248.1, 147.8, 248.1, 147.8)) == [100, 60, 100, 60]
     assert fits([image((2481, 1478), (1000, 580))]) == [None]
+    assert words(image((1000, 750), (1100, 837))) == [SCALED]  # by a tenth: its shape may be off by more than rounding
+
+
+def test_a_square_that_exif_turns_is_scaled_and_not_turned() -> None:
+    assert words(image((300, 300), (600, 600), exif=6)) == [SCALED]
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_broken_boxes_tell_nothing_and_hide_nothing(broken: float) -> None:
+    assert words(image((200, 200), (400, 400), (broken, 1, 2, 3), (300, 10, 50, 50))) == [SIZE_ALONE]
 
 
 def words(*images: Annotated) -> list[str | None]:
