@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.console import USER_ERROR, exit_with_status, say
+from detr_ft.console import USER_ERROR, exit_with_status, say, warn
 from detr_ft.errors import UserError
 
 app = typer.Typer(
@@ -181,10 +181,12 @@ def doctor(
     """
     from detr_ft.examination import Outputs, run_doctor
 
-    diagnosis = run_doctor(
+    diagnosis, losses = run_doctor(
         data, Outputs(report, fix, write_coco, augment, drawn_on), num_queries, longest_edge, box_format
     )
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
+    for line in losses:
+        warn(line)
     if diagnosis.errors:
         raise SystemExit(USER_ERROR)
 

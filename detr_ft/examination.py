@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import DatasetDict
 
 from detr_ft.console import say
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
 from detr_ft.data.doctor.changes import as_lines, in_words
+from detr_ft.data.doctor.losses import told_losses
 from detr_ft.data.doctor.mend import LOG, Mended, write_mended
 from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
@@ -40,9 +42,16 @@ class Outputs:
     drawn_on: Frame | None = None
 
 
+class Examined(NamedTuple):
+    """What was found, and what a mended copy lacks where that is much: to be said last, that nobody misses it."""
+
+    diagnosis: Diagnosis
+    losses: list[str]
+
+
 def run_doctor(
     source: str, outputs: Outputs, num_queries: int, longest_edge: int | None, box_format: str | None
-) -> Diagnosis:
+) -> Examined:
     """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
     _check(outputs)
     data, faults = _load(source, box_format)
@@ -54,15 +63,17 @@ def run_doctor(
     if outputs.coco is not None:
         write_coco(data, outputs.coco)
         say(f"written as COCO files to {outputs.coco}")
+    losses: list[str] = []
     if outputs.fix is not None:
         mended = mend(data, looks, outputs.drawn_on)
         say(in_words(mended.changes))
         say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
+        losses += told_losses(data, mended)
     if outputs.augment is not None:
         picture = Path(f"{outputs.augment.stem}-augmented.png")
         preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, picture)
         say(f"images as they are, and as {outputs.augment} augments them: {picture}")
-    return diagnosis
+    return Examined(diagnosis, losses)
 
 
 def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
