@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.kinds import KINDS, LEVELS
+from detr_ft.data.doctor.report import render_report
 from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]
@@ -216,3 +217,39 @@ def test_real_data(real_data: Callable[[str], Path]) -> None:
     assert chess.leaked == {"train": 0, "validation": 58, "test": 29}  # one board, one camera
     assert chess.splits["test"].images_without_objects == 1
     assert not chess.errors
+
+
+def test_wrong_sizes_are_told_by_what_becomes_of_the_boxes(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    exif, sizes = [8, 3, 2, 1, 1], {3: (80, 60), 4: (20, 15)}
+    paths = [write_image(tmp_path / f"{n}.jpg", seed=n, orientation=turned) for n, turned in enumerate(exif)]
+    data = DatasetDict({"train": split(paths, [(1, 2, 15, 10)], sizes)})
+    diagnosis = examine(data)
+    mirrored = "mirrored or turned upside down, as EXIF says"
+    sorts = [one.sort for one in diagnosis.findings if one.kind == "wrong size"]
+    assert sorts == ["turned upright", mirrored, mirrored, "scaled to the true size", "scaled to the true size"]
+    lines = [line for line in diagnosis.summary().splitlines() if line.startswith("  of these, ")]
+    assert lines == [
+        f"  of these, 2 {mirrored}; the first is train, {paths[1]} (image 51)",
+        f"  of these, 2 scaled to the true size; the first is train, {paths[3]} (image 53)",
+        f"  of these, 1 turned upright; the first is train, {paths[0]} (image 50)",
+    ]
+    assert lines[0].removeprefix("  of these, ") in render_report(diagnosis, data)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_an_image_mirrored_by_exif_is_warned_of_where_nothing_tells_of_its_boxes(
+    tmp_path: Path, write_image: Callable[..., Path], orientation: int
+) -> None:
+    path = write_image(tmp_path / "a.jpg", orientation=orientation)
+    (found,) = examine(DatasetDict({"train": split([path], [GOOD])})).findings
+    assert (found.kind, found.level) == ("exif mirroring", "warning")
+    assert "nothing tells whether its boxes were drawn before or after" in found.message
+    assert "--report" in found.remedy
+    without = examine(DatasetDict({"train": split([path], [])})).findings
+    assert [one.kind for one in without] == ["exif rotation", "class missing"]
+    upright = write_image(tmp_path / "b.jpg", size=(30, 40), orientation=6, seed=1)
+    told = examine(DatasetDict({"train": split([path, upright], [GOOD])})).findings
+    assert [(one.kind, one.level) for one in told] == [("exif rotation", "info")] * 2
+    square = write_image(tmp_path / "b.jpg", size=(40, 40), orientation=6, seed=1)
+    still = examine(DatasetDict({"train": split([path, square], [GOOD], sizes={1: (40, 40)})})).findings
+    assert [one.kind for one in still] == ["exif mirroring", "exif rotation"]

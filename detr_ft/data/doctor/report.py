@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from detr_ft.data.doctor.diagnosis import Diagnosis
 from detr_ft.data.doctor.findings import by_kind
 from detr_ft.data.doctor.kinds import KINDS
-from detr_ft.data.doctor.summary import leakage, verdict
+from detr_ft.data.doctor.summary import leakage, sorts, verdict
 from detr_ft.data.doctor.thumbnails import MAX_EXAMPLES, thumbnails
 from detr_ft.errors import UserError
 
@@ -53,6 +53,7 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
                 kind,
                 KINDS[kind],
                 len(some),
+                list(sorts(some)),
                 some[:_PLACES],
                 [(one, pictures[id(one)]) for one in some[:MAX_EXAMPLES] if id(one) in pictures],
             )
