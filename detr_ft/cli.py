@@ -174,6 +174,10 @@ def doctor(
     augment: Annotated[
         Path | None, typer.Option(help="A recipe: write a picture of how it augments these images")
     ] = None,
+    augment_out: Annotated[
+        Path | None,
+        typer.Option(help="With --augment: the new .png file; default: RECIPE-augmented.png in the current folder"),
+    ] = None,
 ) -> None:
     """Look through a data set, image by image, and say what is wrong with it, why it matters and how to mend it.
 
@@ -181,9 +185,8 @@ def doctor(
     """
     from detr_ft.examination import Outputs, run_doctor
 
-    diagnosis, losses = run_doctor(
-        data, Outputs(report, fix, write_coco, augment, drawn_on), num_queries, longest_edge, box_format
-    )
+    outputs = Outputs(report, fix, write_coco, augment, drawn_on, augment_out)
+    diagnosis, losses = run_doctor(data, outputs, num_queries, longest_edge, box_format)
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
     for line in losses:
         warn(line)

@@ -21,7 +21,7 @@ from detr_ft.data.sources.unknown import Place, UnknownClassError
 from detr_ft.data.true_size import Frame
 from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
-from detr_ft.preview import preview_augmentation
+from detr_ft.preview import preview_augmentation, refuse_other_format
 from detr_ft.recipe import load_recipe
 
 _HUB = "hub:"
@@ -31,8 +31,9 @@ _HUB = "hub:"
 class Outputs:
     """What is to be written.
 
-    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how a recipe
-    augments it. `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell.
+    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how the recipe
+    `augment` augments it: to `augment_out`, else named after the recipe in the current folder. `drawn_on` says for which
+    size boxes were drawn where a file has another than stated and they don't tell.
     """
 
     report: Path | None = None
@@ -40,6 +41,12 @@ class Outputs:
     coco: Path | None = None
     augment: Path | None = None
     drawn_on: Frame | None = None
+    augment_out: Path | None = None
+
+    @property
+    def picture(self) -> Path | None:
+        """Where the picture of augmented images goes, if one is asked for."""
+        return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
 
 class Examined(NamedTuple):
@@ -69,10 +76,9 @@ def run_doctor(
         say(in_words(mended.changes))
         say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
         losses += told_losses(data, mended)
-    if outputs.augment is not None:
-        picture = Path(f"{outputs.augment.stem}-augmented.png")
-        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, picture)
-        say(f"images as they are, and as {outputs.augment} augments them: {picture}")
+    if outputs.augment is not None and outputs.picture is not None:
+        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, outputs.picture)
+        say(f"a picture of images as they are, and as {outputs.augment} augments them: {outputs.picture.resolve()}")
     return Examined(diagnosis, losses)
 
 
@@ -95,6 +101,11 @@ def _check(outputs: Outputs) -> None:
         refuse_filled(Path(outputs.fix))
     if outputs.augment is not None:
         load_recipe(outputs.augment)
+    elif outputs.augment_out is not None:
+        raise UserError("--augment-out goes with --augment RECIPE: it says where its picture goes")
+    if outputs.picture is not None:
+        refuse_existing(outputs.picture)
+        refuse_other_format(outputs.picture)
     if outputs.drawn_on is not None and outputs.fix is None:
         raise UserError("--drawn-on goes with --fix: it says how images of unclear size are mended")
 

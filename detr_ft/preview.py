@@ -21,6 +21,12 @@ _ROWS, _COLUMNS = 4, 5  # images, and how often each is shown: as it is, then au
 _CELL, _GAP = 320, 8
 
 
+def refuse_other_format(out: Path) -> None:
+    """A UserError where the name of a picture doesn't say that it is a PNG."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out}: the picture is a PNG file, so let its name end in .png")
+
+
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
     """Write a picture of four images of the train split: as they are, then as a recipe augments them in four epochs.
 
@@ -44,6 +50,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
             cell = _picture(examples, index, class_names(train))
             sheet.paste(cell, (_GAP + column * side, _GAP + row * side))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}") from error

@@ -31,7 +31,7 @@ def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
 def refuse_existing(file: Path) -> None:
     """A UserError where something is there already."""
     if file.exists():
-        raise UserError(f"{file} exists, and nothing is written over; choose another name for the report")
+        raise UserError(f"{file} exists, and nothing is written over; choose another name")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
