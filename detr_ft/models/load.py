@@ -31,7 +31,7 @@ _NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not
 _LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
 )  # fmt: skip
-_NOT_AT_HAND = (UserError, *_LOAD_ERRORS)
+_NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
 
 
 def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:
