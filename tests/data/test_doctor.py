@@ -122,6 +122,20 @@ def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Pa
     assert finding.message == "7 objects, 6 queries"
 
 
+def test_a_crowd_needs_no_query(make_rows) -> None:
+    rows = make_rows([[9 * place, 0, 5, 5] for place in range(7)])
+    crowd = rows.map(lambda row: {"objects": {**row["objects"], "iscrowd": [0] * 6 + [1]}}, features=rows.features)
+    assert kinds(examine(DatasetDict({"train": crowd}), num_queries=6)) == []
+    assert kinds(examine(DatasetDict({"train": crowd}), num_queries=5)) == ["more objects than queries"]
+
+
+def test_the_same_box_with_another_class_is_no_duplicate(make_rows) -> None:
+    boxes, names = [list(GOOD)] * 3, ["dog", "cat"]
+    assert kinds(examine(DatasetDict({"train": make_rows(boxes[:2], labels=[[0, 1]], names=names)}))) == []
+    (found,) = examine(DatasetDict({"train": make_rows(boxes, labels=[[0, 1, 0]], names=names)})).findings
+    assert (found.kind, found.place) == ("duplicate box", 2)
+
+
 def test_a_class_that_a_split_lacks(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     paths = [write_image(tmp_path / f"{index}.png", seed=index) for index in range(2)]
     data = DatasetDict({"train": split(paths[:1], [GOOD]), "test": split(paths[1:], [])})
