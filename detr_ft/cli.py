@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.console import USER_ERROR, exit_with_status, say
+from detr_ft.console import USER_ERROR, exit_with_status, say, warn
 from detr_ft.errors import UserError
 
 app = typer.Typer(
@@ -174,6 +174,10 @@ def doctor(
     augment: Annotated[
         Path | None, typer.Option(help="A recipe: write a picture of how it augments these images")
     ] = None,
+    augment_out: Annotated[
+        Path | None,
+        typer.Option(help="With --augment: the new .png file; default: RECIPE-augmented.png in the current folder"),
+    ] = None,
 ) -> None:
     """Look through a data set, image by image, and say what is wrong with it, why it matters and how to mend it.
 
@@ -181,10 +185,11 @@ def doctor(
     """
     from detr_ft.examination import Outputs, run_doctor
 
-    diagnosis = run_doctor(
-        data, Outputs(report, fix, write_coco, augment, drawn_on), num_queries, longest_edge, box_format
-    )
+    outputs = Outputs(report, fix, write_coco, augment, drawn_on, augment_out)
+    diagnosis, losses = run_doctor(data, outputs, num_queries, longest_edge, box_format)
     typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
+    for line in losses:
+        warn(line)
     if diagnosis.errors:
         raise SystemExit(USER_ERROR)
 

@@ -35,6 +35,11 @@ def say(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """A line for people that they mustn't miss, on stderr."""
+    console.print(escape(text), style="bold yellow", soft_wrap=True)
+
+
 def set_up_logging() -> None:
     """Our own notices on stderr; of the libraries below only what is wrong, and no progress bars of theirs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

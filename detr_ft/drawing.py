@@ -19,6 +19,7 @@ _INK, _PAPER = (17, 17, 17), (255, 255, 255)
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 Colour = tuple[int, int, int]
+Corners = tuple[int, int, int, int]  # xyxy, whole pixels
 
 
 def draw(
@@ -32,7 +33,7 @@ def draw(
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    line, font = max(2, round(side / 320)), ImageFont.truetype(_FONT, max(11, round(side / 52)))
+    line, font = max(2, round(side / 320)), ImageFont.truetype(_FONT, max(9, round(side / 64)))
     classes = labels.tolist()
     values = [None] * len(classes) if scores is None else scores.tolist()
     texts = [
@@ -43,8 +44,9 @@ def draw(
     worst_first = range(len(classes))[::-1]
     for one in worst_first:
         pen.rectangle(corners[one], outline=class_colour(classes[one]), width=line)
+    taken = list(corners)
     for one in worst_first:
-        _tag(pen, corners[one], texts[one], class_colour(classes[one]), font)
+        taken.append(_tag(pen, corners[one], taken, texts[one], class_colour(classes[one]), font))
     return canvas
 
 
@@ -56,7 +58,7 @@ def class_colour(label: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _inside(box: Sequence[float], size: tuple[int, int]) -> Corners:
     """The box in whole pixels of the canvas, so that an edge outside is drawn along the border."""
     x0, x1 = sorted(min(max(round(side), 0), size[0] - 1) for side in (box[0], box[2]))
     y0, y1 = sorted(min(max(round(side), 0), size[1] - 1) for side in (box[1], box[3]))
@@ -65,19 +67,34 @@ def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
 
 def _tag(
     pen: ImageDraw.ImageDraw,
-    box: tuple[int, int, int, int],
+    box: Corners,
+    taken: Sequence[Corners],
     text: str,
     colour: Colour,
     font: ImageFont.FreeTypeFont,
-) -> None:
-    """The name on a ground of the class's colour: above the box where there is room, else inside its top edge."""
+) -> Corners:
+    """The name on a ground of the class's colour; where it stands.
+
+    It is above the box, or below it where that covers less of what is `taken`, boxes and names; inside its top edge where
+    neither has room.
+    """
     ascent, descent = font.getmetrics()
     margin = max(2, round(font.size / 5))
     width, height = round(font.getlength(text)) + 2 * margin, ascent + descent
     x = max(0, min(box[0], pen.im.size[0] - width))
-    y = box[1] - height if box[1] >= height else box[1]
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    pen.text((x + margin, y), text, fill=_text_colour(colour), font=font)
+    outside = [y for y in (box[1] - height, box[3] + 1) if 0 <= y <= pen.im.size[1] - height]
+    places = [(x, y, x + width - 1, y + height - 1) for y in outside or [box[1]]]
+    place = min(places, key=lambda one: sum(_overlap(one, other) for other in taken))
+    pen.rectangle(place, fill=colour)
+    pen.text((x + margin, place[1]), text, fill=_text_colour(colour), font=font)
+    return place
+
+
+def _overlap(one: Corners, other: Corners) -> int:
+    """Pixels that two rectangles share."""
+    width = min(one[2], other[2]) - max(one[0], other[0]) + 1
+    height = min(one[3], other[3]) - max(one[1], other[1]) + 1
+    return max(width, 0) * max(height, 0)
 
 
 def _text_colour(ground: Colour) -> Colour:

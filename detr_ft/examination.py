@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import DatasetDict
 
 from detr_ft.console import say
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
 from detr_ft.data.doctor.changes import as_lines, in_words
+from detr_ft.data.doctor.losses import told_losses
 from detr_ft.data.doctor.mend import LOG, Mended, write_mended
 from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
@@ -19,7 +21,7 @@ from detr_ft.data.sources.unknown import Place, UnknownClassError
 from detr_ft.data.true_size import Frame
 from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
-from detr_ft.preview import preview_augmentation
+from detr_ft.preview import preview_augmentation, refuse_other_format
 from detr_ft.recipe import load_recipe
 
 _HUB = "hub:"
@@ -29,8 +31,9 @@ _HUB = "hub:"
 class Outputs:
     """What is to be written.
 
-    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how a recipe
-    augments it. `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell.
+    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how the recipe
+    `augment` augments it: to `augment_out`, else named after the recipe in the current folder. `drawn_on` says for which
+    size boxes were drawn where a file has another than stated and they don't tell.
     """
 
     report: Path | None = None
@@ -38,11 +41,24 @@ class Outputs:
     coco: Path | None = None
     augment: Path | None = None
     drawn_on: Frame | None = None
+    augment_out: Path | None = None
+
+    @property
+    def picture(self) -> Path | None:
+        """Where the picture of augmented images goes, if one is asked for."""
+        return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
+
+
+class Examined(NamedTuple):
+    """What was found, and what a mended copy lacks where that is much: to be said last, that nobody misses it."""
+
+    diagnosis: Diagnosis
+    losses: list[str]
 
 
 def run_doctor(
     source: str, outputs: Outputs, num_queries: int, longest_edge: int | None, box_format: str | None
-) -> Diagnosis:
+) -> Examined:
     """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
     _check(outputs)
     data, faults = _load(source, box_format)
@@ -54,15 +70,16 @@ def run_doctor(
     if outputs.coco is not None:
         write_coco(data, outputs.coco)
         say(f"written as COCO files to {outputs.coco}")
+    losses: list[str] = []
     if outputs.fix is not None:
         mended = mend(data, looks, outputs.drawn_on)
         say(in_words(mended.changes))
         say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
-    if outputs.augment is not None:
-        picture = Path(f"{outputs.augment.stem}-augmented.png")
-        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, picture)
-        say(f"images as they are, and as {outputs.augment} augments them: {picture}")
-    return diagnosis
+        losses += told_losses(data, mended)
+    if outputs.augment is not None and outputs.picture is not None:
+        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, outputs.picture)
+        say(f"a picture of images as they are, and as {outputs.augment} augments them: {outputs.picture.resolve()}")
+    return Examined(diagnosis, losses)
 
 
 def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
@@ -84,6 +101,11 @@ def _check(outputs: Outputs) -> None:
         refuse_filled(Path(outputs.fix))
     if outputs.augment is not None:
         load_recipe(outputs.augment)
+    elif outputs.augment_out is not None:
+        raise UserError("--augment-out goes with --augment RECIPE: it says where its picture goes")
+    if outputs.picture is not None:
+        refuse_existing(outputs.picture)
+        refuse_other_format(outputs.picture)
     if outputs.drawn_on is not None and outputs.fix is None:
         raise UserError("--drawn-on goes with --fix: it says how images of unclear size are mended")
 

@@ -13,10 +13,11 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.batches import balanced_weights
-from detr_ft.data.doctor.advice import advise
+from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.figures import Figures, figures_of
 from detr_ft.data.frame import count_boxes
 from detr_ft.errors import UserError
+from detr_ft.models.load import queries_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,11 @@ class _Start:
     warmup: int
     clip: float
 
+    @property
+    def revision(self) -> str | None:
+        """That of the authors' checkpoints whose backbone needs no timm."""
+        return "no_timm" if self.checkpoint.startswith("facebook/detr-") else None
+
 
 def write_recipe(source: str, out: Path, checkpoint: str | None, box_format: str | None = None) -> None:
     """Write a recipe for a data set, fitted to its figures and to the hardware at hand. Raises UserError.
@@ -102,6 +108,9 @@ def _fill(data: DatasetDict, source: str, out: Path, checkpoint: str | None, box
     figures = {split: figures_of(rows) for split, rows in data.items()}
     advice = {one.topic: one for one in advise(figures)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
+    own = queries_of(start.checkpoint, start.revision)
+    if own is not None:
+        advice["num_queries"] = enough_queries(figures, own)
     edge, edge_reason = _edge(start, figures["train"], advice["longest_edge"].value or 800)
     batch, batch_reason = _batch(start, edge, gpu)
     epochs = max(10, min(300, round(start.steps * batch / len(train))))
@@ -118,7 +127,7 @@ def _fill(data: DatasetDict, source: str, out: Path, checkpoint: str | None, box
         out=out,
         advice="".join(f"# {text}\n" for text in told),
         start=start,
-        revision="\n  revision: no_timm" if start.checkpoint.startswith("facebook/detr-") else "",
+        revision=f"\n  revision: {start.revision}" if start.revision else "",
         box_format=f"  box_format: {box_format}\n" if box_format else "",
         fraction="" if "validation" in data else "  validation_fraction: 0.15      # there is no validation split\n",
         edge=edge,

@@ -18,7 +18,14 @@ from detr_ft.prepare import mixing_epochs
 from detr_ft.recipe import load_recipe
 
 _ROWS, _COLUMNS = 4, 5  # images, and how often each is shown: as it is, then augmented
-_CELL, _GAP = 320, 8
+_LEAST, _MOST = 320, 480  # pixels of a cell's side: the recipe's own size within these
+_GAP = 8
+
+
+def refuse_other_format(out: Path) -> None:
+    """A UserError where the name of a picture doesn't say that it is a PNG."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out}: the picture is a PNG file, so let its name end in .png")
 
 
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
@@ -35,15 +42,17 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
     augmented = TrainExamples(
         train, TrainTransform(form, recipe.build_augmentation(), mixing_epochs(recipe)), recipe.train.seed
     )
-    side = _CELL + _GAP
+    cell = min(max(_LEAST, edge), _MOST)
+    side = cell + _GAP
     sheet = Image.new("RGB", (_COLUMNS * side + _GAP, _ROWS * side + _GAP), "white")
     for row, index in enumerate(_fullest(train)):
         for column in range(_COLUMNS):
             examples = augmented if column else plain
             examples.epoch = max(0, column - 1)
-            cell = _picture(examples, index, class_names(train))
-            sheet.paste(cell, (_GAP + column * side, _GAP + row * side))
+            picture = _picture(examples, index, class_names(train), cell)
+            sheet.paste(picture, (_GAP + column * side, _GAP + row * side))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
@@ -54,12 +63,13 @@ def _fullest(split: Dataset) -> list[int]:
     return sorted(range(len(split)), key=lambda row: (-counts[row], row))[:_ROWS]
 
 
-def _picture(examples: TrainExamples, index: int, names: list[str]) -> Image.Image:
-    """An example as the model is shown it, with its boxes, reduced to a cell of the sheet."""
+def _picture(examples: TrainExamples, index: int, names: list[str], cell: int) -> Image.Image:
+    """An example as the model is shown it, reduced to a cell of the sheet, with its boxes."""
     example = examples[index]
     image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())
+    image.thumbnail((cell, cell))  # before names are written, which would be too small to read
     labels = example["labels"]
     size = torch.tensor([image.width, image.height]).repeat(2)
     picture = draw(image, cxcywh_to_xyxy(labels["boxes"]) * size, labels["class_labels"], names)
-    picture.thumbnail((_CELL, _CELL))
+    picture.thumbnail((cell, cell))
     return picture

@@ -98,6 +98,9 @@ def test_train_then_everything_else(folder: Path) -> None:
         (["doctor", "data", "--fix", "data"], ["data: exists and isn't empty"]),
         (["doctor", "data", "--drawn-on", "file"], ["--drawn-on goes with --fix"]),
         (["doctor", "data", "--report", "recipe.yaml"], ["recipe.yaml exists, and nothing is written over"]),
+        (["doctor", "data", "--augment-out", "x.png"], ["--augment-out goes with --augment"]),
+        (["doctor", "data", "--augment", "recipe.yaml", "--augment-out", "notes.png"], ["notes.png exists"]),
+        (["doctor", "data", "--augment", "recipe.yaml", "--augment-out", "x.bmp"], ["x.bmp", "end in .png"]),
         (["doctor", "data", "--fix", "hub:mine"], ["'mine' can't name a repository"]),
         (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),
         (["push", "empty", "me/mine"], ["empty"]),
@@ -152,6 +155,24 @@ def test_the_doctor_tells_errors_by_its_status_and_mends_a_copy(folder: Path, tm
     assert again.returncode == 0, again.stderr
     assert again.stdout.endswith("no findings: the data can be trained on\n")
     assert len((tmp_path / "mended/changes.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_picture_of_an_augmentation_goes_where_it_is_asked_for_and_that_is_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    before = files(folder)
+    out = tmp_path / "deep/look.png"
+    asked = ["doctor", "data", "--augment", "recipe.yaml"]
+    done = CliRunner().invoke(app, [*asked, "--augment-out", str(out)])
+    assert (done.exit_code, files(folder)) == (0, before), done.output
+    assert f"as recipe.yaml augments them: {out}" in done.stderr
+    assert out.is_file()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text((folder / "recipe.yaml").read_text())
+    done = CliRunner().invoke(app, ["doctor", str(folder / "data"), *asked[2:]])
+    assert f"as recipe.yaml augments them: {tmp_path / 'recipe-augmented.png'}" in done.stderr
+    assert (tmp_path / "recipe-augmented.png").is_file()
 
 
 def test_the_recipe_for_the_hub_says_that_the_hub_is_needed(folder: Path) -> None:

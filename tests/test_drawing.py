@@ -53,6 +53,31 @@ def test_the_best_box_is_on_top() -> None:
     assert drawn.getpixel((200, 400)) == class_colour(1)
 
 
+@pytest.mark.parametrize(
+    ("boxes", "above"),
+    [
+        ([[100.0, 200, 140, 220]], True),
+        ([[100.0, 3, 140, 23]], False),  # no room above
+        ([[100.0, 200, 140, 220], [100, 186, 130, 198]], False),  # another object there
+        ([[100.0, 200, 140, 220], [100, 186, 130, 198], [90, 222, 160, 240]], True),  # and more of another below
+    ],
+)
+def test_a_name_stands_outside_its_box_where_it_covers_least(boxes: list[list[float]], above: bool) -> None:
+    labels = torch.arange(len(boxes))
+    drawn = np.asarray(draw(Image.new("RGB", (640, 480), "white"), torch.tensor(boxes), labels, ["a cup", "", ""]))
+    own = (drawn == class_colour(0)).all(axis=2)
+    top, bottom = round(boxes[0][1]), round(boxes[0][3])
+    assert not own[top + 3 : bottom - 2, 103:138].any()
+    assert (bool(own[:top].any()), bool(own[bottom + 1 :].any())) == (above, not above)
+
+
+def test_a_name_has_no_room_but_inside_a_box_as_high_as_the_image() -> None:
+    drawn = np.asarray(
+        draw(Image.new("RGB", (640, 480), "white"), torch.tensor([[0.0, 0, 640, 480]]), torch.tensor([0]), NAMES)
+    )
+    assert (drawn[3:9, 3:20] == class_colour(0)).all(axis=2).sum() > 30
+
+
 def test_colours_of_classes_differ_and_stay() -> None:
     assert len({class_colour(label) for label in range(80)}) == 80
     assert class_colour(3) == class_colour(3)

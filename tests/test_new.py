@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     assert recipe.optim.backbone_learning_rate == 1e-5
 
 
+def test_the_checkpoints_own_queries_are_told(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    own = json.loads((tiny_checkpoint / "config.json").read_text())["num_queries"]
+    for out, checkpoint, queries in (("a.yaml", "embedded:small", 25), ("b.yaml", str(tiny_checkpoint), own)):
+        write_recipe(str(photos), tmp_path / out, checkpoint)
+        text = (tmp_path / out).read_text()
+        assert f"# The checkpoint has {queries} queries: " in text
+        assert "100 suffice" not in text
+
+
 def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
@@ -83,8 +93,9 @@ def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: st
     assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}
 
 
-def test_choices_follow_the_data_and_say_why(tmp_path: Path) -> None:
+def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many images, one class in a few of them, crowded: each shows in the recipe, with its reason."""
+    monkeypatch.setattr("detr_ft.new.queries_of", lambda *_: None)  # as where the checkpoint isn't on this machine
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "PNG")
     rows = [

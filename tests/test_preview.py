@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import load_data
+from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.preview import preview_augmentation
 
@@ -43,6 +45,24 @@ def test_ones_own_augmentation_is_shown(tmp_path: Path) -> None:
     )
     made = sheet(tmp_path, '{use: "mine.py:Dark", by: 50}')
     assert np.median(made[8:328, 336:656]) < 10 < np.median(made[8:328, 8:328])
+
+
+def test_names_are_written_on_images_as_small_as_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def spy(image: Image.Image, *others: Any) -> Image.Image:
+        sizes.append(max(image.size))
+        return draw(image, *others)
+
+    monkeypatch.setattr("detr_ft.preview.draw", spy)
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="none").replace("320", "800"))
+    data = load_data("generated:workshop?train=4&validation=0&edge=640")
+    preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")
+    assert sizes == [480] * 20
+    with Image.open(tmp_path / "x.png") as made:
+        assert made.size == (5 * 488 + 8, 4 * 488 + 8)
 
 
 def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:

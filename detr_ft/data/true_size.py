@@ -106,6 +106,11 @@ class Frames:
         # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
         return cls(frames, "file" if not turned else turned.pop() if len(turned) == 1 else None)
 
+    @property
+    def show_turning(self) -> bool:
+        """Whether there are images with boxes whose sizes tell of their turning: those that are mirrored go with them."""
+        return TURNED in self.of_groups or _SHOWN in self.of_groups
+
     def fit(self, one: Annotated) -> Fit | None:
         """What the boxes of an image need; None where it can't be known, and nothing may be trained on it.
 

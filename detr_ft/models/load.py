@@ -31,6 +31,7 @@ _NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not
 _LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
 )  # fmt: skip
+_NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
 
 
 def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:
@@ -63,6 +64,15 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
             "it is incomplete, or of another architecture than its config.json says"
         )
     return model, processor
+
+
+def queries_of(checkpoint: str, revision: str | None = None) -> int | None:
+    """How many queries a checkpoint has, by its config alone; None where that isn't on this machine, or is no DETR's."""
+    try:
+        config = AutoConfig.from_pretrained(_resolve(checkpoint), revision=revision, local_files_only=True)
+    except _NOT_AT_HAND:
+        return None
+    return config.num_queries if isinstance(config, DetrConfig) else None
 
 
 def on_the_hub(checkpoint: str) -> bool:

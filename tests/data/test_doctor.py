@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.kinds import KINDS, LEVELS
+from detr_ft.data.doctor.report import render_report
 from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]
@@ -121,6 +122,20 @@ def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Pa
     assert finding.message == "7 objects, 6 queries"
 
 
+def test_a_crowd_needs_no_query(make_rows) -> None:
+    rows = make_rows([[9 * place, 0, 5, 5] for place in range(7)])
+    crowd = rows.map(lambda row: {"objects": {**row["objects"], "iscrowd": [0] * 6 + [1]}}, features=rows.features)
+    assert kinds(examine(DatasetDict({"train": crowd}), num_queries=6)) == []
+    assert kinds(examine(DatasetDict({"train": crowd}), num_queries=5)) == ["more objects than queries"]
+
+
+def test_the_same_box_with_another_class_is_no_duplicate(make_rows) -> None:
+    boxes, names = [list(GOOD)] * 3, ["dog", "cat"]
+    assert kinds(examine(DatasetDict({"train": make_rows(boxes[:2], labels=[[0, 1]], names=names)}))) == []
+    (found,) = examine(DatasetDict({"train": make_rows(boxes, labels=[[0, 1, 0]], names=names)})).findings
+    assert (found.kind, found.place) == ("duplicate box", 2)
+
+
 def test_a_class_that_a_split_lacks(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     paths = [write_image(tmp_path / f"{index}.png", seed=index) for index in range(2)]
     data = DatasetDict({"train": split(paths[:1], [GOOD]), "test": split(paths[1:], [])})
@@ -216,3 +231,39 @@ def test_real_data(real_data: Callable[[str], Path]) -> None:
     assert chess.leaked == {"train": 0, "validation": 58, "test": 29}  # one board, one camera
     assert chess.splits["test"].images_without_objects == 1
     assert not chess.errors
+
+
+def test_wrong_sizes_are_told_by_what_becomes_of_the_boxes(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    exif, sizes = [8, 3, 2, 1, 1], {3: (80, 60), 4: (20, 15)}
+    paths = [write_image(tmp_path / f"{n}.jpg", seed=n, orientation=turned) for n, turned in enumerate(exif)]
+    data = DatasetDict({"train": split(paths, [(1, 2, 15, 10)], sizes)})
+    diagnosis = examine(data)
+    mirrored = "mirrored or turned upside down, as EXIF says"
+    sorts = [one.sort for one in diagnosis.findings if one.kind == "wrong size"]
+    assert sorts == ["turned upright", mirrored, mirrored, "scaled to the true size", "scaled to the true size"]
+    lines = [line for line in diagnosis.summary().splitlines() if line.startswith("  of these, ")]
+    assert lines == [
+        f"  of these, 2 {mirrored}; the first is train, {paths[1]} (image 51)",
+        f"  of these, 2 scaled to the true size; the first is train, {paths[3]} (image 53)",
+        f"  of these, 1 turned upright; the first is train, {paths[0]} (image 50)",
+    ]
+    assert lines[0].removeprefix("  of these, ") in render_report(diagnosis, data)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_an_image_mirrored_by_exif_is_warned_of_where_nothing_tells_of_its_boxes(
+    tmp_path: Path, write_image: Callable[..., Path], orientation: int
+) -> None:
+    path = write_image(tmp_path / "a.jpg", orientation=orientation)
+    (found,) = examine(DatasetDict({"train": split([path], [GOOD])})).findings
+    assert (found.kind, found.level) == ("exif mirroring", "warning")
+    assert "nothing tells whether its boxes were drawn before or after" in found.message
+    assert "--report" in found.remedy
+    without = examine(DatasetDict({"train": split([path], [])})).findings
+    assert [one.kind for one in without] == ["exif rotation", "class missing"]
+    upright = write_image(tmp_path / "b.jpg", size=(30, 40), orientation=6, seed=1)
+    told = examine(DatasetDict({"train": split([path, upright], [GOOD])})).findings
+    assert [(one.kind, one.level) for one in told] == [("exif rotation", "info")] * 2
+    square = write_image(tmp_path / "b.jpg", size=(40, 40), orientation=6, seed=1)
+    still = examine(DatasetDict({"train": split([path, square], [GOOD], sizes={1: (40, 40)})})).findings
+    assert [one.kind for one in still] == ["exif mirroring", "exif rotation"]

@@ -93,6 +93,35 @@ def test_groups_stay_together(sizes: list[int], seed: int) -> None:
     assert abs(len(made[1]) - 0.3 * ends[-1]) <= 5
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fractions", "parts"),
+    [
+        ((6, 3, 3), (2 / 3, 1 / 3), [[0, 1], [2]]),  # two places are left for the second group: enough
+        ((7, 3), (0.8, 0.2), [[0], [1]]),  # one is left: too few
+    ],
+)
+def test_a_group_goes_where_it_is_wanted_most_and_half_of_it_has_room(
+    sizes: tuple[int, ...], fractions: tuple[float, ...], parts: list[list[int]]
+) -> None:
+    ends = np.cumsum(sizes)
+    groups = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    held = np.zeros((int(ends[-1]), len(sizes)), dtype=np.int64)
+    held[0, 0] = 1  # the rarest class, so that the first group is dealt out first
+    for label, rows in list(enumerate(groups))[1:]:
+        held[rows, label] = 1
+    made = stratify(held, groups, fractions, 0)
+    assert made == [sorted(row for group in part for row in groups[group]) for part in parts]
+
+
+def test_each_part_has_its_share_of_images_without_objects(make_rows) -> None:
+    rows = make_rows(*[[[1, 1, 9, 9]], []] * 20, size=(8, 8))
+    random = np.random.default_rng(0)
+    unlike = [random.bytes(len(prints(rows.select([0]))[0])) for _ in range(len(rows))]
+    for seed in range(10):
+        _, out = partition(rows, unlike, [0.75, 0.25], seed)
+        assert [len(rows[row]["objects"]["bbox"]) for row in out].count(0) == 5
+
+
 def test_copies_are_on_one_side() -> None:
     split = generate("shapes?train=20&validation=0&edge=96")["train"]
     twice = Dataset.from_list(

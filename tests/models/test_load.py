@@ -12,6 +12,7 @@ from transformers import BertConfig, DetrForObjectDetection, ResNetBackbone, Res
 from detr_ft.errors import UserError
 from detr_ft.models import build_model, fit_labels, load_model, set_trainable, trainable_counts
 from detr_ft.models.freeze import frozen_norms, live_norms, part_of
+from detr_ft.models.load import queries_of
 
 TINY_BACKBONE = {
     "model_type": "resnet",
@@ -45,6 +46,13 @@ def test_a_folder_loads_whole(tiny_checkpoint: Path) -> None:
     saved = load_file(tiny_checkpoint / "model.safetensors")
     assert len(saved) == len(model.state_dict())
     assert processor.size["max_height"] == 64
+
+
+def test_queries_are_read_from_a_config_alone_where_it_is_at_hand(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    assert queries_of(str(broken)) == json.loads((broken / "config.json").read_text())["num_queries"]
+    BertConfig().save_pretrained(broken)
+    assert [queries_of(name) for name in (str(broken), "nobody/nothing", str(broken / "gone"))] == [None] * 3
 
 
 def test_a_missing_weight_is_an_error(broken: Path) -> None:

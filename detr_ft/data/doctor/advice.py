@@ -57,9 +57,30 @@ def longest_edge(figures: Figures) -> Advice:
     return Advice("longest_edge", edge, f"data.longest_edge: {edge}, since {why}.")
 
 
+def enough_queries(figures: Mapping[str, Figures], own: int) -> Advice:
+    """Whether the queries that a checkpoint has suffice, and else how many to look for in another."""
+    most, advised = _most_objects(figures), num_queries(figures)
+    text = f"The checkpoint has {own} queries: "
+    if most > own:
+        text += (
+            f"an image holds {most} objects, and those beyond can't be found. Take a checkpoint with {advised.value}."
+        )
+    elif math.ceil(_ROOM * most) > own:
+        text += (
+            f"few for images of up to {most} objects, each of which needs some choice. {advised.value} would be better."
+        )
+    else:
+        text += f"they suffice, since no image holds more than {most} objects."
+    return Advice("num_queries", own, text)
+
+
+def _most_objects(figures: Mapping[str, Figures]) -> int:
+    return int(max(one.objects.most for one in figures.values()))
+
+
 def num_queries(figures: Mapping[str, Figures]) -> Advice:
     """Queries for one and a half times as many objects as any image has; 100, as DETR has them, where they suffice."""
-    most = int(max(one.objects.most for one in figures.values()))
+    most = _most_objects(figures)
     wanted = math.ceil(_ROOM * most)
     value = next((step for step in _QUERIES if step >= wanted), math.ceil(wanted / 100) * 100)
     reason = f"no image holds more than {most} objects"

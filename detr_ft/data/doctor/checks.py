@@ -18,28 +18,39 @@ from detr_ft.data.true_size import TURNED, Annotated, Fit, Frames, why_unclear
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0
+_TURNED_ASIDE = 5  # from this EXIF orientation on width and height change places; 2 to 4 leave the size as it is
+_MIRRORED = "mirrored or turned upside down, as EXIF says"
 _ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
 
 
 def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated], frames: Frames) -> Iterator[Finding]:
     """Images that don't open, that are turned, and that aren't as annotated."""
     for row, (one, image, fit) in enumerate(zip(looks, images, map(frames.fit, images), strict=True)):
-        troubles = [(one.trouble, one.message)] if one.trouble else _image_troubles(image, fit)
-        for kind, message in troubles:
-            yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row)
+        troubles = (
+            [(one.trouble, one.message, None)] if one.trouble else _image_troubles(image, fit, frames.show_turning)
+        )
+        for kind, message, sort in troubles:
+            yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row, sort=sort)
 
 
-def _image_troubles(image: Annotated, fit: Fit | None) -> Iterator[tuple[str, str]]:
+def _image_troubles(image: Annotated, fit: Fit | None, told: bool) -> Iterator[tuple[str, str, str | None]]:
+    """Kind, message and sort; `told`: images beside this one tell whether boxes were drawn on what EXIF turns."""
     (width, height), turned = image.file.upright, image.file.orientation
+    moved = fit is not None and fit.how == TURNED
     if turned > 1:
-        stored = "{}x{}".format(*image.file.stored)
-        told = "; its boxes seem to be drawn on the image as stored" if fit is not None and fit.how == TURNED else ""
-        yield "exif rotation", f"EXIF orientation {turned} turns or mirrors {stored} as stored{told}"
+        text = "EXIF orientation {} turns or mirrors {}x{} as stored".format(turned, *image.file.stored)
+        if moved:
+            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", None
+        elif turned < _TURNED_ASIDE and image.boxes and fit is not None and not told:
+            yield "exif mirroring", f"{text}; nothing tells whether its boxes were drawn before or after that", None
+        else:
+            yield "exif rotation", text, None
     if fit is None:
-        yield "unclear size", why_unclear(image)
+        yield "unclear size", why_unclear(image), None
     elif fit.how:
+        sort = _MIRRORED if moved and turned < _TURNED_ASIDE else fit.how
         size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
-        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {fit.how}"
+        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {sort}", sort
 
 
 def box_findings(

@@ -13,7 +13,7 @@ class Finding:
     """One defect: `image` names the file, `annotation` is the box's own id.
 
     `row` is the image's place in its split and `place` the box's among the image's objects, from 0; `like` is split and
-    row of another image that this one is like.
+    row of another image that this one is like. `sort` tells apart what a kind has several of.
     """
 
     kind: str
@@ -27,6 +27,7 @@ class Finding:
     row: int | None = None
     place: int | None = None
     like: tuple[str, int] | None = None
+    sort: str | None = None
 
     @property
     def where(self) -> str:
@@ -49,11 +50,12 @@ def finding(
     row: int | None = None,
     place: int | None = None,
     like: tuple[str, int] | None = None,
+    sort: str | None = None,
 ) -> Finding:
     """A finding with the level and the remedy of its kind."""
     known = KINDS[kind]
     return Finding(
-        kind, known.level, split, image, image_id, annotation, message, known.mend, row, place, like
+        kind, known.level, split, image, image_id, annotation, message, known.mend, row, place, like, sort
     )  # fmt: skip
 
 
@@ -63,3 +65,12 @@ def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     ordered = sorted(KINDS, key=lambda kind: LEVELS.index(KINDS[kind].level))
     grouped = {kind: [one for one in found if one.kind == kind] for kind in ordered}
     return {kind: some for kind, some in grouped.items() if some}
+
+
+def by_sort(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """The findings of each sort, the most frequent first; those of none are left out."""
+    grouped: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.sort is not None:
+            grouped.setdefault(one.sort, []).append(one)
+    return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))

@@ -135,6 +135,14 @@ KINDS: dict[str, Kind] = {
         "What is one class to people is learned as two, which compete.",
         "give them one name, unless they do mean different things; --fix COPY merges those that case or blanks around tell apart",
     ),
+    "exif mirroring": Kind(
+        "warning",
+        "The camera stored the image mirrored or upside down, with a note how to show it that its size doesn't betray.",
+        "Training takes the boxes as drawn on the image as a viewer shows it; if the program that they were drawn in didn't "
+        "heed the note, every one is at the wrong place.",
+        "look at the pictures that --report FILE draws: if the boxes fit, all is well; if not, take the note out of the files "
+        "(exiftool -Orientation= FILE)",
+    ),
     "near duplicate": Kind(
         "info",
         "Images of a split look alike: frames of a video, one scene taken many times, copies saved anew.",

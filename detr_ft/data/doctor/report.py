@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from detr_ft.data.doctor.diagnosis import Diagnosis
 from detr_ft.data.doctor.findings import by_kind
 from detr_ft.data.doctor.kinds import KINDS
-from detr_ft.data.doctor.summary import leakage, verdict
+from detr_ft.data.doctor.summary import leakage, sorts, verdict
 from detr_ft.data.doctor.thumbnails import MAX_EXAMPLES, thumbnails
 from detr_ft.errors import UserError
 
@@ -31,7 +31,7 @@ def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
 def refuse_existing(file: Path) -> None:
     """A UserError where something is there already."""
     if file.exists():
-        raise UserError(f"{file} exists, and nothing is written over; choose another name for the report")
+        raise UserError(f"{file} exists, and nothing is written over; choose another name")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
@@ -53,6 +53,7 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
                 kind,
                 KINDS[kind],
                 len(some),
+                list(sorts(some)),
                 some[:_PLACES],
                 [(one, pictures[id(one)]) for one in some[:MAX_EXAMPLES] if id(one) in pictures],
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from detr_ft.data.doctor.figures import SplitSummary
-from detr_ft.data.doctor.findings import Finding, by_kind
+from detr_ft.data.doctor.findings import Finding, by_kind, by_sort
 from detr_ft.data.doctor.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -50,9 +50,16 @@ def leakage(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"{share} are the same as images of {' or '.join(before)}, or look like them"
 
 
+def sorts(some: list[Finding]) -> Iterator[str]:
+    """Of which sorts the findings of a kind are, how many each, and where the first is."""
+    for sort, of_it in by_sort(some).items():
+        yield f"{len(of_it)} {sort}; the first is {of_it[0].where}"
+
+
 def _kind_lines(kind: str, some: list[Finding], limit: int) -> Iterator[str]:
     known = KINDS[kind]
     yield f"{known.level}: {kind}: {len(some)}. To mend: {known.mend}"
+    yield from (f"  of these, {told}" for told in sorts(some))
     for one in some[:limit]:
         yield f"  {one.where}: {one.message}"
     if len(some) > limit:

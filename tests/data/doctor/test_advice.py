@@ -9,7 +9,7 @@ import pytest
 from datasets import DatasetDict
 
 from detr_ft.data import examine, load_data
-from detr_ft.data.doctor.advice import advise, expectation, longest_edge, num_queries
+from detr_ft.data.doctor.advice import advise, enough_queries, expectation, longest_edge, num_queries
 from detr_ft.data.doctor.figures import Figures, Spread, figures_of
 
 
@@ -47,6 +47,23 @@ def test_the_queries(most: int, queries: int) -> None:
     advice = num_queries({"train": figures(objects=1), "test": figures(objects=most)})
     assert advice.value == queries
     assert str(most) in advice.text
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [
+        (16, "they suffice, since no image holds more than 16 objects"),
+        (17, "few for images of up to 17 objects, each of which needs some choice. 100 would be better"),
+        (25, "few for images of up to 25"),
+        (26, "an image holds 26 objects, and those beyond can't be found. Take a checkpoint with 100"),
+        (80, "Take a checkpoint with 150"),
+    ],
+)
+def test_whether_a_checkpoints_own_queries_suffice(most: int, words: str) -> None:
+    advice = enough_queries({"train": figures(objects=1), "test": figures(objects=most)}, 25)
+    assert advice.value == 25
+    assert advice.text.startswith("The checkpoint has 25 queries: ")
+    assert words in advice.text
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ def test_a_class_index_beyond_the_names_goes(make_rows) -> None:
     assert (change.what, change.annotation_id) == ("left out: unknown class", 1001)
 
 
+def test_the_same_box_with_another_class_stays(make_rows) -> None:
+    rows = make_rows([SOUND] * 3, labels=[[0, 1, 0]], names=["dog", "cat"])
+    result = mended(DatasetDict({"train": rows}))
+    assert result.data["train"][0]["objects"]["category"] == [0, 1]
+    assert [one.annotation_id for one in result.changes] == [1002]
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_rows, orientation: int) -> None:
     rows = make_rows([[20, 90, 60, 30]], size=(W, H))

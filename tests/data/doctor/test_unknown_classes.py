@@ -41,7 +41,7 @@ def yolo(folder: Path) -> tuple[str, str, str]:
 
 
 def doctored(spec: str, **outputs: Path | str) -> Diagnosis:
-    return run_doctor(spec, Outputs(**outputs), num_queries=100, longest_edge=None, box_format=None)  # type: ignore[arg-type]
+    return run_doctor(spec, Outputs(**outputs), num_queries=100, longest_edge=None, box_format=None).diagnosis  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("write", [coco, yolo])
