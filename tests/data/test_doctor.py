@@ -264,6 +264,8 @@ def test_an_image_mirrored_by_exif_is_warned_of_where_nothing_tells_of_its_boxes
     upright = write_image(tmp_path / "b.jpg", size=(30, 40), orientation=6, seed=1)
     told = examine(DatasetDict({"train": split([path, upright], [GOOD])})).findings
     assert [(one.kind, one.level) for one in told] == [("exif rotation", "info")] * 2
+    apart = examine(DatasetDict({"train": split([path], [GOOD]), "test": split([upright], [GOOD])})).findings
+    assert [(one.kind, one.level) for one in apart] == [("exif rotation", "info")] * 2
     square = write_image(tmp_path / "b.jpg", size=(40, 40), orientation=6, seed=1)
     still = examine(DatasetDict({"train": split([path, square], [GOOD], sizes={1: (40, 40)})})).findings
     assert [one.kind for one in still] == ["exif mirroring", "exif rotation"]
