@@ -203,6 +203,8 @@ def test_control_c_leaves_a_usable_model(folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "detr_ft", "train", "recipe.yaml", "train.output_dir=runs/cut", "train.num_train_epochs=500"],
         cwd=folder, env=OFFLINE, stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background, these tests perhaps, ignores Ctrl-C, and so do the processes it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     log = folder / "runs/cut/log.jsonl"
     deadline = time.monotonic() + 60
