@@ -70,14 +70,15 @@ def run_doctor(
     if outputs.coco is not None:
         write_coco(data, outputs.coco)
         say(f"written as COCO files to {outputs.coco}")
-    losses: list[str] = []
+    if outputs.fix is None and outputs.picture is None:
+        return Examined(diagnosis, [])
+    mended, losses = mend(data, looks, outputs.drawn_on), list[str]()
     if outputs.fix is not None:
-        mended = mend(data, looks, outputs.drawn_on)
         say(in_words(mended.changes))
         say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
         losses += told_losses(data, mended)
     if outputs.augment is not None and outputs.picture is not None:
-        preview_augmentation(mend(data, looks, outputs.drawn_on).data, outputs.augment, outputs.picture)
+        preview_augmentation(mended.data, outputs.augment, outputs.picture)
         say(f"a picture of images as they are, and as {outputs.augment} augments them: {outputs.picture.resolve()}")
     return Examined(diagnosis, losses)
 

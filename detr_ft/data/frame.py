@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh
 
-_LEAST_SIDE = 1e-3  # pixels; thinner boxes have no area to speak of
+LEAST_SIDE = 1e-3  # pixels; thinner boxes have no area to speak of
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def trainable_boxes(bbox: Tensor, iscrowd: Tensor, width: float, height: float) 
     image, and the indices `[N]` of their rows.
     """
     finite = bbox.isfinite().all(-1)
-    positive = finite & (bbox[:, 2:] > _LEAST_SIDE).all(-1)
+    positive = finite & (bbox[:, 2:] > LEAST_SIDE).all(-1)
     corners = xywh_to_xyxy(torch.where(finite[:, None], bbox, torch.zeros_like(bbox)))
     limit = torch.tensor([width, height, width, height], dtype=corners.dtype)
     clipped = torch.minimum(corners.clamp(min=0), limit)
-    inside = positive & (clipped[:, 2:] - clipped[:, :2] > _LEAST_SIDE).all(-1)
+    inside = positive & (clipped[:, 2:] - clipped[:, :2] > LEAST_SIDE).all(-1)
     keep = inside & ~iscrowd
     changed = keep & ((clipped - corners).abs() > 0.5).any(-1)
     counts = BoxCounts(

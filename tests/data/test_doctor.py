@@ -14,6 +14,7 @@ from detr_ft.data import examine, load_data
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.kinds import KINDS, LEVELS
 from detr_ft.data.doctor.report import render_report
+from detr_ft.data.frame import count_boxes
 from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]
@@ -120,6 +121,14 @@ def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Pa
     assert kinds(examine(data, num_queries=7)) == []
     (finding,) = examine(data, num_queries=6).findings
     assert finding.message == "7 objects, 6 queries"
+
+
+def test_what_training_drops_as_too_thin_has_no_size(make_rows) -> None:
+    boxes = [[1.0, 1.0, 5.0, 0.0009], [1.0, 1.0, 0.0011, 5.0]]
+    rows = make_rows(boxes)
+    assert count_boxes(rows).dropped_empty == 1
+    found = [(one.kind, one.place) for one in examine(DatasetDict({"train": rows})).findings if "size" in one.kind]
+    assert found == [("zero size", 0)]
 
 
 def test_a_crowd_needs_no_query(make_rows) -> None:

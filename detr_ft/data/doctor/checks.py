@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from detr_ft.data.doctor.boxes import SLACK, Boxes, Mask
 from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks
+from detr_ft.data.frame import LEAST_SIDE
 from detr_ft.data.look import Look
 from detr_ft.data.sources.records import IMAGE_SUFFIXES
 from detr_ft.data.sources.unknown import Place
@@ -85,7 +86,7 @@ def _box_masks(boxes: Boxes, num_classes: int) -> dict[str, Mask]:
         "unknown class": ((boxes.label < 0) | (boxes.label >= num_classes)),
         "not finite": known & ~finite,
         "negative size": known & finite & (least < 0),
-        "zero size": known & finite & (least == 0),
+        "zero size": known & finite & (least >= 0) & (least <= LEAST_SIDE),
         "outside": known & finite & beyond,
     }
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from detr_ft.data.doctor.boxes import SLACK
+from detr_ft.data.frame import LEAST_SIDE
 from detr_ft.data.true_size import AS_STATED, Box, Fit, Size
 
 Step = tuple[str, Box, Box | None]  # what was done, before, after
-
-_LEAST_SIDE = 1e-3  # pixels: a thinner rest of a box is nothing
 
 
 @dataclass
@@ -50,7 +49,7 @@ class BoxMender:
         if min(box[2:]) < 0:
             box = _in_order(box)
             yield "corners put in order", box
-        if min(box[2:]) == 0:
+        if min(box[2:]) <= LEAST_SIDE:
             yield "left out: zero size", None
         if _leaves(box, self.size):
             clipped = _clipped(box, self.size)
@@ -76,4 +75,4 @@ def _leaves(box: Box, size: Size) -> bool:
 def _clipped(box: Box, size: Size) -> Box | None:
     left, top = max(box[0], 0.0), max(box[1], 0.0)
     width, height = min(box[0] + box[2], size[0]) - left, min(box[1] + box[3], size[1]) - top
-    return (left, top, width, height) if min(width, height) > _LEAST_SIDE else None
+    return (left, top, width, height) if min(width, height) > LEAST_SIDE else None
