@@ -8,26 +8,29 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 
-from detr_ft.errors import UserError
+from detr_ft.errors import Interrupted, UserError
+from detr_ft.ranks import first_to_tell, rank
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of a run's processes the main one speaks,
+_faults = Console(stderr=True, highlight=False)  # and whichever met what went wrong
 
 
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "none"
-        console.print(escape(self.format(record)), style=style, soft_wrap=True)
+        where = _faults if record.levelno >= logging.ERROR else console
+        where.print(escape(self.format(record)), style=style, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -40,6 +43,12 @@ def warn(text: str) -> None:
     console.print(escape(text), style="bold yellow", soft_wrap=True)
 
 
+def answer(text: str) -> None:
+    """A result, on stdout, of the main process alone."""
+    if rank() == 0:
+        print(text)
+
+
 def set_up_logging() -> None:
     """Our own notices on stderr; of the libraries below only what is wrong, and no progress bars of theirs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -48,6 +57,8 @@ def set_up_logging() -> None:
     root.setLevel(logging.INFO)
     root.propagate = False
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if rank() > 0:
+        warnings.simplefilter("ignore")
     import datasets
     from transformers import logging as transformers_logging
 
@@ -65,9 +76,11 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
             set_up_logging()
             return command(*args, **kwargs)
         except UserError as error:
-            for problem in error.problems:
-                console.print(f"[bold red]error:[/] {escape(problem)}", soft_wrap=True)
+            _tell("error", error.problems)
             _exit(USER_ERROR)
+        except Interrupted as error:
+            console.print("the same command with --resume goes on from there", style="yellow")
+            _exit(128 + error.signal)
         except KeyboardInterrupt:
             console.print("interrupted", style="yellow")
             _exit(INTERRUPTED)
@@ -77,9 +90,8 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a message
             if debugging():
                 traceback.print_exc()
-            console.print(f"[bold red]failed:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
-            if not debugging():
-                console.print("--debug before the command shows where: detr-ft --debug ...", style="dim")
+            if _tell("failed", [str(error) or type(error).__name__]) and not debugging():
+                _faults.print("--debug before the command shows where: detr-ft --debug ...", style="dim")
             _exit(FAILURE)
 
     return guarded
@@ -88,6 +100,15 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
 def debugging() -> bool:
     """Whether the user asked for tracebacks with --debug."""
     return os.environ.get("DETR_FT_DEBUG") == "1"
+
+
+def _tell(kind: str, problems: Sequence[str]) -> bool:
+    """Tell what went wrong, unless another process of the run has told the same already; whether it was told."""
+    told = first_to_tell("\n".join(problems))
+    if told:
+        for problem in problems:
+            _faults.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
+    return told
 
 
 def _exit(status: int) -> NoReturn:

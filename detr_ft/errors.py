@@ -14,3 +14,11 @@ class UserError(Exception):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work, which is saved as far as it went. The command ends with 128 and the signal's number."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+        super().__init__(signal)
