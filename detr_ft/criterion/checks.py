@@ -17,6 +17,10 @@ class CriterionError(ValueError):
     """A prediction, a target or a term that can't be scored; says which, and what is likely wrong."""
 
 
+class TargetError(CriterionError):
+    """A target that can't be scored: a label out of range, a box that is not cxcywh in fractions."""
+
+
 def vital_signs(predictions: Predictions, targets: Targets) -> list[Tensor]:
     """What shows any defect, as flat tensors that travel to the host with the costs: `[4P]`, `[P]`, `[1]`.
 
@@ -41,7 +45,7 @@ def _refuse_labels(labels: np.ndarray, targets: Targets, classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         bad = (labels < 0) | (labels >= classes)
         first = int(bad.argmax())
-        raise CriterionError(
+        raise TargetError(
             f"{bad.sum()} target labels lie outside 0..{classes - 1}; the first is {labels[first]:.0f}, in image "
             f"{targets.image_of(first)} of the batch. Class {classes} would be no-object: are the labels 1-based, or "
             "does the model have too few classes?"
@@ -50,14 +54,15 @@ def _refuse_labels(labels: np.ndarray, targets: Targets, classes: int) -> None:
 
 def _refuse_frames(boxes: np.ndarray, targets: Targets) -> None:
     size = boxes[:, 2:]
-    low = boxes[:, :2] - 0.5 * size
-    high = low + size
+    with np.errstate(invalid="ignore"):  # infinite boxes are told below
+        low = boxes[:, :2] - 0.5 * size
+        high = low + size
     if low.min() >= -_TOLERANCE and high.max() <= 1 + _TOLERANCE and size.min() >= 0:  # false for NaN
         return
     bad = ~((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (size >= 0)).all(1)
     first = int(bad.argmax())
     values = ", ".join(f"{value:g}" for value in boxes[first])
-    raise CriterionError(
+    raise TargetError(
         f"{bad.sum()} target boxes are not cxcywh in fractions of the image; the first is [{values}], "
         f"in image {targets.image_of(first)} of the batch; {_likely_format(boxes, boxes[first])}"
     )

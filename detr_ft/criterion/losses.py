@@ -149,7 +149,10 @@ class CIoULoss(PairLoss):
 
 @dataclass(frozen=True)
 class CardinalityError:
-    """Mean distance between the number of objects said and true: `[L]`, for the log alone, without gradient."""
+    """Mean distance between the number of objects said and true: `[L]`, for the log alone, without gradient.
+
+    The mean is over the images of the whole step, where `targets.step` says how many they are.
+    """
 
     weight: float = 0.0
     name: ClassVar[str] = "cardinality_error"
@@ -163,4 +166,5 @@ class CardinalityError:
             logits = predictions.logits
             said = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # [L, B]
             true = torch.tensor(targets.counts, dtype=torch.float32).to(said.device, non_blocking=True)
-            return (said - true).abs().mean(-1)
+            images = len(targets.counts) if targets.step is None else targets.step.images
+            return (said - true).abs().sum(-1) / images

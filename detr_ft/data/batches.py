@@ -1,14 +1,17 @@
-"""Which images make a batch: images of similar shape together, rare classes more often, all drawn from (seed, epoch)."""
+"""Which images make a batch: images of similar shape together, rare classes more often, all drawn from (seed, epoch).
+
+A batch here is what one step of the optimizer sees, on all processes and in all micro-batches: how it is shared out among
+them comes after (`shares`), so that it doesn't matter which images a step holds.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 # Images are sorted by shape within groups of so many batches: enough to fill most of a batch, few enough to stay random.
 _SORTED_TOGETHER = 16
@@ -16,8 +19,8 @@ _SORTED_TOGETHER = 16
 _BLUR = 0.1
 
 
-class Batches(Sampler[list[int]]):
-    """Batches of indices, each epoch in another order: that of (seed, `epoch`) alone. The last one may be smaller.
+class Batches:
+    """Batches of indices, each epoch in another order: that of (seed, epoch) alone. The last one may be smaller.
 
     `aspects [N]`, width over height of each image, puts images of similar shape together, so that less is padded.
     `repeats [N]`, at least 1, is how often each image comes in an epoch; what is left of a whole number is drawn.
@@ -32,9 +35,7 @@ class Batches(Sampler[list[int]]):
         repeats: Sequence[float] | None = None,
     ) -> None:
         self.batch_size = batch_size
-        self.drop_last = False  # accelerate asks
         self.seed = seed
-        self.epoch = 0
         self._aspects = None if aspects is None else np.asarray(aspects, dtype=np.float64)
         self._repeats = np.ones(num_images) if repeats is None else np.asarray(repeats, dtype=np.float64)
 
@@ -42,18 +43,17 @@ class Batches(Sampler[list[int]]):
         """The number of batches of an epoch; with `repeats` it is that on average, and every epoch keeps to it."""
         return -(-self._num_drawn // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
+    def of(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, counted from 0."""
+        random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self._drawn(random))
         if self._aspects is None:
-            yield from _chunks(order, self.batch_size)
-            return
+            return _chunks(order, self.batch_size)
         shape = np.log(self._aspects) + random.normal(0, _BLUR, len(self._aspects))
         groups = _chunks(order, _SORTED_TOGETHER * self.batch_size)
         batches = [batch for group in groups for batch in _chunks(sorted(group, key=shape.item), self.batch_size)]
         whole = len(batches) - (len(batches[-1]) < self.batch_size)  # what is left over stays last
-        yield from (batches[place] for place in random.permutation(whole))
-        yield from batches[whole:]
+        return [batches[place] for place in random.permutation(whole)] + batches[whole:]
 
     @property
     def _num_drawn(self) -> int:
@@ -65,6 +65,17 @@ class Batches(Sampler[list[int]]):
         ends = np.floor(np.cumsum(self._repeats[shuffled]) + 0.5)
         ends[-1] = self._num_drawn
         return np.repeat(shuffled, np.diff(ends, prepend=0.0).astype(np.int64))
+
+
+def shares(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
+    """A batch shared out: for each process its micro-batches of at most `size` images, as many as every other has.
+
+    Neighbours are kept together, since they are of similar shape. Where the images don't go round, shares differ by one,
+    and that of a process may be empty.
+    """
+    rounds = -(-len(batch) // (size * processes))
+    parts = np.array_split(np.asarray(batch, dtype=np.int64), rounds * processes)
+    return [[part.tolist() for part in parts[process::processes]] for process in range(processes)]
 
 
 def _chunks(values: Sequence[int] | NDArray[np.int64], size: int) -> list[list[int]]:

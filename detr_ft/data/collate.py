@@ -30,7 +30,10 @@ def collate(examples: Sequence[dict[str, Any]], canvas: tuple[int, int] | None =
 
 
 class TrainExamples(TorchDataset[dict[str, Any]]):
-    """The rows of a split as training examples; augmentation is drawn from (seed, epoch, index) alone."""
+    """The rows of a split as training examples, of the epoch that `epoch` says; `at` gives those of any.
+
+    Augmentation is drawn from (seed, epoch, index) alone.
+    """
 
     def __init__(self, split: Dataset, transform: TrainTransform, seed: int) -> None:
         self.split = split
@@ -43,7 +46,11 @@ class TrainExamples(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The example of a row, without normalisation. Raises ImageError where its image can't be read."""
-        return self.transform(self.split[index], (self.seed, self.epoch, index), self._another)
+        return self.at(self.epoch, index)
+
+    def at(self, epoch: int, index: int) -> dict[str, Any]:
+        """The example of a row as an epoch, counted from 0, shows it."""
+        return self.transform(self.split[index], (self.seed, epoch, index), self._another)
 
     def _another(self, place: float) -> dict[str, Any]:
         """The row at a place from 0 to 1."""

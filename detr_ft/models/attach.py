@@ -91,6 +91,12 @@ def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> Att
 
     Raises TypeError for anything but a bare DetrForObjectDetection, RuntimeError where the model ignores the criterion.
     """
+    if isinstance(model, nn.DataParallel):
+        raise TypeError(
+            "attach_criterion takes a DetrForObjectDetection, got torch.nn.DataParallel, whose copies in one process would each "
+            "train by the loss of its own images. Give it the model itself and start a process for each GPU: "
+            "torchrun --nproc_per_node N -m detr_ft train RECIPE, or torchrun --nproc_per_node N SCRIPT.py"
+        )
     if not isinstance(model, DetrForObjectDetection):
         raise TypeError(
             f"attach_criterion takes a DetrForObjectDetection, got {type(model).__name__}; "

@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.data.batches import Batches, aspects, balanced_weights, repeat_factors
+from detr_ft.data.batches import Batches, aspects, balanced_weights, repeat_factors, shares
 from detr_ft.data.generated import generate
 from detr_ft.data.schema import detection_features, detection_objects
 
@@ -28,9 +28,8 @@ def test_every_image_comes_once_and_the_order_is_that_of_seed_and_epoch(
 
     def drawn(epoch: int) -> list[list[int]]:
         batches = Batches(number, size, seed, aspects=shapes)
-        batches.epoch = epoch
-        assert len(batches) == len(list(batches))
-        return list(batches)
+        assert len(batches) == len(batches.of(epoch))
+        return batches.of(epoch)
 
     found = drawn(epoch)
     assert sorted(index for batch in found for index in batch) == list(range(number))
@@ -44,7 +43,9 @@ def test_images_of_similar_shape_come_together() -> None:
     shapes = np.exp(np.random.default_rng(0).uniform(-1, 1, 512)).tolist()
 
     def spread(batches: Batches) -> float:
-        return float(np.mean([max(shapes[i] for i in batch) / min(shapes[i] for i in batch) for batch in batches]))
+        return float(
+            np.mean([max(shapes[i] for i in batch) / min(shapes[i] for i in batch) for batch in batches.of(0)])
+        )
 
     assert spread(Batches(512, 8, 0, aspects=shapes)) < 1.5 < 4 < spread(Batches(512, 8, 0))
 
@@ -53,19 +54,33 @@ def test_images_of_similar_shape_come_together() -> None:
 @given(st.lists(st.floats(1, 7), min_size=1, max_size=100), st.integers(0, 30))
 def test_images_are_repeated_as_often_as_they_should(repeats: list[float], epoch: int) -> None:
     batches = Batches(len(repeats), 4, 0, repeats=repeats)
-    batches.epoch = epoch
-    counts = Counter(index for batch in batches for index in batch)
-    assert len(batches) == len(list(batches))
+    counts = Counter(index for batch in batches.of(epoch) for index in batch)
+    assert len(batches) == len(batches.of(epoch))
     assert counts.total() == round(sum(repeats))
     for index, repeat in enumerate(repeats):
         assert abs(counts[index] - repeat) < 1.5
 
 
+@settings(deadline=None)
+@given(
+    batch=st.lists(st.integers(0, 999), min_size=1, max_size=60), size=st.integers(1, 9), processes=st.integers(1, 5)
+)
+def test_a_batch_is_shared_out_whole_and_evenly(batch: list[int], size: int, processes: int) -> None:
+    made = shares(batch, size, processes)
+    assert len(made) == processes
+    rounds = {len(own) for own in made}
+    assert rounds == {-(-len(batch) // (size * processes))}
+    in_turn = [part for parts in zip(*made, strict=True) for part in parts]
+    assert [index for part in in_turn for index in part] == batch
+    lengths = [len(part) for part in in_turn]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+
+
 def test_fractions_are_drawn_fairly() -> None:
     batches, counts = Batches(10, 4, 0, repeats=[1.3] * 10), Counter[int]()
     for epoch in range(400):
-        batches.epoch = epoch
-        counts.update(index for batch in batches for index in batch)
+        counts.update(index for batch in batches.of(epoch) for index in batch)
     assert all(count / 400 == pytest.approx(1.3, abs=0.1) for count in counts.values())
 
 
@@ -90,8 +105,7 @@ def test_shapes_of_a_split_and_of_images_without_a_size() -> None:
 def test_a_set_of_few_shapes_is_not_cut_into_the_same_batches_every_epoch() -> None:
     batches, seen = Batches(32, 4, 0, aspects=np.linspace(1, 1.1, 32).tolist()), set[frozenset[int]]()
     for epoch in range(5):
-        batches.epoch = epoch
-        seen |= {frozenset(batch) for batch in batches}
+        seen |= {frozenset(batch) for batch in batches.of(epoch)}
     assert len(seen) > 30  # of 40; without a blur they would be the same 8
 
 

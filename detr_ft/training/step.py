@@ -1,0 +1,149 @@
+"""A step of the optimizer: gradients of all its images, looked at before they are applied."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from detr_ft.criterion import CriterionError, find_fault
+from detr_ft.data.transforms import ImageFormat
+from detr_ft.models.attach import AttachedCriterion
+from detr_ft.structures import Predictions, Targets
+from detr_ft.training.arithmetic import add_up, held_by, seed_step
+from detr_ft.training.ema import Ema
+from detr_ft.training.feed import MicroBatch, StepOf
+
+logger = logging.getLogger(__name__)
+
+_SKIPS = 20  # steps in a row that fp16 may overflow: each halves the scale, which starts at 65536
+
+
+class StepFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
+    """A step that can't be taken; nothing of it was applied. `share` are this process's micro-batches, or the one at fault."""
+
+    def __init__(self, why: str, share: list[MicroBatch], terms: dict[str, Tensor]) -> None:
+        self.why, self.share, self.terms = why, share, terms
+        super().__init__(why)
+
+
+@dataclass
+class Stepper:
+    """Takes the steps of a run. `largest` is how many images go through the model at once; memory may lower it."""
+
+    accelerator: Accelerator
+    model: Any
+    wrapped: Callable[..., Any]
+    optimizer: Any
+    schedule: LRScheduler
+    attached: AttachedCriterion
+    format: ImageFormat
+    seed: int
+    max_grad_norm: float
+    largest: int
+    ema: Ema | None = None
+    _skipped: int = 0
+    _asked: list[tuple[Predictions, Targets]] = field(default_factory=list)
+
+    def take(self, work: StepOf, number: int) -> dict[str, Tensor]:
+        """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
+
+        Raises StepFailed before anything is applied where the loss or a gradient is not finite, or a term fails.
+        """
+        accelerator = self.accelerator
+        self.attached.step = held_by(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
+        values = self._gradients(work, number)
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        if torch.isfinite(norm):
+            self._skipped = 0
+        elif not self._overflows(values):
+            why = f"a gradient is NaN or infinite (loss {values['loss'].item()}). {self._fault()}"
+            raise StepFailed(why, work.share, values)
+        self.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+            if self.ema is not None:
+                self.ema.update(number)
+        self.optimizer.zero_grad()
+        return values
+
+    def _overflows(self, values: dict[str, Tensor]) -> bool:
+        """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
+        self._skipped += 1
+        return self.accelerator.scaler is not None and self._skipped <= _SKIPS and bool(values["loss"].isfinite())
+
+    def _gradients(self, work: StepOf, number: int) -> dict[str, Tensor]:
+        """Add up the gradients of this process's share, in smaller parts where memory is short."""
+        while True:
+            parts = [part for micro in work.share for part in micro.split(self.largest)]
+            seed_step(self.seed, number, self.accelerator.process_index)
+            self._asked = []
+            try:
+                return add_up([self._micro_step(part, last=part is parts[-1]) for part in parts])
+            except torch.OutOfMemoryError as error:
+                shortage = str(error).partition("\n")[0]
+            # Outside of `except`, whose traceback would hold the memory that is wanted.
+            self._make_smaller(work, number, shortage)
+
+    def _make_smaller(self, work: StepOf, number: int, shortage: str) -> None:
+        """Halve what goes through the model at once. The step stays the same, since terms are normalised over the whole of it."""
+        was = min(self.largest, max(len(micro.rows) for micro in work.share))
+        if was == 1 or self.accelerator.num_processes > 1:
+            raise StepFailed(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", work.share, {})
+        self.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        self.largest = was // 2
+        logger.warning(
+            "step %d: out of memory with %d images at once; from here on %d, with the same images a step and the same "
+            "gradient (train.per_device_train_batch_size=%d train.gradient_accumulation_steps=... starts so)",
+            number, was, self.largest, self.largest,
+        )  # fmt: skip
+
+    def _smaller_by_hand(self, images: int) -> str:
+        if images == 1:
+            return "One image is too much already: a smaller data.longest_edge, or train.gradient_checkpointing=true"
+        return (
+            f"Of several processes none can change it by itself: --resume with train.per_device_train_batch_size={images // 2} "
+            "and twice the train.gradient_accumulation_steps takes the same steps"
+        )
+
+    def _micro_step(self, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of a micro-batch, or nothing of one that doesn't count, and say its terms."""
+        share = float(micro.counts)
+        # Gradients are shared among the processes once, with those of the last micro-batch.
+        with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
+            try:
+                outputs = self.wrapped(**self.format.normalise(inputs))
+                self.accelerator.backward(share * outputs.loss)
+            except torch.OutOfMemoryError:
+                raise
+            except CriterionError as error:
+                raise StepFailed(str(error), [micro], {}) from error
+            except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
+                raise StepFailed(f"{type(error).__name__}: {error}", [micro], {}) from error
+        self._asked += [self.attached.last] if self.attached.last else []
+        return {name: share * value.detach() for name, value in {"loss": outputs.loss, **outputs.loss_dict}.items()}
+
+    def _fault(self) -> str:
+        faults = (find_fault(self.attached.criterion, *one) for one in self._asked)  # type: ignore[arg-type]
+        return next(filter(None, faults), "It arises in the model: lower the learning rate, or look at the images")
+
+
+def diverged(losses: Sequence[float]) -> bool:
+    """Whether the loss has left all bounds: its last three values are above twenty times the median of those before.
+
+    Values of a log, at least a dozen; the median, since a batch without objects has next to no loss.
+    """
+    *before, _, _, _ = losses if len(losses) >= 12 else [0.0] * 3
+    usual = statistics.median(before) if before else 0.0
+    return usual > 0 and min(losses[-3:]) > 20 * usual

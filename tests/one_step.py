@@ -1,0 +1,88 @@
+"""One step of the loop, shared out in some way; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
+
+A step has SIZE images for each process in micro-batches of MICRO, and the data has IMAGES of them, some without objects.
+In float64, where a difference is one of arithmetic and not of rounding.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import tiny_config
+from datasets import Dataset
+from transformers import DetrForObjectDetection, DetrImageProcessor
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.data.generated import generate
+from detr_ft.data.schema import detection_objects
+from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.models import set_trainable
+from detr_ft.training.display import PlainDisplay
+from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.settings import TrainSettings
+
+EMPTY = (1, 4)
+
+
+def images(number: int) -> Dataset:
+    """Scenes with one to several objects, and two without."""
+    split = generate(f"workshop?train={max(number, 2)}&validation=1&edge=64")["train"].select(range(number))
+    rows = [row | ({"objects": detection_objects([], [])} if at in EMPTY else {}) for at, row in enumerate(split)]
+    return Dataset.from_list(rows, features=split.features)
+
+
+def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
+    """A trainer whose first epoch is one step; without dropout, which every sharing draws differently."""
+    torch.manual_seed(0)
+    config = tiny_config(names=("a", "b", "c", "d", "e"))
+    config.dropout = config.attention_dropout = config.activation_dropout = 0.0
+    model = DetrForObjectDetection(config).double()
+    model.register_forward_pre_hook(_in_double, with_kwargs=True)
+    set_trainable(model, [])
+    square = {"height": 64, "width": 64}
+    processor = DetrImageProcessor(size={"max_height": 64, "max_width": 64}, pad_size=square)
+    settings = TrainSettings(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=size // micro,
+        max_grad_norm=1e9,
+    )
+    return DetrTrainer(
+        model, detr_criterion(), images(number), None, settings,
+        processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay([].append),
+    )  # fmt: skip
+
+
+def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return arguments, inputs | {"pixel_values": inputs["pixel_values"].double()}
+
+
+def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
+    """The terms as logged, and the gradients as the optimizer gets them, of the only step."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(*_: object) -> None:
+        named = trainer.model.named_parameters()
+        seen.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
+
+    trainer.optimizer.optimizer.register_step_pre_hook(remember)
+    log = trainer.train().log
+    terms = {name: torch.tensor(value) for name, value in log[0].items() if "loss" in name or name.startswith("card")}
+    return seen | terms
+
+
+def main(out: str, number: int, size: int, micro: int) -> None:
+    torch.set_num_threads(1)
+    trainer = make_trainer(Path(out).with_suffix(""), number, size, micro)
+    result = first_step(trainer)
+    if trainer.accelerator.is_main_process:
+        torch.save(result, out)
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:5]))
