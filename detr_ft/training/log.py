@@ -1,0 +1,68 @@
+"""The log of a run: a row of averages at every logging step, a row for each evaluation."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr_ft.training.arithmetic import add_up, over_processes
+from detr_ft.training.run_directory import RunDirectory
+
+
+class Sums:
+    """What was seen since the last row."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, Tensor] = {}
+        self.steps = self.images = 0
+        self._began = time.monotonic()
+
+    def add(self, images: int, terms: dict[str, Tensor]) -> None:
+        """Another step of so many images, with the value of each term."""
+        self.terms = add_up([self.terms, terms] if self.terms else [terms])
+        self.steps, self.images = self.steps + 1, self.images + images
+
+    def means(self, processes: int) -> dict[str, Any]:
+        """Speed, and the mean of each term over steps and processes."""
+        seconds = time.monotonic() - self._began
+        means = over_processes(self.terms, processes)
+        return {
+            "images_per_second": round(self.images / seconds, 1),
+            "seconds_per_step": round(seconds / self.steps, 4),
+            **{name: round(float(value) / self.steps, 5) for name, value in means.items()},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a run that goes on needs of it."""
+        return {"terms": self.terms, "steps": self.steps, "images": self.images}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take `state()` back."""
+        self.terms = {name: value.to(device) for name, value in state["terms"].items()}
+        self.steps, self.images = state["steps"], state["images"]
+
+
+class TrainLog:
+    """The rows of a run so far, `log.jsonl` for the main process, and what the next row is made from."""
+
+    def __init__(self, run: RunDirectory, writes: bool) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.since = Sums()
+        self._run, self._writes = run, writes
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        if self._writes:
+            self._run.log(row)
+
+    def cut(self, rows: int) -> None:
+        """Go back to the first `rows` rows of the file: those after them are of steps that are taken again."""
+        lines = self._run.log_lines()[:rows]
+        self.rows = [json.loads(line) for line in lines]
+        if self._writes:
+            self._run.write_text("log.jsonl", "".join(line + "\n" for line in lines))

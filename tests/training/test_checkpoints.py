@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detr_ft.errors import UserError
+from detr_ft.training.checkpoints import Checkpoints
+
+
+def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert checkpoints.newest() is None
+    for step in (2, 10, 9):
+        checkpoints.save(step, {"a.bin": bytes([step]), "b.json": b"{}"})
+    found = checkpoints.newest()
+    assert found is not None
+    assert (found.name, (found / "a.bin").read_bytes()) == ("step-10", b"\x0a")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-10", "step-9"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "altered", "missing", "no marker", "empty marker", "marker of another kind"]
+)
+def test_a_damaged_one_is_told_and_passed_over(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    good, bad = (checkpoints.save(step, {"a.bin": b"weights"}) for step in (1, 2))
+    match damage:
+        case "truncated":
+            (bad / "a.bin").write_bytes(b"weig")
+        case "altered":
+            (bad / "a.bin").write_bytes(b"Weights")
+        case "missing":
+            (bad / "a.bin").unlink()
+        case "no marker":
+            (bad / "complete.json").unlink()
+        case "empty marker":
+            (bad / "complete.json").write_text("")
+        case _:
+            (bad / "complete.json").write_text("[]")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.newest() == good
+    assert f"{bad} is damaged" in caplog.text
+
+
+def test_a_step_is_saved_again_where_a_run_goes_on_from_before_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(4, {"a.bin": b"old"})
+    folder = checkpoints.save(4, {"a.bin": b"new"})
+    assert (folder / "a.bin").read_bytes() == b"new"
+    assert checkpoints.newest() == folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
+    checkpoints = Checkpoints(small_disk / "checkpoints", keep=1)
+    first = checkpoints.save(1, {"a.bin": bytes(400_000)})
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(400_000))
+    with pytest.raises(UserError, match=r"step-2: the checkpoint can't be written: No space left.*goes on from step-1"):
+        checkpoints.save(2, {"a.bin": bytes(400_000)})
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-1"]
+    assert checkpoints.newest() == first
+    filler.unlink()
+    assert checkpoints.save(2, {"a.bin": bytes(400_000)}) == checkpoints.newest()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork
+def test_fifty_kills_inside_saving_leave_the_newest_whole_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(0, _files(0))
+    inside = last = 0
+    for kill in range(50):
+        child = os.fork()
+        if child == 0:  # saves and saves, until it is killed
+            for step in range(last + 1, last + 10_000):
+                checkpoints.save(step, _files(step))
+            os._exit(0)
+        time.sleep(0.005 + 0.0007 * kill)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        inside += bool(list(tmp_path.glob(".partial-*")))
+        found = checkpoints.newest()
+        assert found is not None
+        last = max(last, int(found.name.removeprefix("step-")))
+        assert found.name == f"step-{last}"
+        assert {path.name: path.read_bytes() for path in found.iterdir() if path.name != "complete.json"} == _files(
+            last
+        )
+        checkpoints.remove_partial()
+        assert not list(tmp_path.glob(".partial-*"))
+    assert inside >= 25  # kills that did hit a half-written one
+    assert last > 50
+
+
+def _files(step: int) -> dict[str, bytes]:
+    return {name: bytes([step % 256]) * 200_000 for name in ("model.safetensors", "optimizer.pt", "state.json")}
