@@ -1,0 +1,54 @@
+"""A failure capsule: everything of a step that failed that is needed to take it again elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from detr_ft.criterion.configure import describe
+from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.structures import Step
+from detr_ft.training.checkpoints import Checkpoints
+from detr_ft.training.feed import MicroBatch
+from detr_ft.training.state import WEIGHTS, files_of
+
+_KEPT = 3
+_MOST = 2**30  # bytes of weights that go into a capsule; of a larger model only their SHA-256
+
+
+def write_capsule(
+    folder: Path,
+    number: int,
+    share: Sequence[MicroBatch],
+    step: Step | None,
+    model: Any,
+    processor: Any,
+    criterion: SetCriterion,
+    told: Mapping[str, Any],
+) -> Path:
+    """Write the capsule of a step into `folder`, whole or not at all, and answer where it is.
+
+    `told` is what it says in words and numbers. Weights are those before the step. Raises UserError where there is no room.
+    """
+    batches = [{"inputs": micro.inputs, "rows": micro.rows, "counts": micro.counts} for micro in share]
+    tensors = {"batches": batches, "step": step and {"images": float(step.images), "labels": step.labels.cpu()}}
+    files = files_of(model, processor, tensors, {**told, "step": number, "criterion": describe(criterion)})
+    if len(files[WEIGHTS]) > _MOST:
+        files[f"{WEIGHTS}.sha256"] = hashlib.sha256(files.pop(WEIGHTS)).hexdigest().encode()
+    return Checkpoints(folder, _KEPT).save(number, files)
+
+
+def images_of(share: Sequence[MicroBatch], split: Dataset) -> list[dict[str, Any]]:
+    """The `image_id` and the `file`, where there is one, of each image that counts."""
+    rows = [row for micro in share if micro.counts for row in micro.rows]
+    held = split.with_format(None).select_columns(["image", "image_id"]).select(rows)
+    return [{"image_id": one["image_id"], "file": one["image"]["path"] or ""} for one in held]
+
+
+def in_words(images: Sequence[Mapping[str, Any]]) -> str:
+    """Images for a message: ids, each with its file."""
+    return ", ".join(f"{one['image_id']}" + (f" ({one['file']})" if one["file"] else "") for one in images)
