@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.console import USER_ERROR, exit_with_status, say, warn
+from detr_ft.console import USER_ERROR, answer, exit_with_status, warn
 from detr_ft.errors import UserError
 
 app = typer.Typer(
@@ -65,15 +65,17 @@ def quickstart(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in train.output_dir, if there is one")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: go on although classes or training data are others")
+    ] = False,
 ) -> None:
     """Train by a recipe and write a run directory."""
-    from detr_ft.recipe import load_recipe
-    from detr_ft.run import run_recipe, say_outcome
-    from detr_ft.training.display import make_display
+    from detr_ft.verbs import train_by
 
-    loaded, criterion = load_recipe(recipe, overrides or [])
-    say(str(criterion))
-    say_outcome(run_recipe(loaded, criterion, make_display()))
+    train_by(recipe, overrides or [], resume, force)
 
 
 @app.command()
@@ -92,7 +94,7 @@ def evaluate(
     from detr_ft.verbs import evaluate_model, figures_table
 
     metrics = evaluate_model(model, data, split, batch_size, box_format)
-    typer.echo(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
+    answer(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
 
 
 @app.command()
@@ -199,14 +201,33 @@ def doctor(
 def check(
     recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Also try it on its data: does it learn a batch, how long will it take, does it fit"
+        ),
+    ] = False,
 ) -> None:
     """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients.
 
-    Data and checkpoint are not looked at: `doctor` looks at the data, and `train` at both before it begins.
+    Data and checkpoint are looked at with --probe, which takes a few minutes, and by `train` before it begins.
     """
-    from detr_ft.verbs import check_recipe
+    from detr_ft.verbs import check_recipe, probe_run
 
     check_recipe(recipe, overrides or [])
+    if probe:
+        typer.echo("\n".join(probe_run(recipe, overrides or [])))
+
+
+@app.command()
+@exit_with_status
+def replay(
+    capsule: Annotated[Path, typer.Argument(help="What a failed run wrote: RUN/failures/step-N")],
+) -> None:
+    """Take a step that failed again, on the CPU, and name the first number of it that is NaN or infinite, and its origin."""
+    from detr_ft.verbs import replay_capsule
+
+    typer.echo(replay_capsule(capsule))
 
 
 @app.command()

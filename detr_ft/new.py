@@ -151,19 +151,11 @@ def _start(checkpoint: str, images: int) -> _Start:
         why = "nothing: it has seen drawings alone, so all of it has to learn"
         return _Start(checkpoint, "", why, "4.0e-4", "4.0e-4", "as everything else", 1500, 50, 0.5)
     freeze, why = "backbone.stem, backbone.stage1", "parts that keep their weights, as in the paper"
+    backbone_rate, why_rate = "1.0e-5", "the backbone knows more, and learns at a lower rate"
     if images < _FEW:
         freeze, why = "backbone", f"under {_FEW} images teach a backbone nothing new"
-    return _Start(
-        checkpoint,
-        freeze,
-        why,
-        "1.0e-4",
-        "1.0e-5",
-        "the backbone knows more, and learns at a lower rate",
-        6000,
-        200,
-        0.1,
-    )
+        backbone_rate, why_rate = "null", "the backbone is frozen"
+    return _Start(checkpoint, freeze, why, "1.0e-4", backbone_rate, why_rate, 6000, 200, 0.1)
 
 
 def _edge(start: _Start, figures: Figures, advised: int) -> tuple[int, str]:

@@ -19,10 +19,11 @@ from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
-from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
+from detr_ft.models.freeze import live_norms, set_trainable
 from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
 from detr_ft.recipe import DataSection, Recipe
+from detr_ft.training.optimizer import refuse_rates
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     if recipe.model.live_norms:
         live_norms(model)
     set_trainable(model, recipe.model.freeze)
-    table = ", ".join(
-        f"{part} {training:,} of {total:,}" for part, (training, total) in trainable_counts(model).items()
-    )
-    logger.info("parameters that train: %s", table)
+    refuse_rates(model, recipe.optim)
     return Prepared(train, validation, model, processor)
 
 

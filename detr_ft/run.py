@@ -7,14 +7,15 @@ import logging
 import platform
 import resource
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 
 from detr_ft.criterion import SetCriterion
@@ -24,14 +25,17 @@ from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
 from detr_ft.errors import UserError
 from detr_ft.models.load import on_the_hub
-from detr_ft.prepare import HELD_OUT, mixing_epochs, names_of, prepare, repeats
+from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
+from detr_ft.resume import facts_of, tell_changes
 from detr_ft.structures import Detections
 from detr_ft.summary import gallery, verdict
-from detr_ft.training.display import Display
+from detr_ft.training.display import Display, PlainDisplay
 from detr_ft.training.loop import DetrTrainer, TrainResult
-from detr_ft.training.processes import on_cpus
+from detr_ft.training.probe import fit_memory, probe
+from detr_ft.training.probe_words import describe_probe
+from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -56,16 +60,49 @@ def run_recipe(
     display: Display,
     data: DatasetDict | None = None,
     evaluate_before: bool = False,
+    checkpoint: Path | None = None,
+    force: bool = False,
 ) -> Outcome:
-    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed.
+    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed, Interrupted.
 
-    `data` is what the recipe's source holds, where the caller has it already.
+    `data` is what the recipe's source holds, where the caller has it already. With a `checkpoint` of the run in
+    `train.output_dir` that one goes on; what changed since is told, and refused where it is vital, unless by `force`.
     """
-    process = PartialState(cpu=on_cpus())
-    if process.is_main_process:
+    process = join(recipe.train.mixed_precision)
+    if process.is_main_process and checkpoint is None:
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
     prepared = prepare(recipe, data or load_data(recipe.data.source, box_format=recipe.data.box_format))
+    augment = recipe.build_augmentation()
+    fault = augment and try_augmentation(augment)
+    if fault:
+        raise UserError(f"data.augment: {fault}")
+    facts = facts_of(recipe, criterion, prepared.train, process.num_processes, _versions())
+    if checkpoint is not None:
+        tell_changes(checkpoint, facts, force)
+    trainer = build_trainer(recipe, criterion, prepared, display, checkpoint, facts)
+    if trainer.accelerator.device.type == "cuda":
+        fit_memory(trainer)
+    if process.is_main_process:
+        trainer.run.reopen()
+        trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
+        trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
+    before = trainer.evaluate(0)[0] if evaluate_before else None
+    result = trainer.train()
+    if process.is_main_process:
+        _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
+    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
+
+
+def build_trainer(
+    recipe: Recipe,
+    criterion: SetCriterion,
+    prepared: Prepared,
+    display: Display,
+    checkpoint: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> DetrTrainer:
+    """The trainer of a recipe, which makes its run directory. Raises UserError, also for an augmentation that fails."""
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
@@ -75,7 +112,7 @@ def run_recipe(
         "criterion": describe(criterion),
         "base_model": start if start and on_the_hub(start) else None,
     }
-    trainer = DetrTrainer(
+    return DetrTrainer(
         prepared.model,
         criterion,
         prepared.train,
@@ -86,15 +123,19 @@ def run_recipe(
         optim=recipe.optim,
         display=display,
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
+        checkpoint=checkpoint,
+        facts=facts,
     )
-    if process.is_main_process:
-        trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
-        trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
-    before = trainer.evaluate(0)[0] if evaluate_before else None
-    result = trainer.train()
-    if process.is_main_process:
-        _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
-    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
+
+
+def probe_recipe(recipe: Recipe, criterion: SetCriterion) -> list[str]:
+    """Try a run out on its own data and hardware, leaving nothing behind: what came of it, in words. Raises UserError."""
+    with tempfile.TemporaryDirectory() as folder:
+        train = recipe.train.model_copy(update={"output_dir": f"{folder}/run"})
+        aside = recipe.model_copy(update={"train": train})
+        prepared = prepare(aside, load_data(recipe.data.source, box_format=recipe.data.box_format))
+        trainer = build_trainer(aside, criterion, prepared, PlainDisplay(lambda line: None))
+        return describe_probe(probe(trainer), recipe.train.dataloader_num_workers)
 
 
 def _write_results(
@@ -160,5 +201,9 @@ def environment() -> dict[str, str]:
         "date": time.strftime("%Y-%m-%d"),
         "hardware": hardware,
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **_versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
 from rich.progress import track
 
 from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
-from detr_ft.criterion.configure import code_files
+from detr_ft.criterion.configure import ConfigureError, code_files, configure
 from detr_ft.data import class_names, load_data, open_image
 from detr_ft.data.sound import with_true_sizes
 from detr_ft.data.trial import try_augmentation
@@ -22,12 +21,37 @@ from detr_ft.errors import UserError
 from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
 from detr_ft.prepare import HELD_OUT, names_of
+from detr_ft.ranks import rank
 from detr_ft.recipe import HubSection, Recipe, load_recipe, read_recipe
+from detr_ft.resume import is_finished, newest_checkpoint
+from detr_ft.run import probe_recipe, run_recipe, say_outcome
+from detr_ft.training.capsule import in_words
+from detr_ft.training.display import make_display
 from detr_ft.training.evaluate import evaluate_split
-from detr_ft.training.processes import on_cpus
+from detr_ft.training.processes import join
+from detr_ft.training.replay import Capsule, replay
+from detr_ft.training.run_directory import RunDirectory
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
+
+
+def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
+    """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
+    if force and not resume:
+        raise UserError("--force goes with --resume")
+    recipe, criterion = load_recipe(path, overrides)
+    checkpoint = newest_checkpoint(recipe) if resume else None
+    if checkpoint and is_finished(recipe, checkpoint):
+        say(
+            f"{recipe.train.output_dir} is finished, {recipe.train.num_train_epochs} epochs: nothing is left to do. "
+            f"With more epochs (train.num_train_epochs=...) it goes on"
+        )
+        return
+    if resume and checkpoint is None and rank() == 0:
+        RunDirectory(recipe.train.output_dir).clear_beginnings()
+    say(str(criterion))
+    say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))
 
 
 def evaluate_model(
@@ -37,6 +61,7 @@ def evaluate_model(
 
     Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
+    accelerator = join()
     detector = Detector.load(model)
     chosen = _split(model, data, split, box_format)
     names = class_names(chosen)
@@ -46,7 +71,7 @@ def evaluate_model(
             "a figure would mean nothing unless they are the same, in the same order"
         )
     with console.status(f"evaluating {len(chosen)} images"):
-        return evaluate_split(Accelerator(cpu=on_cpus()), detector.model, detector.processor, chosen, batch_size)[0]
+        return evaluate_split(accelerator, detector.model, detector.processor, chosen, batch_size)[0]
 
 
 def figures_table(metrics: dict[str, Any]) -> str:
@@ -103,6 +128,29 @@ def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
     print(push(run, name, private=not public and section.private))
 
 
+def replay_capsule(folder: Path) -> str:
+    """Take the step of a failure capsule again, and say what is wrong with it."""
+    capsule = Capsule(folder)
+    described, place = capsule.told["criterion"], Path(capsule.told["facts"].get("folder", "."))
+    for file in code_files(described, place):
+        say(f"{folder} runs code: {file}")
+    try:
+        criterion = configure(described, place)
+    except ConfigureError as error:
+        raise UserError(
+            [f"{folder}: its criterion can't be built: {message}" for _, message in error.problems]
+        ) from error
+    say(f"step {capsule.number}, images {in_words(capsule.images)}; then: {capsule.told['why']}")
+    with console.status("taking the step again"):
+        verdict = replay(capsule, criterion)
+    if verdict is None:
+        return (
+            "Here the step can be taken: on a CPU, in its precision and with dropout of its own, every number is finite. "
+            "If it fails again elsewhere, precision or hardware has a part in it: train with bf16 and fp16 off, or from a lower learning rate"
+        )
+    return f"origin: {verdict.origin}\n{verdict.words}"
+
+
 def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     """Check a recipe and try its criterion and augmentation; raises UserError with everything that is wrong."""
     recipe, criterion = load_recipe(path, overrides)
@@ -120,6 +168,11 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
         f"{path}: the recipe is sound. Its criterion was tried with many objects, none and more than queries, with extreme "
         "and half-precision values, in other orders and shares, and by training, and its augmentation on made-up images: no fault was found"
     )
+
+
+def probe_run(path: Path, overrides: Sequence[str]) -> list[str]:
+    """Try a recipe's run out on its data, and say what came of it. Raises UserError."""
+    return probe_recipe(*load_recipe(path, overrides))
 
 
 def _split(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:

@@ -48,7 +48,7 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     assert recipe.model.revision == "no_timm"
     assert recipe.model.freeze == ["backbone"]  # of 20 images it would learn nothing
     assert recipe.data.longest_edge == 800
-    assert recipe.optim.backbone_learning_rate == 1e-5
+    assert recipe.optim.backbone_learning_rate is None  # what is frozen has no rate
 
 
 def test_the_checkpoints_own_queries_are_told(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -118,6 +118,7 @@ def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest
     assert recipe.data.repeat_threshold is not None
     assert "class_weights: [" in text
     assert recipe.model.freeze == ["backbone.stem", "backbone.stage1"]
+    assert recipe.optim.backbone_learning_rate == 1e-5
     assert "num_queries: 150, since an image holds 80 objects" in text
     assert recipe.train.per_device_train_batch_size in (1, 2, 4, 8, 16)
     assert "nine boxes in ten" in text

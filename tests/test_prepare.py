@@ -76,3 +76,16 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
             recipe_of(tmp_path, tiny_checkpoint, bad_images="skip", max_bad_fraction=0.001),
             DatasetDict(train=data["validation"], validation=data["validation"]),
         )
+
+
+def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tiny_checkpoint}, freeze: [encoder]}}\n"
+        'data: {source: "generated:workshop?train=4&validation=2&edge=64"}\n'
+        f"train: {{output_dir: {tmp_path}/run}}\n"
+        "optim: {encoder_learning_rate: 1.0e-4}\n"
+    )
+    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
+        prepare(recipe, load_data(recipe.data.source))
+    assert not (tmp_path / "run").exists()

@@ -103,6 +103,16 @@ extra: 1
         assert expected in told
 
 
+def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path) -> None:
+    recipe.write_text(GOOD + "  lr_scheduler_type: cosine\n  lr_drop_epochs: [10]\noptim:\n  layer_decay: 2\n")
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe)
+    assert caught.value.problems == [
+        f"{recipe}:5: train: lr_drop_epochs goes with lr_scheduler_type step, not cosine",
+        f"{recipe}:10: optim.layer_decay: input should be less than or equal to 1, got 2",
+    ]
+
+
 def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("model: {checkpoint: x}\ndata:\n  source: y\n  longest_edge: 8192\ntrain: {output_dir: z}\n")

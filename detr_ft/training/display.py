@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,14 +16,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from detr_ft.ranks import rank
+
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 
 
 class Display(Protocol):
     """Who shows a run while it goes."""
 
-    def start(self, steps: int) -> None:
-        """Training begins and will take so many steps."""
+    def start(self, steps: int, taken: int) -> None:
+        """Training begins, or goes on: so many steps in all, of which so many are taken already."""
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """A step was taken; `row` holds the averages since the last row, at every logging step."""
@@ -46,8 +47,8 @@ class PlainDisplay:
         self._say = say
         self._steps = 0
 
-    def start(self, steps: int) -> None:
-        """Training begins."""
+    def start(self, steps: int, taken: int) -> None:
+        """Training begins, or goes on."""
         self._steps = steps
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
@@ -85,10 +86,10 @@ class LiveDisplay:
         self._training: TaskID | None = None
         self._evaluating: TaskID | None = None
 
-    def start(self, steps: int) -> None:
-        """Training begins."""
+    def start(self, steps: int, taken: int) -> None:
+        """Training begins, or goes on."""
         self._progress.start()
-        self._training = self._progress.add_task("train", total=steps, values="")
+        self._training = self._progress.add_task("train", total=steps, completed=taken, values="")
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """A step was taken."""
@@ -137,7 +138,7 @@ def _minutes(seconds: float) -> str:
 
 def make_display() -> Display:
     """A live display where stderr is a terminal, plain lines elsewhere, silence on all processes but the main one."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    if rank() > 0:
         return PlainDisplay(lambda line: None)
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:

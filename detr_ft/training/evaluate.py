@@ -20,15 +20,26 @@ def evaluate_split(
     processor: Any,
     split: Dataset,
     batch_size: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    look_up: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, Any], list[Detections]]:
     """COCO figures and detections of every image of the split, each seen by exactly one process.
 
-    Plain records are gathered rather than padded tensors, so ragged and empty shares are no special case.
+    Plain records are gathered rather than padded tensors, so ragged and empty shares are no special case. `look_up` is
+    called with every batch, equally often on all processes, which may ask each other there, and raise.
     """
     processes, rank = accelerator.num_processes, accelerator.process_index
     mine = split.select(range(rank, len(split), processes))
-    found = detect_split(model, processor, mine, batch_size, progress)
+    rounds = -(-len(split) // (processes * batch_size))
+
+    def taken(images: int) -> None:
+        progress(images)
+        if images % batch_size == 0:
+            look_up()
+
+    found = detect_split(model, processor, mine, batch_size, taken)
+    for _ in range(len(mine) // batch_size, rounds):
+        look_up()
     if processes > 1:
         shares = gather_object([(rank, found)])
         by_rank = dict(shares)

@@ -1,30 +1,170 @@
-"""The optimizer: AdamW in four groups, the backbone at its own rate, no decay on norms and biases."""
+"""The optimizer: AdamW in a few named groups, each part of the model at its own rate, and a table that says which."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
-from detr_ft.models.freeze import part_of
+from detr_ft.errors import UserError
+from detr_ft.models.freeze import part_of, trainable_counts
 from detr_ft.training.settings import OptimSettings, TrainSettings
+
+_SECTIONS = ("backbone", "encoder", "decoder", "heads")  # from the image to the answer
+# What belongs to a section by another name. The projection makes the encoder's tokens, the queries are the decoder's.
+_READ_BY = {"input_projection": "encoder", "queries": "decoder", "encoder": "encoder", "decoder": "decoder"}
+_LAST_NORM = (_SECTIONS.index("decoder"), 10**6)  # after all of the decoder's layers, beside the heads
 
 
 def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings) -> AdamW:
-    """AdamW over the parameters that train (Carion et al., ECCV 2020, section 4: the backbone learns at a lower rate)."""
-    rates = {True: optim.backbone_learning_rate or train.learning_rate, False: train.learning_rate}
-    groups: list[dict[str, Any]] = []
-    for backbone, rate in rates.items():
-        for decayed, decay in ((True, train.weight_decay), (False, 0.0)):
-            parameters = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-                and part_of(name).startswith("backbone") == backbone
-                and (parameter.ndim > 1) == decayed
-            ]
-            if parameters:
-                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-    return AdamW(groups, fused=torch.cuda.is_available())
+    """AdamW over the parameters that train, those of one rate and one decay in one group, the heads' group last.
+
+    A section without a rate of its own learns at `train.learning_rate` (Carion et al., ECCV 2020, section 4, gives the
+    backbone a lower one). With `layer_decay` x, a layer k layers below the heads learns at x^k of its section's rate
+    (Clark et al., ICLR 2020, appendix A; Bao et al., ICLR 2022). Raises UserError as `refuse_rates` does.
+    """
+    refuse_rates(model, optim)
+    groups: dict[tuple[float, float], _Group] = {}
+    below, spared = _distances(model), _without_decay(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        place = _place(name)
+        rate = (_own_rate(optim, place.section) or train.learning_rate) * optim.layer_decay ** below[place.layer]
+        decay = 0.0 if id(parameter) in spared else train.weight_decay
+        label = place.section if optim.layer_decay == 1 else place.label
+        groups.setdefault((rate, decay), _Group([], [])).add(parameter, place.layer, label)
+    return AdamW(
+        [
+            {
+                "name": group.name + (" without decay" if decay < train.weight_decay else ""),
+                "params": group.parameters,
+                "lr": rate,
+                "weight_decay": decay,
+            }
+            for (rate, decay), group in sorted(groups.items(), key=lambda one: (one[1].last, -one[0][1]))
+        ],
+        fused=torch.cuda.is_available(),
+    )
+
+
+def refuse_rates(model: nn.Module, optim: OptimSettings) -> None:
+    """Raise UserError for every rate that is given to a section that is frozen, or that the model lacks."""
+    problems = []
+    for section in _SECTIONS:
+        if _own_rate(optim, section) is None:
+            continue
+        train = [parameter.requires_grad for name, parameter in model.named_parameters() if _is_of(name, section)]
+        if not train:
+            problems.append(f"optim.{section}_learning_rate: the model has no {section}; leave the rate out")
+        elif not any(train):
+            problems.append(
+                f"optim.{section}_learning_rate: {section} is frozen (model.freeze), so it learns at no rate; "
+                "leave the rate out, or let it train"
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def training_table(model: nn.Module, optimizer: Optimizer) -> str:
+    """For each part of the model: how many of its parameters train, of how many, at which rates and decay."""
+    held = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(part_of(name), []).extend([held[id(parameter)]] if id(parameter) in held else [])
+    rows = [
+        (part, f"{training:,}", f"{total:,}", _span(groups[part], "initial_lr"), _span(groups[part], "weight_decay"))
+        for part, (training, total) in trainable_counts(model).items()
+    ]
+    rows = [("part", "train", "of", "learning rate", "weight decay"), *rows]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    )
+
+
+def rates(optimizer: Optimizer) -> dict[str, float]:
+    """The learning rate of each group now, by its name, for a log."""
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a parameter stands: its section, its layer in the order of the model, and what the layer is called."""
+
+    section: str
+    layer: tuple[int, int]
+    label: str
+
+
+@dataclass
+class _Group:
+    parameters: list[Tensor]
+    labels: list[str]
+    last: tuple[int, int] = (-1, -1)
+
+    def add(self, parameter: Tensor, layer: tuple[int, int], label: str) -> None:
+        self.parameters.append(parameter)
+        self.labels += [] if label in self.labels else [label]
+        self.last = max(self.last, layer)
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.labels)
+
+
+def _place(name: str) -> _Place:
+    part = part_of(name)
+    if part.startswith("backbone"):
+        stage = re.search(r"stage(\d+)$", part)
+        return _Place("backbone", (0, int(stage[1]) if stage else 0), part)
+    section = _READ_BY.get(part, "heads")
+    floor = _SECTIONS.index(section)
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    if section == "heads":
+        return _Place(section, (floor, 0), section)
+    if part == "decoder" and layer is None:
+        return _Place(section, _LAST_NORM, "decoder.norm")
+    number = int(layer[1]) if layer else 0  # what a section reads is as far from the heads as its first layer
+    return _Place(section, (floor, number), f"{section}.{number}")
+
+
+def _distances(model: nn.Module) -> dict[tuple[int, int], int]:
+    """How many layers each layer is below the heads, those counted that don't train."""
+    heads = (_SECTIONS.index("heads"), 0)
+    layers = {heads, *(_place(name).layer for name, _ in model.named_parameters())} - {_LAST_NORM}
+    return {_LAST_NORM: 0} | {layer: distance for distance, layer in enumerate(sorted(layers, reverse=True))}
+
+
+def _without_decay(model: nn.Module) -> set[int]:
+    """The ids of parameters that weight decay leaves alone: norms, biases, embeddings.
+
+    As BEiT and DETR's successors have it (RT-DETR of norms): a norm's scale and a query's place are no weights of
+    features, and zero is nowhere to draw them to.
+    """
+    modules = [one for one in model.modules() if isinstance(one, nn.Embedding) or "norm" in type(one).__name__.lower()]
+    flat = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return {
+        id(parameter) for parameter in [*flat, *(one for held in modules for one in held.parameters(recurse=False))]
+    }
+
+
+def _own_rate(optim: OptimSettings, section: str) -> float | None:
+    rate: float | None = getattr(optim, f"{section}_learning_rate")
+    return rate
+
+
+def _is_of(name: str, section: str) -> bool:
+    """Whether a parameter is of the section by its own name: a frozen encoder is frozen, whatever its projection does."""
+    return _place(name).section == section and part_of(name) not in ("input_projection", "queries")
+
+
+def _span(groups: list[dict[str, Any]], key: str) -> str:
+    """`1e-05`, `1e-06 to 1e-05`, or a dash where nothing trains."""
+    values = sorted({group[key] for group in groups})
+    return " to ".join(f"{value:.3g}" for value in dict.fromkeys([values[0], values[-1]])) if values else "-"

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 
 from detr_ft.errors import UserError
 
+_BEGINNINGS = {"log.jsonl", "recipe.yaml", "held-out.json", "checkpoints", ".partial"}
+
 
 class RunDirectory:
     """Model and processor at the top (loads in transformers), `log.jsonl`, `metrics.json`, `recipe.yaml`, `checkpoints/`."""
@@ -19,16 +21,45 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the run are."""
+        return self.path / "checkpoints"
+
     def refuse_another_run(self) -> None:
         """Raise UserError where the folder holds something, or can't be a folder. Makes nothing."""
         try:
             if self.path.exists() and any(self.path.iterdir()):
+                going_on = "go on with that run (--resume), " if self.checkpoints.is_dir() else ""
                 raise UserError(
                     f"{self.path} is not empty: it may hold another run, and nothing is written over. "
-                    f"Choose another folder (train.output_dir={self.path}-2), or remove it"
+                    f"Either {going_on}choose another folder (train.output_dir={self.path}-2), or remove it"
                 )
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def clear_beginnings(self) -> None:
+        """Remove what a run left that ended before its first checkpoint; raises UserError where there is anything else."""
+        left = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        if not left:
+            return
+        foreign = [name for name in left if name not in _BEGINNINGS]
+        if foreign or any(self.checkpoints.glob("step-*")):
+            self.refuse_another_run()
+        for name in left:
+            path = self.path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def reopen(self) -> None:
+        """Take away what tells of an end, and what was left half written: the run goes on."""
+        for name in ("metrics.json", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / ".partial", ignore_errors=True)
+
+    def log_lines(self) -> list[str]:
+        """The lines of `log.jsonl`."""
+        file = self.path / "log.jsonl"
+        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
     def create(self) -> None:
         """Make the folder; raises UserError where it holds another run, or can't be written."""
@@ -61,14 +92,18 @@ class RunDirectory:
     def save_model(self, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:
         """Save model and processor below the run, whole or not at all, and answer where.
 
-        They are written beside their place first, so that a failure leaves what was there before.
+        They are written beside their place first, so that a failure leaves what was there before. Norms that learn go as the
+        constants of a stock DETR.
         """
         target = self.path / folder
         partial = self.path / ".partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            model.save_pretrained(partial)
+            weights = {
+                name: one for name, one in model.state_dict().items() if not name.endswith("num_batches_tracked")
+            }
+            model.save_pretrained(partial, state_dict=weights)
             processor.save_pretrained(partial)
             target.mkdir(parents=True, exist_ok=True)
             for file in partial.iterdir():

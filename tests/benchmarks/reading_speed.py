@@ -110,7 +110,7 @@ def print_padding(form: ImageFormat) -> None:
 
 def _useful(batches: Batches, shown: list[tuple[int, int]]) -> float:
     image = padded = 0
-    for batch in batches:
+    for batch in batches.of(0):
         sizes = [shown[index] for index in batch]
         image += sum(width * height for width, height in sizes)
         padded += len(batch) * max(width for width, _ in sizes) * max(height for _, height in sizes)

@@ -6,43 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import make_trainer
 from transformers import DetrForObjectDetection, pipeline
 
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.losses import BoxL1Loss
-from detr_ft.data.generated import generate
 from detr_ft.data.schema import detection_objects
-from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
-from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.display import PlainDisplay
 from detr_ft.training.loop import DetrTrainer, TrainingFailed
-from detr_ft.training.settings import TrainSettings
-
-
-def make_trainer(
-    checkpoint: Path,
-    output: Path,
-    lines: list[str] | None = None,
-    criterion: SetCriterion | None = None,
-    **settings: Any,
-) -> DetrTrainer:
-    data = generate("workshop?train=12&validation=6&edge=64")
-    model, processor = load_model(str(checkpoint))
-    fit_labels(model, data["train"].features["objects"]["category"].feature.names)
-    set_trainable(model, [])
-    values = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "logging_steps": 2, "learning_rate": 1e-3}
-    return DetrTrainer(
-        model,
-        criterion or detr_criterion(),
-        data["train"],
-        data["validation"],
-        TrainSettings(output_dir=str(output), **(values | settings)),
-        processor=processor,
-        transform=TrainTransform(ImageFormat.of(processor)),
-        display=PlainDisplay([].append if lines is None else lines.append),
-    )
 
 
 def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -96,26 +68,6 @@ def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_pat
         make_trainer(tiny_checkpoint, tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
     assert len(list((tmp_path / "run").iterdir())) == 1
-
-
-def test_an_interruption_leaves_a_usable_model(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    steps = trainer._step
-
-    def interrupted(batch: dict[str, Any]) -> Any:
-        if trainer.step == 3:
-            raise KeyboardInterrupt
-        return steps(batch)
-
-    monkeypatch.setattr(trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    saved, _ = load_model(str(tmp_path / "run/checkpoints/interrupted"))
-    ended = trainer.model.cpu().state_dict()
-    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
-    assert not (tmp_path / "run/model.safetensors").exists()
 
 
 class Infinite(BoxL1Loss):

@@ -1,0 +1,31 @@
+"""When a run is at its best, and when it is over before its last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of a run's evaluations, and how many came after it without another by more than a threshold."""
+
+    value: float
+    step: int
+    since: int
+
+
+def best_of(rows: Sequence[Mapping[str, Any]], metric: str, threshold: float = 0.0) -> Best | None:
+    """The best evaluation among the rows of a log, by a metric that grows; None where none has it.
+
+    One is better than another by more than `threshold`. Rows without a figure, of a split without boxes, don't count.
+    """
+    best: Best | None = None
+    for row in rows:
+        value = row.get(metric)
+        if value is None:
+            continue
+        better = best is None or value > best.value + threshold
+        best = Best(value, row["step"], 0) if better or best is None else Best(best.value, best.step, best.since + 1)
+    return best

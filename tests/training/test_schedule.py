@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import AdamW
+
+from detr_ft.training.schedule import build_schedule, warmup_of
+from detr_ft.training.settings import TrainSettings
+
+HALF = math.sqrt(0.5)
+
+
+def settings(**values: Any) -> TrainSettings:
+    return TrainSettings(**{"output_dir": "x", "num_train_epochs": 4} | values)
+
+
+def factors(steps: int, **values: Any) -> list[float]:
+    """The rate of each step, as parts of what the optimizer began with; the same for a second group."""
+    one, other = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = AdamW([{"params": [one], "lr": 1e-2}, {"params": [other], "lr": 1e-5}])
+    schedule = build_schedule(optimizer, settings(**values), steps)
+    found = []
+    for _ in range(steps):
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert second / 1e-5 == pytest.approx(first / 1e-2)
+        found.append(first / 1e-2)
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"lr_scheduler_type": "constant"}, [1] * 8),
+        ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 4}, [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]),
+        ({"lr_scheduler_type": "linear"}, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 0.5}, [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25]),
+        (
+            {"lr_scheduler_type": "cosine", "warmup_steps": 4},
+            [0, 0.25, 0.5, 0.75, 1, (1 + HALF) / 2, 0.5, (1 - HALF) / 2],
+        ),
+        ({"lr_scheduler_type": "polynomial"}, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        (
+            {"lr_scheduler_type": "polynomial", "lr_power": 2, "warmup_steps": 4},
+            [0, 0.25, 0.5, 0.75, 1, 9 / 16, 4 / 16, 1 / 16],
+        ),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [3]}, [1, 1, 1, 1, 1, 1, 0.1, 0.1]),
+        (
+            {"lr_scheduler_type": "step", "lr_drop_epochs": [3, 2], "warmup_steps": 2},
+            [0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01],
+        ),
+    ],
+)
+def test_rates_are_those_computed_by_hand(values: dict[str, Any], expected: list[float]) -> None:
+    assert factors(8, **values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["constant_with_warmup", "linear", "cosine", "polynomial", "step"])
+def test_a_warmup_longer_than_the_run_is_cut_and_said(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    drops = {"lr_drop_epochs": [3]} if kind == "step" else {}
+    with caplog.at_level(logging.WARNING):
+        found = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
+    assert found == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
+    assert "train.warmup_steps: a warm-up of 100 steps in a run of 4" in caplog.text
+
+
+@given(st.integers(1, 10_000), st.floats(0, 0.999) | st.integers(1, 20_000).map(float))
+def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, asked: float) -> None:
+    expected = math.ceil(steps * asked) if asked < 1 else int(asked)  # TrainingArguments.get_warmup_steps
+    assert warmup_of(settings(warmup_steps=asked), steps) == min(expected, steps)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"warmup_steps": 1.5}, "a whole number of steps, or below 1 a fraction"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "take constant_with_warmup"),
+        ({"lr_scheduler_type": "step"}, "needs lr_drop_epochs"),
+        ({"lr_scheduler_type": "cosine", "lr_drop_epochs": [2]}, "goes with lr_scheduler_type step, not cosine"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [4]}, "training ends after num_train_epochs=4"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [2, 2]}, "stands there twice"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [0]}, "greater than or equal to 1"),
+        ({"lr_power": 2}, "goes with lr_scheduler_type polynomial, not linear"),
+        ({"lr_scheduler_type": "plateau"}, "'polynomial' or 'step'"),
+    ],
+)
+def test_settings_that_would_go_unheeded_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**values)
+
+
+def test_all_that_does_not_go_together_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"lr_drop_epochs goes with .*; lr_power goes with"):
+        settings(lr_drop_epochs=[1], lr_power=2)
