@@ -32,6 +32,7 @@ from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.feed import Feed, StepOf
 from detr_ft.training.interrupt import Signals, agreed
 from detr_ft.training.log import Sums, TrainLog
+from detr_ft.training.memory import save_memory_or_time
 from detr_ft.training.optimizer import build_optimizer, training_table
 from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
@@ -124,7 +125,7 @@ class DetrTrainer:
             transform.format.canvas,
         )
         optimizer = build_optimizer(model, settings, optim or OptimSettings())
-        _save_memory_or_time(model, settings)
+        save_memory_or_time(model, settings)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.steps_an_epoch = len(self.feed.batches)
         self.steps = settings.num_train_epochs * self.steps_an_epoch
@@ -159,7 +160,7 @@ class DetrTrainer:
         """
         self._began = time.monotonic() - self.at.seconds
         logger.info("what trains:\n%s", training_table(self.model, self.optimizer))
-        self.accelerator.init_trackers("detr_ft", config={"run": str(self.run.path)})
+        self.accelerator.init_trackers("detr_ft")
         self.display.start(self.steps, self.at.step)
         try:
             with self.signals:
@@ -397,11 +398,3 @@ def _make_deterministic(settings: TrainSettings) -> None:
         enable_full_determinism(settings.seed)
     else:
         set_seed(settings.seed)
-
-
-def _save_memory_or_time(model: DetrForObjectDetection, settings: TrainSettings) -> None:
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if settings.torch_compile:  # without the loss, and part by part: the encoder looks at its values between layers
-        for part in (model.model.backbone, *model.model.encoder.layers):
-            part.compile()

@@ -166,5 +166,5 @@ def _is_of(name: str, section: str) -> bool:
 
 def _span(groups: list[dict[str, Any]], key: str) -> str:
     """`1e-05`, `1e-06 to 1e-05`, or a dash where nothing trains."""
-    values = sorted({group[key] for group in groups})
+    values = sorted({group.get(key, group["lr"]) for group in groups})  # without a schedule nothing is initial
     return " to ".join(f"{value:.3g}" for value in dict.fromkeys([values[0], values[-1]])) if values else "-"

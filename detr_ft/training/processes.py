@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
@@ -41,6 +42,7 @@ def join(
     problems = [told for told in checks if told]
     if problems:
         raise UserError(problems)
+    _forget_other_precision(mixed_precision)
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=mixed_precision, log_with=list(report_to) or None, project_dir=folder
     )
@@ -50,6 +52,13 @@ def join(
     if mixed_precision:
         _tell_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), mixed_precision)
     return accelerator
+
+
+def _forget_other_precision(mixed_precision: str | None) -> None:
+    """Let a second run of this process, as notebooks have them, take another precision than the first."""
+    state = AcceleratorState._shared_state
+    if state and mixed_precision not in (None, AcceleratorState().mixed_precision):
+        AcceleratorState._reset_state()
 
 
 def on_cpus() -> bool:
