@@ -19,7 +19,7 @@ from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
-from detr_ft.models.freeze import live_norms, set_trainable
+from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
 from detr_ft.recipe import DataSection, Recipe
@@ -38,6 +38,7 @@ class Prepared:
     validation: Dataset
     model: DetrForObjectDetection
     processor: Any
+    loaded: float  # the share of the model's weights that came from a checkpoint
 
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
@@ -58,7 +59,18 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         live_norms(model)
     set_trainable(model, recipe.model.freeze)
     refuse_rates(model, recipe.optim)
-    return Prepared(train, validation, model, processor)
+    return Prepared(train, validation, model, processor, _loaded(recipe, model))
+
+
+def _loaded(recipe: Recipe, model: DetrForObjectDetection) -> float:
+    """The share of weights that are no random ones. A checkpoint is loaded whole, or refused."""
+    if recipe.model.architecture is None:
+        return 1.0
+    if recipe.model.backbone is None:
+        return 0.0
+    counts = trainable_counts(model)
+    of_backbone = sum(total for part, (_, total) in counts.items() if part.startswith("backbone"))
+    return of_backbone / sum(total for _, total in counts.values())
 
 
 def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, Any]:

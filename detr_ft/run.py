@@ -125,6 +125,7 @@ def build_trainer(
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
         checkpoint=checkpoint,
         facts=facts,
+        loaded=prepared.loaded,
     )
 
 

@@ -61,6 +61,11 @@ def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, 
     return arguments, inputs | {"pixel_values": inputs["pixel_values"].double()}
 
 
+TERMS = (
+    "loss", "cardinality", "class_accuracy", "matched_iou", "left_out", "no_object_share", "changed_between_layers"
+)  # fmt: skip
+
+
 def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
     """The terms as logged, and the gradients as the optimizer gets them, of the only step."""
     seen: dict[str, torch.Tensor] = {}
@@ -71,7 +76,7 @@ def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
 
     trainer.optimizer.optimizer.register_step_pre_hook(remember)
     log = trainer.train().log
-    terms = {name: torch.tensor(value) for name, value in log[0].items() if "loss" in name or name.startswith("card")}
+    terms = {name: torch.tensor(value) for name, value in log[0].items() if name.startswith(TERMS)}
     return seen | terms
 
 

@@ -203,3 +203,30 @@ def _pair_by_pair(loss: Loss, predictions: Predictions, targets: Targets, matche
         )
         values.append(loss(predictions, targets, alone).float()[matches.layer[one]])
     return torch.cat(values)
+
+
+@torch.no_grad()
+def regrets(criterion: SetCriterion, predictions: Predictions, targets: Targets, most: int = 32) -> list[float]:
+    """How much dearer the best assignment without a pair is, for up to `most` pairs of the last layer.
+
+    Pairs that nothing could replace are left out; a matcher without costs has no regrets.
+    """
+    try:
+        plan = _plan_of(criterion.matcher, True)
+    except TypeError:
+        return []
+    alone = predictions.layers(predictions.num_layers - 1, predictions.num_layers)
+    matches = criterion.matcher(alone, targets)
+    pairs = list(zip(matches.query.tolist(), matches.target.tolist(), strict=True))
+    starts = np.cumsum([0, *targets.counts]).tolist()
+    found: list[float] = []
+    for start, count in zip(starts, targets.counts, strict=False):
+        if len(found) >= most or not count:
+            continue
+        own = slice(start, start + count)
+        whole = sum(_terms(plan.costs, alone, targets, own).values(), torch.zeros(count, alone.num_queries))
+        for query, target in [pair for pair in pairs if start <= pair[1] < start + count][: most - len(found)]:
+            held = [column for column, row in pairs if row == target]
+            regret, _ = _regret(whole, target - start, query, plan.copies, held)
+            found += [] if math.isinf(regret) else [regret]
+    return found

@@ -45,7 +45,7 @@ def detect(
     so the result does not depend on the batch. `images` may be a generator: only a few batches are held at a time.
     """
     results: dict[int, Detections] = {}
-    with _inference(model):
+    with inference(model):
         for group in _groups(processor, images, batch_size):
             for waiting, found in zip(group, _forward(model, processor, group, top), strict=True):
                 results[waiting.place] = found
@@ -53,7 +53,8 @@ def detect(
 
 
 @contextmanager
-def _inference(model: DetrForObjectDetection) -> Iterator[None]:
+def inference(model: DetrForObjectDetection) -> Iterator[None]:
+    """The model answers inside, without dropout or gradient, and is then as it was."""
     was_training = model.training
     model.eval()
     try:

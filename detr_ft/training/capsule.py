@@ -7,17 +7,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 
 from detr_ft.criterion.configure import describe
 from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.errors import UserError
 from detr_ft.structures import Step
 from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.feed import MicroBatch
+from detr_ft.training.feed import MicroBatch, StepOf
 from detr_ft.training.state import WEIGHTS, files_of
+from detr_ft.training.step import StepFailed, Stepper
 
 _KEPT = 3
 _MOST = 2**30  # bytes of weights that go into a capsule; of a larger model only their SHA-256
+
+
+def keep_failure(
+    folder: Path,
+    number: int,
+    failed: StepFailed,
+    work: StepOf,
+    stepper: Stepper,
+    processor: Any,
+    criterion: SetCriterion,
+    split: Dataset,
+    facts: Mapping[str, Any],
+) -> str:
+    """Write the capsule of the step that failed, the `number`-th, and answer what there is to say of it, with its images."""
+    images, accelerator = images_of(failed.share, split), stepper.accelerator
+    told = {
+        "why": failed.why,
+        "images": images,
+        "terms": {name: value.item() for name, value in failed.terms.items()},
+        "epoch": work.epoch,
+        "place": work.place,
+        "process": accelerator.process_index,
+        "seed": stepper.seed,
+        "mixed_precision": accelerator.mixed_precision,
+        "frozen": [name for name, one in stepper.model.named_parameters() if not one.requires_grad],
+        "live_norms": any(isinstance(one, torch.nn.BatchNorm2d) for one in stepper.model.modules()),
+        "facts": facts,
+    }
+    if accelerator.process_index:
+        folder = folder / f"process-{accelerator.process_index}"
+    try:
+        capsule = write_capsule(
+            folder, number, failed.share, stepper.attached.step, stepper.model, processor, criterion, told
+        )
+        after = f"To look into it: detr-ft replay {capsule}"
+    except UserError as error:
+        after = f"It couldn't be kept to look into it: {error}"
+    return f"step {number}, images {in_words(images)}: {failed.why}; nothing of this step was applied. {after}"
 
 
 def write_capsule(

@@ -62,7 +62,8 @@ class PlainDisplay:
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """An evaluation was made."""
-        self._say(describe_evaluation(row))
+        for line in lines_of_evaluation(row):
+            self._say(line)
 
     def stop(self) -> None:
         """Training is over."""
@@ -110,7 +111,8 @@ class LiveDisplay:
         if self._evaluating is not None:
             self._progress.remove_task(self._evaluating)
             self._evaluating = None
-        self._progress.console.print(describe_evaluation(row), highlight=False)
+        for line in lines_of_evaluation(row):
+            self._progress.console.print(line, highlight=False, markup=False)
 
     def stop(self) -> None:
         """Training is over."""
@@ -118,14 +120,21 @@ class LiveDisplay:
 
 
 def describe_row(row: dict[str, Any]) -> str:
-    """The loss terms and the rate of a logged row, in a line."""
+    """Loss terms, how matched pairs do, and the rate of a logged row, in a line."""
     terms = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in _SHOWN if name in row)
-    return f"{terms}  {row['images_per_second']:.0f} images/s"
+    right = f"  class right {100 * row['class_accuracy']:.0f} %" if "class_accuracy" in row else ""
+    overlap = f"  IoU {row['matched_iou']:.2f}" if "matched_iou" in row else ""
+    return f"{terms}{right}{overlap}  {row['images_per_second']:.0f} images/s"
 
 
-def describe_evaluation(row: dict[str, Any]) -> str:
-    """The headline figures of an evaluation, in a line."""
-    return f"epoch {row['epoch']}: mAP {_figure(row['map'])}, mAP50 {_figure(row['map_50'])}, mAP75 {_figure(row['map_75'])}"
+def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
+    """The headline figures of an evaluation in a line, and one for each remark on it."""
+    changed = row.get("changed_since_last")
+    moved = "" if changed is None else f", {100 * changed:.0f} % of the objects changed their query"
+    figures = ", ".join(
+        f"{said} {_figure(row[name])}" for name, said in (("map", "mAP"), ("map_50", "mAP50"), ("map_75", "mAP75"))
+    )
+    return [f"epoch {row['epoch']}: {figures}{moved}", *(f"  {remark}" for remark in row.get("remarks", []))]
 
 
 def _figure(value: float | None) -> str:

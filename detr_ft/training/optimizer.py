@@ -89,8 +89,15 @@ def training_table(model: nn.Module, optimizer: Optimizer) -> str:
 
 
 def rates(optimizer: Optimizer) -> dict[str, float]:
-    """The learning rate of each group now, by its name, for a log."""
+    """The learning rate of each group now, by its name."""
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def logged_rates(optimizer: Optimizer) -> dict[str, float]:
+    """For a row of the log: the highest learning rate now, and where groups have others, that of each."""
+    of_groups = rates(optimizer)
+    apart = of_groups if len(set(of_groups.values())) > 1 else {}
+    return {"learning_rate": max(of_groups.values()), **{f"learning_rate_{name}": rate for name, rate in apart.items()}}
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,10 @@ class Stepper:
     max_grad_norm: float
     largest: int
     ema: Ema | None = None
+    asked: list[tuple[Predictions, Targets]] = field(
+        default_factory=list
+    )  # what the criterion was asked in the last step
     _skipped: int = 0
-    _asked: list[tuple[Predictions, Targets]] = field(default_factory=list)
 
     def take(self, work: StepOf, number: int) -> dict[str, Tensor]:
         """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
@@ -86,7 +88,7 @@ class Stepper:
         while True:
             parts = [part for micro in work.share for part in micro.split(self.largest)]
             seed_step(self.seed, number, self.accelerator.process_index)
-            self._asked = []
+            self.asked = []
             try:
                 return add_up([self._micro_step(part, last=part is parts[-1]) for part in parts])
             except torch.OutOfMemoryError as error:
@@ -131,11 +133,11 @@ class Stepper:
                 raise StepFailed(str(error), [micro], {}) from error
             except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
                 raise StepFailed(f"{type(error).__name__}: {error}", [micro], {}) from error
-        self._asked += [self.attached.last] if self.attached.last else []
+        self.asked += [self.attached.last] if self.attached.last and micro.counts else []
         return {name: share * value.detach() for name, value in {"loss": outputs.loss, **outputs.loss_dict}.items()}
 
     def _fault(self) -> str:
-        faults = (find_fault(self.attached.criterion, *one) for one in self._asked)  # type: ignore[arg-type]
+        faults = (find_fault(self.attached.criterion, *one) for one in self.asked)  # type: ignore[arg-type]
         return next(filter(None, faults), "It arises in the model: lower the learning rate, or look at the images")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -29,3 +30,26 @@ def best_of(rows: Sequence[Mapping[str, Any]], metric: str, threshold: float = 0
         better = best is None or value > best.value + threshold
         best = Best(value, row["step"], 0) if better or best is None else Best(best.value, best.step, best.since + 1)
     return best
+
+
+@dataclass
+class Clock:
+    """How long a run trains, in seconds, from its beginning on, however often it was stopped; and when that is enough."""
+
+    minutes: float | None
+    evaluation: float = 0.0  # how long the last evaluation took
+    _began: float = field(default_factory=time.monotonic)
+
+    def start(self, spent: float) -> None:
+        """Training begins now, after so many seconds in earlier sittings."""
+        self._began = time.monotonic() - spent
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained."""
+        return time.monotonic() - self._began
+
+    @property
+    def over(self) -> bool:
+        """Whether the time that is left is what an evaluation takes."""
+        return self.minutes is not None and self.seconds + self.evaluation > 60 * self.minutes

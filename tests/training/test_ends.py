@@ -37,7 +37,7 @@ def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoin
     )
     start = {name: one.detach().clone() for name, one in trainer.model.named_parameters()}
     result = trainer.train()
-    assert trainer.ema is not None
+    assert trainer.held.ema is not None
     expected = start
     for number, now in enumerate(seen, start=1):
         decay = min(0.5, (1 + number) / (10 + number))
@@ -97,9 +97,9 @@ def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
 def test_when_the_time_is_over_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=0.02)
     result = trainer.train()
-    assert 0 < trainer.at.step < 1500
+    assert 0 < trainer.held.at.step < 1500
     assert result.seconds < 30
-    assert result.log[-1]["step"] == trainer.at.step
+    assert result.log[-1]["step"] == trainer.held.at.step
     assert result.metrics["map"] is not None
     assert (tmp_path / "run/model.safetensors").is_file()
 

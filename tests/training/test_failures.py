@@ -196,7 +196,7 @@ def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_p
     trainer.stepper.take = spoiled  # type: ignore[method-assign]
     with pytest.raises(TrainingFailed, match=r"the loss has diverged.*lower the learning rate"):
         trainer.train()
-    assert trainer.at.step == 16
+    assert trainer.held.at.step == 16
 
 
 def test_divergence_is_told_from_noise() -> None:

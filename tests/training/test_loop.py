@@ -48,7 +48,7 @@ def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_pa
 def _image(trainer: DetrTrainer) -> Any:
     from detr_ft.data import open_image
 
-    return open_image(trainer.eval_dataset[0]["image"])  # type: ignore[index]
+    return open_image(trainer.examiner.eval_dataset[0]["image"])  # type: ignore[index]
 
 
 def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path, tmp_path: Path) -> None:

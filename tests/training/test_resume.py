@@ -61,7 +61,7 @@ def test_stopped_and_gone_on_is_never_stopped(
     }  # fmt: skip
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", augment=Light(), **settings)
     expected = whole.train()
-    assert whole.at.step == 12
+    assert whole.held.at.step == 12
     checkpoint = None
     for stop in stops:
         trainer = make_trainer(tiny_checkpoint, tmp_path / "run", augment=Light(), checkpoint=checkpoint, **settings)
@@ -136,9 +136,9 @@ def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: P
     again = make_trainer(
         tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), per_device_train_batch_size=4
     )
-    assert (again.at.step, again.at.epoch, again.at.place) == (4, 0, 2)
+    assert (again.held.at.step, again.held.at.epoch, again.held.at.place) == (4, 0, 2)
     again.train()
-    assert again.at.epoch == 2
+    assert again.held.at.epoch == 2
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The evaluations of a run: COCO figures, how the matching does on the same few images, remarks, and a diagnosis at need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.optim import Optimizer
+
+from detr_ft.criterion import SetCriterion
+from detr_ft.data import class_names
+from detr_ft.data.transforms import ImageFormat
+from detr_ft.structures import Detections
+from detr_ft.training.diagnosis import NOTHING, Training, diagnose, see
+from detr_ft.training.evaluate import evaluate_split
+from detr_ft.training.judgement import judge
+from detr_ft.training.sample import MatchingSample
+
+Evaluated = tuple[dict[str, Any], list[Detections]]
+Row = dict[str, Any]
+
+
+@dataclass
+class Examiner:
+    """Examines a model as it is at the moment. `loaded` is the share of its weights from a checkpoint, where it is known."""
+
+    accelerator: Accelerator
+    model: Any
+    processor: Any
+    optimizer: Optimizer
+    train_dataset: Dataset
+    eval_dataset: Dataset | None
+    batch_size: int
+    loaded: float | None
+    sample: MatchingSample = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sample = MatchingSample(self.train_dataset, ImageFormat.of(self.processor), self.batch_size)
+
+    def figures(self, progress: Callable[[int, int], None], look_up: Callable[[], object]) -> Evaluated:
+        """COCO figures and detections on the evaluation split, on all processes together; empty where there is none."""
+        split = self.eval_dataset
+        if split is None:
+            return {}, []
+        return evaluate_split(
+            self.accelerator, self.model, self.processor, split, self.batch_size,
+            lambda done: progress(done, len(split)), look_up,
+        )  # fmt: skip
+
+    def look(self, criterion: SetCriterion, rows: Sequence[Row], done: float) -> Row:
+        """Figures of the matching on the sample, and `remarks` in words; the main process alone looks.
+
+        `rows` are those of the log, and `done` is the share of the run that is behind.
+        """
+        if not self.accelerator.is_main_process:
+            return {}
+        looked = self.sample.look(self.model, criterion, self.accelerator.device)
+        return {**looked, "remarks": judge(_last_step(rows), looked, self.model.config.num_queries, done)}
+
+    def diagnosis(self, metrics: Mapping[str, Any], rows: Sequence[Row], step: int) -> list[str]:
+        """The likely causes where an evaluation found nothing; else none. The main process alone looks."""
+        found = metrics.get("map")
+        if self.eval_dataset is None or found is None or found >= NOTHING or not self.accelerator.is_main_process:
+            return []
+        trained, held_out = (
+            see(self.model, self.processor, split, self.batch_size) for split in (self.train_dataset, self.eval_dataset)
+        )
+        fastest = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
+        losses = [row["loss"] for row in rows if "loss" in row]
+        training = Training(losses, step, fastest, self.loaded, _last_step(rows).get("no_object_share"))
+        return diagnose(trained, held_out, class_names(self.train_dataset), training)
+
+
+def _last_step(rows: Sequence[Row]) -> Row:
+    return next((row for row in reversed(rows) if "loss" in row), {})
