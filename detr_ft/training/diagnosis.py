@@ -16,7 +16,7 @@ from detr_ft.boxes import cxcywh_to_xyxy, iou, xywh_to_xyxy, xyxy_to_cxcywh
 from detr_ft.inference import detect_split
 from detr_ft.structures import Detections
 
-NOTHING = 0.01  # an mAP below this is as good as none
+NOTHING = 0.05  # an mAP below this is as good as none: boxes read as of another frame still hit now and then
 _MOST = 64
 _FOUND = 0.5  # an object is found by a box of this IoU, as PASCAL VOC has it
 _FRESH = 0.5  # with fewer of its weights from a checkpoint a model starts anew
