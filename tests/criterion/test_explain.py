@@ -22,6 +22,7 @@ from detr_ft.criterion import (
     explain,
 )
 from detr_ft.criterion.costs import total_cost
+from detr_ft.criterion.explain import regrets
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -155,6 +156,23 @@ def test_a_matcher_without_costs_is_refused() -> None:
     predictions, targets, _ = random_batch(0, (2,))
     with pytest.raises(TypeError, match="CostMatcher"):
         explain(SetCriterion(Fixed(), detr_criterion().losses), predictions, targets)
+
+
+def test_regrets_are_those_of_the_last_layers_pairs() -> None:
+    predictions, targets, _ = random_batch(3, (3, 0, 4), layers=2, queries=6)
+    mixed = LayerMatcher(OneToManyMatcher(k=2), HungarianMatcher())
+    for matcher in (HungarianMatcher(), mixed):
+        criterion = SetCriterion(matcher, detr_criterion().losses)
+        expected = [pair.regret for one in explain(criterion, predictions, targets) for pair in one.layers[-1].pairs]
+        assert regrets(criterion, predictions, targets) == pytest.approx([one for one in expected if one != math.inf])
+        assert regrets(criterion, predictions, targets, most=4) == pytest.approx(expected[:4])
+
+
+def test_what_has_no_alternative_or_no_costs_is_not_regretted() -> None:
+    predictions, targets, _ = random_batch(0, (1,), queries=1)
+    assert regrets(detr_criterion(), predictions, targets) == []
+    predictions, targets, _ = random_batch(0, (2,))
+    assert regrets(SetCriterion(Fixed(), detr_criterion().losses), predictions, targets) == []
 
 
 class OfOnesOwn:
