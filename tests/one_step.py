@@ -62,7 +62,7 @@ def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, 
 
 
 TERMS = (
-    "loss", "cardinality", "class_accuracy", "matched_iou", "left_out", "no_object_share", "changed_between_layers"
+    "loss", "cardinality", "class_accuracy", "matched_iou", "left_out", "no_object_share", "changed_between_layers", "gradient_share",
 )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def live_norms(module: nn.Module) -> None:
         if isinstance(child, DetrFrozenBatchNorm2d):
             live = nn.BatchNorm2d(len(child.weight))
             live.load_state_dict({**child.state_dict(), "num_batches_tracked": live.num_batches_tracked})
-            setattr(module, name, live)
+            setattr(module, name, live.to(child.weight.device))
         else:
             live_norms(child)
 

@@ -14,6 +14,7 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 Tally = dict[str, tuple[float, float]]  # of each figure a sum, and over how many
 
+_SQUARE = "gradient_square_"
 _BORDER = 1e-4  # of a box's fractions: their logits stay finite
 
 
@@ -43,13 +44,11 @@ def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -
         "no_object_share": (float((said == predictions.num_classes).sum()), said.numel()),
         "changed_between_layers": _changed(matches, predictions.num_queries, targets_in_all),
         "regret": (sum(regretted), len(regretted)),
-        **{f"gradient_share_{name}": value for name, value in _shares(criterion, predictions, targets, matches).items()},
+        **{f"{_SQUARE}{name}": (value, 1) for name, value in _squares(criterion, predictions, targets, matches).items()},
     }  # fmt: skip
 
 
-def figures(
-    tallies: Iterable[Mapping[str, tuple[float, float]]], processes: int, device: torch.device
-) -> dict[str, float]:
+def figures(tallies: Iterable[Mapping[str, tuple[float, float]]], processes: int) -> dict[str, float]:
     """The figures of all tallies of all processes; of which nothing was counted, none. All call it equally often."""
     held: dict[str, list[float]] = {}
     for one in tallies:
@@ -57,8 +56,10 @@ def figures(
             total = held.setdefault(name, [0.0, 0.0])
             total[0], total[1] = total[0] + value, total[1] + count
     if processes > 1:
-        held = _over_processes(held, device)
-    return {name: round(value / count, 4) for name, (value, count) in sorted(held.items()) if count}
+        held = _over_processes(held)
+    squares = {name: held.pop(name)[0] for name in [*held] if name.startswith(_SQUARE)}
+    shown = {name: round(value / count, 4) for name, (value, count) in sorted(held.items()) if count}
+    return shown | _shares({name.removeprefix(_SQUARE): square for name, square in sorted(squares.items())})
 
 
 def _changed(matches: Matches, queries: int, targets: int) -> tuple[float, float]:
@@ -69,26 +70,30 @@ def _changed(matches: Matches, queries: int, targets: int) -> tuple[float, float
     return float((~torch.isin(later - a_layer, pairs)).sum()), len(later)
 
 
-def _shares(
-    criterion: SetCriterion, predictions: Predictions, targets: Targets, matches: Matches
-) -> dict[str, tuple[float, float]]:
-    """The norm of each weighted loss's gradient among the sum of these norms."""
+def _squares(criterion: SetCriterion, predictions: Predictions, targets: Targets, matches: Matches) -> dict[str, float]:
+    """The squared norm of each weighted loss's gradient. It adds up over batches of a step, which have no query in common."""
     with torch.enable_grad():
         logits = predictions.logits.detach().float().requires_grad_()
         before = predictions.boxes.detach().float().logit(_BORDER).requires_grad_()
         again = Predictions(logits, before.sigmoid())
-        norms = {}
+        squares = {}
         for loss in criterion.losses:
             value = loss.weight * loss(again, targets, matches).sum() if loss.weight else logits.new_zeros(())
             if not value.requires_grad:
                 continue
             parts = torch.autograd.grad(value, (logits, before), retain_graph=True, allow_unused=True)
-            norms[loss.name] = float(torch.stack([one.norm() for one in parts if one is not None]).norm())
+            squares[loss.name] = sum(float(one.square().sum()) for one in parts if one is not None)
+    return squares
+
+
+def _shares(squares: Mapping[str, float]) -> dict[str, float]:
+    """The norm of each gradient among the sum of the norms."""
+    norms = {name: square**0.5 for name, square in squares.items()}
     total = sum(norms.values())
-    return {name: (norm / total, 1) for name, norm in norms.items()} if total else {}
+    return {f"gradient_share_{name}": round(norm / total, 4) for name, norm in norms.items()} if total else {}
 
 
-def _over_processes(held: Mapping[str, list[float]], device: torch.device) -> dict[str, list[float]]:
+def _over_processes(held: Mapping[str, list[float]]) -> dict[str, list[float]]:
     """The sums of all processes: one may lack a figure that another has."""
     gathered: list[dict[str, list[float]]] = [{} for _ in range(distributed.get_world_size())]
     distributed.all_gather_object(gathered, dict(held))

@@ -36,6 +36,7 @@ from detr_ft.training.interrupt import Signals, agreed
 from detr_ft.training.log import Sums, TrainLog
 from detr_ft.training.memory import save_memory_or_time
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
+from detr_ft.training.pace import Pace
 from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.schedule import build_schedule
@@ -167,15 +168,18 @@ class DetrTrainer:
 
     def _train(self) -> Evaluated | None:
         """Take the steps that are left, and answer the evaluation after the last of them, if it was its turn."""
-        at = self.held.at
+        at, pace = self.held.at, Pace()
         evaluated = self._evaluate_if_due()
-        for number, work in enumerate(self.feed.steps(at.epoch, at.place)):
+        for number, work in enumerate(pace.timed(self.feed.steps(at.epoch, at.place))):
             if self._look_up() or self._out_of_patience():
                 break
             if number == 0 or work.place == 0:
                 self._begin(work.epoch)
             self._log(work, self._step(work))
             at.seconds = self.clock.seconds
+            told = pace.step(sum(len(micro.rows) for micro in work.share), self.steps - at.step)
+            if told:
+                logger.info(told)
             self._save_if_due()
             evaluated = self._evaluate_if_due()
         self.save_checkpoint()
@@ -224,7 +228,7 @@ class DetrTrainer:
     def _health(self) -> dict[str, float]:
         """Figures of the matching in this step."""
         tallies = [tally(self.current, *one) for one in self.stepper.asked]
-        return figures(tallies, self.accelerator.num_processes, self.accelerator.device)
+        return figures(tallies, self.accelerator.num_processes)
 
     def evaluate(self, epoch: int) -> Evaluated:
         """COCO figures and detections on the evaluation split; also a row of the log. Nothing where there is no split.

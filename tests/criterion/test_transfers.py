@@ -112,6 +112,7 @@ def test_the_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("criterion", [detr_criterion(), EVERYTHING], ids=["default", "everything"])
 def test_no_other_wait_on_a_gpu(criterion: SetCriterion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any wait but that of the one transfer is an error of the device's."""

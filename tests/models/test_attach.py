@@ -164,4 +164,4 @@ def test_gradient_checkpointing_gives_the_same_loss_and_gradients(tiny_model: De
 
 def test_refuses_anything_but_a_bare_model(tiny_model: DetrForObjectDetection) -> None:
     with pytest.raises(TypeError, match="before wrapping"):
-        attach_criterion(nn.DataParallel(tiny_model), detr_criterion())  # type: ignore[arg-type]
+        attach_criterion(nn.Sequential(tiny_model), detr_criterion())  # type: ignore[arg-type]

@@ -33,9 +33,9 @@ def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoin
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
     seen: list[dict[str, torch.Tensor]] = []
     trainer.optimizer.optimizer.register_step_post_hook(
-        lambda *_: seen.append({name: one.detach().clone() for name, one in trainer.model.named_parameters()})
+        lambda *_: seen.append({name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()})
     )
-    start = {name: one.detach().clone() for name, one in trainer.model.named_parameters()}
+    start = {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
     result = trainer.train()
     assert trainer.held.ema is not None
     expected = start

@@ -69,6 +69,10 @@ def run(command: list[str], folder: Path) -> str:
     return done.stderr
 
 
+# A model that knows nothing answers much the same by every query: which one takes an object, rounding decides.
+TOSS_UPS = ("changed_between_layers", "changed_since_last", "queries_never_used", "remarks")
+
+
 @pytest.fixture(scope="module")
 def alone(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
@@ -81,7 +85,7 @@ def assert_one_run(folder: Path, alone: Path) -> None:
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 3, 4, 5, 6, 6]
     for ours, its in zip(rows(folder), rows(alone), strict=True):
         for name in ours:
-            if "second" not in name and ours[name] is not None:
+            if name not in TOSS_UPS and "second" not in name and ours[name] is not None:
                 assert ours[name] == pytest.approx(its[name], rel=1e-4, abs=2e-5), (ours["step"], name)
     assert json.loads((folder / "run/metrics.json").read_text())["map"] is not None
     assert DetrForObjectDetection.from_pretrained(folder / "run").config.num_labels == 5

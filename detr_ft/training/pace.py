@@ -1,0 +1,55 @@
+"""How fast the first steps of a run are, and how long it will take at that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_WARM, _STEPS = 2, 20
+_MUCH = 0.25  # of the time spent waiting for images, before it is worth a word
+
+
+class Pace:
+    """Times the first steps of a run, from the third on: what is waited for images, and what a step takes in all."""
+
+    def __init__(self) -> None:
+        self.steps = self.images = 0
+        self.waited = self.taken = 0.0
+        self._asked = self._given = 0.0
+
+    def timed(self, works: Iterable[_T]) -> Iterator[_T]:
+        """The same, with the time that each was waited for."""
+        waiting = iter(works)
+        while True:
+            self._asked = time.monotonic()
+            try:
+                work = next(waiting)
+            except StopIteration:
+                return
+            self._given = time.monotonic()
+            yield work
+
+    def step(self, images: int, left: int) -> str | None:
+        """A step was taken, and so many are left: what there is to say, once, after twenty of them."""
+        self.steps += 1
+        if _WARM < self.steps <= _WARM + _STEPS:
+            self.images += images
+            self.waited += self._given - self._asked
+            self.taken += time.monotonic() - self._asked  # of the step alone: evaluations come between steps
+        return self._words(left) if self.steps == _WARM + _STEPS and left > 0 else None
+
+    def _words(self, left: int) -> str:
+        share = self.waited / self.taken
+        advice = "; train.dataloader_num_workers reads them beside the steps" if share > _MUCH else ""
+        return (
+            f"{self.images / self.taken:.1f} images a second on this process: the {left} steps that are left take about {_time(left * self.taken / _STEPS)}, "
+            f"evaluations not counted. {100 * share:.0f} % of a step is waiting for images{advice}"
+        )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,119 @@
+"""What processes, images, queries and objects cost.   python tests/benchmarks/scaling.py [--processes 1 2] [--device cuda]
+
+Processes: images a second of `detr-ft train` on generated scenes with the embedded checkpoint, as its log has them, by
+`torchrun` with the same step in all; on CPUs each process has one thread. Images, queries, objects: milliseconds of a training step of the
+embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses and their gradient).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from transformers import DetrForObjectDetection
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.models import load_model
+from detr_ft.structures import Predictions, Targets
+
+_RUNS = 15
+RECIPE = """
+model: {{checkpoint: embedded:small}}
+data: {{source: "generated:workshop?train=960&validation=8"}}
+train:
+  output_dir: {out}
+  num_train_epochs: 2
+  per_device_train_batch_size: {size}
+  eval_epochs: 0
+  logging_steps: 10
+"""
+
+
+def images_a_second(processes: int, device: str) -> float:
+    """Of the whole run, in the median of the rows of its log; the first, in which all is warmed up, left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "recipe.yaml"
+        recipe.write_text(RECIPE.format(out=Path(folder) / "run", size=16 // processes))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command = [sys.executable, "-W", "ignore", *launcher, "-m", "detr_ft", "train", str(recipe)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        rows = [json.loads(line) for line in (Path(folder) / "run/log.jsonl").read_text().splitlines()]
+        return median(row["images_per_second"] for row in rows[2:] if "loss" in row)
+
+
+def milliseconds(action: Callable[[], object], device: torch.device) -> float:
+    """The median of some runs, after two that don't count."""
+    taken = []
+    for _ in range(_RUNS + 2):
+        _wait(device)
+        began = time.perf_counter()
+        action()
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return 1000 * median(taken[2:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def with_queries(model: DetrForObjectDetection, queries: int) -> DetrForObjectDetection:
+    config = model.config
+    config.num_queries = queries
+    return DetrForObjectDetection(config).train()
+
+
+def step(device: torch.device, images: int, queries: int, objects: int) -> tuple[float, float]:
+    """Milliseconds of the model and of the criterion."""
+    torch.manual_seed(0)
+    model = with_queries(load_model("embedded:small")[0], queries).to(device)
+    pixels = torch.randn(images, 3, 128, 128, device=device)
+    boxes = torch.cat([torch.rand(objects, 2) * 0.4 + 0.3, torch.rand(objects, 2) * 0.2 + 0.05], 1)
+    labels = [{"class_labels": torch.randint(8, (objects,)), "boxes": boxes} for _ in range(images)]
+    targets, criterion = Targets.from_labels(labels, device), detr_criterion()
+    layers = model.config.decoder_layers
+
+    def forward_and_backward() -> None:
+        said = model(pixel_values=pixels)
+        (said.logits.sum() + said.pred_boxes.sum()).backward()
+
+    logits = torch.randn(layers, images, queries, 9, device=device, requires_grad=True)
+    places = torch.rand(layers, images, queries, 4, device=device).mul(0.4).add(0.1).requires_grad_()
+
+    def score() -> None:
+        criterion(Predictions(logits, places), targets)[0].backward()
+
+    return milliseconds(forward_and_backward, device), milliseconds(score, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device(arguments.device)
+    rates = {number: images_a_second(number, device.type) for number in arguments.processes}
+    print("| processes | images/s | of as many times one |\n|---|---|---|")
+    for number, rate in rates.items():
+        print(f"| {number} | {rate:.0f} | {rate / (number * rates[min(rates)] / min(rates)):.2f} |")
+    print("\n| images | queries | objects an image | model, ms | criterion, ms |\n|---|---|---|---|---|")
+    cases = [(images, 100, 10) for images in (1, 4, 16)]
+    cases += [(4, queries, 10) for queries in (25, 300, 900)] + [(4, 100, objects) for objects in (1, 30, 90)]
+    for case in cases:
+        print("| " + " | ".join(map(str, case)) + " | {:.1f} | {:.1f} |".format(*step(device, *case)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""2,000 steps on real data: does memory grow, and does a run that is killed five times end where one left alone does?
+
+    python tests/benchmarks/soak.py voc:PATH/TO/bccd_voc OUT
+
+One run is watched (resident memory and open files of it and its workers), another is ended by SIGKILL five times at
+steps drawn beforehand, and resumed. Status 1 where weights or log differ by a bit, or where memory or files grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+_STEPS, _KILLS = 2000, 5
+_GROWTH = 0.05  # of the median memory of the second quarter, by which that of the last may be above it
+RECIPE = """
+model: {{checkpoint: embedded:small}}
+data: {{source: "{source}", longest_edge: 128, augment: light, validation_fraction: 0.1}}
+train:
+  output_dir: {out}
+  num_train_epochs: {epochs}
+  per_device_train_batch_size: 4
+  dataloader_num_workers: 1
+  learning_rate: 1.0e-4
+  warmup_steps: 100
+  ema_decay: 0.99
+  eval_epochs: 4
+  save_steps: 150
+  logging_steps: 10
+"""
+
+
+def start(folder: Path, source: str, name: str, epochs: int) -> subprocess.Popen[bytes]:
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(RECIPE.format(source=source, out=folder / name, epochs=epochs))
+    command = [sys.executable, "-W", "ignore", "-m", "detr_ft", "train", str(recipe), "--resume"]
+    with (folder / f"{name}.log").open("ab") as told:
+        return subprocess.Popen(
+            command, stdout=told, stderr=told, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
+        )
+
+
+def steps_of(run: Path) -> int:
+    """The step of the last row of the log."""
+    lines = (run / "log.jsonl").read_text().splitlines() if (run / "log.jsonl").exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def follow(process: subprocess.Popen[bytes], each: Callable[[], bool]) -> None:
+    """Ask twice a second, until the process ends or the answer is that it is to."""
+    while process.poll() is None and not each():
+        time.sleep(0.5)
+
+
+def watch(process: subprocess.Popen[bytes], run: Path) -> list[tuple[int, float, int]]:
+    """Step, memory in MiB and open files, twice a second."""
+    seen: list[tuple[int, float, int]] = []
+
+    def look() -> bool:
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            memory = sum(one.memory_full_info().uss for one in family) / 2**20
+            seen.append((steps_of(run), memory, sum(one.num_fds() for one in family)))
+        except psutil.NoSuchProcess:
+            pass  # a worker ended meanwhile
+        return False
+
+    follow(process, look)
+    return seen
+
+
+def kill_now_and_then(folder: Path, source: str, epochs: int) -> list[int]:
+    """Run, be killed with all workers, resume: the steps after which it was."""
+    at = sorted(random.Random(0).sample(range(50, _STEPS - 50), _KILLS))
+    for step in at:
+        process = start(folder, source, "killed", epochs)
+        follow(process, lambda step=step: steps_of(folder / "killed") >= step)  # type: ignore[misc]
+        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            one.kill()
+        process.wait()
+    process = start(folder, source, "killed", epochs)
+    if process.wait() != 0:
+        raise SystemExit(f"the resumed run failed: {folder / 'killed.log'}")
+    return at
+
+
+def growth(seen: list[tuple[int, float, int]]) -> dict[str, Any]:
+    """Medians of the second and the last quarter of the steps."""
+    last = max(step for step, _, _ in seen)
+    early = [one for one in seen if 0.25 * last <= one[0] < 0.5 * last]
+    late = [one for one in seen if one[0] >= 0.75 * last]
+    return {
+        "MiB": (round(median(one[1] for one in early), 1), round(median(one[1] for one in late), 1)),
+        "files": (median(one[2] for one in early), median(one[2] for one in late)),
+    }
+
+
+def same(one: Path, other: Path) -> list[str]:
+    """What differs between two runs: weights, averaged and raw, and rows of the log, but for times."""
+    found = []
+    for name in ("model.safetensors", "raw/model.safetensors"):
+        first, second = load_file(one / name), load_file(other / name)
+        differ = [key for key in first if not torch.equal(first[key], second[key])]
+        found += [f"{name}: {len(differ)} of {len(first)} tensors differ"] if differ else []
+    rows = [
+        [
+            {key: value for key, value in json.loads(line).items() if "second" not in key}
+            for line in (run / "log.jsonl").read_text().splitlines()
+        ]
+        for run in (one, other)
+    ]
+    return found + (["log.jsonl differs"] if rows[0] != rows[1] else [])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--epochs", type=int, required=True, help=f"as many as make {_STEPS} steps of 4 images")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True)
+    began = time.monotonic()
+    process = start(arguments.out, arguments.source, "alone", arguments.epochs)
+    seen = watch(process, arguments.out / "alone")
+    if process.returncode != 0:
+        raise SystemExit(f"the run failed: {arguments.out / 'alone.log'}")
+    minutes = (time.monotonic() - began) / 60
+    grown = growth(seen)
+    killed = kill_now_and_then(arguments.out, arguments.source, arguments.epochs)
+    differences = same(arguments.out / "alone", arguments.out / "killed")
+    print(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(seen)} looks")
+    print(f"memory of run and worker, second and last quarter: {grown['MiB'][0]} and {grown['MiB'][1]} MiB")
+    print(f"open files: {grown['files'][0]} and {grown['files'][1]}")
+    print(
+        f"killed after steps {', '.join(map(str, killed))}; {'; '.join(differences) or 'weights and log are equal, bit for bit'}"
+    )
+    grows = grown["MiB"][1] > (1 + _GROWTH) * grown["MiB"][0] or grown["files"][1] > grown["files"][0]
+    return int(grows or bool(differences))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+"""What only a GPU can show: half precision, compiled parts, memory that runs out, sums that repeat."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_run import make_trainer
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.data.generated import generate
+from detr_ft.errors import Interrupted
+from detr_ft.models import fit_labels, load_model, set_trainable
+from detr_ft.training.display import PlainDisplay
+from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.probe import fit_memory, try_worst
+from detr_ft.training.replay import Capsule, replay
+from detr_ft.training.settings import TrainSettings
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore"),  # of compilers and drivers, which are not ours to mend
+]
+
+
+def losses(log: list[dict[str, Any]]) -> list[float]:
+    return [row["loss"] for row in log if "loss" in row]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_as_the_whole_does(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+    settings = {"num_train_epochs": 10, "logging_steps": 5}
+    half = losses(make_trainer(tiny_checkpoint, tmp_path / "half", **settings, **{precision: True}).train().log)
+    whole = losses(make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train().log)
+    assert half[0] == pytest.approx(whole[0], rel=0.02)
+    assert half[-1] == pytest.approx(whole[-1], rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+    settings = {"num_train_epochs": 4, "full_determinism": True, "ema_decay": 0.9, precision: True}
+    whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
+    trainer.display.step = lambda step, row: setattr(trainer.signals, "received", 15 if step == 5 else None)  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    again = make_trainer(tiny_checkpoint, tmp_path / "run", checkpoint=tmp_path / "run/checkpoints/step-5", **settings)
+    assert losses(again.train().log) == losses(whole.log)
+    for name in ("model.safetensors", "raw/model.safetensors"):
+        first, second = load_file(tmp_path / "whole" / name), load_file(tmp_path / "run" / name)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_compiled_parts_are_the_same_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = losses(make_trainer(tiny_checkpoint, tmp_path / "plain", logging_steps=1).train().log)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "compiled", logging_steps=1, torch_compile=True)
+    compiled = losses(trainer.train().log)
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-3)
+    assert compiled[-1] == pytest.approx(plain[-1], rel=0.02)
+    saved = load_file(tmp_path / "compiled/model.safetensors")
+    assert saved.keys() == load_file(tmp_path / "plain/model.safetensors").keys()
+
+
+def make_larger(folder: Path, size: int, **settings: Any) -> DetrTrainer:
+    model, processor = load_model("embedded:small")
+    data = generate("workshop?train=64&validation=8&edge=128")
+    fit_labels(model, data["train"].features["objects"]["category"].feature.names)
+    set_trainable(model, [])
+    return DetrTrainer(
+        model, detr_criterion(), data["train"], None,
+        TrainSettings(
+            output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=size, logging_steps=1, **settings
+        ),
+        processor=processor, display=PlainDisplay([].append),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def room_for_half(tmp_path: Path) -> Any:
+    """Memory between what a step of 32 images takes and one of 64."""
+    taken = []
+    for size in (64, 32):
+        torch.cuda.empty_cache()
+        worst = try_worst(make_larger(tmp_path / f"measure-{size}", size), size)
+        assert worst.mebibytes is not None
+        taken.append(worst.mebibytes)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory / 2**20
+    assert taken[1] < 0.8 * taken[0], taken
+    torch.cuda.set_per_process_memory_fraction((0.35 * taken[0] + 0.65 * taken[1]) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_out_of_memory_the_step_is_taken_in_smaller_parts(
+    tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_larger(tmp_path / "run", 64)
+    with caplog.at_level(logging.WARNING):
+        short = trainer.train().log
+    assert trainer.stepper.largest < 64
+    assert "out of memory with 64 images at once; from here on 32" in caplog.text
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    ample = make_larger(tmp_path / "ample", 64).train().log
+    assert losses(short) == pytest.approx(losses(ample), rel=0.02)  # dropout is drawn for other shapes
+
+
+def test_the_worst_batch_is_tried_before_the_first_step(
+    tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_larger(tmp_path / "run", 64)
+    with caplog.at_level(logging.INFO):
+        fit_memory(trainer)
+    assert trainer.stepper.largest < 64
+    assert "64 images at once are more than memory holds at the worst (128x128 pixels" in caplog.text
+
+
+def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from detr_ft.training.loop import TrainingFailed
+
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True)
+    made = trainer.examples.at
+
+    def spoiled(epoch: int, index: int) -> Any:
+        example = made(epoch, index)
+        example["labels"]["boxes"][:, 2] = float("nan")
+        return example
+
+    trainer.examples.at = spoiled  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match="replay"):
+        trainer.train()
+    verdict = replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion())
+    assert verdict is not None
+    assert verdict.origin == "target"
+    assert json.loads((tmp_path / "run/failures/step-1/state.json").read_text())["mixed_precision"] == "bf16"
