@@ -14,7 +14,9 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from detr_ft.cli import app
 from detr_ft.data import load_data, write_coco
 
 ENVIRONMENT = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -58,6 +60,17 @@ def run(folder: Path, command: list[str], *arguments: str) -> tuple[int, str]:
     return process.returncode, told
 
 
+def here(folder: Path, *arguments: str) -> tuple[int, str]:
+    """The same command in this process, which is quicker where nothing interrupts it."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        result = CliRunner().invoke(app, ["train", "recipe.yaml", *arguments])
+    finally:
+        os.chdir(before)
+    return result.exit_code, result.output
+
+
 def wait_for_rows(run_folder: Path, rows: int) -> None:
     log, deadline = run_folder / "log.jsonl", time.monotonic() + 90
     while not (log.exists() and log.read_text().count("\n") >= rows):
@@ -81,7 +94,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
-    status, told = run(folder, ALONE, "train.output_dir=runs/whole", *SIZE)
+    status, told = here(folder, "train.output_dir=runs/whole", *SIZE)
     assert status == 0, told
     return folder / "runs/whole"
 
@@ -97,10 +110,10 @@ def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
     assert status == 0, told
     assert "going on from runs/killed/checkpoints/step-" in told
     assert_same_run(folder / "runs/killed", whole)
-    status, told = run(folder, ALONE, *arguments)
+    status, told = here(folder, *arguments)
     assert status == 0
     assert "runs/killed is finished, 4 epochs: nothing is left to do" in told
-    status, told = run(folder, ALONE, *[one.replace("epochs=4", "epochs=5") for one in arguments])
+    status, told = here(folder, *[one.replace("epochs=4", "epochs=5") for one in arguments])
     assert status == 0, told
     assert "train.num_train_epochs was 4, is 5" in told
     assert json.loads((folder / "runs/killed/log.jsonl").read_text().splitlines()[-1])["epoch"] == 5
@@ -126,7 +139,7 @@ def test_a_signal_is_obeyed_at_once_and_the_run_goes_on_exactly(
     wait_for_rows(tmp_path / "cut", 6)
     process.send_signal(number)
     assert_obeyed(process, tmp_path / "cut", status)
-    ended, told = run(folder, ALONE, f"train.output_dir={tmp_path}/cut", *SIZE, "--resume")
+    ended, told = here(folder, f"train.output_dir={tmp_path}/cut", *SIZE, "--resume")
     assert ended == 0, told
     assert_same_run(tmp_path / "cut", whole)
 
@@ -149,19 +162,19 @@ def test_what_changed_is_listed_and_other_classes_or_data_refused(folder: Path, 
     wait_for_rows(folder / "runs/changed", 3)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    status, told = run(folder, ALONE, output, *SIZE, "data.source=coco:others", "--resume")
+    status, told = here(folder, output, *SIZE, "data.source=coco:others", "--resume")
     assert status == 2
     assert "the training data are others" in told
     assert "--force" in told
     changed = ["train.learning_rate=0.002", "train.seed=3", "train.per_device_train_batch_size=2"]
-    status, told = run(folder, ALONE, output, SIZE[0], *changed, "data.source=coco:others", "--resume", "--force")
+    status, told = here(folder, output, SIZE[0], *changed, "data.source=coco:others", "--resume", "--force")
     assert status == 0, told
     for words in (
         "the training data are others", "data.source was", "train.learning_rate was 0.001, is 0.002",
         "train.seed was 0, is 3", "train.per_device_train_batch_size was 4, is 2",
     ):  # fmt: skip
         assert words in told
-    status, told = run(folder, ALONE, output, *SIZE)
+    status, told = here(folder, output, *SIZE)
     assert status == 2
     assert "go on with that run (--resume)" in told
 
@@ -187,5 +200,5 @@ def test_no_space_is_told_and_leaves_what_was_there(folder: Path) -> None:
     assert "Traceback" not in done.stderr
     assert not (folder / "runs/full/model.safetensors").exists()
     assert not list((folder / "runs/full/checkpoints").iterdir())
-    status, told = run(folder, ALONE, "train.output_dir=runs/full", SIZE[0], "--resume")
+    status, told = here(folder, "train.output_dir=runs/full", SIZE[0], "--resume")
     assert status == 0, told

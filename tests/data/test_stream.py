@@ -13,6 +13,8 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader
 
 from detr_ft.data import class_names, load_data, open_stream
 from detr_ft.data.images import ImageError
@@ -49,6 +51,33 @@ def test_a_stream_gives_the_rows_that_the_whole_gives(write: Callable[..., Path]
     assert rows.features == whole.features
     for _ in range(2):
         assert list(rows) == list(whole)
+
+
+@pytest.mark.parametrize("files", [1, 2, 3])
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_and_their_workers_share_a_stream_without_repeats_or_gaps(
+    tmp_path: Path, write: Callable[..., Path], files: int, processes: int, workers: int
+) -> None:
+    """By datasets' own split over nodes, for files fewer than processes, as many, and more; 23 rows go into none of them."""
+    folder = write(23, boxes=[[float(number), 2.0, 3.0, 4.0] for number in range(23)])
+    rows = Dataset.from_parquet(str(folder / "train.parquet"), cache_dir=str(tmp_path / "cache"))
+    (folder / "train.parquet").unlink()
+    for number in range(files):
+        rows.shard(files, number).to_parquet(folder / f"train-{number:05d}-of-{files:05d}.parquet")
+    seen = []
+    for process in range(processes):
+        share = split_dataset_by_node(open_stream(f"stream:{folder}")["train"], process, processes)
+        workers_of_it = min(workers, share.num_shards)
+        loader = DataLoader(share, batch_size=None, num_workers=workers_of_it, collate_fn=_number_of)
+        own = list(loader)
+        assert own
+        seen += own
+    assert sorted(seen) == list(range(23))
+
+
+def _number_of(row: dict[str, Any]) -> int:
+    return int(row["objects"]["bbox"][0][0])
 
 
 def test_what_was_saved_on_disk_is_streamed(tmp_path: Path, write: Callable[..., Path]) -> None:
