@@ -22,11 +22,11 @@ def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -
     """Sums and counts of a batch. The figures are of the last layer, but for `changed_between_layers`.
 
     `class_accuracy`: matched queries whose likeliest class, no-object among them, is the target's (DETR's `class_error`).
-    `matched_iou`: of matched boxes. `left_out`: targets without a query.
-    `no_object_share`: queries whose likeliest class
+    `matched_iou`: of matched boxes. `left_out`: targets without a query. `no_object_share`: queries whose likeliest class
     is no-object. `changed_between_layers`: pairs that the layer before didn't have. `regret`: how much dearer the best
-    assignment without a pair is, for a matcher with costs; near 0 the matching is a toss-up. `gradient_share_NAME`: of each
-    weighted loss in the gradient at the heads' outputs (logits, and boxes before the sigmoid), all layers.
+    assignment without a pair is, for a matcher with costs; near 0 the matching is a toss-up. `gradient_square_NAME`: of
+    each weighted loss the squared norm of its gradient at the heads' outputs (logits, and boxes before the sigmoid), all
+    layers; `figures` makes of them each one's share.
     """
     matches = criterion.matcher(predictions, targets)
     last = matches.layer == predictions.num_layers - 1
