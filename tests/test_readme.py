@@ -88,4 +88,7 @@ def test_the_table_has_every_command() -> None:
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
 def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+    file, _, heading = link.partition("#")
+    assert (ROOT / file).exists()
+    titles = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+    assert not heading or heading in [title.lower().replace(" ", "-") for title in titles]

@@ -11,7 +11,8 @@ from detr_ft.recipe import load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 # A folder with a model holds what a run resolved, not what a person wrote.
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if not (path.parent / "config.json").exists())
+OTHER_FILES = ("launch", "small")  # of accelerate's configs, and of a checkpoint
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in OTHER_FILES)
 GOOD = """\
 model:
   checkpoint: embedded:small

@@ -122,6 +122,22 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
     assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
 
 
+def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
+    files = trainer.held.files
+
+    def interrupted(facts: Any) -> dict[str, bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return files(facts)
+
+    trainer.held.files = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert newest(tmp_path / "run").name == "step-2"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl"]
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
+
+
 def test_checkpoints_come_every_so_many_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, save_steps=2, save_total_limit=3).train()
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
