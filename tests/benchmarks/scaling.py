@@ -1,8 +1,9 @@
-"""What processes, images, queries and objects cost.   python tests/benchmarks/scaling.py [--processes 1 2] [--device cuda]
+"""What processes, images, queries and objects cost.   python tests/benchmarks/scaling.py [--processes 2 4] [--device cuda]
 
 Processes: images a second of `detr-ft train` on generated scenes with the embedded checkpoint, as its log has them, by
-`torchrun` with the same step in all; on CPUs each process has one thread. Images, queries, objects: milliseconds of a training step of the
-embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses and their gradient).
+`torchrun` with the same step in all; on CPUs each process has one thread. As many runs of one side by side, which share
+nothing but the machine, show what of the loss is the machine's. Images, queries, objects: milliseconds of a training step of
+the embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses, their gradient).
 """
 
 from __future__ import annotations
@@ -38,17 +39,33 @@ train:
 """
 
 
-def images_a_second(processes: int, device: str) -> float:
-    """Of the whole run, in the median of the rows of its log; the first, in which all is warmed up, left out."""
+def images_a_second(processes: int, device: str, apart: int = 1) -> float:
+    """Of runs of so many processes with the same images a step together, `apart` of them side by side: the sum of the medians.
+
+    A median is of the rows of a log; the first, in which all is warmed up, are left out.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.yaml"
-        recipe.write_text(RECIPE.format(out=Path(folder) / "run", size=16 // processes))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, "-W", "ignore", *launcher, "-m", "detr_ft", "train", str(recipe)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        rows = [json.loads(line) for line in (Path(folder) / "run/log.jsonl").read_text().splitlines()]
-        return median(row["images_per_second"] for row in rows[2:] if "loss" in row)
+        runs = [
+            _start(Path(folder) / str(number), processes, 16 // processes // apart, device) for number in range(apart)
+        ]
+        failed = [run.wait() for run in runs if run.wait()]
+        if failed:
+            raise SystemExit(f"a run ended with status {failed[0]}")
+        return sum(_median(Path(folder) / str(number)) for number in range(apart))
+
+
+def _start(folder: Path, processes: int, size: int, device: str) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(RECIPE.format(out=folder / "run", size=size))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, "-W", "ignore", *launcher, "-m", "detr_ft", "train", str(folder / "recipe.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def _median(folder: Path) -> float:
+    rows = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    return median(row["images_per_second"] for row in rows[2:] if "loss" in row)
 
 
 def milliseconds(action: Callable[[], object], device: torch.device) -> float:
@@ -99,15 +116,16 @@ def step(device: torch.device, images: int, queries: int, objects: int) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="*", default=[2])
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
-    rates = {number: images_a_second(number, device.type) for number in arguments.processes}
-    print("| processes | images/s | of as many times one |\n|---|---|---|")
-    for number, rate in rates.items():
-        print(f"| {number} | {rate:.0f} | {rate / (number * rates[min(rates)] / min(rates)):.2f} |")
+    one = images_a_second(1, device.type)
+    print("| processes | images/s | of as many times one | of as many runs of one side by side |\n|---|---|---|---|")
+    for number in arguments.processes:
+        rate, apart = images_a_second(number, device.type), images_a_second(1, device.type, number)
+        print(f"| {number} | {rate:.0f} | {rate / (number * one):.2f} | {rate / apart:.2f} |", flush=True)
     print("\n| images | queries | objects an image | model, ms | criterion, ms |\n|---|---|---|---|---|")
     cases = [(images, 100, 10) for images in (1, 4, 16)]
     cases += [(4, queries, 10) for queries in (25, 300, 900)] + [(4, 100, objects) for objects in (1, 30, 90)]
