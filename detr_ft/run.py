@@ -32,8 +32,9 @@ from detr_ft.resume import facts_of, tell_changes
 from detr_ft.structures import Detections
 from detr_ft.summary import gallery, verdict
 from detr_ft.training.display import Display, PlainDisplay
+from detr_ft.training.first_look import look_first
 from detr_ft.training.loop import DetrTrainer, TrainResult
-from detr_ft.training.probe import fit_memory, probe
+from detr_ft.training.probe import probe
 from detr_ft.training.probe_words import describe_probe
 from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
@@ -81,8 +82,7 @@ def run_recipe(
     if checkpoint is not None:
         tell_changes(checkpoint, facts, force)
     trainer = build_trainer(recipe, criterion, prepared, display, checkpoint, facts)
-    if trainer.accelerator.device.type == "cuda":
-        fit_memory(trainer)
+    look_first(trainer)
     if process.is_main_process:
         trainer.run.reopen()
         trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))

@@ -82,11 +82,11 @@ class Probe:
 def probe(trainer: DetrTrainer) -> Probe:
     """Try a run out: its trainer is used up, since the model is trained on one batch. Runs on one process alone."""
     worst = try_worst(trainer, trainer.stepper.largest)
-    overfit = _overfit(trainer)
+    learned = overfit(trainer)
     parts, images = _time_steps(trainer)
     seconds = sum(parts.values())
     return Probe(
-        overfit=overfit,
+        overfit=learned,
         worst=worst,
         images_per_second=images / seconds,
         seconds_per_step=seconds,
@@ -241,7 +241,7 @@ def _time_steps(trainer: DetrTrainer) -> tuple[dict[str, float], float]:
     return {part: seconds / steps for part, seconds in clock.seconds.items()}, images / steps
 
 
-def _overfit(trainer: DetrTrainer) -> Overfit:
+def overfit(trainer: DetrTrainer) -> Overfit:
     """Train on the first batch with objects alone, without dropout, at the learning rates of the recipe."""
     micro = next(micro for work in trainer.feed.steps() for micro in work.share if _objects(micro))
     optimizer = AdamW([{**group, "lr": group["initial_lr"]} for group in _plain_groups(trainer)])
