@@ -50,7 +50,8 @@ class Checkpoints:
                 f"{target}: the checkpoint can't be written: {error.strerror or error}. "
                 + (f"Make room, and --resume goes on from {left.name}" if left else "No checkpoint was written before")
             ) from error
-        for old in self._steps()[: -self.keep]:
+        # Of a later step there may be a damaged one, from before the run went on from an earlier step: it counts for none.
+        for old in [one for one in self._steps() if one <= step][: -self.keep]:
             shutil.rmtree(self.folder / f"step-{old}", ignore_errors=True)
         return target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from detr_ft.training.arithmetic import add_up, over_processes
 from detr_ft.training.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 
 class Sums:
@@ -61,8 +64,26 @@ class TrainLog:
             self._run.log(row)
 
     def cut(self, rows: int) -> None:
-        """Go back to the first `rows` rows of the file: those after them are of steps that are taken again."""
-        lines = self._run.log_lines()[:rows]
-        self.rows = [json.loads(line) for line in lines]
+        """Go back to the first `rows` rows of the file: those after them are of steps that are taken again.
+
+        Lines that are no rows are left out, which is told on the log; so is a file that is shorter than it was.
+        """
+        read = {number: _row(line) for number, line in enumerate(self._run.log_lines()[:rows], start=1)}
+        self.rows = [row for row in read.values() if row is not None]
+        spoiled = [str(number) for number, row in read.items() if row is None]
+        if len(self.rows) < rows:
+            logger.warning(
+                "%s: %d of %d rows are left%s; the run goes on, and its log lacks them",
+                self._run.path / "log.jsonl", len(self.rows), rows,
+                f", line {', '.join(spoiled[:5])} is no row" if spoiled else "",
+            )  # fmt: skip
         if self._writes:
-            self._run.write_text("log.jsonl", "".join(line + "\n" for line in lines))
+            self._run.write_text("log.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

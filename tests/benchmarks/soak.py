@@ -65,15 +65,27 @@ def follow(process: subprocess.Popen[bytes], each: Callable[[], bool]) -> None:
         time.sleep(0.5)
 
 
-def watch(process: subprocess.Popen[bytes], run: Path) -> list[tuple[int, float, int]]:
-    """Step, memory in MiB and open files, twice a second."""
-    seen: list[tuple[int, float, int]] = []
+@dataclass(frozen=True)
+class Look:
+    """Memory that is a process's own, in MiB, of the run and of its workers together, and open files of all."""
+
+    step: int
+    run: float
+    workers: float
+    files: int
+
+
+def watch(process: subprocess.Popen[bytes], run: Path) -> list[Look]:
+    """Twice a second."""
+    seen: list[Look] = []
 
     def look() -> bool:
         try:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            memory = sum(one.memory_full_info().uss for one in family) / 2**20
-            seen.append((steps_of(run), memory, sum(one.num_fds() for one in family)))
+            own = psutil.Process(process.pid)
+            workers = own.children(recursive=True)
+            memory = [one.memory_full_info().uss / 2**20 for one in (own, *workers)]
+            files = sum(one.num_fds() for one in (own, *workers))
+            seen.append(Look(steps_of(run), memory[0], sum(memory[1:]), files))
         except psutil.NoSuchProcess:
             pass  # a worker ended meanwhile
         return False

@@ -17,7 +17,7 @@ from detr_ft.training.checkpoints import Checkpoints
 def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert checkpoints.newest() is None
-    for step in (2, 10, 9):
+    for step in (2, 9, 10):
         checkpoints.save(step, {"a.bin": bytes([step]), "b.json": b"{}"})
     found = checkpoints.newest()
     assert found is not None
@@ -80,6 +80,18 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
     assert checkpoints.newest() == first
     filler.unlink()
     assert checkpoints.save(2, {"a.bin": bytes(400_000)}) == checkpoints.newest()
+
+
+def test_the_limit_never_takes_what_was_just_written_for_a_later_one_that_is_damaged(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(5, _files(5))
+    (tmp_path / "step-900").mkdir()
+    (tmp_path / "step-700").symlink_to(tmp_path / "nowhere")
+    checkpoints.save(6, _files(6))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-700", "step-900"]
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.name == "step-6"
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork

@@ -144,6 +144,21 @@ def test_checkpoints_come_every_so_many_steps_and_the_last_stay(tiny_checkpoint:
     assert names == ["best", "step-6", "step-8", "step-9"]
 
 
+def test_a_damaged_log_is_told_and_costs_no_run(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=1).train()
+    log = tmp_path / "run/log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
+    result = make_trainer(
+        tiny_checkpoint, tmp_path / "run", logging_steps=1, checkpoint=newest(tmp_path / "run")
+    ).train()
+    assert "log.jsonl: 2 of 3 rows are left, line 2 is no row" in caplog.text
+    assert [row["step"] for row in result.log] == [1, 3, 3, 4, 5, 6, 6]
+    assert [json.loads(line) for line in log.read_text().splitlines()] == result.log
+
+
 def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_train_batch_size=2)
     stop_after(trainer, 4)
