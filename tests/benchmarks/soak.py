@@ -16,16 +16,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psutil
 import torch
 from safetensors.torch import load_file
 
 _STEPS, _KILLS = 2000, 5
-_GROWTH = 0.05  # of the median memory of the second quarter, by which that of the last may be above it
+_GROWTH = 0.02  # by which memory may be above that of the fourth eighth in the last
 RECIPE = """
 model: {{checkpoint: embedded:small}}
 data: {{source: "{source}", longest_edge: 128, augment: light, validation_fraction: 0.1}}
@@ -109,15 +109,19 @@ def kill_now_and_then(folder: Path, source: str, epochs: int) -> list[int]:
     return at
 
 
-def growth(seen: list[tuple[int, float, int]]) -> dict[str, Any]:
-    """Medians of the second and the last quarter of the steps."""
-    last = max(step for step, _, _ in seen)
-    early = [one for one in seen if 0.25 * last <= one[0] < 0.5 * last]
-    late = [one for one in seen if one[0] >= 0.75 * last]
-    return {
-        "MiB": (round(median(one[1] for one in early), 1), round(median(one[1] for one in late), 1)),
-        "files": (median(one[2] for one in early), median(one[2] for one in late)),
-    }
+def by_eighth(seen: list[Look]) -> list[Look]:
+    """The medians of each eighth of the steps."""
+    last = max(one.step for one in seen)
+    parts = [[one for one in seen if part * last <= 8 * one.step < (part + 1) * last] for part in range(8)]
+    return [
+        Look(
+            max(one.step for one in part),
+            median(one.run for one in part),
+            median(one.workers for one in part),
+            round(median(one.files for one in part)),
+        )
+        for part in parts
+    ]
 
 
 def same(one: Path, other: Path) -> list[str]:
@@ -150,16 +154,18 @@ def main() -> int:
     if process.returncode != 0:
         raise SystemExit(f"the run failed: {arguments.out / 'alone.log'}")
     minutes = (time.monotonic() - began) / 60
-    grown = growth(seen)
+    eighths = by_eighth(seen)
     killed = kill_now_and_then(arguments.out, arguments.source, arguments.epochs)
     differences = same(arguments.out / "alone", arguments.out / "killed")
     print(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(seen)} looks")
-    print(f"memory of run and worker, second and last quarter: {grown['MiB'][0]} and {grown['MiB'][1]} MiB")
-    print(f"open files: {grown['files'][0]} and {grown['files'][1]}")
+    print("| up to step | run, MiB | workers, MiB | open files |\n|---|---|---|---|")
+    for one in eighths:
+        print(f"| {one.step} | {one.run:.1f} | {one.workers:.1f} | {one.files} |")
     print(
         f"killed after steps {', '.join(map(str, killed))}; {'; '.join(differences) or 'weights and log are equal, bit for bit'}"
     )
-    grows = grown["MiB"][1] > (1 + _GROWTH) * grown["MiB"][0] or grown["files"][1] > grown["files"][0]
+    half, last = eighths[3], eighths[7]
+    grows = last.run + last.workers > (1 + _GROWTH) * (half.run + half.workers) or last.files > half.files
     return int(grows or bool(differences))
 
 
