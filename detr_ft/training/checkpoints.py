@@ -40,9 +40,12 @@ class Checkpoints:
             _write(partial / _COMPLETE, json.dumps(sums, indent=1).encode())
             _flush(partial)
             if target.exists():  # of a run that was cut off after it, and went on from an earlier one
-                shutil.rmtree(target)
+                replaced = self.folder / f".partial-replaced-{step}"
+                shutil.rmtree(replaced, ignore_errors=True)
+                target.rename(replaced)  # two renames, not a removal, lie between one whole folder and the next
             partial.rename(target)
             _flush(self.folder)
+            self.remove_partial()
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             left = self.newest()

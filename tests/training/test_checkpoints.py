@@ -97,7 +97,9 @@ def test_the_limit_never_takes_what_was_just_written_for_a_later_one_that_is_dam
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork
 def test_fifty_kills_inside_saving_leave_the_newest_whole_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
+    began = time.monotonic()
     checkpoints.save(0, _files(0))
+    one_save = time.monotonic() - began
     inside = last = 0
     for kill in range(50):
         child = os.fork()
@@ -105,7 +107,10 @@ def test_fifty_kills_inside_saving_leave_the_newest_whole_one(tmp_path: Path) ->
             for step in range(last + 1, last + 10_000):
                 checkpoints.save(step, _files(step))
             os._exit(0)
-        time.sleep(0.005 + 0.0007 * kill)
+        # However slow the disk: half of the kills wait for a whole one, half for one begun, each then a part of a save.
+        awaited = f"step-{last + 1}" if kill % 2 else f".partial-step-{last + 1}"
+        _wait_for(tmp_path / awaited)
+        time.sleep(one_save * (kill % 10) / 10)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         inside += bool(list(tmp_path.glob(".partial-*")))
@@ -119,7 +124,16 @@ def test_fifty_kills_inside_saving_leave_the_newest_whole_one(tmp_path: Path) ->
         checkpoints.remove_partial()
         assert not list(tmp_path.glob(".partial-*"))
     assert inside >= 25  # kills that did hit a half-written one
-    assert last >= 10  # and others in between, of which some were whole
+    assert last >= 25  # and there were whole ones in between
+
+
+def _wait_for(folder: Path) -> None:
+    """Until it is there, or was: a process that goes on may have replaced it."""
+    number = int(folder.name.rpartition("-")[2])
+    deadline = time.monotonic() + 30
+    while not folder.exists() and not any((folder.parent / f"step-{number + more}").exists() for more in range(9)):
+        assert time.monotonic() < deadline, f"{folder} did not appear"
+        time.sleep(0.0002)
 
 
 def _files(step: int) -> dict[str, bytes]:
