@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from detr_ft.structures import Detections
 from detr_ft.training.diagnosis import NOTHING, Training, diagnose, see
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.judgement import judge
+from detr_ft.training.log import TrainLog
 from detr_ft.training.sample import MatchingSample
 
 Evaluated = tuple[dict[str, Any], list[Detections]]
@@ -50,17 +51,17 @@ class Examiner:
             lambda done: progress(done, len(split)), look_up,
         )  # fmt: skip
 
-    def look(self, criterion: SetCriterion, rows: Sequence[Row], done: float) -> Row:
+    def look(self, criterion: SetCriterion, last_step: Row, done: float) -> Row:
         """Figures of the matching on the sample, and `remarks` in words; the main process alone looks.
 
-        `rows` are those of the log, and `done` is the share of the run that is behind.
+        `last_step` is the last row of a step, and `done` is the share of the run that is behind.
         """
         if not self.accelerator.is_main_process:
             return {}
         looked = self.sample.look(self.model, criterion, self.accelerator.device)
-        return {**looked, "remarks": judge(_last_step(rows), looked, self.model.config.num_queries, done)}
+        return {**looked, "remarks": judge(last_step, looked, self.model.config.num_queries, done)}
 
-    def diagnosis(self, metrics: Mapping[str, Any], rows: Sequence[Row], step: int) -> list[str]:
+    def diagnosis(self, metrics: Mapping[str, Any], log: TrainLog, step: int) -> list[str]:
         """The likely causes where an evaluation found nothing; else none. The main process alone looks."""
         found = metrics.get("map")
         if self.eval_dataset is None or found is None or found >= NOTHING or not self.accelerator.is_main_process:
@@ -69,10 +70,5 @@ class Examiner:
             see(self.model, self.processor, split, self.batch_size) for split in (self.train_dataset, self.eval_dataset)
         )
         fastest = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
-        losses = [row["loss"] for row in rows if "loss" in row]
-        training = Training(losses, step, fastest, self.loaded, _last_step(rows).get("no_object_share"))
+        training = Training(log.losses, step, fastest, self.loaded, log.last_step.get("no_object_share"))
         return diagnose(trained, held_out, class_names(self.train_dataset), training)
-
-
-def _last_step(rows: Sequence[Row]) -> Row:
-    return next((row for row in reversed(rows) if "loss" in row), {})

@@ -33,7 +33,7 @@ class Held:
 
     def files(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
         """The files of a checkpoint; `facts` are what it is to tell of the run."""
-        self.at.rows = len(self.log.rows)
+        self.at.rows = self.log.rows
         tensors = {
             "optimizer": self.optimizer.state_dict()["state"],
             "since": self.log.since.state(),

@@ -50,18 +50,40 @@ class Sums:
 
 
 class TrainLog:
-    """The rows of a run so far, `log.jsonl` for the main process, and what the next row is made from."""
+    """`log.jsonl`, written by the main process, and what the next row is made from.
+
+    Of the rows, which a long run has many thousands of, it keeps what is asked for while the run trains: the losses, the
+    last row of a step, and the rows of evaluations.
+    """
 
     def __init__(self, run: RunDirectory, writes: bool) -> None:
-        self.rows: list[dict[str, Any]] = []
         self.since = Sums()
         self._run, self._writes = run, writes
+        self._forget()
+
+    def _forget(self) -> None:
+        self.rows = 0
+        self.losses: list[float] = []
+        self.last_step: dict[str, Any] = {}
+        self.evaluations: list[dict[str, Any]] = []
 
     def write(self, row: dict[str, Any]) -> None:
         """Add a row."""
-        self.rows.append(row)
+        self._remember(row)
         if self._writes:
             self._run.log(row)
+
+    def _remember(self, row: dict[str, Any]) -> None:
+        self.rows += 1
+        if "loss" in row:
+            self.losses.append(row["loss"])
+            self.last_step = row
+        else:
+            self.evaluations.append(row)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All rows, from the file; lines that are no rows are left out."""
+        return [row for row in map(_row, self._run.log_lines()) if row is not None]
 
     def cut(self, rows: int) -> None:
         """Go back to the first `rows` rows of the file: those after them are of steps that are taken again.
@@ -69,16 +91,19 @@ class TrainLog:
         Lines that are no rows are left out, which is told on the log; so is a file that is shorter than it was.
         """
         read = {number: _row(line) for number, line in enumerate(self._run.log_lines()[:rows], start=1)}
-        self.rows = [row for row in read.values() if row is not None]
+        kept = [row for row in read.values() if row is not None]
+        self._forget()
+        for row in kept:
+            self._remember(row)
         spoiled = [str(number) for number, row in read.items() if row is None]
-        if len(self.rows) < rows:
+        if len(kept) < rows:
             logger.warning(
                 "%s: %d of %d rows are left%s; the run goes on, and its log lacks them",
-                self._run.path / "log.jsonl", len(self.rows), rows,
+                self._run.path / "log.jsonl", len(kept), rows,
                 f", line {', '.join(spoiled[:5])} is no row" if spoiled else "",
             )  # fmt: skip
         if self._writes:
-            self._run.write_text("log.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            self._run.write_text("log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _row(line: str) -> dict[str, Any] | None:

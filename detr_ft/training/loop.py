@@ -164,7 +164,7 @@ class DetrTrainer:
             self.display.stop()
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        return TrainResult(metrics, found, self.held.log.rows, self.clock.seconds)
+        return TrainResult(metrics, found, self.held.log.read(), self.clock.seconds)
 
     def _train(self) -> Evaluated | None:
         """Take the steps that are left, and answer the evaluation after the last of them, if it was its turn."""
@@ -219,9 +219,8 @@ class DetrTrainer:
             }
             log.since = Sums()
             self._write(row)
-            losses = [one["loss"] for one in log.rows if "loss" in one]
-            if diverged(losses):
-                why = f"the loss has diverged: {losses[-1]:.3g}, and it was {min(losses):.3g}; lower the learning rate"
+            if diverged(log.losses):
+                why = f"the loss has diverged: {log.losses[-1]:.3g}, and it was {min(log.losses):.3g}; lower the learning rate"
                 raise TrainingFailed(self._told(StepFailed(why, work.share, values), work))
         self.display.step(step, row)
 
@@ -255,10 +254,10 @@ class DetrTrainer:
 
     def _remarks(self, metrics: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         """Figures of the matching on the same images at every evaluation, and what there is to say of them."""
-        step, rows = self.held.at.step, self.held.log.rows
-        looked = self.examiner.look(self.current, rows, step / self.steps)
+        step, log = self.held.at.step, self.held.log
+        looked = self.examiner.look(self.current, log.last_step, step / self.steps)
         if step and (epoch % _LOST == 0 or epoch >= self.settings.num_train_epochs):
-            looked["remarks"] = [*looked.get("remarks", []), *self.examiner.diagnosis(metrics, rows, step)]
+            looked["remarks"] = [*looked.get("remarks", []), *self.examiner.diagnosis(metrics, log, step)]
         return looked
 
     def _figures(self) -> Evaluated:
@@ -280,7 +279,8 @@ class DetrTrainer:
         return self._figures()
 
     def _best(self) -> Best | None:
-        return best_of(self.held.log.rows, self.settings.metric_for_best_model, self.settings.early_stopping_threshold)
+        settings = self.settings
+        return best_of(self.held.log.evaluations, settings.metric_for_best_model, settings.early_stopping_threshold)
 
     def _out_of_patience(self) -> bool:
         best, patience = self._best(), self.settings.early_stopping_patience
