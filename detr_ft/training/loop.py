@@ -128,8 +128,7 @@ class DetrTrainer:
             self.model,
             processor,
             self.optimizer,
-            # Made after `prepare` and stepped by hand: one step of the schedule is one step of the optimizer on any
-            # number of processes.
+            # Not given to `prepare`, which would step it once for every process.
             build_schedule(optimizer, settings, self.steps),
             Ema(model, settings.ema_decay) if settings.ema_decay else None,
             TrainLog(self.run, self.accelerator.is_main_process),

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_schedule(optimizer: Optimizer, train: TrainSettings, steps: int) -> LRScheduler:
-    """The schedule of a run of so many steps, to be stepped after each: every group goes from its own rate.
+    """The schedule of a run of so many steps, `go_to` being called after each: every group goes from its own rate.
 
     `step` is DETR's own (Carion et al., ECCV 2020, section 4): a tenth of the rate after each of `lr_drop_epochs`.
     The others are those of transformers; here a polynomial ends at 0, as a line and a cosine do.

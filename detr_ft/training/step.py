@@ -22,6 +22,7 @@ from detr_ft.structures import Predictions, Targets
 from detr_ft.training.arithmetic import add_up, held_by, seed_step
 from detr_ft.training.ema import Ema
 from detr_ft.training.feed import MicroBatch, StepOf
+from detr_ft.training.schedule import go_to
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,11 @@ class Stepper:
             why = f"a gradient is NaN or infinite (loss {values['loss'].item()}). {self._fault()}"
             raise StepFailed(why, work.share, values)
         self.optimizer.step()
-        if not accelerator.optimizer_step_was_skipped:
-            self.schedule.step()
-            if self.ema is not None:
-                self.ema.update(number)
+        go_to(
+            self.schedule, number
+        )  # by the step and not by one more, which would differ after a step that fp16 skipped
+        if self.ema is not None and not accelerator.optimizer_step_was_skipped:
+            self.ema.update(number)
         self.optimizer.zero_grad()
         return values
 

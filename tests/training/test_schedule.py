@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import make_trainer
 from torch import nn
 from torch.optim import AdamW
 
@@ -100,3 +102,16 @@ def test_settings_that_would_go_unheeded_are_refused(values: dict[str, Any], mes
 def test_all_that_does_not_go_together_is_told_at_once() -> None:
     with pytest.raises(ValueError, match=r"lr_drop_epochs goes with .*; lr_power goes with"):
         settings(lr_drop_epochs=[1], lr_power=2)
+
+
+def test_a_step_that_half_precision_skips_leaves_the_rates_of_later_ones(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"lr_scheduler_type": "linear", "logging_steps": 1}
+    plain = make_trainer(tiny_checkpoint, tmp_path / "plain", **settings).train().log
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "skips", **settings)
+    skipped = property(lambda self: trainer.held.at.step < 2)
+    monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
+    rates = [[row["learning_rate"] for row in log if "loss" in row] for log in (plain, trainer.train().log)]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == len(rates[0]) == 6
