@@ -17,6 +17,10 @@ from pycocotools.cocoeval import COCOeval
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics
+from detr_ft.evaluation.marks import AREAS
+from detr_ft.evaluation.precision import curves_of
+from detr_ft.evaluation.summary import LIMITS
+from detr_ft.evaluation.tables import mark_split
 from detr_ft.structures import Detections
 
 FIGURES = [
@@ -103,10 +107,16 @@ def test_the_twelve_figures_equal_pycocotools(seed: int) -> None:
     truth, detections = random_set(seed)
     ours = coco_metrics(truth, detections)
     theirs, protocol = pycocotools(truth, detections)
-    assert [-1 if ours[key] is None else ours[key] for key in FIGURES] == pytest.approx(theirs, abs=1e-10)
+    assert [-1 if ours[key] is None else ours[key] for key in FIGURES] == theirs
     for name, figures in ours["per_class"].items():
         precision = protocol.eval["precision"][:, :, NAMES.index(name), 0, 2]
         assert figures["map"] == pytest.approx(precision.mean(), abs=1e-10)
+    marks = mark_split(truth, detections)
+    for number, area in enumerate(AREAS):
+        table = curves_of(marks, area)
+        assert np.array_equal(table.precision, protocol.eval["precision"][..., number, 2])
+        for which, limit in enumerate(LIMITS):
+            assert np.array_equal(table.recall[limit], protocol.eval["recall"][..., number, which])
 
 
 def test_the_random_sets_hold_the_hard_cases() -> None:
@@ -152,8 +162,8 @@ def test_every_class_with_objects_is_listed_and_counted_and_json_is_valid(capfd:
     one = {"bbox": [[10, 10, 20, 20], [50, 50, 9, 9]], "category": [2, 0], "area": [400, 81], "iscrowd": [False, True]}
     found = Detections(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9]), torch.tensor([2]))
     figures = coco_metrics(split_of(NAMES, [7], [one]), [found])
-    assert figures["per_class"] == {"dog": {"map": 1.0, "map_50": 1.0, "mar_100": 1.0, "count": 1}}
-    assert figures["map"] == figures["map_small"] == 1.0
+    assert figures["per_class"] == {"dog": pytest.approx({"map": 1.0, "map_50": 1.0, "mar_100": 1.0, "count": 1})}
+    assert figures["map"] == figures["map_small"] == pytest.approx(1.0)
     assert figures["map_large"] is None
     json.dumps(figures, allow_nan=False)
     assert capfd.readouterr() == ("", "")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from small_run import make_trainer
+from torch.nn.utils import clip_grad_norm_
 from transformers import DetrForObjectDetection, pipeline
 
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
@@ -14,7 +15,11 @@ from detr_ft.criterion.losses import BoxL1Loss
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.training.arithmetic import seed_step
 from detr_ft.training.loop import DetrTrainer, TrainingFailed
+from detr_ft.training.optimizer import build_optimizer
+from detr_ft.training.schedule import build_schedule
+from detr_ft.training.settings import OptimSettings
 
 
 def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -33,6 +38,28 @@ def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: 
     assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
     found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
     assert len(found) == 8
+
+
+def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    settings = {"max_grad_norm": 0.05, "weight_decay": 0.1, "warmup_steps": 3}
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
+    trainer.train()
+    plain = make_trainer(tiny_checkpoint, tmp_path / "plain", **settings)  # for its model and batches alone
+    optimizer = build_optimizer(plain.model, plain.settings, OptimSettings())
+    schedule = build_schedule(optimizer, plain.settings, plain.steps)
+    plain.model.train()
+    clipped = 0
+    for number, work in enumerate(plain.feed.steps(), start=1):
+        seed_step(plain.settings.seed, number, process=0)
+        plain.model(**plain.format.normalise(work.share[0].inputs)).loss.backward()
+        clipped += bool(clip_grad_norm_(plain.model.parameters(), 0.05) > 0.05)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    assert clipped > 0
+    assert number == trainer.held.at.step == 6
+    ours, theirs = trainer.model.state_dict(), plain.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_path: Path) -> None:
