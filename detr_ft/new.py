@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _fill(data: DatasetDict, source: str, out: Path, checkpoint: str | None, box
         class_weights=_class_weights(train) if "rare classes" in advice else "",
         stem=out.stem,
         epochs=epochs,
-        steps=epochs * max(1, len(train) // batch),
+        steps=epochs * math.ceil(len(train) / batch),
         batch=batch,
         batch_reason=batch_reason,
         bf16=str(gpu).lower(),

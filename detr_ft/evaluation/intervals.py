@@ -1,0 +1,71 @@
+"""How sure a figure is: intervals over images, and whether two models differ by more than the choice of images explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from detr_ft.evaluation.marks import Floats, Marks
+from detr_ft.evaluation.resample import draw, resampled
+
+LEVEL = 0.95  # of such intervals cover what they are to, in the long run
+TIMES = 1000
+_KNOWN = 0.5  # of the resampled sets must have a figure, or there is no interval of it
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From `low` to `high`, by percentiles of resampled sets (Efron 1979)."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more a second model has than a first, on the same images."""
+
+    value: float
+    interval: Interval
+
+    @property
+    def real(self) -> bool:
+        """Whether it is more than another choice of images would give."""
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+def intervals(marks: Marks, times: int = TIMES, seed: int = 0) -> dict[str, Interval | None]:
+    """An interval for each of the twelve figures, or None where too few images have to do with it."""
+    return {name: _interval(values) for name, values in resampled(marks, draw(marks.num_images, times, seed)).items()}
+
+
+def differences(first: Marks, second: Marks, times: int = TIMES, seed: int = 0) -> dict[str, Difference | None]:
+    """For each figure, how much more the second has: both are resampled together, so hard images are hard for both.
+
+    The two must be of the same images and objects; raises ValueError where they are not.
+    """
+    if first.num_images != second.num_images or not np.array_equal(first.objects.box, second.objects.box):
+        raise ValueError("only models that saw the same images can be compared")
+    weights = draw(first.num_images, times, seed)
+    whole = np.ones((first.num_images, 1), np.int64)
+    points, draws = _minus(second, first, whole), _minus(second, first, weights)
+    found = {name: _interval(values) for name, values in draws.items()}
+    return {
+        name: None if interval is None else Difference(float(points[name][0]), interval)
+        for name, interval in found.items()
+    }
+
+
+def _minus(one: Marks, other: Marks, weights: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Mapping[str, Floats]:
+    ours, theirs = resampled(one, weights), resampled(other, weights)
+    return {name: ours[name] - theirs[name] for name in ours}
+
+
+def _interval(values: Floats) -> Interval | None:
+    known = values[~np.isnan(values)]
+    if len(known) < _KNOWN * len(values):
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
