@@ -72,9 +72,7 @@ class Stepper:
             why = f"a gradient is NaN or infinite (loss {values['loss'].item()}). {self._fault()}"
             raise StepFailed(why, work.share, values)
         self.optimizer.step()
-        go_to(
-            self.schedule, number
-        )  # by the step and not by one more, which would differ after a step that fp16 skipped
+        go_to(self.schedule, number)  # the rate is a function of the step, those that fp16 skips included
         if self.ema is not None and not accelerator.optimizer_step_was_skipped:
             self.ema.update(number)
         self.optimizer.zero_grad()

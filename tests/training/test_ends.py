@@ -116,6 +116,18 @@ def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
     assert all(torch.allclose(plain[name], less[name], rtol=1e-9, atol=1e-12) for name in plain)
 
 
+@pytest.mark.parametrize(("asked", "times"), [(False, 1), (True, 2)])
+def test_checkpointed_layers_run_again_for_the_backward_pass(
+    tiny_checkpoint: Path, tmp_path: Path, asked: bool, times: int
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=asked)
+    runs = []
+    trainer.model.train()
+    trainer.model.model.encoder.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
+    trainer.stepper.take(next(iter(trainer.feed.steps())), 1)
+    assert len(runs) == times
+
+
 def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
     assert all(row["loss"] < 100 for row in result.log if "loss" in row)
