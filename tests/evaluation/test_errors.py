@@ -1,0 +1,74 @@
+"""The errors of TIDE, counted and priced as its own package does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation.tide_reference import CLASSES, SEEDS, made_up
+
+from detr_ft.evaluation.coco import figures_of
+from detr_ft.evaluation.errors import KINDS, RIGHT, errors_of
+from detr_ft.evaluation.marks import Found, Marks, Objects, mark
+
+TOLD = json.loads((Path(__file__).parent / "tide_reference.json").read_text())
+Rows = list[tuple[int, list[float]]]
+
+
+def marked(objects: Any, found: Any, images: int, classes: int = CLASSES, crowd: Any = None) -> Marks:
+    objects, found = np.asarray(objects, float).reshape(-1, 6), np.asarray(found, float).reshape(-1, 7)
+    there, here = objects[:, :2].astype(int), found[:, :2].astype(int)
+    crowds = np.zeros(len(objects), bool) if crowd is None else np.asarray(crowd)
+    truth = Objects(there[:, 0], there[:, 1], objects[:, 2:], objects[:, 4] * objects[:, 5], crowds)
+    names = [str(label) for label in range(classes)]
+    return mark(names, images, truth, Found(here[:, 0], here[:, 1], found[:, 2:6], found[:, 6]))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_counts_and_costs_are_those_of_the_papers_package(seed: int) -> None:
+    told = TOLD[seed]
+    marks = marked(*made_up(seed), images=10)
+    errors = errors_of(marks)
+    assert figures_of(marks)["map_50"] == pytest.approx(told["map_50"], abs=1e-9)
+    assert errors.counts == told["counts"]
+    assert errors.costs() == pytest.approx(told["costs"], abs=1e-9)
+
+
+def test_the_made_up_sets_hold_every_kind() -> None:
+    assert all(sum(one["counts"][kind] for one in TOLD) > 10 for kind in KINDS)
+    assert all(sum(one["costs"][kind] for one in TOLD) > 0 for kind in KINDS)
+
+
+def test_each_kind_by_hand() -> None:
+    objects = [[0, 0, 0, 0, 100, 100], [0, 1, 200, 200, 50, 50], [1, 0, 0, 0, 10, 10]]
+    found = [
+        [0, 0, 0, 0, 100, 100, 0.9],  # right
+        [0, 0, 0, 0, 100, 90, 0.8],  # the same again
+        [0, 0, 200, 200, 50, 50, 0.7],  # the other class's
+        [0, 1, 200, 200, 50, 15, 0.6],  # too flat: IoU 0.3
+        [0, 0, 400, 400, 10, 10, 0.5],  # nothing there
+        [0, 1, 0, 0, 100, 30, 0.4],  # class and place: IoU 0.3 with class 0
+    ]
+    errors = errors_of(marked(objects, found, images=2, classes=2))
+    order = np.argsort(-errors.marks.found.score)
+    said = [KINDS[kind] if kind != RIGHT else "right" for kind in errors.kind[order]]
+    assert said == ["right", "duplicate", "classification", "localisation", "background", "both"]
+    assert errors.missed.tolist() == [False, False, True]  # the second could be had by either of two
+    assert errors.near[order].tolist() == [-1, -1, 1, 1, -1, -1]
+    assert errors.costs()["missed"] > 0
+
+
+def test_what_does_not_count_is_no_error() -> None:
+    objects, found = [[0, 0, 0, 0, 100, 100]], [[0, 0, 0, 0, 50, 50, 0.9]]
+    errors = errors_of(marked(objects, found, images=1, crowd=[True]))
+    assert errors.counts == dict.fromkeys(KINDS, 0)
+    assert errors.costs() == dict.fromkeys(KINDS, 0.0)
+
+
+def test_nothing_found_is_all_missed() -> None:
+    errors = errors_of(marked([[0, 0, 0, 0, 9, 9], [1, 1, 0, 0, 9, 9]], [], images=2))
+    assert errors.counts["missed"] == 2
+    assert sum(errors.counts.values()) == 2
