@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SEEDS = range(6)
+SEEDS = (0, 1, 2, 4, 5, 6)
 CLASSES = 3
 NAMES = {
     "Cls": "classification",
@@ -26,7 +26,8 @@ NAMES = {
 def made_up(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Objects `[P, 6]` and detections `[D, 7]`: image, class, box xywh, and of detections a score that no other has."""
     rng = np.random.default_rng(seed)
-    # Numbers that don't divide 100: whether a recall of 0.35 reaches 0.35 is a matter of rounding, and not of TIDE.
+    # Neither these numbers nor, with the seeds above, those less the missed divide 100: whether a recall of 0.35 reaches
+    # 0.35 is a matter of rounding, and not of TIDE.
     of_class = [17, 19, 23]
     images, many, found = 10, sum(of_class), 300
     objects = np.c_[

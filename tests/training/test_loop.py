@@ -121,3 +121,18 @@ def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> 
     result = trainer.train()
     assert all(row["loss_bbox"] == 0 for row in result.log if "loss" in row)
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+
+
+def test_full_determinism_is_asked_of_torch(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG", "ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC"):
+        monkeypatch.setenv(name, "")  # and so takes back what is set here
+    monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", "")
+    make_trainer(tiny_checkpoint, tmp_path / "plain")
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        make_trainer(tiny_checkpoint, tmp_path / "run", full_determinism=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
