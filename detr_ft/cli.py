@@ -81,19 +81,29 @@ def train(
 @app.command()
 @exit_with_status
 def evaluate(
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small"),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="What to evaluate on; default: the data of the run's recipe")] = None,
     split: Annotated[
         str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for report.html and metrics.json")] = None,
+    save_predictions: Annotated[
+        Path | None, typer.Option(help="A file for the detections, in COCO's results format")
+    ] = None,
+    from_predictions: Annotated[
+        Path | None, typer.Option(help="Evaluate this file of COCO results instead of a model")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     box_format: BoxFormat = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The COCO figures of a model on a data set."""
-    from detr_ft.verbs import evaluate_model, figures_table
+    """The COCO figures of a model, or of somebody's detections, on a data set; with --out, a report."""
+    from detr_ft.verbs import evaluate_by, figures_table
 
-    metrics = evaluate_model(model, data, split, batch_size, box_format)
+    metrics = evaluate_by(model, data, split, batch_size, box_format, out, save_predictions, from_predictions)
     answer(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
 
 

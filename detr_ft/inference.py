@@ -13,10 +13,14 @@ from PIL import Image
 from transformers import DetrForObjectDetection
 
 from detr_ft.boxes import xyxy_to_xywh
+from detr_ft.criterion import SetCriterion
+from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.images import open_image, upright_rgb
-from detr_ft.models.detect import detect
+from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.detect import detect, inference
 from detr_ft.models.load import load_model
-from detr_ft.structures import Detections
+from detr_ft.structures import Detections, Predictions, Targets
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +65,30 @@ def detect_split(
                 progress(number)
 
     return detect(model, processor, images(), batch_size)
+
+
+def ask_split(
+    model: DetrForObjectDetection, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
+) -> Iterator[tuple[Predictions, Targets]]:
+    """What the model says of a split at all decoder layers, batch by batch, and the truth: what a criterion is given.
+
+    The model has the criterion attached meanwhile, and its stock loss afterwards.
+    """
+    form = ImageFormat.of(processor)
+    examples = TrainExamples(split, TrainTransform(form), seed=0)
+    attached = attach_criterion(model, criterion)
+    try:
+        with inference(model):
+            for start in range(0, len(examples), batch_size):
+                rows = range(start, min(start + batch_size, len(examples)))
+                batch = collate([examples.at(0, row) for row in rows], form.canvas)
+                labels = [{name: value.to(model.device) for name, value in one.items()} for one in batch["labels"]]
+                pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
+                model(**form.normalise(pixels), labels=labels)
+                assert attached.last is not None
+                yield attached.last
+    finally:
+        attached.detach()
 
 
 def coco_results(

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
@@ -24,13 +24,15 @@ from detr_ft.data import load_data
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
 from detr_ft.errors import UserError
+from detr_ft.kept import keep_thresholds, save_predictions
 from detr_ft.models.load import on_the_hub
 from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.resume import facts_of, tell_changes
+from detr_ft.scoring import Scored, boxes_of_classes, score_model
 from detr_ft.structures import Detections
-from detr_ft.summary import gallery, verdict
+from detr_ft.summary import described, verdict
 from detr_ft.training.display import Display, PlainDisplay
 from detr_ft.training.first_look import look_first
 from detr_ft.training.loop import DetrTrainer, TrainResult
@@ -90,7 +92,7 @@ def run_recipe(
     before = trainer.evaluate(0)[0] if evaluate_before else None
     result = trainer.train()
     if process.is_main_process:
-        _write_results(trainer.run, recipe, criterion, prepared.validation, before, result)
+        _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result)
     return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
 
 
@@ -143,33 +145,57 @@ def _write_results(
     folder: RunDirectory,
     recipe: Recipe,
     criterion: SetCriterion,
-    validation: Dataset,
+    trainer: DetrTrainer,
+    prepared: Prepared,
     before: dict[str, Any] | None,
     result: TrainResult,
 ) -> None:
     about = environment()
     command = " ".join(["detr-ft", *sys.argv[1:]])
-    metrics = result.metrics | {
+    told = _told(trainer, criterion, prepared, result, about["hardware"])
+    metrics = (told.assessment.as_json() if told else result.metrics) | {
         "before": before and {key: value for key, value in before.items() if key != "per_class"},
         "seconds": round(result.seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
+        "speed": told and told.speed and asdict(told.speed),
+        "matching": told and told.matching,
         "environment": about,
         "command": command,
     }
     folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
+    if told:
+        save_predictions(folder, prepared.validation, result.detections)
+        keep_thresholds(folder, told.assessment)
     summary = RunSummary(
         title=folder.path.name,
         verdict=verdict(before, result.metrics),
         before=before,
-        after=result.metrics,
         log=result.log,
-        gallery=gallery(validation, result.detections),
+        data=described(recipe.data.source, prepared),
         criterion=str(criterion),
         recipe=recipe.to_yaml(criterion),
         environment=about,
         command=command,
     )
-    folder.write_text("report.html", render_page(summary))
+    folder.write_text("report.html", render_page(replace(summary, **told.parts) if told else summary))
+
+
+def _told(
+    trainer: DetrTrainer, criterion: SetCriterion, prepared: Prepared, result: TrainResult, hardware: str
+) -> Scored | None:
+    """What the held-out images say of the model as it was saved; None where they hold nothing to measure."""
+    if not len(prepared.validation) or result.metrics.get("map") is None:
+        return None
+    return score_model(
+        trainer.model,
+        trainer.processor,
+        criterion,
+        prepared.validation,
+        result.detections,
+        hardware,
+        trainer.settings.per_device_eval_batch_size,
+        boxes_of_classes(prepared.train),
+    )
 
 
 def say_outcome(outcome: Outcome) -> None:

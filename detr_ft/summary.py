@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from datasets import Dataset
-from PIL import Image
-
-from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data import class_names, open_image
-from detr_ft.data.frame import as_tensors
-from detr_ft.data.schema import provenance
-from detr_ft.drawing import draw
-from detr_ft.report.page import MAX_PICTURES
-from detr_ft.structures import Detections
-
-SHOWN_SCORE = 0.5
+from detr_ft.prepare import Prepared
+from detr_ft.scoring import boxes_of_classes
 
 
 def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
@@ -32,23 +20,12 @@ def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
     )
 
 
-def gallery(split: Dataset, detections: Sequence[Detections]) -> list[tuple[str, Image.Image, Image.Image]]:
-    """The first images of a split: a caption, the truth drawn and the predictions drawn."""
-    names = class_names(split)
-    pictures = []
-    for row, found in zip(split.select(range(min(MAX_PICTURES, len(split)))), detections, strict=False):
-        image = open_image(row["image"])
-        bbox, _ = as_tensors(row["objects"])
-        labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
-        said = found.above(SHOWN_SCORE)
-        caption = (
-            f"{Path(provenance(row['image'], row['image_id'])).name}: {len(labels)} true, {len(said.labels)} found"
-        )
-        pictures.append(
-            (
-                caption,
-                draw(image, xywh_to_xyxy(bbox), labels, names),
-                draw(image, said.boxes, said.labels, names, said.scores),
-            )
-        )
-    return pictures
+def described(source: str, prepared: Prepared) -> dict[str, str]:
+    """The data of a run in a few facts."""
+    trained = boxes_of_classes(prepared.train)
+    return {
+        "data": source,
+        "trained on": f"{len(prepared.train):,} images, {sum(trained.values()):,} boxes of {len(trained)} classes",
+        "held out": f"{len(prepared.validation):,} images",
+        "boxes to train on": ", ".join(f"{name} {count:,}" for name, count in trained.items()),
+    }

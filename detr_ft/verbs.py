@@ -13,11 +13,12 @@ from rich.progress import track
 from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
-from detr_ft.data import class_names, load_data, open_image
+from detr_ft.data import load_data, open_image
 from detr_ft.data.sound import with_true_sizes
 from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
+from detr_ft.evaluating import evaluate_model, evaluate_predictions
 from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
 from detr_ft.prepare import HELD_OUT, names_of
@@ -27,8 +28,6 @@ from detr_ft.resume import is_finished, newest_checkpoint
 from detr_ft.run import probe_recipe, run_recipe, say_outcome
 from detr_ft.training.capsule import in_words
 from detr_ft.training.display import make_display
-from detr_ft.training.evaluate import evaluate_split
-from detr_ft.training.processes import join
 from detr_ft.training.replay import Capsule, replay
 from detr_ft.training.run_directory import RunDirectory
 
@@ -54,24 +53,30 @@ def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) ->
     say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))
 
 
-def evaluate_model(
-    model: str, data: str | None, split: str | None, batch_size: int, box_format: str | None = None
+def evaluate_by(
+    model: str | None,
+    data: str | None,
+    split: str | None,
+    batch_size: int,
+    box_format: str | None,
+    out: Path | None,
+    save_predictions: Path | None,
+    from_predictions: Path | None,
 ) -> dict[str, Any]:
-    """The COCO figures of a checkpoint on a split of a data set, by default the one its run held out.
+    """The COCO figures of a checkpoint, or of a file of detections, by default on what the checkpoint's run held out.
 
     Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
-    accelerator = join()
-    detector = Detector.load(model)
-    chosen = _split(model, data, split, box_format)
-    names = class_names(chosen)
-    if names != detector.names:
-        raise UserError(
-            f"the model's classes are {', '.join(detector.names)}, the data's are {', '.join(names)}: "
-            "a figure would mean nothing unless they are the same, in the same order"
-        )
-    with console.status(f"evaluating {len(chosen)} images"):
-        return evaluate_split(accelerator, detector.model, detector.processor, chosen, batch_size)[0]
+    if model is None and (from_predictions is None or data is None):
+        raise UserError("give a model to evaluate, or --from-predictions FILE and --data")
+    if from_predictions is not None and save_predictions is not None:
+        raise UserError("--save-predictions and --from-predictions don't go together: the file is there already")
+    chosen = _split(model or "", data, split, box_format)
+    source = data or "held-out images"
+    if from_predictions is not None:
+        return evaluate_predictions(from_predictions, chosen, source, out)
+    assert model is not None
+    return evaluate_model(model, chosen, source, batch_size, out, save_predictions)
 
 
 def figures_table(metrics: dict[str, Any]) -> str:

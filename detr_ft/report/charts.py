@@ -1,16 +1,23 @@
-"""Small line charts as inline SVG that take their colours from the page around them."""
+"""Small charts as inline SVG that take their colours from the page around them."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from detr_ft.evaluation.calibration import Calibration
+from detr_ft.evaluation.marks import Marks
+from detr_ft.evaluation.precision import RECALLS, curves_of
+from detr_ft.evaluation.thresholds import f1_over_scores
 
 # Colours that stand for the page's own, so that one chart serves light and dark.
 _INK, _LINE = "#010101", "#020202"
@@ -52,15 +59,77 @@ def curves(log: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[float],
 
 def line_chart(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
     """An `<svg>` of the values over the steps. It holds no text but the numbers of its axes."""
+
+    def plot(axes: Axes) -> None:
+        axes.plot(xs, ys, color=_LINE, linewidth=1.6, marker="o" if len(xs) <= 20 else "", markersize=3.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.margins(x=0.02, y=0.08)
+
+    return _chart(name, plot)
+
+
+def precision_chart(marks: Marks) -> str:
+    """An `<svg>` of the mean precision of the classes at each recall, at IoU 0.5 (thick) and 0.75."""
+    precision = curves_of(marks, "all").precision  # [T, 101, K]
+    known = precision[..., (precision >= 0).all((0, 1))]
+
+    def plot(axes: Axes) -> None:
+        for threshold, width in ((0, 2.0), (5, 1.0)):
+            axes.plot(RECALLS, known[threshold].mean(-1), color=_LINE, linewidth=width)
+        _unit(axes)
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+
+    return _chart("precision", plot)
+
+
+def f1_chart(marks: Marks) -> str:
+    """An `<svg>` of the F1 of all classes together over the threshold."""
+    scores = np.linspace(0, 1, 101)
+
+    def plot(axes: Axes) -> None:
+        axes.plot(scores, f1_over_scores(marks, scores), color=_LINE, linewidth=1.6)
+        _unit(axes)
+        axes.set_xlabel("threshold")
+        axes.set_ylabel("F1")
+
+    return _chart("f1", plot)
+
+
+def calibration_chart(told: Calibration) -> str:
+    """An `<svg>` of the share that is right over the score, beside the line on which both are equal."""
+
+    def plot(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, alpha=0.35, linestyle="--")
+        axes.plot(
+            [one.score for one in told.bins],
+            [one.right for one in told.bins],
+            color=_LINE,
+            linewidth=1.6,
+            marker="o",
+            markersize=4,
+        )
+        _unit(axes)
+        axes.set_xlabel("score")
+        axes.set_ylabel("right")
+
+    return _chart("calibration", plot)
+
+
+def _unit(axes: Axes) -> None:
+    axes.set_xlim(0, 1.005)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _chart(name: str, plot: Callable[[Axes], None]) -> str:
     # The salt makes ids that are the same for the same run and differ between the charts of a page.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(3.6, 2.1), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(xs, ys, color=_LINE, linewidth=1.6, marker="o" if len(xs) <= 20 else "", markersize=3.5)
+        plot(axes)
         axes.grid(visible=True, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.margins(x=0.02, y=0.08)
         axes.tick_params(length=3)
         text = StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

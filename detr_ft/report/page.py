@@ -1,51 +1,63 @@
-"""The page of a run: one self-contained HTML file that says what happened, in words, figures and pictures."""
+"""The page of a run or an evaluation: one self-contained HTML file that says what came of it, in words, figures and pictures."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
+from torch import Tensor
 
-from detr_ft.report.charts import curves, line_chart
-
-MAX_PICTURES = 12
-_PICTURE_BYTES = 4_000_000
-# Longest side and JPEG quality, tried in turn until all pictures together are small enough.
-_PICTURE_SIZES = ((720, 85), (560, 80), (420, 75), (320, 65), (240, 50))
+from detr_ft.evaluation.assess import Assessment
+from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
+from detr_ft.report.confused import Confused, confused
+from detr_ft.report.queries import query_map
+from detr_ft.report.shots import Shot, shown
+from detr_ft.report.words import remarks
+from detr_ft.speed import Speed
 
 _FIGURES = {
     "map": ("mAP", "average precision over IoU .50 to .95"),
     "map_50": ("mAP50", "at IoU .50"),
     "map_75": ("mAP75", "at IoU .75"),
-    "mar_100": ("mAR100", "average recall, 100 detections an image"),
     "map_small": ("mAP small", "objects under 32² px"),
     "map_medium": ("mAP medium", "32² to 96² px"),
     "map_large": ("mAP large", "over 96² px"),
+    "mar_1": ("mAR1", "average recall, 1 detection an image"),
+    "mar_10": ("mAR10", "10 detections an image"),
+    "mar_100": ("mAR100", "100 detections an image"),
+}
+_ERRORS = {
+    "classification": "right place, wrong class",
+    "localisation": "right class, place off (IoU 0.1 to 0.5)",
+    "both": "class and place off",
+    "duplicate": "an object found again",
+    "background": "nothing there",
+    "missed": "objects that nothing points at",
 }
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the page tells of a run.
+    """What the page tells. Everything but title and verdict may be left out, and its section is then missing.
 
-    `before` and `after` are what `coco_metrics` gives (`after` is empty where nothing was measured). `log` holds the
-    rows of `log.jsonl`: losses and learning rate of steps, `map` of evaluations. `gallery` holds, for each image, a
-    caption and the picture with the truth and with the predictions drawn. `environment` names versions and hardware.
+    `before` holds figures as `coco_metrics` gives them, `log` the rows of `log.jsonl`, `matching` and `queries` what
+    `Assignments.summary` and `.places` say. `data` and `environment` are facts by name.
     """
 
     title: str
     verdict: str
-    after: Mapping[str, Any]
+    assessment: Assessment | None = None
     before: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, Any]] = ()
-    gallery: Sequence[tuple[str, Image.Image, Image.Image]] = ()
+    shots: Sequence[Shot] = ()
+    matching: Mapping[str, Any] | None = None
+    queries: Sequence[tuple[int, int, Tensor]] = ()
+    speed: Speed | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
     criterion: str = ""
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -54,41 +66,51 @@ class RunSummary:
 
 def render_page(summary: RunSummary) -> str:
     """The page as HTML: nothing is fetched, under 5 MB, light and dark, from 390 px on."""
-    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(figure=_figure, change=_change)
-    return environment.from_string(template).render(
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=_figure, change=_change, percent=_percent)
+    told = summary.assessment
+    return environment.get_template("page.html.jinja").render(
         summary=summary,
-        figures=[(key, *words) for key, words in _FIGURES.items() if key in summary.after],
+        told=told,
+        figures=[(key, *words) for key, words in _FIGURES.items()],
+        errors=[(kind, meaning, told.errors.counts[kind], told.costs[kind]) for kind, meaning in _ERRORS.items()]
+        if told
+        else [],
+        remarks=remarks(told) if told else [],
         charts=[
             (name, first, last, Markup(line_chart(name, xs, ys))) for name, xs, ys, first, last in curves(summary.log)
         ],
-        gallery=_gallery(summary.gallery[:MAX_PICTURES]),
+        answers=_answers(told) if told else [],
+        confused=confused(told.marks.names, told.confusion) if told else Confused([], []),
+        shots=shown(summary.shots),
+        queries=[(query, taken, Markup(query_map(boxes))) for query, taken, boxes in summary.queries],
     )
+
+
+def _answers(told: Assessment) -> list[tuple[str, str, Markup]]:
+    """Charts of what the scores are worth: name, what it shows, the chart."""
+    if not told.figures["per_class"]:
+        return []
+    return [
+        ("Precision over recall", "of all classes, at IoU 0.5 and 0.75", Markup(precision_chart(told.marks))),
+        ("F1 over the threshold", "of all classes together, at IoU 0.5", Markup(f1_chart(told.marks))),
+        ("Calibration", "the share that is right, by score", Markup(calibration_chart(told.calibration))),
+    ]
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
 def _change(before: float | None, after: float | None) -> str:
     return "–" if before is None or after is None else f"{after - before:+.3f}".replace("-", "−")
-
-
-def _gallery(pictures: Sequence[tuple[str, Image.Image, Image.Image]]) -> list[tuple[str, str, str]]:
-    """Captions and pictures as data URIs, as large as the room for all of them allows."""
-    shown: list[tuple[str, str, str]] = []
-    for side, quality in _PICTURE_SIZES:
-        shown = [(text, _uri(truth, side, quality), _uri(found, side, quality)) for text, truth, found in pictures]
-        if sum(len(truth) + len(found) for _, truth, found in shown) <= _PICTURE_BYTES:
-            break
-    return shown
-
-
-def _uri(image: Image.Image, side: int, quality: int) -> str:
-    picture = image.convert("RGB")
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = BytesIO()
-    # Full colour resolution: thin coloured lines blur without it.
-    picture.save(stream, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

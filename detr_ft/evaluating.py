@@ -1,0 +1,149 @@
+"""What the command `evaluate` does: a model, or a file of detections, against a split; figures, and a report if asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from detr_ft.console import console, say
+from detr_ft.criterion import SetCriterion, detr_criterion
+from detr_ft.criterion.configure import code_files, configure
+from detr_ft.data import class_names
+from detr_ft.errors import UserError
+from detr_ft.inference import Detector
+from detr_ft.kept import read_predictions, write_predictions
+from detr_ft.report.page import RunSummary, render_page
+from detr_ft.run import environment
+from detr_ft.scoring import Scored, score, score_model
+from detr_ft.structures import Detections
+from detr_ft.summary import verdict
+from detr_ft.training.evaluate import evaluate_split
+from detr_ft.training.processes import join
+
+
+def evaluate_model(
+    model: str, split: Dataset, source: str, batch_size: int, out: Path | None, save: Path | None
+) -> dict[str, Any]:
+    """The figures of a model on a split; with `out`, a folder of report and figures; with `save`, a file of its detections.
+
+    Its classes are those of the data by name, in whatever order. Raises UserError where a class of the data is unknown to it.
+    """
+    if out is not None:
+        refuse_used(out)
+    accelerator = join()
+    detector = Detector.load(model)
+    order = same_classes(detector.names, class_names(split))
+    with console.status(f"evaluating {len(split)} images"):
+        figures, found = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
+        if order is not None:
+            found = [renamed(one, order) for one in found]
+            figures = score_figures(split, found)
+    if not accelerator.is_main_process:
+        return figures
+    if save is not None:
+        write_predictions(save, split, found)
+        say(f"detections: {save}")
+    if out is not None:
+        criterion = _criterion_of(detector)
+        told = (
+            score_model(
+                detector.model, detector.processor, criterion, split, found, environment()["hardware"], batch_size
+            )
+            if order is None
+            else score(split, found)
+        )
+        write_report(out, told, title=f"{Path(model).name} on {source}", criterion=str(criterion))
+    return figures
+
+
+def evaluate_predictions(file: Path, split: Dataset, source: str, out: Path | None) -> dict[str, Any]:
+    """The figures of a file in COCO's results format; with `out`, a folder of report and figures."""
+    if out is not None:
+        refuse_used(out)
+    found = read_predictions(file, split)
+    told = score(split, found)
+    if out is not None:
+        write_report(out, told, title=f"{file.name} on {source}", criterion="")
+    return told.assessment.figures
+
+
+def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]:
+    """The figures of detections."""
+    return score(split, found).assessment.figures
+
+
+def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
+    """For each class of the model its index in the data, -1 for one that the data lack; None where both are the same.
+
+    What differs is told. Raises UserError where the data have a class that the model doesn't know.
+    """
+    if list(of_model) == list(of_data):
+        return None
+    unknown = [name for name in of_data if name not in of_model]
+    if unknown:
+        raise UserError(
+            f"the data have classes that the model doesn't know: {', '.join(unknown)} (it knows {', '.join(of_model)}). "
+            "Classes are compared by name; rename those of the data, or evaluate on data of these classes"
+        )
+    more = [name for name in of_model if name not in of_data]
+    if more:
+        say(f"classes of the model that the data lack, and that don't count: {', '.join(more)}")
+    if [name for name in of_model if name in of_data] != list(of_data):
+        say("the classes of model and data come in another order, and are compared by name")
+    index = {name: place for place, name in enumerate(of_data)}
+    return [index.get(name, -1) for name in of_model]
+
+
+def renamed(found: Detections, order: Sequence[int]) -> Detections:
+    """Detections under the indices of the data's classes; those of others are left out."""
+    labels = found.labels.new_tensor(order)[found.labels]
+    keep = labels >= 0
+    return Detections(found.boxes[keep], found.scores[keep], labels[keep])
+
+
+def refuse_used(out: Path) -> None:
+    """Raise UserError for a folder that holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+
+
+def write_report(out: Path, told: Scored, title: str, criterion: str) -> None:
+    """Write `report.html` and `metrics.json` into a new folder, and say where. Raises UserError."""
+    about = environment()
+    summary = RunSummary(
+        title=title,
+        verdict=verdict(None, told.assessment.figures),
+        criterion=criterion,
+        environment=about,
+        command=" ".join(["detr-ft", *sys.argv[1:]]),
+        **told.parts,
+    )
+    figures = told.assessment.as_json() | {
+        "matching": told.matching,
+        "speed": told.speed and asdict(told.speed),
+        "environment": about,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (out / "report.html").write_text(render_page(summary), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
+    say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
+
+
+def _criterion_of(detector: Detector) -> SetCriterion:
+    """The criterion that a model was trained by, where its config tells of one that needs no code; else DETR's own."""
+    told = (getattr(detector.model.config, "detr_ft", None) or {}).get("criterion")
+    if told is None:
+        return detr_criterion()
+    if code_files(told, Path()):
+        say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
+        return detr_criterion()
+    return configure(told, Path())

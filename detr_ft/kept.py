@@ -1,0 +1,110 @@
+"""What an evaluation leaves beside a model: its detections in COCO's results format, and the thresholds in its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from detr_ft.boxes import xywh_to_xyxy
+from detr_ft.data import class_names
+from detr_ft.errors import UserError
+from detr_ft.evaluation.assess import Assessment
+from detr_ft.inference import coco_results
+from detr_ft.structures import Detections
+from detr_ft.training.run_directory import RunDirectory
+
+PREDICTIONS = "predictions.json"
+
+
+def save_predictions(folder: RunDirectory, split: Dataset, detections: Sequence[Detections]) -> None:
+    """Write COCO results under the images' own ids, with the name of each `category` beside its index."""
+    folder.write_text(PREDICTIONS, _as_text(split, detections))
+
+
+def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections]) -> None:
+    """The same into a file of any name; raises UserError where it can't be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(_as_text(split, detections), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written: {error.strerror or error}") from error
+
+
+def _as_text(split: Dataset, detections: Sequence[Detections]) -> str:
+    names = class_names(split)
+    rows = coco_results(detections, split["image_id"][:], range(len(names)))
+    text = ",\n".join(json.dumps(row | {"category": names[row["category_id"]]}) for row in rows)
+    return f"[{text}]\n"
+
+
+def read_predictions(file: Path, split: Dataset) -> list[Detections]:
+    """The detections of each row of a split, from a file in COCO's results format, by the images' ids.
+
+    A class is known by its name, where results have a `category`; else `category_id` is its index. Raises UserError with
+    everything that doesn't fit: rows that are no results, images and classes that the split lacks.
+    """
+    names = class_names(split)
+    known = {name: index for index, name in enumerate(names)}
+    image_of = {image_id: row for row, image_id in enumerate(split["image_id"][:])}
+    found: list[list[tuple[list[float], float, int]]] = [[] for _ in image_of]
+    faults: dict[str, str] = {}
+    for number, row in enumerate(_rows(file), start=1):
+        fault = _fault(row, image_of, known)
+        if fault:
+            faults.setdefault(fault, f"{file}: result {number}: {fault}")
+            continue
+        label = known[row["category"]] if "category" in row else row["category_id"]
+        found[image_of[row["image_id"]]].append((row["bbox"], row["score"], label))
+    if faults:
+        raise UserError(list(faults.values()))
+    return [_detections(one) for one in found]
+
+
+def keep_thresholds(folder: RunDirectory, told: Assessment) -> None:
+    """Write the best thresholds of the classes into the `detr_ft` block of the model's config."""
+    config: dict[str, Any] = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
+    config.setdefault("detr_ft", {})["thresholds"] = {
+        name: round(one.threshold, 4) for name, one in told.thresholds.items() if one.f1 > 0
+    }
+    folder.write_text("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _rows(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: COCO's results are a list of {{image_id, category_id, bbox, score}}")
+    return rows
+
+
+def _fault(row: Any, image_of: Mapping[Any, int], known: Mapping[str, int]) -> str:
+    if not isinstance(row, dict) or not {"image_id", "bbox", "score"} <= row.keys():
+        return "a result has image_id, category_id, bbox and score"
+    if row["image_id"] not in image_of:
+        return f"the data have no image with the id {row['image_id']}"
+    box = row["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(one, (int, float)) for one in box):
+        return f"bbox is four numbers, x_min, y_min, width and height in pixels, and not {box}"
+    if "category" in row:
+        return "" if row["category"] in known else f"the data have no class {row['category']}"
+    if row.get("category_id") not in range(len(known)):
+        return f"category_id {row.get('category_id')} is not the index of a class, 0 to {len(known) - 1}; name it by category"
+    return ""
+
+
+def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:
+    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    held: Tensor = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+    score = torch.tensor(scores, dtype=torch.float64)
+    order = score.argsort(descending=True, stable=True)
+    return Detections(xywh_to_xyxy(held)[order], score[order], torch.tensor(labels, dtype=torch.long)[order])

@@ -1,0 +1,88 @@
+"""How fast and how large a model is, on the hardware at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DetrForObjectDetection
+
+from detr_ft.models.detect import detect, inference
+
+_SECONDS = 3.0  # of measuring, each for one image and for many
+_LEAST, _WARM = 5, 2  # rounds
+
+
+@dataclass(frozen=True)
+class Speed:
+    """From a decoded image to its boxes, warm, on `hardware`.
+
+    `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
+    images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and
+    additions counted apart; `memory` the most that the model held on a GPU, in MiB, or None on a CPU.
+    """
+
+    hardware: str
+    parameters: int
+    pixels: tuple[int, int]
+    flops: int
+    latency: float
+    latency_spread: tuple[float, float]
+    batch: int
+    throughput: float
+    memory: int | None
+
+
+def measure(
+    model: DetrForObjectDetection, processor: Any, images: Sequence[Image.Image], batch: int, hardware: str
+) -> Speed:
+    """Measure a model on a few images of the kind it is made for; takes some seconds."""
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    alone = _rounds(lambda turn: _timed(model, processor, [images[turn % len(images)]], 1))
+    many = [images[turn % len(images)] for turn in range(batch)]
+    together = _rounds(lambda turn: _timed(model, processor, many, batch))
+    low, median, high = (1000 * np.quantile(alone, [0.1, 0.5, 0.9])).tolist()
+    pixels, flops = _flops(model, processor, images[0])
+    return Speed(
+        hardware,
+        sum(parameter.numel() for parameter in model.parameters()),
+        pixels,
+        flops,
+        median,
+        (low, high),
+        batch,
+        batch / float(np.median(together)),
+        torch.cuda.max_memory_reserved() // 2**20 if on_gpu else None,
+    )
+
+
+def _rounds(timed: Any) -> list[float]:
+    for turn in range(_WARM):
+        timed(turn)
+    spent: list[float] = []
+    while len(spent) < _LEAST or sum(spent) < _SECONDS:
+        spent.append(timed(len(spent)))
+    return spent
+
+
+def _timed(model: DetrForObjectDetection, processor: Any, images: list[Image.Image], batch: int) -> float:
+    began = time.perf_counter()
+    detect(model, processor, images, batch)  # answers on the CPU, so the device has finished
+    return time.perf_counter() - began
+
+
+def _flops(model: DetrForObjectDetection, processor: Any, image: Image.Image) -> tuple[tuple[int, int], int]:
+    pixels = processor(images=[image], return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
+    counter = FlopCounterMode(display=False)
+    with inference(model), counter:
+        model(pixel_values=pixels)
+    height, width = pixels.shape[-2:]
+    return (height, width), counter.get_total_flops()
