@@ -18,6 +18,7 @@ from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
+from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.run import environment
 from detr_ft.scoring import Scored, score, score_model
@@ -58,7 +59,7 @@ def evaluate_model(
             if order is None
             else score(split, found)
         )
-        write_report(out, told, title=f"{Path(model).name} on {source}", criterion=str(criterion))
+        write_report(out, told, f"{Path(model).name} on {source}", source, str(criterion))
     return figures
 
 
@@ -69,7 +70,7 @@ def evaluate_predictions(file: Path, split: Dataset, source: str, out: Path | No
     found = read_predictions(file, split)
     told = score(split, found)
     if out is not None:
-        write_report(out, told, title=f"{file.name} on {source}", criterion="")
+        write_report(out, told, f"{file.name} on {source}", source)
     return told.assessment.figures
 
 
@@ -113,12 +114,12 @@ def refuse_used(out: Path) -> None:
         raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
 
 
-def write_report(out: Path, told: Scored, title: str, criterion: str) -> None:
-    """Write `report.html` and `metrics.json` into a new folder, and say where. Raises UserError."""
+def write_report(out: Path, told: Scored, title: str, where: str, criterion: str = "") -> None:
+    """Write `report.html`, `report.md` and `metrics.json` into a new folder, and say where. Raises UserError."""
     about = environment()
     summary = RunSummary(
         title=title,
-        verdict=verdict(None, told.assessment.figures),
+        verdict=verdict(None, told.assessment.figures, where),
         criterion=criterion,
         environment=about,
         command=" ".join(["detr-ft", *sys.argv[1:]]),
@@ -133,6 +134,7 @@ def write_report(out: Path, told: Scored, title: str, criterion: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (out / "report.html").write_text(render_page(summary), encoding="utf-8")
+        (out / "report.md").write_text(as_markdown(told.assessment), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
     say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")

@@ -9,13 +9,13 @@ from detr_ft.prepare import Prepared
 from detr_ft.scoring import boxes_of_classes
 
 
-def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
-    """One sentence on how good the model is now, on images that it was not trained on."""
+def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], where: str = "held-out images") -> str:
+    """One sentence on how good the model is now, on which images."""
     if not after or after["map"] is None:
-        return "Nothing was measured: the held-out images hold no objects."
+        return f"Nothing was measured: {where} hold no objects."
     start = "" if not before or before["map"] is None else f", from {before['map']:.3f} before"
     return (
-        f"On held-out images the model reaches mAP {after['map']:.3f}{start}; "
+        f"On {where} the model reaches mAP {after['map']:.3f}{start}; "
         f"it finds objects with {after['map_50']:.0%} average precision where a box must overlap by half (mAP50)."
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detr_ft.evaluation.assess import Assessment
 
-_FEW = 100  # images, under which an interval is wide
+_WIDE = 0.1  # an interval
 _LOSS = {
     "classification": "boxes fit and their class is wrong: look at the confusion matrix, and at the labels",
     "localisation": "objects are found with boxes that don't fit: train longer, at a larger size, or raise the weight of the box losses",
@@ -25,8 +25,8 @@ def _sure(told: Assessment) -> str:
     if interval is None:
         return ""
     words = f"On other images of the same kind mAP would be between {interval.low:.3f} and {interval.high:.3f} (95 % interval over {told.marks.num_images} images)."
-    few = told.marks.num_images < _FEW
-    return words + (" That is wide: there are few images to measure on." if few else "")
+    wide = interval.high - interval.low > _WIDE
+    return words + (" That is wide: more images to measure on would tell more." if wide else "")
 
 
 def _lost(told: Assessment) -> str:
@@ -60,4 +60,4 @@ def _scores(told: Assessment) -> str:
         return ""
     low, high = min(thresholds), max(thresholds)
     between = f"between {low:.2f} and {high:.2f}" if high - low > 0.05 else f"at about {low:.2f}"
-    return f"The best thresholds of the classes lie {between}; they are stored with the model."
+    return f"The best thresholds of the classes lie {between}."
