@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,16 +91,29 @@ def _rows(file: Path) -> list[Any]:
 def _fault(row: Any, image_of: Mapping[Any, int], known: Mapping[str, int]) -> str:
     if not isinstance(row, dict) or not {"image_id", "bbox", "score"} <= row.keys():
         return "a result has image_id, category_id, bbox and score"
-    if row["image_id"] not in image_of:
+    if not isinstance(row["image_id"], int) or row["image_id"] not in image_of:
         return f"the data have no image with the id {row['image_id']}"
-    box = row["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(one, (int, float)) for one in box):
-        return f"bbox is four numbers, x_min, y_min, width and height in pixels, and not {box}"
+    if not _are_numbers(row["bbox"], 4):
+        return f"bbox is four numbers, x_min, y_min, width and height in pixels, and not {row['bbox']}"
+    if not _are_numbers([row["score"]], 1):
+        return f"score is a number, and not {row['score']!r}"
     if "category" in row:
-        return "" if row["category"] in known else f"the data have no class {row['category']}"
+        return (
+            ""
+            if isinstance(row["category"], str) and row["category"] in known
+            else f"the data have no class {row['category']}"
+        )
     if row.get("category_id") not in range(len(known)):
         return f"category_id {row.get('category_id')} is not the index of a class, 0 to {len(known) - 1}; name it by category"
     return ""
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(one, (int, float)) and math.isfinite(one) for one in values)
+    )
 
 
 def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:

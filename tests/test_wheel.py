@@ -24,7 +24,7 @@ for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_chec
     assert str(place).startswith(sys.argv[1]), place
     assert place.is_file(), place
 load_recipe(recipes_folder() / RECIPE)
-render_page(RunSummary(title="t", verdict="v", after={}))
+render_page(RunSummary(title="t", verdict="v"))
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor.report import render_report
 data = load_data("generated:shapes?train=1&validation=0&edge=64")

@@ -63,14 +63,15 @@ class Errors:
             return self._precision(np.flatnonzero(counts), labels, right, self._objects - gone)
         of_kind = self.kind == kind
         mended = of_kind & self._first_for_its_object
-        labels = np.where(mended, self.marks.objects.label[self.near], labels)
+        labels = labels.copy()
+        labels[mended] = self.marks.objects.label[self.near[mended]]
         return self._precision(np.flatnonzero(counts & (~of_kind | mended)), labels, right | mended, self._objects)
 
     @cached_property
     def _first_for_its_object(self) -> Bools:
         """`[D]`: the likeliest detection that is meant for an object which no other takes."""
-        taken = _taken(self.marks)
-        meant = np.flatnonzero((self.near >= 0) & ~taken[self.near])
+        meant = np.flatnonzero(self.near >= 0)
+        meant = meant[~_taken(self.marks)[self.near[meant]]]
         by_score = meant[np.argsort(-self.marks.found.score[meant], kind="stable")]
         _, first = np.unique(self.near[by_score], return_index=True)
         chosen = np.zeros(len(self.near), bool)

@@ -5,9 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from evaluation.made_up_models import model, truth
 from PIL import Image
 
+from detr_ft.evaluation.assess import Assessment, assess
+from detr_ft.evaluation.marks import mark
+from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
+from detr_ft.report.shots import Outline, Shot
+from detr_ft.speed import Speed
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
@@ -16,7 +23,7 @@ KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_
 class Page(HTMLParser):
     """Tags, attributes and text; complains of tags that don't close."""
 
-    VOID = frozenset({"meta", "link", "img"})
+    VOID = frozenset({"meta", "link", "img", "input"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -44,9 +51,22 @@ class Page(HTMLParser):
         self.text += data
 
 
-def metrics(value: float, name: str = "cup") -> dict[str, Any]:
-    per_class = {name: {"map": value, "map_50": None, "mar_100": 0.8, "count": 17}}
-    return dict.fromkeys(KEYS, value) | {"map_small": None, "per_class": per_class}
+def told(names: list[str] | None = None, images: int = 30) -> Assessment:
+    rng = np.random.default_rng(0)
+    objects, hard = truth(rng, images)
+    names = names or ["cup", "plate", "fork", "knife"]
+    return assess(mark(names, images, objects, model(rng, objects, hard)), dict.fromkeys(names, 30), times=50)
+
+
+TOLD = told()
+BEFORE = dict.fromkeys(KEYS, 0.0625) | {"map_small": None, "per_class": {}}
+OUTLINE = Outline((4.0, 5.0, 20.0, 30.0), "cup", "#ff0000", 0.75)
+
+
+def shot(picture: Image.Image | None = None, caption: str = "image 7", name: str = "cup") -> Shot:
+    picture = picture or Image.new("RGB", (64, 48), "teal")
+    found = Outline((4.0, 5.0, 20.0, 30.0), name, "#ff0000", 0.75)
+    return Shot("Worst", caption, picture, [Outline((1.0, 2.0, 9.0, 9.0), name, "#00ff00")], [found])
 
 
 def summary(**changes: Any) -> RunSummary:
@@ -56,14 +76,24 @@ def summary(**changes: Any) -> RunSummary:
         for step in range(1, 30)
     ]
     log.append({"step": 29, "epoch": 2.9, "map": 0.5, "map_50": None})
-    picture = Image.new("RGB", (64, 48), "teal")
     values: dict[str, Any] = {
         "title": "a run",
         "verdict": "It learned.",
-        "before": metrics(0.0625),
-        "after": metrics(0.6125),
+        "before": BEFORE,
+        "assessment": TOLD,
         "log": log,
-        "gallery": [("image 7", picture, picture)],
+        "shots": [shot()],
+        "matching": {
+            "layers": [{"iou": 0.5, "right": 0.9, "settled": 1.0, "answers_an_object": 1.25}],
+            "objects": 80,
+            "unreached": 3,
+            "beyond": 2,
+            "queries": 9,
+            "queries_used": 7,
+        },
+        "queries": [(4, 17, torch.rand(40, 4, generator=torch.Generator().manual_seed(0)))],
+        "speed": Speed("an abacus", 1_234_567, (480, 640), 2_000_000_000, 12.5, (11.0, 14.0), 8, 90.0, None),
+        "data": {"trained on": "some images"},
         "criterion": "SetCriterion(\n  ...)",
         "recipe": "model: {}",
         "environment": {"torch": "2.0"},
@@ -75,14 +105,35 @@ def summary(**changes: Any) -> RunSummary:
 def test_the_page_is_whole_and_holds_the_figures() -> None:
     page = Page(render_page(summary()))
     assert page.open == []
-    for text in ("It learned.", "0.062", "0.613", "+0.550", "cup", "17", "SetCriterion(\n  ...)", "torch"):
-        assert text in page.text
+    value, interval, errors = TOLD.figures["map"], TOLD.intervals["map"], TOLD.errors.counts
+    assert interval is not None
+    for text in (
+        "It learned.", "0.062", f"{value:.3f}", f"{value - 0.0625:+.3f}", f"{interval.low:.3f} to {interval.high:.3f}",
+        "cup", str(TOLD.figures["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
+        "an abacus", "1,234,567", "12.5 ms", "2.00 GFLOP", "7 of 9 queries", "3 objects are reached", "2 are more", "1.25",
+        f"localisationright class, place off (IoU 0.1 to 0.5){errors['localisation']}", "query 4: 17", "cup 0.75",
+        "On other images of the same kind", "By how full an image is",
+    ):  # fmt: skip
+        assert text in page.text, text
     assert "detr-ft train <recipe>" in page.text
+
+
+def test_confusion_is_a_matrix_of_few_classes_and_a_list_of_many() -> None:
+    few = Page(render_page(summary()))
+    assert ("class", "matrix") in few.attributes
+    for count in TOLD.confusion.ravel().tolist():
+        assert f">{count}</td>" in render_page(summary())
+    rng = np.random.default_rng(0)
+    objects, hard = truth(rng, 30)
+    names = [f"class {number}" for number in range(30)]
+    many = Page(render_page(summary(assessment=assess(mark(names, 30, objects, model(rng, objects, hard)), times=20))))
+    assert ("class", "matrix") not in many.attributes
+    assert "There isIt saidTimes" in many.text.replace("\n", "")
 
 
 def test_one_chart_for_each_of_map_loss_its_terms_and_the_rate() -> None:
     page = Page(render_page(summary()))
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 5 + 3 + 1 + 1  # of the scores, of a query, over a picture
     for name, value in (("mAP", "0.5 → 0.5"), ("loss_ce", "1.5 → 1.5"), ("loss_my_term2", "0.25 → 0.25")):
         assert f"{name}{value}" in page.text
     assert not any(name in page.text for name in ("loss_ce_0", "cardinality_error", "mAP50–"))
@@ -103,29 +154,37 @@ def test_nothing_is_fetched() -> None:
 def test_text_is_escaped(place: str) -> None:
     page = Page(render_page(summary(**{place: EVIL})))
     assert EVIL in page.text
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # the page's own
 
 
 def test_names_captions_and_terms_are_escaped() -> None:
-    picture = Image.new("RGB", (8, 8))
     evil = summary(
-        after=metrics(0.5, EVIL), gallery=[('"><script>', picture, picture)], environment={EVIL: EVIL}, title=EVIL
+        assessment=told([EVIL, "b", "c", "d"]),
+        shots=[shot(caption='"><script>', name=EVIL)],
+        environment={EVIL: EVIL},
+        title=EVIL,
     )
     page = Page(render_page(evil))
-    assert page.text.count(EVIL) == 5  # head and heading, class, name and value
-    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 8  # head and heading, class in two tables, names of outlines, name and value
+    assert page.tags.count("script") == 1
 
 
-def test_at_most_twelve_images_and_under_five_megabytes() -> None:
+def test_at_most_twenty_four_images_and_under_five_megabytes() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
-    gallery = [("noise", Image.fromarray(noise), Image.fromarray(noise))] * 13
-    html = render_page(summary(gallery=gallery))
+    html = render_page(summary(shots=[shot(Image.fromarray(noise))] * 25))
     assert Page(html).tags.count("img") == 24
     assert len(html.encode()) < 5_000_000
 
 
+def test_outlines_lie_over_the_picture_in_its_own_pixels() -> None:
+    page = Page(render_page(summary()))
+    assert ("viewbox", "0 0 64 48") in page.attributes
+    assert ("stroke", "#ff0000") in page.attributes
+    assert [value for name, value in page.attributes if name == "width" and value == "16.0"] == ["16.0", "16.0"]
+
+
 def test_a_run_without_evaluation_log_or_pictures() -> None:
-    page = Page(render_page(RunSummary(title="a run", verdict="Nothing was measured.", after={})))
+    page = Page(render_page(RunSummary(title="a run", verdict="Nothing was measured.")))
     assert "Nothing was measured." in page.text
     assert page.tags.count("table") == page.tags.count("svg") == page.tags.count("img") == 0
 
@@ -138,3 +197,22 @@ def test_values_that_are_no_numbers_are_left_out_of_the_curves() -> None:
 
 def test_the_same_run_gives_the_same_page() -> None:
     assert render_page(summary()) == render_page(summary())
+
+
+def test_a_set_without_objects_has_a_page() -> None:
+    rng = np.random.default_rng(0)
+    objects, hard = truth(rng, 3)
+    nobody = type(objects)(*(getattr(objects, name)[:0] for name in ("image", "label", "box", "area", "crowd")))
+    empty = assess(mark(["cup", "b", "c", "d"], 3, nobody, model(rng, objects, hard)), times=20)
+    assert Page(render_page(summary(assessment=empty, before=None))).open == []
+    assert "| mAP | – | – |" in as_markdown(empty)
+
+
+def test_markdown_holds_the_same_figures() -> None:
+    text = as_markdown(TOLD)
+    interval, one = TOLD.intervals["map"], TOLD.figures["per_class"]["cup"]
+    assert interval is not None
+    assert f"| mAP | {TOLD.figures['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
+    assert f"| cup | {one['count']} | {one['map']:.3f} |" in text
+    assert f"| missed | {TOLD.errors.counts['missed']} | {TOLD.costs['missed']:.3f} |" in text
+    assert "a\\|b" in as_markdown(told(["a|b", "b", "c", "d"]))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detr_ft.data.generated import generate
+from detr_ft.errors import UserError
+from detr_ft.kept import read_predictions, write_predictions
+from detr_ft.structures import Detections
+
+SPLIT = generate("workshop?train=4&validation=3&edge=64")["validation"]
+NAMES = SPLIT.features["objects"]["category"].feature.names
+
+
+def random_detections(number: int) -> Detections:
+    generator = torch.Generator().manual_seed(number)
+    corner, size = torch.rand(number, 2, generator=generator) * 30, torch.rand(number, 2, generator=generator) * 20 + 1
+    scores = torch.rand(number, generator=generator).sort(descending=True).values
+    labels = torch.randint(0, len(NAMES), (number,), generator=generator)
+    return Detections(torch.cat([corner, corner + size], 1), scores, labels)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    detections = [random_detections(number) for number in (5, 0, 3)]
+    write_predictions(tmp_path / "deep/found.json", SPLIT, detections)
+    rows = json.loads((tmp_path / "deep/found.json").read_text())
+    assert set(rows[0]) == {"image_id", "category_id", "bbox", "score", "category"}
+    assert rows[0]["category"] == NAMES[rows[0]["category_id"]]
+    for one, other in zip(detections, read_predictions(tmp_path / "deep/found.json", SPLIT), strict=True):
+        assert torch.equal(one.scores.double(), other.scores)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.allclose(one.boxes.double(), other.boxes, atol=1e-5)
+
+
+def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
+    image = SPLIT["image_id"][1]
+    rows = [
+        {"image_id": image, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.25},
+        {"image_id": image, "category_id": 0, "bbox": [5, 6, 7, 8], "score": 0.75},
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    _, found, _ = read_predictions(tmp_path / "found.json", SPLIT)
+    assert found.scores.tolist() == [0.75, 0.25]
+    assert found.labels.tolist() == [0, 1]
+    assert found.boxes.tolist() == [[5, 6, 12, 14], [1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("no json", "is no JSON"),
+        ('{"images": []}', "are a list of"),
+        ([{"image_id": 0}], "result 1: a result has image_id, category_id, bbox and score"),
+        ([{"image_id": 10**9, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id 1000000000"),
+        ([{"image_id": None, "category_id": 99, "bbox": [0, 0, 1, 1], "score": 1}], "category_id 99 is not the index"),
+        ([{"image_id": [1], "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id"),
+        ([{"image_id": None, "category": ["yeti"], "bbox": [0, 0, 1, 1], "score": 1}], "no class"),
+        ([{"image_id": None, "category": "yeti", "bbox": [0, 0, 1, 1], "score": 1}], "no class yeti"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1], "score": 1}], "bbox is four numbers"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": "high"}], "score is a number"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, float("nan"), 1], "score": 1}], "bbox is four numbers"),
+    ],
+)
+def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> None:
+    if isinstance(content, list):
+        own = SPLIT["image_id"][0]
+        content = json.dumps(
+            [row | {"image_id": own if row["image_id"] is None else row["image_id"]} for row in content]
+        )
+    (tmp_path / "found.json").write_text(content)
+    with pytest.raises(UserError, match=words) as told:
+        read_predictions(tmp_path / "found.json", SPLIT)
+    assert "found.json" in str(told.value)
+
+
+def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
+    rows = [{"image_id": 10**9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}] * 50 + [{"nothing": 1}]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError) as told:
+        read_predictions(tmp_path / "found.json", SPLIT)
+    assert len(told.value.problems) == 2
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.json: can't be read"):
+        read_predictions(tmp_path / "gone.json", SPLIT)
