@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -99,7 +100,7 @@ def build(detector: Detector, examples: Sequence[str] = ()) -> gr.Blocks:
         )
         image, result = _pictures()
         status = gr.Markdown(WELCOME, elem_id="status")
-        threshold, classes = _controls(names)
+        threshold, classes = _controls(names, fmean(detector.thresholds.values()))
         if examples:
             gr.Examples([[example] for example in examples], inputs=[image], label="Examples", cache_examples=False)
         table = gr.Dataframe(
@@ -154,10 +155,12 @@ def _uploaded(payload: Any) -> str | None:
     return str(payload.path)
 
 
-def _controls(names: Sequence[str]) -> tuple[gr.Slider, gr.Dropdown]:
-    """Threshold and classes."""
+def _controls(names: Sequence[str], start: float) -> tuple[gr.Slider, gr.Dropdown]:
+    """Threshold, from which value on, and classes."""
     with gr.Row():
-        threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="Threshold", min_width=300, elem_id="threshold")
+        threshold = gr.Slider(
+            0, 1, value=round(start, 2), step=0.01, label="Threshold", min_width=300, elem_id="threshold"
+        )
         classes = gr.Dropdown(
             known(names),
             value=[],

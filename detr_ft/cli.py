@@ -115,7 +115,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="A new folder for predictions.json and the annotated images")] = Path(
         "predictions"
     ),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least score of a box; default: the model's own for each class, else 0.5"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
 ) -> None:
     """Boxes as JSON (COCO results) and annotated images."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.run import environment
-from detr_ft.scoring import Scored, score, score_model
+from detr_ft.scoring import Scored, score, score_model, speed_on
 from detr_ft.structures import Detections
 from detr_ft.summary import verdict
 from detr_ft.training.evaluate import evaluate_split
@@ -51,16 +51,20 @@ def evaluate_model(
         write_predictions(save, split, found)
         say(f"detections: {save}")
     if out is not None:
-        criterion = _criterion_of(detector)
-        told = (
-            score_model(
-                detector.model, detector.processor, criterion, split, found, environment()["hardware"], batch_size
-            )
-            if order is None
-            else score(split, found)
-        )
-        write_report(out, told, f"{Path(model).name} on {source}", source, str(criterion))
+        told = _told(detector, split, found, batch_size, same_labels=order is None)
+        criterion = str(_criterion_of(detector)) if told.matching else ""
+        write_report(out, told, f"{Path(model).name} on {source}", source, criterion)
     return figures
+
+
+def _told(
+    detector: Detector, split: Dataset, found: Sequence[Detections], batch_size: int, same_labels: bool
+) -> Scored:
+    """All there is to say; of the matching only where the labels of data and model are the same."""
+    model, processor, hardware = detector.model, detector.processor, environment()["hardware"]
+    if same_labels:
+        return score_model(model, processor, _criterion_of(detector), split, found, hardware, batch_size)
+    return replace(score(split, found), speed=speed_on(model, processor, split, hardware, batch_size))
 
 
 def evaluate_predictions(file: Path, split: Dataset, source: str, out: Path | None) -> dict[str, Any]:

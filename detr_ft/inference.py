@@ -22,6 +22,8 @@ from detr_ft.models.detect import detect, inference
 from detr_ft.models.load import load_model
 from detr_ft.structures import Detections, Predictions, Targets
 
+_THRESHOLD = 0.5  # of a model that knows no better
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detector:
@@ -40,6 +42,20 @@ class Detector:
     def names(self) -> list[str]:
         """The names of the classes, in the order of their indices."""
         return [name for _, name in sorted(self.model.config.id2label.items())]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score from which on a detection of each class is to be believed, as measured when the model was made; 0.5 else."""
+        kept = (getattr(self.model.config, "detr_ft", None) or {}).get("thresholds", {})
+        return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
+
+    def believed(self, found: Detections, threshold: float | None = None) -> Detections:
+        """Those above a threshold, or where it is None, above that of their class."""
+        if threshold is not None:
+            return found.above(threshold)
+        least = found.scores.new_tensor(list(self.thresholds.values()))
+        keep = found.scores > least[found.labels]
+        return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""

@@ -73,9 +73,14 @@ def score_model(
     asked = split.select(range(min(_ASKED, len(split))))
     for predictions, targets in ask_split(model, processor, criterion, asked, batch_size):
         gathered.add(predictions, targets)
-    images = [open_image(row["image"]) for row in islice(split, batch_size)]
-    speed = measure(model, processor, images, batch_size, hardware)
+    speed = speed_on(model, processor, split, hardware, batch_size)
     return Scored(told.assessment, told.shots, gathered.summary(), gathered.places(_QUERIES), speed)
+
+
+def speed_on(model: Any, processor: Any, split: Dataset, hardware: str, batch_size: int) -> Speed:
+    """How fast a model is on the first images of a split."""
+    images = [open_image(row["image"]) for row in islice(split, batch_size)]
+    return measure(model, processor, images, batch_size, hardware)
 
 
 def shots_of(split: Dataset, detections: Sequence[Detections], told: Assessment) -> list[Shot]:

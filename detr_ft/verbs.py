@@ -58,10 +58,10 @@ def evaluate_by(
     data: str | None,
     split: str | None,
     batch_size: int,
-    box_format: str | None,
-    out: Path | None,
-    save_predictions: Path | None,
-    from_predictions: Path | None,
+    box_format: str | None = None,
+    out: Path | None = None,
+    save_predictions: Path | None = None,
+    from_predictions: Path | None = None,
 ) -> dict[str, Any]:
     """The COCO figures of a checkpoint, or of a file of detections, by default on what the checkpoint's run held out.
 
@@ -89,8 +89,10 @@ def figures_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float, batch_size: int) -> None:
+def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float | None, batch_size: int) -> None:
     """Write `predictions.json` (COCO results, each with its file) and an annotated copy of each image into a new folder.
+
+    Without a threshold each class has the model's own.
 
     Raises UserError for what is no image, all at once, before the model is run, and for a folder that holds something.
     """
@@ -99,7 +101,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
         raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
     detector = Detector.load(model)
     found = [
-        one.above(threshold)
+        detector.believed(one, threshold)
         for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)
     ]
     ids = list(range(1, len(files) + 1))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,17 @@ def test_coco_results() -> None:
         {"image_id": 9, "category_id": 30, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.75},
         {"image_id": 9, "category_id": 10, "bbox": [0.0, 0.0, 2.0, 2.0], "score": 0.5},
     ]
+
+
+def test_each_class_has_the_threshold_that_the_model_was_saved_with(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    names = [config["id2label"][str(label)] for label in range(len(config["id2label"]))]
+    found = Detections(torch.zeros(3, 4), torch.tensor([0.6, 0.45, 0.2]), torch.tensor([0, 1, 1]))
+    assert Detector.load(str(checkpoint)).believed(found).scores.tolist() == pytest.approx([0.6])
+    config["detr_ft"] = {"thresholds": {names[0]: 0.7, names[1]: 0.3}}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    detector = Detector.load(str(tmp_path / "model"))
+    assert detector.thresholds == dict.fromkeys(names, 0.5) | {names[0]: 0.7, names[1]: 0.3}
+    assert detector.believed(found).scores.tolist() == pytest.approx([0.45])
+    assert detector.believed(found, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from detr_ft.data import load_data, write_coco
-from detr_ft.verbs import evaluate_model
+from detr_ft.verbs import evaluate_by
 
 
 def test_a_model_scores_the_same_on_data_that_states_twice_the_size(tmp_path: Path) -> None:
     """The images were reduced after they were annotated."""
     write_coco(load_data("generated:shapes?train=1&validation=6"), tmp_path / "data")
-    as_is = evaluate_model("embedded:small", f"coco:{tmp_path}/data", "validation", 4)
+    as_is = evaluate_by("embedded:small", f"coco:{tmp_path}/data", "validation", 4)
     assert as_is["map"] > 0.1
     (file,) = (tmp_path / "data" / "validation").glob("*.json")
     content = json.loads(file.read_text())
@@ -21,4 +21,4 @@ def test_a_model_scores_the_same_on_data_that_states_twice_the_size(tmp_path: Pa
     for one in content["annotations"]:
         one["bbox"], one["area"] = [2 * value for value in one["bbox"]], 4 * one["area"]
     file.write_text(json.dumps(content))
-    assert evaluate_model("embedded:small", f"coco:{tmp_path}/data", "validation", 4) == as_is
+    assert evaluate_by("embedded:small", f"coco:{tmp_path}/data", "validation", 4) == as_is

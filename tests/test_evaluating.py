@@ -1,0 +1,144 @@
+"""`detr-ft evaluate` on a model of any classes, on anybody's data, and on detections made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from typer.testing import CliRunner
+
+from detr_ft.cli import app
+from detr_ft.data import load_data, write_coco
+from detr_ft.data.schema import detection_features
+from detr_ft.errors import UserError
+from detr_ft.evaluating import renamed, same_classes
+from detr_ft.structures import Detections
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluating")
+    write_coco(load_data("generated:shapes?train=4&validation=12&edge=128"), folder / "data")
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "500")
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, ["evaluate", *arguments])
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke
+
+
+def test_a_report_and_detections_that_score_the_same(folder: Path, run: Run) -> None:
+    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(*asked, "--out", "report", "--save-predictions", "found.json")
+    assert status == 0, stderr
+    figures = json.loads(stdout)
+    assert {file.name for file in (folder / "report").iterdir()} == {"metrics.json", "report.html", "report.md"}
+    told = json.loads((folder / "report/metrics.json").read_text())
+    assert {name: told[name] for name in figures} == figures
+    low, high = told["intervals"]["map"]
+    assert low < figures["map"] < high
+    assert told["images"] == 12
+    assert told["speed"]["parameters"] > 1e6
+    assert "small on coco:data" in (folder / "report/report.html").read_text()
+    again = ["--from-predictions", "found.json", "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(*again, "--out", "other")
+    assert status == 0, stderr
+    assert json.loads(stdout)["map"] == pytest.approx(figures["map"], abs=1e-6)
+    assert (folder / "other/report.html").is_file()
+    status, _, stderr = run(*again, "--out", "other")
+    assert status == 2
+    assert "other is not empty" in stderr
+
+
+def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
+    (file,) = (folder / "data/validation").glob("*.json")
+    whole = file.read_text()
+    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    _, stdout, _ = run(*asked)
+    as_is = json.loads(stdout)
+    content = json.loads(whole)
+    ids = {one["id"]: 1000 - one["id"] for one in content["categories"]}
+    try:
+        for one in content["categories"]:
+            one["id"] = ids[one["id"]]
+        for one in content["annotations"]:
+            one["category_id"] = ids[one["category_id"]]
+        file.write_text(json.dumps(content))
+        status, stdout, stderr = run(*asked[:2], f"coco:{file}", *asked[3:])
+        assert status == 0, stderr
+        assert "another order" in stderr
+        assert json.loads(stdout)["map"] == pytest.approx(as_is["map"], abs=1e-9)
+        content["categories"][0]["name"] = "yeti"
+        file.write_text(json.dumps(content))
+        status, _, stderr = run(*asked[:2], f"coco:{file}", *asked[3:])
+        assert status == 2
+        assert "classes that the model doesn't know: yeti" in stderr
+    finally:
+        file.write_text(whole)
+
+
+def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    order = same_classes(["cat", "dog", "bird"], ["bird", "cat"])
+    assert order == [1, -1, 0]
+    found = Detections(torch.zeros(3, 4), torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]))
+    kept = renamed(found, order)
+    assert (kept.labels.tolist(), kept.scores.tolist()) == ([1, 0], pytest.approx([0.9, 0.7]))
+    assert same_classes(["cat", "dog"], ["cat", "dog"]) is None
+    with pytest.raises(UserError, match="doesn't know: yeti"):
+        same_classes(["cat"], ["cat", "yeti"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give a model to evaluate, or --from-predictions FILE and --data"),
+        (["--from-predictions", "found.json"], "give a model to evaluate"),
+        (["--from-predictions", "gone.json", "--data", "coco:data"], "gone.json: can't be read"),
+        (
+            ["--from-predictions", "gone.json", "--data", "coco:data", "--save-predictions", "x.json"],
+            "don't go together",
+        ),
+        (["embedded:small", "--data", "coco:data", "--out", "data"], "data is not empty"),
+    ],
+)
+def test_what_does_not_go_is_told(run: Run, arguments: list[str], words: str) -> None:
+    status, _, stderr = run(*arguments)
+    assert status == 2
+    assert words in stderr
+    assert "Traceback" not in stderr
+
+
+def test_an_unwritable_place_is_told(folder: Path, run: Run) -> None:
+    (folder / "file").write_text("")
+    asked = ["embedded:small", "--data", "coco:data", "--split", "validation"]
+    status, _, stderr = run(*asked, "--save-predictions", "file/found.json")
+    assert status == 2
+    assert "file/found.json: can't be written" in stderr
+
+
+def test_no_objects_at_all(tmp_path: Path, run: Run) -> None:
+    nothing = {name: [] for name in ("id", "bbox", "category", "area", "iscrowd", "difficult", "truncated")}
+    data = load_data("generated:shapes?train=4&validation=3&edge=128")
+    names = data["train"].features["objects"]["category"].feature.names
+    rows = [row | {"objects": nothing} for row in data["validation"]]
+    data["validation"] = Dataset.from_list(rows, features=detection_features(names))
+    data.save_to_disk(str(tmp_path / "saved"))
+    status, stdout, stderr = run(
+        "embedded:small", "--data", f"saved:{tmp_path}/saved", "--split", "validation", "--out", str(tmp_path / "out")
+    )
+    assert status == 0, stderr
+    assert "map          none" in stdout or "map           none" in stdout
+    assert "hold no objects" in (tmp_path / "out/report.html").read_text()
