@@ -71,11 +71,17 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="With --resume: go on although classes or training data are others")
     ] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Train a run for each of these seeds, as in 0,1,2, and sum them up")
+    ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
-    from detr_ft.verbs import train_by
+    from detr_ft.trained import train_by, train_by_seeds
 
-    train_by(recipe, overrides or [], resume, force)
+    if seeds is None:
+        train_by(recipe, overrides or [], resume, force)
+    else:
+        train_by_seeds(recipe, overrides or [], seeds, resume, force)
 
 
 @app.command()
@@ -105,6 +111,33 @@ def evaluate(
 
     metrics = evaluate_by(model, data, split, batch_size, box_format, out, save_predictions, from_predictions)
     answer(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
+
+
+@app.command()
+@exit_with_status
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run directories, checkpoints' folders or names on the Hub; the first is what the others are held against"
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="What to compare them on; default: what the runs held out, which must be the same"),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; default: validation, else test, else train")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Whether models differ on the same images by more than noise."""
+    from detr_ft.comparing import compare as compare_models
+    from detr_ft.comparing import comparison_table
+
+    found = compare_models(models, data, split, batch_size)
+    answer(json.dumps([one.as_json() for one in found], indent=2) if as_json else comparison_table(found))
 
 
 @app.command()

@@ -47,7 +47,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         raise UserError(f"the data has no train split, only {', '.join(data)}")
     names = class_names(data["train"])
     model, processor = _model(recipe, names)
-    train, validation = _splits(recipe.data, recipe.train.seed, data, ImageFormat.of(processor))
+    train, validation = _splits(recipe.data, _split_seed(recipe), data, ImageFormat.of(processor))
     counts = count_boxes(train)
     logger.info(
         "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
@@ -96,6 +96,10 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, An
         if processor.pad_size is not None:
             processor.pad_size = {"height": edge, "width": edge}
     return model, processor
+
+
+def _split_seed(recipe: Recipe) -> int:
+    return recipe.train.seed if recipe.data.split_seed is None else recipe.data.split_seed
 
 
 def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset]:

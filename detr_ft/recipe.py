@@ -56,6 +56,11 @@ class DataSection(_Section):
     validation_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="used where the data has no validation split"
     )
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        description="draws the images that are held out; None: train.seed does. With it fixed, seeds can be compared",
+    )
     fold: str | None = Field(
         default=None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="k/n: hold out the k-th of n parts of the train split"
     )

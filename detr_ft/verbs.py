@@ -7,50 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
 from rich.progress import track
 
+from detr_ft.chosen import recipe_of, split_of
 from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
-from detr_ft.data import load_data, open_image
-from detr_ft.data.sound import with_true_sizes
+from detr_ft.data import open_image
 from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions
 from detr_ft.hub.push import plan, push
 from detr_ft.inference import Detector, coco_results
-from detr_ft.prepare import HELD_OUT, names_of
-from detr_ft.ranks import rank
-from detr_ft.recipe import HubSection, Recipe, load_recipe, read_recipe
-from detr_ft.resume import is_finished, newest_checkpoint
-from detr_ft.run import probe_recipe, run_recipe, say_outcome
+from detr_ft.recipe import HubSection, load_recipe
+from detr_ft.run import probe_recipe
 from detr_ft.training.capsule import in_words
-from detr_ft.training.display import make_display
 from detr_ft.training.replay import Capsule, replay
-from detr_ft.training.run_directory import RunDirectory
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
-
-
-def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
-    """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
-    if force and not resume:
-        raise UserError("--force goes with --resume")
-    recipe, criterion = load_recipe(path, overrides)
-    checkpoint = newest_checkpoint(recipe) if resume else None
-    if checkpoint and is_finished(recipe, checkpoint):
-        say(
-            f"{recipe.train.output_dir} is finished, {recipe.train.num_train_epochs} epochs: nothing is left to do. "
-            f"With more epochs (train.num_train_epochs=...) it goes on"
-        )
-        return
-    if resume and checkpoint is None and rank() == 0:
-        RunDirectory(recipe.train.output_dir).clear_beginnings()
-    say(str(criterion))
-    say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))
 
 
 def evaluate_by(
@@ -71,7 +47,7 @@ def evaluate_by(
         raise UserError("give a model to evaluate, or --from-predictions FILE and --data")
     if from_predictions is not None and save_predictions is not None:
         raise UserError("--save-predictions and --from-predictions don't go together: the file is there already")
-    chosen = _split(model or "", data, split, box_format)
+    chosen = split_of(model or "", data, split, box_format)
     source = data or "held-out images"
     if from_predictions is not None:
         return evaluate_predictions(from_predictions, chosen, source, out)
@@ -127,7 +103,7 @@ def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
     if dry_run:
         print("\n".join(str(file) for file in plan(run)))
         return
-    recipe = _run_recipe(run)
+    recipe = recipe_of(run)
     section = recipe.hub if recipe else HubSection()
     name = name or section.repo_id
     if name is None:
@@ -180,46 +156,6 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
 def probe_run(path: Path, overrides: Sequence[str]) -> list[str]:
     """Try a recipe's run out on its data, and say what came of it. Raises UserError."""
     return probe_recipe(*load_recipe(path, overrides))
-
-
-def _split(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:
-    recipe = _run_recipe(Path(model))
-    if data is None:
-        if recipe is None:
-            raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
-        splits = load_data(recipe.data.source, box_format=box_format or recipe.data.box_format)
-        if split in (None, "validation"):
-            return _held_out(Path(model), recipe, splits)
-    else:
-        splits = load_data(data, box_format=box_format)
-    chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
-    if chosen not in splits:
-        raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
-    return with_true_sizes(splits, chosen)
-
-
-def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
-    """What a run did not train on, as it wrote down, or the data's own validation split."""
-    file = run / HELD_OUT
-    own = "validation" in splits and not recipe.data.fold
-    if not file.is_file():
-        if own:
-            return with_true_sizes(splits, "validation")
-        raise UserError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
-    wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
-    taken_from = "validation" if own else "train"
-    rows = [row for row, name in enumerate(names_of(splits[taken_from])) if name in wanted]
-    if len(rows) != len(wanted):
-        raise UserError(
-            f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
-            "evaluate on other data with --data"
-        )
-    return with_true_sizes(splits, taken_from, rows)
-
-
-def _run_recipe(run: Path) -> Recipe | None:
-    file = run / "recipe.yaml"
-    return read_recipe(file) if file.is_file() else None
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,97 @@
+"""What the command `train` does: a run by a recipe, or one for each of several seeds, summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from detr_ft.console import say
+from detr_ft.errors import UserError
+from detr_ft.ranks import rank
+from detr_ft.recipe import load_recipe
+from detr_ft.resume import is_finished, newest_checkpoint
+from detr_ft.run import run_recipe, say_outcome
+from detr_ft.training.display import make_display
+from detr_ft.training.run_directory import RunDirectory
+
+_FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
+
+
+def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
+    """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
+    if force and not resume:
+        raise UserError("--force goes with --resume")
+    recipe, criterion = load_recipe(path, overrides)
+    checkpoint = newest_checkpoint(recipe) if resume else None
+    if checkpoint and is_finished(recipe, checkpoint):
+        say(
+            f"{recipe.train.output_dir} is finished, {recipe.train.num_train_epochs} epochs: nothing is left to do. "
+            f"With more epochs (train.num_train_epochs=...) it goes on"
+        )
+        return
+    if resume and checkpoint is None and rank() == 0:
+        RunDirectory(recipe.train.output_dir).clear_beginnings()
+    say(str(criterion))
+    say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))
+
+
+def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: bool, force: bool) -> None:
+    """Train a run for each seed, below train.output_dir, and sum up what they reach: `seeds.json` there, and a table.
+
+    The same images are held out in all of them. With `resume` those that are finished are left as they are.
+    """
+    recipe, _ = load_recipe(path, overrides)
+    numbers = seeds_of(seeds)
+    base = Path(recipe.train.output_dir)
+    if not resume:
+        RunDirectory(base).refuse_another_run()
+    held_out = recipe.train.seed if recipe.data.split_seed is None else recipe.data.split_seed
+    for number in numbers:
+        say(f"seed {number}: {base / f'seed-{number}'}")
+        own = [f"train.seed={number}", f"train.output_dir={base / f'seed-{number}'}", f"data.split_seed={held_out}"]
+        train_by(path, [*overrides, *own], resume, force)
+    if rank() == 0:
+        found = {number: json.loads((base / f"seed-{number}/metrics.json").read_text()) for number in numbers}
+        summary = summed_up(found)
+        RunDirectory(base).write_text("seeds.json", json.dumps(summary, indent=2) + "\n")
+        say(table(summary))
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in `0,1,2`. Raises UserError for anything else, and for fewer than two or the same twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--seeds {text}: give whole numbers with commas between them, as in 0,1,2")
+    numbers = [int(part) for part in parts]
+    if len(numbers) < 2 or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds {text}: give two seeds or more, each once; for a single one train.seed={numbers[0]}")
+    return numbers
+
+
+def summed_up(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure the mean over seeds, the standard deviation and the value of each."""
+    summary: dict[str, Any] = {"seeds": list(found)}
+    for name in _FIGURES:
+        values = [one.get(name) for one in found.values()]
+        known = [value for value in values if value is not None]
+        if len(known) > 1:
+            summary[name] = {"mean": fmean(known), "deviation": stdev(known), "values": values}
+    return summary
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The same as plain text."""
+    lines = [f"over seeds {', '.join(map(str, summary['seeds']))}: mean, and standard deviation between runs"]
+    lines += [
+        f"{name:<12} {summary[name]['mean']:.3f} ± {summary[name]['deviation']:.3f}   ({', '.join(_short(value) for value in summary[name]['values'])})"
+        for name in _FIGURES
+        if name in summary
+    ]
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
