@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from evaluation.tide_reference import CLASSES, made_up
+
+from detr_ft.boxes import xywh_to_xyxy
+from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.evaluation.voc import voc_metrics
+from detr_ft.structures import Detections
+
+TOLD = json.loads((Path(__file__).parent / "voc_reference.json").read_text())
+
+
+def split_and_found(objects: Any, found: Any, images: int, spared: Any = None) -> tuple[Dataset, list[Detections]]:
+    """Of objects `[P, 6]` and detections `[D, 7]`: image, class, box xywh, score."""
+    objects, found = np.asarray(objects, float).reshape(-1, 6), np.asarray(found, float).reshape(-1, 7)
+    spared = np.zeros(len(objects), bool) if spared is None else np.asarray(spared)
+    rows, detections = [], []
+    for image in range(images):
+        there, here = objects[:, 0] == image, torch.from_numpy(found[found[:, 0] == image])
+        inside = detection_objects(
+            objects[there, 2:].tolist(), objects[there, 1].astype(int).tolist(), difficult=spared[there].tolist()
+        )
+        rows.append(
+            {"image": {"path": None, "bytes": b""}, "image_id": image, "width": 500, "height": 500, "objects": inside}
+        )
+        detections.append(Detections(xywh_to_xyxy(here[:, 2:6]), here[:, 6], here[:, 1].long()))
+    names = [str(label) for label in range(CLASSES)]
+    return Dataset.from_list(rows, features=detection_features(names)), detections
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda one: f"{one['seed']}-{one['threshold']}")
+def test_figures_are_those_of_another_package(told: dict[str, Any]) -> None:
+    objects, found = made_up(told["seed"])
+    ours = voc_metrics(*split_and_found(objects, found, 10), threshold=told["threshold"])
+    for name in ("map_11_points", "map_all_points"):
+        assert ours[name] == pytest.approx(told[name], abs=1e-6)
+
+
+def test_by_hand() -> None:
+    objects = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [0, 0, 0, 200, 100, 100]]
+    found = [
+        [0, 0, 0, 0, 100, 100, 0.9],  # right
+        [0, 0, 0, 0, 100, 90, 0.8],  # the same again: wrong
+        [0, 0, 200, 0, 100, 100, 0.7],  # right
+        [0, 0, 0, 200, 100, 100, 0.6],  # of a difficult one: doesn't count
+        [0, 0, 300, 300, 50, 50, 0.5],  # nothing there
+    ]
+    figures = voc_metrics(*split_and_found(objects, found, 1, [False, False, True]))
+    assert figures["per_class"].keys() == {"0"}
+    assert figures["per_class"]["0"]["count"] == 2
+    assert figures["map_all_points"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert figures["map_11_points"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+
+
+def test_half_an_overlap_is_not_enough() -> None:
+    half = [[0, 0, 0, 0, 100, 50, 0.9]]
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1))["map_all_points"] == 0.0
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1), threshold=0.49)["map_all_points"] == 1.0
+
+
+def test_nothing_there_and_nothing_found() -> None:
+    assert voc_metrics(*split_and_found([], [[0, 0, 0, 0, 9, 9, 0.5]], 1)) == {
+        "map_all_points": None, "map_11_points": None, "per_class": {},
+    }  # fmt: skip
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2))["map_11_points"] == 0.0
