@@ -130,6 +130,7 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
         **told.parts,
     )
     figures = told.assessment.as_json() | {
+        "voc": told.voc,
         "matching": told.matching,
         "speed": told.speed and asdict(told.speed),
         "environment": about,

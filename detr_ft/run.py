@@ -158,6 +158,7 @@ def _write_results(
         "seconds": round(result.seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
         "speed": told and told.speed and asdict(told.speed),
+        "voc": told and told.voc,
         "matching": told and told.matching,
         "environment": about,
         "command": command,

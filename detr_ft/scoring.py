@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from detr_ft.evaluation.assignments import Assignments
 from detr_ft.evaluation.images import picks
 from detr_ft.evaluation.tables import mark_split
 from detr_ft.evaluation.thresholds import Operating
+from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.inference import ask_split
 from detr_ft.report.shots import Outline, Shot
 from detr_ft.speed import Speed, measure
@@ -37,24 +38,25 @@ _HEADINGS = {"worst": "Worst", "false_alarms": "False alarms", "missed": "Missed
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What there is to say. `matching` and `queries` are `Assignments.summary` and `.places`."""
+    """What there is to say. `matching` and `queries` are `Assignments.summary` and `.places`, `voc` is `voc_metrics`."""
 
     assessment: Assessment
     shots: list[Shot]
     matching: dict[str, Any] | None = None
     queries: Sequence[tuple[int, int, Tensor]] = ()
     speed: Speed | None = None
+    voc: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Any]:
         """By name, what a page takes of it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "voc"}
 
 
 def score(split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None) -> Scored:
     """What detections say, whoever made them; `trained_on` counts the boxes of each class in the training data."""
     assessment = assess(mark_split(split, detections), trained_on)
-    return Scored(assessment, shots_of(split, detections, assessment))
+    return Scored(assessment, shots_of(split, detections, assessment), voc=voc_metrics(split, detections))
 
 
 def score_model(
@@ -74,7 +76,7 @@ def score_model(
     for predictions, targets in ask_split(model, processor, criterion, asked, batch_size):
         gathered.add(predictions, targets)
     speed = speed_on(model, processor, split, hardware, batch_size)
-    return Scored(told.assessment, told.shots, gathered.summary(), gathered.places(_QUERIES), speed)
+    return replace(told, matching=gathered.summary(), queries=gathered.places(_QUERIES), speed=speed)
 
 
 def speed_on(model: Any, processor: Any, split: Dataset, hardware: str, batch_size: int) -> Speed:

@@ -55,18 +55,38 @@ class CocoMeanAveragePrecision(evaluate.Metric):
     row's `objects` in the schema, of which `bbox` (xywh), `category`, `area` and `iscrowd` are looked at.
 
     Args:
-        names: The names of the classes, in the order of their indices.
+        names: The names of the classes, in the order of their indices; left out, they are named by their numbers.
+
+    The other parameters are those with which `evaluate.load` makes a metric.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        super().__init__(keep_in_memory=True)
+    def __init__(
+        self,
+        names: Sequence[str] | None = None,
+        config_name: str | None = None,
+        keep_in_memory: bool = True,
+        cache_dir: str | None = None,
+        num_process: int = 1,
+        process_id: int = 0,
+        experiment_id: str | None = None,
+        hash: str | None = None,
+    ) -> None:
+        self.names = None if names is None else list(names)
+        super().__init__(
+            config_name=config_name,
+            keep_in_memory=keep_in_memory,
+            cache_dir=cache_dir,
+            num_process=num_process,
+            process_id=process_id,
+            experiment_id=experiment_id,
+            hash=hash,
+        )
 
     def _info(self) -> evaluate.MetricInfo:
         boxes = List(List(Value("float64"), length=4))
         features = {
             "predictions": {"boxes": boxes, "scores": List(Value("float64")), "labels": List(Value("int64"))},
-            "references": {**detection_features(self.names)["objects"], "category": List(Value("int64"))},
+            "references": {**detection_features(["any"])["objects"], "category": List(Value("int64"))},
         }
         return evaluate.MetricInfo(
             description="Mean average precision and recall of object detection, by the protocol of COCO.",
@@ -85,7 +105,12 @@ class CocoMeanAveragePrecision(evaluate.Metric):
             )
             for one in predictions
         ]
-        return figures_of(mark(self.names, len(images), objects_of(references, images), found_of(found, images)))
+        objects, detections = objects_of(references, images), found_of(found, images)
+        classes = 1 + max(objects.label.max(initial=-1), detections.label.max(initial=-1))
+        names = self.names or [str(label) for label in range(classes)]
+        if classes > len(names):
+            raise ValueError(f"a label is {classes - 1}, and there are {len(names)} classes: {', '.join(names)}")
+        return figures_of(mark(names, len(images), objects, detections))
 
 
 def _mean(values: Floats) -> float | None:
