@@ -1,0 +1,147 @@
+"""The COCO figures of 5,000 images, 80 classes and 500,000 detections beside pycocotools and faster-coco-eval, and intervals.
+
+    python tests/benchmarks/evaluation_speed.py            [--images 5000]
+
+Each evaluates the same tables once, in turn, in a process of its own, which says its time and peak memory; making its own
+records from the tables counts. Status 1 where the figures differ, or ours takes more than a seventh of pycocotools' time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from detr_ft.evaluation.intervals import differences, intervals
+from detr_ft.evaluation.marks import AREAS, Found, Marks, Objects, mark
+from detr_ft.evaluation.precision import curves_of
+from detr_ft.evaluation.summary import FIGURES, summarise
+
+CLASSES, FOUND, THERE = 80, 100, 7
+
+
+def tables(images: int, classes: int = CLASSES) -> tuple[Objects, Found]:
+    """About seven objects an image, some of them crowds; a hundred detections, most of them elsewhere."""
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.arange(images), rng.poisson(THERE, images))
+    box = np.c_[rng.uniform(0, 500, (len(image), 2)), np.exp(rng.normal(4, 0.9, (len(image), 2)))]
+    label = rng.integers(0, classes, len(image))
+    objects = Objects(image, label, box, box[:, 2] * box[:, 3] * 0.7, rng.random(len(image)) < 0.01)
+    number = images * FOUND
+    near = rng.integers(0, len(image), number)
+    close = rng.random(number) < 0.3
+    moved = box[near] * (1 + rng.normal(0, 0.08, (number, 4)))
+    anywhere = np.c_[rng.uniform(0, 500, (number, 2)), np.exp(rng.normal(4, 0.9, (number, 2)))]
+    found_label = np.where(close & (rng.random(number) < 0.8), label[near], rng.integers(0, classes, number))
+    where = np.where(close, image[near], rng.integers(0, images, number))
+    score = np.where(close, rng.beta(3, 2, number), rng.beta(1, 6, number)).astype(np.float32).astype(float)
+    return objects, Found(where, found_label, np.where(close[:, None], moved, anywhere), score)
+
+
+def records(objects: Objects, found: Found, images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same as COCO's own JSON."""
+    truth = {
+        "images": [{"id": one + 1} for one in range(images)],
+        "categories": [{"id": one + 1, "name": str(one)} for one in range(CLASSES)],
+        "annotations": [
+            {"id": n + 1, "image_id": i + 1, "category_id": c + 1, "bbox": b, "area": a, "iscrowd": int(crowd)}
+            for n, (i, c, b, a, crowd) in enumerate(
+                zip(
+                    objects.image.tolist(),
+                    objects.label.tolist(),
+                    objects.box.tolist(),
+                    objects.area.tolist(),
+                    objects.crowd.tolist(),
+                    strict=True,
+                )
+            )
+        ],
+    }
+    rows = zip(found.image.tolist(), found.label.tolist(), found.box.tolist(), found.score.tolist(), strict=True)
+    return truth, [{"image_id": i + 1, "category_id": c + 1, "bbox": b, "score": s} for i, c, b, s in rows]
+
+
+def ours(objects: Objects, found: Found, images: int) -> list[float]:
+    marks = mark([str(label) for label in range(CLASSES)], images, objects, found)
+    figures = summarise(
+        {area: curves_of(marks, area) for area in AREAS}, lambda values: float(values[values > -1].mean())
+    )
+    return [figures[name] for name in FIGURES]
+
+
+def theirs(objects: Objects, found: Found, images: int, package: str) -> list[float]:
+    truth, results = records(objects, found, images)
+    if package == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    else:
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = truth
+        reference.createIndex()
+        protocol = COCOeval(reference, reference.loadRes(results), "bbox")
+        protocol.evaluate()
+        protocol.accumulate()
+        protocol.summarize()
+    return [float(value) for value in list(protocol.stats)[:12]]
+
+
+def one(package: str, images: int) -> None:
+    """In a process of its own."""
+    objects, found = tables(images)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    figures = ours(objects, found, images) if package == "detr_ft" else theirs(objects, found, images, package)
+    seconds = time.perf_counter() - began
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(json.dumps({"seconds": seconds, "mebibytes": grown, "figures": figures}))
+
+
+def half_thousand() -> Marks:
+    objects, found = tables(500)
+    return mark([str(label) for label in range(CLASSES)], 500, objects, found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--only")
+    arguments = parser.parse_args()
+    if arguments.only:
+        one(arguments.only, arguments.images)
+        return 0
+    print(
+        f"| {arguments.images} images, {arguments.images * FOUND:,} detections | s | times faster | memory, MiB |\n|---|---|---|---|"
+    )
+    told = {}
+    for package in ("pycocotools", "faster-coco-eval", "detr_ft"):
+        command = [sys.executable, "-W", "ignore", __file__, "--images", str(arguments.images), "--only", package]
+        told[package] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        seconds = told[package]["seconds"]
+        times = told["pycocotools"]["seconds"] / seconds
+        print(f"| {package} | {seconds:.2f} | {times:.1f} | {told[package]['mebibytes']:.0f} |", flush=True)
+    same = told["detr_ft"]["figures"] == told["pycocotools"]["figures"]
+    print(f"the twelve figures are {'equal, bit for bit' if same else 'NOT EQUAL'}")
+    marks = half_thousand()
+    began = time.perf_counter()
+    intervals(marks)
+    between = time.perf_counter()
+    differences(marks, marks)
+    print(
+        f"intervals of 500 images, 1,000 resamples: {between - began:.1f} s; of a difference: {time.perf_counter() - between:.1f} s"
+    )
+    return int(not same or told["detr_ft"]["seconds"] > told["pycocotools"]["seconds"] / 7)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
