@@ -9,13 +9,13 @@ import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
+from detr_ft.chosen import split_of
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.batches import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 from detr_ft.new import write_recipe
 from detr_ft.recipe import load_recipe
-from detr_ft.verbs import _split
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     run = tmp_path / "run"
     write_recipe(f"csv:{tmp_path}", run / "recipe.yaml", None, "cxcywh")
     assert load_recipe(run / "recipe.yaml")[0].data.box_format == "cxcywh"
-    assert _split(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
-    assert _split(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
+    assert split_of(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
+    assert split_of(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
 def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from detr_ft.structures import Detections
 
 class Fake:
     names = ["bolt", "nut", "washer"]
+    thresholds = {name: 0.5 for name in names}
     @classmethod
     def load(cls, checkpoint):
         cls.runs = Path(checkpoint)
