@@ -94,7 +94,7 @@ def _marks(model: str, split: Dataset, batch_size: int, kept: bool) -> Marks:
     file = Path(model) / PREDICTIONS
     if kept and file.is_file():
         return mark_split(split, read_predictions(file, split))
-    detector = Detector.load(model)
+    detector = Detector.load_any(model)
     order = same_classes(detector.names, class_names(split))
     with console.status(f"{model}: looking at {len(split)} images"):
         found: list[Detections] = detect_split(detector.model, detector.processor, split, batch_size)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import DetrForObjectDetection
 
 from detr_ft.console import console, say
 from detr_ft.criterion import SetCriterion, detr_criterion
@@ -38,7 +39,7 @@ def evaluate_model(
     if out is not None:
         refuse_used(out)
     accelerator = join()
-    detector = Detector.load(model)
+    detector = Detector.load_any(model)
     order = same_classes(detector.names, class_names(split))
     with console.status(f"evaluating {len(split)} images"):
         figures, found = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
@@ -51,19 +52,19 @@ def evaluate_model(
         write_predictions(save, split, found)
         say(f"detections: {save}")
     if out is not None:
-        told = _told(detector, split, found, batch_size, same_labels=order is None)
-        criterion = str(_criterion_of(detector)) if told.matching else ""
-        write_report(out, told, f"{Path(model).name} on {source}", source, criterion)
+        criterion = _criterion_of(detector) if order is None else None
+        told = _told(detector, split, found, batch_size, criterion)
+        write_report(out, told, f"{Path(model).name} on {source}", source, str(criterion or ""))
     return figures
 
 
 def _told(
-    detector: Detector, split: Dataset, found: Sequence[Detections], batch_size: int, same_labels: bool
+    detector: Detector, split: Dataset, found: Sequence[Detections], batch_size: int, criterion: SetCriterion | None
 ) -> Scored:
-    """All there is to say; of the matching only where the labels of data and model are the same."""
+    """All there is to say; of the matching only by a criterion."""
     model, processor, hardware = detector.model, detector.processor, environment()["hardware"]
-    if same_labels:
-        return score_model(model, processor, _criterion_of(detector), split, found, hardware, batch_size)
+    if criterion is not None:
+        return score_model(model, processor, criterion, split, found, hardware, batch_size)
     return replace(score(split, found), speed=speed_on(model, processor, split, hardware, batch_size))
 
 
@@ -145,8 +146,13 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
     say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
 
 
-def _criterion_of(detector: Detector) -> SetCriterion:
-    """The criterion that a model was trained by, where its config tells of one that needs no code; else DETR's own."""
+def _criterion_of(detector: Detector) -> SetCriterion | None:
+    """The criterion that a DETR was trained by, where its config tells of one that needs no code; else DETR's own.
+
+    None for a model of another family: there is no matching to look at.
+    """
+    if not isinstance(detector.model, DetrForObjectDetection):
+        return None
     told = (getattr(detector.model.config, "detr_ft", None) or {}).get("criterion")
     if told is None:
         return detr_criterion()

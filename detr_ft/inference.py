@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import DetrForObjectDetection
+from transformers import DetrForObjectDetection, PreTrainedModel
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.criterion import SetCriterion
@@ -19,23 +19,32 @@ from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.detect import detect, inference
-from detr_ft.models.load import load_model
-from detr_ft.structures import Detections, Predictions, Targets
+from detr_ft.models.load import load_detector, load_model
+from detr_ft.structures import Detections, Predictions, Step, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detector:
-    """A DETR with its image processor: `Detector.load("runs/mine").detect(["photo.jpg"])`."""
+    """A DETR with its image processor: `Detector.load("runs/mine").detect(["photo.jpg"])`.
 
-    model: DetrForObjectDetection
+    `load_any` takes any model that transformers loads as an object detector.
+    """
+
+    model: Any
     processor: Any
 
     @classmethod
     def load(cls, checkpoint: str) -> Detector:
         """A checkpoint by folder, name on the Hub, or `embedded:NAME`; on the GPU where there is one."""
         model, processor = load_model(checkpoint)
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
+
+    @classmethod
+    def load_any(cls, checkpoint: str) -> Detector:
+        """The same of any family: DETR, its sisters, YOLOS and others, to be evaluated."""
+        model, processor = load_detector(checkpoint)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
 
     @property
@@ -63,7 +72,7 @@ class Detector:
 
 
 def detect_split(
-    model: DetrForObjectDetection,
+    model: PreTrainedModel,
     processor: Any,
     split: Dataset,
     batch_size: int = 8,
@@ -93,6 +102,8 @@ def ask_split(
     form = ImageFormat.of(processor)
     examples = TrainExamples(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
+    # By itself: the loss is of no interest, and one process may ask where others don't.
+    attached.step = Step(1.0, torch.ones(model.config.num_labels, device=model.device))
     try:
         with inference(model):
             for start in range(0, len(examples), batch_size):

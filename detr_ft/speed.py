@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from detr_ft.models.detect import detect, inference
 
@@ -39,9 +39,7 @@ class Speed:
     memory: int | None
 
 
-def measure(
-    model: DetrForObjectDetection, processor: Any, images: Sequence[Image.Image], batch: int, hardware: str
-) -> Speed:
+def measure(model: PreTrainedModel, processor: Any, images: Sequence[Image.Image], batch: int, hardware: str) -> Speed:
     """Measure a model on a few images of the kind it is made for; takes some seconds."""
     on_gpu = model.device.type == "cuda"
     if on_gpu:
@@ -73,16 +71,17 @@ def _rounds(timed: Any) -> list[float]:
     return spent
 
 
-def _timed(model: DetrForObjectDetection, processor: Any, images: list[Image.Image], batch: int) -> float:
+def _timed(model: PreTrainedModel, processor: Any, images: list[Image.Image], batch: int) -> float:
     began = time.perf_counter()
     detect(model, processor, images, batch)  # answers on the CPU, so the device has finished
     return time.perf_counter() - began
 
 
-def _flops(model: DetrForObjectDetection, processor: Any, image: Image.Image) -> tuple[tuple[int, int], int]:
+def _flops(model: PreTrainedModel, processor: Any, image: Image.Image) -> tuple[tuple[int, int], int]:
     pixels = processor(images=[image], return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
     counter = FlopCounterMode(display=False)
-    with inference(model), counter:
+    # Without its inference mode, in which the counter looks for gradients that aren't there.
+    with inference(model), torch.inference_mode(False), torch.no_grad(), counter:
         model(pixel_values=pixels)
     height, width = pixels.shape[-2:]
     return (height, width), counter.get_total_flops()

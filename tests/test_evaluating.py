@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from transformers import (
+    ConditionalDetrConfig,
+    ConditionalDetrForObjectDetection,
+    ConditionalDetrImageProcessor,
+    ResNetConfig,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
+)
 from typer.testing import CliRunner
 
 from detr_ft.cli import app
@@ -142,3 +151,48 @@ def test_no_objects_at_all(tmp_path: Path, run: Run) -> None:
     assert status == 0, stderr
     assert "map          none" in stdout or "map           none" in stdout
     assert "hold no objects" in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.mark.parametrize("family", ["yolos", "conditional_detr"])
+def test_a_model_of_another_family_is_evaluated_by_its_own_processor(
+    folder: Path, run: Run, tmp_path: Path, family: str
+) -> None:
+    names = (
+        load_data("generated:shapes?train=4&validation=1&edge=64")["train"]
+        .features["objects"]["category"]
+        .feature.names
+    )
+    save_other(tmp_path / family, family, names)
+    asked = [str(tmp_path / family), "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(
+        *asked, "--out", str(tmp_path / "out"), "--save-predictions", str(tmp_path / "found.json")
+    )
+    assert status == 0, stderr
+    assert json.loads(stdout)["map"] is not None
+    told = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert told["matching"] is None
+    assert told["speed"]["parameters"] > 0
+    rows = json.loads((tmp_path / "found.json").read_text())
+    images = {row["image_id"] for row in rows}
+    assert len(images) == 12
+    assert max(sum(row["image_id"] == image for row in rows) for image in images) <= 100
+
+
+def save_other(folder: Path, family: str, names: list[str]) -> None:
+    """A tiny model of random weights, and its processor."""
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    if family == "yolos":
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = YolosConfig(image_size=[64, 64], patch_size=16, num_detection_tokens=9, **sizes, **labels)
+        YolosForObjectDetection(config).save_pretrained(folder)
+        YolosImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    else:
+        backbone = ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+        )
+        sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
+        config = ConditionalDetrConfig(backbone_config=backbone, **sizes, **heads, **labels)
+        ConditionalDetrForObjectDetection(config).save_pretrained(folder)
+        ConditionalDetrImageProcessor(size={"max_height": 64, "max_width": 64}).save_pretrained(folder)

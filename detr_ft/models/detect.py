@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DetrForObjectDetection
+from transformers import DetrForObjectDetection, PreTrainedModel
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data.transforms import canvas_of
@@ -33,7 +33,7 @@ class _Waiting:
 
 
 def detect(
-    model: DetrForObjectDetection,
+    model: PreTrainedModel,
     processor: Any,
     images: Iterable[Image.Image],
     batch_size: int = 8,
@@ -44,7 +44,11 @@ def detect(
     A score is the softmax over classes and no-object of the best class. Images go through the checkpoint's own
     processor. It is padded only where the processor has a `pad_size`, to that; images of one processed size go together,
     so the result does not depend on the batch. `images` may be a generator: only a few batches are held at a time.
+    A model of another family is asked image by image, and its processor says what its scores are.
     """
+    if not isinstance(model, DetrForObjectDetection):
+        with inference(model):
+            return [_by_its_processor(model, processor, image, top) for image in images]
     results: dict[int, Detections] = {}
     with inference(model):
         for group in _groups(processor, images, batch_size):
@@ -54,7 +58,7 @@ def detect(
 
 
 @contextmanager
-def inference(model: DetrForObjectDetection) -> Iterator[None]:
+def inference(model: PreTrainedModel) -> Iterator[None]:
     """The model answers inside, without dropout or gradient, and is then as it was."""
     was_training = model.training
     model.eval()
@@ -83,6 +87,18 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
         elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
             yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
     yield from waiting.values()
+
+
+def _by_its_processor(model: PreTrainedModel, processor: Any, image: Image.Image, top: int) -> Detections:
+    """The best detections of another family, as its own processor makes and reads them, image by image."""
+    encoded = processor(images=[image], return_tensors="pt").to(model.device)
+    outputs = model(**encoded)
+    (found,) = processor.post_process_object_detection(
+        outputs, threshold=0.0, target_sizes=[(image.height, image.width)]
+    )
+    order = found["scores"].argsort(descending=True, stable=True)[:top]
+    boxes, scores, labels = (found[name][order].float().cpu() for name in ("boxes", "scores", "labels"))
+    return Detections(boxes, scores, labels.long())
 
 
 def _forward(model: DetrForObjectDetection, group: list[_Waiting], top: int) -> Iterator[Detections]:

@@ -16,7 +16,15 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, DetrConfig, DetrForObjectDetection, DetrImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForObjectDetection,
+    DetrConfig,
+    DetrForObjectDetection,
+    DetrImageProcessor,
+    PreTrainedModel,
+)
 
 from detr_ft.errors import UserError
 from detr_ft.places import EMBEDDED, embedded_checkpoint
@@ -39,15 +47,27 @@ def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObj
 
     Raises UserError for a checkpoint that can't be found, reached or read, that is no DETR, or whose weights are not whole.
     """
+    return _load(checkpoint, revision, DetrForObjectDetection)
+
+
+def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
+    """Any model that transformers loads as an object detector, to be evaluated: DETR, its sisters, YOLOS and others.
+
+    Raises UserError as `load_model` does; no code that a repository brings is run.
+    """
+    return _load(checkpoint, None, AutoModelForObjectDetection)
+
+
+def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
     source = _resolve(checkpoint)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
-        if not isinstance(config, DetrConfig):
+        if kind is DetrForObjectDetection and not isinstance(config, DetrConfig):
             raise UserError(
                 f"{checkpoint}: this is a {config.model_type!r} model; detr_ft fine-tunes DETR "
                 "(DetrForObjectDetection), for example facebook/detr-resnet-50"
             )
-        model, loading = DetrForObjectDetection.from_pretrained(
+        model, loading = kind.from_pretrained(
             source, config=config, revision=revision, use_safetensors=True, output_loading_info=True
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)

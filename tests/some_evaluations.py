@@ -1,0 +1,40 @@
+"""Evaluations of splits of several sizes, by however many processes; rank 0 writes them.   torchrun some_evaluations.py OUT CHECKPOINT"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from detr_ft.data.generated import generate
+from detr_ft.models import fit_labels, load_model
+from detr_ft.training.evaluate import evaluate_split
+
+SIZES = (1, 2, 5, 7, 8, 9)
+
+
+def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
+    """For each size the figures, and of each image the first box and score: an image twice or left out would show."""
+    split = generate(f"workshop?train=2&validation={max(SIZES)}&edge=64")["validation"]
+    model, processor = load_model(checkpoint)
+    fit_labels(model, split.features["objects"]["category"].feature.names)
+    told = {}
+    for size in SIZES:
+        figures, found = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
+        firsts = [[*one.boxes[0].tolist(), float(one.scores[0])] for one in found]
+        told[str(size)] = {"figures": figures, "firsts": firsts}
+    return told
+
+
+def main() -> None:
+    accelerator = Accelerator(cpu=True)
+    told = evaluations(accelerator, sys.argv[2])
+    if accelerator.is_main_process:
+        Path(sys.argv[1]).write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
