@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from report.test_page import summary
+from report.test_page import shot, summary
 
 from detr_ft.report.page import render_page
+from detr_ft.report.shots import Outline
 
 pytestmark = pytest.mark.browser
 
@@ -15,7 +17,10 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(render_page(summary(title="a run with " + "a long name " * 8)))
+    one = shot()
+    at_the_edge = Outline((50.0, 5.0, 63.0, 30.0), "a class with quite a long name", "#ff0000", 0.5)
+    shots = [replace(one, found=[*one.found, at_the_edge])] * 4
+    file.write_text(render_page(summary(title="a run with " + "a long name " * 8, shots=shots)))
     return file.as_uri()
 
 
@@ -59,7 +64,7 @@ def test_outlines_can_be_switched(visit: Callable, report: str) -> None:
 def test_a_picture_opens_large_and_closes(visit: Callable, report: str) -> None:
     page = visit(report).page
     small = page.locator(".shots .frame").first.bounding_box()
-    page.get_by_role("button", name="Enlarge image 7").click()
+    page.get_by_role("button", name="Enlarge image 7").first.click()
     dialog = page.locator("dialog")
     assert dialog.is_visible()
     assert "image 7" in dialog.inner_text()
@@ -70,7 +75,7 @@ def test_a_picture_opens_large_and_closes(visit: Callable, report: str) -> None:
     )  # as the picture, so that outlines stay where they belong
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
-    page.get_by_role("button", name="Enlarge image 7").click()
+    page.get_by_role("button", name="Enlarge image 7").first.click()
     dialog.get_by_role("button", name="Close").click()
     assert not dialog.is_visible()
 
