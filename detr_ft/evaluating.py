@@ -125,6 +125,11 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
     summary = RunSummary(
         title=title,
         verdict=verdict(None, told.assessment.figures, where),
+        data={
+            "data": where,
+            "images": f"{told.assessment.marks.num_images:,}",
+            "objects": f"{int(told.assessment.marks.counted('all').sum()):,}",
+        },
         criterion=criterion,
         environment=about,
         command=" ".join(["detr-ft", *sys.argv[1:]]),

@@ -61,7 +61,10 @@ def test_a_report_and_detections_that_score_the_same(folder: Path, run: Run) -> 
     assert low < figures["map"] < high
     assert told["images"] == 12
     assert told["speed"]["parameters"] > 1e6
-    assert "small on coco:data" in (folder / "report/report.html").read_text()
+    page = (folder / "report/report.html").read_text()
+    assert "small on coco:data" in page
+    objects = sum(one["count"] for one in figures["per_class"].values())
+    assert f'<th scope="row">objects</th><td>{objects}</td>' in page
     again = ["--from-predictions", "found.json", "--data", "coco:data", "--split", "validation", "--json"]
     status, stdout, stderr = run(*again, "--out", "other")
     assert status == 0, stderr

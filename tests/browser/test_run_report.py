@@ -20,7 +20,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     one = shot()
     at_the_edge = Outline((50.0, 5.0, 63.0, 30.0), "a class with quite a long name", "#ff0000", 0.5)
     shots = [replace(one, found=[*one.found, at_the_edge])] * 4
-    file.write_text(render_page(summary(title="a run with " + "a long name " * 8, shots=shots)))
+    file.write_text(
+        render_page(
+            summary(
+                title="a run with " + "a long name " * 8,
+                verdict="On coco:" + "a_long_path/" * 9 + " it finds all.",
+                shots=shots,
+            )
+        )
+    )
     return file.as_uri()
 
 
