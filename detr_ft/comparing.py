@@ -93,7 +93,7 @@ def _words(one: Compared, figure: str) -> str:
 def _marks(model: str, split: Dataset, batch_size: int, kept: bool) -> Marks:
     file = Path(model) / PREDICTIONS
     if kept and file.is_file():
-        return mark_split(split, read_predictions(file, split))
+        return mark_split(split, read_predictions(file, split, {}))
     detector = Detector.load_any(model)
     order = same_classes(detector.names, class_names(split))
     with console.status(f"{model}: looking at {len(split)} images"):

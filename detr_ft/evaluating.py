@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,16 @@ from detr_ft.training.processes import join
 
 
 def evaluate_model(
-    model: str, split: Dataset, source: str, batch_size: int, out: Path | None, save: Path | None
+    model: str,
+    split: Dataset,
+    source: str,
+    batch_size: int,
+    out: Path | None = None,
+    save: Path | None = None,
+    numbers: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """The figures of a model on a split; with `out`, a folder of report and figures; with `save`, a file of its detections.
+    """The figures of a model on a split; with `out`, a folder of report and figures; with `save`, a file of its detections, under
+    the data's own `numbers` of classes.
 
     Its classes are those of the data by name, in whatever order. Raises UserError where a class of the data is unknown to it.
     """
@@ -49,7 +56,7 @@ def evaluate_model(
     if not accelerator.is_main_process:
         return figures
     if save is not None:
-        write_predictions(save, split, found)
+        write_predictions(save, split, found, numbers or {})
         say(f"detections: {save}")
     if out is not None:
         criterion = _criterion_of(detector) if order is None else None
@@ -68,11 +75,13 @@ def _told(
     return replace(score(split, found), speed=speed_on(model, processor, split, hardware, batch_size))
 
 
-def evaluate_predictions(file: Path, split: Dataset, source: str, out: Path | None) -> dict[str, Any]:
+def evaluate_predictions(
+    file: Path, split: Dataset, source: str, numbers: Mapping[int, str], out: Path | None
+) -> dict[str, Any]:
     """The figures of a file in COCO's results format; with `out`, a folder of report and figures."""
     if out is not None:
         refuse_used(out)
-    found = read_predictions(file, split)
+    found = read_predictions(file, split, numbers)
     told = score(split, found)
     if out is not None:
         write_report(out, told, f"{file.name} on {source}", source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +23,56 @@ from detr_ft.training.run_directory import RunDirectory
 PREDICTIONS = "predictions.json"
 
 
-def save_predictions(folder: RunDirectory, split: Dataset, detections: Sequence[Detections]) -> None:
-    """Write COCO results under the images' own ids, with the name of each `category` beside its index."""
-    folder.write_text(PREDICTIONS, _as_text(split, detections))
+def save_predictions(
+    folder: RunDirectory, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]
+) -> None:
+    """Write COCO results under the images' own ids, with the name of each `category` beside its number.
+
+    `numbers` are the data's own (`category_numbers`); where it has none, a class goes by its index.
+    """
+    folder.write_text(PREDICTIONS, _as_text(split, detections, numbers))
 
 
-def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections]) -> None:
+def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> None:
     """The same into a file of any name; raises UserError where it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_as_text(split, detections), encoding="utf-8")
+        file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file}: can't be written: {error.strerror or error}") from error
 
 
-def _as_text(split: Dataset, detections: Sequence[Detections]) -> str:
+def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> str:
     names = class_names(split)
-    rows = coco_results(detections, split["image_id"][:], range(len(names)))
-    text = ",\n".join(json.dumps(row | {"category": names[row["category_id"]]}) for row in rows)
+    name_of = numbers or dict(enumerate(names))
+    # Of categories that share a name, and so are one class, the first.
+    number_of = {name: number for number, name in sorted(name_of.items(), reverse=True)}
+    rows = coco_results(detections, split["image_id"][:], [number_of[name] for name in names])
+    text = ",\n".join(json.dumps(row | {"category": name_of[row["category_id"]]}) for row in rows)
     return f"[{text}]\n"
 
 
-def read_predictions(file: Path, split: Dataset) -> list[Detections]:
+def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
     """The detections of each row of a split, from a file in COCO's results format, by the images' ids.
 
-    A class is known by its name, where results have a `category`; else `category_id` is its index. Raises UserError with
-    everything that doesn't fit: rows that are no results, images and classes that the split lacks.
+    A class is known by its name, where results have a `category`; else by its `category_id`, which is one of the data's
+    own `numbers`, or where it has none the index of the class. Raises UserError with everything that doesn't fit: rows that
+    are no results, images and classes that the data lack.
     """
     names = class_names(split)
     known = {name: index for index, name in enumerate(names)}
+    name_of = numbers or dict(enumerate(names))
     image_of = {image_id: row for row, image_id in enumerate(split["image_id"][:])}
     found: list[list[tuple[list[float], float, int]]] = [[] for _ in image_of]
     faults: dict[str, str] = {}
     for number, row in enumerate(_rows(file), start=1):
-        fault = _fault(row, image_of, known)
+        fault = _fault(row, image_of, {*names, *name_of.values()}, name_of)
         if fault:
             faults.setdefault(fault, f"{file}: result {number}: {fault}")
             continue
-        label = known[row["category"]] if "category" in row else row["category_id"]
-        found[image_of[row["image_id"]]].append((row["bbox"], row["score"], label))
+        name = row["category"] if "category" in row else name_of[row["category_id"]]
+        if name in known:  # else a category that no object has, so that nothing is to be found of it
+            found[image_of[row["image_id"]]].append((row["bbox"], row["score"], known[name]))
     if faults:
         raise UserError(list(faults.values()))
     return [_detections(one) for one in found]
@@ -88,7 +99,7 @@ def _rows(file: Path) -> list[Any]:
     return rows
 
 
-def _fault(row: Any, image_of: Mapping[Any, int], known: Mapping[str, int]) -> str:
+def _fault(row: Any, image_of: Mapping[Any, int], known: Set[str], name_of: Mapping[int, str]) -> str:
     if not isinstance(row, dict) or not {"image_id", "bbox", "score"} <= row.keys():
         return "a result has image_id, category_id, bbox and score"
     if not isinstance(row["image_id"], int) or row["image_id"] not in image_of:
@@ -103,8 +114,10 @@ def _fault(row: Any, image_of: Mapping[Any, int], known: Mapping[str, int]) -> s
             if isinstance(row["category"], str) and row["category"] in known
             else f"the data have no class {row['category']}"
         )
-    if row.get("category_id") not in range(len(known)):
-        return f"category_id {row.get('category_id')} is not the index of a class, 0 to {len(known) - 1}; name it by category"
+    number = row.get("category_id")
+    if not isinstance(number, int) or number not in name_of:
+        there = ", ".join(f"{one} {name}" for one, name in sorted(name_of.items())[:10])
+        return f"category_id {number} is none of the data's: {there}{' ...' if len(name_of) > 10 else ''}"
     return ""
 
 

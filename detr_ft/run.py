@@ -21,6 +21,7 @@ from datasets import DatasetDict
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
 from detr_ft.data import load_data
+from detr_ft.data.sources import category_numbers
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
 from detr_ft.errors import UserError
@@ -43,7 +44,7 @@ from detr_ft.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "faster-coco-eval")
+_PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _write_results(
     }
     folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
     if told:
-        save_predictions(folder, prepared.validation, result.detections)
+        save_predictions(folder, prepared.validation, result.detections, category_numbers(recipe.data.source))
         keep_thresholds(folder, told.assessment)
     summary = RunSummary(
         title=folder.path.name,

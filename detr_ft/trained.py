@@ -46,7 +46,7 @@ def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: boo
     recipe, _ = load_recipe(path, overrides)
     numbers = seeds_of(seeds)
     base = Path(recipe.train.output_dir)
-    if not resume:
+    if not resume and rank() == 0:  # the others come when it has begun
         RunDirectory(base).refuse_another_run()
     held_out = recipe.train.seed if recipe.data.split_seed is None else recipe.data.split_seed
     for number in numbers:

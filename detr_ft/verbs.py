@@ -14,6 +14,7 @@ from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
 from detr_ft.data import open_image
+from detr_ft.data.sources import category_numbers
 from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
@@ -49,10 +50,12 @@ def evaluate_by(
         raise UserError("--save-predictions and --from-predictions don't go together: the file is there already")
     chosen = split_of(model or "", data, split, box_format)
     source = data or "held-out images"
+    run = None if data else recipe_of(Path(model or ""))
+    numbers = category_numbers(data or (run.data.source if run else ""))
     if from_predictions is not None:
-        return evaluate_predictions(from_predictions, chosen, source, out)
+        return evaluate_predictions(from_predictions, chosen, source, numbers, out)
     assert model is not None
-    return evaluate_model(model, chosen, source, batch_size, out, save_predictions)
+    return evaluate_model(model, chosen, source, batch_size, out, save_predictions, numbers)
 
 
 def figures_table(metrics: dict[str, Any]) -> str:

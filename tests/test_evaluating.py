@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from transformers import (
     ConditionalDetrConfig,
     ConditionalDetrForObjectDetection,
@@ -73,6 +77,20 @@ def test_a_report_and_detections_that_score_the_same(folder: Path, run: Run) -> 
     status, _, stderr = run(*again, "--out", "other")
     assert status == 2
     assert "other is not empty" in stderr
+
+
+def test_detections_are_what_pycocotools_reads(folder: Path, run: Run) -> None:
+    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(*asked, "--save-predictions", "for_coco.json")
+    assert status == 0, stderr
+    (file,) = (folder / "data/validation").glob("*.json")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        protocol = COCOeval(truth, truth.loadRes(str(folder / "for_coco.json")), "bbox")
+        protocol.evaluate()
+        protocol.accumulate()
+        protocol.summarize()
+    assert protocol.stats[0] == pytest.approx(json.loads(stdout)["map"], abs=1e-6)
 
 
 def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:

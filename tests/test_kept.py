@@ -26,11 +26,11 @@ def random_detections(number: int) -> Detections:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     detections = [random_detections(number) for number in (5, 0, 3)]
-    write_predictions(tmp_path / "deep/found.json", SPLIT, detections)
+    write_predictions(tmp_path / "deep/found.json", SPLIT, detections, {})
     rows = json.loads((tmp_path / "deep/found.json").read_text())
     assert set(rows[0]) == {"image_id", "category_id", "bbox", "score", "category"}
     assert rows[0]["category"] == NAMES[rows[0]["category_id"]]
-    for one, other in zip(detections, read_predictions(tmp_path / "deep/found.json", SPLIT), strict=True):
+    for one, other in zip(detections, read_predictions(tmp_path / "deep/found.json", SPLIT, {}), strict=True):
         assert torch.equal(one.scores.double(), other.scores)
         assert torch.equal(one.labels, other.labels)
         assert torch.allclose(one.boxes.double(), other.boxes, atol=1e-5)
@@ -43,7 +43,7 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
         {"image_id": image, "category_id": 0, "bbox": [5, 6, 7, 8], "score": 0.75},
     ]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    _, found, _ = read_predictions(tmp_path / "found.json", SPLIT)
+    _, found, _ = read_predictions(tmp_path / "found.json", SPLIT, {})
     assert found.scores.tolist() == [0.75, 0.25]
     assert found.labels.tolist() == [0, 1]
     assert found.boxes.tolist() == [[5, 6, 12, 14], [1, 2, 4, 6]]
@@ -56,7 +56,10 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
         ('{"images": []}', "are a list of"),
         ([{"image_id": 0}], "result 1: a result has image_id, category_id, bbox and score"),
         ([{"image_id": 10**9, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id 1000000000"),
-        ([{"image_id": None, "category_id": 99, "bbox": [0, 0, 1, 1], "score": 1}], "category_id 99 is not the index"),
+        (
+            [{"image_id": None, "category_id": 99, "bbox": [0, 0, 1, 1], "score": 1}],
+            "category_id 99 is none of the data's: 0 ",
+        ),
         ([{"image_id": [1], "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id"),
         ([{"image_id": None, "category": ["yeti"], "bbox": [0, 0, 1, 1], "score": 1}], "no class"),
         ([{"image_id": None, "category": "yeti", "bbox": [0, 0, 1, 1], "score": 1}], "no class yeti"),
@@ -73,7 +76,7 @@ def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> 
         )
     (tmp_path / "found.json").write_text(content)
     with pytest.raises(UserError, match=words) as told:
-        read_predictions(tmp_path / "found.json", SPLIT)
+        read_predictions(tmp_path / "found.json", SPLIT, {})
     assert "found.json" in str(told.value)
 
 
@@ -81,10 +84,27 @@ def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
     rows = [{"image_id": 10**9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}] * 50 + [{"nothing": 1}]
     (tmp_path / "found.json").write_text(json.dumps(rows))
     with pytest.raises(UserError) as told:
-        read_predictions(tmp_path / "found.json", SPLIT)
+        read_predictions(tmp_path / "found.json", SPLIT, {})
     assert len(told.value.problems) == 2
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.json: can't be read"):
-        read_predictions(tmp_path / "gone.json", SPLIT)
+        read_predictions(tmp_path / "gone.json", SPLIT, {})
+
+
+def test_the_numbers_of_a_coco_file_are_kept(tmp_path: Path) -> None:
+    numbers = {10 * (1 + index): name for index, name in enumerate(NAMES)} | {5: "of no object"}
+    detections = [random_detections(4), random_detections(0), random_detections(2)]
+    write_predictions(tmp_path / "found.json", SPLIT, detections, numbers)
+    rows = json.loads((tmp_path / "found.json").read_text())
+    assert all(numbers[row["category_id"]] == row["category"] for row in rows)
+    assert [row["category_id"] // 10 - 1 for row in rows[:4]] == detections[0].labels.tolist()
+    # As another tool writes them: without names, and of a category that no object has.
+    rows = [{key: value for key, value in row.items() if key != "category"} for row in rows]
+    rows.append(rows[0] | {"category_id": 5})
+    (tmp_path / "other.json").write_text(json.dumps(rows))
+    again = read_predictions(tmp_path / "other.json", SPLIT, numbers)
+    assert [one.labels.tolist() for one in again] == [one.labels.tolist() for one in detections]
+    with pytest.raises(UserError, match=r"category_id 10 is none of the data's"):
+        read_predictions(tmp_path / "other.json", SPLIT, {})

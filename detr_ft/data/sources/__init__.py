@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.coco import coco_files, read_coco
+from detr_ft.data.sources.coco import coco_categories, coco_files, read_coco
 from detr_ft.data.sources.cvat import read_cvat
 from detr_ft.data.sources.folder import metadata_files, read_folder
 from detr_ft.data.sources.hub import read_hub
@@ -24,7 +24,7 @@ from detr_ft.data.sources.voc import read_voc, voc_files
 from detr_ft.data.sources.yolo import read_yolo, yolo_file
 from detr_ft.errors import UserError
 
-__all__ = ["load_data", "open_stream"]
+__all__ = ["category_numbers", "load_data", "open_stream"]
 
 # The formats of tools say how boxes are written; tables leave it to whoever wrote them.
 _FIXED = {
@@ -77,6 +77,15 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     kind = _recognise(path)
     log.info("%s looks like %s: reading it as %s:%s", path, kind.upper(), kind, spec)
     return _read(kind, path, format)
+
+
+def category_numbers(spec: str, base: Path = Path()) -> dict[int, str]:
+    """Under which numbers a COCO data set has its classes, for results in its format; empty for every other kind of data."""
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in _KINDS:
+        return coco_categories(_existing(rest, base)) if kind == "coco" else {}
+    path = _existing(spec, base)
+    return coco_categories(path) if _recognise(path) == "coco" else {}
 
 
 def _read(kind: str, path: Path, format: BoxFormat | None) -> DatasetDict:

@@ -22,8 +22,7 @@ def read_coco(path: Path) -> DatasetDict:
     Category ids may have gaps; classes are numbered in the order of their ids, over all splits alike. An object without
     a bbox gets the box around its segmentation. Images that aren't where their names say are searched for below the file.
     """
-    one = split_of(path.stem) or split_of_folder(path.parent) or "train"
-    files = {one: path} if path.is_file() else coco_files(path)
+    files = _files(path)
     if not files:
         raise UserError(
             f"{path}: no COCO file found; expected <split>/_annotations.coco.json, annotations/instances_<split>.json "
@@ -34,6 +33,19 @@ def read_coco(path: Path) -> DatasetDict:
     splits = {split: list(table.records.values()) for split, table in tables.items()}
     refuse(problems, splits)
     return to_dataset(splits, _used_names(tables.values(), path), path)
+
+
+def coco_categories(path: Path) -> dict[int, str]:
+    """The names of the categories of a COCO file or folder that `read_coco` has read, by their ids."""
+    tables = [Table(file) for file in _files(path).values()]
+    for table in tables:
+        table.read()
+    return {number: name for table in tables for number, name in table.categories.items()}
+
+
+def _files(path: Path) -> dict[str, Path]:
+    one = split_of(path.stem) or split_of_folder(path.parent) or "train"
+    return {one: path} if path.is_file() else coco_files(path)
 
 
 def coco_files(folder: Path) -> dict[str, Path]:
