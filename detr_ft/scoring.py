@@ -33,7 +33,13 @@ from detr_ft.structures import Detections
 _ASKED = 500  # images, at most, whose matching is looked at
 _QUERIES = 18
 _OF_EACH = 6  # pictures under a heading
-_HEADINGS = {"worst": "Worst", "false_alarms": "False alarms", "missed": "Missed objects", "best": "Best"}
+_HEADINGS = {
+    "worst": "Worst",
+    "false_alarms": "False alarms",
+    "missed": "Missed objects",
+    "best": "Best",
+    "others": "Others",
+}
 
 
 @dataclass(frozen=True, eq=False)

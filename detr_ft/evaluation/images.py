@@ -12,10 +12,11 @@ from detr_ft.evaluation.thresholds import Operating, believed
 
 
 def picks(errors: Errors, thresholds: Mapping[str, Operating], most: int) -> dict[str, list[int]]:
-    """Numbers of up to `most` images for each of: `worst`, `false_alarms`, `missed`, `best`; none comes twice.
+    """Numbers of up to `most` images for each of: `worst`, `false_alarms`, `missed`, `best` and `others`; none comes twice.
 
     Of the detections that are believed. The worst have the most errors for their objects; false alarms are ranked by
-    the highest score of one, missed objects by how many there are; the best have no error and the most objects.
+    the highest score of one, missed objects by how many there are; the best have no error and the most objects; others
+    are spread evenly over the rest.
     """
     marks, taken = errors.marks, believed(errors.marks, thresholds)
     wrong = _per_image(marks, taken & (errors.kind != RIGHT))
@@ -35,7 +36,9 @@ def picks(errors: Errors, thresholds: Mapping[str, Operating], most: int) -> dic
     for name, rank in ranks.items():
         chosen[name] = _first(rank, free, most)
         free[chosen[name]] = False
-    return chosen
+    rest = np.flatnonzero(free)
+    spread = np.linspace(0, len(rest) - 1, min(most, len(rest))).round().astype(int)
+    return chosen | {"others": rest[spread].tolist()}
 
 
 def _first(rank: Floats, free: Bools, most: int) -> list[int]:

@@ -9,7 +9,7 @@ from io import BytesIO
 
 from PIL import Image
 
-MOST = 24
+MOST = 30
 _BYTES = 3_200_000
 # Longest side and JPEG quality, tried in turn until all pictures together are small enough.
 _SIZES = ((720, 85), (560, 80), (420, 75), (320, 65), (240, 50), (160, 40))

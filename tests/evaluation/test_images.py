@@ -25,9 +25,15 @@ FOUND = [
 def test_each_heading_has_the_images_that_it_is_about() -> None:
     errors = errors_of(marked(OBJECTS, FOUND, images=5, classes=1))
     at = {"0": Operating(0.5, 1.0, 1.0, 1.0)}
-    assert picks(errors, at, most=1) == {"worst": [1], "false_alarms": [2], "missed": [3], "best": [0]}
+    assert picks(errors, at, most=1) == {"worst": [1], "false_alarms": [2], "missed": [3], "best": [0], "others": [4]}
     # With room for all, an image comes under the first heading that it has a claim to.
-    assert picks(errors, at, most=9) == {"worst": [1, 2, 3], "false_alarms": [], "missed": [], "best": [0]}
+    assert picks(errors, at, most=9) == {
+        "worst": [1, 2, 3],
+        "false_alarms": [],
+        "missed": [],
+        "best": [0],
+        "others": [4],
+    }
 
 
 def test_no_image_comes_twice() -> None:

@@ -54,8 +54,7 @@ def test_accumulated_is_at_once(whole: dict[int, Values], number: int, micro: in
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "micro"), [(2, 4), (2, 1), (4, 2)])
-@pytest.mark.parametrize("number", [3, 8])
+@pytest.mark.parametrize(("number", "processes", "micro"), [(8, 2, 4), (8, 4, 2), (3, 2, 1), (3, 4, 2)])
 def test_any_number_of_processes_is_one(
     whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
 ) -> None:
