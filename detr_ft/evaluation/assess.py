@@ -11,7 +11,7 @@ from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.errors import Errors, errors_of
 from detr_ft.evaluation.groups import Group, by_crowding, by_frequency
-from detr_ft.evaluation.intervals import TIMES, Interval, intervals
+from detr_ft.evaluation.intervals import Interval, intervals
 from detr_ft.evaluation.marks import Ints, Marks
 from detr_ft.evaluation.thresholds import Operating, believed, best_thresholds
 
@@ -46,7 +46,9 @@ class Assessment:
         }
 
 
-def assess(marks: Marks, trained_on: Mapping[str, int] | None = None, times: int = TIMES, seed: int = 0) -> Assessment:
+def assess(
+    marks: Marks, trained_on: Mapping[str, int] | None = None, times: int | None = None, seed: int = 0
+) -> Assessment:
     """Assess a marked set; `trained_on` says how many boxes of each class the model was trained on, where that is known."""
     figures, errors, thresholds = figures_of(marks), errors_of(marks), best_thresholds(marks)
     return Assessment(

@@ -13,7 +13,7 @@ from detr_ft.evaluation.resample import draw, resampled
 LEVEL = 0.95  # of such intervals cover what they are to, in the long run
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this one, about one in sixty.
 DIFFERENCE_LEVEL = 0.99
-TIMES = 1000
+_MOST, _LEAST, _IMAGES = 1000, 200, 500_000  # resampled sets; fewer of many images, which vary less
 _KNOWN = 0.5  # of the resampled sets must have a figure, or there is no interval of it
 
 
@@ -38,21 +38,25 @@ class Difference:
         return self.interval.low > 0 or self.interval.high < 0
 
 
-def intervals(marks: Marks, times: int = TIMES, seed: int = 0) -> dict[str, Interval | None]:
-    """An interval for each of the twelve figures, or None where too few images have to do with it."""
+def intervals(marks: Marks, times: int | None = None, seed: int = 0) -> dict[str, Interval | None]:
+    """An interval for each of the twelve figures, or None where too few images have to do with it.
+
+    From `times` resampled sets; left out, from 1,000 of up to 500 images, and fewer of more, 200 at least.
+    """
+    times = times or _times(marks)
     return {
         name: _interval(values, LEVEL) for name, values in resampled(marks, draw(marks.num_images, times, seed)).items()
     }
 
 
-def differences(first: Marks, second: Marks, times: int = TIMES, seed: int = 0) -> dict[str, Difference | None]:
+def differences(first: Marks, second: Marks, times: int | None = None, seed: int = 0) -> dict[str, Difference | None]:
     """For each figure, how much more the second has: both are resampled together, so hard images are hard for both.
 
     The two must be of the same images and objects; raises ValueError where they are not.
     """
     if first.num_images != second.num_images or not np.array_equal(first.objects.box, second.objects.box):
         raise ValueError("only models that saw the same images can be compared")
-    weights = draw(first.num_images, times, seed)
+    weights = draw(first.num_images, times or _times(first), seed)
     whole = np.ones((first.num_images, 1), np.int64)
     points, draws = _minus(second, first, whole), _minus(second, first, weights)
     found = {name: _interval(values, DIFFERENCE_LEVEL) for name, values in draws.items()}
@@ -60,6 +64,10 @@ def differences(first: Marks, second: Marks, times: int = TIMES, seed: int = 0) 
         name: None if interval is None else Difference(float(points[name][0]), interval)
         for name, interval in found.items()
     }
+
+
+def _times(marks: Marks) -> int:
+    return max(_LEAST, min(_MOST, _IMAGES // max(1, marks.num_images)))
 
 
 def _minus(one: Marks, other: Marks, weights: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Mapping[str, Floats]:

@@ -12,6 +12,8 @@ from detr_ft.evaluation.precision import RECALLS
 from detr_ft.evaluation.summary import LIMITS, Table, summarise
 
 _AT_ONCE = 250  # sets, which bounds the memory
+_DENSE = 4_000_000  # entries of a table of detections and images, above which each detection is looked up by itself
+_FEW = 32  # sets, for which that is done at once
 
 
 def resampled(marks: Marks, weights: Ints) -> dict[str, Floats]:
@@ -75,9 +77,9 @@ def _average_precision(image: Ints, right: Bools, counts: Bools, weights: Floats
     at = np.flatnonzero(right)
     if not len(at):
         return np.where(np.isnan(objects), np.nan, 0.0)
-    hits = _running(np.arange(len(at)), image[at], len(at), len(weights)) @ weights
+    hits = _running(np.arange(len(at)), image[at], weights)
     known = np.flatnonzero(counts[: at[-1] + 1])
-    seen = _running(np.searchsorted(at, known), image[known], len(at), len(weights)) @ weights
+    seen = _running(np.searchsorted(at, known), image[known], weights)
     precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = _recalls_reached(hits / objects)
@@ -85,10 +87,18 @@ def _average_precision(image: Ints, right: Bools, counts: Bools, weights: Floats
     return np.where(np.isnan(objects), np.nan, value)
 
 
-def _running(step: Ints, image: Ints, steps: int, num_images: int) -> Floats:
-    """`[steps, I]`: of how many rows of each image the step is this one or an earlier one."""
-    counts = np.bincount(step * num_images + image, minlength=steps * num_images).reshape(steps, num_images)
-    return np.cumsum(counts, axis=0).astype(np.float64)
+def _running(step: Ints, image: Ints, weights: Floats) -> Floats:
+    """`[steps, R]`: the weights of the images of all rows up to each step; steps rise, and each has a row."""
+    steps, images = int(step[-1]) + 1, len(weights)
+    if steps * images <= _DENSE:
+        counts = np.bincount(step * images + image, minlength=steps * images).reshape(steps, images)
+        return np.asarray(np.cumsum(counts, axis=0).astype(np.float64) @ weights)
+    starts = np.searchsorted(step, np.arange(steps))
+    parts = [
+        np.add.reduceat(weights[image, low : low + _FEW], starts, axis=0).cumsum(0)
+        for low in range(0, weights.shape[1], _FEW)
+    ]
+    return np.concatenate(parts, axis=1)
 
 
 def _recalls_reached(recall: Floats) -> Ints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detr_ft.evaluation import resample
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.marks import Found, Marks, Objects, mark
 from detr_ft.evaluation.resample import draw, resampled
@@ -50,8 +51,10 @@ def repeated(objects: Objects, found: Found, weights: np.ndarray) -> Marks:
     return mark(NAMES, len(images), numbered, again)
 
 
+@pytest.mark.parametrize("dense", [0, 4_000_000], ids=["many images", "few images"])
 @pytest.mark.parametrize("seed", range(8))
-def test_each_set_has_the_figures_of_the_protocol(seed: int) -> None:
+def test_each_set_has_the_figures_of_the_protocol(seed: int, dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "_DENSE", dense)
     objects, found = random_set(seed)
     weights = draw(IMAGES, 6, seed)
     weights[:, 0] = 1
