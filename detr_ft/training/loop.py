@@ -23,6 +23,7 @@ from detr_ft.data.collate import TrainExamples
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
+from detr_ft.models.fold import fold_norms
 from detr_ft.structures import Detections
 from detr_ft.training.capsule import keep_failure
 from detr_ft.training.checkpoints import Checkpoints
@@ -107,6 +108,7 @@ class DetrTrainer:
             self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
         if checkpoint is not None:
             load_weights(model, checkpoint)
+        fold_norms(model)
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
         self.criterion = self.current = criterion

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -48,7 +47,7 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
             }
             for (rate, decay), group in sorted(groups.items(), key=lambda one: (one[1].last, -one[0][1]))
         ],
-        fused=torch.cuda.is_available(),
+        fused=True,
     )
 
 
