@@ -98,7 +98,11 @@ def _answers(told: Assessment) -> list[tuple[str, str, Markup]]:
     if not told.figures["per_class"]:
         return []
     return [
-        ("Precision over recall", "of all classes, at IoU 0.5 and 0.75", Markup(precision_chart(told.marks))),
+        (
+            "Precision over recall",
+            "mean of the classes at IoU 0.5 (thick) and 0.75; faint: each class at 0.5, named at the pointer",
+            Markup(precision_chart(told.marks)),
+        ),
         ("F1 over the threshold", "of all classes together, at IoU 0.5", Markup(f1_chart(told.marks))),
         ("Calibration", "the share that is right, by score", Markup(calibration_chart(told.calibration))),
     ]

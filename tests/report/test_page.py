@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from detr_ft.evaluation.assess import Assessment, assess
 from detr_ft.evaluation.marks import mark
+from detr_ft.report.charts import precision_chart
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.report.shots import Outline, Shot
@@ -139,6 +142,19 @@ def test_one_chart_for_each_of_map_loss_its_terms_and_the_rate() -> None:
     assert not any(name in page.text for name in ("loss_ce_0", "cardinality_error", "mAP50–"))
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(("classes", "lines"), [(1, 0), (3, 3), (20, 20), (21, 0)])
+def test_every_class_has_a_named_line_unless_there_are_many(classes: int, lines: int) -> None:
+    marks, names = TOLD.marks, [f"class <{label}>" for label in range(classes)]
+    objects = replace(marks.objects, label=np.arange(len(marks.objects.label)) % classes)
+    found = replace(marks.found, label=np.arange(len(marks.found.label)) % classes)
+    chart = precision_chart(mark(names, marks.num_images, objects, found))
+    assert (
+        re.findall("<title>(.*?)</title>", chart)
+        == [name.replace("<", "&lt;").replace(">", "&gt;") for name in names][:lines]
+    )
+    assert "class-0" not in chart
 
 
 def test_nothing_is_fetched() -> None:
