@@ -23,10 +23,21 @@ from transformers import (
     DetrConfig,
     DetrForObjectDetection,
     DetrImageProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
 from detr_ft.errors import UserError
+from detr_ft.models.timm_layout import (
+    TO_NATIVE,
+    dilate,
+    is_dilated,
+    is_plain_resnet,
+    natively,
+    timm_works,
+    wants_timm,
+    without_old_fields,
+)
 from detr_ft.places import EMBEDDED, embedded_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -39,6 +50,7 @@ _NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not
 _LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
 )  # fmt: skip
+_WITH_BACKBONE = {"detr", "table-transformer"}
 _NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
 
 
@@ -61,14 +73,20 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
 def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
     source = _resolve(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = _config(source, revision)
         if kind is DetrForObjectDetection and not isinstance(config, DetrConfig):
             raise UserError(
                 f"{checkpoint}: this is a {config.model_type!r} model; detr_ft fine-tunes DETR "
                 "(DetrForObjectDetection), for example facebook/detr-resnet-50"
             )
+        native = natively(config) if wants_timm(config) and not timm_works() else None
         model, loading = kind.from_pretrained(
-            source, config=config, revision=revision, use_safetensors=True, output_loading_info=True
+            source,
+            config=native or config,
+            revision=revision,
+            use_safetensors=True,
+            output_loading_info=True,
+            key_mapping=TO_NATIVE if native else None,
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
@@ -83,7 +101,25 @@ def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
             f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
             "it is incomplete, or of another architecture than its config.json says"
         )
+    surplus = sorted(name for name in loading["unexpected_keys"] if not name.endswith("num_batches_tracked"))
+    if surplus:
+        raise UserError(
+            f"{checkpoint}: {len(surplus)} of its weights have no place in the model, the first is {surplus[0]}; "
+            "it is of another architecture than its config.json says"
+        )
+    if native:
+        # What is saved has the native names: transformers would write those that it read.
+        model.__dict__.pop("_weight_conversions", None)
+    if isinstance(model.config, DetrConfig) and is_plain_resnet(model.config) and is_dilated(model.config):
+        dilate(model.model.backbone.model)
     return model, processor
+
+
+def _config(source: str, revision: str | None) -> Any:
+    written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    if written.get("model_type") in _WITH_BACKBONE and (mended := without_old_fields(written)) != written:
+        return AutoConfig.for_model(**mended)
+    return AutoConfig.from_pretrained(source, revision=revision)
 
 
 def queries_of(checkpoint: str, revision: str | None = None) -> int | None:
@@ -182,7 +218,10 @@ def _explain(checkpoint: str, error: BaseException) -> str:
             "check the network, or give the folder of a checkpoint"
         )
     if "timm" in text:
-        return f"{checkpoint}: its backbone comes from timm, which is not installed; for facebook/detr-* give revision: no_timm"
+        return (
+            f"{checkpoint}: its backbone comes from timm, is no plain ResNet, and timm doesn't work here: "
+            "pip install timm torchvision, or take a checkpoint with a ResNet"
+        )
     return f"{checkpoint}: {_first_line(error)}"
 
 

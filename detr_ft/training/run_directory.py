@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from detr_ft.errors import UserError
+from detr_ft.models.save import save_as_stock
 
 _BEGINNINGS = {"log.jsonl", "recipe.yaml", "held-out.json", "checkpoints", ".partial"}
 
@@ -92,18 +93,14 @@ class RunDirectory:
     def save_model(self, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:
         """Save model and processor below the run, whole or not at all, and answer where.
 
-        They are written beside their place first, so that a failure leaves what was there before. Norms that learn go as the
-        constants of a stock DETR.
+        They are written beside their place first, so that a failure leaves what was there before.
         """
         target = self.path / folder
         partial = self.path / ".partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            weights = {
-                name: one for name, one in model.state_dict().items() if not name.endswith("num_batches_tracked")
-            }
-            model.save_pretrained(partial, state_dict=weights)
+            save_as_stock(model, partial)
             processor.save_pretrained(partial)
             target.mkdir(parents=True, exist_ok=True)
             for file in partial.iterdir():
