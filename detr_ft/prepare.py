@@ -15,6 +15,8 @@ from transformers import DetrForObjectDetection
 from detr_ft.data import class_names
 from detr_ft.data.batches import repeat_factors
 from detr_ft.data.frame import count_boxes
+from detr_ft.data.images import open_image
+from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat
@@ -22,11 +24,13 @@ from detr_ft.errors import UserError
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
+from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
 from detr_ft.recipe import DataSection, Recipe
 from detr_ft.training.optimizer import refuse_rates
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 200  # images, in which the use of queries is measured
 HELD_OUT = "held-out.json"  # in a run directory: which images it did not train on
 
 
@@ -39,14 +43,16 @@ class Prepared:
     model: DetrForObjectDetection
     processor: Any
     loaded: float  # the share of the model's weights that came from a checkpoint
+    revision: str | None = None  # the commit that a checkpoint of the Hub was taken from
 
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
     if "train" not in data:
         raise UserError(f"the data has no train split, only {', '.join(data)}")
-    names = class_names(data["train"])
+    names, synonyms = class_names(data["train"]), recipe.synonyms()
     model, processor = _model(recipe, names)
+    revision = getattr(model.config, "_commit_hash", None)
     train, validation = _splits(recipe.data, _split_seed(recipe), data, ImageFormat.of(processor))
     counts = count_boxes(train)
     logger.info(
@@ -54,12 +60,14 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     )
     if counts.kept == 0:
         raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
+    if recipe.model.checkpoint is not None:
+        _fit(model, processor, recipe, names, synonyms, train)
     _warn_of_crowding(train, model.config.num_queries)
     if recipe.model.live_norms:
         live_norms(model)
     set_trainable(model, recipe.model.freeze)
     refuse_rates(model, recipe.optim)
-    return Prepared(train, validation, model, processor, _loaded(recipe, model))
+    return Prepared(train, validation, model, processor, _loaded(recipe, model), revision)
 
 
 def _loaded(recipe: Recipe, model: DetrForObjectDetection) -> float:
@@ -85,17 +93,38 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, An
             f"{model.num_parameters():,}",
         )
         return model, processor
-    model, processor = load_model(str(section.checkpoint), section.revision)
-    known = fit_labels(model, names, recipe.train.seed)
-    logger.info(
-        "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
-        section.checkpoint, len(known), len(names), ", ".join(known) or "none",
-    )  # fmt: skip
+    model, processor = load_model(str(section.checkpoint), section.revision, section.pickled)
     if edge is not None:
         processor.size = {"max_height": edge, "max_width": edge}
         if processor.pad_size is not None:
             processor.pad_size = {"height": edge, "width": edge}
     return model, processor
+
+
+def _fit(
+    model: DetrForObjectDetection,
+    processor: Any,
+    recipe: Recipe,
+    names: list[str],
+    synonyms: Mapping[str, str],
+    train: Dataset,
+) -> None:
+    """Cut a checkpoint to the recipe's queries and layers, and give it the classes of the data, saying what was done."""
+    section, seed = recipe.model, recipe.train.seed
+    if section.decoder_layers is not None:
+        keep_decoder_layers(model, section.decoder_layers)
+    if section.num_queries not in (None, model.config.num_queries):
+        before, shown = model.config.num_queries, train.select(range(min(_SHOWN, len(train))))
+        images = (open_image(row["image"]) for row in shown.with_format(None).select_columns(["image"]))
+        set_queries(model, section.num_queries, query_use(model, processor, images), seed)
+        logger.info("queries: %d of the checkpoint's %d, by use in %d images", section.num_queries, before, len(shown))
+    labels = fit_labels(model, names, boxes_of_classes(train), synonyms, seed)
+    model.config.detr_ft = {"labels": labels.as_json()}
+    reused = [name if name == theirs else f"{name} from {theirs}" for name, theirs in labels.reused.items()]
+    logger.info(
+        "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
+        section.checkpoint, len(reused), len(names), ", ".join(reused) or "none",
+    )  # fmt: skip
 
 
 def _split_seed(recipe: Recipe) -> int:

@@ -30,10 +30,19 @@ class ModelSection(_Section):
 
     checkpoint: str | None = None
     revision: str | None = None
+    pickled: bool = Field(
+        default=False, description="weights may come from a pytorch_model.bin, where there is no other"
+    )
     architecture: dict[str, Any] | None = None
     backbone: str | None = Field(default=None, description="a checkpoint that the architecture's backbone starts from")
     live_norms: bool = False
     freeze: list[str] = []
+    synonyms: dict[str, str] | str | None = Field(
+        default=None,
+        description="what the checkpoint calls classes of the data, or a YAML file of such names beside the recipe",
+    )
+    num_queries: int | None = Field(default=None, ge=1, le=2000, description="left out: as many as the checkpoint has")
+    decoder_layers: int | None = Field(default=None, ge=1, description="the first of the checkpoint's; left out: all")
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelSection:
@@ -43,6 +52,9 @@ class ModelSection(_Section):
             raise ValueError("backbone goes with architecture: a checkpoint has one")
         if self.live_norms and self.architecture is None:
             raise ValueError("live_norms goes with architecture: a checkpoint's norms are what it was trained with")
+        for name in ("synonyms", "num_queries", "decoder_layers"):
+            if getattr(self, name) is not None and self.checkpoint is None:
+                raise ValueError(f"{name} goes with checkpoint: an architecture says what it has itself")
         return self
 
 
@@ -137,6 +149,27 @@ class Recipe(_Section):
     def build_criterion(self, folder: Path = Path()) -> SetCriterion:
         """The criterion that the recipe describes, DETR's own where it says nothing. Raises ConfigureError."""
         return configure(self.criterion, folder) if self.criterion is not None else detr_criterion()
+
+    def synonyms(self) -> dict[str, str]:
+        """What the checkpoint calls classes of the data. Raises UserError for a file that doesn't say."""
+        told = self.model.synonyms
+        if not isinstance(told, str):
+            return told or {}
+        values, _ = read_located(self.folder / told)
+        faults = [
+            f"{told}: {ours}: {theirs}: two names are wanted"
+            for ours, theirs in values.items()
+            if not isinstance(theirs, str)
+        ]
+        if faults:
+            raise UserError(faults)
+        return {str(ours): theirs for ours, theirs in values.items()}
+
+    def pinned(self, revision: str | None) -> Recipe:
+        """The same with the model's revision as it was resolved: a branch moves, a commit doesn't."""
+        if revision is None or self.model.checkpoint is None:
+            return self
+        return self.model_copy(update={"model": self.model.model_copy(update={"revision": revision})})
 
     def to_yaml(self, criterion: SetCriterion) -> str:
         """The recipe as resolved: every value written out, with nothing left to a default."""

@@ -21,6 +21,7 @@ from datasets import DatasetDict
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.configure import describe
 from detr_ft.data import load_data
+from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
@@ -31,7 +32,7 @@ from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.resume import facts_of, tell_changes
-from detr_ft.scoring import Scored, boxes_of_classes, score_model
+from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
 from detr_ft.summary import described, verdict
 from detr_ft.training.display import Display, PlainDisplay
@@ -77,6 +78,7 @@ def run_recipe(
         RunDirectory(recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
     prepared = prepare(recipe, data or load_data(recipe.data.source, box_format=recipe.data.box_format))
+    recipe = recipe.pinned(prepared.revision)
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
@@ -111,7 +113,7 @@ def build_trainer(
     if fault:
         raise UserError(f"data.augment: {fault}")
     start = recipe.model.checkpoint
-    prepared.model.config.detr_ft = {
+    prepared.model.config.detr_ft = (getattr(prepared.model.config, "detr_ft", None) or {}) | {
         "criterion": describe(criterion),
         "base_model": start if start and on_the_hub(start) else None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
@@ -124,14 +123,3 @@ def _shot(
 def _outline(box: Tensor, label: int, names: Sequence[str], score: float | None = None) -> Outline:
     x0, y0, x1, y1 = (float(side) for side in box)
     return Outline((x0, y0, x1, y1), names[label], "#{:02x}{:02x}{:02x}".format(*class_colour(label)), score)
-
-
-def boxes_of_classes(split: Dataset) -> dict[str, int]:
-    """How many boxes of each class a split holds, those of crowds left out."""
-    counts = Counter(
-        label
-        for row in split.with_format(None).select_columns(["objects"])
-        for label, crowd in zip(row["objects"]["category"], row["objects"]["iscrowd"], strict=True)
-        if not crowd
-    )
-    return {name: counts[label] for label, name in enumerate(class_names(split))}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from detr_ft.data.schema import boxes_of_classes
 from detr_ft.prepare import Prepared
-from detr_ft.scoring import boxes_of_classes
 
 
 def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], where: str = "held-out images") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from datasets import DatasetDict
 from transformers import AutoImageProcessor
 
-from detr_ft.data import load_data, write_coco
+from detr_ft.data import class_names, load_data, write_coco
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 from detr_ft.prepare import prepare
@@ -89,3 +90,40 @@ def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_che
     with pytest.raises(UserError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
         prepare(recipe, load_data(recipe.data.source))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_is_cut_and_fitted_to_the_data(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Queries, layers and synonyms of the recipe, the last from a file beside it; the label map is kept in the config."""
+    data = load_data("generated:workshop?train=6&validation=2&edge=64")
+    kinds = class_names(data["train"])
+    recipe = recipe_of(tmp_path, tiny_checkpoint)
+    (tmp_path / "names.yaml").write_text(f"{kinds[2]}: cat\n{kinds[0]}: owl\n")
+    section = recipe.model.model_copy(update={"synonyms": "names.yaml", "num_queries": 30, "decoder_layers": 1})
+    with caplog.at_level(logging.INFO):
+        prepared = prepare(recipe.model_copy(update={"model": section}), data)
+    config = prepared.model.config
+    assert (config.num_queries, config.decoder_layers) == (30, 1)
+    assert config.detr_ft["labels"]["reused"] == {kinds[0]: "owl", kinds[2]: "cat"}
+    assert config.detr_ft["labels"]["new"] == [name for name in kinds if name not in (kinds[0], kinds[2])]
+    assert f"2 of {len(kinds)} classes known to it ({kinds[0]} from owl, {kinds[2]} from cat)" in caplog.text
+    assert "queries: 30 of the checkpoint's 8, by use in 6 images" in caplog.text
+
+
+def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, tiny_checkpoint)
+    (tmp_path / "names.yaml").write_text("drill: [cat]\nsaw: 3\n")
+    section = recipe.model.model_copy(update={"synonyms": "names.yaml"})
+    with pytest.raises(UserError) as caught:
+        prepare(
+            recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=6&validation=2&edge=64")
+        )
+    assert len(caught.value.problems) == 2
+    assert all("names.yaml" in problem and "two names are wanted" in problem for problem in caught.value.problems)
+
+
+def test_a_branch_is_pinned_to_the_commit_it_was(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, tiny_checkpoint)
+    assert recipe.pinned(None) == recipe
+    assert recipe.pinned("0123abc").model.revision == "0123abc"

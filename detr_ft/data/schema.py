@@ -8,6 +8,7 @@ alarm to find), and Pascal VOC's `difficult` and `truncated`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,3 +86,14 @@ def provenance(image: dict[str, object], image_id: int) -> str:
     """How to name an image to the user: its file if it has one, and its id."""
     path = image.get("path")
     return f"{path} (image {image_id})" if path else f"image {image_id}"
+
+
+def boxes_of_classes(split: Dataset) -> dict[str, int]:
+    """How many boxes of each class a split holds, those of crowds left out."""
+    counts = Counter(
+        label
+        for row in split.with_format(None).select_columns(["objects"])
+        for label, crowd in zip(row["objects"]["category"], row["objects"]["iscrowd"], strict=True)
+        if not crowd
+    )
+    return {name: counts[label] for label, name in enumerate(class_names(split))}

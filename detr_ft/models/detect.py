@@ -57,6 +57,13 @@ def detect(
     return [results[place] for place in range(len(results))]
 
 
+def answers(model: DetrForObjectDetection, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
+    """The logits `[Q, K+1]` of each image, in no certain order."""
+    with inference(model):
+        for group in _groups(processor, images, batch_size=8):
+            yield from _ask(model, group).logits.float()
+
+
 @contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
     """The model answers inside, without dropout or gradient, and is then as it was."""
@@ -103,8 +110,7 @@ def _by_its_processor(model: PreTrainedModel, processor: Any, image: Image.Image
 
 def _forward(model: DetrForObjectDetection, group: list[_Waiting], top: int) -> Iterator[Detections]:
     """The best detections of a group: chosen on the device, so that only they travel, all at once."""
-    pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
-    outputs = model(pixel_values=pixels, pixel_mask=torch.cat([one.mask for one in group]).to(model.device))
+    outputs = _ask(model, group)
     # Half precision is for the network; scores and pixels deserve the whole.
     scores, labels = outputs.logits.float().softmax(-1)[..., :-1].max(-1)
     order = scores.argsort(dim=-1, descending=True, stable=True)[:, :top]
@@ -113,3 +119,8 @@ def _forward(model: DetrForObjectDetection, group: list[_Waiting], top: int) -> 
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24
     for one in rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu():
         yield Detections(one[:, :4], one[:, 4], one[:, 5].long())
+
+
+def _ask(model: DetrForObjectDetection, group: list[_Waiting]) -> Any:
+    pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
+    return model(pixel_values=pixels, pixel_mask=torch.cat([one.mask for one in group]).to(model.device))

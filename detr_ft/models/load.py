@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from detr_ft.errors import UserError
+from detr_ft.models.labels import LabelMap
 from detr_ft.models.timm_layout import (
     TO_NATIVE,
     dilate,
@@ -54,12 +55,15 @@ _WITH_BACKBONE = {"detr", "table-transformer"}
 _NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
 
 
-def load_model(checkpoint: str, revision: str | None = None) -> tuple[DetrForObjectDetection, Any]:
+def load_model(
+    checkpoint: str, revision: str | None = None, pickled: bool = False
+) -> tuple[DetrForObjectDetection, Any]:
     """The model and its image processor, from a folder, `embedded:small` or the Hub (`owner/name`, with a revision).
 
+    Weights are read from safetensors; `pickled` takes those of a `pytorch_model.bin` too, where there is nothing else.
     Raises UserError for a checkpoint that can't be found, reached or read, that is no DETR, or whose weights are not whole.
     """
-    return _load(checkpoint, revision, DetrForObjectDetection)
+    return _load(checkpoint, revision, DetrForObjectDetection, None if pickled else True)
 
 
 def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
@@ -70,7 +74,7 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     return _load(checkpoint, None, AutoModelForObjectDetection)
 
 
-def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
+def _load(checkpoint: str, revision: str | None, kind: Any, safetensors: bool | None = True) -> tuple[Any, Any]:
     source = _resolve(checkpoint)
     try:
         config = _config(source, revision)
@@ -84,7 +88,8 @@ def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
             source,
             config=native or config,
             revision=revision,
-            use_safetensors=True,
+            use_safetensors=safetensors,
+            ignore_mismatched_sizes=True,  # told below, by name
             output_loading_info=True,
             key_mapping=TO_NATIVE if native else None,
         )
@@ -95,24 +100,32 @@ def _load(checkpoint: str, revision: str | None, kind: Any) -> tuple[Any, Any]:
         ) from error
     except _LOAD_ERRORS as error:
         raise UserError(_explain(checkpoint, error)) from error
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
-            "it is incomplete, or of another architecture than its config.json says"
-        )
-    surplus = sorted(name for name in loading["unexpected_keys"] if not name.endswith("num_batches_tracked"))
-    if surplus:
-        raise UserError(
-            f"{checkpoint}: {len(surplus)} of its weights have no place in the model, the first is {surplus[0]}; "
-            "it is of another architecture than its config.json says"
-        )
+    _refuse_surprises(checkpoint, loading)
+    if isinstance(model.config, DetrConfig):
+        LabelMap.of(model, checkpoint)
     if native:
         # What is saved has the native names: transformers would write those that it read.
         model.__dict__.pop("_weight_conversions", None)
     if isinstance(model.config, DetrConfig) and is_plain_resnet(model.config) and is_dilated(model.config):
         dilate(model.model.backbone.model)
     return model, processor
+
+
+def _refuse_surprises(checkpoint: str, loading: Mapping[str, Any]) -> None:
+    """Every weight has its place and its shape, or it isn't the model that its config says."""
+    misfits = sorted(loading["mismatched_keys"])
+    missing = sorted(loading["missing_keys"])
+    surplus = sorted(name for name in loading["unexpected_keys"] if not name.endswith("num_batches_tracked"))
+    faults = [
+        f"{name} is {list(here)} in the checkpoint and {list(told)} by its config" for name, here, told in misfits
+    ]
+    if missing:
+        faults.append(f"{len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
+    if surplus:
+        faults.append(f"{len(surplus)} of its weights have no place in the model, the first is {surplus[0]}")
+    if faults:
+        faults[-1] += "; it is incomplete, or of another architecture than its config.json says"
+        raise UserError([f"{checkpoint}: {fault}" for fault in faults])
 
 
 def _config(source: str, revision: str | None) -> Any:
@@ -216,6 +229,11 @@ def _explain(checkpoint: str, error: BaseException) -> str:
         return (
             f"{checkpoint}: the Hub can't be reached and the model is not in the local cache; "
             "check the network, or give the folder of a checkpoint"
+        )
+    if "file named model.safetensors" in text:
+        return (
+            f"{checkpoint}: there is no model.safetensors; if its weights are pickled (pytorch_model.bin) and you trust "
+            "them, a recipe says so with model.pickled: true"
         )
     if "timm" in text:
         return (
