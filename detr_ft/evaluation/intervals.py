@@ -14,7 +14,10 @@ LEVEL = 0.95  # of such intervals cover what they are to, in the long run
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this one, about one in sixty.
 DIFFERENCE_LEVEL = 0.99
 _MOST, _LEAST, _IMAGES = 1000, 200, 500_000  # resampled sets; fewer of many images, which vary less
-_KNOWN = 0.5  # of the resampled sets must have a figure, or there is no interval of it
+# Of the resampled sets so many must have a figure, or there is no interval of it: it then hangs on two images or one, which
+# are missing from one set in seven, or in three.
+_KNOWN = 0.9
+_FEWEST = 3  # images, below which there is no interval of anything
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def intervals(marks: Marks, times: int | None = None, seed: int = 0) -> dict[str
     """
     times = times or _times(marks)
     return {
-        name: _interval(values, LEVEL) for name, values in resampled(marks, draw(marks.num_images, times, seed)).items()
+        name: _interval(values, LEVEL, marks.num_images)
+        for name, values in resampled(marks, draw(marks.num_images, times, seed)).items()
     }
 
 
@@ -59,7 +63,7 @@ def differences(first: Marks, second: Marks, times: int | None = None, seed: int
     weights = draw(first.num_images, times or _times(first), seed)
     whole = np.ones((first.num_images, 1), np.int64)
     points, draws = _minus(second, first, whole), _minus(second, first, weights)
-    found = {name: _interval(values, DIFFERENCE_LEVEL) for name, values in draws.items()}
+    found = {name: _interval(values, DIFFERENCE_LEVEL, first.num_images) for name, values in draws.items()}
     return {
         name: None if interval is None else Difference(float(points[name][0]), interval)
         for name, interval in found.items()
@@ -75,9 +79,9 @@ def _minus(one: Marks, other: Marks, weights: np.ndarray[tuple[int, ...], np.dty
     return {name: ours[name] - theirs[name] for name in ours}
 
 
-def _interval(values: Floats, level: float) -> Interval | None:
+def _interval(values: Floats, level: float, images: int) -> Interval | None:
     known = values[~np.isnan(values)]
-    if len(known) < _KNOWN * len(values):
+    if images < _FEWEST or len(known) < _KNOWN * len(values):
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

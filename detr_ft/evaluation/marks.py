@@ -172,7 +172,7 @@ def _take_partners(marks: Marks, counted: Bools) -> Ints:
     if not len(pairs.found):
         return partner
     free = np.ones((len(THRESHOLDS), len(marks.objects.label)), bool)
-    reached = pairs.iou >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    reached = pairs.iou >= THRESHOLDS[:, None]
     # The larger the better: what counts before what does not, and then by IoU, as the pairs of a detection lie.
     worth = np.arange(len(pairs.iou)) + 1 + len(pairs.iou) * counted[pairs.object]
     first = np.flatnonzero(np.r_[True, pairs.found[1:] != pairs.found[:-1]])

@@ -61,3 +61,12 @@ def test_of_no_objects_there_is_nothing_to_say() -> None:
         Targets.from_labels([nothing], torch.device("cpu")),
     )
     assert one.summary()["queries_used"] == 0
+
+
+def test_a_query_that_is_not_sure_gives_no_answer() -> None:
+    """Two queries on one object, both for its class: with 0.9, and with less than a half."""
+    one = Assignments(detr_criterion().matcher)
+    logits = torch.tensor([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3]]).log()[None, None]
+    truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([A])}]
+    one.add(Predictions(logits, torch.tensor([[[A, A]]])), Targets.from_labels(truth, torch.device("cpu")))
+    assert one.summary()["layers"][0]["answers_an_object"] == 1

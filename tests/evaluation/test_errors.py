@@ -72,3 +72,9 @@ def test_nothing_found_is_all_missed() -> None:
     errors = errors_of(marked([[0, 0, 0, 0, 9, 9], [1, 1, 0, 0, 9, 9]], [], images=2))
     assert errors.counts["missed"] == 2
     assert sum(errors.counts.values()) == 2
+
+
+def test_a_crowd_nearby_is_no_object_that_was_missed_by_a_little() -> None:
+    """Three tenths of the detection lie in the crowd: too few to spare it, and no error of place."""
+    errors = errors_of(marked([[0, 0, 0, 0, 30, 100]], [[0, 0, 0, 0, 100, 100, 0.9]], images=1, crowd=[True]))
+    assert errors.counts == dict.fromkeys(KINDS, 0) | {"background": 1}

@@ -69,9 +69,18 @@ def test_only_the_same_images_can_be_compared() -> None:
 
 
 def test_too_few_images_with_large_objects_have_no_interval() -> None:
-    one, _ = two_alike(0, 40)
+    """An interval of one image's figure would be that figure: as narrow as can be, and worth nothing."""
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 40)
-    few = replace(objects, area=np.where(np.arange(len(objects.area)) == 0, 1e5, 100.0))
-    assert intervals(mark(NAMES, 40, few, model(rng, objects, hard)), times=100)["map_medium"] is None
-    assert intervals(one, times=100)["map_medium"] is not None
+    found = model(rng, objects, hard)
+    for images, known in ((0, False), (1, False), (2, False), (5, True)):
+        large = np.isin(objects.image, np.unique(objects.image)[:images])
+        few = replace(objects, area=np.where(large, 1e5, 100.0))
+        assert (intervals(mark(NAMES, 40, few, found), times=200)["map_large"] is not None) == known, images
+
+
+@pytest.mark.parametrize(("images", "known"), [(1, False), (2, False), (3, True)])
+def test_a_set_of_one_or_two_images_has_no_interval(images: int, known: bool) -> None:
+    one, other = two_alike(0, images)
+    assert (intervals(one, times=50)["map"] is not None) == known
+    assert (differences(one, other, times=50)["map"] is not None) == known

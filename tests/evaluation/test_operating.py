@@ -48,6 +48,16 @@ def test_no_other_threshold_is_better() -> None:
     assert f1_over_scores(marks, np.array([0.0, 1.0]))[1] == 0.0
 
 
+def test_what_lies_in_a_crowd_changes_no_threshold_and_no_calibration() -> None:
+    """A sure detection inside a crowd, beside a right one that is less sure."""
+    objects = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100]]
+    found = [[0, 0, 210, 10, 50, 50, 0.9], [0, 0, 0, 0, 100, 100, 0.6]]
+    marks = marked(objects, found, images=1, crowd=[False, True])
+    assert best_thresholds(marks) == {"0": Operating(pytest.approx(0.3), 1.0, 1.0, 1.0)}
+    assert f1_over_scores(marks, np.array([0.1])).tolist() == [1.0]
+    assert calibration(marks).bins == [Bin(0.6, 1, pytest.approx(0.6), 1.0)]
+
+
 def test_without_objects_there_is_nothing_to_believe() -> None:
     marks = marked([], FOUND, images=2)
     assert best_thresholds(marks) == {}
@@ -107,8 +117,12 @@ def test_groups_of_images_are_sets_of_their_own() -> None:
 
 
 def test_classes_are_grouped_by_what_was_trained_on() -> None:
-    per_class = {name: {"map": value, "map_50": 1.0} for name, value in (("a", 0.2), ("b", 0.4), ("c", 0.9))}
-    assert by_frequency(per_class, {"a": 3, "b": 19, "c": 500}) == {
+    per_class = {
+        name: {"map": value, "map_50": 1.0}
+        for name, value in (("a", 0.2), ("b", 0.4), ("c", 0.9), ("d", 0.6), ("e", 0.8))
+    }
+    assert by_frequency(per_class, {"a": 3, "b": 19, "c": 201, "d": 20, "e": 200}) == {
         "under 20 boxes": {"classes": 2, "map": pytest.approx(0.3), "map_50": 1.0},
+        "20 to 200": {"classes": 2, "map": pytest.approx(0.7), "map_50": 1.0},
         "over 200": {"classes": 1, "map": 0.9, "map_50": 1.0},
     }

@@ -50,7 +50,7 @@ def test_by_hand() -> None:
         [0, 0, 0, 0, 100, 100, 0.9],  # right
         [0, 0, 0, 0, 100, 90, 0.8],  # the same again: wrong
         [0, 0, 200, 0, 100, 100, 0.7],  # right
-        [0, 0, 0, 200, 100, 100, 0.6],  # of a difficult one: doesn't count
+        [0, 0, 0, 200, 100, 100, 0.75],  # of a difficult one: doesn't count
         [0, 0, 300, 300, 50, 50, 0.5],  # nothing there
     ]
     figures = voc_metrics(*split_and_found(objects, found, 1, [False, False, True]))
@@ -71,3 +71,9 @@ def test_nothing_there_and_nothing_found() -> None:
         "map_all_points": None, "map_11_points": None, "per_class": {},
     }  # fmt: skip
     assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2))["map_11_points"] == 0.0
+
+
+def test_a_recall_of_three_tenths_is_reached_by_three_of_ten() -> None:
+    objects = [[image, 0, 0, 0, 10, 10] for image in range(10)]
+    figures = voc_metrics(*split_and_found(objects, [[*one, 0.9] for one in objects[:3]], 10))
+    assert figures["map_11_points"] == pytest.approx(4 / 11)
