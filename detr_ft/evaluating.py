@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import DetrForObjectDetection
 
 from detr_ft.console import console, say
 from detr_ft.criterion import SetCriterion, detr_criterion
@@ -19,6 +18,7 @@ from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
+from detr_ft.models.family import Detr
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.run import environment
@@ -165,7 +165,7 @@ def _criterion_of(detector: Detector) -> SetCriterion | None:
 
     None for a model of another family: there is no matching to look at.
     """
-    if not isinstance(detector.model, DetrForObjectDetection):
+    if not isinstance(detector.model, Detr):
         return None
     told = (getattr(detector.model.config, "detr_ft", None) or {}).get("criterion")
     if told is None:

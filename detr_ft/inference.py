@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import DetrForObjectDetection, PreTrainedModel
+from transformers import PreTrainedModel
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.criterion import SetCriterion
@@ -19,6 +19,7 @@ from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.detect import detect, inference
+from detr_ft.models.family import Detr
 from detr_ft.models.load import load_detector, load_model
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
@@ -93,7 +94,7 @@ def detect_split(
 
 
 def ask_split(
-    model: DetrForObjectDetection, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
+    model: Detr, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
 ) -> Iterator[tuple[Predictions, Targets]]:
     """What the model says of a split at all decoder layers, batch by batch, and the truth: what a criterion is given.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import DetrForObjectDetection
 
 from detr_ft.data import class_names
 from detr_ft.data.batches import repeat_factors
@@ -21,6 +20,7 @@ from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
+from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
 from detr_ft.models.load import build_model, load_model
@@ -40,7 +40,7 @@ class Prepared:
 
     train: Dataset
     validation: Dataset
-    model: DetrForObjectDetection
+    model: Detr
     processor: Any
     loaded: float  # the share of the model's weights that came from a checkpoint
     revision: str | None = None  # the commit that a checkpoint of the Hub was taken from
@@ -70,7 +70,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     return Prepared(train, validation, model, processor, _loaded(recipe, model), revision)
 
 
-def _loaded(recipe: Recipe, model: DetrForObjectDetection) -> float:
+def _loaded(recipe: Recipe, model: Detr) -> float:
     """The share of weights that are no random ones. A checkpoint is loaded whole, or refused."""
     if recipe.model.architecture is None:
         return 1.0
@@ -81,7 +81,7 @@ def _loaded(recipe: Recipe, model: DetrForObjectDetection) -> float:
     return of_backbone / sum(total for _, total in counts.values())
 
 
-def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, Any]:
+def _model(recipe: Recipe, names: list[str]) -> tuple[Detr, Any]:
     """The model for these classes, and its image processor, at the recipe's size."""
     section, edge = recipe.model, recipe.data.longest_edge
     torch.manual_seed(recipe.train.seed)
@@ -102,7 +102,7 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[DetrForObjectDetection, An
 
 
 def _fit(
-    model: DetrForObjectDetection,
+    model: Detr,
     processor: Any,
     recipe: Recipe,
     names: list[str],

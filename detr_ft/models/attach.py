@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from transformers import DetrForObjectDetection
 
+from detr_ft.models.family import Detr, Sister
 from detr_ft.structures import Predictions, Step, Targets
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
@@ -25,16 +25,18 @@ class AttachedCriterion:
     """
 
     # A plain object, never an nn.Module: a model swallows those as submodules and goes on with the stock loss.
-    def __init__(self, model: DetrForObjectDetection, criterion: Criterion) -> None:
+    def __init__(self, model: Sister, criterion: Criterion) -> None:
         self.criterion = criterion
         self.step: Step | None = None
         self.last: tuple[Predictions, Targets] | None = None
         self._model = model
         self._stock_loss = model.loss_function
         self._hidden: list[Tensor] = []
-        decoder = model.model.decoder
-        self._handles = [decoder.register_forward_pre_hook(self._forget)]
-        self._handles += [layer.register_forward_hook(self._remember) for layer in decoder.layers]
+        self._handles = []
+        if isinstance(model, Detr):
+            decoder = model.model.decoder
+            self._handles = [decoder.register_forward_pre_hook(self._forget)]
+            self._handles += [layer.register_forward_hook(self._remember) for layer in decoder.layers]
 
     def __call__(
         self,
@@ -47,8 +49,10 @@ class AttachedCriterion:
         outputs_coord: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], list[dict[str, Tensor]]]:
         """The loss as transformers calls it: `(loss, loss_dict, auxiliary_outputs)`."""
-        if outputs_class is None or outputs_coord is None:
-            outputs_class, outputs_coord = self._auxiliary_outputs()
+        if not isinstance(self._model, Detr):
+            outputs_class, outputs_coord = logits[None], pred_boxes[None]  # YOLOS answers from its last layer alone
+        elif outputs_class is None or outputs_coord is None:
+            outputs_class, outputs_coord = self._auxiliary_outputs(self._model)
         # The last layer is what the model answers with, logits and pred_boxes; see `attach_criterion`.
         predictions = Predictions(
             torch.cat([outputs_class[:-1], logits[None]]), torch.cat([outputs_coord[:-1], pred_boxes[None]])
@@ -75,13 +79,13 @@ class AttachedCriterion:
     def _remember(self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         self._hidden.append(output if isinstance(output, Tensor) else output[0])
 
-    def _auxiliary_outputs(self) -> tuple[Tensor, Tensor]:
-        hidden = self._model.model.decoder.layernorm(torch.stack(self._hidden))  # [L, B, Q, D]
+    def _auxiliary_outputs(self, model: Detr) -> tuple[Tensor, Tensor]:
+        hidden = model.model.decoder.layernorm(torch.stack(self._hidden))  # [L, B, Q, D]
         self._hidden = []
-        return self._model.class_labels_classifier(hidden), self._model.bbox_predictor(hidden).sigmoid()
+        return model.class_labels_classifier(hidden), model.bbox_predictor(hidden).sigmoid()
 
 
-def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> AttachedCriterion:
+def attach_criterion(model: Sister, criterion: Criterion) -> AttachedCriterion:
     """Make `model(pixel_values, labels=...)` use `criterion`, in any training loop, and check that it took.
 
     Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` says, and neither the config nor what
@@ -89,7 +93,8 @@ def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> Att
     output to the next layer, unlike the original DETR, so that switching it on turns a trained model into another one.
     The heads are therefore applied to the layers' outputs here. A model whose config has it on keeps its own way.
 
-    Raises TypeError for anything but a bare DetrForObjectDetection, RuntimeError where the model ignores the criterion.
+    A Table Transformer is a DETR; of a YOLOS the last layer alone answers, and is scored (Fang et al., NeurIPS 2021). Raises
+    TypeError for anything but one of the three, unwrapped, RuntimeError where the model ignores the criterion.
     """
     if isinstance(model, nn.DataParallel):
         raise TypeError(
@@ -97,10 +102,10 @@ def attach_criterion(model: DetrForObjectDetection, criterion: Criterion) -> Att
             "train by the loss of its own images. Give it the model itself and start a process for each GPU: "
             "torchrun --nproc_per_node N -m detr_ft train RECIPE, or torchrun --nproc_per_node N SCRIPT.py"
         )
-    if not isinstance(model, DetrForObjectDetection):
+    if not isinstance(model, Sister):
         raise TypeError(
-            f"attach_criterion takes a DetrForObjectDetection, got {type(model).__name__}; "
-            "attach before wrapping the model for distribution or compilation"
+            "attach_criterion takes a DetrForObjectDetection, TableTransformerForObjectDetection or "
+            f"YolosForObjectDetection, got {type(model).__name__}; attach before wrapping the model for distribution or compilation"
         )
     previous = model.loss_function
     if isinstance(previous, AttachedCriterion):

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DetrForObjectDetection, PreTrainedModel
+from transformers import PreTrainedModel
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data.transforms import canvas_of
 from detr_ft.errors import UserError
+from detr_ft.models.family import Detr
 from detr_ft.structures import Detections
 
 # Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
@@ -46,7 +47,7 @@ def detect(
     so the result does not depend on the batch. `images` may be a generator: only a few batches are held at a time.
     A model of another family is asked image by image, and its processor says what its scores are.
     """
-    if not isinstance(model, DetrForObjectDetection):
+    if not isinstance(model, Detr):
         with inference(model):
             return [_by_its_processor(model, processor, image, top) for image in images]
     results: dict[int, Detections] = {}
@@ -57,7 +58,7 @@ def detect(
     return [results[place] for place in range(len(results))]
 
 
-def answers(model: DetrForObjectDetection, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
+def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
     """The logits `[Q, K+1]` of each image, in no certain order."""
     with inference(model):
         for group in _groups(processor, images, batch_size=8):
@@ -108,7 +109,7 @@ def _by_its_processor(model: PreTrainedModel, processor: Any, image: Image.Image
     return Detections(boxes, scores, labels.long())
 
 
-def _forward(model: DetrForObjectDetection, group: list[_Waiting], top: int) -> Iterator[Detections]:
+def _forward(model: Detr, group: list[_Waiting], top: int) -> Iterator[Detections]:
     """The best detections of a group: chosen on the device, so that only they travel, all at once."""
     outputs = _ask(model, group)
     # Half precision is for the network; scores and pixels deserve the whole.
@@ -121,6 +122,6 @@ def _forward(model: DetrForObjectDetection, group: list[_Waiting], top: int) -> 
         yield Detections(one[:, :4], one[:, 4], one[:, 5].long())
 
 
-def _ask(model: DetrForObjectDetection, group: list[_Waiting]) -> Any:
+def _ask(model: Detr, group: list[_Waiting]) -> Any:
     pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
     return model(pixel_values=pixels, pixel_mask=torch.cat([one.mask for one in group]).to(model.device))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
+from transformers.models.table_transformer.modeling_table_transformer import TableTransformerFrozenBatchNorm2d
 
 _EPSILON = 1e-5  # DetrFrozenBatchNorm2d's
 
@@ -47,7 +48,10 @@ def fold_norms(model: nn.Module) -> int:
         if not isinstance(layer, ResNetConvLayer | ResNetShortCut):
             continue
         convolution, norm = layer.convolution, layer.normalization
-        if type(convolution) is not nn.Conv2d or type(norm) is not DetrFrozenBatchNorm2d:
+        if type(convolution) is not nn.Conv2d or type(norm) not in (
+            DetrFrozenBatchNorm2d,
+            TableTransformerFrozenBatchNorm2d,
+        ):
             continue
         convolution.__class__, norm.__class__ = FoldedConv2d, PassedNorm
         convolution.__dict__["norm"] = norm  # beside the registered modules: its tensors stay where they were

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 
 from torch import nn
-from transformers import DetrForObjectDetection
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
+from detr_ft.models.family import Detr
 
-_NATIVE = r"^model\.backbone\.model\.(embedder|encoder\.stages\.(?P<stage>\d+))\."
-_TIMM = r"^model\.backbone\.model\.(conv1|bn1|layer(?P<layer>\d+))\b"
+_NATIVE = r"^model\.backbone\.(?:conv_encoder\.)?model\.(embedder|encoder\.stages\.(?P<stage>\d+))\."
+_TIMM = r"^model\.backbone\.(?:conv_encoder\.)?model\.(conv1|bn1|layer(?P<layer>\d+))\b"
 _ELSEWHERE = {
     "model.backbone.": "backbone",
     "model.input_projection.": "input_projection",
@@ -36,7 +36,7 @@ def part_of(name: str) -> str:
     return "other"
 
 
-def set_trainable(model: DetrForObjectDetection, freeze: Sequence[str]) -> None:
+def set_trainable(model: Detr, freeze: Sequence[str]) -> None:
     """Train every parameter but those of the frozen parts; `backbone` stands for all of its parts.
 
     transformers freezes the whole of a native ResNet backbone without a word, so this is said for every parameter.

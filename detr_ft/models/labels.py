@@ -33,7 +33,7 @@ class LabelMap:
             faults.append(f"id2label has the ids {sorted(told)}, and not 0 to {len(told) - 1}")
         else:
             # Names may come twice, as COCO's N/A does: label2id then holds one of their ids.
-            wrong = [name for name, index in config.label2id.items() if told.get(int(index)) != name]
+            wrong = [name for name, index in (config.label2id or {}).items() if told.get(int(index)) != name]
             faults += [f"label2id and id2label differ at {name!r}" for name in wrong[:3]]
         if faults:
             raise UserError([f"{checkpoint}: config.json: {fault}" for fault in faults])

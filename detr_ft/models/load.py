@@ -28,14 +28,15 @@ from transformers import (
 )
 
 from detr_ft.errors import UserError
+from detr_ft.models.family import Detr, is_detr, refuse_others
 from detr_ft.models.labels import LabelMap
 from detr_ft.models.timm_layout import (
-    TO_NATIVE,
     dilate,
     is_dilated,
     is_plain_resnet,
     natively,
     timm_works,
+    to_native,
     wants_timm,
     without_old_fields,
 )
@@ -55,15 +56,13 @@ _WITH_BACKBONE = {"detr", "table-transformer"}
 _NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
 
 
-def load_model(
-    checkpoint: str, revision: str | None = None, pickled: bool = False
-) -> tuple[DetrForObjectDetection, Any]:
+def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[Detr, Any]:
     """The model and its image processor, from a folder, `embedded:small` or the Hub (`owner/name`, with a revision).
 
     Weights are read from safetensors; `pickled` takes those of a `pytorch_model.bin` too, where there is nothing else.
-    Raises UserError for a checkpoint that can't be found, reached or read, that is no DETR, or whose weights are not whole.
+    Raises UserError for a checkpoint that can't be found, reached or read, that is no DETR or Table Transformer, or whose weights are not whole.
     """
-    return _load(checkpoint, revision, DetrForObjectDetection, None if pickled else True)
+    return _load(checkpoint, revision, None if pickled else True, trained=True)
 
 
 def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
@@ -71,27 +70,24 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
 
     Raises UserError as `load_model` does; no code that a repository brings is run.
     """
-    return _load(checkpoint, None, AutoModelForObjectDetection)
+    return _load(checkpoint, None, True, trained=False)
 
 
-def _load(checkpoint: str, revision: str | None, kind: Any, safetensors: bool | None = True) -> tuple[Any, Any]:
+def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trained: bool) -> tuple[Any, Any]:
     source = _resolve(checkpoint)
     try:
         config = _config(source, revision)
-        if kind is DetrForObjectDetection and not isinstance(config, DetrConfig):
-            raise UserError(
-                f"{checkpoint}: this is a {config.model_type!r} model; detr_ft fine-tunes DETR "
-                "(DetrForObjectDetection), for example facebook/detr-resnet-50"
-            )
+        if trained:
+            refuse_others(checkpoint, config)
         native = natively(config) if wants_timm(config) and not timm_works() else None
-        model, loading = kind.from_pretrained(
+        model, loading = AutoModelForObjectDetection.from_pretrained(
             source,
             config=native or config,
             revision=revision,
             use_safetensors=safetensors,
             ignore_mismatched_sizes=True,  # told below, by name
             output_loading_info=True,
-            key_mapping=TO_NATIVE if native else None,
+            key_mapping=to_native(config) if native else None,
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
@@ -101,13 +97,13 @@ def _load(checkpoint: str, revision: str | None, kind: Any, safetensors: bool | 
     except _LOAD_ERRORS as error:
         raise UserError(_explain(checkpoint, error)) from error
     _refuse_surprises(checkpoint, loading)
-    if isinstance(model.config, DetrConfig):
+    if is_detr(model.config):
         LabelMap.of(model, checkpoint)
     if native:
         # What is saved has the native names: transformers would write those that it read.
         model.__dict__.pop("_weight_conversions", None)
-    if isinstance(model.config, DetrConfig) and is_plain_resnet(model.config) and is_dilated(model.config):
-        dilate(model.model.backbone.model)
+    if is_detr(model.config) and is_plain_resnet(model.config) and is_dilated(model.config):
+        dilate(model.model.backbone)
     return model, processor
 
 
@@ -141,7 +137,7 @@ def queries_of(checkpoint: str, revision: str | None = None) -> int | None:
         config = AutoConfig.from_pretrained(_resolve(checkpoint), revision=revision, local_files_only=True)
     except _NOT_AT_HAND:
         return None
-    return config.num_queries if isinstance(config, DetrConfig) else None
+    return config.num_queries if is_detr(config) else None
 
 
 def on_the_hub(checkpoint: str) -> bool:

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import DetrForObjectDetection
 
 from detr_ft.errors import UserError
 from detr_ft.models.detect import answers
+from detr_ft.models.family import Detr
 
 _JITTER = 0.3  # of a copied query, in standard deviations of all
 
 
-def set_queries(model: DetrForObjectDetection, number: int, use: Tensor, seed: int = 0) -> None:
+def set_queries(model: Detr, number: int, use: Tensor, seed: int = 0) -> None:
     """Give the model `number` queries, in place: the most used of its own in their order, or all and copies of idle ones.
 
     `use [Q]` says how much each is used, as `query_use` does. A copy finds what its original finds until training has told
@@ -35,7 +35,7 @@ def set_queries(model: DetrForObjectDetection, number: int, use: Tensor, seed: i
     model.config.num_queries = number
 
 
-def query_use(model: DetrForObjectDetection, processor: object, images: Iterable[Image.Image]) -> Tensor:
+def query_use(model: Detr, processor: object, images: Iterable[Image.Image]) -> Tensor:
     """`[Q]`: how many objects each query speaks of, over some images: the sum of its probabilities of any class."""
     use = torch.zeros(model.config.num_queries)
     for logits in answers(model, processor, images):
@@ -43,7 +43,7 @@ def query_use(model: DetrForObjectDetection, processor: object, images: Iterable
     return use
 
 
-def keep_decoder_layers(model: DetrForObjectDetection, number: int) -> None:
+def keep_decoder_layers(model: Detr, number: int) -> None:
     """Take the decoder's layers after the first `number` away, in place. Every layer was trained to answer by itself.
 
     (Carion et al., ECCV 2020, section 4.2, figure 4: what the last layers add.) Raises UserError where there are not so many.

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, ResNetConfig
+from transformers import DetrConfig, PreTrainedConfig, ResNetConfig
+from transformers.models.resnet.modeling_resnet import ResNetEncoder
 
 _RESNETS = {
     "resnet18": ("basic", [2, 2, 2, 2]),
@@ -39,8 +40,10 @@ def _names() -> dict[str, str]:
     return names
 
 
-# As `from_pretrained(key_mapping=...)` takes it.
-TO_NATIVE = {_BEFORE + theirs: f"backbone.model.{ours}" for theirs, ours in _names().items()}
+def to_native(config: PreTrainedConfig) -> dict[str, str]:
+    """Timm's names to native ones, as `from_pretrained(key_mapping=...)` takes them."""
+    before = "backbone.model." if isinstance(config, DetrConfig) else "backbone.conv_encoder.model."
+    return {_BEFORE + theirs: before + ours for theirs, ours in _names().items()}
 
 
 def wants_timm(config: PreTrainedConfig) -> bool:
@@ -103,12 +106,13 @@ def is_dilated(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, "dilation", False)) or getattr(_backbone(config), "output_stride", None) == 16
 
 
-def dilate(backbone: Any) -> None:
-    """Take the stride out of the last stage of a native ResNet and dilate what follows, in place, as the authors' DC5 has it.
+def dilate(backbone: nn.Module) -> None:
+    """Take the stride out of the last stage of a backbone's native ResNet and dilate what follows, in place, as the authors' DC5 has it.
 
     The first 3x3 convolution of the stage keeps its dilation of 1, as in torchvision and timm.
     """
-    convolutions = [one for one in backbone.encoder.stages[-1].modules() if isinstance(one, nn.Conv2d)]
+    (encoder,) = (one for one in backbone.modules() if isinstance(one, ResNetEncoder))
+    convolutions = [one for one in encoder.stages[-1].modules() if isinstance(one, nn.Conv2d)]
     for convolution in convolutions:
         convolution.stride = (1, 1)
     for convolution in [one for one in convolutions if one.kernel_size == (3, 3)][1:]:
@@ -152,10 +156,10 @@ def _timm_config(name: str, config: PreTrainedConfig) -> Any:
 
 
 def _timm_name(key: str) -> str:
-    key = re.sub(r"backbone\.model\.embedder\.embedder\.convolution\.", "backbone.model.conv1.", key)
-    key = re.sub(r"backbone\.model\.embedder\.embedder\.normalization\.", "backbone.model.bn1.", key)
+    key = re.sub(r"model\.embedder\.embedder\.convolution\.", "model.conv1.", key)
+    key = re.sub(r"model\.embedder\.embedder\.normalization\.", "model.bn1.", key)
     match = re.match(
-        r"(.*backbone\.model\.)encoder\.stages\.(\d)\.layers\.(\d+)\.(layer\.(\d)|shortcut)\.(convolution|normalization)\.(.*)",
+        r"(.*backbone\.(?:conv_encoder\.)?model\.)encoder\.stages\.(\d)\.layers\.(\d+)\.(layer\.(\d)|shortcut)\.(convolution|normalization)\.(.*)",
         key,
     )
     if match is None:

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
-from transformers import DetrForObjectDetection, enable_full_determinism
+from transformers import enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.batches import Batches, aspects
@@ -23,6 +23,7 @@ from detr_ft.data.collate import TrainExamples
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
+from detr_ft.models.family import Detr
 from detr_ft.models.fold import fold_norms
 from detr_ft.structures import Detections
 from detr_ft.training.capsule import keep_failure
@@ -82,7 +83,7 @@ class DetrTrainer:
 
     def __init__(
         self,
-        model: DetrForObjectDetection,
+        model: Detr,
         criterion: SetCriterion,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import DetrForObjectDetection, PreTrainedModel
+from transformers import PreTrainedModel
 
+from detr_ft.models.family import Detr
 from detr_ft.training.settings import TrainSettings
 
 
-def save_memory_or_time(model: DetrForObjectDetection, settings: TrainSettings) -> None:
+def save_memory_or_time(model: Detr, settings: TrainSettings) -> None:
     """Prepare a model as `gradient_checkpointing` and `torch_compile` say."""
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
@@ -18,7 +19,7 @@ def save_memory_or_time(model: DetrForObjectDetection, settings: TrainSettings) 
             part.compile()
 
 
-def checkpoint_activations(model: DetrForObjectDetection) -> None:
+def checkpoint_activations(model: Detr) -> None:
     """Let the layers of a model forget their activations and make them again for the backward pass."""
     how = {"use_reentrant": False}  # the other kind wants inputs that require a gradient, and a frozen backbone's don't
     # Newer releases of transformers have another name for it, and warn of the old one.

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, DetrConfig, DetrForObjectDetection
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.checks import TargetError
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
+from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms
 from detr_ft.structures import Step
 from detr_ft.training.arithmetic import seed_step
@@ -39,7 +40,7 @@ class Capsule:
         try:
             self.told = read_state(folder)
             self.tensors = load_tensors(folder)
-            self.config = DetrConfig.from_json_file(str(folder / "config.json"))
+            self.config = AutoConfig.from_pretrained(folder)
             self.processor = AutoImageProcessor.from_pretrained(folder)
             self.images: list[dict[str, Any]] = self.told["images"]
             self.number, self.process, self.seed = (int(self.told[key]) for key in ("step", "process", "seed"))
@@ -51,9 +52,9 @@ class Capsule:
                 f"{folder}: the model was too large for the capsule: put its weights of step {self.number - 1} there as {WEIGHTS}"
             )
 
-    def model(self) -> DetrForObjectDetection:
+    def model(self) -> Detr:
         """The model as it was before the step, in training mode."""
-        model = DetrForObjectDetection(self.config)
+        model: Detr = AutoModelForObjectDetection.from_config(self.config)
         if self.told["live_norms"]:
             live_norms(model)
         load_weights(model, self.folder)
@@ -98,7 +99,7 @@ def _of_inputs(inputs: dict[str, Any]) -> Verdict | None:
 
 
 def _of_step(
-    model: DetrForObjectDetection,
+    model: Detr,
     attached: AttachedCriterion,
     criterion: SetCriterion,
     inputs: dict[str, Any],

@@ -11,12 +11,19 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
+from transformers import (
+    AutoConfig,
+    DetrForObjectDetection,
+    DetrImageProcessor,
+    ResNetConfig,
+    TableTransformerForObjectDetection,
+)
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import load_model
+from detr_ft.models.family import Detr
 from detr_ft.models.save import save_as_stock
 from detr_ft.models.timm_layout import without_old_fields
 
@@ -74,7 +81,9 @@ class ResNet(nn.Module):
         return x
 
 
-def checkpoint(folder: Path, name: str, old_kwargs: bool = False, dilated: bool = False) -> ResNet:
+def checkpoint(
+    folder: Path, name: str, old_kwargs: bool = False, dilated: bool = False, kind: type[Detr] = DetrForObjectDetection
+) -> ResNet:
     """A checkpoint of a tiny DETR on timm's ResNet, as the Hub has them, and its backbone."""
     torch.manual_seed(0)
     deep, depths = {"resnet18": (False, [2, 2, 2, 2]), "resnet50": (True, [3, 4, 6, 3])}[name]
@@ -89,8 +98,8 @@ def checkpoint(folder: Path, name: str, old_kwargs: bool = False, dilated: bool 
         hidden_sizes=[256, 512, 1024, 2048] if deep else [64, 128, 256, 512],
         out_features=["stage4"],
     )
-    config = DetrConfig(backbone_config=shape, id2label=labels, label2id={"cat": 0, "dog": 1}, **TINY)
-    DetrForObjectDetection(config).save_pretrained(folder)
+    config = kind.config_class(backbone_config=shape, id2label=labels, label2id={"cat": 0, "dog": 1}, **TINY)
+    kind(config).save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     weights = {key: value for key, value in weights.items() if not key.startswith(BEFORE)}
     weights |= {BEFORE + key: value.clone() for key, value in backbone.state_dict().items()}
@@ -105,9 +114,11 @@ def checkpoint(folder: Path, name: str, old_kwargs: bool = False, dilated: bool 
     return backbone.eval()
 
 
-def features(model: DetrForObjectDetection, pixels: Tensor) -> Tensor:
+def features(model: Detr, pixels: Tensor) -> Tensor:
     mask = torch.ones(len(pixels), *pixels.shape[-2:], dtype=torch.long)
-    given: Tensor = model.model.backbone(pixels, mask)[-1][0]
+    backbone = model.model.backbone
+    inner = backbone.conv_encoder if isinstance(model, TableTransformerForObjectDetection) else backbone
+    given: Tensor = inner(pixels, mask)[-1][0]
     return given
 
 
@@ -115,9 +126,12 @@ def features(model: DetrForObjectDetection, pixels: Tensor) -> Tensor:
     ("name", "old_kwargs", "dilated"),
     [("resnet18", False, False), ("resnet50", True, False), ("resnet50", False, True), ("resnet18", True, True)],
 )
+@pytest.mark.parametrize("kind", [DetrForObjectDetection, TableTransformerForObjectDetection])
 @torch.no_grad()
-def test_the_backbone_is_the_same_function(tmp_path: Path, name: str, old_kwargs: bool, dilated: bool) -> None:
-    backbone = checkpoint(tmp_path / "hub", name, old_kwargs, dilated).double()
+def test_the_backbone_is_the_same_function(
+    tmp_path: Path, name: str, old_kwargs: bool, dilated: bool, kind: type[Detr]
+) -> None:
+    backbone = checkpoint(tmp_path / "hub", name, old_kwargs, dilated, kind).double()
     model = load_model(str(tmp_path / "hub"))[0].double().eval()
     pixels = torch.randn(2, 3, 96, 128, dtype=torch.float64)
     expected = backbone(pixels)
@@ -195,3 +209,14 @@ def test_a_weight_without_a_place_is_an_error(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"have no place in the model.*layers\.7"):
         load_model(str(tmp_path))
+
+
+def test_a_dilated_table_transformer_comes_back_dilated(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "hub", "resnet18", dilated=True, kind=TableTransformerForObjectDetection)
+    model, processor = load_model(str(tmp_path / "hub"))
+    save_as_stock(model, tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    again, _ = load_model(str(tmp_path / "saved"))
+    pixels = torch.randn(1, 3, 64, 64)
+    assert isinstance(again, TableTransformerForObjectDetection)
+    assert torch.equal(features(again.eval(), pixels), features(model.eval(), pixels))
