@@ -197,6 +197,29 @@ def push(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
+    ],
+    to: Annotated[
+        list[str], typer.Option(help="onnx, int8 (ONNX in eight bits) or torch (torch.export); may be repeated")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Images to check it on; default: those that the model's own run held out")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Default: validation, else test, else train")] = None,
+    box_format: Annotated[
+        str | None, typer.Option(help="xyxy, xywh, cxcywh or cxcywh_norm: for data that don't say")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for it; default: the model's own folder")] = None,
+) -> None:
+    """Write a model as ONNX or by torch.export, checked against PyTorch on images, with a table of times."""
+    from detr_ft.exporting import export_model, say_export
+
+    say_export(export_model(model, to, data, split, box_format, out))
+
+
+@app.command()
 @exit_with_status
 def doctor(
     data: Data,

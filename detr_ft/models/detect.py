@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ from detr_ft.structures import Detections
 
 # Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
 _WAITING_BATCHES = 4
+
+
+# Pixels `[B, 3, H, W]` and their mask `[B, H, W]`, to logits `[B, Q, K+1]` and boxes `[B, Q, 4]`, cxcywh in fractions.
+Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,31 @@ def detect(
     if not isinstance(model, Detr):
         with inference(model):
             return [_by_its_processor(model, processor, image, top) for image in images]
-    results: dict[int, Detections] = {}
     with inference(model):
-        for group in _groups(processor, images, batch_size):
-            for waiting, found in zip(group, _forward(model, group, top), strict=True):
-                results[waiting.place] = found
+        return detect_by(partial(_asked, model), processor, images, batch_size, top)
+
+
+def detect_by(
+    ask: Ask, processor: Any, images: Iterable[Image.Image], batch_size: int = 8, top: int = 100
+) -> list[Detections]:
+    """The same of anything that answers as a DETR does, whatever runs it."""
+    results: dict[int, Detections] = {}
+    for group in _groups(processor, images, batch_size):
+        for waiting, found in zip(group, _chosen(ask, group, top), strict=True):
+            results[waiting.place] = found
     return [results[place] for place in range(len(results))]
 
 
 def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
     """The logits `[Q, K+1]` of each image, in no certain order."""
     with inference(model):
-        for group in _groups(processor, images, batch_size=8):
-            yield from _ask(model, group).logits.float()
+        for pixels, mask in batches_of(processor, images, batch_size=8):
+            yield from _asked(model, pixels, mask)[0].float()
+
+
+def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels `[B, 3, H, W]` and mask `[B, H, W]` of images in groups of one processed size, in no certain order."""
+    return (_batch(group) for group in _groups(processor, images, batch_size))
 
 
 @contextmanager
@@ -109,19 +126,23 @@ def _by_its_processor(model: PreTrainedModel, processor: Any, image: Image.Image
     return Detections(boxes, scores, labels.long())
 
 
-def _forward(model: Detr, group: list[_Waiting], top: int) -> Iterator[Detections]:
+def _chosen(ask: Ask, group: list[_Waiting], top: int) -> Iterator[Detections]:
     """The best detections of a group: chosen on the device, so that only they travel, all at once."""
-    outputs = _ask(model, group)
+    logits, fractions = ask(*_batch(group))
     # Half precision is for the network; scores and pixels deserve the whole.
-    scores, labels = outputs.logits.float().softmax(-1)[..., :-1].max(-1)
+    scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
     order = scores.argsort(dim=-1, descending=True, stable=True)[:, :top]
     sides = torch.tensor([(width, height, width, height) for height, width in (one.size for one in group)])
-    boxes = cxcywh_to_xyxy(outputs.pred_boxes.float()) * sides[:, None].to(model.device)
+    boxes = cxcywh_to_xyxy(fractions.float()) * sides[:, None].to(fractions.device)
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24
     for one in rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu():
         yield Detections(one[:, :4], one[:, 4], one[:, 5].long())
 
 
-def _ask(model: Detr, group: list[_Waiting]) -> Any:
-    pixels = torch.cat([one.pixels for one in group]).to(model.device, model.dtype)
-    return model(pixel_values=pixels, pixel_mask=torch.cat([one.mask for one in group]).to(model.device))
+def _batch(group: list[_Waiting]) -> tuple[Tensor, Tensor]:
+    return torch.cat([one.pixels for one in group]), torch.cat([one.mask for one in group])
+
+
+def _asked(model: Detr, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    outputs = model(pixel_values=pixels.to(model.device, model.dtype), pixel_mask=mask.to(model.device))
+    return outputs.logits, outputs.pred_boxes

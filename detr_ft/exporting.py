@@ -1,0 +1,170 @@
+"""What the command `export` does: write a model for other runtimes, hold it against PyTorch's answers, and time both."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.export import save as save_program
+
+from detr_ft.chosen import split_of
+from detr_ft.console import console, say
+from detr_ft.data import class_names
+from detr_ft.data.images import open_image
+from detr_ft.errors import UserError
+from detr_ft.evaluating import renamed, same_classes
+from detr_ft.evaluation.coco import coco_metrics
+from detr_ft.models.detect import Ask, detect_by
+from detr_ft.models.family import Detr
+from detr_ft.models.graph import OnnxModel, quantise, trace, write_onnx
+from detr_ft.models.load import load_model
+from detr_ft.models.save import save_as_stock
+from detr_ft.run import environment
+from detr_ft.side_by_side import compare, latencies
+
+FORMATS = ("onnx", "int8", "torch")
+FIGURES = "export.json"
+_FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
+_TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
+_CHECKED = 50  # images
+_APART = 1e-3  # that probabilities and boxes (in fractions) of one model may lie on two runtimes
+
+
+def export_model(
+    name: str, formats: Sequence[str], data: str | None, split: str | None, box_format: str | None, out: Path | None
+) -> dict[str, Any]:
+    """Write a model into its own folder, or another, in some of `FORMATS`; returns what was measured, kept in `export.json`.
+
+    Every file is held against PyTorch on 50 images first, and one that answers otherwise is not kept; in eight bits it may,
+    and what that costs is measured on the whole split. Raises UserError for that, and for a format that is none.
+    """
+    wanted = _in_order(formats)
+    folder = _folder(name, out)
+    images = split_of(name, data, split, box_format)
+    model, processor = load_model(name)
+    order = same_classes(list(model.config.id2label.values()), class_names(images))
+    told: dict[str, Any] = {"hardware": _hardware(), "environment": environment(), "files": {}, "apart": {}}
+    with ExitStack() as stack:
+        draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
+        with console.status("tracing the model"):
+            program = trace(model)
+        asks = {"pytorch": _of(model)} | _written(program, wanted, draft)
+        some = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED, len(images)))))]
+        for kind in asks.keys() - {"pytorch"}:
+            apart = compare(asks["pytorch"], asks[kind], processor, some)
+            if kind != "int8" and max(apart.probability, apart.box) > _APART:
+                raise UserError(
+                    f"{_TITLES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
+                    f"{apart.box:.2g} in a box, on {apart.images} images. Nothing was written; is its release supported?"
+                )
+            told["apart"][kind] = vars(apart)
+        if "int8" in wanted:
+            told["figures"] = {kind: _figures(asks[kind], processor, images, order) for kind in ("pytorch", "int8")}
+        told["latency"] = latencies(asks, processor, some[0])
+        for kind in wanted:
+            (folder / _FILES[kind]).parent.mkdir(exist_ok=True)
+            os.replace(draft / _FILES[kind], folder / _FILES[kind])
+            told["files"][kind] = {"path": _FILES[kind], "bytes": (folder / _FILES[kind]).stat().st_size}
+    if not (folder / "config.json").is_file():
+        save_as_stock(model, folder)
+        processor.save_pretrained(folder)
+    (folder / FIGURES).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return told
+
+
+def table_of(told: Mapping[str, Any]) -> str:
+    """What an export wrote and measured, as plain text."""
+    base = told["latency"]["pytorch"]["median"]
+    lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'against PyTorch':>16} {'apart':>9} {'mAP':>7}"]
+    for kind, spent in told["latency"].items():
+        size = f"{told['files'][kind]['bytes'] / 2**20:.1f}" if kind in told["files"] else ""
+        apart = told["apart"].get(kind)
+        far = f"{max(apart['probability'], apart['box']):.1e}" if apart else ""
+        value = told.get("figures", {}).get(kind)
+        figure = f"{value['map']:.4f}" if value else ""
+        lines.append(
+            f"{_TITLES[kind]:<22} {size:>6} {spent['median']:>12.1f} {spent['median'] / base:>15.2f}x {far:>9} {figure:>7}"
+        )
+    return "\n".join(lines)
+
+
+def _in_order(formats: Sequence[str]) -> list[str]:
+    unknown = [one for one in formats if one not in FORMATS]
+    if unknown or not formats:
+        raise UserError(f"--to {', '.join(unknown)}: there are {', '.join(FORMATS)}")
+    return [one for one in FORMATS if one in formats or (one == "onnx" and "int8" in formats)]
+
+
+def _folder(name: str, out: Path | None) -> Path:
+    folder = out or Path(name)
+    if out is None and not folder.is_dir():
+        raise UserError(f"{name} is no folder of this machine: say where to write with --out")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Ask]:
+    """Each format in a folder, and how to ask it."""
+    asks: dict[str, Ask] = {}
+    full = draft / _FILES["onnx"]
+    if "onnx" in wanted:
+        with console.status("writing ONNX"):
+            write_onnx(program, full)
+        asks["onnx"] = OnnxModel(full)
+    if "int8" in wanted:
+        quantise(full, draft / _FILES["int8"])
+        asks["int8"] = OnnxModel(draft / _FILES["int8"])
+    if "torch" in wanted:
+        save_program(program, draft / _FILES["torch"])
+        asks["torch"] = program.module()
+    return asks
+
+
+def _of(model: Detr) -> Ask:
+    def ask(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = model(pixel_values=pixels, pixel_mask=mask)
+        return outputs.logits, outputs.pred_boxes
+
+    return ask
+
+
+@torch.inference_mode()
+def _figures(ask: Ask, processor: Any, split: Dataset, order: Any) -> dict[str, float]:
+    with console.status(f"evaluating {len(split)} images"):
+        found = detect_by(ask, processor, (open_image(row["image"]) for row in _rows(split)))
+    if order is not None:
+        found = [renamed(one, order) for one in found]
+    figures = coco_metrics(split, found)
+    return {name: figures[name] for name in ("map", "map_50")}
+
+
+def _hardware() -> str:
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _rows(split: Dataset) -> Dataset:
+    return split.with_format(None).select_columns(["image"])
+
+
+def say_export(told: Mapping[str, Any]) -> None:
+    """Tell what was written where, and what it costs."""
+    say(table_of(told))
+    images = max(apart["images"] for apart in told["apart"].values())
+    say(
+        f"apart: the largest difference of a probability or a box's side (in fractions of the image), on {images} images"
+    )
+    if "figures" in told:
+        cost = told["figures"]["pytorch"]["map"] - told["figures"]["int8"]["map"]
+        say(f"eight bits cost {cost:+.4f} of mAP".replace("+", ""))
+    say("written: " + ", ".join(one["path"] for one in told["files"].values()))

@@ -1,0 +1,82 @@
+"""The command `export`: files that answer as PyTorch does, or none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from detr_ft import exporting
+from detr_ft.cli import app
+from detr_ft.errors import UserError
+from detr_ft.exporting import export_model, table_of
+from detr_ft.models.load import load_model
+from detr_ft.places import embedded_checkpoint
+
+DATA = "generated:shapes?train=4&validation=20"
+
+
+def test_a_model_is_exported_checked_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.side_by_side._SECONDS", 0.1)
+    told = export_model("embedded:small", ["int8", "torch"], DATA, None, None, tmp_path / "out")
+    assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()} == {
+        "config.json", "export.json", "model.pt2", "model.safetensors", "onnx/model.onnx",
+        "onnx/model_quantized.onnx", "preprocessor_config.json",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "out/export.json").read_text()) == json.loads(json.dumps(told))
+    assert told["apart"]["onnx"]["images"] == 20
+    assert max(told["apart"]["onnx"]["probability"], told["apart"]["onnx"]["box"]) < 1e-4
+    assert told["figures"]["pytorch"]["map"] > 0.4
+    assert abs(told["figures"]["pytorch"]["map"] - told["figures"]["int8"]["map"]) < 0.1
+    assert set(told["latency"]) == {"pytorch", "onnx", "int8", "torch"}
+    assert len(table_of(told).splitlines()) == 5
+    model, _ = load_model(str(tmp_path / "out"))
+    program = torch.export.load(tmp_path / "out/model.pt2").module()
+    pixels, mask = torch.randn(1, 3, 96, 96), torch.ones(1, 96, 96, dtype=torch.long)
+    with torch.no_grad():
+        expected = model.eval()(pixel_values=pixels, pixel_mask=mask)
+        torch.testing.assert_close(program(pixels, mask)[0], expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def __call__(self, pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros(len(pixels), 25, 9), torch.zeros(len(pixels), 25, 4)
+
+    monkeypatch.setattr(exporting, "OnnxModel", lambda path: Other())
+    monkeypatch.setattr(exporting, "write_onnx", lambda program, path: None)
+    with pytest.raises(UserError, match=r"ONNX Runtime answers otherwise than PyTorch: by 0\.\d+ in a probability"):
+        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--to tflite: there are onnx, int8, torch"):
+        export_model("embedded:small", ["tflite"], DATA, None, None, tmp_path / "out")
+    with pytest.raises(UserError, match="say where to write with --out"):
+        export_model("embedded:small", ["onnx"], DATA, None, None, None)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="nothing is written over"):
+        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "full")
+    with pytest.raises(UserError, match="classes that the model doesn't know"):
+        export_model(
+            "embedded:small", ["onnx"], "generated:workshop?train=2&validation=2&edge=64", None, None, tmp_path / "a"
+        )
+    assert not (tmp_path / "a/onnx").exists()
+
+
+def test_the_command_writes_into_the_models_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.side_by_side._SECONDS", 0.1)
+    shutil.copytree(embedded_checkpoint("small"), tmp_path / "mine")
+    config = (tmp_path / "mine/config.json").read_bytes()
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "mine"), "--to", "torch", "--data", DATA])
+    assert done.exit_code == 0, done.output
+    assert "torch.export" in done.output
+    assert "written: model.pt2" in done.output
+    assert (tmp_path / "mine/model.pt2").is_file()
+    assert (tmp_path / "mine/config.json").read_bytes() == config
