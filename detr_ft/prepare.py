@@ -20,6 +20,7 @@ from detr_ft.data.sound import Inspected, first_of, inspect
 from detr_ft.data.splits import train_and_validation
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
+from detr_ft.models.adapters import add_adapters
 from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
@@ -66,6 +67,10 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     if recipe.model.live_norms:
         live_norms(model)
     set_trainable(model, recipe.model.freeze)
+    if recipe.model.lora is not None:
+        lora = recipe.model.lora.model_dump()
+        add_adapters(model, **lora, freeze=recipe.model.freeze)
+        model.config.detr_ft |= {"lora": lora}
     refuse_rates(model, recipe.optim)
     return Prepared(train, validation, model, processor, _loaded(recipe, model), revision)
 

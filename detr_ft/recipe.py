@@ -25,6 +25,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LoraSection(_Section):
+    """Adapters in the place of training the whole transformer."""
+
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: int = Field(default=16, ge=1, description="what the adapters add is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
 class ModelSection(_Section):
     """A checkpoint to start from, or an architecture to start from at random."""
 
@@ -44,6 +52,10 @@ class ModelSection(_Section):
     num_queries: int | None = Field(default=None, ge=1, le=2000, description="left out: as many as the checkpoint has")
     decoder_layers: int | None = Field(default=None, ge=1, description="the first of the checkpoint's; left out: all")
 
+    lora: LoraSection | None = Field(
+        default=None, description="train adapters, heads and queries alone; needs detr-ft[lora]"
+    )
+
     @model_validator(mode="after")
     def _one_start(self) -> ModelSection:
         if (self.checkpoint is None) == (self.architecture is None):
@@ -52,9 +64,9 @@ class ModelSection(_Section):
             raise ValueError("backbone goes with architecture: a checkpoint has one")
         if self.live_norms and self.architecture is None:
             raise ValueError("live_norms goes with architecture: a checkpoint's norms are what it was trained with")
-        for name in ("synonyms", "num_queries", "decoder_layers"):
+        for name in ("synonyms", "num_queries", "decoder_layers", "lora"):
             if getattr(self, name) is not None and self.checkpoint is None:
-                raise ValueError(f"{name} goes with checkpoint: an architecture says what it has itself")
+                raise ValueError(f"{name} goes with checkpoint: an architecture has nothing yet to keep")
         return self
 
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from detr_ft.models.adapters import merged
 from detr_ft.models.timm_layout import in_timm_layout, is_dilated, is_plain_resnet
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     """Write `config.json` and safetensors into a folder, so that `from_pretrained` gives the same function.
 
-    Norms that learn go as the constants of a stock DETR. A dilated ResNet goes under timm's names: transformers has
+    Adapters are merged. Norms that learn go as the constants of a stock DETR. A dilated ResNet goes under timm's names: transformers has
     dilation there alone, and would load a native one without it, and say nothing.
     """
-    weights = {name: one for name, one in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    weights = {name: one for name, one in merged(model).items() if not name.endswith("num_batches_tracked")}
     if not (is_plain_resnet(model.config) and is_dilated(model.config)):
         model.save_pretrained(folder, state_dict=weights)
         return

@@ -16,6 +16,7 @@ from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.checks import TargetError
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
+from detr_ft.models.adapters import add_adapters
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms
@@ -57,6 +58,8 @@ class Capsule:
         model: Detr = AutoModelForObjectDetection.from_config(self.config)
         if self.told["live_norms"]:
             live_norms(model)
+        if lora := (getattr(self.config, "detr_ft", None) or {}).get("lora"):
+            add_adapters(model, **lora)
         load_weights(model, self.folder)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self.told["frozen"])
