@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from detr_ft.data.generated import CLASSES, generate
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 
+NOTE = "Nothing leaves this machine."
 COLUMNS = ["class", "score", "x", "y", "width", "height"]
 WELCOME = "Drop, choose or paste a picture to begin."
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
@@ -89,13 +91,12 @@ def show(
     return drawn(found, names, shown), rows(names, shown), sentence(found, names, shown), download
 
 
-def build(detector: Detector, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page of a detector; `examples` are paths of pictures to offer."""
+def build(detector: Detector, examples: Sequence[str] = (), note: str = NOTE) -> gr.Blocks:
+    """The page of a detector; `examples` are paths of pictures to offer, and `note` says where pictures go."""
     names = list(detector.names)
     with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
         gr.Markdown(
-            f"# What the detector sees\nGive it a picture: it marks what it finds among {listed(names)}. "
-            "Nothing leaves this machine.",
+            f"# What the detector sees\nGive it a picture: it marks what it finds among {listed(names)}. {note}",
             elem_id="head",
         )
         image, result = _pictures()
@@ -184,11 +185,11 @@ def scenes(names: Sequence[str], folder: Path) -> list[str]:
     return paths
 
 
-def launch(page: gr.Blocks, port: int | None) -> str:
-    """Serve the page on this machine alone, without waiting; returns its address."""
+def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
+    """Serve the page without waiting, on this machine alone unless another host is given; returns its address."""
     try:
         _, url, _ = page.launch(
-            server_name="127.0.0.1",
+            server_name=host,
             server_port=port,
             share=False,
             allowed_paths=[],
@@ -212,13 +213,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="embedded:small", help="a run, a folder or a name on the Hub")
     parser.add_argument("--port", type=int, help="the port on 127.0.0.1; a free one from 7860 on if left out")
     arguments = parser.parse_args(argv)
+    serve(arguments.model, "127.0.0.1", arguments.port)
+
+
+def serve(model: str, host: str, port: int | None, examples: Sequence[Path] = (), note: str = NOTE) -> None:
+    """Serve the page of a model until interrupted; without examples, with generated ones where its classes are generated."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder below goes then, too
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # Everything uploaded or made lies in here, and goes with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
-        detector = Detector.load(arguments.model)
-        page = build(detector, scenes(detector.names, Path(folder)))
-        print(f"the demo is at {launch(page, arguments.port)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        detector = Detector.load(model)
+        shown = [shutil.copy(example, folder) for example in examples] or scenes(detector.names, Path(folder))
+        page = build(detector, shown, note)
+        print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         page.block_thread()
 
 

@@ -186,14 +186,17 @@ def push(
         str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Make the repository public; it is private otherwise")
-    ] = False,
+        bool | None,
+        typer.Option("--public/--private", help="Who sees it; default: hub.private of the recipe, which is private"),
+    ] = None,
+    space: Annotated[bool, typer.Option("--space", help="Make a Gradio Space of it, too")] = False,
+    dataset: Annotated[bool, typer.Option("--dataset", help="Upload the data that it was trained on, too")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded")] = False,
 ) -> None:
-    """Upload a run to the Hub: the model, its processor, recipe, figures and card, nothing else."""
+    """Upload a run to the Hub: the model, its processor, recipe, figures, examples and card, nothing else."""
     from detr_ft.verbs import push_run
 
-    push_run(run, name, public, dry_run)
+    push_run(run, name, public, dry_run, space, dataset)
 
 
 @app.command()

@@ -113,6 +113,6 @@ def _check(outputs: Outputs) -> None:
 
 def _write(mended: Mended, out: str) -> str:
     if out.startswith(_HUB):
-        return push_dataset(mended.data, out.removeprefix(_HUB), LOG, as_lines(mended.changes))
+        return push_dataset(mended.data, out.removeprefix(_HUB), {LOG: as_lines(mended.changes)})
     write_mended(mended, Path(out))
     return out

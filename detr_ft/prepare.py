@@ -44,6 +44,7 @@ class Prepared:
     model: Detr
     processor: Any
     loaded: float  # the share of the model's weights that came from a checkpoint
+    skipped: int = 0  # images that can't be trained on
     revision: str | None = None  # the commit that a checkpoint of the Hub was taken from
 
 
@@ -54,7 +55,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     names, synonyms = class_names(data["train"]), recipe.synonyms()
     model, processor = _model(recipe, names)
     revision = getattr(model.config, "_commit_hash", None)
-    train, validation = _splits(recipe.data, _split_seed(recipe), data, ImageFormat.of(processor))
+    train, validation, skipped = _splits(recipe.data, _split_seed(recipe), data, ImageFormat.of(processor))
     counts = count_boxes(train)
     logger.info(
         "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
@@ -72,7 +73,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         add_adapters(model, **lora, freeze=recipe.model.freeze)
         model.config.detr_ft |= {"lora": lora}
     refuse_rates(model, recipe.optim)
-    return Prepared(train, validation, model, processor, _loaded(recipe, model), revision)
+    return Prepared(train, validation, model, processor, _loaded(recipe, model), skipped, revision)
 
 
 def _loaded(recipe: Recipe, model: Detr) -> float:
@@ -136,16 +137,17 @@ def _split_seed(recipe: Recipe) -> int:
     return recipe.train.seed if recipe.data.split_seed is None else recipe.data.split_seed
 
 
-def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset]:
+def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset, int]:
     """What is trained on and what is held out, once every image of them was looked at. Raises UserError."""
     taken = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
     found = inspect(data, taken, form)
     _refuse_bad_images(found, section)
     train, validation = found["train"], found.get("validation")
-    return train_and_validation(
+    parts = train_and_validation(
         train.rows, validation and validation.rows, train.fingerprints,
         section.validation_fraction, seed, section.fold_of,
     )  # fmt: skip
+    return *parts, sum(len(one.bad) for one in found.values())
 
 
 def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> None:

@@ -25,7 +25,9 @@ from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
+from detr_ft.energy import EnergyMeter
 from detr_ft.errors import UserError
+from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions
 from detr_ft.models.load import on_the_hub
 from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
@@ -34,7 +36,7 @@ from detr_ft.report.page import RunSummary, render_page
 from detr_ft.resume import facts_of, tell_changes
 from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
-from detr_ft.summary import described, verdict
+from detr_ft.summary import data_facts, described, verdict
 from detr_ft.training.display import Display, PlainDisplay
 from detr_ft.training.first_look import look_first
 from detr_ft.training.loop import DetrTrainer, TrainResult
@@ -93,9 +95,11 @@ def run_recipe(
         trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
         trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
     before = trainer.evaluate(0)[0] if evaluate_before else None
+    meter = EnergyMeter()
     result = trainer.train()
+    energy = meter.watt_hours()
     if process.is_main_process:
-        _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result)
+        _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result, energy)
     return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
 
 
@@ -152,6 +156,7 @@ def _write_results(
     prepared: Prepared,
     before: dict[str, Any] | None,
     result: TrainResult,
+    energy: float | None,
 ) -> None:
     about = environment()
     command = " ".join(["detr-ft", *sys.argv[1:]])
@@ -160,6 +165,8 @@ def _write_results(
         "before": before and {key: value for key, value in before.items() if key != "per_class"},
         "seconds": round(result.seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
+        "watt_hours": energy and round(energy, 2),
+        "data": data_facts(prepared),
         "speed": told and told.speed and asdict(told.speed),
         "voc": told and told.voc,
         "matching": told and told.matching,
@@ -170,6 +177,8 @@ def _write_results(
     if told:
         save_predictions(folder, prepared.validation, result.detections, category_numbers(recipe.data.source))
         keep_thresholds(folder, told.assessment)
+        thresholds = {name: one.threshold for name, one in told.assessment.thresholds.items()}
+        write_examples(folder.path, prepared.validation, result.detections, thresholds)
     summary = RunSummary(
         title=folder.path.name,
         verdict=verdict(before, result.metrics),

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from datasets import Dataset
+
+from detr_ft.data.frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
+from detr_ft.evaluation.marks import AREAS
 from detr_ft.prepare import Prepared
 
 
@@ -18,6 +22,27 @@ def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], where: s
         f"On {where} the model reaches mAP {after['map']:.3f}{start}; "
         f"it finds objects with {after['map_50']:.0%} average precision where a box must overlap by half (mAP50)."
     )
+
+
+def data_facts(prepared: Prepared) -> dict[str, Any]:
+    """The data of a run in figures: images and boxes, of each class and size, and what was left out."""
+    trained = boxes_of_classes(prepared.train)
+    counts = count_boxes(prepared.train)
+    return {
+        "train_images": len(prepared.train),
+        "held_out_images": len(prepared.validation),
+        "skipped_images": prepared.skipped,
+        "train_boxes": sum(trained.values()),
+        "boxes": str(counts),
+        "per_class": trained,
+        "sizes": _sizes(prepared.train),
+    }
+
+
+def _sizes(split: Dataset) -> dict[str, int]:
+    """How many boxes are small, medium and large, by COCO's limits, in pixels of the images as they are."""
+    areas = [one for row in split.with_format(None).select_columns(["objects"]) for one in row["objects"]["area"]]
+    return {name: sum(low <= one < high for one in areas) for name, (low, high) in AREAS.items() if name != "all"}
 
 
 def described(source: str, prepared: Prepared) -> dict[str, str]:

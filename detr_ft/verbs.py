@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.progress import track
@@ -13,15 +14,18 @@ from detr_ft.chosen import recipe_of, split_of
 from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
-from detr_ft.data import open_image
+from detr_ft.data import load_data, open_image
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions
-from detr_ft.hub.push import plan, push
+from detr_ft.hub.dataset import is_there, push_dataset
+from detr_ft.hub.files import plan
+from detr_ft.hub.push import push, push_space
+from detr_ft.hub.space import write_space
 from detr_ft.inference import Detector, coco_results
-from detr_ft.recipe import HubSection, load_recipe
+from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe
 from detr_ft.training.capsule import in_words
 from detr_ft.training.replay import Capsule, replay
@@ -101,17 +105,48 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     )
 
 
-def push_run(run: Path, name: str | None, public: bool, dry_run: bool) -> None:
-    """Push a run under a name, or the one of its recipe; or list what would be pushed."""
-    if dry_run:
-        print("\n".join(str(file) for file in plan(run)))
-        return
+def push_run(
+    run: Path, name: str | None, public: bool | None, dry_run: bool, space: bool = False, dataset: bool = False
+) -> None:
+    """Push a run under a name, or the one of its recipe, with its data and a Space if asked for; or list what would be pushed.
+
+    All have the same name, and are public or private alike; `public` None leaves that to the recipe.
+    """
     recipe = recipe_of(run)
-    section = recipe.hub if recipe else HubSection()
-    name = name or section.repo_id
+    if dataset and recipe is None:
+        raise UserError(f"{run} holds no recipe.yaml that names its data, so there are none to push")
+    if dry_run:
+        say_plan(run, recipe.data.source if recipe and dataset else None, space)
+        return
+    hub = recipe.hub if recipe else HubSection()
+    name = name or hub.repo_id
     if name is None:
         raise UserError("give a name to push to, owner/name, or hub.repo_id in the recipe")
-    print(push(run, name, private=not public and section.private))
+    private = hub.private if public is None else not public
+    if recipe and dataset:
+        print(push_data(recipe, name, private))
+    print(push(run, name, private, dataset=name if dataset else None))
+    if space:
+        print(push_space(run, name, private))
+
+
+def say_plan(run: Path, source: str | None, space: bool) -> None:
+    """List what a push would upload, without a network."""
+    print("\n".join(str(file) for file in plan(run)))
+    if source is not None:
+        print(f"data set: all images and boxes of {source}")
+    if space:
+        with TemporaryDirectory() as name:
+            write_space(run, "you/space", Path(name))
+            files = [file.relative_to(name).as_posix() for file in Path(name).rglob("*") if file.is_file()]
+        print("\n".join(f"space: {file}" for file in sorted(files)))
+
+
+def push_data(recipe: Recipe, name: str, private: bool) -> str:
+    """Push the data of a recipe as a data set of a name; one that is there already is left as it is."""
+    if is_there(name):
+        return f"the data set {name} is on the Hub already, and is left as it is"
+    return push_dataset(load_data(recipe.data.source, box_format=recipe.data.box_format), name, {}, private)
 
 
 def replay_capsule(folder: Path) -> str:

@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from detr_ft.errors import UserError
+from detr_ft.hub.card_sections import (
+    criterion_section,
+    data_section,
+    errors_section,
+    examples_section,
+    exports_section,
+    limits_section,
+    training_section,
+)
+from detr_ft.hub.markdown import figure, measured, section, text_of
 from detr_ft.located_yaml import parse_yaml
 
 _METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
 _PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}
 
 
-def write_card(run: Path, name: str) -> Path:
+def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
     """Write `README.md` into a run directory, from its config, metrics and recipe; returns its path.
 
-    `name` is what the card calls the model and what its example loads: a repository, or the run's own path.
+    `name` is what the card calls the model and what its example loads: a repository, or the run's own path. `dataset` is what
+    its data are called on the Hub, where they were pushed there.
     """
     path = run / "README.md"
     if path.is_symlink():
         raise UserError(f"{path}: is a link, and a card is not written through one: remove the link")
-    model_card(run, name).save(path)
+    model_card(run, name, dataset).save(path)
     return path
 
 
-def model_card(run: Path, name: str) -> ModelCard:
-    """The card of a run directory. `config.json` must be there; `metrics.json` and `recipe.yaml` may be missing."""
+def licence_of(run: Path) -> str | None:
+    """The licence that the run's recipe gives its model."""
+    found = section(_read(run / "recipe.yaml"), "hub").get("license")
+    return str(found) if found else None
+
+
+def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
+    """The card of a run directory. `config.json` must be there; the other files that it tells of may be missing."""
     config, metrics, recipe = _read(run / "config.json"), _read(run / "metrics.json"), _read(run / "recipe.yaml")
+    exported = _read(run / "export.json")
     if not config:
         raise UserError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
-    data = _metadata(name, config, metrics, recipe)
+    data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
-        f"# {_text(name.rsplit('/', 1)[-1])}",
+        f"# {text_of(name.rsplit('/', 1)[-1])}",
         _detects(config, recipe),
-        _results(metrics),
-        _criterion(config),
         _usage(name),
+        examples_section(run),
+        _results(metrics),
+        errors_section(metrics),
+        data_section(metrics),
+        criterion_section(config),
+        limits_section(config, metrics),
+        exports_section(exported),
+        training_section(config, metrics),
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in sections if part) + "\n")
 
@@ -61,10 +83,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _metadata(
-    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Mapping[str, Any]
+    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Mapping[str, Any], dataset: str | None
 ) -> ModelCardData:
-    """The card's YAML header, with a model-index of the measured figures."""
-    data_type, data_name = _data(recipe)
+    """The card's YAML header, with a model-index of the measured figures and their intervals."""
+    data_type, data_name = (dataset, dataset) if dataset else _data(recipe)
+    intervals = section(metrics, "intervals")
     results = [
         EvalResult(
             task_type="object-detection",
@@ -74,26 +97,28 @@ def _metadata(
             metric_type=key,
             metric_name=title,
             metric_value=round(float(metrics[key]), 4),
+            metric_args=_bounds(intervals.get(key)),
         )
         for key, title in _METRICS.items()
-        if _measured(metrics.get(key))
+        if measured(metrics.get(key))
     ]
-    source = str(_section(recipe, "data").get("source", ""))
+    source = str(section(recipe, "data").get("source", ""))
+    known = dataset or (source.removeprefix("hub:") if source.startswith("hub:") else None)
     return ModelCardData(
         model_name=name.rsplit("/", 1)[-1],
         library_name="transformers",
         pipeline_tag="object-detection",
         tags=["detr", "object-detection", "detr-ft"],
-        license=_section(recipe, "hub").get("license"),
-        base_model=_section(config, "detr_ft").get("base_model"),
-        datasets=[source.removeprefix("hub:")] if source.startswith("hub:") else None,
+        license=section(recipe, "hub").get("license"),
+        base_model=section(config, "detr_ft").get("base_model"),
+        datasets=[known] if known else None,
         eval_results=results or None,
     )
 
 
 def _data(recipe: Mapping[str, Any]) -> tuple[str, str]:
     """Type and name of the data for the model-index. Of a path only the last part: folders are nobody's business."""
-    source = str(_section(recipe, "data").get("source", ""))
+    source = str(section(recipe, "data").get("source", ""))
     kind, _, rest = source.rpartition(":")
     if kind == "hub":
         return rest, rest
@@ -102,37 +127,60 @@ def _data(recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 def _detects(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     names = [
-        _text(str(value)) for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
+        text_of(str(value)) for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
     ]
     _, data_name = _data(recipe)
     number = f"{len(names)} class" if len(names) == 1 else f"{len(names)} classes"
     return (
-        f"A DETR detector of {number}, trained on {_text(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
+        f"A DETR detector of {number}, trained on {text_of(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
     )
 
 
 def _results(metrics: Mapping[str, Any]) -> str:
     """The measured figures and the table of classes, in COCO's protocol."""
-    figures = [f"| {title} | {_figure(metrics[key])} |" for key, title in _METRICS.items() if key in metrics]
+    intervals = section(metrics, "intervals")
+    figures = [
+        f"| {title} | {figure(metrics[key])} | {_interval(intervals.get(key))} |"
+        for key, title in _METRICS.items()
+        if key in metrics
+    ]
     if not figures:
         return ""
-    lines = ["## Results", "", "COCO protocol, on data held out from training.", "", "| figure | value |", "|---|---|"]
-    lines += figures
-    per_class = metrics.get("per_class") or {}
+    images = metrics.get("images")
+    where = f"{images:,} images" if isinstance(images, int) else "data"
+    lines = [
+        "## Results",
+        "",
+        f"COCO protocol, on {where} held out from training. The interval holds 95 in 100 of such sets.",
+    ]
+    lines += ["", "| figure | value | interval |", "|---|---|---|", *figures]
+    per_class, thresholds = metrics.get("per_class") or {}, section(metrics, "thresholds")
     if per_class:
-        lines += ["", f"| class | {' | '.join(_PER_CLASS.values())} |", "|---" * (len(_PER_CLASS) + 1) + "|"]
+        lines += ["", f"| class | {' | '.join(_PER_CLASS.values())} | threshold | F1 there |"]
+        lines.append("|---" * (len(_PER_CLASS) + 3) + "|")
         for name, row in per_class.items():
-            lines.append(f"| {_text(name)} | {' | '.join(_figure(row.get(key)) for key in _PER_CLASS)} |")
+            best = section(thresholds, name)
+            cells = [
+                *(figure(row.get(key)) for key in _PER_CLASS),
+                figure(best.get("threshold")),
+                figure(best.get("f1")),
+            ]
+            lines.append(f"| {text_of(name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _criterion(config: Mapping[str, Any]) -> str:
-    """The criterion as it stands in the config: what decided the matching and what scored it."""
-    criterion = _section(config, "detr_ft").get("criterion")
-    if not criterion:
-        return ""
-    written = yaml.safe_dump(criterion, sort_keys=False, allow_unicode=True).rstrip()
-    return f"## Criterion\n\nCosts decide the matching, losses score it.\n\n```yaml\n{written}\n```"
+def _bounds(interval: Any) -> dict[str, Any] | None:
+    if not _is_interval(interval):
+        return None
+    return {"interval": [round(float(one), 4) for one in interval], "level": 0.95}
+
+
+def _interval(interval: Any) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if _is_interval(interval) else "-"
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(measured(one) for one in value)
 
 
 def _usage(name: str) -> str:
@@ -140,24 +188,3 @@ def _usage(name: str) -> str:
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'detector = pipeline("object-detection", model={json.dumps(name)})\nprint(detector("image.jpg"))\n```'
     )
-
-
-def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = content.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _measured(value: object) -> bool:
-    """COCO writes -1 where there is nothing to measure."""
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
-
-
-def _figure(value: object) -> str:
-    if not _measured(value):
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _text(value: str) -> str:
-    """A name as it may stand in a line or a table cell of Markdown."""
-    return " ".join(value.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Mapping
 
 from datasets import DatasetDict, Image
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from detr_ft.errors import UserError
-from detr_ft.hub.push import NETWORK_ERRORS, REACH_SECONDS, check_name, refusal
+from detr_ft.hub.client import NETWORK_ERRORS, REACH_SECONDS, check_name, hub_api, refusal
 
 logger = logging.getLogger(__name__)
 
 
 def check_target(repo_id: str) -> None:
     """A UserError unless there is a token and `repo_id`, `USER/NAME`, is a name that the Hub doesn't know yet."""
+    if is_there(repo_id):
+        raise UserError(f"the data set {repo_id} exists on the Hub, and nothing is written over; choose another name")
+
+
+def is_there(repo_id: str) -> bool:
+    """Whether the Hub has a data set of this name. Raises UserError without a token, for a name that is none, and for a Hub
+    that doesn't answer.
+    """
     check_name(repo_id)
     if get_token() is None:
         raise UserError(
@@ -25,30 +33,31 @@ def check_target(repo_id: str) -> None:
     try:
         _api().dataset_info(repo_id, timeout=REACH_SECONDS)
     except RepositoryNotFoundError:
-        return
+        return False
     except HfHubHTTPError as error:
         raise UserError(refusal(error, repo_id)) from error
     except NETWORK_ERRORS as error:
         raise UserError(f"the Hub can't be reached at {_api().endpoint} ({error})") from error
-    raise UserError(f"the data set {repo_id} exists on the Hub, and nothing is written over; choose another name")
+    return True
 
 
-def push_dataset(data: DatasetDict, repo_id: str, log_name: str, log: str) -> str:
-    """Push the splits, and the text `log` as a file, to the new, private data set `repo_id`; returns its URL."""
+def push_dataset(data: DatasetDict, repo_id: str, files: Mapping[str, str], private: bool = True) -> str:
+    """Push the splits, and texts by the names of their files, to the new data set `repo_id`; returns its URL."""
     check_target(repo_id)
     api = _api()
     shown = data.cast_column("image", Image())  # decoded by whoever loads it, and shown by the Hub
     try:
-        api.create_repo(repo_id, repo_type="dataset", private=True)
+        api.create_repo(repo_id, repo_type="dataset", private=private)
         logger.info("pushing %d images to %s", sum(map(len, data.values())), repo_id)
-        shown.push_to_hub(repo_id, private=True, token=api.token)
-        api.upload_file(
-            path_or_fileobj=log.encode(),
-            path_in_repo=log_name,
-            repo_id=repo_id,
-            repo_type="dataset",
-            commit_message="What was changed",
-        )
+        shown.push_to_hub(repo_id, private=private, token=api.token)
+        for name, text in files.items():
+            api.upload_file(
+                path_or_fileobj=text.encode(),
+                path_in_repo=name,
+                repo_id=repo_id,
+                repo_type="dataset",
+                commit_message=f"Add {name}",
+            )
     except HfHubHTTPError as error:
         raise UserError(f"{refusal(error, repo_id)}; the original is as it was") from error
     except NETWORK_ERRORS as error:
@@ -59,4 +68,4 @@ def push_dataset(data: DatasetDict, repo_id: str, log_name: str, log: str) -> st
 
 
 def _api() -> HfApi:
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=get_token())
+    return hub_api(get_token() or "")

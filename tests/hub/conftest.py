@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
+from hub.loopback import serve
 
 TOKEN = "hf_" + "loopbackTokenForTests" + "0" * 13
-
-
-def _loopback() -> ModuleType:
-    """The module beside this file; tests are no package, so it is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("loopback", Path(__file__).with_name("loopback.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback"] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -35,7 +22,8 @@ def token() -> str:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str) -> Iterator[object]:
     """A Hub that accepts `token`, and an environment in which pushes go to it; no token of the machine is seen."""
-    with _loopback().serve(token) as server:
+    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.0, 0.0))
+    with serve(token) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", token)
         yield server
@@ -85,11 +73,15 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     recipe = {
         "model": {"checkpoint": "facebook/detr-resnet-50"},
         "data": {"source": "coco:/home/me/private/parts.json"},
+        "train": {"output_dir": "runs/parts"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (folder / "report.html").write_text("<html></html>")
     for name in (".env", "id_rsa", "training_args.bin", "log.jsonl", "weights.pt", "data.zip", "model.safetensors.bak"):
         (folder / name).write_text("planted")
+    for name in ("onnx/model.onnx", "onnx/notes.txt", "examples/1.jpg", "examples/1-found.jpg", "examples/me.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not empty")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "config.json").write_text("{}")
     return folder

@@ -1,6 +1,7 @@
 """A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a repository.
 
-A model is kept under its name, a data set under `datasets/` and its name.
+A model is kept under its name, a data set under `datasets/` and its name, a Space under `spaces/` and its name. Every commit
+is a revision that can be asked for. What is there already is not uploaded again: the server tells, as the Hub does.
 """
 
 from __future__ import annotations
@@ -9,23 +10,48 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-OID = "0123456789abcdef0123456789abcdef01234567"
+CUT = 0  # as a status: the connection is closed without an answer
 
 
 @dataclass
 class Repository:
-    """A model repository: whether it is private, and its files."""
+    """Whether it is private, its Space's kind, and its files at each commit, the newest last."""
 
     private: bool
-    files: dict[str, bytes] = field(default_factory=dict)
+    sdk: str | None = None
     lfs: set[str] = field(default_factory=set)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.commit({})
+
+    @property
+    def head(self) -> str:
+        return list(self.commits)[-1]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.head]
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """Commit and files of a revision, or None."""
+        commit = self.head if revision == "main" else revision
+        return (commit, self.commits[commit]) if commit in self.commits else None
+
+    def commit(self, changed: dict[str, bytes]) -> str:
+        files = (self.files if self.commits else {}) | changed
+        name = hashlib.sha1(f"{len(self.commits)}{sorted(files)}".encode()).hexdigest()
+        self.commits[name] = files
+        return name
 
 
 @dataclass
@@ -48,15 +74,19 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[Request] = []
-        self.failures: list[tuple[str, str, int]] = []
+        self.failures: list[list[Any]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def fail(self, method: str, path: str, status: int) -> None:
-        """Answer requests whose method is `method` and whose path matches the pattern with `status`."""
-        self.failures.append((method, path, status))
+    def fail(self, method: str, path: str, status: int, times: int = 10**6) -> None:
+        """Answer the next `times` requests whose method is `method` and whose path matches the pattern with `status`."""
+        self.failures.append([method, path, status, times])
+
+    def count(self, method: str, path: str) -> int:
+        """How many requests with this method had a path that matches the pattern."""
+        return sum(one.method == method and bool(re.search(path, one.path)) for one in self.requests)
 
 
 @contextmanager
@@ -105,8 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append(Request(self.command, path, body))
-        for method, pattern, status in self.server.failures:
-            if method == self.command and re.search(pattern, path):
+        for failure in self.server.failures:
+            method, pattern, status, times = failure
+            if times and method == self.command and re.search(pattern, path):
+                failure[3] -= 1
+                if status == CUT:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return None
                 return self._json({"error": f"planted {status}"}, status)
         if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             return self._json({"error": "Invalid username or password."}, 401)
@@ -131,46 +167,50 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, body: bytes) -> None:
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
-        if asked.get("type") == "dataset":
-            name = f"datasets/{name}"
+        if asked.get("type") in ("dataset", "space"):
+            name = f"{asked['type']}s/{name}"
         if name in self.server.repositories:
             return self._json({"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}, 409)
         private = asked.get("private", asked.get("visibility") == "private")
-        self.server.repositories[name] = Repository(private)
-        return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": name.removeprefix("datasets/")})
+        self.server.repositories[name] = Repository(private, asked.get("sdk"))
+        return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": _id(name)})
 
-    def _info(self, body: bytes, name: str) -> None:
+    def _info(self, body: bytes, name: str, revision: str = "main") -> None:
         if name not in self.server.repositories:
             return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
         repository = self.server.repositories[name]
-        siblings = [{"rfilename": file} for file in repository.files]
+        found = repository.at(revision)
+        if found is None:
+            return self._json({"error": f"Invalid rev id: {revision}"}, 404, "RevisionNotFound")
+        siblings = [{"rfilename": file} for file in found[1]]
         return self._json(
             {
-                "id": name.removeprefix("datasets/"),
-                "sha": OID,
+                "id": _id(name),
+                "sha": found[0],
                 "private": repository.private,
                 "siblings": siblings,
                 "tags": [],
             }
         )
 
-    def _tree(self, body: bytes, name: str, folder: str = "") -> None:
+    def _tree(self, body: bytes, name: str, revision: str, folder: str = "") -> None:
         repository = self.server.repositories[name]
-        below = [file for file in repository.files if file.startswith(folder)]
-        if folder and not below:
+        found = repository.at(revision)
+        below = {file: content for file, content in (found or ("", {}))[1].items() if file.startswith(folder)}
+        if found is None or (folder and not below):
             return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
         return self._entries(repository, below)
 
-    def _paths_info(self, body: bytes, name: str) -> None:
+    def _paths_info(self, body: bytes, name: str, revision: str) -> None:
         repository = self.server.repositories[name]
         asked = parse_qs(body.decode()).get("paths", [])
-        return self._entries(repository, [file for file in repository.files if file in asked])
+        _, files = repository.at(revision) or ("", {})
+        return self._entries(repository, {file: content for file, content in files.items() if file in asked})
 
-    def _entries(self, repository: Repository, files: list[str]) -> None:
+    def _entries(self, repository: Repository, files: dict[str, bytes]) -> None:
         entries = []
-        for file in files:
-            content = repository.files[file]
-            entry = {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        for file, content in files.items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": _git_name(content)}
             if file in repository.lfs:
                 sha = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": sha, "sha256": sha, "size": len(content), "pointerSize": 134}
@@ -180,23 +220,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _validate(self, body: bytes) -> None:
         self._json({"errors": [], "warnings": []})
 
-    def _preupload(self, body: bytes, name: str) -> None:
-        files = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".parquet")) else "regular",
-                "shouldIgnore": False,
-                "oid": None,
-            }
-            for file in json.loads(body)["files"]
-        ]
-        self._json({"files": files})
+    def _preupload(self, body: bytes, name: str, revision: str) -> None:
+        held = self.server.repositories[name].files
+        files = []
+        for file in json.loads(body)["files"]:
+            lfs, content = file["path"].endswith(_LFS), held.get(file["path"])
+            known = None if content is None else hashlib.sha256(content).hexdigest() if lfs else _git_name(content)
+            mode = "lfs" if lfs else "regular"
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known})
+        self._json({"files": files, "commitOid": self.server.repositories[name].head})
 
     def _batch(self, body: bytes, name: str) -> None:
-        objects = [
-            {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}", "header": {}}}}
-            for one in json.loads(body)["objects"]
-        ]
+        objects = []
+        for one in json.loads(body)["objects"]:
+            upload = {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}", "header": {}}}
+            objects.append(one if one["oid"] in self.server.objects else {**one, "actions": upload})
         self._json({"transfer": "basic", "objects": objects})
 
     def _put(self, body: bytes, oid: str) -> None:
@@ -205,38 +243,54 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.objects[oid] = body
         return self._send(b"", 200, {})
 
-    def _commit(self, body: bytes, name: str) -> None:
-        repository = self.server.repositories[name]
+    def _commit(self, body: bytes, name: str, revision: str) -> None:
+        repository, changed = self.server.repositories[name], {}
         for line in body.splitlines():
             item = json.loads(line)
             value = item["value"]
             if item["key"] == "file":
-                repository.files[value["path"]] = base64.b64decode(value["content"])
+                changed[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
-                repository.files[value["path"]] = self.server.objects[value["oid"]]
+                changed[value["path"]] = self.server.objects[value["oid"]]
                 repository.lfs.add(value["path"])
-        self._json({"success": True, "commitOid": OID, "commitUrl": f"{self.server.url}/{name}/commit/{OID}"})
+        oid = repository.commit(changed)
+        self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.server.url}/{name}/commit/{oid}"})
 
-    def _resolve(self, body: bytes, name: str, file: str) -> None:
-        files = self.server.repositories[name].files if name in self.server.repositories else {}
+    def _resolve(self, body: bytes, name: str, revision: str, file: str) -> None:
+        if name not in self.server.repositories:
+            return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
+        found = self.server.repositories[name].at(revision)
+        if found is None:
+            return self._json({"error": f"Invalid rev id: {revision}"}, 404, "RevisionNotFound")
+        commit, files = found
         if file not in files:
             return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
         etag = hashlib.sha256(files[file]).hexdigest()
-        return self._send(files[file], 200, {"ETag": f'"{etag}"', "X-Repo-Commit": OID})
+        return self._send(files[file], 200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
 
 
-_NAME = r"((?:datasets/)?[\w.-]+/[\w.-]+)"
+def _id(name: str) -> str:
+    return name.removeprefix("datasets/").removeprefix("spaces/")
+
+
+def _git_name(content: bytes) -> str:
+    """The name that git gives to a file of this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+_LFS = (".safetensors", ".parquet", ".onnx", ".pt2", ".jpg", ".png")
+_NAME = r"((?:datasets/|spaces/)?[\w.-]+/[\w.-]+)"
 _ROUTES = [
     ("POST", r"/api/repos/create", _Handler._create),
     ("POST", r"/api/validate-yaml", _Handler._validate),
     ("GET", rf"/api/(?:models/)?{_NAME}", _Handler._info),
-    ("GET", rf"/api/(?:models/)?{_NAME}/revision/[^/]+", _Handler._info),
-    ("GET", rf"/api/(?:models/)?{_NAME}/tree/[^/]+(?:/(.+))?", _Handler._tree),
-    ("POST", rf"/api/(?:models/)?{_NAME}/paths-info/[^/]+", _Handler._paths_info),
-    ("POST", rf"/api/(?:models/)?{_NAME}/preupload/[^/]+", _Handler._preupload),
-    ("POST", rf"/api/(?:models/)?{_NAME}/commit/[^/]+", _Handler._commit),
+    ("GET", rf"/api/(?:models/)?{_NAME}/revision/([^/]+)", _Handler._info),
+    ("GET", rf"/api/(?:models/)?{_NAME}/tree/([^/]+)(?:/(.+))?", _Handler._tree),
+    ("POST", rf"/api/(?:models/)?{_NAME}/paths-info/([^/]+)", _Handler._paths_info),
+    ("POST", rf"/api/(?:models/)?{_NAME}/preupload/([^/]+)", _Handler._preupload),
+    ("POST", rf"/api/(?:models/)?{_NAME}/commit/([^/]+)", _Handler._commit),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", _Handler._put),
-    ("HEAD", rf"/{_NAME}/resolve/[^/]+/(.+)", _Handler._resolve),
-    ("GET", rf"/{_NAME}/resolve/[^/]+/(.+)", _Handler._resolve),
+    ("HEAD", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
+    ("GET", rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
 ]

@@ -11,24 +11,29 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from hub.loopback import CUT
 
 from detr_ft.errors import UserError
-from detr_ft.hub.card import model_card, write_card
-from detr_ft.hub.push import plan, push
+from detr_ft.hub.card import write_card
+from detr_ft.hub.files import plan
+from detr_ft.hub.push import push
 
 NAME = "me/bolts-and-nuts"
 UPLOADED = {
     "README.md",
     "config.json",
+    "examples/1-found.jpg",
+    "examples/1.jpg",
     "metrics.json",
     "model.safetensors",
+    "onnx/model.onnx",
     "preprocessor_config.json",
     "recipe.yaml",
     "report.html",
 }
 # huggingface_hub reads its settings when it is imported, so both ends of the round trip run in a process of their own.
 PUSH = "import sys; from pathlib import Path; from detr_ft.hub.push import push; print(push(Path(sys.argv[1]), sys.argv[2]))"
+IMPATIENT = "from detr_ft.hub import client; client._WAITS = (0.0,); from detr_ft.cli import main; main()"
 PULL = """
 import sys
 from huggingface_hub import snapshot_download
@@ -40,10 +45,14 @@ print(folder, model.config.id2label[1])
 """
 
 
+def _environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
 def _python(code: str, arguments: list[str], home: Path) -> str:
     """The output of a Python that talks plain LFS to HF_ENDPOINT and has an empty cache."""
-    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=_environment(home), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -63,9 +72,13 @@ def test_the_plan_is_what_is_uploaded_and_leaves_links_out(run: Path) -> None:
     (run / "model-00001-of-00002.safetensors").write_bytes(b"shard")
     (run / "report.html").unlink()
     (run / "report.html").symlink_to(run / "id_rsa")
-    names = [file.name for file in plan(run)]
+    (run / "onnx").rename(run / "elsewhere")
+    (run / "onnx").symlink_to(run / "elsewhere")
+    names = [file.relative_to(run).as_posix() for file in plan(run)]
     assert names == sorted(names)
-    assert set(names) == UPLOADED - {"README.md", "report.html"} | {"model-00001-of-00002.safetensors"}
+    assert set(names) == UPLOADED - {"README.md", "report.html", "onnx/model.onnx"} | {
+        "model-00001-of-00002.safetensors"
+    }
 
 
 def test_a_card_is_not_written_through_a_link(run: Path) -> None:
@@ -82,8 +95,9 @@ def test_the_users_own_card_is_kept(hub, run: Path) -> None:
 
 
 def _push_small(run: Path, private: bool = True) -> str:
-    """Push without the weights' LFS transfer, which needs a process of its own."""
-    (run / "model.safetensors").write_bytes(b"")
+    """Push without LFS transfers, which need a process of its own."""
+    for file in ("model.safetensors", "onnx/model.onnx", "examples/1.jpg", "examples/1-found.jpg"):
+        (run / file).write_bytes(b"")
     return push(run, NAME, private)
 
 
@@ -134,6 +148,49 @@ def test_a_refusal_says_what_to_do_and_how_to_push_again(
     assert not hub.repositories or not hub.repositories[NAME].files
 
 
+@pytest.mark.parametrize("status", [429, 503, CUT])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api/models/"), ("POST", "/commit/")])
+def test_what_passes_is_waited_for(
+    hub, run: Path, caplog: pytest.LogCaptureFixture, status: int, method: str, path: str
+) -> None:
+    hub.fail(method, path, status, times=2)
+    _push_small(run)
+    assert caplog.text.count("trying again in 0 s") == 2
+    assert set(hub.repositories[NAME].files) == UPLOADED
+
+
+def test_a_refusal_is_not_asked_again(hub, run: Path) -> None:
+    hub.fail("POST", "/commit/", 403)
+    with pytest.raises(UserError, match="may not write"):
+        _push_small(run)
+    assert hub.count("POST", "/commit/") == 1
+
+
+def test_the_same_push_twice_changes_and_uploads_nothing(hub, run: Path, tmp_path: Path) -> None:
+    _python(PUSH, [str(run), NAME], tmp_path / "home")
+    commits, puts = dict(hub.repositories[NAME].commits), hub.count("PUT", "/lfs/")
+    assert puts == 4
+    _python(PUSH, [str(run), NAME], tmp_path / "home")
+    assert hub.repositories[NAME].commits == commits
+    assert hub.count("PUT", "/lfs/") == puts
+
+
+def test_a_push_that_was_cut_short_goes_on(hub, run: Path, tmp_path: Path) -> None:
+    """The weights have arrived, and the commit has not: next time they aren't sent again."""
+    hub.fail("POST", "/commit/", 500)
+    command = [sys.executable, "-c", IMPATIENT, "push", str(run), NAME]
+    done = subprocess.run(command, env=_environment(tmp_path / "home"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"To push again: detr-ft push {run} {NAME}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("trying again in 0 s") == 1
+    puts = hub.count("PUT", "/lfs/")
+    hub.failures.clear()
+    _python(PUSH, [str(run), NAME], tmp_path / "home")
+    assert hub.count("PUT", "/lfs/") == puts > 0
+    assert set(hub.repositories[NAME].files) == UPLOADED
+
+
 def test_a_wrong_token_is_told(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "wrong")
     with pytest.raises(UserError, match="doesn't accept the token"):
@@ -148,6 +205,7 @@ def test_no_token_is_told_before_anything_is_sent(hub, run: Path, monkeypatch: p
 
 
 def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.5, 0.5))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -160,7 +218,8 @@ def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatc
 
 
 def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.hub.push.REACH_SECONDS", 0.3)
+    monkeypatch.setattr("detr_ft.hub.client.REACH_SECONDS", 0.3)
+    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.0,))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -184,32 +243,3 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match=r"no config\.json and no model\.safetensors"):
         plan(tmp_path)
-
-
-def test_the_card_round_trips_and_tells_what_was_measured(run: Path) -> None:
-    card = ModelCard.load(write_card(run, NAME))
-    assert card.data.library_name == "transformers"
-    assert card.data.pipeline_tag == "object-detection"
-    assert card.data.base_model == "facebook/detr-resnet-50"
-    assert {result.metric_type: result.metric_value for result in card.data.eval_results}["map"] == 0.512
-    assert "bolt, nut" in card.text
-    assert "| bolt | 0.500 | 0.750 | 0.600 | 12 |" in card.text
-    assert "| nut | - | - | - | 0 |" in card.text
-    assert "HungarianMatcher" in card.text
-    assert f'model="{NAME}"' in card.text
-    assert "private" not in str(card)  # the folders of the data
-
-
-def test_the_card_of_a_bare_model_is_valid(tiny_model: Path, tmp_path: Path) -> None:
-    assert model_card(tiny_model, NAME).data.eval_results is None
-
-
-def test_class_names_cannot_break_the_table(run: Path) -> None:
-    (run / "metrics.json").write_text('{"map": 0.1, "per_class": {"a|b\\n<i>": {"map": 0.1}}}')
-    assert "| a\\|b &lt;i> | 0.100 |" in model_card(run, NAME).text
-
-
-def test_a_broken_file_is_named(run: Path) -> None:
-    (run / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match=r"metrics\.json"):
-        write_card(run, NAME)

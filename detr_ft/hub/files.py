@@ -1,0 +1,61 @@
+"""Which files of a run leave this machine: those of an allow-list, and none that holds a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from detr_ft.errors import UserError
+
+MODEL = re.compile(
+    r"config\.json|preprocessor_config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+)
+_ALLOWED = re.compile(
+    MODEL.pattern + r"|README\.md|recipe\.yaml|metrics\.json|report\.html|export\.json|model\.pt2"
+    r"|onnx/model(_quantized)?\.onnx|examples/\d+(-found)?\.jpg"
+)
+_FOLDERS = ("onnx", "examples")
+_SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
+
+
+def plan(run: Path) -> list[Path]:
+    """The files of a run directory that a push uploads, sorted: a dry run, without a network.
+
+    Only names of the allow-list; links are left out, and folders that are links, since they may lead anywhere.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run directory")
+    folders = [run, *(run / name for name in _FOLDERS if (run / name).is_dir() and not (run / name).is_symlink())]
+    files = sorted(
+        file
+        for folder in folders
+        for file in folder.iterdir()
+        if _ALLOWED.fullmatch(file.relative_to(run).as_posix()) and file.is_file() and not file.is_symlink()
+    )
+    names = {file.name for file in files}
+    missing = [] if "config.json" in names else ["config.json"]
+    if not any(name.endswith(".safetensors") for name in names):
+        missing.append("model.safetensors")
+    if missing:
+        raise UserError(
+            f"{run}: not a run: it has no {' and no '.join(missing)} (as a plain file); "
+            "give the directory that `detr-ft train` wrote"
+        )
+    return files
+
+
+def refuse_secrets(files: Iterable[Path], token: str) -> None:
+    """A UserError that names every text file holding the token, another token or a private key."""
+    found = []
+    for file in files:
+        if file.suffix in _BINARY:
+            continue
+        content = file.read_bytes()
+        if token.encode() in content or _SECRET.search(content):
+            found.append(
+                f"{file}: holds a token or a key; nothing was uploaded: remove it from the file, and revoke it"
+            )
+    if found:
+        raise UserError(found)
