@@ -19,6 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+
 CUT = 0  # as a status: the connection is closed without an answer
 
 
@@ -218,7 +221,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(entries)
 
     def _validate(self, body: bytes) -> None:
-        self._json({"errors": [], "warnings": []})
+        """The checks of a card that can be made without the Hub's lists: its header, and the results in it."""
+        asked = json.loads(body)
+        try:
+            card = {"model": ModelCard, "space": SpaceCard}.get(asked["repoType"], DatasetCard)(asked["content"])
+            faults = [] if isinstance(card, DatasetCard) or card.data.to_dict() else ["the header is empty"]
+        except (ValueError, yaml.YAMLError) as error:
+            faults = [str(error)]
+        self._json({"errors": [{"message": fault} for fault in faults], "warnings": []}, 400 if faults else 200)
 
     def _preupload(self, body: bytes, name: str, revision: str) -> None:
         held = self.server.repositories[name].files

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from detr_ft import criterion
 from detr_ft.errors import UserError
 from detr_ft.hub.card import model_card, write_card
+from detr_ft.hub.card_sections import papers_of
 
 NAME = "me/bolts-and-nuts"
 
@@ -40,3 +43,97 @@ def test_a_broken_file_is_named(run: Path) -> None:
     (run / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json"):
         write_card(run, NAME)
+
+
+@pytest.fixture
+def told(run: Path) -> Path:
+    """A run whose files hold all that a card tells of."""
+    config = json.loads((run / "config.json").read_text())
+    config["detr_ft"] |= {"labels": {"reused": {"bolt": "screw"}, "new": ["nut"]}}
+    (run / "config.json").write_text(json.dumps(config))
+    metrics = json.loads((run / "metrics.json").read_text()) | {
+        "images": 40,
+        "map_small": 0.2,
+        "map_medium": 0.6,
+        "intervals": {"map": [0.4, 0.6], "map_50": None},
+        "thresholds": {"bolt": {"threshold": 0.7, "precision": 0.9, "recall": 0.8, "f1": 0.85}},
+        "errors": {"missed": {"count": 7, "map_50_lost": 0.12}},
+        "calibration": {"error": 0.2, "bins": []},
+        "data": {
+            "train_images": 1200, "held_out_images": 40, "skipped_images": 2, "train_boxes": 1300,
+            "boxes": "1300 boxes are trained on, 4 clipped to the image", "per_class": {"bolt": 1290, "nut": 10},
+            "sizes": {"small": 100, "medium": 1200, "large": 0},
+        },
+        "environment": {"date": "2026-01-01", "hardware": "CPU, 2 threads", "torch": "2.13.0"},
+        "seconds": 90, "watt_hours": 1.25, "peak_memory_mib": 2048, "command": "detr-ft train parts.yaml",
+    }  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    exported = {
+        "hardware": "CPU, 2 threads",
+        "files": {"onnx": {"path": "onnx/model.onnx", "bytes": 10}},
+        "latency": {"pytorch": {"median": 20.0}, "onnx": {"median": 10.0}, "int8": {"median": 8.0}},
+        "figures": {"pytorch": {"map": 0.512}, "int8": {"map": 0.5}},
+    }
+    (run / "export.json").write_text(json.dumps(exported))
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "| mAP | 0.512 | 0.400 to 0.600 |",
+        "| mAP50 | 0.800 | - |",
+        "on 40 images held out",
+        "| bolt | 0.500 | 0.750 | 0.600 | 12 | 0.700 | 0.850 |",
+        "| missed | 7 | 0.120 |",
+        "1,200 images to train on, 40 held out",
+        "2 images could not be trained on",
+        "4 clipped to the image",
+        "100 small, 1,200 medium, 0 large boxes",
+        "bolt 1,290, nut 10",
+        "- `HungarianMatcher`: Carion et al., ECCV 2020, equation",
+        "It has 5 queries",
+        "weakest on small objects (mAP 0.200)",
+        "fewer than 20 boxes: nut",
+        "off by 0.20 on average",
+        "| ONNX Runtime | `onnx/model.onnx` | 10.0 | 0.50 |",
+        "In eight bits the mAP is 0.5000, in full 0.5120",
+        "- hardware: CPU, 2 threads",
+        "- time: 1.5 minutes",
+        "- energy: 1.25 Wh",
+        "- memory: 2,048 MiB at most",
+        "bolt (as screw)",
+        "```bash\ndetr-ft train parts.yaml\n```",
+        "![What was found in a held-out image](examples/1-found.jpg)",
+        'detector = pipeline("object-detection"',
+    ],
+)
+def test_it_tells(told: Path, words: str) -> None:
+    assert words in model_card(told, NAME).text
+
+
+def test_it_comes_back_as_it_was_written(told: Path) -> None:
+    card = ModelCard.load(write_card(told, NAME, dataset="me/parts"))
+    data = card.data
+    assert ModelCard(str(card)).data.to_dict() == data.to_dict()
+    assert data.datasets == ["me/parts"]
+    (figure,) = (one for one in data.eval_results if one.metric_type == "map")
+    assert (figure.metric_value, figure.metric_args) == (0.512, {"interval": [0.4, 0.6], "level": 0.95})
+    assert (figure.dataset_type, figure.dataset_name) == ("me/parts", "me/parts")
+
+
+def test_every_built_in_term_says_where_it_comes_from() -> None:
+    terms = [name for name in criterion.__all__ if name.endswith(("Cost", "Loss", "Matcher"))]
+    silent = [name for name in terms if not papers_of(name)]
+    assert set(silent) <= {
+        "Cost",
+        "Loss",
+        "PairLoss",
+        "QueryLoss",
+        "Matcher",
+        "CostMatcher",
+        "GreedyMatcher",
+        "LayerMatcher",
+    }, silent
+    assert papers_of("GIoULoss") == ["Rezatofighi et al., CVPR 2019"]
+    assert papers_of("mine.py:Loss") == papers_of("Unheard") == []

@@ -159,6 +159,14 @@ def test_what_passes_is_waited_for(
     assert set(hub.repositories[NAME].files) == UPLOADED
 
 
+def test_the_card_goes_through_the_hubs_checker(hub, run: Path) -> None:
+    _push_small(run)
+    assert hub.count("POST", "/api/validate-yaml") == 1
+    (run / "README.md").write_text("---\nlicense: [mit\n---\nMine.")
+    with pytest.raises(UserError, match=r"the push to me/bolts-and-nuts failed: .*Invalid metadata"):
+        _push_small(run)
+
+
 def test_a_refusal_is_not_asked_again(hub, run: Path) -> None:
     hub.fail("POST", "/commit/", 403)
     with pytest.raises(UserError, match="may not write"):

@@ -1,0 +1,103 @@
+"""A Space starts from its own folder, with nothing but what its requirements bring, and answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from hub.clean_environment import clean_environment
+from huggingface_hub import SpaceCard
+from PIL import Image
+
+from detr_ft.data.generated import generate
+from detr_ft.data.images import open_image
+from detr_ft.hub.space import requirements, write_space
+from detr_ft.places import embedded_checkpoint
+
+NAME = "me/shapes"
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Space of a run whose model is the embedded one, with a picture of the shapes that it knows."""
+    run = Path(shutil.copytree(embedded_checkpoint("small"), tmp_path_factory.mktemp("space") / "run"))
+    (run / "examples").mkdir()
+    picture = open_image(generate("shapes?train=0&validation=0&test=1&seed=3")["test"][0]["image"])
+    picture.save(run / "examples/1.jpg")
+    picture.save(run / "examples/1-found.jpg")
+    (run / "notes.txt").write_text("mine")
+    write_space(run, NAME, run.parent / "space")
+    return run.parent / "space"
+
+
+def test_it_holds_the_demo_the_model_and_the_toolkit_alone(space: Path) -> None:
+    assert {one.name for one in space.iterdir()} == {
+        "README.md", "requirements.txt", "space.py", "demo", "detr_ft", "examples", "model",
+    }  # fmt: skip
+    assert {one.name for one in (space / "model").iterdir()} == {
+        "config.json", "model.safetensors", "preprocessor_config.json",
+    }  # fmt: skip
+    assert [one.name for one in (space / "examples").iterdir()] == ["1.jpg"]
+    assert not list(space.rglob("__pycache__"))
+
+
+def test_its_card_says_how_to_run_it(space: Path) -> None:
+    data = SpaceCard.load(space / "README.md").data
+    assert (data.sdk, data.app_file, data.models) == ("gradio", "space.py", [NAME])
+    assert (space / data.app_file).is_file()
+    pins = dict(line.split("==") for line in requirements().splitlines())
+    assert pins["gradio"] == data.sdk_version
+    assert {"torch", "transformers", "scipy"} <= pins.keys()
+    assert not any("+" in version for version in pins.values())
+
+
+@pytest.fixture(scope="module")
+def address(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Space, started from its own folder in an environment of its own that has no detr-ft and no network."""
+    python = clean_environment((space / "requirements.txt").read_text(), tmp_path_factory.mktemp("venv"))
+    found = subprocess.run([str(python), "-c", "import detr_ft"], cwd=python.parent, capture_output=True, text=True)
+    assert "No module named 'detr_ft'" in found.stderr
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    settings = {
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": "/usr/bin:/bin",
+    }
+    log = space.parent / "log"
+    with (
+        log.open("w") as said,
+        subprocess.Popen([str(python), "space.py"], cwd=space, env=settings, stderr=said) as process,
+    ):
+        try:
+            while "the demo is at" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def test_it_answers_a_question(space: Path, address: str) -> None:
+    client = Client(address, verbose=False)
+    client.predict(handle_file(space / "examples/1.jpg"), api_name="/analyse")
+    picture, table, sentence, download = client.predict(0.5, [], api_name="/render")
+    truth = generate("shapes?train=0&validation=0&test=1&seed=3")["test"]
+    names = truth.features["objects"]["category"].feature.names
+    there = {names[label] for label in truth[0]["objects"]["category"]}
+    assert there & {row[0] for row in table["data"]}
+    assert there & set(re.findall(r"\w+", sentence))
+    with Image.open(picture) as drawn:
+        assert drawn.width > 100
+    written = json.loads(Path(download["value"]).read_text())
+    assert len(written["annotations"]) == len(table["data"])
