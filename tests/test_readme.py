@@ -53,7 +53,8 @@ def test_the_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch
         result = CliRunner().invoke(app, words[1:] + SHORTER.get(words[1], []))
         assert result.exit_code == 0, f"{' '.join(words)}: {result.output}"
         verbs.append(words[1])
-    assert verbs == ["doctor", "new", "check", "train", "train", "evaluate", "predict"]
+    assert verbs == ["doctor", "new", "check", "train", "train", "evaluate", "predict", "export", "push"]
+    assert (folder / "runs/mine/onnx/model.onnx").is_file()
     assert {"config.json", "model.safetensors", "recipe.yaml", "log.jsonl", "metrics.json", "report.html"} <= {
         file.name for file in (folder / "runs/mine").iterdir()
     }

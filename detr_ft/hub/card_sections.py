@@ -14,7 +14,7 @@ from detr_ft.hub.markdown import figure, measured, section, text_of
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.
 _PAPER = re.compile(
-    r"[A-Z][\w-]+(?: et al\.)?, (?:[A-Z][A-Za-z]+ )?(?:CVPR|ECCV|ICCV|ICLR|NeurIPS|AAAI|BMVC|WACV)W? \d{4}(?:, [\w.]+)?"
+    r"[A-Z][\w-]+(?: et al\.)?, (?:[A-Z][A-Za-z]+ )?(?:CVPR|ECCV|ICCV|ICLR|NeurIPS|AAAI|BMVC|WACV)W? \d{4}(?:, (?:equations?|section|table|figure|appendix) [A-Z]?[\d.]*\d)?"
 )
 _FORMATS = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 

@@ -23,7 +23,7 @@ import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).absolute().parent
 sys.path[:0] = [str(HERE / "demo"), str(HERE)]
 
 from app import serve

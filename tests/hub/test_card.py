@@ -91,7 +91,7 @@ def told(run: Path) -> Path:
         "4 clipped to the image",
         "100 small, 1,200 medium, 0 large boxes",
         "bolt 1,290, nut 10",
-        "- `HungarianMatcher`: Carion et al., ECCV 2020, equation",
+        "- `HungarianMatcher`: Carion et al., ECCV 2020, equation 1\n",
         "It has 5 queries",
         "weakest on small objects (mAP 0.200)",
         "fewer than 20 boxes: nut",

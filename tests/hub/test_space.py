@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
-from hub.clean_environment import clean_environment
+from hub.running_space import running
 from huggingface_hub import SpaceCard
 from PIL import Image
 
@@ -61,31 +58,8 @@ def test_its_card_says_how_to_run_it(space: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Space, started from its own folder in an environment of its own that has no detr-ft and no network."""
-    python = clean_environment((space / "requirements.txt").read_text(), tmp_path_factory.mktemp("venv"))
-    found = subprocess.run([str(python), "-c", "import detr_ft"], cwd=python.parent, capture_output=True, text=True)
-    assert "No module named 'detr_ft'" in found.stderr
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    settings = {
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": str(port),
-        "HF_HUB_OFFLINE": "1",
-        "PATH": "/usr/bin:/bin",
-    }
-    log = space.parent / "log"
-    with (
-        log.open("w") as said,
-        subprocess.Popen([str(python), "space.py"], cwd=space, env=settings, stderr=said) as process,
-    ):
-        try:
-            while "the demo is at" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with running(space, tmp_path_factory.mktemp("venv")) as where:
+        yield where
 
 
 def test_it_answers_a_question(space: Path, address: str) -> None:

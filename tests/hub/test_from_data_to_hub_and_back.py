@@ -1,0 +1,88 @@
+"""The whole way, as its users go it: real data, a run, its figures, other runtimes, the Hub, a Space, and back from the Hub by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client, handle_file
+from hub.running_space import running
+from huggingface_hub import ModelCard
+
+NAME = "me/cells"
+RECIPE = """\
+model: {{checkpoint: "embedded:small", num_queries: 40}}
+data: {{source: "{source}", longest_edge: 160}}
+train: {{output_dir: runs/cells, num_train_epochs: 3, per_device_train_batch_size: 8, learning_rate: 5.0e-4}}
+hub: {{license: mit}}
+"""
+
+
+def detr_ft(*arguments: str, cwd: Path) -> str:
+    """What the command prints, in a process of its own with an empty cache of the Hub; it must succeed."""
+    settings = {**os.environ, "HF_HOME": str(cwd / "home"), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "detr_ft", *arguments], cwd=cwd, env=settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def pull(kind: str, cwd: Path) -> Path:
+    """A repository of the Hub as a folder."""
+    code = "import sys; from huggingface_hub import snapshot_download as pull; print(pull(sys.argv[1], repo_type=sys.argv[2]))"
+    settings = {**os.environ, "HF_HOME": str(cwd / "home"), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, NAME, kind], env=settings, capture_output=True, text=True, check=True
+    )
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture
+def source(real_data: Path) -> str:
+    return f"voc:{real_data / 'bccd_voc'}"
+
+
+@pytest.mark.slow
+def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path) -> None:
+    (tmp_path / "cells.yaml").write_text(RECIPE.format(source=source))
+    detr_ft("train", "cells.yaml", cwd=tmp_path)
+    run = tmp_path / "runs/cells"
+    trained = json.loads((run / "metrics.json").read_text())
+    assert trained["map_50"] > 0.05
+
+    here = json.loads(detr_ft("evaluate", "runs/cells", "--json", cwd=tmp_path))
+    assert here["map"] == trained["map"]
+
+    detr_ft("export", "runs/cells", "--to", "int8", cwd=tmp_path)
+    exported = json.loads((run / "export.json").read_text())
+    assert max(exported["apart"]["onnx"]["box"], exported["apart"]["onnx"]["probability"]) < 1e-3
+
+    said = detr_ft("push", "runs/cells", NAME, "--dataset", "--space", cwd=tmp_path)
+    assert said.split() == [f"{hub.url}/{place}{NAME}" for place in ("datasets/", "", "spaces/")]
+    assert all(hub.repositories[f"{place}{NAME}"].private for place in ("datasets/", "", "spaces/"))
+
+    model = pull("model", tmp_path)
+    card = ModelCard.load(model / "README.md")
+    assert card.data.eval_results[0].metric_value == round(trained["map"], 4)
+    assert (card.data.datasets, card.data.license) == ([NAME], "mit")
+    assert (model / "onnx/model_quantized.onnx").is_file()
+    assert len(list((model / "examples").glob("*-found.jpg"))) == 4
+
+    with running(pull("space", tmp_path), tmp_path / "environment") as address:
+        client = Client(address, verbose=False)
+        client.predict(handle_file(model / "examples/1.jpg"), api_name="/analyse")
+        table = client.predict(0.0, [], api_name="/render")[1]
+        assert {row[0] for row in table["data"]} <= set(trained["per_class"])
+        assert table["data"]
+
+    back = json.loads(
+        detr_ft("evaluate", NAME, "--data", f"hub:{NAME}", "--split", "validation", "--json", cwd=tmp_path)
+    )
+    assert back["map"] == trained["map"]
+    assert back["per_class"] == here["per_class"]
