@@ -34,6 +34,7 @@ from detr_ft.models.timm_layout import (
     dilate,
     is_dilated,
     is_plain_resnet,
+    keep_activations,
     natively,
     timm_works,
     to_native,
@@ -80,6 +81,7 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
         if trained:
             refuse_others(checkpoint, config)
         native = natively(config) if wants_timm(config) and not timm_works() else None
+        keep_activations(config)
         model, loading = AutoModelForObjectDetection.from_pretrained(
             source,
             config=native or config,
@@ -162,6 +164,7 @@ def build_model(
     labels = dict(enumerate(names))
     try:
         config = DetrConfig(**architecture, id2label=labels, label2id={name: index for index, name in labels.items()})
+        keep_activations(config)
         model = DetrForObjectDetection(config)
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"model.architecture: {_first_line(error)}") from error

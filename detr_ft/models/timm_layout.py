@@ -101,6 +101,16 @@ def natively(config: PreTrainedConfig) -> PreTrainedConfig | None:
     return native
 
 
+def keep_activations(config: PreTrainedConfig) -> None:
+    """Let timm freeze the norms of its backbone itself, in place, unless that is a plain ResNet.
+
+    Elsewhere a norm may hold the activation as well (`BatchNormAct2d`: MobileNet, EfficientNet), and DETR would put a plain frozen
+    norm in its place, without a word: features then grow without bounds.
+    """
+    if wants_timm(config) and natively(config) is None:
+        config.backbone_config.freeze_batch_norm_2d = True
+
+
 def is_dilated(config: PreTrainedConfig) -> bool:
     """Whether the last stage has dilation in the place of its stride (DC5)."""
     return bool(getattr(config, "dilation", False)) or getattr(_backbone(config), "output_stride", None) == 16

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    DetrConfig,
     DetrForObjectDetection,
     DetrImageProcessor,
     ResNetConfig,
@@ -22,10 +23,10 @@ from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
-from detr_ft.models import load_model
+from detr_ft.models import build_model, load_model
 from detr_ft.models.family import Detr
 from detr_ft.models.save import save_as_stock
-from detr_ft.models.timm_layout import without_old_fields
+from detr_ft.models.timm_layout import keep_activations, without_old_fields
 
 BEFORE = "model.backbone.conv_encoder.model."
 
@@ -220,3 +221,28 @@ def test_a_dilated_table_transformer_comes_back_dilated(tmp_path: Path) -> None:
     pixels = torch.randn(1, 3, 64, 64)
     assert isinstance(again, TableTransformerForObjectDetection)
     assert torch.equal(features(again.eval(), pixels), features(model.eval(), pixels))
+
+
+@pytest.mark.parametrize(("backbone", "frozen"), [("mobilenetv2_100", True), ("resnet50", False)])
+def test_norms_that_hold_an_activation_are_left_to_timm(backbone: str, frozen: bool) -> None:
+    config = DetrConfig(
+        backbone_config={"model_type": "timm_backbone", "backbone": backbone, "out_indices": [1, 2, 3, 4]}
+    )
+    keep_activations(config)
+    assert config.backbone_config.freeze_batch_norm_2d is frozen
+
+
+def test_a_backbone_of_timm_keeps_its_activations(tmp_path: Path) -> None:
+    """Where timm is installed: features are those of the backbone by itself, and none is below zero or above six."""
+    pytest.importorskip("timm", exc_type=ImportError)
+    shape = {"model_type": "timm_backbone", "backbone": "mobilenetv2_100", "out_indices": [1, 2, 3, 4]}
+    model, processor = build_model({**TINY, "backbone_config": shape}, ["cat", "dog"], 64)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, _ = load_model(str(tmp_path))
+    pixels = torch.randn(1, 3, 64, 64)
+    for one in (model.eval(), again.eval()):
+        kinds = {type(module).__name__ for module in one.model.backbone.modules()}
+        assert "FrozenBatchNormAct2d" in kinds
+        assert features(one, pixels).isfinite().all()
+    assert torch.equal(features(model, pixels), features(again, pixels))
