@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.detect import detect, inference
 
-_SECONDS = 3.0  # of measuring, each for one image and for many
+_SECONDS = 1.0  # of measuring, each for one image and for many
 _LEAST, _WARM = 5, 2  # rounds
 
 

@@ -43,6 +43,13 @@ def tiny_config(auxiliary_loss: bool = False, names: tuple[str, ...] = ("cat", "
     )
 
 
+@pytest.fixture(autouse=True)
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed at the end of runs and exports is timed for a moment: here it is of no interest how long it took."""
+    monkeypatch.setattr("detr_ft.speed._SECONDS", 0.05)
+    monkeypatch.setattr("detr_ft.side_by_side._SECONDS", 0.05)
+
+
 @pytest.fixture
 def tiny_model() -> DetrForObjectDetection:
     """Random weights, the same at every call, with a final norm that is not the identity it starts as."""

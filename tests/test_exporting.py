@@ -20,8 +20,7 @@ from detr_ft.places import embedded_checkpoint
 DATA = "generated:shapes?train=4&validation=20"
 
 
-def test_a_model_is_exported_checked_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.side_by_side._SECONDS", 0.1)
+def test_a_model_is_exported_checked_and_timed(tmp_path: Path) -> None:
     told = export_model("embedded:small", ["int8", "torch"], DATA, None, None, tmp_path / "out")
     assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()} == {
         "config.json", "export.json", "model.pt2", "model.safetensors", "onnx/model.onnx",
@@ -70,8 +69,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     assert not (tmp_path / "a/onnx").exists()
 
 
-def test_the_command_writes_into_the_models_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.side_by_side._SECONDS", 0.1)
+def test_the_command_writes_into_the_models_own_folder(tmp_path: Path) -> None:
     shutil.copytree(embedded_checkpoint("small"), tmp_path / "mine")
     config = (tmp_path / "mine/config.json").read_bytes()
     done = CliRunner().invoke(app, ["export", str(tmp_path / "mine"), "--to", "torch", "--data", DATA])
