@@ -9,7 +9,9 @@
 #SBATCH --signal=TERM@120          # two minutes before the time is over: the step is finished, and a checkpoint written
 #SBATCH --requeue                  # a job that was preempted is started again, and goes on where it was
 set -euo pipefail
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Read whole: `head` would end while scontrol still writes, which pipefail takes for a failure.
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*}
 # --signal without B: goes to the tasks of srun, which is where torchrun hands it on.
 exec srun torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$SLURM_GPUS_ON_NODE" \
