@@ -165,8 +165,11 @@ def predict(
 def demo(
     model: Annotated[str, typer.Argument(help="As for evaluate")] = "embedded:small",
     port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images with boxes to begin with; default: what the model's run held out")
+    ] = None,
 ) -> None:
-    """Open a page in the browser: an image in, boxes out."""
+    """Open a page in the browser: what the model finds in a picture, and how training matches it with the truth."""
     from importlib.util import find_spec
 
     from detr_ft.places import demo_folder
@@ -174,7 +177,7 @@ def demo(
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"
-    sys.argv = [str(script), model, *(["--port", str(port)] if port else [])]
+    sys.argv = [str(script), model, *(["--port", str(port)] if port else []), *(["--data", data] if data else [])]
     runpy.run_path(str(script), run_name="__main__")
 
 

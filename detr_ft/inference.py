@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from datasets import Dataset
 from PIL import Image
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from detr_ft.boxes import xyxy_to_xywh
@@ -18,12 +20,13 @@ from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.detect import detect, inference
+from detr_ft.models.detect import batches_of, detect, inference
 from detr_ft.models.family import Detr
 from detr_ft.models.load import load_detector, load_model
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
+_ASKED = Lock()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +73,30 @@ class Detector:
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""
         return detect(self.model, self.processor, map(_upright, images), batch_size)
+
+    def predictions(self, image: Image.Image | str | Path) -> Predictions:
+        """What a DETR says of an image at every decoder layer, on the CPU: `logits [L, 1, Q, K+1]`, `boxes [L, 1, Q, 4]`."""
+        ((pixels, mask),) = batches_of(self.processor, [_upright(image)], batch_size=1)
+        with _ASKED:  # the model has a criterion for a moment, and another thread may come
+            attached = attach_criterion(self.model, _no_loss)
+            try:
+                with inference(self.model):
+                    nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
+                    truth = {name: value.to(self.model.device) for name, value in nothing.items()}
+                    self.model(
+                        pixel_values=pixels.to(self.model.device, self.model.dtype),
+                        pixel_mask=mask.to(self.model.device),
+                        labels=[truth],
+                    )
+                assert attached.last is not None
+                said = attached.last[0]
+            finally:
+                attached.detach()
+        return Predictions(said.logits.float().cpu(), said.boxes.float().cpu())
+
+
+def _no_loss(predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    return predictions.boxes.sum() * 0, {}
 
 
 def detect_split(

@@ -33,7 +33,7 @@ if __name__ == "__main__":
         str(HERE / "model"),
         host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-        examples=sorted((HERE / "examples").glob("*.jpg")),
+        pictures=sorted((HERE / "examples").glob("*.jpg")),
         note="Pictures are looked at on the machine that runs this page, and deleted within a day.",
     )
 '''

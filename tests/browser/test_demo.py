@@ -26,13 +26,15 @@ SHOTS = os.environ.get("DETR_FT_SCREENSHOTS")  # a folder, to look at the pages
 FAKE = """
 import runpy, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 import detr_ft.inference
-from detr_ft.structures import Detections
+from detr_ft.structures import Detections, Predictions
 
 class Fake:
     names = ["bolt", "nut", "washer"]
     thresholds = {name: 0.5 for name in names}
+    model = SimpleNamespace(config=SimpleNamespace(decoder_layers=2))
     @classmethod
     def load(cls, checkpoint):
         cls.runs = Path(checkpoint)
@@ -46,6 +48,10 @@ class Fake:
             boxes = torch.tensor([[.05, .1, .4, .6], [.5, .15, .9, .5], [.3, .55, .6, .95], [.65, .6, .8, .9]]) * size
             found.append(Detections(boxes, torch.tensor([.97, .81, .62, .3]), torch.tensor([0, 1, 0, 2])))
         return found
+    def predictions(self, image):
+        boxes = torch.tensor([[.2, .35, .35, .5], [.7, .3, .4, .35], [.5, .5, .2, .2], [.1, .8, .1, .1]])
+        logits = torch.tensor([[4., 0, 0, 0], [0, 4, 0, 0], [0, 0, 1, 2], [0, 0, 0, 4]])
+        return Predictions(torch.stack([logits.flip(0), logits])[:, None], torch.stack([boxes.flip(0), boxes])[:, None])
 
 detr_ft.inference.Detector = Fake
 app = sys.argv[1]
@@ -237,6 +243,133 @@ def _processor_seconds(pid: int) -> float:
         return math.inf
     user, system = stat.read_text().rsplit(")", 1)[1].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture(scope="module")
+def real(serve: Callable[..., Any]) -> Any:
+    """The demo with the embedded model and generated scenes."""
+    return serve([str(APP), "embedded:small"])
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def set_slider(page: Any, name: str, value: str) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(value)
+    field.press("Enter")
+
+
+def test_the_matching_is_seen_and_solved_anew(real: Any, visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    open_tab(page, "Matching")
+    expect(page.locator("#scene svg .true")).to_have_count(3, timeout=10_000)
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
+    shoot(page, "matching")
+    page.locator("#part-pairs tbody tr").first.click()
+    expect(page.locator("#scene g.chosen")).to_have_count(1)
+    expect(page.locator("#part-matrix tr.chosen")).to_have_count(1)
+    page.locator("#scene g").nth(1).press("Enter")
+    expect(page.locator("#part-matrix tr.chosen")).to_contain_text("2 ")
+    page.get_by_label("one to many").check()
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(9)
+    page.get_by_label("Hungarian").check()
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
+    before = page.locator("#part-matrix td.taken").first.inner_text()
+    set_slider(page, "weight-class", "4")
+    expect(page.locator("#part-matrix td.taken").first).not_to_have_text(before)
+    set_slider(page, "eos", "1")
+    expect(page.locator("#part-padding")).to_contain_text("weighing 1,")
+    page.locator("#term").get_by_label("L1").check()
+    expect(page.locator("#part-matrix")).to_contain_text("L1 cost, weighted")
+    set_slider(page, "layer", "1")
+    expect(page.locator("#scene svg")).to_have_attribute("aria-label", re.compile("layer 1$"))
+    assert one.errors == []
+    assert one.outside == []
+
+
+def test_objects_are_drawn_on_a_picture_of_ones_own(real: Any, visit: Callable[..., Any], picture: Path) -> None:
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    open_tab(page, "Matching")
+    expect(page.locator("#scene svg .true")).to_have_count(3, timeout=10_000)
+    page.get_by_text("Your own picture").first.click()
+    page.locator("#own input[type=file]").set_input_files(str(picture))
+    expect(page.locator("#part-pairs")).to_contain_text("no object here")
+    image = page.locator("#own img")
+    image.wait_for()
+    box = image.bounding_box()
+    for across, down in ((0.4, 0.4), (0.6, 0.6)):
+        image.click(position={"x": box["width"] * across, "y": box["height"] * down})
+        page.wait_for_timeout(400)
+    expect(page.locator("#own-said")).to_contain_text("was added")
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(1)
+    shoot(page, "own")
+    page.get_by_role("button", name="Take the last object away").click()
+    expect(page.locator("#part-pairs")).to_contain_text("no object here")
+    bad = picture.parent / "bad.png"
+    bad.write_bytes(b"just some words")
+    page.locator("#own button[aria-label='Remove Image']").click()
+    page.locator("#own input[type=file]").set_input_files(str(bad))
+    expect(page.locator("#own-said")).to_contain_text("can't be read")
+    assert one.errors == []
+
+
+def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    open_tab(page, "Lesson")
+    expect(page.locator("#lesson-assignments")).to_contain_text("6 permutations tried", timeout=10_000)
+    set_slider(page, "lesson-n", "4")
+    expect(page.locator("#lesson-assignments")).to_contain_text("24 permutations tried")
+    page.get_by_role("button", name="Measure how long both take").click()
+    expect(page.locator("#lesson-times polyline")).to_have_count(2, timeout=20_000)
+    page.get_by_label("each query to its nearest object").check()
+    expect(page.locator("#lesson-toy svg line")).to_have_count(4)
+    set_slider(page, "lesson-shift", "1.5")
+    expect(page.locator("#lesson-distances tbody tr").first).to_contain_text("0.000")
+    page.locator("#quiz-0").get_by_label("93").check()
+    expect(page.locator("#answer-0")).to_contain_text("Right.")
+    shoot(page, "lesson")
+    assert one.errors == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_every_tab_fits(real: Any, visit: Callable[..., Any], width: int, scheme: str) -> None:
+    page = visit(real.url, width=width, height=844, color_scheme=scheme).page
+    for name in ("Matching", "Lesson", "Detect"):
+        open_tab(page, name)
+        page.wait_for_timeout(800)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shoot(page, f"{name}-{width}-{scheme}")
+
+
+def test_programs_ask_as_people_do(real: Any, picture: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(real.url, verbose=False)
+    found = client.predict(handle_file(picture), api_name="/predict")
+    assert all(set(one) == {"class", "score", "box"} for one in found)
+    truth = [{"class": "circle", "box": [14, 16, 76, 70]}, {"class": "square", "box": [104, 20, 176, 58]}]
+    told = client.predict(handle_file(picture), truth, None, api_name="/match")
+    assert sorted(pair["object"] for pair in told["pairs"]) == [0, 1]
+    assert np.array(told["costs"]).shape == (2, 25)
+    for pair in told["pairs"]:
+        assert pair["cost"] == pytest.approx(told["costs"][pair["object"]][pair["query"]], abs=1e-3)
+        assert sum(pair["terms"].values()) == pytest.approx(pair["cost"], abs=1e-3)
+    other = client.predict(handle_file(picture), truth, {"class": 0}, api_name="/match")
+    assert other["costs"] != told["costs"]
+    for bad in ([{"class": "lion", "box": [0, 0, 1, 1]}], [{"class": "circle", "box": [9, 9, 1, 1]}], "circle"):
+        with pytest.raises(Exception, match=r"class|right of left"):
+            client.predict(handle_file(picture), bad, None, api_name="/match")
 
 
 def test_only_what_was_uploaded_is_served_or_read(fake: Any, browser: Any, picture: Path, runs: Path) -> None:

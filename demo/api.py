@@ -1,0 +1,93 @@
+"""What the page answers to programs, by `gradio_client`: `predict(image)` and `match(image, truth, weights)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from matching import Knobs, look, solve
+from uploads import uploaded
+
+from detr_ft.data.images import open_image
+from detr_ft.errors import UserError
+from detr_ft.inference import Detector
+
+_WEIGHTS = ("class", "L1", "GIoU")
+
+
+def endpoints(detector: Detector) -> None:
+    """Make them, inside a page; nothing of them is seen."""
+    with gr.Row(visible=False):
+        image = gr.Image(type="filepath", image_mode=None)
+        image.preprocess = uploaded
+        truth, weights, answer = gr.JSON(), gr.JSON(), gr.JSON()
+        gr.Button().click(lambda path: predict(detector, path), [image], [answer], api_name="predict")
+        gr.Button().click(
+            lambda path, told, by: match(detector, path, told, by), [image, truth, weights], [answer], api_name="match"
+        )
+
+
+def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
+    """Every detection above its class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
+    found = detector.believed(detector.detect([_picture(path)])[0])
+    return [
+        {"class": detector.names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    ]
+
+
+def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dict[str, Any]:
+    """How the last layer's queries are matched with `truth`, a list of `class` and `box` (xyxy, pixels).
+
+    `weights` of the costs by name, class, L1 and GIoU, DETR's own where left out. The answer has `pairs`, each with its `object` (its place in
+    the truth), `query`, `cost`, `terms`, `regret` and the query `instead`, and `costs`, objects by queries.
+    """
+    picture = _picture(path)
+    boxes, labels = _objects(truth, list(detector.names))
+    own = dict(zip(_WEIGHTS, Knobs().weights, strict=True)) | _numbers(weights)
+    solved = solve(look(detector, "picture", picture, boxes, labels), Knobs(tuple(own.values())))  # type: ignore[arg-type]
+    last = solved.told.layers[-1]
+    return {
+        "pairs": [
+            {
+                "object": pair.target,
+                "query": pair.query,
+                "cost": round(pair.cost, 4),
+                "terms": {name: round(value, 4) for name, value in pair.terms.items()},
+                "regret": round(pair.regret, 4),
+                "instead": pair.instead,
+            }
+            for pair in last.pairs
+        ],
+        "costs": [[round(value, 4) for value in row] for row in last.costs.tolist()],
+    }
+
+
+def _picture(path: str | None) -> Any:
+    if path is None:
+        raise gr.Error("There is no picture.")
+    try:
+        return open_image(path)
+    except UserError as error:
+        raise gr.Error(f"This picture can't be read: {str(error).replace(path, 'it')}") from error
+
+
+def _objects(truth: Any, names: list[str]) -> tuple[list[list[float]], list[int]]:
+    try:
+        boxes = [[float(side) for side in one["box"]] for one in truth]
+        labels = [names.index(one["class"]) for one in truth]
+    except (TypeError, KeyError, ValueError) as error:
+        raise gr.Error(
+            f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}"
+        ) from error
+    if any(len(box) != 4 or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
+        raise gr.Error("a box is [left, top, right, bottom] in pixels, right of left and below top")
+    return boxes, labels
+
+
+def _numbers(weights: Any) -> dict[str, float]:
+    if weights is None:
+        return {}
+    if not isinstance(weights, dict) or not set(weights) <= set(_WEIGHTS):
+        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers")
+    return {name: float(value) for name, value in weights.items()}

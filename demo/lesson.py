@@ -1,0 +1,215 @@
+"""The method on toy data, computed by the code that trains: assignments, sets, distances of boxes, their sum, and the quiz."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detr_ft.boxes import giou, iou
+from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CIoULoss, ClassCost, DIoULoss, GIoUCost, GIoULoss
+from detr_ft.criterion.solvers import brute_force, greedy, hungarian
+from detr_ft.structures import Predictions, Targets
+
+Costs = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which query each object gets, and what that costs."""
+
+    queries: tuple[int, ...]
+    cost: float
+
+
+def every_assignment(costs: Costs) -> list[Assignment]:
+    """All one-to-one assignments of a square matrix, the cheapest first."""
+    rows = np.arange(len(costs))
+    tried = itertools.permutations(range(len(costs)))
+    return sorted((Assignment(one, float(costs[rows, list(one)].sum())) for one in tried), key=lambda one: one.cost)
+
+
+def optimal(costs: Costs) -> Assignment:
+    """What the matcher's own solver finds."""
+    rows, columns = hungarian(costs[None])
+    order = rows[0].argsort()
+    return Assignment(tuple(columns[0][order].tolist()), float(costs[rows[0], columns[0]].sum()))
+
+
+def solving_times(sizes: Sequence[int] = range(2, 8)) -> list[tuple[int, float, float]]:
+    """Milliseconds to find the best assignment of N objects by trying all, and by the matcher's solver; measured here and now."""
+    generator = np.random.default_rng(0)
+    found = []
+    for size in sizes:
+        costs = generator.random((1, size, size))
+        found.append((size, _milliseconds(brute_force, costs, 1), _milliseconds(hungarian, costs, 20)))
+    return found
+
+
+def _milliseconds(solver: object, costs: Costs, times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        solver(costs)  # type: ignore[operator]
+    return 1000 * (time.perf_counter() - began) / times
+
+
+# Three objects and six queries, cxcywh in fractions; K = 2 classes and no-object.
+CLASSES = ("ball", "box")
+OBJECTS = ([0.25, 0.35, 0.26, 0.3], [0.7, 0.3, 0.3, 0.32], [0.55, 0.76, 0.3, 0.26])
+LABELS = (0, 1, 0)
+QUERIES = (
+    [0.27, 0.37, 0.24, 0.3], [0.22, 0.32, 0.3, 0.26], [0.68, 0.32, 0.32, 0.3],
+    [0.5, 0.7, 0.26, 0.3], [0.85, 0.8, 0.18, 0.2], [0.1, 0.8, 0.14, 0.18],
+)  # fmt: skip
+SAID = (
+    [0.80, 0.05, 0.15], [0.70, 0.10, 0.20], [0.10, 0.75, 0.15],
+    [0.45, 0.15, 0.40], [0.10, 0.15, 0.75], [0.05, 0.05, 0.90],
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Toy:
+    """The toy image with its fourth query moved towards the third object, or away: `nearness` 0 to 1."""
+
+    nearness: float = 0.5
+
+    @property
+    def predictions(self) -> Predictions:
+        boxes = torch.tensor(QUERIES)
+        goal, away = torch.tensor(OBJECTS[2]), torch.tensor([0.3, 0.6, 0.2, 0.2])
+        boxes[3] = away + self.nearness * (goal - away)
+        return Predictions(torch.tensor(SAID).log()[None, None], boxes[None, None])
+
+    @property
+    def targets(self) -> Targets:
+        truth = {"class_labels": torch.tensor(LABELS), "boxes": torch.tensor(OBJECTS)}
+        return Targets.from_labels([truth], torch.device("cpu"))
+
+    def costs(self, of_class: float, l1: float, giou_weight: float) -> dict[str, Costs]:
+        """`[T, Q]`, weighted, by term."""
+        terms = {
+            "class": ClassCost(weight=of_class),
+            "L1": BoxL1Cost(weight=l1),
+            "GIoU": GIoUCost(weight=giou_weight),
+        }
+        return {
+            name: (cost.weight * cost(self.predictions, self.targets)[0]).double().numpy()
+            for name, cost in terms.items()
+        }
+
+
+def ways_of_matching(costs: Costs) -> dict[str, list[list[int]]]:
+    """For each way, the queries that each object gets."""
+    found: dict[str, list[list[int]]] = {}
+    for name, solver in (("optimal, one to one", hungarian), ("greedy, one to one", greedy)):
+        rows, columns = solver(costs[None])
+        found[name] = [columns[0][rows[0] == target].tolist() for target in range(len(costs))]
+    nearest = costs.argmin(0)
+    # What a detector with anchors does: every query that is near enough to an object is trained to find it.
+    near = costs.min(0) < np.sort(costs.min(0))[4]
+    found["each query to its nearest object"] = [
+        [query for query in range(costs.shape[1]) if near[query] and nearest[query] == target]
+        for target in range(len(costs))
+    ]
+    return found
+
+
+def distances(shift: float, size: float) -> list[dict[str, float]]:
+    """For a small and a large box of the same relative error: the distances by name, and the pull on the centre by each.
+
+    The prediction lies `shift` of the box's width to the right, and is `size` times as large.
+    """
+    told = []
+    for side in (0.1, 0.4):
+        true = torch.tensor([[0.4, 0.5, side, side]])
+        said = torch.tensor([[0.4 + shift * side, 0.5, side * size, side * size]], requires_grad=True)
+        row = {"side": side, "IoU": float(iou(said, true).detach()), "GIoU": float(giou(said, true).detach())}
+        for name, loss in (
+            ("L1", BoxL1Loss()),
+            ("1 − GIoU", GIoULoss()),
+            ("1 − DIoU", DIoULoss()),
+            ("1 − CIoU", CIoULoss()),
+        ):
+            value = loss.of_pair(said, true).sum()
+            (slope,) = torch.autograd.grad(value, said)
+            row[name], row[f"pull {name}"] = float(value.detach()), float(slope[0, 0])
+        told.append(row)
+    return told
+
+
+def pair_of(shift: float, size: float, side: float) -> tuple[Tensor, Tensor]:
+    """The true box and the predicted one, cxcywh."""
+    return torch.tensor([0.4, 0.5, side, side]), torch.tensor([0.4 + shift * side, 0.5, side * size, side * size])
+
+
+# Two objects and two queries, where the probability and its logarithm choose differently: a very bad pair costs little by the
+# first, and much by the second.
+DIFFERENT = np.array([[0.90, 0.50], [0.40, 0.05]])
+
+
+def by_probability_and_logarithm() -> tuple[Assignment, Assignment]:
+    """The best assignments of `DIFFERENT` by minus the probability, and by minus its logarithm."""
+    return optimal(-DIFFERENT), optimal(-np.log(DIFFERENT))
+
+
+@dataclass(frozen=True)
+class Question:
+    """With its answers, the right one's place, and why."""
+
+    text: str
+    answers: tuple[str, ...]
+    right: int
+    why: str
+
+
+QUIZ = (
+    Question(
+        "A model has 100 queries, and an image 7 objects. How many queries are trained to say “no object”?",
+        ("none", "7", "93", "100"),
+        2,
+        "The truth is padded to 100: 7 objects, each with exactly one query, and 93 times no-object.",
+    ),
+    Question(
+        "Two queries lie on the same object, both nearly right. What does one-to-one matching do?",
+        (
+            "It trains both to find it",
+            "It trains the better one to find it, the other to say no-object",
+            "It averages them",
+        ),
+        1,
+        "Only one may have it. That is why DETR needs no suppression of duplicates afterwards.",
+    ),
+    Question(
+        "A predicted box does not touch the object's. Which term still says in which direction to move?",
+        ("IoU", "GIoU", "neither"),
+        1,
+        "IoU is 0 wherever they don't touch, with no slope. GIoU falls with the empty part of the box around both.",
+    ),
+    Question(
+        "Why is no-object weighed down by 10 in the loss?",
+        ("It is easier", "It is most of the queries, and would drown the objects", "It has no box"),
+        1,
+        "With 93 of 100 queries on no-object, a model that finds nothing would be nearly right.",
+    ),
+)
+
+
+def answered(place: int, chosen: str | None) -> str:
+    """What is said of an answer."""
+    if chosen is None:
+        return ""
+    question = QUIZ[place]
+    right = chosen == question.answers[question.right]
+    return f"**{'Right.' if right else 'Not quite.'}** {question.why}"
+
+
+def factorial_against_cube(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """N, N! and N cubed."""
+    return [(size, math.factorial(size), size**3) for size in sizes]

@@ -1,0 +1,208 @@
+"""The lesson drawn: permutations, a curve of measured times, the toy image, pairs of boxes, and two curves of probability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import torch
+from lesson import CLASSES, LABELS, SAID, Assignment, Costs, Toy, pair_of
+from tables import head, table
+
+from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.drawing import class_colour
+
+_SHOWN = 12  # permutations
+_COLOURS = ["#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in range(8)]
+
+
+def assignments(every: Sequence[Assignment], best: Assignment) -> str:
+    """The cheapest of all permutations, the best marked, and whether the solver found it."""
+    rows = [
+        f'<tr class="{"sum" if place == 0 else ""}"><th scope="row">{place + 1}</th>'
+        + "".join(f"<td>{chr(65 + target)} → {query + 1}</td>" for target, query in enumerate(one.queries))
+        + f"<td>{one.cost:.2f}</td></tr>"
+        for place, one in enumerate(every[:_SHOWN])
+    ]
+    columns = ["", *(f"object {chr(65 + target)}" for target in range(len(best.queries))), "cost"]
+    agrees = math.isclose(best.cost, every[0].cost, abs_tol=1e-9)
+    words = (
+        f"{len(every)} permutations tried, the cheapest first. The Hungarian algorithm answers "
+        f"{best.cost:.2f}{', the same' if agrees else ', which is another: please report it'}."
+    )
+    return table(words, head(columns), rows)
+
+
+def times(measured: Sequence[tuple[int, float, float]]) -> str:
+    """Both solvers' times over N, on a logarithmic axis, as they were measured on this machine."""
+    width, height, left, bottom = 520, 240, 56, 34
+    values = [value for _, *both in measured for value in both]
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    across = [left + (width - left - 70) * place / (len(measured) - 1) for place in range(len(measured))]
+
+    def y(value: float) -> float:
+        return 10 + (height - bottom - 10) * (high - math.log10(value)) / (high - low)
+
+    lines = "".join(
+        f'<line class="grid" x1="{left}" x2="{width - 70}" y1="{y(10**power):.1f}" y2="{y(10**power):.1f}"/>'
+        f'<text class="tick" x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>'
+        for power in range(low, high + 1)
+    )
+    lines += "".join(
+        f'<text class="tick" x="{x:.1f}" y="{height - 12}" text-anchor="middle">{size}</text>'
+        for x, (size, *_) in zip(across, measured, strict=True)
+    )
+    for which, name in ((1, "all N!"), (2, "Hungarian")):
+        points = " ".join(f"{x:.1f},{y(one[which]):.1f}" for x, one in zip(across, measured, strict=True))
+        lines += f'<polyline class="curve{which}" points="{points}"/><text class="curve{which}" x="{across[-1] + 6:.1f}" y="{y(measured[-1][which]) + 4:.1f}">{name}</text>'
+    last = measured[-1]
+    told = f"Milliseconds to match N objects: at {last[0]}, {last[1]:.3g} by trying all and {last[2]:.3g} by the Hungarian algorithm"
+    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{lines}</svg><p>{told}; N! grows past every power of N, the algorithm’s work like N³.</p>'
+
+
+def toy(scene: Toy, chosen: Sequence[Sequence[int]]) -> str:
+    """The toy image: objects in full lines, queries dashed, and a line for each pair."""
+    edge = 420
+    objects = cxcywh_to_xyxy(scene.targets.boxes) * edge
+    queries = cxcywh_to_xyxy(scene.predictions.boxes[0, 0]) * edge
+    owner = {query: target for target, own in enumerate(chosen) for query in own}
+    parts = [f'<rect class="page" width="{edge}" height="{edge}"/>']
+    for query, box in enumerate(queries):
+        colour = _COLOURS[LABELS[owner[query]]] if query in owner else "currentColor"
+        parts.append(_box(box, "said" if query in owner else "free", colour) + _label(box, f"q{query + 1}", 14))
+        if query in owner:
+            own = objects[owner[query]]
+            parts.append(
+                f'<line style="stroke:{colour}" x1="{float(own[0] + own[2]) / 2:.1f}" y1="{float(own[1] + own[3]) / 2:.1f}" '
+                f'x2="{float(box[0] + box[2]) / 2:.1f}" y2="{float(box[1] + box[3]) / 2:.1f}"/>'
+            )
+    for target, box in enumerate(objects):
+        parts.append(
+            _box(box, "true", _COLOURS[LABELS[target]])
+            + _label(box, f"{chr(65 + target)} {CLASSES[LABELS[target]]}", -5)
+        )
+    return f'<svg class="toy" viewBox="0 0 {edge} {edge}" role="img" aria-label="Three objects and six queries">{"".join(parts)}</svg>'
+
+
+def padded(chosen: Sequence[Sequence[int]]) -> str:
+    """The truth as the model is taught it, query by query: an object's class, or no object."""
+    owner = {query: target for target, own in enumerate(chosen) for query in own}
+    rows = [
+        f'<tr><th scope="row">q{query + 1}</th><td>{"∅" if query not in owner else chr(65 + owner[query]) + " " + CLASSES[LABELS[owner[query]]]}</td>'
+        + "".join(f"<td>{value:.2f}</td>" for value in said)
+        + "</tr>"
+        for query, said in enumerate(SAID)
+    ]
+    return table("What each query is taught, and what it says now", head(["query", "taught", *CLASSES, "∅"]), rows)
+
+
+def heat(costs: Costs, chosen: Sequence[Sequence[int]]) -> str:
+    """The cost matrix with the chosen cells framed."""
+    low, high = float(costs.min()), float(costs.max())
+    rows = [
+        f'<tr><th scope="row">{chr(65 + target)}</th>'
+        + "".join(
+            f'<td class="{"taken" if query in chosen[target] else ""}" style="--heat:{(value - low) / (high - low or 1):.3f}">{value:.2f}</td>'
+            for query, value in enumerate(row)
+        )
+        + "</tr>"
+        for target, row in enumerate(costs.tolist())
+    ]
+    return table(
+        "Cost of each object with each query",
+        head(["", *(f"q{query + 1}" for query in range(costs.shape[1]))]),
+        rows,
+        "heat",
+    )
+
+
+def pair(shift: float, size: float) -> str:
+    """The small and the large pair, true box full, predicted dashed, the box around both dotted."""
+    edge, parts = 300, []
+    for side in (0.1, 0.4):
+        true, said = (cxcywh_to_xyxy(one[None])[0] * edge for one in pair_of(shift, size, side))
+        around = torch.cat([torch.minimum(true[:2], said[:2]), torch.maximum(true[2:], said[2:])])
+        boxes = (
+            _box(around, "around", "currentColor") + _box(true, "true", _COLOURS[0]) + _box(said, "said", _COLOURS[1])
+        )
+        parts.append(
+            f'<svg class="toy" viewBox="0 0 {edge} {edge}" role="img" aria-label="A pair of boxes of side {side}"><rect class="page" width="{edge}" height="{edge}"/>{boxes}</svg>'
+        )
+    words = (
+        "<p class='formula'>GIoU = |A∩B| / |A∪B| − |C∖(A∪B)| / |C|, where C is the smallest box around both (dotted). "
+        "L1 = |x−x̂| + |y−ŷ| + |w−ŵ| + |h−ĥ|, in fractions of the image.</p>"
+    )
+    return f'<div class="pair">{"".join(parts)}</div>{words}'
+
+
+def distances(told: Sequence[dict[str, float]]) -> str:
+    """The distances of both pairs, and how hard each pulls on the centre."""
+    names = ["L1", "IoU", "GIoU", "1 − GIoU", "1 − DIoU", "1 − CIoU"]
+    rows = [
+        f'<tr><th scope="row">side {row["side"]:g}</th>'
+        + "".join(f"<td>{row[name]:.3f}</td>" for name in names)
+        + "</tr>"
+        for row in told
+    ]
+    pulls = ["L1", "1 − GIoU", "1 − DIoU", "1 − CIoU"]
+    rows += [
+        f'<tr><th scope="row">pull, side {row["side"]:g}</th>'
+        + "".join(f"<td>{row[f'pull {name}']:.2f}</td>" if name in pulls else "<td></td>" for name in names)
+        + "</tr>"
+        for row in told
+    ]
+    caption = "The same relative error, small and large: L1 differs, IoU and its kin don’t. Pull: the slope along x."
+    return table(caption, head(["", *names]), rows)
+
+
+def curves() -> str:
+    """Minus the probability, as in the cost, and minus its logarithm, as in the loss."""
+    width, height, left, bottom = 420, 230, 40, 30
+    steps = [0.02 + 0.98 * step / 60 for step in range(61)]
+
+    def at(value: float, y: float) -> str:
+        return f"{left + (width - left - 90) * value:.1f},{10 + (height - bottom - 10) * (4 - y) / 5:.1f}"
+
+    both = ((1, "1 − p", [1 - p for p in steps]), (2, "−log p", [-math.log(p) for p in steps]))
+    parts = ""
+    for which, name, values in both:
+        parts += f'<polyline class="curve{which}" points="{" ".join(at(p, min(4, y)) for p, y in zip(steps, values, strict=True))}"/>'
+        parts += f'<text class="curve{which}" x="{width - 84}" y="{30 + 22 * which}">{name}</text>'
+    parts += "".join(
+        f'<text class="tick" x="{left + (width - left - 90) * p:.1f}" y="{height - 8}" text-anchor="middle">{p:g}</text>'
+        for p in (0, 0.5, 1)
+    )
+    parts += "".join(
+        f'<text class="tick" x="{left - 6}" y="{10 + (height - bottom - 10) * (4 - y) / 5 + 4:.1f}" text-anchor="end">{y}</text>'
+        for y in range(5)
+    )
+    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="1 minus p is bounded, minus the logarithm of p is not">{parts}</svg>'
+
+
+def different(probabilities: Costs, linear: Assignment, logarithmic: Assignment) -> str:
+    """The case in which the two choose differently."""
+    rows = [
+        f'<tr><th scope="row">object {chr(65 + target)}</th>'
+        + "".join(f"<td>{value:.2f}</td>" for value in row)
+        + "</tr>"
+        for target, row in enumerate(probabilities.tolist())
+    ]
+
+    def words(one: Assignment) -> str:
+        return ", ".join(f"{chr(65 + target)} → q{query + 1}" for target, query in enumerate(one.queries))
+
+    told = (
+        f"<p>By the probability: {escape(words(linear))}. By its logarithm: {escape(words(logarithmic))}, since log 0.05 is a disaster. "
+        "The cost takes the probability, so that it is of the size of the box terms and one hopeless query doesn’t decide for all.</p>"
+    )
+    return table("Probability of each object’s class", head(["", "q1", "q2"]), rows) + told
+
+
+def _box(box: torch.Tensor, kind: str, colour: str) -> str:
+    x0, y0, x1, y1 = (float(side) for side in box)
+    return f'<rect class="{kind}" style="stroke:{colour}" x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"/>'
+
+
+def _label(box: torch.Tensor, words: str, below: float) -> str:
+    return f'<text x="{float(box[0]) + 4:.1f}" y="{float(box[1]) + below:.1f}">{escape(words)}</text>'

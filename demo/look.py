@@ -1,0 +1,87 @@
+"""How the page looks: one language of colours and lines, in the light and in the dark, and the little script of the pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+STYLE = """<style>
+.gradio-container > .main { max-width: 1180px !important; margin: 0 auto !important; padding: 20px 24px !important; }
+#head h1 { font-size: 1.5rem; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 0.1rem; }
+#head p { opacity: 0.75; margin: 0; }
+#status { min-height: 1.6rem; }
+#status p { font-size: 0.95rem; margin: 0; }
+#table * { font-family: inherit !important; }
+footer { display: none !important; }
+.gradio-container, .gradio-container > .main, .gradio-container .column { min-width: 0 !important; }
+.scene { width: 100%; height: auto; display: block; border-radius: 6px; }
+.scene rect { fill: transparent; vector-effect: non-scaling-stroke; }
+.scene .free { stroke: #ffffff; stroke-opacity: 0.35; stroke-width: 1; }
+.scene .true { stroke: var(--own); stroke-width: 3.5; }
+.scene .said { stroke: var(--own); stroke-width: 2.5; stroke-dasharray: 7 5; }
+.scene line { stroke: var(--own); stroke-width: 2; }
+.scene text { font: 600 15px system-ui, "Liberation Sans", sans-serif; fill: #ffffff; stroke: #111111; stroke-width: 3.5px; paint-order: stroke; }
+.scene g { cursor: pointer; outline: none; }
+.scene g.chosen rect, .scene g:focus-visible rect { stroke-width: 6; }
+.legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.85rem; opacity: 0.85; margin: 0.4rem 0 0; }
+.legend i { display: inline-block; width: 1.7rem; margin-right: 0.4rem; vertical-align: middle; border-top: 3px solid currentColor; }
+.legend .said { border-top-style: dashed; } .legend .free { border-top-width: 1px; opacity: 0.5; }
+.wide { overflow-x: auto; }
+.wide table { border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
+figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-weight: 600; }
+.wide th, .wide td { padding: 0.28rem 0.5rem !important; text-align: right !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; white-space: nowrap; }
+.wide th[scope=row], .wide th:first-child { text-align: left !important; font-weight: 500; }
+.wide tr[data-object] { cursor: pointer; }
+.wide tr.chosen > *, .wide tr[data-object]:focus-visible > * { background: color-mix(in srgb, var(--primary-500) 22%, transparent); outline: none; }
+.wide tr.sum > * { font-weight: 650; }
+.heat td { background: color-mix(in srgb, var(--primary-500) calc((1 - var(--heat)) * 60%), transparent); }
+.heat td.taken { outline: 2.5px solid var(--body-text-color); outline-offset: -2.5px; font-weight: 700; }
+.wide td.changed { color: var(--primary-600); font-weight: 700; } .dark .wide td.changed { color: var(--primary-300); }
+.dot { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 50%; margin-right: 0.4rem; vertical-align: baseline; }
+.bar { display: inline-block; height: 0.6rem; width: calc(var(--size) * 3rem); background: var(--primary-500); margin-right: 0.4rem; border-radius: 2px; }
+.toy { width: 100%; max-width: 440px; height: auto; display: block; }
+.toy .page { fill: var(--background-fill-secondary); stroke: var(--border-color-primary); }
+.toy rect:not(.page) { fill: transparent; } .toy .true { stroke-width: 3; } .toy .said { stroke-width: 2.2; stroke-dasharray: 7 5; }
+.toy .free { stroke-width: 1; opacity: 0.5; } .toy .around { stroke-width: 1.2; stroke-dasharray: 2 4; opacity: 0.7; } .toy line { stroke-width: 1.8; }
+.toy text, .chart text { font: 600 13px system-ui, "Liberation Sans", sans-serif; fill: currentColor; }
+.pair { display: flex; gap: 1rem; flex-wrap: wrap; } .pair .toy { flex: 1 1 220px; max-width: 320px; }
+.chart { width: 100%; max-width: 540px; height: auto; } .chart .tick { font-weight: 400; font-size: 11px; opacity: 0.75; }
+.chart .grid { stroke: var(--border-color-primary); } .chart polyline { fill: none; stroke-width: 2.5; }
+.chart polyline.curve1 { stroke: #d97706; } .chart text.curve1 { fill: #d97706; } .chart polyline.curve2 { stroke: var(--primary-500); } .chart text.curve2 { fill: var(--primary-500); }
+.formula { font-size: 0.9rem; opacity: 0.85; }
+.padded { display: flex; flex-wrap: wrap; gap: 3px; margin: 0.3rem 0; }
+.padded i { width: 15px; height: 15px; border-radius: 3px; border: 1.5px solid var(--body-text-color-subdued); }
+.padded i.object { background: var(--primary-500); border-color: var(--primary-500); }
+@media (max-width: 640px) {
+  .gradio-container > .main { padding: 12px !important; }
+  #image, #result { height: 270px !important; }
+  #table * { font-size: 0.8rem !important; }
+  .gradio-container .row { flex-wrap: wrap !important; } .gradio-container .row > .column { flex: 1 1 100% !important; }
+}
+</style>"""
+# A click on a box, or Enter, chooses its rows as well, and the other way round.
+SCRIPT = """<script>
+function choose(from) {
+  const one = from.closest("[data-object]");
+  if (!one) return false;
+  const id = one.dataset.object, was = one.classList.contains("chosen");
+  document.querySelectorAll("[data-object]").forEach(
+    (each) => each.classList.toggle("chosen", !was && each.dataset.object === id));
+  return true;
+}
+document.addEventListener("click", (event) => choose(event.target));
+document.addEventListener("keydown", (event) => {
+  if ((event.key === "Enter" || event.key === " ") && choose(event.target)) event.preventDefault();
+});
+</script>"""
+POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+LOOK: dict[str, Any] = {
+    "head": STYLE + SCRIPT,  # `css` would be rewritten to reach the components alone
+    "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
+}
+# What Gradio 5 and later versions name or place differently. Its share button would upload the picture.
+OLD = int(gr.__version__.split(".")[0]) < 6
+LOOK_IN_BLOCKS, LOOK_AT_LAUNCH = (LOOK, {}) if OLD else ({}, LOOK)
+NO_SHARING: dict[str, Any] = {"show_share_button": False} if OLD else {"buttons": ["download", "fullscreen"]}

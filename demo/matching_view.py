@@ -1,0 +1,219 @@
+"""The matching drawn: the picture with its pairs, the cost matrix as a heat map, layer by layer, and the loss taken apart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+
+from matching import LOSSES, TERMS, Solved
+from PIL import Image
+from tables import head, table
+from torch import Tensor
+
+from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.drawing import class_colour
+
+_EDGE = 900  # pixels of the longest edge of the picture
+_COLUMNS = 10  # of the cost matrix
+
+
+def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
+    """Truth in full lines, the queries that took it dashed, a line between the two, and the other queries faint."""
+    scene = solved.scene
+    width, height = scene.picture.size
+    scale = _EDGE / max(width, height)
+    shape = (round(width * scale), round(height * scale))
+    boxes = cxcywh_to_xyxy(scene.predictions.boxes[layer - 1, 0]) * scene.sides * scale
+    pairs = solved.layer(layer).pairs
+    taken = {pair.query for pair in pairs}
+    parts = [
+        _rectangle(boxes[query], "free", f"query {query}, no pair") for query in range(len(boxes)) if query not in taken
+    ]
+    for pair in pairs:
+        label, name = int(scene.labels[pair.target]), names[int(scene.labels[pair.target])]
+        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+        true, said = scene.boxes[pair.target] * scale, boxes[pair.query]
+        (x0, y0), (x1, y1) = _centre(true), _centre(said)
+        parts.append(
+            f'<g data-object="{pair.target}" tabindex="0" style="--own:{colour}">'
+            + _rectangle(true, "true", f"object {pair.target + 1}: {name}")
+            + _rectangle(said, "said", f"query {pair.query}, cost {pair.cost:.2f}")
+            + f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+            + f'<text x="{float(true[0]) + 4:.1f}" y="{max(14.0, float(true[1]) - 5):.1f}">{pair.target + 1} {escape(name)} ← q{pair.query}</text></g>'
+        )
+    told = f"{len(scene.labels)} objects and the queries they are matched with at decoder layer {layer}"
+    return (
+        f'<svg class="scene" viewBox="0 0 {shape[0]} {shape[1]}" role="img" aria-label="{told}">'
+        f'<image href="{_data(scene.picture.resize(shape, Image.Resampling.LANCZOS))}" width="{shape[0]}" height="{shape[1]}"/>'
+        + "".join(parts)
+        + "</svg>"
+        + _legend()
+    )
+
+
+def matrix(solved: Solved, layer: int, term: str, names: Sequence[str]) -> str:
+    """Costs, objects by queries: those that were taken first, then the cheapest; the taken cells are framed."""
+    told = solved.layer(layer)
+    values = told.costs if term == "whole" else told.terms[_term(term)]
+    if not len(values):
+        return _nothing()
+    taken = {(pair.target, pair.query) for pair in told.pairs}
+    first = list(dict.fromkeys(query for _, query in sorted(taken)))
+    rest = [query for query in told.costs.amin(0).argsort().tolist() if query not in first]
+    shown = (first + rest)[: max(_COLUMNS, len(first))]
+    low, high = float(values.min()), float(values.max())
+    columns = "".join(f'<th scope="col">q{query}</th>' for query in shown)
+    rows = []
+    for target in range(len(values)):
+        cells = "".join(
+            f'<td class="{"taken" if (target, query) in taken else ""}" style="--heat:{_share(float(values[target, query]), low, high):.3f}">'
+            f"{float(values[target, query]):.2f}</td>"
+            for query in shown
+        )
+        rows.append(
+            f'<tr data-object="{target}" tabindex="0"><th scope="row">{_object(solved, target, names)}</th>{cells}</tr>'
+        )
+    more = len(values[0]) - len(shown)
+    caption = f"{'Cost' if term == 'whole' else term + ' cost, weighted'} of each object with each query" + (
+        f"; {more} dearer queries are not shown" if more else ""
+    )
+    return table(caption, f"<tr><td></td>{columns}</tr>", rows, "heat")
+
+
+def pairs(solved: Solved, layer: int, names: Sequence[str]) -> str:
+    """Why each object has its query: costs by term, and how much dearer the matching without this pair would be."""
+    told, overlaps, said = solved.layer(layer), solved.overlaps(layer), solved.probabilities(layer)
+    if not told.pairs:
+        return _nothing()
+    titles = [
+        "object",
+        "query",
+        "probability",
+        "IoU",
+        *(TERMS.get(name, name) for name in told.terms),
+        "cost",
+        "instead",
+        "regret",
+    ]
+    rows = []
+    for pair in sorted(told.pairs, key=lambda one: (one.target, one.cost)):
+        probability = float(said[pair.query, int(solved.scene.labels[pair.target])])
+        instead = "none" if pair.instead is None else f"q{pair.instead}"
+        regret = "–" if math.isinf(pair.regret) else f"{pair.regret:.2f}"
+        cells = [
+            f"q{pair.query}", f"{probability:.2f}", f"{float(overlaps[pair.target, pair.query]):.2f}",
+            *(f"{value:.2f}" for value in pair.terms.values()), f"{pair.cost:.2f}", instead, regret,
+        ]  # fmt: skip
+        rows.append(
+            f'<tr data-object="{pair.target}" tabindex="0"><th scope="row">{_object(solved, pair.target, names)}</th>'
+            + "".join(f"<td>{cell}</td>" for cell in cells)
+            + "</tr>"
+        )
+    caption = "Who took what, and why. Regret: how much dearer the best matching without this pair is; near 0 it was a toss-up."
+    return table(caption, head(titles), rows)
+
+
+def layers(solved: Solved, names: Sequence[str]) -> str:
+    """Each object's query at every decoder layer; where it changes, the cell is marked."""
+    rows = []
+    for target, queries in enumerate(solved.told.partners):
+        cells = "".join(
+            f'<td class="{"changed" if place and query != queries[place - 1] else ""}">{"–" if query is None else f"q{query}"}</td>'
+            for place, query in enumerate(queries)
+        )
+        rows.append(
+            f'<tr data-object="{target}" tabindex="0"><th scope="row">{_object(solved, target, names)}</th>{cells}</tr>'
+        )
+    if not rows:
+        return _nothing()
+    changes = ["", *(str(one) for one in solved.told.changes)]
+    rows.append(
+        '<tr class="sum"><th scope="row">changed</th>' + "".join(f"<td>{one}</td>" for one in changes) + "</tr>"
+    )
+    titles = head(["object", *(f"layer {number + 1}" for number in range(len(solved.told.layers)))])
+    return table("The query of each object at every decoder layer", titles, rows)
+
+
+def loss(solved: Solved) -> str:
+    """The Hungarian loss of this image, by term and layer: what matched pairs add, and what no-object does."""
+    parts_of = solved.losses()
+    titles = head(["loss", *(f"layer {number + 1}" for number in range(len(solved.told.layers))), "sum"])
+    most = max([value for parts in parts_of.values() for pair in parts for value in pair] + [1e-9])
+    rows = []
+    for name, parts in parts_of.items():
+        for which, title in enumerate(("matched pairs", "no object")):
+            values = [pair[which] for pair in parts]
+            if which and not any(values):
+                continue
+            cells = "".join(
+                f'<td><span class="bar" style="--size:{value / most:.3f}"></span>{value:.3f}</td>' for value in values
+            )
+            rows.append(f'<tr><th scope="row">{LOSSES[name]}, {title}</th>{cells}<td>{sum(values):.3f}</td></tr>')
+    sums = [sum(sum(pairs[place]) for pairs in parts_of.values()) for place in range(len(solved.told.layers))]
+    total = "".join(f"<td>{value:.3f}</td>" for value in [*sums, sum(sums)])
+    rows.append(f'<tr class="sum"><th scope="row">Hungarian loss</th>{total}</tr>')
+    return table("The loss of this image, weighted", titles, rows)
+
+
+def padding(solved: Solved, layer: int) -> str:
+    """The truth padded to as many places as there are queries, and how much of the class loss no-object has."""
+    objects = len({pair.query for pair in solved.layer(layer).pairs})
+    queries = solved.scene.predictions.num_queries
+    cells = "".join(f'<i class="{"object" if place < objects else "none"}"></i>' for place in range(queries))
+    matched, free = solved.losses()["loss_ce"][layer - 1]
+    share = free / (matched + free) if matched + free > 0 else 0.0
+    alone = free / max(solved.knobs.eos_coef, 1e-9)
+    full = alone / (matched + alone) if matched + alone > 0 and solved.knobs.eos_coef > 0 else float("nan")
+    heavy = "" if math.isnan(full) else f" With a weight of 1 it would be {full:.0%}."
+    return (
+        f'<div class="padded" role="img" aria-label="{objects} objects and {queries - objects} times no object">{cells}</div>'
+        f"<p>The model always gives {queries} answers, so the truth is padded to {queries}: {objects} "
+        f"object{'s' if objects != 1 else ''} and {queries - objects} times “no object” (∅). With no-object weighing "
+        f"{solved.knobs.eos_coef:g}, it has {share:.0%} of this layer's class loss.{heavy}</p>"
+    )
+
+
+def _term(shown: str) -> str:
+    return next(name for name, title in TERMS.items() if title == shown)
+
+
+def _object(solved: Solved, target: int, names: Sequence[str]) -> str:
+    label = int(solved.scene.labels[target])
+    colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+    return f'<span class="dot" style="background:{colour}"></span>{target + 1} {escape(names[label])}'
+
+
+def _rectangle(box: Tensor, kind: str, title: str) -> str:
+    x0, y0, x1, y1 = (float(side) for side in box)
+    return (
+        f'<rect class="{kind}" x="{x0:.1f}" y="{y0:.1f}" width="{max(0.0, x1 - x0):.1f}" height="{max(0.0, y1 - y0):.1f}">'
+        f"<title>{escape(title)}</title></rect>"
+    )
+
+
+def _centre(box: Tensor) -> tuple[float, float]:
+    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.0
+
+
+def _legend() -> str:
+    keys = (("true", "an object"), ("said", "the query that took it"), ("free", "a query without a pair"))
+    return (
+        '<p class="legend">' + "".join(f'<span><i class="{kind}"></i>{words}</span>' for kind, words in keys) + "</p>"
+    )
+
+
+def _nothing() -> str:
+    return "<p>There is no object here: every query is to say “no object”.</p>"
+
+
+def _data(image: Image.Image) -> str:
+    held = io.BytesIO()
+    image.save(held, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()

@@ -1,0 +1,69 @@
+"""Images with their truth to begin with: of a data set, of what a run held out, or generated ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from detr_ft.boxes import xywh_to_xyxy
+from detr_ft.chosen import split_of
+from detr_ft.data import class_names
+from detr_ft.data.frame import as_tensors
+from detr_ft.data.generated import CLASSES, generate
+from detr_ft.data.images import open_image
+from detr_ft.data.schema import provenance
+from detr_ft.errors import UserError
+
+_MOST = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image, and boxes xyxy in its pixels of classes by name."""
+
+    name: str
+    picture: Image.Image
+    boxes: list[list[float]]
+    names: list[str]
+
+    def saved(self, folder: Path) -> str:
+        """The picture's path, once it is written into a folder."""
+        path = folder / f"{Path(self.name).stem}.png"
+        self.picture.save(path)
+        return str(path)
+
+
+def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Example]:
+    """A few of the data given, else of what the model's run held out, else generated ones where the classes are such."""
+    if data is not None:
+        return _of(split_of(model, data, None))
+    if (Path(model) / "recipe.yaml").is_file():
+        try:
+            return _of(split_of(model, None, None))
+        except UserError:  # the data lie elsewhere now, or the images of a run are gone
+            pass
+    for name, classes in CLASSES.items():
+        if set(classes) == set(names):
+            return _of(generate(f"{name}?train=0&validation=0&test=6&seed=77")["test"])
+    return []
+
+
+def _of(split: Dataset) -> list[Example]:
+    names, found = class_names(split), []
+    for row in split.select(range(min(_MOST, len(split)))):
+        objects: dict[str, Any] = row["objects"]
+        boxes, _ = as_tensors(objects)
+        kept = [place for place, crowd in enumerate(objects["iscrowd"]) if not crowd]
+        name = Path(provenance(row["image"], row["image_id"])).name
+        picture = open_image(row["image"])
+        found.append(
+            Example(
+                name, picture, xywh_to_xyxy(boxes)[kept].tolist(), [names[objects["category"][place]] for place in kept]
+            )
+        )
+    return found

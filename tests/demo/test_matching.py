@@ -1,0 +1,113 @@
+"""The microscope says of an image what the criterion says of it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+import torch
+from matching import LOSSES, Knobs, look, solve
+from matching_tab import drawn, with_object, without_last
+from matching_view import matrix, padding
+from truth import Example, examples_of
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.inference import Detector
+from detr_ft.models import attach_criterion
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load("embedded:small")
+
+
+@pytest.fixture(scope="module")
+def example(detector: Detector) -> Example:
+    return examples_of("embedded:small", detector.names, None)[0]
+
+
+def looked(detector: Detector, one: Example) -> object:
+    return look(detector, one.name, one.picture, one.boxes, [detector.names.index(name) for name in one.names])
+
+
+def test_its_loss_is_the_training_loss_of_the_image(detector: Detector, example: Example) -> None:
+    solved = solve(looked(detector, example), Knobs())
+    criterion = detr_criterion()
+    scene = solved.scene
+    _, values = criterion(scene.predictions, scene.targets)
+    weights = {"loss_ce": 1, "loss_bbox": 5, "loss_giou": 2}
+    told = solved.losses()
+    for name in LOSSES:
+        last = sum(told[name][-1])
+        assert last == pytest.approx(weights[name] * float(values[name]), rel=1e-4)
+        assert sum(told[name][0]) == pytest.approx(weights[name] * float(values[f"{name}_0"]), rel=1e-4)
+
+
+def test_predictions_are_those_of_every_layer(detector: Detector, example: Example) -> None:
+    said = detector.predictions(example.picture)
+    assert said.num_layers == detector.model.config.decoder_layers
+    found = detector.detect([example.picture])[0]
+    assert float(said.logits[-1, 0].softmax(-1)[:, :-1].max()) == pytest.approx(float(found.scores[0]), abs=1e-5)
+    attached = attach_criterion(detector.model, detr_criterion())
+    attached.detach()
+    assert torch.equal(detector.predictions(example.picture).logits, said.logits)
+
+
+def test_knobs_solve_it_anew(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example)
+    plain = solve(scene, Knobs())
+    assert [pair.query for pair in plain.layer(4).pairs]
+    only_class = solve(scene, Knobs(weights=(1.0, 0.0, 0.0)))
+    assert not torch.equal(plain.layer(4).costs, only_class.layer(4).costs)
+    many = solve(scene, Knobs(matcher="one to many"))
+    assert len(many.layer(4).pairs) == 3 * len(example.boxes)
+    equal = solve(scene, Knobs(eos_coef=1.0))
+    assert sum(equal.losses()["loss_ce"][0]) > 0
+    assert equal.losses()["loss_bbox"] == plain.losses()["loss_bbox"]
+
+
+def test_a_slider_is_answered_in_three_tenths_of_a_second(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example)
+    spent = []
+    for weight in (1.0, 2.0, 3.0, 4.0, 5.0):
+        began = time.perf_counter()
+        parts = drawn(solve(scene, Knobs(weights=(1.0, weight, 2.0))), 4, "whole", detector.names)
+        spent.append(time.perf_counter() - began)
+        assert all(parts)
+    assert sorted(spent)[2] < 0.3
+
+
+def test_what_is_drawn_is_what_was_solved(detector: Detector, example: Example) -> None:
+    solved = solve(looked(detector, example), Knobs())
+    picture, pairs, *_ = drawn(solved, 4, "whole", detector.names)
+    queries = solved.scene.predictions.num_queries
+    assert picture.count('class="true"') - 1 == len(example.boxes)  # and one in the legend
+    assert picture.count('class="free"') - 1 == queries - len(example.boxes)
+    for pair in solved.layer(4).pairs:
+        assert f"← q{pair.query}<" in picture
+        assert f"<td>q{pair.query}</td>" in pairs
+        assert f"<td>{pair.cost:.2f}</td>" in pairs
+    heat = matrix(solved, 4, "GIoU", detector.names)
+    assert heat.count('class="taken"') == len(example.boxes)
+    told = solved.layer(4).terms["GIoUCost"]
+    assert all(f">{float(told[pair.target, pair.query]):.2f}<" in heat for pair in solved.layer(4).pairs)
+    padded = padding(solved, 4)
+    assert padded.count('class="object"') == len(example.boxes)
+    assert padded.count('class="none"') == queries - len(example.boxes)
+
+
+def test_objects_are_drawn_and_taken_away(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example).with_truth([], [])
+    assert "no object here" in drawn(solve(scene, Knobs()), 4, "whole", detector.names)[1]
+    one = with_object(scene, [10, 10, 60, 60], 2)
+    assert one.predictions is scene.predictions
+    assert len(solve(one, Knobs()).layer(4).pairs) == 1
+    assert len(without_last(one).boxes) == 0
+    assert without_last(None) is None
+
+
+def test_names_cannot_bring_markup(detector: Detector, example: Example) -> None:
+    names = ["<img src=x onerror=alert(1)>"] * len(detector.names)
+    for part in drawn(solve(looked(detector, example), Knobs()), 4, "whole", names):
+        assert not re.search(r"<img src=x", part)
