@@ -27,7 +27,7 @@ ifdef PYTEST
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(PYTEST)
 else
 	$(MAKE) cover
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(COVERING:%=--ignore=%)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=25 -m "not alone" $(COVERING:%=--ignore=%)
 	$(BIN)/python -m pytest -m alone
 endif
 

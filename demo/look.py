@@ -29,7 +29,7 @@ footer { display: none !important; }
 .legend i { display: inline-block; width: 1.7rem; margin-right: 0.4rem; vertical-align: middle; border-top: 3px solid currentColor; }
 .legend .said { border-top-style: dashed; } .legend .free { border-top-width: 1px; opacity: 0.5; }
 .wide { overflow-x: auto; }
-.wide table { border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
+.wide table { border: 0 !important; border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
 figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-weight: 600; }
 .wide th, .wide td { padding: 0.28rem 0.5rem !important; text-align: right !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; white-space: nowrap; }
 .wide th[scope=row], .wide th:first-child { text-align: left !important; font-weight: 500; }
@@ -58,6 +58,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
   .gradio-container > .main { padding: 12px !important; }
   #image, #result { height: 270px !important; }
   #table * { font-size: 0.8rem !important; }
+  .scene text { font-size: 34px; stroke-width: 7px; }
   .gradio-container .row { flex-wrap: wrap !important; } .gradio-container .row > .column { flex: 1 1 100% !important; }
 }
 </style>"""

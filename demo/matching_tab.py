@@ -20,7 +20,7 @@ _INTRO = (
     "matching** by a sum of costs. Click a box or a row to follow one object; the sliders solve it anew."
 )
 _OWN = "your own picture"
-_DRAW = "Click two opposite corners of an object, in the picture on the right, to add it with the class chosen here."
+_DRAW = "Click two opposite corners of an object, in the picture below, to add it with the class chosen here."
 
 
 def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:

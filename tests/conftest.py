@@ -43,6 +43,12 @@ def tiny_config(auxiliary_loss: bool = False, names: tuple[str, ...] = ("cat", "
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take long go first, so that no process is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed at the end of runs and exports is timed for a moment: here it is of no interest how long it took."""

@@ -74,8 +74,9 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
     assert status == 2
     assert "not empty" in stderr
     _, stdout, _ = here("push", "runs/a", "--dry-run", cwd=folder)
-    assert {Path(line).name for line in stdout.split()} == {
-        "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "report.html",
+    pictures = {f"examples/{number}{which}.jpg" for number in (1, 2, 3, 4) for which in ("", "-found")}
+    assert {Path(line).relative_to("runs/a").as_posix() for line in stdout.split()} == {
+        "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "report.html", *pictures,
     }  # fmt: skip
     config = json.loads((folder / "runs/a/config.json").read_text())
     assert config["detr_ft"]["criterion"]["losses"][0]["use"] == "CrossEntropyLoss"

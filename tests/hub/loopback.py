@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,10 +199,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, body: bytes, name: str, revision: str, folder: str = "") -> None:
         repository = self.server.repositories[name]
         found = repository.at(revision)
-        below = {file: content for file, content in (found or ("", {}))[1].items() if file.startswith(folder)}
+        start = f"{folder}/" if folder else ""
+        below = {file: content for file, content in (found or ("", {}))[1].items() if file.startswith(start)}
         if found is None or (folder and not below):
             return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
-        return self._entries(repository, below)
+        asked = parse_qs(urlsplit(self.path).query)
+        if asked.get("recursive", ["false"])[0].lower() in ("true", "1"):
+            return self._entries(repository, below)
+        # Files right in the folder, and the folders in it.
+        rest = {file: file.removeprefix(start) for file in below}
+        folders = dict.fromkeys(start + name.partition("/")[0] for name in rest.values() if "/" in name)
+        return self._entries(repository, {file: below[file] for file, name in rest.items() if "/" not in name}, folders)
 
     def _paths_info(self, body: bytes, name: str, revision: str) -> None:
         repository = self.server.repositories[name]
@@ -210,8 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
         _, files = repository.at(revision) or ("", {})
         return self._entries(repository, {file: content for file, content in files.items() if file in asked})
 
-    def _entries(self, repository: Repository, files: dict[str, bytes]) -> None:
-        entries = []
+    def _entries(self, repository: Repository, files: dict[str, bytes], folders: Iterable[str] = ()) -> None:
+        entries: list[dict[str, Any]] = [
+            {"type": "directory", "path": one, "size": 0, "oid": _git_name(one.encode())} for one in folders
+        ]
         for file, content in files.items():
             entry = {"type": "file", "path": file, "size": len(content), "oid": _git_name(content)}
             if file in repository.lfs:

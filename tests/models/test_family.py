@@ -123,7 +123,7 @@ def test_a_table_transformer_trains_and_is_saved_as_one(checkpoint: Path, tmp_pa
     assert part_of(next(name for name, _ in model.named_parameters())) == "backbone.stem"
     start = load_model(str(checkpoint))[0].state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in model.state_dict().items() if name in start)
-    assert Detector.load(str(saved)).names[0] == "hammer"
+    assert Detector.load(str(saved)).names[0] == "gear"
 
 
 SIGMOID = ["conditional_detr", "dab-detr", "deformable_detr", "d_fine", "lw_detr", "rf_detr", "rt_detr", "rt_detr_v2"]
