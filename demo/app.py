@@ -18,8 +18,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one, however it is started
 
 import api
+import compare_tab
 import detect_tab
 import gradio as gr
+import inside_tab
 import lesson_tab
 import matching_tab
 from look import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
@@ -49,7 +51,11 @@ class OwnServerOnly:
 
 
 def build(
-    detector: Detector, pictures: Sequence[str] = (), given: Sequence[Example] = (), note: str = NOTE
+    detector: Detector,
+    pictures: Sequence[str] = (),
+    given: Sequence[Example] = (),
+    note: str = NOTE,
+    second: Detector | None = None,
 ) -> gr.Blocks:
     """The page of a detector: `pictures` are paths to offer, `given` images with truth, and `note` says where pictures go."""
     with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
@@ -63,6 +69,10 @@ def build(
             matching_tab.tab(page, detector, given)
         with gr.Tab("Lesson", id="lesson"):
             lesson_tab.tab(page)
+        with gr.Tab("Inside", id="inside"):
+            inside_tab.tab(page, detector, given)
+        with gr.Tab("Compare", id="compare"):
+            compare_tab.tab(page, detector, second, given)
         api.endpoints(detector)
     return page
 
@@ -95,12 +105,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", default="embedded:small", help="a run, a folder or a name on the Hub")
     parser.add_argument("--port", type=int, help="the port on 127.0.0.1; a free one from 7860 on if left out")
     parser.add_argument("--data", help="images with boxes to begin with; default: what the model's run held out")
+    parser.add_argument("--compare", metavar="MODEL", help="another model, to stand beside it in the tab Compare")
     arguments = parser.parse_args(argv)
-    serve(arguments.model, "127.0.0.1", arguments.port, data=arguments.data)
+    serve(arguments.model, "127.0.0.1", arguments.port, data=arguments.data, compare=arguments.compare)
 
 
 def serve(
-    model: str, host: str, port: int | None, pictures: Sequence[Path] = (), note: str = NOTE, data: str | None = None
+    model: str,
+    host: str,
+    port: int | None,
+    pictures: Sequence[Path] = (),
+    note: str = NOTE,
+    data: str | None = None,
+    compare: str | None = None,
 ) -> None:
     """Serve the page of a model until interrupted. Without `pictures` it offers those of the data."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder below goes then, too
@@ -110,7 +127,7 @@ def serve(
         detector = Detector.load(model)
         given = examples_of(model, detector.names, data)
         shown = [shutil.copy(picture, folder) for picture in pictures] or [one.saved(Path(folder)) for one in given[:4]]
-        page = build(detector, shown, given, note)
+        page = build(detector, shown, given, note, Detector.load(compare) if compare else None)
         print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         page.block_thread()
 

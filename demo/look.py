@@ -50,6 +50,8 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 .chart { width: 100%; max-width: 540px; height: auto; } .chart .tick { font-weight: 400; font-size: 11px; opacity: 0.75; }
 .chart .grid { stroke: var(--border-color-primary); } .chart polyline { fill: none; stroke-width: 2.5; }
 .chart polyline.curve1 { stroke: #d97706; } .chart text.curve1 { fill: #d97706; } .chart polyline.curve2 { stroke: var(--primary-500); } .chart text.curve2 { fill: var(--primary-500); }
+.places { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 0.6rem; } .places figure { margin: 0; text-align: center; font-size: 0.8rem; }
+.places .page { fill: var(--background-fill-secondary); stroke: var(--border-color-primary); }
 .formula { font-size: 0.9rem; opacity: 0.85; }
 .padded { display: flex; flex-wrap: wrap; gap: 3px; margin: 0.3rem 0; }
 .padded i { width: 15px; height: 15px; border-radius: 3px; border: 1.5px solid var(--body-text-color-subdued); }
@@ -59,6 +61,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
   #image, #result { height: 270px !important; }
   #table * { font-size: 0.8rem !important; }
   .scene text { font-size: 34px; stroke-width: 7px; }
+  button[role=tab] { padding: 0 7px !important; font-size: 0.85rem !important; }
   .gradio-container .row { flex-wrap: wrap !important; } .gradio-container .row > .column { flex: 1 1 100% !important; }
 }
 </style>"""

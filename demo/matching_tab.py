@@ -36,7 +36,9 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
         with gr.Column(scale=2, min_width=300):
             first = next(iter(by_name), _OWN)
             chosen = gr.Dropdown([*by_name, _OWN], value=first, label="Image", elem_id="scene-choice")
-            layer = gr.Slider(1, layers, value=layers, step=1, label="Decoder layer", elem_id="layer")
+            layer = gr.Slider(
+                1, max(2, layers), value=layers, step=1, visible=layers > 1, label="Decoder layer", elem_id="layer"
+            )
             matcher = gr.Radio(list(MATCHERS), value=MATCHERS[0], label="Matcher", elem_id="matcher")
             with gr.Row():
                 weights = [

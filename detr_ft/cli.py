@@ -168,6 +168,7 @@ def demo(
     data: Annotated[
         str | None, typer.Option(help="Images with boxes to begin with; default: what the model's run held out")
     ] = None,
+    compare: Annotated[str | None, typer.Option(help="Another model, to stand beside it")] = None,
 ) -> None:
     """Open a page in the browser: what the model finds in a picture, and how training matches it with the truth."""
     from importlib.util import find_spec
@@ -177,7 +178,13 @@ def demo(
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"
-    sys.argv = [str(script), model, *(["--port", str(port)] if port else []), *(["--data", data] if data else [])]
+    sys.argv = [
+        str(script),
+        model,
+        *(["--port", str(port)] if port else []),
+        *(["--data", data] if data else []),
+        *(["--compare", compare] if compare else []),
+    ]
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -12,7 +12,7 @@ FLOORS = {
     "__init__": 0, "boxes": 0, "errors": 0, "places": 0, "ranks": 0, "energy": 0, "located_yaml": 1, "structures": 1, "drawing": 1,
     "criterion": 2, "data": 2,
     "models": 3, "evaluation": 3,
-    "inference": 4, "speed": 4, "side_by_side": 4, "training": 5, "report": 5,
+    "inference": 4, "speed": 4, "inside": 4, "side_by_side": 4, "training": 5, "report": 5,
     "recipe": 6, "console": 6, "hub": 6, "scoring": 6, "kept": 6, "examples": 6, "prepare": 7, "resume": 7, "chosen": 8, "summary": 8, "run": 9, "quickstart": 10, "new": 10, "preview": 10,
     "evaluating": 10, "trained": 10, "comparing": 11, "exporting": 11, "verbs": 11, "examination": 12, "cli": 13, "__main__": 14,
 }  # fmt: skip

@@ -252,7 +252,14 @@ def real(serve: Callable[..., Any]) -> Any:
 
 
 def open_tab(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
+    """On a narrow page some tabs are in a menu."""
+    page.wait_for_timeout(500)
+    tab = page.get_by_role("tab", name=name)
+    if tab.count() == 0 or not tab.first.is_visible():
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).first.click()
+    else:
+        tab.first.click()
 
 
 def set_slider(page: Any, name: str, value: str) -> None:
@@ -342,10 +349,47 @@ def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
     assert one.errors == []
 
 
+def test_inside_shows_where_it_looks(real: Any, visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    open_tab(page, "Inside")
+    expect(page.locator("#inside-shapes tbody tr")).to_have_count(7, timeout=15_000)
+    expect(page.locator("#inside-said")).to_contain_text("at decoder layer 4")
+    heat = page.locator("#inside-heat img")
+    heat.wait_for()
+    first = heat.get_attribute("src")
+    set_slider(page, "inside-layer", "1")
+    expect(page.locator("#inside-said")).to_contain_text("at decoder layer 1")
+    expect(heat).not_to_have_attribute("src", str(first))
+    page.locator("#inside-picture img").click()
+    expect(page.locator("#inside-said")).to_contain_text("50% across")
+    expect(page.locator("#inside-places svg")).to_have_count(12, timeout=15_000)
+    shoot(page, "inside")
+    assert one.errors == []
+
+
+def test_two_criteria_are_compared(real: Any, visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    open_tab(page, "Compare")
+    expect(page.locator("#compare-told tbody tr")).to_have_count(4, timeout=15_000)  # three objects and the loss
+    expect(page.locator("#compare-left svg")).to_have_count(1)
+    before = page.locator("#compare-told tr.sum").inner_text()
+    set_slider(page, "compare-right-L1", "20")
+    page.locator("#compare-matcher-right").get_by_label("one to many").check()
+    expect(page.locator("#compare-told tr.sum")).not_to_have_text(before)
+    shoot(page, "compare")
+    assert one.errors == []
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_every_tab_fits(real: Any, visit: Callable[..., Any], width: int, scheme: str) -> None:
     page = visit(real.url, width=width, height=844, color_scheme=scheme).page
-    for name in ("Matching", "Lesson", "Detect"):
+    for name in ("Matching", "Lesson", "Inside", "Compare", "Detect"):
         open_tab(page, name)
         page.wait_for_timeout(800)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,150 @@
+"""The tab that looks inside: shapes on the way through the model, and where a token or a query attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+from tables import head, table
+from truth import Example
+
+from detr_ft.drawing import class_colour
+from detr_ft.inference import Detector
+from detr_ft.inside import Inside, look_inside
+from detr_ft.structures import Predictions
+
+_EDGE = 640
+_WARM = np.array([255, 196, 0], dtype=float)
+_SHOWN = 12  # queries
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An image at display size, what went on inside, and what was answered."""
+
+    picture: Image.Image
+    inside: Inside
+    said: Predictions
+
+
+def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
+    """Build it, inside the page; `given` are the images to look at."""
+    by_name = {f"{number}. {one.name}": one.picture for number, one in enumerate(given, start=1)}
+    if not by_name:
+        gr.Markdown("There are no images to look at: start the demo with `--data`.")
+        return
+    names = list(detector.names)
+    gr.Markdown(
+        "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
+        "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place, or choose a query."
+    )
+    view = gr.State(None, time_to_live=3600)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            chosen = gr.Dropdown(list(by_name), value=next(iter(by_name)), label="Image", elem_id="inside-choice")
+            picture = gr.Image(label="Click a place", interactive=False, elem_id="inside-picture", height=380)
+        with gr.Column(min_width=280):
+            layers = int(detector.model.config.decoder_layers)
+            query = gr.Dropdown([], label="Query", elem_id="inside-query")
+            layer = gr.Slider(
+                1,
+                max(2, layers),
+                value=layers,
+                step=1,
+                visible=layers > 1,
+                label="Decoder layer",
+                elem_id="inside-layer",
+            )
+            heat = gr.Image(label="Where it looks", interactive=False, elem_id="inside-heat", height=380)
+    said, shapes = gr.Markdown(elem_id="inside-said"), gr.HTML(elem_id="inside-shapes")
+    places = gr.HTML(elem_id="inside-places")
+    live: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+
+    def begin(name: str) -> tuple[Any, ...]:
+        one = look(detector, by_name[name])
+        options = queries_of(one, names)
+        return one, one.picture, gr.update(choices=options, value=options[0][1]), shapes_of(one)
+
+    def by_query(one: View | None, number: int | None, at: int) -> tuple[Any, ...]:
+        if one is None or number is None:
+            return None, ""
+        attention = one.inside.decoder[int(at) - 1, int(number)]
+        return overlay(
+            one, attention
+        ), f"Query {number} at decoder layer {int(at)}: bright where it looks, its box drawn."
+
+    def by_place(one: View | None, event: gr.SelectData) -> tuple[Any, ...]:
+        if one is None:
+            return None, ""
+        across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
+        attention = one.inside.encoder[one.inside.token_at(across, down)]
+        return overlay(
+            one, attention
+        ), f"The encoder’s token at {across:.0%} across, {down:.0%} down: bright where it looks."
+
+    turned: dict[str, Any] = {"fn": by_query, "inputs": [view, query, layer], "outputs": [heat, said], **live}
+    started: dict[str, Any] = {"fn": begin, "inputs": [chosen], "outputs": [view, picture, query, shapes], **live}
+    chosen.input(**started).then(**turned)
+    query.input(**turned)
+    layer.change(**turned, trigger_mode="always_last")
+    picture.select(by_place, [view], [heat, said], **live)
+    page.load(**started).then(**turned)
+    page.load(lambda: specialities([detector.predictions(one) for one in by_name.values()]), None, [places], **live)
+
+
+def look(detector: Detector, picture: Image.Image) -> View:
+    """Run the model and look at it on the way."""
+    scale = _EDGE / max(picture.size)
+    shape = tuple(max(1, round(side * scale)) for side in picture.size)
+    inside = look_inside(detector.model, detector.processor, picture)
+    return View(picture.resize(shape, Image.Resampling.LANCZOS), inside, detector.predictions(picture))
+
+
+def queries_of(one: View, names: Sequence[str]) -> list[tuple[str, int]]:
+    """The queries, the surest first, with what they say."""
+    scores, labels = one.said.logits[-1, 0].softmax(-1)[:, :-1].max(-1)
+    order = scores.argsort(descending=True).tolist()
+    return [(f"q{query}: {names[int(labels[query])]} {float(scores[query]):.2f}", query) for query in order]
+
+
+def overlay(one: View, attention: Any) -> Image.Image:
+    """The picture, darkened, and bright where the attention is."""
+    weights = one.inside.as_map(attention).numpy()
+    grey = Image.fromarray((weights * 255).astype(np.uint8)).resize(one.picture.size, Image.Resampling.BICUBIC)
+    share = np.asarray(grey, dtype=float)[..., None] / 255
+    pixels = np.asarray(one.picture.convert("RGB"), dtype=float)
+    return Image.fromarray((pixels * (0.25 + 0.35 * share) + _WARM * 0.75 * share).clip(0, 255).astype(np.uint8))
+
+
+def shapes_of(one: View) -> str:
+    """The shapes on the way, in a table."""
+    rows = [
+        f'<tr><th scope="row">{escape(stage)}</th><td>{" × ".join(map(str, shape))}</td></tr>'
+        for stage, shape in one.inside.shapes.items()
+    ]
+    return table("Shapes on the way, of one image", head(["stage", "shape"]), rows)
+
+
+def specialities(said: Sequence[Predictions]) -> str:
+    """Where the boxes of the surest queries lie, over all images: what each has specialised in (Carion et al., figure 7)."""
+    scores = np.stack([1 - one.logits[-1, 0].softmax(-1)[:, -1].numpy() for one in said])
+    chosen = (-scores.sum(0)).argsort(kind="stable")[:_SHOWN]
+    parts = []
+    for query in chosen.tolist():
+        dots = "".join(
+            f'<circle cx="{100 * float(x):.1f}" cy="{100 * float(y):.1f}" r="{2 + 14 * float(w * h) ** 0.5:.1f}" '
+            f'style="fill:{"#{:02x}{:02x}{:02x}".format(*class_colour(0 if w < 1.5 * h else 1))};fill-opacity:{0.15 + 0.6 * float(score):.2f}"/>'
+            for (x, y, w, h), score in zip(
+                (one.boxes[-1, 0, query].tolist() for one in said), scores[:, query], strict=True
+            )
+        )
+        parts.append(
+            f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Places of query {query}"><rect class="page" width="100" height="100"/>{dots}</svg><figcaption>q{query}</figcaption></figure>'
+        )
+    words = f"Where the {len(parts)} busiest queries put their boxes in {len(said)} images; larger circles are larger boxes, fuller ones surer."
+    return f'<figure class="told"><figcaption>{words}</figcaption></figure><div class="places">{"".join(parts)}</div>'
