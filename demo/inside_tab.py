@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from look import NO_SHARING
 from PIL import Image
 from tables import head, table
 from truth import Example
@@ -47,7 +48,9 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             chosen = gr.Dropdown(list(by_name), value=next(iter(by_name)), label="Image", elem_id="inside-choice")
-            picture = gr.Image(label="Click a place", interactive=False, elem_id="inside-picture", height=380)
+            picture = gr.Image(
+                label="Click a place", interactive=False, elem_id="inside-picture", height=380, **NO_SHARING
+            )
         with gr.Column(min_width=280):
             layers = int(detector.model.config.decoder_layers)
             query = gr.Dropdown([], label="Query", elem_id="inside-query")
@@ -60,7 +63,7 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
                 label="Decoder layer",
                 elem_id="inside-layer",
             )
-            heat = gr.Image(label="Where it looks", interactive=False, elem_id="inside-heat", height=380)
+            heat = gr.Image(label="Where it looks", interactive=False, elem_id="inside-heat", height=380, **NO_SHARING)
     said, shapes = gr.Markdown(elem_id="inside-said"), gr.HTML(elem_id="inside-shapes")
     places = gr.HTML(elem_id="inside-places")
     live: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
@@ -74,9 +77,7 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
         if one is None or number is None:
             return None, ""
         attention = one.inside.decoder[int(at) - 1, int(number)]
-        return overlay(
-            one, attention
-        ), f"Query {number} at decoder layer {int(at)}: bright where it looks, its box drawn."
+        return overlay(one, attention), f"Query {number} at decoder layer {int(at)}: bright where it looks."
 
     def by_place(one: View | None, event: gr.SelectData) -> tuple[Any, ...]:
         if one is None:
