@@ -22,6 +22,7 @@ def write_examples(
 ) -> list[Path]:
     """Write `examples/N.jpg` and `examples/N-found.jpg` into a run, of images with objects that lie evenly over the split."""
     names = class_names(split)
+    least = [thresholds.get(name, 0.5) for name in names]
     objects = split.with_format(None).select_columns(["objects"])
     filled = [row for row, one in enumerate(objects) if one["objects"]["category"]]
     chosen = sorted({filled[turn * len(filled) // _COUNT] for turn in range(_COUNT)}) if filled else []
@@ -32,15 +33,9 @@ def write_examples(
         scale = min(1.0, _EDGE / max(image.size))
         width, height = (max(1, round(side * scale)) for side in image.size)
         small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
-        one = _believed(found[row], names, thresholds)
+        one = found[row].above_each(least)
         drawn = draw(small, one.boxes * scale, one.labels, names, one.scores)
         for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}-found.jpg")):
             picture.save(run / FOLDER / name, quality=90)
             written.append(run / FOLDER / name)
     return written
-
-
-def _believed(found: Detections, names: Sequence[str], thresholds: Mapping[str, float]) -> Detections:
-    least = found.scores.new_tensor([thresholds.get(name, 0.5) for name in names])
-    keep = found.scores > least[found.labels]
-    return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])

@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from torch.export import save as save_program
 
 from detr_ft.chosen import split_of
@@ -20,20 +20,19 @@ from detr_ft.console import console, say
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
-from detr_ft.evaluating import renamed, same_classes
+from detr_ft.evaluating import refuse_used, renamed, same_classes
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.models.detect import Ask, detect_by
-from detr_ft.models.family import Detr
+from detr_ft.inference import Detector
+from detr_ft.models.detect import Ask, ask, detect_by
 from detr_ft.models.graph import OnnxModel, quantise, trace, write_onnx
 from detr_ft.models.load import load_model
 from detr_ft.models.save import save_as_stock
-from detr_ft.run import environment
-from detr_ft.side_by_side import compare, latencies
+from detr_ft.run import cpu_in_words, environment
+from detr_ft.side_by_side import RUNTIMES, compare, latencies
 
 FORMATS = ("onnx", "int8", "torch")
 FIGURES = "export.json"
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
-_TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _CHECKED = 50  # images
 _APART = 1e-3  # that probabilities and boxes (in fractions) of one model may lie on two runtimes
 
@@ -49,20 +48,24 @@ def export_model(
     wanted = _in_order(formats)
     folder = _folder(name, out)
     images = split_of(name, data, split, box_format)
+    if not len(images):
+        raise UserError(
+            "there is no image to check the export on: name a split that has some with --split, or other --data"
+        )
     model, processor = load_model(name)
-    order = same_classes(list(model.config.id2label.values()), class_names(images))
-    told: dict[str, Any] = {"hardware": _hardware(), "environment": environment(), "files": {}, "apart": {}}
+    order = same_classes(Detector(model, processor).names, class_names(images))
+    told: dict[str, Any] = {"hardware": cpu_in_words(), "environment": environment(), "files": {}, "apart": {}}
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with console.status("tracing the model"):
             program = trace(model)
-        asks = {"pytorch": _of(model)} | _written(program, wanted, draft)
+        asks = {"pytorch": partial(ask, model)} | _written(program, wanted, draft)
         some = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED, len(images)))))]
         for kind in asks.keys() - {"pytorch"}:
             apart = compare(asks["pytorch"], asks[kind], processor, some)
             if kind != "int8" and max(apart.probability, apart.box) > _APART:
                 raise UserError(
-                    f"{_TITLES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
+                    f"{RUNTIMES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
                     f"{apart.box:.2g} in a box, on {apart.images} images. Nothing was written; is its release supported?"
                 )
             told["apart"][kind] = vars(apart)
@@ -89,9 +92,9 @@ def table_of(told: Mapping[str, Any]) -> str:
         apart = told["apart"].get(kind)
         far = f"{max(apart['probability'], apart['box']):.1e}" if apart else ""
         value = told.get("figures", {}).get(kind)
-        figure = f"{value['map']:.4f}" if value else ""
+        figure = f"{value['map']:.4f}" if value and value["map"] is not None else ""
         lines.append(
-            f"{_TITLES[kind]:<22} {size:>6} {spent['median']:>12.1f} {spent['median'] / base:>15.2f}x {far:>9} {figure:>7}"
+            f"{RUNTIMES[kind]:<22} {size:>6} {spent['median']:>12.1f} {spent['median'] / base:>15.2f}x {far:>9} {figure:>7}"
         )
     return "\n".join(lines)
 
@@ -107,8 +110,8 @@ def _folder(name: str, out: Path | None) -> Path:
     folder = out or Path(name)
     if out is None and not folder.is_dir():
         raise UserError(f"{name} is no folder of this machine: say where to write with --out")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+    if out is not None:
+        refuse_used(out)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -130,27 +133,14 @@ def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Ask]
     return asks
 
 
-def _of(model: Detr) -> Ask:
-    def ask(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = model(pixel_values=pixels, pixel_mask=mask)
-        return outputs.logits, outputs.pred_boxes
-
-    return ask
-
-
 @torch.inference_mode()
-def _figures(ask: Ask, processor: Any, split: Dataset, order: Any) -> dict[str, float]:
+def _figures(ask: Ask, processor: Any, split: Dataset, order: Any) -> dict[str, float | None]:
     with console.status(f"evaluating {len(split)} images"):
         found = detect_by(ask, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
         found = [renamed(one, order) for one in found]
     figures = coco_metrics(split, found)
     return {name: figures[name] for name in ("map", "map_50")}
-
-
-def _hardware() -> str:
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _rows(split: Dataset) -> Dataset:
@@ -165,6 +155,7 @@ def say_export(told: Mapping[str, Any]) -> None:
         f"apart: the largest difference of a probability or a box's side (in fractions of the image), on {images} images"
     )
     if "figures" in told:
-        cost = told["figures"]["pytorch"]["map"] - told["figures"]["int8"]["map"]
-        say(f"eight bits cost {cost:+.4f} of mAP".replace("+", ""))
+        full, small = (told["figures"][kind]["map"] for kind in ("pytorch", "int8"))
+        cost = "can't be told: these images hold no objects" if full is None else f"{full - small:.4f}"
+        say(f"what eight bits cost of mAP: {cost}")
     say("written: " + ", ".join(one["path"] for one in told["files"].values()))

@@ -66,9 +66,8 @@ class Detector:
         """Those above a threshold, or where it is None, above that of their class."""
         if threshold is not None:
             return found.above(threshold)
-        least = found.scores.new_tensor(list(self.thresholds.values()))
-        keep = found.scores > least[found.labels]
-        return Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
+        thresholds = self.thresholds
+        return found.above_each([thresholds[name] for name in self.names])  # a name may come twice, as COCO's N/A does
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""
@@ -81,12 +80,12 @@ class Detector:
             attached = attach_criterion(self.model, _no_loss)
             try:
                 with inference(self.model):
+                    device = self.model.device
                     nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
-                    truth = {name: value.to(self.model.device) for name, value in nothing.items()}
                     self.model(
-                        pixel_values=pixels.to(self.model.device, self.model.dtype),
-                        pixel_mask=mask.to(self.model.device),
-                        labels=[truth],
+                        pixel_values=pixels.to(device, self.model.dtype),
+                        pixel_mask=mask.to(device),
+                        labels=[{name: value.to(device) for name, value in nothing.items()}],
                     )
                 assert attached.last is not None
                 said = attached.last[0]

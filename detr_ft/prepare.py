@@ -24,7 +24,7 @@ from detr_ft.models.adapters import add_adapters
 from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.labels import fit_labels
-from detr_ft.models.load import build_model, load_model
+from detr_ft.models.load import build_model, commit_of, load_model
 from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
 from detr_ft.recipe import DataSection, Recipe
 from detr_ft.training.optimizer import refuse_rates
@@ -53,8 +53,9 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     if "train" not in data:
         raise UserError(f"the data has no train split, only {', '.join(data)}")
     names, synonyms = class_names(data["train"]), recipe.synonyms()
-    model, processor = _model(recipe, names)
-    revision = getattr(model.config, "_commit_hash", None)
+    start = recipe.model.checkpoint
+    revision = commit_of(start, recipe.model.revision) if start else None
+    model, processor = _model(recipe.pinned(revision), names)
     train, validation, skipped = _splits(recipe.data, _split_seed(recipe), data, ImageFormat.of(processor))
     counts = count_boxes(train)
     logger.info(

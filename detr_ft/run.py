@@ -97,7 +97,8 @@ def run_recipe(
     before = trainer.evaluate(0)[0] if evaluate_before else None
     meter = EnergyMeter()
     result = trainer.train()
-    energy = meter.watt_hours()
+    # Of several processes each counts its own GPU, and all of one machine its processor.
+    energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
         _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result, energy)
     return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
@@ -232,11 +233,15 @@ def peak_memory_mib() -> int:
     return kibibytes // (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def cpu_in_words() -> str:
+    """The processor as torch uses it."""
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def environment() -> dict[str, str]:
     """Versions, hardware and date of this run, for its report and card."""
-    threads = torch.get_num_threads()
-    on_cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else on_cpu
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_in_words()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": hardware,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from detr_ft.models.detect import Ask, batches_of
 
+RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _SECONDS, _LEAST = 3.0, 5  # of timing for each runtime, and rounds
 
 

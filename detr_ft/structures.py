@@ -256,7 +256,13 @@ class Detections:
 
     def above(self, threshold: float) -> Detections:
         """Those whose score is greater than the threshold."""
-        keep = self.scores > threshold
+        return self._kept(self.scores > threshold)
+
+    def above_each(self, thresholds: Sequence[float]) -> Detections:
+        """Those whose score is greater than the threshold of their class, of which there is one for each index."""
+        return self._kept(self.scores > self.scores.new_tensor(thresholds)[self.labels])
+
+    def _kept(self, keep: Tensor) -> Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
 
 

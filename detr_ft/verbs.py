@@ -19,8 +19,8 @@ from detr_ft.data.sources import category_numbers
 from detr_ft.data.trial import try_augmentation
 from detr_ft.drawing import draw
 from detr_ft.errors import UserError
-from detr_ft.evaluating import evaluate_model, evaluate_predictions
-from detr_ft.hub.dataset import is_there, push_dataset
+from detr_ft.evaluating import evaluate_model, evaluate_predictions, refuse_used
+from detr_ft.hub.dataset import holds_data, push_dataset
 from detr_ft.hub.files import plan
 from detr_ft.hub.push import push, push_space
 from detr_ft.hub.space import write_space
@@ -80,8 +80,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     Raises UserError for what is no image, all at once, before the model is run, and for a folder that holds something.
     """
     files = _image_files(paths)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+    refuse_used(out)
     detector = Detector.load(model)
     found = [
         detector.believed(one, threshold)
@@ -144,7 +143,7 @@ def say_plan(run: Path, source: str | None, space: bool) -> None:
 
 def push_data(recipe: Recipe, name: str, private: bool) -> str:
     """Push the data of a recipe as a data set of a name; one that is there already is left as it is."""
-    if is_there(name):
+    if holds_data(name):
         return f"the data set {name} is on the Hub already, and is left as it is"
     return push_dataset(load_data(recipe.data.source, box_format=recipe.data.box_format), name, {}, private)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from detr_ft import exporting
 from detr_ft.cli import app
 from detr_ft.errors import UserError
-from detr_ft.exporting import export_model, table_of
+from detr_ft.exporting import export_model, say_export, table_of
 from detr_ft.models.load import load_model
 from detr_ft.places import embedded_checkpoint
 
@@ -67,6 +67,35 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "embedded:small", ["onnx"], "generated:workshop?train=2&validation=2&edge=64", None, None, tmp_path / "a"
         )
     assert not (tmp_path / "a/onnx").exists()
+
+
+def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config is written with its keys sorted as text: "10" comes before "2"."""
+    asked: list[list[str]] = []
+
+    def stop(of_model: list[str], of_data: list[str]) -> None:
+        asked.append(of_model)
+        raise UserError("enough")
+
+    model, processor = load_model("embedded:small")
+    model.config.id2label = {index: str(index) for index in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)}
+    monkeypatch.setattr(exporting, "load_model", lambda name: (model, processor))
+    monkeypatch.setattr(exporting, "same_classes", stop)
+    with pytest.raises(UserError, match="enough"):
+        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+    assert asked == [[str(index) for index in range(12)]]
+
+
+def test_figures_that_are_not_there_are_told() -> None:
+    nothing = {"map": None, "map_50": None}
+    told = {
+        "latency": {"pytorch": {"median": 2.0}, "int8": {"median": 1.0}},
+        "files": {"int8": {"path": "onnx/model_quantized.onnx", "bytes": 2**20}},
+        "apart": {"int8": {"images": 3, "probability": 0.1, "box": 0.2}},
+        "figures": {"pytorch": nothing, "int8": nothing},
+    }
+    assert "0.50x" in table_of(told)
+    say_export(told)
 
 
 def test_the_command_writes_into_the_models_own_folder(tmp_path: Path) -> None:

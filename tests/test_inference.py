@@ -164,3 +164,12 @@ def test_each_class_has_the_threshold_that_the_model_was_saved_with(checkpoint: 
     assert detector.thresholds == dict.fromkeys(names, 0.5) | {names[0]: 0.7, names[1]: 0.3}
     assert detector.believed(found).scores.tolist() == pytest.approx([0.45])
     assert detector.believed(found, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])
+
+
+def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpoint: Path) -> None:
+    """As N/A does in COCO's checkpoints."""
+    detector = Detector.load(str(tiny_checkpoint))
+    detector.model.config.id2label = {0: "N/A", 1: "N/A", 2: "owl"}
+    detector.model.config.detr_ft = {"thresholds": {"owl": 0.8}}
+    found = Detections(torch.rand(3, 4), torch.tensor([0.9, 0.7, 0.6]), torch.tensor([2, 2, 1]))
+    assert detector.believed(found).labels.tolist() == [2, 1]

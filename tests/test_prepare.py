@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from transformers import AutoImageProcessor
 from detr_ft.data import class_names, load_data, write_coco
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
+from detr_ft.models import load_model
 from detr_ft.prepare import prepare
 from detr_ft.recipe import Recipe, load_recipe
 
@@ -123,7 +125,23 @@ def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: P
     assert all("names.yaml" in problem and "two names are wanted" in problem for problem in caught.value.problems)
 
 
-def test_a_branch_is_pinned_to_the_commit_it_was(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def load(checkpoint: str, revision: str | None, pickled: bool) -> tuple[Any, Any]:
+        asked.append(revision)
+        return load_model(checkpoint)
+
+    monkeypatch.setattr("detr_ft.prepare.commit_of", lambda name, revision: "0123abc" if revision == "main" else None)
+    monkeypatch.setattr("detr_ft.prepare.load_model", load)
     recipe = recipe_of(tmp_path, tiny_checkpoint)
+    section = recipe.model.model_copy(update={"revision": "main"})
+    prepared = prepare(
+        recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=4&validation=2&edge=64")
+    )
+    assert prepared.revision == "0123abc"
+    assert asked == ["0123abc"]
     assert recipe.pinned(None) == recipe
     assert recipe.pinned("0123abc").model.revision == "0123abc"

@@ -11,12 +11,12 @@ import yaml
 
 from detr_ft import criterion as terms
 from detr_ft.hub.markdown import figure, measured, section, text_of
+from detr_ft.side_by_side import RUNTIMES
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.
 _PAPER = re.compile(
     r"[A-Z][\w-]+(?: et al\.)?, (?:[A-Z][A-Za-z]+ )?(?:CVPR|ECCV|ICCV|ICLR|NeurIPS|AAAI|BMVC|WACV)W? \d{4}(?:, (?:equations?|section|table|figure|appendix) [A-Z]?[\d.]*\d)?"
 )
-_FORMATS = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 
 
 def examples_section(run: Path) -> str:
@@ -151,7 +151,7 @@ def exports_section(exported: Mapping[str, Any]) -> str:
         median = section({"": spent}, "").get("median")
         if isinstance(median, int | float):
             name = f"`{path}`" if path else ""
-            lines.append(f"| {_FORMATS.get(kind, text_of(kind))} | {name} | {median:.1f} | {median / base:.2f} |")
+            lines.append(f"| {RUNTIMES.get(kind, text_of(kind))} | {name} | {median:.1f} | {median / base:.2f} |")
     full, small = (section(section(exported, "figures"), kind).get("map") for kind in ("pytorch", "int8"))
     if isinstance(full, int | float) and isinstance(small, int | float):
         lines += ["", f"In eight bits the mAP is {small:.4f}, in full {full:.4f}."]
@@ -167,7 +167,7 @@ def training_section(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> s
     if isinstance(metrics.get("seconds"), int | float):
         facts["time"] = f"{metrics['seconds'] / 60:.1f} minutes"
     if measured(metrics.get("watt_hours")):
-        facts["energy"] = f"{metrics['watt_hours']:g} Wh, of the processors that were computing"
+        facts["energy"] = f"{metrics['watt_hours']:g} Wh, of what computed alone"
     if isinstance(metrics.get("peak_memory_mib"), int):
         facts["memory"] = f"{metrics['peak_memory_mib']:,} MiB at most"
     versions = [f"{name} {value}" for name, value in about.items() if name not in ("hardware", "date")]

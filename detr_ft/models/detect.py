@@ -56,7 +56,7 @@ def detect(
         with inference(model):
             return [_by_its_processor(model, processor, image, top) for image in images]
     with inference(model):
-        return detect_by(partial(_asked, model), processor, images, batch_size, top)
+        return detect_by(partial(ask, model), processor, images, batch_size, top)
 
 
 def detect_by(
@@ -74,7 +74,7 @@ def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Itera
     """The logits `[Q, K+1]` of each image, in no certain order."""
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
-            yield from _asked(model, pixels, mask)[0].float()
+            yield from ask(model, pixels, mask)[0].float()
 
 
 def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -143,6 +143,7 @@ def _batch(group: list[_Waiting]) -> tuple[Tensor, Tensor]:
     return torch.cat([one.pixels for one in group]), torch.cat([one.mask for one in group])
 
 
-def _asked(model: Detr, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def ask(model: Detr, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[B, Q, K+1]` and boxes `[B, Q, 4]` of a batch, on the model's device; with the model bound it is an `Ask`."""
     outputs = model(pixel_values=pixels.to(model.device, model.dtype), pixel_mask=mask.to(model.device))
     return outputs.logits, outputs.pred_boxes

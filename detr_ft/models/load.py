@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -76,7 +78,7 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
 
 def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trained: bool) -> tuple[Any, Any]:
     source = _resolve(checkpoint)
-    try:
+    with _explained(checkpoint):
         config = _config(source, revision)
         if trained:
             refuse_others(checkpoint, config)
@@ -92,12 +94,6 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
             key_mapping=to_native(config) if native else None,
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
-    except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
-        raise UserError(
-            f"{checkpoint}: the Hub has no such model, or you have no access: {_first_line(error)}"
-        ) from error
-    except _LOAD_ERRORS as error:
-        raise UserError(_explain(checkpoint, error)) from error
     _refuse_surprises(checkpoint, loading)
     if is_detr(model.config):
         LabelMap.of(model, checkpoint)
@@ -107,6 +103,31 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
     if is_detr(model.config) and is_plain_resnet(model.config) and is_dilated(model.config):
         dilate(model.model.backbone)
     return model, processor
+
+
+def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
+    """The commit that a name on the Hub stands for now, or in the cache where the Hub is out of reach; None of what lies here.
+
+    Raises UserError as `load_model` does.
+    """
+    if not on_the_hub(checkpoint):
+        return None
+    with _explained(checkpoint):
+        # It lies in snapshots/COMMIT of the cache.
+        return Path(hf_hub_download(_resolve(checkpoint), "config.json", revision=revision)).parent.name
+
+
+@contextmanager
+def _explained(checkpoint: str) -> Iterator[None]:
+    """What loading raises, as a UserError."""
+    try:
+        yield
+    except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
+        raise UserError(
+            f"{checkpoint}: the Hub has no such model, or you have no access: {_first_line(error)}"
+        ) from error
+    except _LOAD_ERRORS as error:
+        raise UserError(_explain(checkpoint, error)) from error
 
 
 def _refuse_surprises(checkpoint: str, loading: Mapping[str, Any]) -> None:

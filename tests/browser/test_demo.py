@@ -252,14 +252,19 @@ def real(serve: Callable[..., Any]) -> Any:
 
 
 def open_tab(page: Any, name: str) -> None:
-    """On a narrow page some tabs are in a menu."""
-    page.wait_for_timeout(500)
-    tab = page.get_by_role("tab", name=name)
-    if tab.count() == 0 or not tab.first.is_visible():
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).first.click()
-    else:
-        tab.first.click()
+    """On a narrow page some tabs are in a menu, and which ones is settled a moment after the page is there."""
+    tab, item = page.get_by_role("tab", name=name), page.locator(".overflow-dropdown button", has_text=name)
+    menu = page.locator(".overflow-menu > button")
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        for one in (tab, item):
+            if one.count() and one.first.is_visible():
+                one.first.click()
+                return
+        if menu.count() and menu.first.is_visible():
+            menu.first.click()
+        page.wait_for_timeout(200)
+    raise AssertionError(f"there is no tab {name}")
 
 
 def set_slider(page: Any, name: str, value: str) -> None:

@@ -59,3 +59,32 @@ def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
     with pytest.raises(UserError, match="no token to push me/mended"):
         check_target(NAME)
     assert hub.requests == []
+
+
+PUSH = """
+import sys
+from detr_ft.data import load_data
+from detr_ft.hub import client
+from detr_ft.hub.dataset import holds_data, push_dataset
+client._WAITS = (0.0,)
+if not holds_data(sys.argv[1]):
+    push_dataset(load_data("generated:workshop?train=3&validation=2&edge=64"), sys.argv[1], {"notes.txt": "mine"})
+"""
+
+
+def test_a_push_that_was_cut_short_goes_on_and_a_whole_one_is_left_alone(hub, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def push() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", PUSH, NAME], env=environment, capture_output=True, text=True)
+
+    hub.fail("POST", "/commit/", 500)
+    assert "the original is as it was" in push().stderr
+    repository = hub.repositories[f"datasets/{NAME}"]
+    assert repository.files == {}
+    hub.failures.clear()
+    assert push().returncode == 0
+    assert {"data/train-00000-of-00001.parquet", "notes.txt"} <= set(repository.files)
+    commits = dict(repository.commits)
+    assert push().returncode == 0
+    assert repository.commits == commits

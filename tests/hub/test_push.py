@@ -68,6 +68,31 @@ def test_a_pushed_model_comes_back_and_loads(hub, run: Path, token: str, tmp_pat
     assert (Path(folder) / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+PIN = """
+import sys
+from detr_ft.models.load import commit_of, load_model
+first = commit_of(sys.argv[1])
+load_model(sys.argv[1], first)
+print(first, commit_of(sys.argv[1], first), commit_of("embedded:small"), commit_of(sys.argv[2]))
+"""
+
+
+def test_a_branch_is_pinned_to_the_commit_that_it_is_now(hub, run: Path, tmp_path: Path) -> None:
+    _python(PUSH, [str(run), NAME], tmp_path / "home")
+    first = hub.repositories[NAME].head
+    assert _python(PIN, [NAME, str(run)], tmp_path / "other home") == f"{first} {first} None None"
+    (run / "metrics.json").write_text('{"map": 0.9}')
+    _python(PUSH, [str(run), NAME], tmp_path / "home")
+    second = hub.repositories[NAME].head
+    assert second != first
+    assert _python(PIN, [NAME, str(run)], tmp_path / "other home").startswith(second)
+    hub.fail("HEAD", "/resolve/", 503)
+    hub.fail("GET", "/resolve/", 503)
+    assert _python(PIN, [NAME, str(run)], tmp_path / "other home").startswith(
+        second
+    )  # out of reach: what is in the cache
+
+
 def test_the_plan_is_what_is_uploaded_and_leaves_links_out(run: Path) -> None:
     (run / "model-00001-of-00002.safetensors").write_bytes(b"shard")
     (run / "report.html").unlink()

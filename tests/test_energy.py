@@ -1,0 +1,42 @@
+"""What was drawn since the meter was made, and nothing made up where nobody counts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from detr_ft import energy
+from detr_ft.energy import EnergyMeter
+
+
+def test_it_counts_from_when_it_is_made() -> None:
+    joules = [100.0, 7.0]
+    meter = EnergyMeter([lambda: joules[0], lambda: joules[1]])
+    assert meter.watt_hours() == 0.0
+    joules[0] += 3600
+    joules[1] += 1800
+    assert meter.watt_hours() == pytest.approx(1.5)
+
+
+def test_a_counter_that_began_anew_and_no_counter_at_all_say_nothing() -> None:
+    joules = [100.0]
+    meter = EnergyMeter([lambda: joules[0]])
+    joules[0] = 1.0
+    assert meter.watt_hours() is None
+    assert EnergyMeter([]).watt_hours() is None
+
+
+def test_the_files_of_processors_are_read_and_those_that_nobody_may_read_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "_PACKAGES", tmp_path)
+    for name, text in (("intel-rapl:0", "5000000\n"), ("intel-rapl:1", "no number\n"), ("intel-rapl:0:0", "1\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(text)
+    os.mkdir(tmp_path / "intel-rapl:2")  # without a file
+    monkeypatch.setattr(energy, "_of_gpus", list)
+    meter = EnergyMeter()
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("41000000\n")
+    assert meter.watt_hours() == pytest.approx(0.01)
