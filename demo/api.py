@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -40,12 +41,13 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     """How the last layer's queries are matched with `truth`, a list of `class` and `box` (xyxy, pixels).
 
     `weights` of the costs by name, class, L1 and GIoU, DETR's own where left out. The answer has `pairs`, each with its `object` (its place in
-    the truth), `query`, `cost`, `terms`, `regret` and the query `instead`, and `costs`, objects by queries.
+    the truth), `query`, `cost`, `terms`, `regret` (null where nothing could replace the pair) and the query `instead`, and `costs`, objects
+    by queries.
     """
     picture = _picture(path)
     boxes, labels = _objects(truth, list(detector.names))
-    own = dict(zip(_WEIGHTS, Knobs().weights, strict=True)) | _numbers(weights)
-    solved = solve(look(detector, "picture", picture, boxes, labels), Knobs(tuple(own.values())))  # type: ignore[arg-type]
+    of_class, l1, giou = _numbers(weights)
+    solved = solve(look(detector, "picture", picture, boxes, labels), Knobs((of_class, l1, giou)))
     last = solved.told.layers[-1]
     return {
         "pairs": [
@@ -54,7 +56,7 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
                 "query": pair.query,
                 "cost": round(pair.cost, 4),
                 "terms": {name: round(value, 4) for name, value in pair.terms.items()},
-                "regret": round(pair.regret, 4),
+                "regret": None if math.isinf(pair.regret) else round(pair.regret, 4),
                 "instead": pair.instead,
             }
             for pair in last.pairs
@@ -80,14 +82,14 @@ def _objects(truth: Any, names: list[str]) -> tuple[list[list[float]], list[int]
         raise gr.Error(
             f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}"
         ) from error
-    if any(len(box) != 4 or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
-        raise gr.Error("a box is [left, top, right, bottom] in pixels, right of left and below top")
+    if any(len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
+        raise gr.Error("a box is [left, top, right, bottom] in pixels, the right one being the larger, and the bottom")
     return boxes, labels
 
 
-def _numbers(weights: Any) -> dict[str, float]:
-    if weights is None:
-        return {}
-    if not isinstance(weights, dict) or not set(weights) <= set(_WEIGHTS):
-        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers")
-    return {name: float(value) for name, value in weights.items()}
+def _numbers(weights: Any) -> list[float]:
+    told = {} if weights is None else weights
+    sound = isinstance(told, dict) and set(told) <= set(_WEIGHTS)
+    if not sound or not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in told.values()):
+        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers of 0 or more")
+    return [float(told.get(name, own)) for name, own in zip(_WEIGHTS, Knobs().weights, strict=True)]

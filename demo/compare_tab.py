@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 import matching_view as view
-from matching import MATCHERS, Knobs, Scene, Solved, look, solve
+from controls import LIVE, matcher_choice, numbered, weight_sliders
+from matching import Knobs, Scene, Solved, look, solve
 from tables import head, table
 from truth import Example
 
 from detr_ft.inference import Detector
+
+_TWO_MODELS = "Two models on one image, each with its own weights of the costs and its own matcher."
+_TWO_CRITERIA = (
+    "Two criteria on one image, each with its own weights of the costs and its own matcher. "
+    "With `detr-ft demo MODEL --compare ANOTHER` two models stand here."
+)
+_OTHER = (5.0, 1.0, 0.0)  # of the second criterion to begin with: classes before boxes
+
+
+def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequence[Example]) -> None:
+    """Build it, inside the page; without a second model the first one is matched by two criteria."""
+    sides = Sides(first, second or first, numbered(given))
+    if not given or not sides.comparable:
+        gr.Markdown("There are no images whose classes are known here: start the demo with `--data`.")
+        return
+    gr.Markdown(_TWO_MODELS if second else _TWO_CRITERIA)
+    choices = list(sides.comparable)
+    chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="compare-choice")
+    knobs, pictures = [], []
+    with gr.Row():
+        for place, start in (("left", Knobs().weights), ("right", Knobs().weights if second else _OTHER)):
+            with gr.Column(min_width=300):
+                knobs += [
+                    matcher_choice("Matcher", f"compare-matcher-{place}"),
+                    *weight_sliders(f"compare-{place}", start),
+                ]
+                pictures.append(gr.HTML(elem_id=f"compare-{place}"))
+    told, held = gr.HTML(elem_id="compare-told"), gr.State(None, time_to_live=3600)
+
+    drawing: dict[str, Any] = {"fn": sides.show, "inputs": [held, *knobs], "outputs": [*pictures, told], **LIVE}
+    chosen.input(sides.begin, [chosen], [held], **LIVE).then(**drawing)
+    for knob in knobs:
+        knob.change(**drawing, trigger_mode="always_last")
+    page.load(sides.begin, [chosen], [held], **LIVE).then(**drawing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,70 +59,42 @@ class Both:
     right: Scene
 
 
-def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequence[Example]) -> None:
-    """Build it, inside the page; without a second model the first one is matched by two criteria."""
-    other = second or first
-    known = set(first.names) & set(other.names)
-    by_name = {f"{number}. {one.name}": one for number, one in enumerate(given, start=1) if set(one.names) <= known}
-    if not by_name:
-        gr.Markdown("There are no images whose classes are known here: start the demo with `--data`.")
-        return
-    words = "Two models" if second else "Two criteria"
-    gr.Markdown(
-        f"{words} on one image. {'' if second else 'With `detr-ft demo MODEL --compare ANOTHER` two models stand here. '}Each side has its own weights and matcher."
-    )
-    chosen = gr.Dropdown(list(by_name), value=next(iter(by_name)), label="Image", elem_id="compare-choice")
-    sides = []
-    with gr.Row():
-        for place, start in (("left", (1.0, 5.0, 2.0)), ("right", (1.0, 5.0, 2.0) if second else (5.0, 1.0, 0.0))):
-            with gr.Column(min_width=300):
-                matcher = gr.Radio(
-                    list(MATCHERS), value=MATCHERS[0], label=f"Matcher, {place}", elem_id=f"compare-matcher-{place}"
-                )
-                with gr.Row():
-                    weights = [
-                        gr.Slider(
-                            0, most, value=value, step=0.1, label=name, min_width=90, elem_id=f"compare-{place}-{name}"
-                        )
-                        for name, value, most in zip(("class", "L1", "GIoU"), start, (5, 20, 10), strict=True)
-                    ]
-                sides.append((matcher, weights, gr.HTML(elem_id=f"compare-{place}")))
-    told = gr.HTML(elem_id="compare-told")
-    held = gr.State(None, time_to_live=3600)
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What the events of the tab do."""
 
-    def begin(name: str) -> Both:
-        one = by_name[name]
-        both = [
-            look(model, one.name, one.picture, one.boxes, [model.names.index(each) for each in one.names])
-            for model in (first, other)
-        ]
-        return Both(*both)
+    first: Detector
+    second: Detector
+    by_name: Mapping[str, Example]
+
+    @property
+    def comparable(self) -> list[str]:
+        """The images whose classes both models know."""
+        known = set(self.first.names) & set(self.second.names)
+        return [name for name, one in self.by_name.items() if set(one.names) <= known]
+
+    def begin(self, name: str) -> Both:
+        """An image, as each model sees it."""
+        one = self.by_name[name]
+        return Both(
+            *(
+                look(model, one.name, one.picture, one.boxes, one.labels(model.names))
+                for model in (self.first, self.second)
+            )
+        )
 
     def show(
-        both: Both | None, left: str, a: float, b: float, c: float, right: str, d: float, e: float, f: float
+        self, both: Both | None, matcher: str, a: float, b: float, c: float, other: str, d: float, e: float, f: float
     ) -> tuple[str, str, str]:
+        """Both pictures at the last layer, and the differences: each side by its matcher and weights of class, L1 and GIoU."""
         if both is None:
             return "", "", ""
-        solved = [solve(both.left, Knobs((a, b, c), left)), solve(both.right, Knobs((d, e, f), right))]
-        last = [len(one.told.layers) for one in solved]
+        left, right = solve(both.left, Knobs((a, b, c), matcher)), solve(both.right, Knobs((d, e, f), other))
         pictures = [
-            view.picture(one, layer, model.names)
-            for one, layer, model in zip(solved, last, (first, other), strict=True)
+            view.picture(one, len(one.told.layers), model.names)
+            for one, model in ((left, self.first), (right, self.second))
         ]
-        return pictures[0], pictures[1], differences(solved[0], solved[1], first.names)
-
-    live: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
-    knobs = [knob for matcher, weights, _ in sides for knob in (matcher, *weights)]
-    drawing: dict[str, Any] = {
-        "fn": show,
-        "inputs": [held, *knobs],
-        "outputs": [*(html for *_, html in sides), told],
-        **live,
-    }
-    chosen.input(begin, [chosen], [held], **live).then(**drawing)
-    for knob in knobs:
-        knob.change(**drawing, trigger_mode="always_last")
-    page.load(begin, [chosen], [held], **live).then(**drawing)
+        return pictures[0], pictures[1], differences(left, right, self.first.names)
 
 
 def differences(left: Solved, right: Solved, names: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from controls import LIVE, layer_slider, numbered
 from look import NO_SHARING
 from PIL import Image
 from tables import head, table
@@ -19,9 +20,48 @@ from detr_ft.inference import Detector
 from detr_ft.inside import Inside, look_inside
 from detr_ft.structures import Predictions
 
-_EDGE = 640
+_INTRO = (
+    "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
+    "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place, or choose a query."
+)
+_EDGE = 640  # pixels of the longest edge of a picture
 _WARM = np.array([255, 196, 0], dtype=float)
 _SHOWN = 12  # queries
+
+
+def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
+    """Build it, inside the page; `given` are the images to look at."""
+    if not given:
+        gr.Markdown("There are no images to look at: start the demo with `--data`.")
+        return
+    looker = Looker(detector, numbered(given))
+    choices = list(looker.by_name)
+    gr.Markdown(_INTRO)
+    view = gr.State(None, time_to_live=3600)
+    with gr.Row():
+        with gr.Column(min_width=280):
+            chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="inside-choice")
+            picture = _shown("Click a place", "inside-picture")
+        with gr.Column(min_width=280):
+            query = gr.Dropdown([], label="Query", elem_id="inside-query")
+            layer = layer_slider(detector, "inside-layer")
+            heat = _shown("Where it looks", "inside-heat")
+    said, shapes = gr.Markdown(elem_id="inside-said"), gr.HTML(elem_id="inside-shapes")
+    places = gr.HTML(elem_id="inside-places")
+
+    turned: dict[str, Any] = {"fn": by_query, "inputs": [view, query, layer], "outputs": [heat, said], **LIVE}
+    started: dict[str, Any] = {
+        "fn": looker.begin,
+        "inputs": [chosen],
+        "outputs": [view, picture, query, shapes],
+        **LIVE,
+    }
+    chosen.input(**started).then(**turned)
+    query.input(**turned)
+    layer.change(**turned, trigger_mode="always_last")
+    picture.select(by_place, [view], [heat, said], **LIVE)
+    page.load(**started).then(**turned)
+    page.load(looker.specialities, None, [places], **LIVE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,69 +73,44 @@ class View:
     said: Predictions
 
 
-def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
-    """Build it, inside the page; `given` are the images to look at."""
-    by_name = {f"{number}. {one.name}": one.picture for number, one in enumerate(given, start=1)}
-    if not by_name:
-        gr.Markdown("There are no images to look at: start the demo with `--data`.")
-        return
-    names = list(detector.names)
-    gr.Markdown(
-        "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
-        "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place, or choose a query."
-    )
-    view = gr.State(None, time_to_live=3600)
-    with gr.Row():
-        with gr.Column(min_width=280):
-            chosen = gr.Dropdown(list(by_name), value=next(iter(by_name)), label="Image", elem_id="inside-choice")
-            picture = gr.Image(
-                label="Click a place", interactive=False, elem_id="inside-picture", height=380, **NO_SHARING
-            )
-        with gr.Column(min_width=280):
-            layers = int(detector.model.config.decoder_layers)
-            query = gr.Dropdown([], label="Query", elem_id="inside-query")
-            layer = gr.Slider(
-                1,
-                max(2, layers),
-                value=layers,
-                step=1,
-                visible=layers > 1,
-                label="Decoder layer",
-                elem_id="inside-layer",
-            )
-            heat = gr.Image(label="Where it looks", interactive=False, elem_id="inside-heat", height=380, **NO_SHARING)
-    said, shapes = gr.Markdown(elem_id="inside-said"), gr.HTML(elem_id="inside-shapes")
-    places = gr.HTML(elem_id="inside-places")
-    live: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+@dataclass(frozen=True, eq=False)
+class Looker:
+    """What the events of the tab do that ask the model."""
 
-    def begin(name: str) -> tuple[Any, ...]:
-        one = look(detector, by_name[name])
-        options = queries_of(one, names)
+    detector: Detector
+    by_name: Mapping[str, Example]
+
+    def begin(self, name: str) -> tuple[View, Image.Image, Any, str]:
+        """An image, its picture, its queries to choose from, and its shapes."""
+        one = look(self.detector, self.by_name[name].picture)
+        options = queries_of(one, self.detector.names)
         return one, one.picture, gr.update(choices=options, value=options[0][1]), shapes_of(one)
 
-    def by_query(one: View | None, number: int | None, at: int) -> tuple[Any, ...]:
-        if one is None or number is None:
-            return None, ""
-        attention = one.inside.decoder[int(at) - 1, int(number)]
-        return overlay(one, attention), f"Query {number} at decoder layer {int(at)}: bright where it looks."
+    def specialities(self) -> str:
+        """What the queries have specialised in, over all images."""
+        return specialities([self.detector.predictions(one.picture) for one in self.by_name.values()])
 
-    def by_place(one: View | None, event: gr.SelectData) -> tuple[Any, ...]:
-        if one is None:
-            return None, ""
-        across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
-        attention = one.inside.encoder[one.inside.token_at(across, down)]
-        return overlay(
-            one, attention
-        ), f"The encoder’s token at {across:.0%} across, {down:.0%} down: bright where it looks."
 
-    turned: dict[str, Any] = {"fn": by_query, "inputs": [view, query, layer], "outputs": [heat, said], **live}
-    started: dict[str, Any] = {"fn": begin, "inputs": [chosen], "outputs": [view, picture, query, shapes], **live}
-    chosen.input(**started).then(**turned)
-    query.input(**turned)
-    layer.change(**turned, trigger_mode="always_last")
-    picture.select(by_place, [view], [heat, said], **live)
-    page.load(**started).then(**turned)
-    page.load(lambda: specialities([detector.predictions(one) for one in by_name.values()]), None, [places], **live)
+def by_query(one: View | None, number: int | None, layer: int) -> tuple[Image.Image | None, str]:
+    """Where a query looks at a decoder layer."""
+    if one is None or number is None:
+        return None, ""
+    attention = one.inside.decoder[int(layer) - 1, int(number)]
+    return overlay(one, attention), f"Query {number} at decoder layer {int(layer)}: bright where it looks."
+
+
+def by_place(one: View | None, event: gr.SelectData) -> tuple[Image.Image | None, str]:
+    """Where the encoder's token at a place looks."""
+    if one is None:
+        return None, ""
+    across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
+    attention = one.inside.encoder[one.inside.token_at(across, down)]
+    words = f"The encoder’s token at {across:.0%} across, {down:.0%} down: bright where it looks."
+    return overlay(one, attention), words
+
+
+def _shown(label: str, name: str) -> gr.Image:
+    return gr.Image(label=label, interactive=False, elem_id=name, height=380, **NO_SHARING)
 
 
 def look(detector: Detector, picture: Image.Image) -> View:

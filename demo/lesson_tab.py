@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import lesson_view as view
 import numpy as np
+from controls import LIVE, weight_sliders
 from lesson import (
     DIFFERENT,
     QUIZ,
@@ -20,7 +21,6 @@ from lesson import (
     ways_of_matching,
 )
 
-_LIVE: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
 _WAYS = list(ways_of_matching(sum(Toy().costs(1, 5, 2).values())))
 
 
@@ -56,10 +56,10 @@ def _assignments(page: gr.Blocks) -> None:
         lambda n: gr.update(value=_random(int(n)), headers=[f"q{one + 1}" for one in range(int(n))]),
         [size],
         [costs],
-        **_LIVE,
+        **LIVE,
     )
-    costs.change(tried, [costs], [found], **_LIVE)
-    page.load(tried, [costs], [found], **_LIVE)
+    costs.change(tried, [costs], [found], **LIVE)
+    page.load(tried, [costs], [found], **LIVE)
     clock.click(lambda: view.times(solving_times()), None, [chart], api_name=False)
 
 
@@ -87,17 +87,14 @@ def _sets(page: gr.Blocks) -> None:
         with gr.Column(min_width=300):
             way = gr.Radio(_WAYS, value=_WAYS[0], label="Way of matching", elem_id="lesson-way")
             near = gr.Slider(0, 1, value=0.5, step=0.05, label="How near q4 is to object C", elem_id="lesson-near")
-            weights = [
-                gr.Slider(0, most, value=start, step=0.1, label=f"λ of {name}")
-                for name, start, most in (("class", 1, 5), ("L1", 5, 20), ("GIoU", 2, 10))
-            ]
+            weights = weight_sliders("lesson")
         picture = gr.HTML(elem_id="lesson-toy")
     matrix, taught = gr.HTML(elem_id="lesson-matrix"), gr.HTML(elem_id="lesson-taught")
     turned: dict[str, Any] = {
         "fn": matched,
         "inputs": [way, near, *weights],
         "outputs": [picture, matrix, taught],
-        **_LIVE,
+        **LIVE,
     }
     for knob in (way, near, *weights):
         knob.change(**turned, trigger_mode="always_last")
@@ -125,7 +122,7 @@ def _distances(page: gr.Blocks) -> None:
         "fn": lambda by, to: (view.pair(by, to), view.distances(distances(by, to))),
         "inputs": [shift, size],
         "outputs": [drawing, told],
-        **_LIVE,
+        **LIVE,
     }
     for knob in (shift, size):
         knob.change(**moved, trigger_mode="always_last")
@@ -144,4 +141,4 @@ def _quiz() -> None:
     for place, question in enumerate(QUIZ):
         chosen = gr.Radio(list(question.answers), label=question.text, elem_id=f"quiz-{place}")
         said = gr.Markdown(elem_id=f"answer-{place}")
-        chosen.change(lambda one, place=place: answered(place, one), [chosen], [said], **_LIVE)
+        chosen.change(lambda one, place=place: answered(place, one), [chosen], [said], **LIVE)

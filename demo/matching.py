@@ -59,7 +59,7 @@ class Knobs:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image `size` (width, height) in pixels, its truth (`boxes [T, 4]` xyxy in pixels, `labels [T]`), and all predictions."""
+    """An image, its truth (`boxes [T, 4]` xyxy in its pixels, `labels [T]`), and what the model says at every layer, `[L, 1, Q, ...]`."""
 
     name: str
     picture: Image.Image

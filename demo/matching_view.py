@@ -32,17 +32,14 @@ def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
     parts = [
         _rectangle(boxes[query], "free", f"query {query}, no pair") for query in range(len(boxes)) if query not in taken
     ]
-    for pair in pairs:
-        label, name = int(scene.labels[pair.target]), names[int(scene.labels[pair.target])]
-        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
-        true, said = scene.boxes[pair.target] * scale, boxes[pair.query]
-        (x0, y0), (x1, y1) = _centre(true), _centre(said)
+    for target, true in enumerate(scene.boxes * scale):
+        own = [pair for pair in pairs if pair.target == target]
         parts.append(
-            f'<g data-object="{pair.target}" tabindex="0" style="--own:{colour}">'
-            + _rectangle(true, "true", f"object {pair.target + 1}: {name}")
-            + _rectangle(said, "said", f"query {pair.query}, cost {pair.cost:.2f}")
-            + f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
-            + f'<text x="{float(true[0]) + 4:.1f}" y="{max(14.0, float(true[1]) - 5):.1f}">{pair.target + 1} {escape(name)} ← q{pair.query}</text></g>'
+            f'<g data-object="{target}" tabindex="0" style="--own:{_colour(solved, target)}">'
+            + _rectangle(true, "true", f"object {target + 1}: {names[int(scene.labels[target])]}")
+            + "".join(_partner(true, boxes[pair.query], f"query {pair.query}, cost {pair.cost:.2f}") for pair in own)
+            + f'<text x="{float(true[0]) + 4:.1f}" y="{max(14.0, float(true[1]) - 5):.1f}">{target + 1} '
+            + f"{escape(names[int(scene.labels[target])])} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
         )
     told = f"{len(scene.labels)} objects and the queries they are matched with at decoder layer {layer}"
     return (
@@ -181,9 +178,19 @@ def _term(shown: str) -> str:
 
 
 def _object(solved: Solved, target: int, names: Sequence[str]) -> str:
-    label = int(solved.scene.labels[target])
-    colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
-    return f'<span class="dot" style="background:{colour}"></span>{target + 1} {escape(names[label])}'
+    name = escape(names[int(solved.scene.labels[target])])
+    return f'<span class="dot" style="background:{_colour(solved, target)}"></span>{target + 1} {name}'
+
+
+def _colour(solved: Solved, target: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(int(solved.scene.labels[target])))
+
+
+def _partner(true: Tensor, said: Tensor, title: str) -> str:
+    """A query's box and a line to it from the object's."""
+    (x0, y0), (x1, y1) = _centre(true), _centre(said)
+    line = f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+    return _rectangle(said, "said", title) + line
 
 
 def _rectangle(box: Tensor, kind: str, title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
 from detr_ft.errors import UserError
 
+logger = logging.getLogger(__name__)
 _MOST = 12
 
 
@@ -31,6 +33,10 @@ class Example:
     boxes: list[list[float]]
     names: list[str]
 
+    def labels(self, known: Sequence[str]) -> list[int]:
+        """The places of its classes in a model's."""
+        return [known.index(name) for name in self.names]
+
     def saved(self, folder: Path) -> str:
         """The picture's path, once it is written into a folder."""
         path = folder / f"{Path(self.name).stem}.png"
@@ -39,26 +45,38 @@ class Example:
 
 
 def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Example]:
-    """A few of the data given, else of what the model's run held out, else generated ones where the classes are such."""
+    """A few of the data given, else of what the model's run held out, else generated ones where the classes are such.
+
+    Raises UserError for given data of which the model knows no class; objects of the classes that it does not know are left out.
+    """
     if data is not None:
-        return _of(split_of(model, data, None))
+        found = _of(split_of(model, data, None), names)
+        if not any(one.names for one in found):
+            raise UserError(
+                f"--data {data}: none of its first {len(found)} images has an object that the model knows: {', '.join(names)}"
+            )
+        return found
     if (Path(model) / "recipe.yaml").is_file():
         try:
-            return _of(split_of(model, None, None))
-        except UserError:  # the data lie elsewhere now, or the images of a run are gone
-            pass
+            return _of(split_of(model, None, None), names)
+        except UserError as error:  # the data lie elsewhere now, or the images of the run are gone
+            logger.warning("no images of the run to begin with (%s); --data names some", error)
     for name, classes in CLASSES.items():
         if set(classes) == set(names):
-            return _of(generate(f"{name}?train=0&validation=0&test=6&seed=77")["test"])
+            return _of(generate(f"{name}?train=0&validation=0&test=6&seed=77")["test"], names)
     return []
 
 
-def _of(split: Dataset) -> list[Example]:
+def _of(split: Dataset, known: Sequence[str]) -> list[Example]:
     names, found = class_names(split), []
     for row in split.select(range(min(_MOST, len(split)))):
         objects: dict[str, Any] = row["objects"]
         boxes, _ = as_tensors(objects)
-        kept = [place for place, crowd in enumerate(objects["iscrowd"]) if not crowd]
+        kept = [
+            place
+            for place, (label, crowd) in enumerate(zip(objects["category"], objects["iscrowd"], strict=True))
+            if names[label] in known and not crowd
+        ]
         name = Path(provenance(row["image"], row["image_id"])).name
         picture = open_image(row["image"])
         found.append(

@@ -417,7 +417,7 @@ def test_programs_ask_as_people_do(real: Any, picture: Path) -> None:
     other = client.predict(handle_file(picture), truth, {"class": 0}, api_name="/match")
     assert other["costs"] != told["costs"]
     for bad in ([{"class": "lion", "box": [0, 0, 1, 1]}], [{"class": "circle", "box": [9, 9, 1, 1]}], "circle"):
-        with pytest.raises(Exception, match=r"class|right of left"):
+        with pytest.raises(Exception, match=r"class|the right one being"):
             client.predict(handle_file(picture), bad, None, api_name="/match")
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from pathlib import Path
 
+import gradio as gr
 import pytest
 import torch
-from matching import LOSSES, Knobs, look, solve
+from api import match
+from matching import LOSSES, Knobs, Scene, look, solve
 from matching_tab import drawn, with_object, without_last
 from matching_view import matrix, padding
+from PIL import Image
 from truth import Example, examples_of
 
 from detr_ft.criterion import detr_criterion
+from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
+from detr_ft.models.surgery import set_queries
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +34,8 @@ def example(detector: Detector) -> Example:
     return examples_of("embedded:small", detector.names, None)[0]
 
 
-def looked(detector: Detector, one: Example) -> object:
-    return look(detector, one.name, one.picture, one.boxes, [detector.names.index(name) for name in one.names])
+def looked(detector: Detector, one: Example) -> Scene:
+    return look(detector, one.name, one.picture, one.boxes, one.labels(detector.names))
 
 
 def test_its_loss_is_the_training_loss_of_the_image(detector: Detector, example: Example) -> None:
@@ -111,3 +118,38 @@ def test_names_cannot_bring_markup(detector: Detector, example: Example) -> None
     names = ["<img src=x onerror=alert(1)>"] * len(detector.names)
     for part in drawn(solve(looked(detector, example), Knobs()), 4, "whole", names):
         assert not re.search(r"<img src=x", part)
+
+
+def test_an_object_that_no_query_is_left_for_is_drawn_and_told(detector: Detector, example: Example) -> None:
+    """Twenty-six objects, and twenty-five queries."""
+    boxes = [[float(place), 10.0, float(place) + 20, 40.0] for place in range(26)]
+    solved = solve(looked(detector, example).with_truth(boxes, [0] * 26), Knobs())
+    picture = drawn(solved, 4, "whole", detector.names)[0]
+    assert picture.count('class="true"') - 1 == 26
+    assert picture.count("← no query<") == 1
+
+
+def test_a_pair_that_nothing_could_replace_has_no_regret_for_programs(tmp_path: Path) -> None:
+    alone = Detector.load("embedded:small")
+    set_queries(alone.model, 1, torch.ones(25))
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    told = match(alone, str(tmp_path / "black.png"), [{"class": "circle", "box": [5, 10, 25, 40]}], None)
+    assert [(pair["query"], pair["regret"], pair["instead"]) for pair in told["pairs"]] == [(0, None, None)]
+    json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize("weights", [{"class": "much"}, {"L1": -1}, {"GIoU": float("nan")}, {"iou": 1}, [1, 2, 3]])
+def test_weights_that_are_none_are_explained(detector: Detector, tmp_path: Path, weights: object) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    with pytest.raises(gr.Error, match="weights is a mapping"):
+        match(detector, str(tmp_path / "black.png"), [], weights)
+
+
+def test_data_of_other_classes_begin_without_them_or_not_at_all(detector: Detector) -> None:
+    with pytest.raises(UserError, match=r"--data generated:workshop.*has an object that the model knows"):
+        examples_of("embedded:small", detector.names, "generated:workshop?train=0&validation=2&edge=64")
+    known = [name for name in detector.names if name != "circle"]
+    given = examples_of("embedded:small", known, "generated:shapes?train=0&validation=12&edge=64")
+    assert "circle" not in {name for one in given for name in one.names}
+    assert any(one.names for one in given)
+    assert all(len(one.boxes) == len(one.names) for one in given)
