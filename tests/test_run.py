@@ -7,7 +7,8 @@ import pytest
 
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
-from detr_ft.recipe import load_recipe
+from detr_ft.models import load_model
+from detr_ft.recipe import load_recipe, read_recipe
 from detr_ft.run import Outcome, run_recipe, say_outcome
 from detr_ft.training.display import PlainDisplay
 
@@ -40,3 +41,18 @@ def test_the_end_says_how_long_it_took_and_what_to_type(
     assert "reaches mAP 0.500;" in caplog.text
     assert "detr-ft demo runs/mine" in caplog.text
     assert "Use your own data" not in caplog.text
+
+
+def test_the_recipe_in_the_run_names_the_commit(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a branch of the Hub was when the run began, and not what it will be."""
+    monkeypatch.setattr("detr_ft.prepare.commit_of", lambda name, revision: "0123abc")
+    monkeypatch.setattr("detr_ft.prepare.load_model", lambda name, revision, pickled: load_model(name))
+    (tmp_path / "recipe.yaml").write_text(
+        f'model: {{checkpoint: {tiny_checkpoint}}}\ndata: {{source: "generated:workshop?train=4&validation=0&edge=64"}}\n'
+        f"train: {{output_dir: {tmp_path}/run, num_train_epochs: 1, per_device_train_batch_size: 4}}\n"
+    )
+    recipe, criterion = load_recipe(tmp_path / "recipe.yaml")
+    run_recipe(recipe, criterion, PlainDisplay(lambda line: None))
+    assert read_recipe(tmp_path / "run/recipe.yaml").model.revision == "0123abc"

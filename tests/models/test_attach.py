@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from detr_ft.models import attach_criterion
 from detr_ft.structures import Step
 
 
-def batch(images: int = 2) -> dict[str, object]:
+def batch(images: int = 2) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     labels = [
         {"class_labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.3, 0.6, 0.1, 0.1]])},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, tiny_config
+from models.test_attach import batch
 from small_run import make_trainer
 from transformers import (
     AutoConfig,
@@ -49,11 +50,7 @@ CRITERIA: dict[str, Callable[[], SetCriterion]] = {
     "one-to-many": lambda: SetCriterion(OneToManyMatcher(), [CrossEntropyLoss(), GIoULoss(), MatchabilityLoss()]),
 }
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
-LABELS = [
-    {"class_labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.3, 0.6, 0.1, 0.1]])},
-    {"class_labels": torch.tensor([1]), "boxes": torch.tensor([[0.4, 0.4, 0.5, 0.3]])},
-]
-PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+PIXELS = batch()["pixel_values"]
 
 
 def table_transformer() -> TableTransformerForObjectDetection:
@@ -83,7 +80,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_every_criterion_trains_them(name: str, build: Any, layers: int) -> None:
     model = build().train()
     attached = attach_criterion(model, CRITERIA[name]())
-    outputs = model(pixel_values=PIXELS, labels=LABELS)
+    outputs = model(**batch())
     assert attached.last is not None
     assert attached.last[0].num_layers == layers
     torch.testing.assert_close(attached.last[0].logits[-1], outputs.logits)
@@ -96,8 +93,8 @@ def test_the_default_criterion_is_their_stock_loss(build: Any) -> None:
     ours, theirs = build().eval(), build().eval()
     attach_criterion(ours, CRITERIA["detr"]())
     told, expected = (
-        ours(pixel_values=PIXELS, labels=LABELS).loss_dict,
-        theirs(pixel_values=PIXELS, labels=LABELS).loss_dict,
+        ours(**batch()).loss_dict,
+        theirs(**batch()).loss_dict,
     )
     for name in ("loss_ce", "loss_bbox", "loss_giou"):
         torch.testing.assert_close(told[name], expected[name], rtol=1e-5, atol=1e-5)
