@@ -122,11 +122,12 @@ def push_run(
     if name is None:
         raise UserError("give a name to push to, owner/name, or hub.repo_id in the recipe")
     private = hub.private if public is None else not public
+    options = [*(["--dataset"] if dataset else []), *(["--space"] if space else [])]
     if recipe and dataset:
         print(push_data(recipe, name, private))
-    print(push(run, name, private, dataset=name if dataset else None))
+    print(push(run, name, private, name if dataset else None, options))
     if space:
-        print(push_space(run, name, private))
+        print(push_space(run, name, private, options))
 
 
 def say_plan(run: Path, source: str | None, space: bool) -> None:

@@ -151,7 +151,7 @@ def _results(metrics: Mapping[str, Any]) -> str:
     lines = [
         "## Results",
         "",
-        f"COCO protocol, on {where} held out from training. The interval holds 95 in 100 of such sets.",
+        f"COCO protocol, on {where} held out from training. Intervals of 95 %, by resampling the images.",
     ]
     lines += ["", "| figure | value | interval |", "|---|---|---|", *figures]
     per_class, thresholds = metrics.get("per_class") or {}, section(metrics, "thresholds")

@@ -24,15 +24,15 @@ from detr_ft.hub.space import write_space
 logger = logging.getLogger(__name__)
 
 
-def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = None) -> str:
+def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = None, options: Sequence[str] = ()) -> str:
     """Upload the files of `plan(run)` to the model repository `repo_id` (`USER/NAME`) in one commit; returns its URL.
 
     The repository is made if it is missing, and a card is written into the run if it has none, which names the `dataset` on the
-    Hub where there is one. A repository that exists and is public is not pushed to unless `private` is False.
+    Hub where there is one. `options` are others of the command, for the one that pushes again. A repository that exists and is public is not pushed to unless `private` is False.
     """
     check_name(repo_id)
     files = plan(run)
-    again = _again(run, repo_id, private)
+    again = _again(run, repo_id, private, *options)
     token = token_for(repo_id, again)
     if run / "README.md" not in files:
         files = sorted([*files, write_card(run, repo_id, dataset)])
@@ -40,10 +40,10 @@ def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = No
     return _upload({file.relative_to(run).as_posix(): file for file in files}, repo_id, private, "model", run, again)
 
 
-def push_space(run: Path, repo_id: str, private: bool = True) -> str:
+def push_space(run: Path, repo_id: str, private: bool = True, options: Sequence[str] = ("--space",)) -> str:
     """Make or change a Gradio Space that shows the demo with this model; returns its URL. Everything that it needs is in it."""
     check_name(repo_id)
-    again = _again(run, repo_id, private, "--space")
+    again = _again(run, repo_id, private, *options)
     token = token_for(repo_id, again)
     with TemporaryDirectory() as name:
         folder = Path(name)

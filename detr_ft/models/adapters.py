@@ -12,7 +12,7 @@ from detr_ft.errors import UserError
 from detr_ft.models.family import Detr
 from detr_ft.models.freeze import part_of
 
-# The matrices of attention and of the two feed-forward layers: those of an encoder alone are as good as none (Hu et al., table 6).
+# Attention and the feed-forward layers alike: several kinds of matrix at a low rank rather than one at a high (section 7.1).
 _INTO = r"model\.(encoder|decoder)\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|out_proj|fc1|fc2)"
 _WHOLE = {"class_head", "box_head", "queries"}  # small, and of the task
 _BASE, _A, _B = ".base_layer.", ".lora_A.", ".lora_B."

@@ -70,7 +70,7 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
 def quantise(full: Path, path: Path) -> None:
     """Write an ONNX model with the weights of its matrix products in eight bits, activations being scaled as they come.
 
-    Convolutions stay as they are: on CPUs they would be slower, and their activations suffer most.
+    The convolutions of the backbone stay as they are. What it saves and costs is measured by `export`.
     """
     shapes, tools = needed("onnx", "onnxruntime.quantization.shape_inference", "onnxruntime.quantization")[1:]
     with TemporaryDirectory() as folder:

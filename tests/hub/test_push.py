@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from hub.loopback import CUT
+from typer.testing import CliRunner
 
+from detr_ft.cli import app
 from detr_ft.errors import UserError
 from detr_ft.hub.card import write_card
 from detr_ft.hub.files import plan
@@ -222,6 +224,14 @@ def test_a_push_that_was_cut_short_goes_on(hub, run: Path, tmp_path: Path) -> No
     _python(PUSH, [str(run), NAME], tmp_path / "home")
     assert hub.count("PUT", "/lfs/") == puts > 0
     assert set(hub.repositories[NAME].files) == UPLOADED
+
+
+def test_the_command_that_pushes_again_is_the_whole_one(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detr_ft.verbs.push_data", lambda recipe, name, private: "pushed")
+    hub.fail("POST", "repos/create", 403)
+    done = CliRunner().invoke(app, ["push", str(run), NAME, "--space", "--dataset", "--public"])
+    assert done.exit_code == 2
+    assert f"detr-ft push {run} {NAME} --dataset --space --public" in done.output.replace("\n", "")
 
 
 def test_a_wrong_token_is_told(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
