@@ -15,19 +15,24 @@ from typer.testing import CliRunner
 from detr_ft.cli import app
 from detr_ft.data import load_data, write_coco
 
+# Commands in one process, whose client of the Hub doesn't wait before it tries again.
+IMPATIENT = """
+import json, sys, time
+from typer.testing import CliRunner
+from detr_ft.cli import app
+time.sleep = lambda seconds: None
+for arguments in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(app, arguments)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
+"""
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}  # nothing listens there
-
-
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "detr_ft", *arguments]
-    return subprocess.Popen(command, cwd=cwd, env=OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     """Status, stdout and stderr of the command."""
-    process = start(*arguments, cwd=cwd)
-    stdout, stderr = process.communicate(timeout=120)
-    return process.returncode, stdout, stderr
+    command = [sys.executable, "-m", "detr_ft", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=OFFLINE, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -143,11 +148,13 @@ def test_a_hub_that_can_not_be_reached_is_told(folder: Path) -> None:
         ("doctor", "hub:nobody/nothing"): "nobody/nothing",
         ("train", for_the_hub): "cppe-5",
     }
-    # Side by side: most of the time they wait to try again.
-    started = {start(*arguments, cwd=folder): name for arguments, name in asked.items()}
-    for process, name in started.items():
-        stdout, stderr = process.communicate(timeout=120)
-        assert_told(process.returncode, stdout, stderr, [name, "can't be reached"])
+    command = [sys.executable, "-c", IMPATIENT, json.dumps(list(asked))]
+    done = subprocess.run(
+        command, cwd=folder, env={**OFFLINE, "COLUMNS": "500"}, capture_output=True, text=True, timeout=120, check=True
+    )
+    for line, name in zip(done.stdout.splitlines(), asked.values(), strict=True):
+        status, stdout, stderr = json.loads(line)
+        assert_told(status, stdout, stderr, [name, "can't be reached"])
     assert files(folder) == before
 
 

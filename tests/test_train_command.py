@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,7 +21,6 @@ from detr_ft.cli import app
 from detr_ft.data import load_data, write_coco
 
 ENVIRONMENT = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-ALONE = [sys.executable, "-m", "detr_ft"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "detr_ft"]
 SIZE = ["train.num_train_epochs=4", "train.per_device_train_batch_size=4"]
 SIZE_OF_TWO = ["train.num_train_epochs=4", "train.per_device_train_batch_size=2"]
@@ -45,19 +45,17 @@ train: {{output_dir: runs/a, learning_rate: 0.001, logging_steps: 1, warmup_step
     return folder
 
 
-def start(folder: Path, command: list[str], *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> Forked:
+    return Forked("train", "recipe.yaml", *arguments, cwd=folder, env=ENVIRONMENT)
+
+
+def start_two(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, "train", "recipe.yaml", *arguments],
+        [*TWO, "train", "recipe.yaml", *arguments],
         cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True,
         # What a shell starts in the background, these tests perhaps, ignores Ctrl-C, and so do the processes it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-
-
-def run(folder: Path, command: list[str], *arguments: str) -> tuple[int, str]:
-    process = start(folder, command, *arguments)
-    _, told = process.communicate(timeout=180)
-    return process.returncode, told
 
 
 def here(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -102,12 +100,13 @@ def whole(folder: Path) -> Path:
 def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
     arguments = ["train.output_dir=runs/killed", "train.save_steps=2", *SIZE, "--resume"]
     for rows in (1, 5, 13):  # before the first checkpoint, and after some
-        process = start(folder, ALONE, *arguments)
+        process = start(folder, *arguments)
         wait_for_rows(folder / "runs/killed", rows)
         process.kill()
         process.communicate()
-    status, told = run(folder, ALONE, *arguments)
-    assert status == 0, told
+    process = start(folder, *arguments)
+    _, told = process.communicate(timeout=180)
+    assert process.returncode == 0, told
     assert "going on from runs/killed/checkpoints/step-" in told
     assert_same_run(folder / "runs/killed", whole)
     status, told = here(folder, *arguments)
@@ -119,7 +118,7 @@ def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
     assert json.loads((folder / "runs/killed/log.jsonl").read_text().splitlines()[-1])["epoch"] == 5
 
 
-def assert_obeyed(process: subprocess.Popen[str], cut: Path, status: int) -> None:
+def assert_obeyed(process: Forked | subprocess.Popen[str], cut: Path, status: int) -> None:
     """The process ends soon, with a whole checkpoint and nothing that looks like an end of training."""
     began = time.monotonic()
     _, told = process.communicate(timeout=60)
@@ -135,7 +134,7 @@ def assert_obeyed(process: subprocess.Popen[str], cut: Path, status: int) -> Non
 def test_a_signal_is_obeyed_at_once_and_the_run_goes_on_exactly(
     folder: Path, whole: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    process = start(folder, ALONE, f"train.output_dir={tmp_path}/cut", *SIZE)
+    process = start(folder, f"train.output_dir={tmp_path}/cut", *SIZE)
     wait_for_rows(tmp_path / "cut", 6)
     process.send_signal(number)
     assert_obeyed(process, tmp_path / "cut", status)
@@ -146,19 +145,20 @@ def test_a_signal_is_obeyed_at_once_and_the_run_goes_on_exactly(
 
 def test_a_signal_to_one_of_two_processes_is_obeyed_by_both(folder: Path, tmp_path: Path) -> None:
     cut, uncut = tmp_path / "cut", tmp_path / "uncut"
-    process = start(folder, TWO, f"train.output_dir={cut}", *SIZE_OF_TWO)
+    process = start_two(folder, f"train.output_dir={cut}", *SIZE_OF_TWO)
     wait_for_rows(cut, 6)
     psutil.Process(process.pid).children()[1].send_signal(signal.SIGTERM)
     assert_obeyed(process, cut, status=1)  # the launcher's, of processes that ended with another than 0
     for output, resumed in ((cut, ["--resume"]), (uncut, [])):
-        ended, told = run(folder, TWO, f"train.output_dir={output}", *SIZE_OF_TWO, *resumed)
-        assert ended == 0, told
+        process = start_two(folder, f"train.output_dir={output}", *SIZE_OF_TWO, *resumed)
+        _, told = process.communicate(timeout=180)
+        assert process.returncode == 0, told
     assert_same_run(cut, uncut)
 
 
 def test_what_changed_is_listed_and_other_classes_or_data_refused(folder: Path, whole: Path) -> None:
     output = "train.output_dir=runs/changed"
-    process = start(folder, ALONE, output, *SIZE)
+    process = start(folder, output, *SIZE)
     wait_for_rows(folder / "runs/changed", 3)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

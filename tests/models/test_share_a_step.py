@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_together
 
 SCRIPT = Path(__file__).with_name("share_a_step.py")
 
@@ -16,13 +14,8 @@ Results = dict[str, dict[str, torch.Tensor]]
 
 
 def shared_among(processes: int, folder: Path) -> Results:
-    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
     out = folder / f"{processes}.pt"
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node", str(processes), str(SCRIPT), str(out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, str(out), processes=processes)
     results: Results = torch.load(out, weights_only=True)
     return results
 

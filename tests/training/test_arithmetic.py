@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import run_together
 from one_step import first_step, make_trainer
 
 from detr_ft.structures import Step
@@ -58,14 +56,8 @@ def test_accumulated_is_at_once(whole: dict[int, Values], number: int, micro: in
 def test_any_number_of_processes_is_one(
     whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
 ) -> None:
-    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
     numbers = map(str, (number, 8 // processes, micro))
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node", str(processes), str(SCRIPT), str(tmp_path / "out.pt"), *numbers],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(SCRIPT.parents[1])},
-        capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, str(tmp_path / "out.pt"), *numbers, processes=processes)
     assert_same_step(whole[number], torch.load(tmp_path / "out.pt", weights_only=True))
 
 

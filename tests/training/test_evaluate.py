@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
+from forked import run_together
 from some_evaluations import SIZES, evaluations
 
 SCRIPT = Path(__file__).parents[1] / "some_evaluations.py"
@@ -18,13 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "some_evaluations.py"
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_any_number_of_processes_gives_the_same_figures(tiny_checkpoint: Path, tmp_path: Path, processes: int) -> None:
-    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node", str(processes), str(SCRIPT), str(tmp_path / "out.json"), str(tiny_checkpoint)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(SCRIPT.parents[1])},
-        capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, str(tmp_path / "out.json"), str(tiny_checkpoint), processes=processes)
     together = json.loads((tmp_path / "out.json").read_text())
     alone = json.loads(json.dumps(evaluations(Accelerator(cpu=True), str(tiny_checkpoint))))
     for size in map(str, SIZES):
