@@ -48,20 +48,19 @@ class Forked:
         return (self._outputs / "stdout").read_text(), (self._outputs / "stderr").read_text()
 
 
-def run_together(script: Path, *arguments: str, processes: int) -> None:
-    """Run a script by several processes of one group, as torchrun does."""
+def run_together(*command: str, processes: int, cwd: Path | None = None) -> None:
+    """Run a command or script by several processes of one group, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # fmt: skip
     started = [
-        Forked(str(script), *arguments, cwd=Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        Forked(*command, cwd=cwd or Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(processes)
     ]
-    for process in started:
-        _, told = process.communicate(timeout=180)
-        assert process.returncode == 0, told
+    told = [process.communicate(timeout=180)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * processes, told
 
 
 def _play(command: tuple[str, ...], cwd: Path, env: dict[str, str], outputs: Path) -> None:

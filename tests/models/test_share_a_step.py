@@ -15,7 +15,7 @@ Results = dict[str, dict[str, torch.Tensor]]
 
 def shared_among(processes: int, folder: Path) -> Results:
     out = folder / f"{processes}.pt"
-    run_together(SCRIPT, str(out), processes=processes)
+    run_together(str(SCRIPT), str(out), processes=processes)
     results: Results = torch.load(out, weights_only=True)
     return results
 

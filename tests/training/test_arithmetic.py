@@ -57,7 +57,7 @@ def test_any_number_of_processes_is_one(
     whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
 ) -> None:
     numbers = map(str, (number, 8 // processes, micro))
-    run_together(SCRIPT, str(tmp_path / "out.pt"), *numbers, processes=processes)
+    run_together(str(SCRIPT), str(tmp_path / "out.pt"), *numbers, processes=processes)
     assert_same_step(whole[number], torch.load(tmp_path / "out.pt", weights_only=True))
 
 

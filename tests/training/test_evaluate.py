@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "some_evaluations.py"
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_any_number_of_processes_gives_the_same_figures(tiny_checkpoint: Path, tmp_path: Path, processes: int) -> None:
-    run_together(SCRIPT, str(tmp_path / "out.json"), str(tiny_checkpoint), processes=processes)
+    run_together(str(SCRIPT), str(tmp_path / "out.json"), str(tiny_checkpoint), processes=processes)
     together = json.loads((tmp_path / "out.json").read_text())
     alone = json.loads(json.dumps(evaluations(Accelerator(cpu=True), str(tiny_checkpoint))))
     for size in map(str, SIZES):

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from forked import run_together
 from transformers import DetrForObjectDetection
 from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 
@@ -92,14 +93,21 @@ def assert_one_run(folder: Path, alone: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "launcher"), [(2, torchrun), (4, accelerate)], ids=["torchrun 2", "accelerate 4"])
+@pytest.mark.parametrize("launcher", [torchrun, accelerate])
 def test_processes_share_the_work_and_write_and_tell_one_run(
-    checkpoint: Path, alone: Path, tmp_path: Path, number: int, launcher: Callable[[int], list[str]]
+    checkpoint: Path, alone: Path, tmp_path: Path, launcher: Callable[[int], list[str]]
 ) -> None:
-    told = run(command(launcher(number), tmp_path, checkpoint, 4 // number), tmp_path)
+    told = run(command(launcher(2), tmp_path, checkpoint, 2), tmp_path)
     assert_one_run(tmp_path, alone)
     for words in ("Matched by HungarianMatcher", "data: 10 images to train", "step 6/6", "Training took"):
         assert told.count(words) == 1, told
+
+
+@pytest.mark.slow
+def test_four_processes_are_one_run(checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint, size=1))
+    run_together("train", "recipe.yaml", processes=4, cwd=tmp_path)
+    assert_one_run(tmp_path, alone)
 
 
 @pytest.mark.slow
