@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import load_data
 from detr_ft.data.sound import with_true_sizes
 from detr_ft.errors import UserError
+from detr_ft.models.load import resolve
 from detr_ft.prepare import HELD_OUT, names_of
 from detr_ft.recipe import Recipe, read_recipe
 
@@ -19,10 +20,11 @@ def split_of(model: str, data: str | None, split: str | None, box_format: str | 
     recipe = recipe_of(Path(model))
     if data is None:
         if recipe is None:
+            resolve(model)
             raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
         splits = load_data(recipe.data.source, box_format=box_format or recipe.data.box_format)
         if split in (None, "validation"):
-            return _held_out(Path(model), recipe, splits)
+            return _held_out(_run_of(Path(model)), recipe, splits)
     else:
         splits = load_data(data, box_format=box_format)
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
@@ -52,5 +54,10 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
 
 def recipe_of(run: Path) -> Recipe | None:
     """The recipe of a run directory, if it holds one."""
-    file = run / "recipe.yaml"
+    file = _run_of(run) / "recipe.yaml"
     return read_recipe(file) if file.is_file() else None
+
+
+def _run_of(model: Path) -> Path:
+    """The run directory that a model is, or that a checkpoint lies in."""
+    return model.parents[1] if model.parent.name == "checkpoints" else model

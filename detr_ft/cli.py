@@ -210,6 +210,7 @@ def push(
 
 
 @app.command()
+@exit_with_status
 def export(
     model: Annotated[
         str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")

@@ -13,12 +13,13 @@ from datasets import Dataset
 
 from detr_ft.console import console, say
 from detr_ft.criterion import SetCriterion, detr_criterion
-from detr_ft.criterion.configure import code_files, configure
+from detr_ft.criterion.configure import ConfigureError, code_files, configure
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.models.family import Detr
+from detr_ft.models.own_block import own_block
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.run import environment
@@ -167,10 +168,15 @@ def _criterion_of(detector: Detector) -> SetCriterion | None:
     """
     if not isinstance(detector.model, Detr):
         return None
-    told = (getattr(detector.model.config, "detr_ft", None) or {}).get("criterion")
-    if told is None:
+    told = own_block(detector.model.config).get("criterion")
+    if not told:
         return detr_criterion()
     if code_files(told, Path()):
         say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
         return detr_criterion()
-    return configure(told, Path())
+    try:
+        return configure(told, Path())
+    except ConfigureError as error:
+        raise UserError(
+            [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
+        ) from error

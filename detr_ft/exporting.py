@@ -63,7 +63,7 @@ def export_model(
         some = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED, len(images)))))]
         for kind in asks.keys() - {"pytorch"}:
             apart = compare(asks["pytorch"], asks[kind], processor, some)
-            if kind != "int8" and max(apart.probability, apart.box) > _APART:
+            if kind != "int8" and not (apart.probability <= _APART and apart.box <= _APART):  # NaN is neither
                 raise UserError(
                     f"{RUNTIMES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
                     f"{apart.box:.2g} in a box, on {apart.images} images. Nothing was written; is its release supported?"
@@ -112,7 +112,12 @@ def _folder(name: str, out: Path | None) -> Path:
         raise UserError(f"{name} is no folder of this machine: say where to write with --out")
     if out is not None:
         refuse_used(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written: {error.strerror or error}") from error
     return folder
 
 

@@ -23,6 +23,7 @@ from detr_ft.models.attach import attach_criterion
 from detr_ft.models.detect import batches_of, detect, inference
 from detr_ft.models.family import Detr
 from detr_ft.models.load import load_detector, load_model
+from detr_ft.models.own_block import own_block
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
@@ -59,7 +60,7 @@ class Detector:
     @property
     def thresholds(self) -> dict[str, float]:
         """The score from which on a detection of each class is to be believed, as measured when the model was made; 0.5 else."""
-        kept = (getattr(self.model.config, "detr_ft", None) or {}).get("thresholds", {})
+        kept = own_block(self.model.config).get("thresholds") or {}
         return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
 
     def believed(self, found: Detections, threshold: float | None = None) -> Detections:

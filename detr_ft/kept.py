@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from detr_ft.structures import Detections
 from detr_ft.training.run_directory import RunDirectory
 
 PREDICTIONS = "predictions.json"
+_TOLD = 20  # faults of a file
+_LARGEST = 1e9  # pixels
 
 
 def save_predictions(
@@ -64,7 +65,7 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
     name_of = numbers or dict(enumerate(names))
     image_of = {image_id: row for row, image_id in enumerate(split["image_id"][:])}
     found: list[list[tuple[list[float], float, int]]] = [[] for _ in image_of]
-    faults: dict[str, str] = {}
+    faults: dict[str, str] = {}  # the first of each kind
     for number, row in enumerate(_rows(file), start=1):
         fault = _fault(row, image_of, {*names, *name_of.values()}, name_of)
         if fault:
@@ -74,7 +75,8 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
         if name in known:  # else a category that no object has, so that nothing is to be found of it
             found[image_of[row["image_id"]]].append((row["bbox"], row["score"], known[name]))
     if faults:
-        raise UserError(list(faults.values()))
+        more = [f"{file}: and {len(faults) - _TOLD:,} more"] if len(faults) > _TOLD else []
+        raise UserError([*list(faults.values())[:_TOLD], *more])
     return [_detections(one) for one in found]
 
 
@@ -92,7 +94,7 @@ def _rows(file: Path) -> list[Any]:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: can't be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: is no JSON: {error}") from error
     if not isinstance(rows, list):
         raise UserError(f"{file}: COCO's results are a list of {{image_id, category_id, bbox, score}}")
@@ -103,11 +105,15 @@ def _fault(row: Any, image_of: Mapping[Any, int], known: Set[str], name_of: Mapp
     if not isinstance(row, dict) or not {"image_id", "bbox", "score"} <= row.keys():
         return "a result has image_id, category_id, bbox and score"
     if not isinstance(row["image_id"], int) or row["image_id"] not in image_of:
-        return f"the data have no image with the id {row['image_id']}"
+        return (
+            f"the data have no image with the id {row['image_id']!r}; ids are whole numbers, those of the annotations"
+        )
     if not _are_numbers(row["bbox"], 4):
         return f"bbox is four numbers, x_min, y_min, width and height in pixels, and not {row['bbox']}"
-    if not _are_numbers([row["score"]], 1):
-        return f"score is a number, and not {row['score']!r}"
+    if min(row["bbox"][2:]) < 0:
+        return f"bbox is x_min, y_min, width and height, and a width or height is negative: {row['bbox']}"
+    if not _are_numbers([row["score"]], 1) or not 0 <= row["score"] <= 1:
+        return f"score is a number from 0 to 1, and not {row['score']!r}"
     if "category" in row:
         return (
             ""
@@ -125,7 +131,7 @@ def _are_numbers(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(one, (int, float)) and math.isfinite(one) for one in values)
+        and all(isinstance(one, (int, float)) and abs(one) < _LARGEST for one in values)  # which NaN is not
     )
 
 

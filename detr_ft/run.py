@@ -30,6 +30,7 @@ from detr_ft.errors import UserError
 from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions
 from detr_ft.models.load import on_the_hub
+from detr_ft.models.own_block import own_block
 from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
@@ -118,7 +119,7 @@ def build_trainer(
     if fault:
         raise UserError(f"data.augment: {fault}")
     start = recipe.model.checkpoint
-    prepared.model.config.detr_ft = (getattr(prepared.model.config, "detr_ft", None) or {}) | {
+    prepared.model.config.detr_ft = own_block(prepared.model.config) | {
         "criterion": describe(criterion),
         "base_model": start if start and on_the_hub(start) else None,
     }

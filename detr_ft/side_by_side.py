@@ -30,12 +30,12 @@ class Apart:
 @torch.inference_mode()
 def compare(one: Ask, other: Ask, processor: Any, images: Sequence[Image.Image]) -> Apart:
     """How far apart the answers of two are on some images."""
-    probability, box = 0.0, 0.0
+    probabilities, sides = [torch.zeros(())], [torch.zeros(())]
     for pixels, mask in batches_of(processor, images, batch_size=4):
         (logits, boxes), (theirs, others) = one(pixels, mask), other(pixels, mask)
-        probability = max(probability, float((logits.softmax(-1) - theirs.softmax(-1)).abs().max()))
-        box = max(box, float((boxes - others).abs().max()))
-    return Apart(len(images), probability, box)
+        probabilities.append((logits.softmax(-1) - theirs.softmax(-1)).abs().max())
+        sides.append((boxes - others).abs().max())
+    return Apart(len(images), *(float(torch.stack(one).max()) for one in (probabilities, sides)))  # NaN is the largest
 
 
 @torch.inference_mode()

@@ -111,6 +111,14 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
             ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
             ["notes.png", "gone.png: no such file", "no images"],
         ),
+        (
+            ["evaluate", "data/tarin", "--data", "data"],
+            ["data/tarin: there is no such folder; did you mean data/train?"],
+        ),
+        (["evaluate", "data/nothing"], ["data/nothing: there is no such folder (a model on the Hub is written"]),
+        (["export", "data/tarin", "--to", "onnx"], ["data/tarin is no folder of this machine"]),
+        (["export", "embedded:small", "--to", "foo", "--out", "x7"], ["--to foo: there are onnx, int8, torch"]),
+        (["export", "embedded:small", "--to", "onnx", "--out", "recipe.yaml/x"], ["recipe.yaml/x: can't be written"]),
         (["doctor", "gone"], ["no such file"]),
         (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
         (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["can't be chosen for coco: data"]),
@@ -137,6 +145,14 @@ def test_a_users_mistake_is_told_and_touches_nothing(
     assert_told(done.exit_code, done.stdout, done.stderr, words)
     assert files(folder) == before
     assert not list(folder.glob("x[0-9]"))
+
+
+def test_every_command_answers_for_the_users_mistakes() -> None:
+    """Whatever a command raises ends in a message and a status, by what surrounds it."""
+    assert len(app.registered_commands) > 10
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__code__.co_name == "guarded", command.callback.__name__
 
 
 def test_a_hub_that_can_not_be_reached_is_told(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from detr_ft import exporting
@@ -16,6 +18,7 @@ from detr_ft.errors import UserError
 from detr_ft.exporting import export_model, say_export, table_of
 from detr_ft.models.load import load_model
 from detr_ft.places import embedded_checkpoint
+from detr_ft.side_by_side import Apart, compare
 
 DATA = "generated:shapes?train=4&validation=20"
 
@@ -51,6 +54,22 @@ def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match=r"ONNX Runtime answers otherwise than PyTorch: by 0\.\d+ in a probability"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.setattr(exporting, "compare", lambda *_: Apart(1, 0.0, math.nan))
+    with pytest.raises(UserError, match="nan in a box"):
+        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+
+
+def test_no_number_is_as_far_apart_as_can_be() -> None:
+    def one(pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)
+
+    def other(pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 2, 3), torch.full((1, 2, 4), torch.nan)
+
+    _, processor = load_model("embedded:small")
+    apart = compare(one, other, processor, [Image.new("RGB", (64, 64))] * 2)
+    assert apart.probability == 0
+    assert math.isnan(apart.box)
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:

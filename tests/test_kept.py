@@ -66,6 +66,13 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
         ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1], "score": 1}], "bbox is four numbers"),
         ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": "high"}], "score is a number"),
         ([{"image_id": None, "category_id": 0, "bbox": [0, 0, float("nan"), 1], "score": 1}], "bbox is four numbers"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 10**400, 1], "score": 1}], "bbox is four numbers"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1e308, 1], "score": 1}], "bbox is four numbers"),
+        ([{"image_id": None, "category_id": 0, "bbox": [9, 9, -3, 1], "score": 1}], "width or height is negative"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 87.5}], "score is a number from 0 to 1"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": -1}], "score is a number from 0 to 1"),
+        ([{"image_id": "0", "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id '0'; ids are"),
+        ("[" * 100_000, "is no JSON"),
     ],
 )
 def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> None:
@@ -86,6 +93,15 @@ def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
     with pytest.raises(UserError) as told:
         read_predictions(tmp_path / "found.json", SPLIT, {})
     assert len(told.value.problems) == 2
+
+
+def test_of_many_faults_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    rows = [{"image_id": 10**9 + one, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1} for one in range(300)]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError) as told:
+        read_predictions(tmp_path / "found.json", SPLIT, {})
+    assert len(told.value.problems) == 21
+    assert told.value.problems[-1].endswith("and 280 more")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from detr_ft.hub.card_sections import (
     limits_section,
     training_section,
 )
-from detr_ft.hub.markdown import figure, measured, section, text_of
+from detr_ft.hub.markdown import figure, measured, section
 from detr_ft.located_yaml import parse_yaml
+from detr_ft.report.markdown import text_of
 
 _METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
 _PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}

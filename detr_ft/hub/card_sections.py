@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from detr_ft import criterion as terms
-from detr_ft.hub.markdown import figure, measured, section, text_of
+from detr_ft.hub.markdown import figure, measured, section
+from detr_ft.report.markdown import text_of
 from detr_ft.side_by_side import RUNTIMES
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.

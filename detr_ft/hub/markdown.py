@@ -23,8 +23,3 @@ def figure(value: object) -> str:
     if not measured(value):
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def text_of(value: object) -> str:
-    """A name as it may stand in a line or a table cell of Markdown."""
-    return " ".join(str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())

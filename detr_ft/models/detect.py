@@ -135,7 +135,10 @@ def _chosen(ask: Ask, group: list[_Waiting], top: int) -> Iterator[Detections]:
     sides = torch.tensor([(width, height, width, height) for height, width in (one.size for one in group)])
     boxes = cxcywh_to_xyxy(fractions.float()) * sides[:, None].to(fractions.device)
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24
-    for one in rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu():
+    chosen = rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu()
+    if not chosen.isfinite().all():
+        raise UserError("the model answers with boxes or scores that are no numbers (NaN): its weights are damaged")
+    for one in chosen:
         yield Detections(one[:, :4], one[:, 4], one[:, 5].long())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from detr_ft.errors import UserError
+from detr_ft.models.own_block import own_block
 
 _SPREAD = 0.02  # of a new class's weights, in standard deviations of the old ones
 
@@ -37,8 +38,8 @@ class LabelMap:
             faults += [f"label2id and id2label differ at {name!r}" for name in wrong[:3]]
         if faults:
             raise UserError([f"{checkpoint}: config.json: {fault}" for fault in faults])
-        kept = (getattr(config, "detr_ft", None) or {}).get("labels", {})
-        return cls(tuple(told[index] for index in range(len(told))), dict(kept.get("reused", {})))
+        kept = own_block(config).get("labels") or {}
+        return cls(tuple(told[index] for index in range(len(told))), dict(kept.get("reused") or {}))
 
     @property
     def new(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from transformers import (
 from detr_ft.errors import UserError
 from detr_ft.models.family import Detr, is_detr, refuse_others
 from detr_ft.models.labels import LabelMap
+from detr_ft.models.own_block import refuse_damaged
 from detr_ft.models.timm_layout import (
     dilate,
     is_dilated,
@@ -77,7 +79,7 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
 
 
 def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trained: bool) -> tuple[Any, Any]:
-    source = _resolve(checkpoint)
+    source = resolve(checkpoint)
     with _explained(checkpoint):
         config = _config(source, revision)
         if trained:
@@ -95,6 +97,7 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
     _refuse_surprises(checkpoint, loading)
+    refuse_damaged(model.config, checkpoint)
     if is_detr(model.config):
         LabelMap.of(model, checkpoint)
     if native:
@@ -114,7 +117,7 @@ def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
         return None
     with _explained(checkpoint):
         # It lies in snapshots/COMMIT of the cache.
-        return Path(hf_hub_download(_resolve(checkpoint), "config.json", revision=revision)).parent.name
+        return Path(hf_hub_download(resolve(checkpoint), "config.json", revision=revision)).parent.name
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def _config(source: str, revision: str | None) -> Any:
 def queries_of(checkpoint: str, revision: str | None = None) -> int | None:
     """How many queries a checkpoint has, by its config alone; None where that isn't on this machine, or is no DETR's."""
     try:
-        config = AutoConfig.from_pretrained(_resolve(checkpoint), revision=revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(resolve(checkpoint), revision=revision, local_files_only=True)
     except _NOT_AT_HAND:
         return None
     return config.num_queries if is_detr(config) else None
@@ -227,7 +230,8 @@ def _load_backbone(model: DetrForObjectDetection, checkpoint: str) -> None:
         ) from error
 
 
-def _resolve(checkpoint: str) -> str:
+def resolve(checkpoint: str) -> str:
+    """Where transformers finds a checkpoint: a folder, or a name on the Hub. Raises UserError for a folder that isn't there or is no checkpoint."""
     if checkpoint.startswith("embedded:"):
         name = checkpoint.removeprefix("embedded:")
         if name not in EMBEDDED:
@@ -238,9 +242,23 @@ def _resolve(checkpoint: str) -> str:
         if not (folder / "config.json").is_file():
             raise UserError(f"{checkpoint}: this folder holds no config.json, so it is no checkpoint")
         return checkpoint
-    if folder.exists() or checkpoint.count("/") != 1 or checkpoint.startswith((".", "~", "/")):
-        raise UserError(f"{checkpoint}: there is no such folder (a model on the Hub is written owner/name)")
+    # `runs/mine` could be on the Hub too, but where there is a folder `runs` nobody means that.
+    if (
+        folder.exists()
+        or checkpoint.count("/") != 1
+        or checkpoint.startswith((".", "~", "/"))
+        or folder.parent.is_dir()
+    ):
+        raise UserError(
+            f"{checkpoint}: there is no such folder{_neighbours(folder)} (a model on the Hub is written owner/name)"
+        )
     return checkpoint
+
+
+def _neighbours(folder: Path) -> str:
+    there = sorted(one.name for one in folder.parent.iterdir() if one.is_dir()) if folder.parent.is_dir() else []
+    close = difflib.get_close_matches(folder.name, there, n=1)
+    return f"; did you mean {folder.parent / close[0]}?" if close else ""
 
 
 def _explain(checkpoint: str, error: BaseException) -> str:

@@ -20,6 +20,7 @@ from detr_ft.models.adapters import add_adapters
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.family import Detr
 from detr_ft.models.freeze import live_norms
+from detr_ft.models.own_block import own_block
 from detr_ft.structures import Step
 from detr_ft.training.arithmetic import seed_step
 from detr_ft.training.state import WEIGHTS, load_tensors, load_weights, read_state
@@ -58,7 +59,7 @@ class Capsule:
         model: Detr = AutoModelForObjectDetection.from_config(self.config)
         if self.told["live_norms"]:
             live_norms(model)
-        if lora := (getattr(self.config, "detr_ft", None) or {}).get("lora"):
+        if lora := own_block(self.config).get("lora"):
             add_adapters(model, **lora)
         load_weights(model, self.folder)
         for name, parameter in model.named_parameters():

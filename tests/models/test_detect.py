@@ -167,5 +167,12 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     model.eval()
 
 
+def test_answers_that_are_no_numbers_are_told(model, processor, images) -> None:
+    with torch.no_grad():
+        model.bbox_predictor.layers[-1].weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="its weights are damaged"):
+        detect(model, processor, images)
+
+
 def test_no_images(model, processor) -> None:
     assert detect(model, processor, []) == []

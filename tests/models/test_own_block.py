@@ -1,0 +1,61 @@
+"""What the toolkit noted in a model's config is used only where it can be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detr_ft.errors import UserError
+from detr_ft.evaluating import evaluate_model
+from detr_ft.inference import Detector
+
+
+def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"detr_ft": block}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("x", ["detr_ft is a mapping, and not 'x'"]),
+        (
+            {"thresholds": {"cat": "high", "dog": 2}, "labels": [1]},
+            ["that of 'cat' is a number from 0 to 1, and not 'high'", "'dog'", "detr_ft.labels is a mapping"],
+        ),
+        ({"thresholds": [1, 2]}, ["detr_ft.thresholds is a mapping"]),
+        ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused is a mapping"]),
+        ({"criterion": "mine"}, ["detr_ft.criterion is a mapping"]),
+    ],
+)
+def test_what_is_damaged_is_told_with_its_file(
+    tiny_checkpoint: Path, tmp_path: Path, block: Any, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as told:
+        Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
+    for word in words:
+        assert word in str(told.value)
+    assert all(f"{tmp_path}/one: config.json: " in line for line in told.value.problems)
+
+
+@pytest.mark.parametrize("block", [None, {}, {"thresholds": None, "labels": None, "criterion": None}])
+def test_what_is_empty_is_nothing(tiny_checkpoint: Path, tmp_path: Path, block: Any) -> None:
+    detector = Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
+    assert set(detector.thresholds.values()) == {0.5}
+
+
+def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
+    from detr_ft.data import load_data
+    from detr_ft.places import embedded_checkpoint
+
+    block = {"criterion": {"matcher": {"use": "Nope"}, "losses": []}}
+    model = damaged(embedded_checkpoint("small"), tmp_path / "one", block)
+    split = load_data("generated:shapes?train=1&validation=2")["validation"]
+    with pytest.raises(UserError, match=r"detr_ft\.criterion\.matcher"):
+        evaluate_model(model, split, "shapes", 2, out=tmp_path / "out")
