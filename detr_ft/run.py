@@ -60,6 +60,7 @@ class Outcome:
     after: dict[str, Any]
     detections: list[Detections]
     seconds: float
+    better: str = ""  # on an earlier evaluation, where one was
 
 
 def run_recipe(
@@ -102,7 +103,7 @@ def run_recipe(
     energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
         _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result, energy)
-    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds)
+    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds, result.better)
 
 
 def build_trainer(
@@ -183,7 +184,7 @@ def _write_results(
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
     summary = RunSummary(
         title=folder.path.name,
-        verdict=verdict(before, result.metrics),
+        verdict=" ".join(filter(None, [verdict(before, result.metrics), result.better])),
         before=before,
         log=result.log,
         data=described(recipe.data.source, prepared),
@@ -218,6 +219,7 @@ def say_outcome(outcome: Outcome) -> None:
     took = f"{outcome.seconds:.0f} seconds" if outcome.seconds < 60 else f"{outcome.seconds / 60:.1f} minutes"
     lines = [
         verdict(outcome.before, outcome.after),
+        *filter(None, [outcome.better]),
         f"Training took {took}. The model, its recipe, log and figures are in {outcome.folder}",
         f"See it:              open {outcome.folder / 'report.html'}",
         f"Try it:              detr-ft demo {outcome.folder}",

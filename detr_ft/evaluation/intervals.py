@@ -1,4 +1,8 @@
-"""How sure a figure is: intervals over images, and whether two models differ by more than the choice of images explains."""
+"""How sure a figure is: intervals over images, and whether two models differ by more than the choice of images explains.
+
+An interval is of what sets of that many images give on average. Where classes have few objects that is more than a much larger
+set gives, since the envelope of a short precision curve reads too high; no interval over the same images can see that.
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from detr_ft.evaluation.assess import Assessment
 
 _WIDE = 0.1  # an interval
+# Objects of a class, below which its precision reads too high on average: the envelope of a precision curve takes the best of
+# few noisy points.
+_FEW = 30
 _LOSS = {
-    "classification": "boxes fit and their class is wrong: look at the confusion matrix, and at the labels",
+    "classification": "boxes fit and their class is wrong: look at which classes are taken for which, and at the labels",
     "localisation": "objects are found with boxes that don't fit: train longer, at a larger size, or raise the weight of the box losses",
     "both": "class and place of detections are off: train longer, or on more data",
     "duplicate": "objects are found several times: the matching has not settled, train longer",
@@ -24,9 +27,17 @@ def _sure(told: Assessment) -> str:
     interval = told.intervals["map"]
     if interval is None:
         return ""
-    words = f"On other images of the same kind mAP would be between {interval.low:.3f} and {interval.high:.3f} (95 % interval over {told.marks.num_images} images)."
+    words = f"Measured on other sets of {told.marks.num_images} such images, mAP would average between {interval.low:.3f} and {interval.high:.3f} (95 % interval)."
     wide = interval.high - interval.low > _WIDE
-    return words + (" That is wide: more images to measure on would tell more." if wide else "")
+    return words + (" That is wide: more images to measure on would tell more." if wide else "") + _few(told)
+
+
+def _few(told: Assessment) -> str:
+    counts = [one["count"] for one in told.figures["per_class"].values() if one["map"] is not None]
+    few = sum(count < _FEW for count in counts)
+    if not few:
+        return ""
+    return f" {few} of {len(counts)} classes have fewer than {_FEW} objects here: figures of so few read too high on average, so on a larger set expect less."
 
 
 def _lost(told: Assessment) -> str:

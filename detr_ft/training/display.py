@@ -13,10 +13,10 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from detr_ft.ranks import rank
+from detr_ft.training.remaining import Remaining
 
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 
@@ -24,8 +24,8 @@ _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 class Display(Protocol):
     """Who shows a run while it goes."""
 
-    def start(self, steps: int, taken: int) -> None:
-        """Training begins, or goes on: so many steps in all, of which so many are taken already."""
+    def start(self, steps: int, taken: int, seconds: float | None) -> None:
+        """Training begins, or goes on: so many steps in all, of which so many are taken already, in so many seconds at most."""
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """A step was taken; `row` holds the averages since the last row, at every logging step."""
@@ -45,17 +45,17 @@ class PlainDisplay:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._steps = 0
+        self._steps, self._remaining = 0, Remaining(0, None)
 
-    def start(self, steps: int, taken: int) -> None:
+    def start(self, steps: int, taken: int, seconds: float | None) -> None:
         """Training begins, or goes on."""
-        self._steps = steps
+        self._steps, self._remaining = steps, Remaining(steps, seconds)
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """A step was taken."""
         if row is not None:
-            left = (self._steps - step) * row["seconds_per_step"]
-            self._say(f"step {step}/{self._steps}  {describe_row(row)}  {_minutes(left)} left")
+            left = self._remaining.after(step, row["seconds_per_step"])
+            self._say(f"step {step}/{self._steps}  {describe_row(row)}  {left} left")
 
     def evaluating(self, done: int, total: int) -> None:
         """So many images are evaluated: not worth a line."""
@@ -78,19 +78,20 @@ class LiveDisplay:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("[dim]{task.fields[values]}"),
             console=console,
             transient=True,
         )
         self._training: TaskID | None = None
         self._evaluating: TaskID | None = None
+        self._remaining = Remaining(0, None)
 
-    def start(self, steps: int, taken: int) -> None:
+    def start(self, steps: int, taken: int, seconds: float | None) -> None:
         """Training begins, or goes on."""
+        self._remaining = Remaining(steps, seconds)
         self._progress.start()
-        self._training = self._progress.add_task("train", total=steps, completed=taken, values="")
+        self._training = self._progress.add_task("train", total=steps, completed=taken, left="", values="")
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """A step was taken."""
@@ -98,12 +99,13 @@ class LiveDisplay:
             return
         self._progress.update(self._training, completed=step)
         if row is not None:
-            self._progress.update(self._training, values=describe_row(row))
+            left = self._remaining.after(step, row["seconds_per_step"])
+            self._progress.update(self._training, left=f"{left} left", values=describe_row(row))
 
     def evaluating(self, done: int, total: int) -> None:
         """So many images are evaluated."""
         if self._evaluating is None:
-            self._evaluating = self._progress.add_task("evaluate", total=total, values="")
+            self._evaluating = self._progress.add_task("evaluate", total=total, left="", values="")
         self._progress.update(self._evaluating, completed=done)
 
     def evaluation(self, row: dict[str, Any]) -> None:
@@ -139,10 +141,6 @@ def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def make_display() -> Display:

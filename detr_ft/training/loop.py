@@ -45,7 +45,7 @@ from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.training.state import Progress, load_saved, load_weights
 from detr_ft.training.step import StepFailed, Stepper, diverged
-from detr_ft.training.stopping import Best, Clock, best_of
+from detr_ft.training.stopping import Best, Clock, best_of, better_than_last
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class TrainResult:
     detections: list[Detections]
     log: list[dict[str, Any]]
     seconds: float
+    better: str  # than the model that was saved: what to say of an earlier one, or nothing
 
 
 class DetrTrainer:
@@ -143,6 +144,7 @@ class DetrTrainer:
             settings.seed, settings.max_grad_norm, settings.per_device_train_batch_size, self.held.ema,
         )  # fmt: skip
         self.signals, self.clock = Signals(), Clock(settings.max_minutes)
+        self.better = ""
         self.saved, self.saved_at = -1, time.monotonic()  # the step of the last checkpoint, and when that was
         if checkpoint is not None:
             self.held.restore(checkpoint)
@@ -156,7 +158,7 @@ class DetrTrainer:
         self.clock.start(self.held.at.seconds)
         logger.info("what trains:\n%s", training_table(self.model, self.optimizer))
         self.accelerator.init_trackers("detr_ft")
-        self.display.start(self.steps, self.held.at.step)
+        self.display.start(self.steps, self.held.at.step, self.clock.left)
         try:
             with self.signals:
                 evaluated = self._train()
@@ -166,7 +168,7 @@ class DetrTrainer:
             self.display.stop()
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-        return TrainResult(metrics, found, self.held.log.read(), self.clock.seconds)
+        return TrainResult(metrics, found, self.held.log.read(), self.clock.seconds, self.better)
 
     def _train(self) -> Evaluated | None:
         """Take the steps that are left, and answer the evaluation after the last of them, if it was its turn."""
@@ -179,7 +181,7 @@ class DetrTrainer:
                 self._begin(work.epoch)
             self._log(work, self._step(work))
             at.seconds = self.clock.seconds
-            told = pace.step(sum(len(micro.rows) for micro in work.share), self.steps - at.step)
+            told = pace.step(sum(len(micro.rows) for micro in work.share), self.steps - at.step, self.clock.left)
             if told:
                 logger.info(told)
             self._save_if_due()
@@ -273,7 +275,10 @@ class DetrTrainer:
         if evaluated is None:
             evaluated = self.evaluate(self.held.at.epoch)
         best = self._best()
-        if not self.settings.load_best_model_at_end or best is None or best.step == self.held.at.step:
+        if best is None or best.step == self.held.at.step:
+            return evaluated
+        if not self.settings.load_best_model_at_end:
+            self.better = better_than_last(best, self.settings.metric_for_best_model, evaluated[0])
             return evaluated
         load_saved(self.model, self.run.path / "checkpoints/best")
         self.held.ema = None  # what was saved is the average

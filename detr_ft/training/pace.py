@@ -31,21 +31,30 @@ class Pace:
             self._given = time.monotonic()
             yield work
 
-    def step(self, images: int, left: int) -> str | None:
-        """A step was taken, and so many are left: what there is to say, once, after twenty of them."""
+    def step(self, images: int, left: int, seconds: float | None) -> str | None:
+        """A step was taken, and so many are left, in so many seconds at most: what there is to say, once, after twenty of them."""
         self.steps += 1
         if _WARM < self.steps <= _WARM + _STEPS:
             self.images += images
             self.waited += self._given - self._asked
             self.taken += time.monotonic() - self._asked  # of the step alone: evaluations come between steps
-        return self._words(left) if self.steps == _WARM + _STEPS and left > 0 else None
+        return self._words(left, seconds) if self.steps == _WARM + _STEPS and left > 0 else None
 
-    def _words(self, left: int) -> str:
+    def _words(self, left: int, seconds: float | None) -> str:
         share = self.waited / self.taken
         advice = "; train.dataloader_num_workers reads them beside the steps" if share > _MUCH else ""
         return (
             f"{self.images / self.taken:.1f} images a second on this process: the {left} steps that are left take about {_time(left * self.taken / _STEPS)}, "
-            f"evaluations not counted. {100 * share:.0f} % of a step is waiting for images{advice}"
+            f"evaluations not counted. {100 * share:.0f} % of a step is waiting for images{advice}{self._too_long(left, seconds)}"
+        )
+
+    def _too_long(self, left: int, seconds: float | None) -> str:
+        able = left if seconds is None else int(seconds / self.taken * _STEPS)
+        if able >= left:
+            return ""
+        return (
+            f". train.max_minutes ends the run after about {able} of these steps; the learning rate falls as if it took them "
+            "all, so fewer train.num_train_epochs use the time better"
         )
 
 

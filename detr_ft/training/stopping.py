@@ -32,6 +32,18 @@ def best_of(rows: Sequence[Mapping[str, Any]], metric: str, threshold: float = 0
     return best
 
 
+def better_than_last(best: Best, metric: str, last: Mapping[str, Any]) -> str:
+    """A sentence on an evaluation that was better than the last one, or nothing."""
+    value = last.get(metric)
+    if value is not None and value >= best.value:
+        return ""
+    at_the_end = "nothing" if value is None else f"{value:.3f}"
+    return (
+        f"The evaluation at step {best.step} was better ({metric} {best.value:.3f}, at the end {at_the_end}): "
+        "that model is in checkpoints/best, and train.load_best_model_at_end=true ends with it."
+    )
+
+
 @dataclass
 class Clock:
     """How long a run trains, in seconds, from its beginning on, however often it was stopped; and when that is enough."""
@@ -48,6 +60,11 @@ class Clock:
     def seconds(self) -> float:
         """How long it has trained."""
         return time.monotonic() - self._began
+
+    @property
+    def left(self) -> float | None:
+        """For how many seconds it may train on, the next evaluation not counted; None without a limit."""
+        return None if self.minutes is None else max(0.0, 60 * self.minutes - self.seconds - self.evaluation)
 
     @property
     def over(self) -> bool:

@@ -7,26 +7,44 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evaluation.made_up_models import NAMES, model, spoiled, truth, two_alike
+from numpy.typing import NDArray
 
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.intervals import differences, intervals
 from detr_ft.evaluation.marks import Marks, mark
 
 
-def test_an_interval_covers_the_figure_of_many_more_images() -> None:
-    rng = np.random.default_rng(0)
-    expected = figures_of(_one(rng, 3000))["map"]
-    covered = 0
-    for _ in range(20):
-        interval = intervals(_one(rng, 60), times=200)["map"]
-        assert interval is not None
-        covered += interval.low <= expected <= interval.high
-    assert covered >= 17
+@pytest.mark.parametrize("power", [0.0, 1.5])
+def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float) -> None:
+    """Of alike and of very unlike classes, some with a handful of objects."""
+    rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
+    shares = np.arange(1.0, 11.0) ** -power
+    average = np.mean([_figure(_one(rng, 60, names, shares)) for _ in range(100)])
+    found = [intervals(_one(rng, 60, names, shares), times=200)["map"] for _ in range(30)]
+    assert sum(one is not None and one.low <= average <= one.high for one in found) >= 26
 
 
-def _one(rng: np.random.Generator, images: int) -> Marks:
+def test_few_objects_read_too_high_on_average() -> None:
+    """What no interval over the same images can see, and the page has to say."""
+    rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
+    few, many = (
+        np.mean([_figure(_one(rng, images, names)) for _ in range(sets)]) for images, sets in ((20, 60), (1500, 1))
+    )
+    assert few > many + 0.02
+
+
+def _figure(marks: Marks) -> float:
+    return figures_of(marks)["map"] or 0.0
+
+
+def _one(
+    rng: np.random.Generator, images: int, names: list[str] = NAMES, shares: NDArray[np.float64] | None = None
+) -> Marks:
     objects, hard = truth(rng, images)
-    return mark(NAMES, images, objects, model(rng, objects, hard))
+    chances = np.ones(len(names)) if shares is None else shares
+    label = rng.choice(len(names), len(objects.image), p=chances / chances.sum())
+    objects = replace(objects, label=label)
+    return mark(names, images, objects, model(rng, objects, hard))
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -152,3 +152,17 @@ def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path
     with pytest.raises(UserError, match=r"not installed: aim \(pip install aim\)"):
         make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
+)
+def test_a_better_evaluation_than_the_last_is_told(
+    figures: list[float | None], told: bool, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)
+    of_figures(trainer, figures)
+    better = trainer.train().better
+    last = "nothing" if figures[-1] is None else f"{figures[-1]:.3f}"
+    assert bool(better) == told
+    assert (f"(map {figures[0]:.3f}, at the end {last}): that model is in checkpoints/best" in better) == told

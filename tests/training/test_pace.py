@@ -25,7 +25,7 @@ def test_twenty_steps_tell_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     one, told = Pace(), []
     for number in one.timed(works()):
         clock[0] += 0.6
-        told.append(one.step(8, 1000 - number))
+        told.append(one.step(8, 1000 - number, None))
         clock[0] += 100.0 * (number == 10)  # an evaluation
     said = [(place, words) for place, words in enumerate(told) if words]
     ((place, words),) = said
@@ -34,6 +34,21 @@ def test_twenty_steps_tell_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words.endswith(
         "40 % of a step is waiting for images; train.dataloader_num_workers reads them beside the steps"
     )
+
+
+@pytest.mark.parametrize(("limit", "able"), [(1000.0, None), (50.0, 50)])
+def test_a_limit_that_ends_the_run_before_is_told(
+    limit: float, able: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    one, said = Pace(), []
+    for number in one.timed(range(22)):
+        clock[0] += 1.0
+        said.append(one.step(8, 121 - number, limit))
+    words = said[-1] or ""
+    assert ("train.max_minutes" in words) == (able is not None)
+    assert f"ends the run after about {able} of these steps" in words or able is None
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(80, "80 seconds"), (600, "10 minutes"), (9000, "2.5 hours")])

@@ -99,11 +99,11 @@ def expectation(figures: Figures) -> Advice:
     start = f"{figures.images} images, about {typical} boxes a class: "
     if figures.images < _FEW_IMAGES:
         text = (
-            "fine-tune with most of the backbone frozen (model.freeze: [backbone]), do not train from scratch, and expect "
+            "take a checkpoint that has seen photographs with a frozen backbone (model.freeze: [backbone]), do not train from scratch, and expect "
             "a first impression rather than a detector: more images help more than any setting."
         )
     elif figures.images < _SOME_IMAGES:
-        text = "fine-tune with a frozen stem (model.freeze: [backbone.stem]), do not train from scratch."
+        text = "take a checkpoint that has seen photographs with a frozen stem (model.freeze: [backbone.stem]), do not train from scratch."
     elif figures.images < _MANY_IMAGES:
         text = "fine-tune all of the model, do not train from scratch: DETR's own training took 118,000 images."
     else:
