@@ -25,6 +25,7 @@ from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.family import Detr
 from detr_ft.models.fold import fold_norms
+from detr_ft.models.no_waits import stop_waiting
 from detr_ft.structures import Detections
 from detr_ft.training.capsule import keep_failure
 from detr_ft.training.checkpoints import Checkpoints
@@ -111,6 +112,7 @@ class DetrTrainer:
         if checkpoint is not None:
             load_weights(model, checkpoint)
         fold_norms(model)
+        stop_waiting(model)
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
         self.criterion = self.current = criterion

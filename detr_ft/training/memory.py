@@ -14,8 +14,8 @@ def save_memory_or_time(model: Detr, settings: TrainSettings) -> None:
     """Prepare a model as `gradient_checkpointing` and `torch_compile` say."""
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
-    if settings.torch_compile:  # without the loss, and part by part: the encoder looks at its values between layers
-        for part in (model.model.backbone, *model.model.encoder.layers):
+    if settings.torch_compile:  # without the loss, and part by part: the layers of a kind are then compiled once
+        for part in (model.model.backbone, *model.model.encoder.layers, *model.model.decoder.layers):
             part.compile()
 
 

@@ -1,0 +1,97 @@
+"""Without waits between its layers a model is the same function."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch import Tensor
+from transformers import DetrForObjectDetection
+
+from detr_ft.models.no_waits import SteadyEncoderLayer, stop_waiting
+
+
+def made(**changes: Any) -> DetrForObjectDetection:
+    torch.manual_seed(0)
+    config = tiny_config()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return DetrForObjectDetection(config).double()
+
+
+def asked(model: DetrForObjectDetection, mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Logits and boxes of two images of which `mask` says what is image, and the gradients of their sum."""
+    torch.manual_seed(1)
+    given = model(pixel_values=torch.randn(2, 3, 64, 64, dtype=torch.float64), pixel_mask=mask)
+    (given.logits.square().sum() + given.pred_boxes.square().sum()).backward()
+    return given.logits, given.pred_boxes, [one.grad for one in model.parameters() if one.grad is not None]
+
+
+def padded() -> Tensor:
+    mask = torch.ones(2, 64, 64, dtype=torch.bool)
+    mask[1, 40:] = mask[1, :, 30:] = False
+    return mask
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mask", [padded(), torch.ones(2, 64, 64, dtype=torch.bool)], ids=["padded", "whole"])
+def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
+    """Dropout included, which is drawn in the same order."""
+    model = made(dropout=0.1).train(training)
+    steady = copy.deepcopy(model)
+    stop_waiting(steady)
+    assert all(isinstance(layer, SteadyEncoderLayer) for layer in steady.model.encoder.layers)
+    expected, found = asked(model, mask), asked(steady, mask)
+    for one, other in zip([*expected[:2], *expected[2]], [*found[:2], *found[2]], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_still_counts() -> None:
+    """What lies under the mask changes nothing: a mask that was dropped on the way would show here."""
+    model = made().eval()
+    stop_waiting(model)
+    attended: list[Tensor | None] = []
+    model.model.encoder.layers[0].register_forward_pre_hook(lambda _, args: attended.append(args[1]))
+    asked(model, padded())
+    (mask,) = attended
+    assert mask is not None and mask.shape[:3] == (2, 1, 1)
+    assert not mask[1].all() and mask[0].all()
+
+
+def test_infinite_values_are_clamped_as_before() -> None:
+    """In half precision, where the layer of transformers does so to go on."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        layer = made().model.encoder.layers[0].to(dtype).train()
+        layer.final_layer_norm.bias.data[0] = torch.inf
+        steady = copy.deepcopy(layer)
+        steady.__class__ = SteadyEncoderLayer
+        values = torch.randn(1, 5, layer.hidden_size, dtype=dtype)
+        torch.manual_seed(1)
+        expected = layer(values, None)
+        torch.manual_seed(1)
+        found = steady(values, None)
+        assert expected.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_attention_that_adds_its_masks_gets_them_so() -> None:
+    model = made().eval()
+    for part in (model.config, model.model.encoder.config, model.model.decoder.config):
+        part._attn_implementation_internal = "eager"
+    steady = copy.deepcopy(model)
+    stop_waiting(steady)
+    for one, other in zip(asked(model, padded())[:2], asked(steady, padded())[:2], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+def test_nothing_in_its_code_asks_for_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a tensor is true is a question that waits for the device."""
+    model = made().train()
+    stop_waiting(model)
+    asked(model, padded())  # fills the caches of positions, and asks once whether autocast is on
+    monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
+    monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
+    asked(model, padded())
