@@ -57,6 +57,12 @@ class ImageFormat:
             )
         return int(size[1]), int(size[0])
 
+    @property
+    def rounding(self) -> int:
+        """What the sides of a batch are rounded up to, where few shapes are wanted: a fifth of an image's, which fits it."""
+        side = self.size.get("shortest_edge") or min(self.size["max_height"], self.size["max_width"])
+        return -(-side // 5)
+
     def normalise(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of bytes as the model takes it: pixels normalised as the processor does, padding 0, where they lie now.
 

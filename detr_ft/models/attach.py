@@ -52,20 +52,26 @@ class AttachedCriterion:
         if not isinstance(self._model, Detr):
             outputs_class, outputs_coord = logits[None], pred_boxes[None]  # YOLOS answers from its last layer alone
         elif outputs_class is None or outputs_coord is None:
-            outputs_class, outputs_coord = self._auxiliary_outputs(self._model)
+            outputs_class, outputs_coord = self.of_layers(self._model)
         # The last layer is what the model answers with, logits and pred_boxes; see `attach_criterion`.
         predictions = Predictions(
             torch.cat([outputs_class[:-1], logits[None]]), torch.cat([outputs_coord[:-1], pred_boxes[None]])
         )
-        targets = Targets.from_labels(labels, device)
-        step = self.step or _over_processes(targets, predictions.num_classes)
-        targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
-        self.last = Predictions(predictions.logits.detach(), predictions.boxes.detach()), targets
-        loss, values = self.criterion(predictions, targets)
+        loss, values = self.score(predictions, labels)
         auxiliary = [
             {"logits": a, "pred_boxes": b} for a, b in zip(outputs_class[:-1], outputs_coord[:-1], strict=True)
         ]
         return loss, values, auxiliary
+
+    def score(
+        self, predictions: Predictions, labels: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of all layers' answers, and its terms."""
+        targets = Targets.from_labels(labels, predictions.logits.device)
+        step = self.step or _over_processes(targets, predictions.num_classes)
+        targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
+        self.last = Predictions(predictions.logits.detach(), predictions.boxes.detach()), targets
+        return self.criterion(predictions, targets)
 
     def detach(self) -> None:
         """Give the model its stock loss back."""
@@ -79,7 +85,8 @@ class AttachedCriterion:
     def _remember(self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         self._hidden.append(output if isinstance(output, Tensor) else output[0])
 
-    def _auxiliary_outputs(self, model: Detr) -> tuple[Tensor, Tensor]:
+    def of_layers(self, model: Detr) -> tuple[Tensor, Tensor]:
+        """Logits `[L, B, Q, K+1]` and boxes `[L, B, Q, 4]` of every decoder layer in the forward pass before, which it forgets."""
         hidden = model.model.decoder.layernorm(torch.stack(self._hidden))  # [L, B, Q, D]
         self._hidden = []
         return model.class_labels_classifier(hidden), model.bbox_predictor(hidden).sigmoid()

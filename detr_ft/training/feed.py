@@ -72,8 +72,10 @@ class Feed:
         processes: int,
         workers: int,
         canvas: tuple[int, int] | None,
+        rounding: int,
     ) -> None:
-        self.examples, self.batches, self.epochs, self.workers, self.canvas = examples, batches, epochs, workers, canvas
+        self.examples, self.batches, self.epochs, self.workers = examples, batches, epochs, workers
+        self.canvas, self.rounding = canvas, rounding
         self._size, self._process, self._processes = micro_size, process, processes
 
     def steps(self, epoch: int = 0, place: int = 0) -> Iterator[StepOf]:
@@ -82,7 +84,7 @@ class Feed:
             _Tried(self.examples),
             batch_sampler=_Items(self, epoch, place),
             num_workers=self.workers,
-            collate_fn=partial(_collate, canvas=self.canvas),
+            collate_fn=partial(_collate, canvas=self.canvas, rounding=self.rounding),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # a loader draws a seed for its workers, and not from the model's numbers
@@ -138,9 +140,11 @@ class _Tried(TorchDataset[Any]):
             return ExampleFailed(f"image {image_id}: augmentation failed: {type(error).__name__}: {error} ({where})")
 
 
-def _collate(examples: list[dict[str, Any] | Exception], canvas: tuple[int, int] | None) -> dict[str, Any] | Exception:
+def _collate(
+    examples: list[dict[str, Any] | Exception], canvas: tuple[int, int] | None, rounding: int
+) -> dict[str, Any] | Exception:
     failed = next((one for one in examples if isinstance(one, Exception)), None)
-    return failed or collate([one for one in examples if isinstance(one, dict)], canvas)
+    return failed or collate([one for one in examples if isinstance(one, dict)], canvas, rounding)
 
 
 def _sound(made: dict[str, Any] | Exception) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from detr_ft.training.memory import save_memory_or_time
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
 from detr_ft.training.pace import Pace
 from detr_ft.training.processes import join
+from detr_ft.training.replayed import passes_of
 from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
@@ -141,8 +142,9 @@ class DetrTrainer:
             self.examiner.sample,
             Progress(images_a_step=self._images_a_step),
         )
+        passes = passes_of(self.accelerator, self.model, self.wrapped, self.attached, settings)
         self.stepper = Stepper(
-            self.accelerator, self.model, self.wrapped, self.optimizer, self.held.schedule, self.attached, self.format,
+            self.accelerator, self.model, passes, self.optimizer, self.held.schedule, self.attached, self.format,
             settings.seed, settings.max_grad_norm, settings.per_device_train_batch_size, self.held.ema,
         )  # fmt: skip
         self.signals, self.clock = Signals(), Clock(settings.max_minutes)
@@ -363,6 +365,8 @@ class DetrTrainer:
     def _feed(self, repeats: Sequence[float] | None) -> Feed:
         settings, canvas = self.settings, self.format.canvas
         split = self.examples.split
+        # Each shape of batch is recorded, or compiled, by itself.
+        few_shapes = settings.torch_compile or (settings.cuda_graphs and self.accelerator.device.type == "cuda")
         shapes = None if canvas else aspects(split)
         return Feed(
             self.examples,
@@ -373,6 +377,7 @@ class DetrTrainer:
             self.accelerator.num_processes,
             settings.dataloader_num_workers,
             canvas,
+            self.format.rounding if few_shapes else 1,
         )
 
 

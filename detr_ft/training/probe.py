@@ -163,7 +163,9 @@ def _largest_shape(trainer: DetrTrainer) -> tuple[int, int]:
     sizes = [form.resized(w, h) for w, h in zip(split["width"], split["height"], strict=True)]
     batches = [part for _, _, _, parts in _first_epoch(trainer) for part in parts if part]
     shapes = [(max(sizes[row][1] for row in part), max(sizes[row][0] for row in part)) for part in batches]
-    return max(shapes, key=lambda shape: shape[0] * shape[1])
+    height, width = max(shapes, key=lambda shape: shape[0] * shape[1])
+    rounding = trainer.feed.rounding
+    return -(-height // rounding) * rounding, -(-width // rounding) * rounding
 
 
 def _first_epoch(trainer: DetrTrainer) -> Iterator[tuple[int, int, int, list[list[int]]]]:

@@ -40,6 +40,7 @@ class TrainSettings(BaseModel):
     fp16: bool = False
     gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
     torch_compile: bool = Field(default=False, description="compile backbone and layers; takes minutes at the start")
+    cuda_graphs: bool = Field(default=True, description="on one GPU, start the operations of a step together")
     full_determinism: bool = Field(default=False, description="the same bits on a GPU, too; slower")
     dataloader_num_workers: int = Field(default=0, ge=0)
     logging_steps: int = Field(default=10, ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from detr_ft.structures import Predictions, Targets
 from detr_ft.training.arithmetic import add_up, held_by, seed_step
 from detr_ft.training.ema import Ema
 from detr_ft.training.feed import MicroBatch, StepOf
+from detr_ft.training.passes import Passes
 from detr_ft.training.schedule import go_to
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Stepper:
 
     accelerator: Accelerator
     model: Any
-    wrapped: Callable[..., Any]
+    passes: Passes
     optimizer: Any
     schedule: LRScheduler
     attached: AttachedCriterion
@@ -122,11 +123,10 @@ class Stepper:
         """Add the gradient of a micro-batch, or nothing of one that doesn't count, and say its terms."""
         share = float(micro.counts)
         # Gradients are shared among the processes once, with those of the last micro-batch.
-        with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+        with nullcontext() if last else self.accelerator.no_sync(self.passes.wrapped):
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
             try:
-                outputs = self.wrapped(**self.format.normalise(inputs))
-                self.accelerator.backward(share * outputs.loss)
+                loss, terms = self.passes.take(self.format.normalise(inputs), share)
             except torch.OutOfMemoryError:
                 raise
             except CriterionError as error:
@@ -134,7 +134,7 @@ class Stepper:
             except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
                 raise StepFailed(f"{type(error).__name__}: {error}", [micro], {}) from error
         self.asked += [self.attached.last] if self.attached.last and micro.counts else []
-        return {name: share * value.detach() for name, value in {"loss": outputs.loss, **outputs.loss_dict}.items()}
+        return {name: share * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
     def _fault(self) -> str:
         faults = (find_fault(self.attached.criterion, *one) for one in self.asked)  # type: ignore[arg-type]

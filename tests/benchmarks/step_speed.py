@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from reading_speed import write_images
 from stamp import stamp
 from torch.utils.data import DataLoader
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
 
-from datasets import Dataset
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
@@ -138,12 +138,12 @@ def stock(arguments: argparse.Namespace, split: Dataset, bf16: bool, workers: in
     return Way(name, arguments.images, lambda: step(batch), lambda: (step(one) for one in loader(workers)))
 
 
-def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, bf16: bool, compiled: bool, workers: int) -> Way:
+def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, how: dict[str, bool], workers: int) -> Way:
     """The step and the feed of `DetrTrainer`."""
     model, processor = model_of(arguments), processor_of(arguments.edge)
     settings = TrainSettings(
-        output_dir=str(folder), bf16=bf16, torch_compile=compiled, dataloader_num_workers=workers, learning_rate=1e-6,
-        per_device_train_batch_size=arguments.images, num_train_epochs=1,
+        output_dir=str(folder), bf16=GPU, dataloader_num_workers=workers, learning_rate=1e-6,
+        per_device_train_batch_size=arguments.images, num_train_epochs=1, **how,
     )  # fmt: skip
     if model.config.num_labels != CLASSES:
         split = split.map(lambda row: {"objects": row["objects"] | {"category": [one % model.config.num_labels for one in row["objects"]["category"]]}})  # fmt: skip
@@ -157,7 +157,7 @@ def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, bf16: bool
         trainer.held.log.since.add(work.images, trainer.stepper.take(work, min(next(numbers), trainer.steps)))
 
     work = next(trainer.feed.steps())
-    name = f"ours, {'bf16' if bf16 else 'fp32'}{', compiled' if compiled else ''}"
+    name = ", ".join(["ours", "bf16" if GPU else "fp32", *(f"{name}={value}".lower() for name, value in how.items())])
     return Way(name, arguments.images, lambda: step(work), lambda: (step(one) for one in trainer.feed.steps()))
 
 
@@ -288,16 +288,16 @@ def main() -> None:
         ways = [stock(arguments, split, False, 0)]
         if GPU:
             ways.append(stock(arguments, split, True, WORKERS))
-        ways.append(ours(arguments, split, folder / "a", GPU, False, WORKERS if GPU else 0))
-        if arguments.compiled:
-            ways.append(ours(arguments, split, folder / "b", GPU, True, WORKERS if GPU else 0))
+        kinds: list[dict[str, bool]] = [*([{"cuda_graphs": False}] if GPU else []), {}]
+        kinds += [{"torch_compile": True}] if arguments.compiled else []
+        ways += [ours(arguments, split, folder / str(at), how, WORKERS if GPU else 0) for at, how in enumerate(kinds)]
         measure(ways, arguments)
         print(f"{stamp()}\n\n{table(ways, arguments)}", flush=True)
         if arguments.json:
             figures = [{k: v for k, v in vars(way).items() if k not in ("step", "run")} for way in ways]
             arguments.json.write_text(json.dumps({"machine": stamp(), "ways": figures}, indent=2) + "\n")
         if arguments.profile:
-            arguments.profile.write_text("\n".join(map(profile, ways)))
+            arguments.profile.write_text("\n".join(map(profile, ways[1:])))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from detr_ft.training.display import PlainDisplay
 from detr_ft.training.loop import DetrTrainer
 from detr_ft.training.probe import fit_memory, try_worst
 from detr_ft.training.replay import Capsule, replay
+from detr_ft.training.replayed import ReplayedPasses
 from detr_ft.training.settings import TrainSettings
 
 pytestmark = [
@@ -64,6 +65,45 @@ def test_compiled_parts_are_the_same_model(tiny_checkpoint: Path, tmp_path: Path
     assert compiled[-1] == pytest.approx(plain[-1], rel=0.02)
     saved = load_file(tmp_path / "compiled/model.safetensors")
     assert saved.keys() == load_file(tmp_path / "plain/model.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"bf16": True},
+        {"fp16": True},
+        {"torch_compile": True},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+    ],
+)
+def test_steps_replayed_as_graphs_are_those_of_plain_ones(
+    tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"logging_steps": 1, "num_train_epochs": 5, "dataloader_num_workers": 1} | settings
+    plain = losses(make_trainer(tiny_checkpoint, tmp_path / "plain", cuda_graphs=False, **settings).train().log)
+    with caplog.at_level(logging.WARNING):
+        trainer = make_trainer(tiny_checkpoint, tmp_path / "replayed", **settings)
+        replayed = losses(trainer.train().log)
+    passes = trainer.stepper.passes
+    assert isinstance(passes, ReplayedPasses)
+    assert passes._recorded
+    assert not [one for one in caplog.messages if "CUDA graphs" in one]
+    exact = 1e-3 if settings.keys().isdisjoint({"bf16", "fp16"}) else 2e-2
+    assert replayed == pytest.approx(plain, rel=exact)
+
+
+def test_what_waits_for_the_gpu_cannot_be_recorded_and_training_goes_on(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=5)
+    trainer.model.model.decoder.layers[0].register_forward_hook(
+        lambda module, args, output: bool(output[0].sum() > 0) and None
+    )
+    with caplog.at_level(logging.WARNING):
+        result = trainer.train()
+    assert [one for one in caplog.messages if "CUDA graphs" in one]
+    assert len(losses(result.log)) == 15
 
 
 def make_larger(folder: Path, size: int, **settings: Any) -> DetrTrainer:
