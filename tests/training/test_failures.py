@@ -153,7 +153,7 @@ def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
 
     whole = first_step(make_exact(tmp_path / "whole", 8, 8, 8))
     trainer = make_exact(tmp_path / "short", 8, 8, 8)
-    wrapped = trainer.stepper.wrapped
+    wrapped = trainer.stepper.passes.wrapped
 
     def short_of_memory(**inputs: Any) -> Any:
         outputs = wrapped(**inputs)
@@ -161,7 +161,7 @@ def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return outputs
 
-    trainer.stepper.wrapped = short_of_memory
+    trainer.stepper.passes.wrapped = short_of_memory
     with caplog.at_level(logging.WARNING):
         parts = first_step(trainer)
     assert trainer.stepper.largest == expected
@@ -177,7 +177,7 @@ def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, t
     def short_of_memory(**inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
 
-    trainer.stepper.wrapped = short_of_memory
+    trainer.stepper.passes.wrapped = short_of_memory
     with pytest.raises(
         TrainingFailed, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. One image"
     ):

@@ -97,9 +97,11 @@ def test_what_waits_for_the_gpu_cannot_be_recorded_and_training_goes_on(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=5)
-    trainer.model.model.decoder.layers[0].register_forward_hook(
-        lambda module, args, output: bool(output[0].sum() > 0) and None
-    )
+
+    def wait(module: Any, args: Any, output: Any) -> None:
+        assert output[0].sum().item() < torch.inf
+
+    trainer.model.model.decoder.layers[0].register_forward_hook(wait)
     with caplog.at_level(logging.WARNING):
         result = trainer.train()
     assert [one for one in caplog.messages if "CUDA graphs" in one]
