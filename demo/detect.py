@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from scenes import embedded, rectangle, scene
+from tables import head, table
 
 from detr_ft.data.images import open_image
-from detr_ft.drawing import draw
+from detr_ft.drawing import class_colour, draw
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.structures import Detections
@@ -27,6 +30,7 @@ class Found:
     name: str
     size: tuple[int, int]
     picture: Image.Image  # at display size
+    address: str  # of the same, on the page
     detections: Detections
     seconds: float
 
@@ -51,32 +55,60 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
     seconds = time.perf_counter() - start
     scale = DISPLAY_EDGE / max(image.size)
     width, height = (max(1, round(edge * scale)) for edge in image.size)
-    return Found(
-        Path(path).name, image.size, image.resize((width, height), Image.Resampling.LANCZOS), detections, seconds
-    )
+    picture = image.resize((width, height), Image.Resampling.LANCZOS)
+    return Found(Path(path).name, image.size, picture, embedded(picture), detections, seconds)
 
 
-def select(found: Found, names: Sequence[str], threshold: float, classes: Sequence[str]) -> Detections:
-    """The detections whose score is above the threshold, of the chosen classes; of all if none is chosen."""
-    above = found.detections.above(threshold)
+def select(found: Found, names: Sequence[str], least: Mapping[str, float], classes: Sequence[str]) -> Detections:
+    """The detections whose score is above the least of their class, of the chosen classes; of all if none is chosen."""
+    above = found.detections.above_each([least[name] for name in names])
     keep = [index for index, label in enumerate(above.labels.tolist()) if not classes or names[label] in classes]
     return Detections(above.boxes[keep], above.scores[keep], above.labels[keep])
 
 
-def drawn(found: Found, names: Sequence[str], shown: Detections) -> Image.Image:
-    """The picture at display size with its boxes."""
-    scale = shown.boxes.new_tensor([found.picture.width / found.size[0], found.picture.height / found.size[1]] * 2)
-    return draw(found.picture, shown.boxes * scale, shown.labels, names, shown.scores)
+def painted(found: Found, names: Sequence[str], shown: Detections) -> Image.Image:
+    """The picture at display size with its boxes, to be saved."""
+    return draw(found.picture, _at_display_size(found, shown), shown.labels, names, shown.scores)
 
 
-def rows(names: Sequence[str], shown: Detections) -> list[list[Any]]:
-    """The table: class, score, and the box's left, top, width and height in pixels of the upright picture."""
-    table = []
-    for (x0, y0, x1, y1), score, label in zip(
-        shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
+def drawn(found: Found, names: Sequence[str], shown: Detections) -> str:
+    """The picture on the page, with boxes that say their class and score at the pointer."""
+    parts = []
+    for place, (box, score, label) in enumerate(
+        zip(_at_display_size(found, shown), shown.scores.tolist(), shown.labels.tolist(), strict=True)
     ):
-        table.append([names[label], round(score, 3), round(x0), round(y0), round(x1 - x0), round(y1 - y0)])
-    return table
+        said = f"{names[label]} {score:.2f}"
+        parts.append(
+            f'<g data-object="{place}" tabindex="0" role="img" aria-label="{escape(said)}" style="--own:{_colour(label)}">'
+            + rectangle(box, "true", said)
+            + f'<text x="{float(box[0]) + 5:.1f}" y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
+        )
+    told = f"{found.name} with {len(parts)} boxes"
+    return scene(found.address, found.picture.size, parts, told)
+
+
+def rows(names: Sequence[str], shown: Detections) -> str:
+    """The table: class, score, and the box's left, top, width and height in pixels of the upright picture."""
+    lines = []
+    for place, ((x0, y0, x1, y1), score, label) in enumerate(
+        zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
+    ):
+        cells = "".join(f"<td>{round(value)}</td>" for value in (x0, y0, x1 - x0, y1 - y0))
+        lines.append(
+            f'<tr data-object="{place}" tabindex="0"><th scope="row"><span class="dot" style="background:{_colour(label)}"></span>'
+            f"{escape(names[label])}</th><td>{score:.3f}</td>{cells}</tr>"
+        )
+    return table("Boxes, in pixels", head(["class", "score", "x", "y", "width", "height"]), lines) if lines else ""
+
+
+def _at_display_size(found: Found, shown: Detections) -> Any:
+    """The boxes `[N, 4]` in pixels of the picture at display size."""
+    scale = shown.boxes.new_tensor([found.picture.width / found.size[0], found.picture.height / found.size[1]] * 2)
+    return shown.boxes * scale
+
+
+def _colour(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
 
 
 def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
@@ -90,27 +122,30 @@ def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
     return f"**{objects}** at this threshold{': ' if what else ''}{what}{more} — {facts}"
 
 
-def coco(found: Found, names: Sequence[str], shown: Detections) -> dict[str, Any]:
-    """The shown detections as a COCO document; a category's id is the model's own index."""
-    annotations = []
-    for index, ((x0, y0, x1, y1), score, label) in enumerate(
-        zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True), start=1
-    ):
-        box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
-        annotations.append(
-            {
-                "id": index,
-                "image_id": 1,
-                "category_id": label,
-                "bbox": box,
-                "area": round(box[2] * box[3], 2),
-                "iscrowd": 0,
-                "score": round(score, 4),
-            }
-        )
-    width, height = found.size
+def coco(every: Sequence[tuple[Found, Detections]], names: Sequence[str]) -> dict[str, Any]:
+    """What is shown of each picture as a COCO document; a category's id is the model's own index."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (found, shown) in enumerate(every, start=1):
+        width, height = found.size
+        images.append({"id": image_id, "file_name": found.name, "width": width, "height": height})
+        for (x0, y0, x1, y1), score, label in zip(
+            shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
+        ):
+            box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": round(box[2] * box[3], 2),
+                    "iscrowd": 0,
+                    "score": round(score, 4),
+                }
+            )
     return {
-        "images": [{"id": 1, "file_name": found.name, "width": width, "height": height}],
+        "images": images,
         "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
         "annotations": annotations,
     }

@@ -13,7 +13,8 @@ STYLE = """<style>
 #head p { opacity: 0.75; margin: 0; }
 #status { min-height: 1.6rem; }
 #status p { font-size: 0.95rem; margin: 0; }
-#table * { font-family: inherit !important; }
+#file { position: absolute; width: 1px; height: 1px; opacity: 0; overflow: hidden; padding: 0; min-width: 0; }
+#result .scene { max-height: 72vh; }
 footer { display: none !important; }
 .gradio-container, .gradio-container > .main, .gradio-container .column { min-width: 0 !important; }
 .scene { width: 100%; height: auto; display: block; border-radius: 6px; }
@@ -58,8 +59,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 .padded i.object { background: var(--primary-500); border-color: var(--primary-500); }
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 12px !important; }
-  #image, #result { height: 270px !important; }
-  #table * { font-size: 0.8rem !important; }
+  #image { height: 270px !important; }
   .scene text { font-size: 34px; stroke-width: 7px; }
   button[role=tab] { padding: 0 7px !important; font-size: 0.85rem !important; }
   .gradio-container .row { flex-wrap: wrap !important; } .gradio-container .row > .column { flex: 1 1 100% !important; }

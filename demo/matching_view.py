@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from html import escape
 
 from matching import LOSSES, TERMS, Solved
 from PIL import Image
+from scenes import embedded, rectangle, scene
 from tables import head, table
 from torch import Tensor
 
@@ -22,33 +21,28 @@ _COLUMNS = 10  # of the cost matrix
 
 def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
     """Truth in full lines, the queries that took it dashed, a line between the two, and the other queries faint."""
-    scene = solved.scene
-    width, height = scene.picture.size
+    seen = solved.scene
+    width, height = seen.picture.size
     scale = _EDGE / max(width, height)
     shape = (round(width * scale), round(height * scale))
-    boxes = cxcywh_to_xyxy(scene.predictions.boxes[layer - 1, 0]) * scene.sides * scale
+    boxes = cxcywh_to_xyxy(seen.predictions.boxes[layer - 1, 0]) * seen.sides * scale
     pairs = solved.layer(layer).pairs
     taken = {pair.query for pair in pairs}
     parts = [
-        _rectangle(boxes[query], "free", f"query {query}, no pair") for query in range(len(boxes)) if query not in taken
+        rectangle(boxes[query], "free", f"query {query}, no pair") for query in range(len(boxes)) if query not in taken
     ]
-    for target, true in enumerate(scene.boxes * scale):
+    for target, true in enumerate(seen.boxes * scale):
         own = [pair for pair in pairs if pair.target == target]
         parts.append(
             f'<g data-object="{target}" tabindex="0" style="--own:{_colour(solved, target)}">'
-            + _rectangle(true, "true", f"object {target + 1}: {names[int(scene.labels[target])]}")
+            + rectangle(true, "true", f"object {target + 1}: {names[int(seen.labels[target])]}")
             + "".join(_partner(true, boxes[pair.query], f"query {pair.query}, cost {pair.cost:.2f}") for pair in own)
             + f'<text x="{float(true[0]) + 4:.1f}" y="{max(14.0, float(true[1]) - 5):.1f}">{target + 1} '
-            + f"{escape(names[int(scene.labels[target])])} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
+            + f"{escape(names[int(seen.labels[target])])} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
         )
-    told = f"{len(scene.labels)} objects and the queries they are matched with at decoder layer {layer}"
-    return (
-        f'<svg class="scene" viewBox="0 0 {shape[0]} {shape[1]}" role="img" aria-label="{told}">'
-        f'<image href="{_data(scene.picture.resize(shape, Image.Resampling.LANCZOS))}" width="{shape[0]}" height="{shape[1]}"/>'
-        + "".join(parts)
-        + "</svg>"
-        + _legend()
-    )
+    told = f"{len(seen.labels)} objects and the queries they are matched with at decoder layer {layer}"
+    address = embedded(seen.picture.resize(shape, Image.Resampling.LANCZOS))
+    return scene(address, shape, parts, told) + _legend()
 
 
 def matrix(solved: Solved, layer: int, term: str, names: Sequence[str]) -> str:
@@ -190,15 +184,7 @@ def _partner(true: Tensor, said: Tensor, title: str) -> str:
     """A query's box and a line to it from the object's."""
     (x0, y0), (x1, y1) = _centre(true), _centre(said)
     line = f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
-    return _rectangle(said, "said", title) + line
-
-
-def _rectangle(box: Tensor, kind: str, title: str) -> str:
-    x0, y0, x1, y1 = (float(side) for side in box)
-    return (
-        f'<rect class="{kind}" x="{x0:.1f}" y="{y0:.1f}" width="{max(0.0, x1 - x0):.1f}" height="{max(0.0, y1 - y0):.1f}">'
-        f"<title>{escape(title)}</title></rect>"
-    )
+    return rectangle(said, "said", title) + line
 
 
 def _centre(box: Tensor) -> tuple[float, float]:
@@ -218,9 +204,3 @@ def _legend() -> str:
 
 def _nothing() -> str:
     return "<p>There is no object here: every query is to say “no object”.</p>"
-
-
-def _data(image: Image.Image) -> str:
-    held = io.BytesIO()
-    image.save(held, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()

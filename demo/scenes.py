@@ -1,0 +1,35 @@
+"""Pictures with boxes drawn over them, as lines that stay sharp at any size and can be pointed at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+from torch import Tensor
+
+
+def embedded(image: Image.Image) -> str:
+    """A picture as an address that holds it."""
+    held = io.BytesIO()
+    image.save(held, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+def scene(address: str, shape: tuple[int, int], parts: Sequence[str], told: str) -> str:
+    """The picture at an address, of a width and height, with shapes over it; `told` is what it says to who can't see it."""
+    return (
+        f'<svg class="scene" viewBox="0 0 {shape[0]} {shape[1]}" role="img" aria-label="{escape(told)}">'
+        f'<image href="{address}" width="{shape[0]}" height="{shape[1]}"/>{"".join(parts)}</svg>'
+    )
+
+
+def rectangle(box: Tensor, kind: str, title: str) -> str:
+    """A box, xyxy, that says its title at the pointer."""
+    x0, y0, x1, y1 = (float(side) for side in box)
+    return (
+        f'<rect class="{kind}" x="{x0:.1f}" y="{y0:.1f}" width="{max(0.0, x1 - x0):.1f}" height="{max(0.0, y1 - y0):.1f}">'
+        f"<title>{escape(title)}</title></rect>"
+    )
