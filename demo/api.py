@@ -9,6 +9,7 @@ import gradio as gr
 from matching import Knobs, look, solve
 from uploads import uploaded
 
+from detr_ft.criterion import CriterionError
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
@@ -47,7 +48,10 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     picture = _picture(path)
     boxes, labels = _objects(truth, list(detector.names))
     of_class, l1, giou = _numbers(weights)
-    solved = solve(look(detector, "picture", picture, boxes, labels), Knobs((of_class, l1, giou)))
+    try:
+        solved = solve(look(detector, "picture", picture, boxes, labels), Knobs((of_class, l1, giou)))
+    except CriterionError as error:
+        raise gr.Error(f"This truth can't be matched: {error}") from error
     last = solved.told.layers[-1]
     return {
         "pairs": [

@@ -26,9 +26,11 @@ import lesson_tab
 import matching_tab
 from look import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
 from starlette.middleware import Middleware
+from trained import trained_by
 from truth import Example, examples_of
 
 from detr_ft.console import exit_with_status
+from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 
@@ -56,8 +58,11 @@ def build(
     given: Sequence[Example] = (),
     note: str = NOTE,
     second: Detector | None = None,
+    criterion: SetCriterion | None = None,
 ) -> gr.Blocks:
-    """The page of a detector: `pictures` are paths to offer, `given` images with truth, and `note` says where pictures go."""
+    """The page of a detector: `pictures` are paths to offer, `given` images with truth; `note` says where pictures go, and `criterion`
+    is what it was trained by, left out: DETR's own.
+    """
     with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
         gr.Markdown(
             f"# What the detector sees\nAnd how it is taught: which of its answers is held against which object. {note}",
@@ -66,7 +71,7 @@ def build(
         with gr.Tab("Detect", id="detect"):
             detect_tab.tab(detector, pictures)
         with gr.Tab("Matching", id="matching"):
-            matching_tab.tab(page, detector, given)
+            matching_tab.tab(page, detector, given, criterion or detr_criterion())
         with gr.Tab("Lesson", id="lesson"):
             lesson_tab.tab(page)
         with gr.Tab("Inside", id="inside"):
@@ -127,7 +132,8 @@ def serve(
         detector = Detector.load(model)
         given = examples_of(model, detector.names, data)
         shown = [shutil.copy(picture, folder) for picture in pictures] or [one.saved(Path(folder)) for one in given[:4]]
-        page = build(detector, shown, given, note, Detector.load(compare) if compare else None)
+        second = Detector.load(compare) if compare else None
+        page = build(detector, shown, given, note, second, trained_by(model, detector))
         print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         page.block_thread()
 

@@ -39,7 +39,7 @@ def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequen
             with gr.Column(min_width=300):
                 knobs += [
                     matcher_choice("Matcher", f"compare-matcher-{place}"),
-                    *weight_sliders(f"compare-{place}", start),
+                    *weight_sliders(f"compare-{place}", start=start),
                 ]
                 pictures.append(gr.HTML(elem_id=f"compare-{place}"))
     told, held = gr.HTML(elem_id="compare-told"), gr.State(None, time_to_live=3600)
@@ -101,13 +101,20 @@ def differences(left: Solved, right: Solved, names: Sequence[str]) -> str:
     """Object by object, whom each side matches it with, and how well that box lies."""
     rows = []
     overlaps = [one.overlaps(len(one.told.layers)) for one in (left, right)]
-    partners = [[queries[-1] for queries in one.told.partners] for one in (left, right)]
-    for target, both in enumerate(zip(*partners, strict=True)):
+    taken = [
+        [
+            [pair.query for pair in one.told.layers[-1].pairs if pair.target == target]
+            for target in range(len(one.scene.boxes))
+        ]
+        for one in (left, right)
+    ]
+    for target, both in enumerate(zip(*taken, strict=True)):
         cells = "".join(
-            "<td>–</td><td></td>" if query is None else f"<td>q{query}</td><td>{float(overlap[target, query]):.2f}</td>"
-            for query, overlap in zip(both, overlaps, strict=True)
+            f"<td>{', '.join(f'q{query}' for query in queries) or '–'}</td>"
+            f"<td>{', '.join(f'{float(overlap[target, query]):.2f}' for query in queries)}</td>"
+            for queries, overlap in zip(both, overlaps, strict=True)
         )
-        same = "" if both[0] == both[1] else "other"
+        same = "" if set(both[0]) == set(both[1]) else "other"
         label = names[int(left.scene.labels[target])]
         rows.append(f'<tr><th scope="row">{target + 1} {escape(label)}</th>{cells}<td class="changed">{same}</td></tr>')
     sums = "".join(

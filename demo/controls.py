@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from matching import MATCHERS, Knobs
+from matching import MATCHERS, TERMS, Knobs
 from truth import Example
 
 from detr_ft.inference import Detector
@@ -20,12 +20,23 @@ def numbered(given: Sequence[Example]) -> dict[str, Example]:
     return {f"{number}. {one.name}": one for number, one in enumerate(given, start=1)}
 
 
-def weight_sliders(owner: str, start: Sequence[float] = Knobs().weights) -> list[gr.Slider]:
-    """A slider for the weight of each cost, side by side; `OWNER-class`, `OWNER-L1` and `OWNER-GIoU` on the page."""
+def weight_sliders(
+    owner: str, names: Sequence[str] = tuple(TERMS.values()), start: Sequence[float] = Knobs().weights
+) -> list[gr.Slider]:
+    """A slider for the weight of each cost, side by side; `OWNER-class`, `OWNER-L1` and so on on the page."""
+    most = {"class": 5, "L1": 20}
     with gr.Row():
         return [
-            gr.Slider(0, most, value=value, step=0.1, label=f"λ of {name}", min_width=100, elem_id=f"{owner}-{name}")
-            for name, value, most in zip(("class", "L1", "GIoU"), start, (5, 20, 10), strict=True)
+            gr.Slider(
+                0,
+                max(most.get(name, 10), 2 * value),
+                value=value,
+                step=0.1,
+                label=f"λ of {name}",
+                min_width=100,
+                elem_id=f"{owner}-{name.replace(' ', '-')}",
+            )
+            for name, value in zip(names, start, strict=True)
         ]
 
 
@@ -37,6 +48,7 @@ def layer_slider(detector: Detector, name: str) -> gr.Slider:
     )  # fmt: skip
 
 
-def matcher_choice(label: str, name: str) -> gr.Radio:
-    """One of the matchers."""
-    return gr.Radio(list(MATCHERS), value=MATCHERS[0], label=label, elem_id=name)
+def matcher_choice(label: str, name: str, more: Sequence[str] = ()) -> gr.Radio:
+    """One of the matchers, or `more`, of which the first is chosen to begin with."""
+    choices = [*more, *MATCHERS]
+    return gr.Radio(choices, value=choices[0], label=label, elem_id=name)

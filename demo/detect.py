@@ -119,7 +119,7 @@ def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
     objects = "1 object" if len(shown.labels) == 1 else f"{len(shown.labels) or 'No'} objects"
     width, height = found.size
     facts = f"{width} × {height} pixels, {found.seconds * 1000:.0f} ms"
-    return f"**{objects}** at this threshold{': ' if what else ''}{what}{more} — {facts}"
+    return f"**{objects}** above the threshold{': ' if what else ''}{what}{more} — {facts}"
 
 
 def coco(every: Sequence[tuple[Found, Detections]], names: Sequence[str]) -> dict[str, Any]:

@@ -30,7 +30,15 @@ def tab(detector: Detector, examples: Sequence[str]) -> None:
     gr.Markdown(f"Give it a picture: it marks what it finds among {listed(looking.names)}.")
     image, several, result = _pictures()
     status = gr.Markdown(WELCOME, elem_id="status")
-    strip = gr.Gallery(visible=False, columns=8, height=120, allow_preview=False, label="Pictures", elem_id="strip")
+    strip = gr.Gallery(
+        visible=False,
+        columns=8,
+        height=150,
+        object_fit="contain",
+        allow_preview=False,
+        label="Pictures",
+        elem_id="strip",
+    )
     own, threshold, classes = _controls(looking)
     if examples:
         gr.Examples([[example] for example in examples], inputs=[image], label="Examples", cache_examples=False)

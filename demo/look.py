@@ -14,7 +14,7 @@ STYLE = """<style>
 #status { min-height: 1.6rem; }
 #status p { font-size: 0.95rem; margin: 0; }
 #file { position: absolute; width: 1px; height: 1px; opacity: 0; overflow: hidden; padding: 0; min-width: 0; }
-#result .scene { max-height: 72vh; }
+#result .scene { max-height: 72vh; } #result .scene text { font-size: 24px; stroke-width: 5px; }
 footer { display: none !important; }
 .gradio-container, .gradio-container > .main, .gradio-container .column { min-width: 0 !important; }
 .scene { width: 100%; height: auto; display: block; border-radius: 6px; }
@@ -29,7 +29,7 @@ footer { display: none !important; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.85rem; opacity: 0.85; margin: 0.4rem 0 0; }
 .legend i { display: inline-block; width: 1.7rem; margin-right: 0.4rem; vertical-align: middle; border-top: 3px solid currentColor; }
 .legend .said { border-top-style: dashed; } .legend .free { border-top-width: 1px; opacity: 0.5; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } .wide thead, .wide tbody, .wide tr { border: 0 !important; }
 .wide table { border: 0 !important; border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
 figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-weight: 600; }
 .wide th, .wide td { padding: 0.28rem 0.5rem !important; text-align: right !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; white-space: nowrap; }
@@ -60,7 +60,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 @media (max-width: 640px) {
   .gradio-container > .main { padding: 12px !important; }
   #image { height: 270px !important; }
-  .scene text { font-size: 34px; stroke-width: 7px; }
+  .scene text, #result .scene text { font-size: 34px; stroke-width: 7px; }
   button[role=tab] { padding: 0 7px !important; font-size: 0.85rem !important; }
   .gradio-container .row { flex-wrap: wrap !important; } .gradio-container .row > .column { flex: 1 1 100% !important; }
 }

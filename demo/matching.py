@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from trying import TryingMatcher
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
 from detr_ft.criterion import (
-    BoxL1Cost,
-    BoxL1Loss,
-    ClassCost,
     CostMatcher,
     CrossEntropyLoss,
-    GIoUCost,
-    GIoULoss,
     GreedyMatcher,
     HungarianMatcher,
+    LayerMatcher,
+    MatcherSchedule,
     OneToManyMatcher,
     SetCriterion,
+    detr_criterion,
     explain,
 )
+from detr_ft.criterion.costs import Cost
 from detr_ft.criterion.explain import ImageExplanation, LayerExplanation
+from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.inference import Detector
 from detr_ft.structures import Predictions, Targets
 
-MATCHERS = ("Hungarian", "one to many", "greedy")
+MATCHERS = ("Hungarian", "one to many", "greedy", "trying all orders")
+AS_TRAINED = "as it was trained"
 TERMS = {"ClassCost": "class", "BoxL1Cost": "L1", "GIoUCost": "GIoU"}
 LOSSES = {"loss_ce": "class", "loss_bbox": "L1", "loss_giou": "GIoU"}
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """What can be turned: weights of the costs (class, L1, GIoU), the matcher, and the weight of no-object in the loss."""
+    """What can be turned: weights of the costs, the matcher, and the weight of no-object in the loss; the rest is `own`'s."""
 
-    weights: tuple[float, float, float] = (1.0, 5.0, 2.0)
+    weights: tuple[float, ...] = (1.0, 5.0, 2.0)
     matcher: str = MATCHERS[0]
     eos_coef: float = 0.1
+    own: SetCriterion = field(default_factory=detr_criterion)
 
     @property
     def criterion(self) -> SetCriterion:
         """The criterion that they make."""
-        return SetCriterion(
-            self.match_by(self.matcher), [CrossEntropyLoss(eos_coef=self.eos_coef), BoxL1Loss(), GIoULoss()]
-        )
+        matcher = self.own.matcher if self.matcher == AS_TRAINED else self.match_by(self.matcher)
+        losses = [
+            replace(loss, eos_coef=self.eos_coef) if isinstance(loss, CrossEntropyLoss) else loss
+            for loss in self.own.losses
+        ]
+        return SetCriterion(matcher, losses)
 
     def match_by(self, name: str) -> CostMatcher:
         """A matcher of `MATCHERS` on the weighted costs."""
-        of_class, l1, giou = self.weights
-        costs = (ClassCost(weight=of_class), BoxL1Cost(weight=l1), GIoUCost(weight=giou))
+        costs = tuple(
+            weighing(cost, weight) for cost, weight in zip(costs_of(self.own), self.weights, strict=True)
+        )  # fmt: skip
         if name == "one to many":
             return OneToManyMatcher(k=3, costs=costs)
-        return GreedyMatcher(costs) if name == "greedy" else HungarianMatcher(costs)
+        return {"greedy": GreedyMatcher, "trying all orders": TryingMatcher}.get(name, HungarianMatcher)(costs)
+
+
+def costs_of(criterion: SetCriterion) -> tuple[Cost, ...]:
+    """The costs that the last layer is matched by; DETR's own where the matcher has none."""
+    matcher = criterion.matcher
+    if isinstance(matcher, MatcherSchedule):
+        matcher = matcher.matchers[-1]
+    if isinstance(matcher, LayerMatcher):
+        matcher = matcher.last
+    return tuple(matcher.costs) if isinstance(matcher, CostMatcher) else DETR_COSTS
+
+
+def weighing(cost: Cost, weight: float) -> Cost:
+    """The same cost with another weight."""
+    other: Any = replace(cost, weight=weight) if is_dataclass(cost) else copy.copy(cost)  # type: ignore[type-var]
+    if other is cost:
+        return cost  # a function, of which there is one
+    object.__setattr__(other, "weight", weight)
+    return other  # type: ignore[no-any-return]
+
+
+def cost_names(criterion: SetCriterion) -> dict[str, str]:
+    """What the terms of an explanation are called, by their names in it."""
+    kinds = [type(cost).__name__ for cost in costs_of(criterion)]
+    terms = [kind if kinds[:place].count(kind) == 0 else f"{kind} {kinds[:place].count(kind) + 1}" for place, kind in enumerate(kinds)]  # fmt: skip
+    return {term: TERMS.get(term, term) for term in terms}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +146,7 @@ class Solved:
                 (sum(pair.shares.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
                 for layer in self.told.layers
             ]
-            for name in LOSSES
+            for name in self.told.layers[0].no_object
         }
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 from controls import LIVE, layer_slider, matcher_choice, numbered, weight_sliders
-from matching import TERMS, Knobs, Scene, Solved, look, solve
+from matching import AS_TRAINED, Knobs, Scene, Solved, cost_names, costs_of, look, solve
 from truth import Example
+from trying import MOST
 from uploads import uploaded
 
+from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
@@ -26,9 +28,9 @@ _DRAW = "Click two opposite corners of an object, in the picture below, to add i
 _PARTS = ("pairs", "matrix", "layers", "loss", "padding")
 
 
-def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
-    """Build it, inside the page; `given` are images to begin with."""
-    microscope = Microscope(detector, numbered(given))
+def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example], criterion: SetCriterion) -> None:
+    """Build it, inside the page; `given` are images to begin with, `criterion` is what the model was trained by."""
+    microscope = Microscope(detector, numbered(given), criterion)
     scene, corner = gr.State(None, time_to_live=3600), gr.State(None, time_to_live=3600)
     gr.Markdown(_INTRO)
     with gr.Row():
@@ -37,7 +39,7 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
         with gr.Column(scale=2, min_width=300):
             choices = [*microscope.by_name, _OWN]
             chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="scene-choice")
-            knobs = _knobs(detector)
+            knobs = _knobs(detector, criterion)
     label, undo, own, said = _own_picture(list(detector.names), opened=not given)
     parts = [gr.HTML(elem_id=f"part-{name}") for name in _PARTS]
 
@@ -57,6 +59,7 @@ class Microscope:
 
     detector: Detector
     by_name: Mapping[str, Example]
+    criterion: SetCriterion
 
     def begin(self, name: str) -> tuple[Scene | None, None]:
         """The scene of a chosen image, and no corner."""
@@ -91,28 +94,34 @@ class Microscope:
         scene: Scene | None,
         layer: int,
         matcher: str,
-        of_class: float,
-        l1: float,
-        giou: float,
         eos: float,
         term: str,
+        *weights: float,
     ) -> list[str]:
         """The picture and the parts below it."""
         if scene is None:
             return ["<p>Choose an image, or upload one.</p>", *[""] * len(_PARTS)]
-        solved = solve(scene, Knobs((of_class, l1, giou), matcher, eos))
+        if matcher == "trying all orders" and len(scene.boxes) > MOST:
+            told = f"There are {len(scene.boxes)} objects here, and all orders of more than {MOST} are too many to try."
+            return [f"<p>{told}</p>", *[""] * len(_PARTS)]
+        solved = solve(scene, Knobs(weights, matcher, eos, self.criterion))
         return drawn(solved, int(layer), term, self.detector.names)
 
 
-def _knobs(detector: Detector) -> list[Any]:
+def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     """What can be turned, in the order in which `Microscope.show` takes it."""
-    return [
-        layer_slider(detector, "layer"),
-        matcher_choice("Matcher", "matcher"),
-        *weight_sliders("weight"),
-        gr.Slider(0, 1, value=Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss", elem_id="eos"),
-        gr.Radio(["whole", *TERMS.values()], value="whole", label="Cost shown", elem_id="term"),
-    ]
+    names = list(cost_names(criterion).values())
+    plain = isinstance(criterion.matcher, HungarianMatcher)
+    layer = layer_slider(detector, "layer")
+    matcher = matcher_choice("Matcher", "matcher", [] if plain else [AS_TRAINED])
+    weights = weight_sliders("weight", names, [cost.weight for cost in costs_of(criterion)])
+    told = next((loss.eos_coef for loss in criterion.losses if isinstance(loss, CrossEntropyLoss)), None)
+    eos = gr.Slider(
+        0, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
+        visible=told is not None, elem_id="eos",
+    )  # fmt: skip
+    term = gr.Radio(["whole", *names], value="whole", label="Cost shown", elem_id="term")
+    return [layer, matcher, eos, term, *weights]
 
 
 def _own_picture(names: list[str], opened: bool) -> tuple[gr.Dropdown, gr.Button, gr.Image, gr.Markdown]:

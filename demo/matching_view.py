@@ -48,7 +48,7 @@ def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
 def matrix(solved: Solved, layer: int, term: str, names: Sequence[str]) -> str:
     """Costs, objects by queries: those that were taken first, then the cheapest; the taken cells are framed."""
     told = solved.layer(layer)
-    values = told.costs if term == "whole" else told.terms[_term(term)]
+    values = told.costs if term == "whole" else told.terms[_term(solved, term)]
     if not len(values):
         return _nothing()
     taken = {(pair.target, pair.query) for pair in told.pairs}
@@ -142,7 +142,9 @@ def loss(solved: Solved) -> str:
             cells = "".join(
                 f'<td><span class="bar" style="--size:{value / most:.3f}"></span>{value:.3f}</td>' for value in values
             )
-            rows.append(f'<tr><th scope="row">{LOSSES[name]}, {title}</th>{cells}<td>{sum(values):.3f}</td></tr>')
+            rows.append(
+                f'<tr><th scope="row">{escape(LOSSES.get(name, name))}, {title}</th>{cells}<td>{sum(values):.3f}</td></tr>'
+            )
     sums = [sum(sum(pairs[place]) for pairs in parts_of.values()) for place in range(len(solved.told.layers))]
     total = "".join(f"<td>{value:.3f}</td>" for value in [*sums, sum(sums)])
     rows.append(f'<tr class="sum"><th scope="row">Hungarian loss</th>{total}</tr>')
@@ -154,7 +156,7 @@ def padding(solved: Solved, layer: int) -> str:
     objects = len({pair.query for pair in solved.layer(layer).pairs})
     queries = solved.scene.predictions.num_queries
     cells = "".join(f'<i class="{"object" if place < objects else "none"}"></i>' for place in range(queries))
-    matched, free = solved.losses()["loss_ce"][layer - 1]
+    matched, free = solved.losses().get("loss_ce", [(0.0, 0.0)] * layer)[layer - 1]
     share = free / (matched + free) if matched + free > 0 else 0.0
     alone = free / max(solved.knobs.eos_coef, 1e-9)
     full = alone / (matched + alone) if matched + alone > 0 and solved.knobs.eos_coef > 0 else float("nan")
@@ -167,8 +169,8 @@ def padding(solved: Solved, layer: int) -> str:
     )
 
 
-def _term(shown: str) -> str:
-    return next(name for name, title in TERMS.items() if title == shown)
+def _term(solved: Solved, shown: str) -> str:
+    return next(name for name in solved.layer(1).terms if TERMS.get(name, name) == shown)
 
 
 def _object(solved: Solved, target: int, names: Sequence[str]) -> str:

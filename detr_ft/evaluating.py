@@ -60,7 +60,7 @@ def evaluate_model(
         write_predictions(save, split, found, numbers or {})
         say(f"detections: {save}")
     if out is not None:
-        criterion = _criterion_of(detector) if order is None else None
+        criterion = criterion_of(detector) if order is None else None
         told = _told(detector, split, found, batch_size, criterion)
         write_report(out, told, f"{Path(model).name} on {source}", source, str(criterion or ""))
     return figures
@@ -161,7 +161,7 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
     say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
 
 
-def _criterion_of(detector: Detector) -> SetCriterion | None:
+def criterion_of(detector: Detector) -> SetCriterion | None:
     """The criterion that a DETR was trained by, where its config tells of one that needs no code; else DETR's own.
 
     None for a model of another family: there is no matching to look at.

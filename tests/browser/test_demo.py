@@ -471,6 +471,8 @@ def test_programs_ask_as_people_do(real: Any, picture: Path) -> None:
         assert sum(pair["terms"].values()) == pytest.approx(pair["cost"], abs=1e-3)
     other = client.predict(handle_file(picture), truth, {"class": 0}, api_name="/match")
     assert other["costs"] != told["costs"]
+    with pytest.raises(Exception, match=r"can't be matched.*beyond the image"):
+        client.predict(handle_file(picture), [{"class": "circle", "box": [150, 20, 230, 60]}], None, api_name="/match")
     for bad in ([{"class": "lion", "box": [0, 0, 1, 1]}], [{"class": "circle", "box": [9, 9, 1, 1]}], "circle"):
         with pytest.raises(Exception, match=r"class|the right one being"):
             client.predict(handle_file(picture), bad, None, api_name="/match")

@@ -11,13 +11,17 @@ import gradio as gr
 import pytest
 import torch
 from api import match
-from matching import LOSSES, Knobs, Scene, look, solve
-from matching_tab import drawn, with_object, without_last
+from compare_tab import differences
+from matching import AS_TRAINED, LOSSES, Knobs, Scene, cost_names, costs_of, look, solve
+from matching_tab import Microscope, drawn, with_object, without_last
 from matching_view import matrix, padding
 from PIL import Image
+from trained import trained_by
 from truth import Example, examples_of
+from trying import TryingMatcher
 
-from detr_ft.criterion import detr_criterion
+from detr_ft.criterion import HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
+from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
@@ -153,3 +157,90 @@ def test_data_of_other_classes_begin_without_them_or_not_at_all(detector: Detect
     assert "circle" not in {name for one in given for name in one.names}
     assert any(one.names for one in given)
     assert all(len(one.boxes) == len(one.names) for one in given)
+
+
+@pytest.mark.parametrize("objects", [1, 2, 3, 4])
+def test_trying_all_orders_finds_what_the_hungarian_algorithm_does(detector: Detector, objects: int) -> None:
+    random = torch.Generator().manual_seed(objects)
+    for example in examples_of("embedded:small", detector.names, None):
+        corners = torch.rand(objects, 2, generator=random) * 60
+        boxes = torch.hstack([corners, corners + 5 + 20 * torch.rand(objects, 2, generator=random)]).tolist()
+        scene = look(detector, "any", example.picture, boxes, [0] * objects)
+        tried, solved = (
+            [pair.cost for pair in solve(scene, Knobs(matcher=name)).layer(4).pairs]
+            for name in ("trying all orders", "Hungarian")
+        )
+        assert len(tried) == objects
+        assert sum(tried) == pytest.approx(sum(solved), abs=1e-5)
+
+
+def test_too_many_objects_to_try_are_told(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example).with_truth([[0.0, 0.0, 9.0, 9.0]] * 5, [0] * 5)
+    microscope = Microscope(detector, {}, detr_criterion())
+    said = microscope.show(scene, 4, "trying all orders", 0.1, "whole", 1.0, 5.0, 2.0)
+    assert "5 objects here, and all orders of more than 4" in said[0]
+    with pytest.raises(ValueError, match="5 objects"):
+        TryingMatcher(DETR_COSTS)(scene.predictions, scene.targets)
+
+
+CODE = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Width:
+    weight: float = 1.0
+
+    def __call__(self, predictions, targets):
+        said = predictions.boxes[:, targets.image, :, 2]
+        return (said - targets.boxes[None, :, None, 2]).abs()
+"""
+RECIPE = """
+model: {checkpoint: "embedded:small"}
+data: {source: "generated:shapes?train=4&validation=2"}
+criterion:
+  matcher: {use: HungarianMatcher, costs: [{use: ClassCost, weight: 1}, {use: GIoUCost, weight: 2}, {use: "mine.py:Width", weight: 3}]}
+  losses: [{use: CrossEntropyLoss, weight: 1}, {use: BoxL1Loss, weight: 5}]
+train: {output_dir: runs/mine}
+"""
+
+
+def test_terms_of_ones_own_are_seen_and_weighed(detector: Detector, example: Example, tmp_path: Path) -> None:
+    """A run's recipe with a cost from a file, by name in the matrix, the pairs and the sliders."""
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    criterion = trained_by(str(tmp_path), detector)
+    assert cost_names(criterion) == {"ClassCost": "class", "GIoUCost": "GIoU", "Width": "Width"}
+    assert [cost.weight for cost in costs_of(criterion)] == [1.0, 2.0, 3.0]
+    scene = looked(detector, example)
+    for weights, zero in (((1.0, 2.0, 3.0), False), ((1.0, 2.0, 0.0), True)):
+        solved = solve(scene, Knobs(weights, own=criterion))
+        assert bool((solved.layer(4).terms["Width"] == 0).all()) == zero
+        parts = drawn(solved, 4, "Width", detector.names)
+        assert "Width cost, weighted" in parts[2]
+        assert '<th scope="col">Width</th>' in parts[1]
+
+
+def test_the_matcher_that_it_was_trained_by(detector: Detector, example: Example) -> None:
+    own = SetCriterion(LayerMatcher(last=HungarianMatcher(), auxiliary=OneToManyMatcher(k=2)), detr_criterion().losses)
+    solved = solve(looked(detector, example), Knobs(matcher=AS_TRAINED, own=own))
+    objects = len(example.boxes)
+    assert [len(solved.layer(number).pairs) for number in (1, 2, 3, 4)] == [2 * objects] * 3 + [objects]
+
+
+def test_a_recipe_that_no_longer_holds_is_told_and_detrs_own_taken(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)  # and no mine.py
+    criterion = trained_by(str(tmp_path), detector)
+    assert str(criterion) == str(detr_criterion())
+    assert "mine.py" in caplog.text
+    assert str(trained_by("embedded:small", detector)) == str(detr_criterion())
+
+
+def test_a_comparison_shows_every_query_of_an_object(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example)
+    one, three = (solve(scene, Knobs(matcher=name)) for name in ("Hungarian", "one to many"))
+    told = differences(one, three, detector.names)
+    for target in range(len(example.boxes)):
+        queries = [pair.query for pair in three.layer(4).pairs if pair.target == target]
+        assert f"<td>{', '.join(f'q{query}' for query in queries)}</td>" in told
