@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_ft.boxes import giou, iou
+from detr_ft.boxes import cxcywh_to_xyxy, giou, iou
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CIoULoss, ClassCost, DIoULoss, GIoUCost, GIoULoss
 from detr_ft.criterion.solvers import brute_force, greedy, hungarian
 from detr_ft.structures import Predictions, Targets
@@ -60,13 +61,14 @@ def _milliseconds(solver: object, costs: Costs, times: int) -> float:
     return 1000 * (time.perf_counter() - began) / times
 
 
+SIDES = (0.1, 0.4)  # of the small and the large box, in fractions
 # Three objects and six queries, cxcywh in fractions; K = 2 classes and no-object.
 CLASSES = ("ball", "box")
 OBJECTS = ([0.25, 0.35, 0.26, 0.3], [0.7, 0.3, 0.3, 0.32], [0.55, 0.76, 0.3, 0.26])
 LABELS = (0, 1, 0)
 QUERIES = (
     [0.27, 0.37, 0.24, 0.3], [0.22, 0.32, 0.3, 0.26], [0.68, 0.32, 0.32, 0.3],
-    [0.5, 0.7, 0.26, 0.3], [0.85, 0.8, 0.18, 0.2], [0.1, 0.8, 0.14, 0.18],
+    [0.43, 0.68, 0.25, 0.23], [0.85, 0.8, 0.18, 0.2], [0.1, 0.8, 0.14, 0.18],
 )  # fmt: skip
 SAID = (
     [0.80, 0.05, 0.15], [0.70, 0.10, 0.20], [0.10, 0.75, 0.15],
@@ -76,21 +78,30 @@ SAID = (
 
 @dataclass(frozen=True, eq=False)
 class Toy:
-    """The toy image with its fourth query moved towards the third object, or away: `nearness` 0 to 1."""
+    """The toy image, with some of its boxes moved: the centres, in fractions, of `A` to `C` and `q1` to `q6`."""
 
-    nearness: float = 0.5
+    moved: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Predictions:
-        boxes = torch.tensor(QUERIES)
-        goal, away = torch.tensor(OBJECTS[2]), torch.tensor([0.3, 0.6, 0.2, 0.2])
-        boxes[3] = away + self.nearness * (goal - away)
+        """What the six queries say, at one layer of one image."""
+        boxes = self._placed(QUERIES, [f"q{number + 1}" for number in range(len(QUERIES))])
         return Predictions(torch.tensor(SAID).log()[None, None], boxes[None, None])
 
     @property
     def targets(self) -> Targets:
-        truth = {"class_labels": torch.tensor(LABELS), "boxes": torch.tensor(OBJECTS)}
+        """The three objects."""
+        truth = {"class_labels": torch.tensor(LABELS), "boxes": self._placed(OBJECTS, ["A", "B", "C"])}
         return Targets.from_labels([truth], torch.device("cpu"))
+
+    def _placed(self, start: Sequence[Sequence[float]], names: Sequence[str]) -> Tensor:
+        boxes = torch.tensor(start)
+        for place, name in enumerate(names):
+            if name in self.moved:
+                half = boxes[place, 2:] / 2
+                centre = torch.tensor(self.moved[name])
+                boxes[place, :2] = torch.minimum(torch.maximum(centre, half), 1 - half)
+        return boxes
 
     def costs(self, of_class: float, l1: float, giou_weight: float) -> dict[str, Costs]:
         """`[T, Q]`, weighted, by term."""
@@ -121,15 +132,25 @@ def ways_of_matching(costs: Costs) -> dict[str, list[list[int]]]:
     return found
 
 
-def distances(shift: float, size: float) -> list[dict[str, float]]:
+def moved_boxes(told: str) -> dict[str, tuple[float, float]]:
+    """What the page says of boxes that were moved: JSON of names and centres; nothing of what is not that."""
+    try:
+        pairs = json.loads(told or "{}")
+        found = {str(name): (float(x), float(y)) for name, (x, y) in pairs.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+    return {name: centre for name, centre in found.items() if all(map(math.isfinite, centre))}
+
+
+def distances(shift: float, size: float, down: float = 0.0) -> list[dict[str, float]]:
     """For a small and a large box of the same relative error: the distances by name, and the pull on the centre by each.
 
-    The prediction lies `shift` of the box's width to the right, and is `size` times as large.
+    The prediction lies `shift` of the box's width to the right and `down` of its height below, and is `size` times as large.
     """
     told = []
-    for side in (0.1, 0.4):
-        true = torch.tensor([[0.4, 0.5, side, side]])
-        said = torch.tensor([[0.4 + shift * side, 0.5, side * size, side * size]], requires_grad=True)
+    for side in SIDES:
+        true, said = (one[None] for one in pair_of(shift, size, side, down))
+        said.requires_grad_()
         row = {"side": side, "IoU": float(iou(said, true).detach()), "GIoU": float(giou(said, true).detach())}
         for name, loss in (
             ("L1", BoxL1Loss()),
@@ -144,9 +165,28 @@ def distances(shift: float, size: float) -> list[dict[str, float]]:
     return told
 
 
-def pair_of(shift: float, size: float, side: float) -> tuple[Tensor, Tensor]:
+def pair_of(shift: float, size: float, side: float, down: float = 0.0) -> tuple[Tensor, Tensor]:
     """The true box and the predicted one, cxcywh."""
-    return torch.tensor([0.4, 0.5, side, side]), torch.tensor([0.4 + shift * side, 0.5, side * size, side * size])
+    true = torch.tensor([0.4, 0.5, side, side])
+    return true, torch.tensor([0.4 + shift * side, 0.5 + down * side, side * size, side * size])
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Of both boxes together, of what they share, and of the smallest box around both."""
+
+    shared: float
+    union: float
+    around: float
+
+
+def areas(true: Tensor, said: Tensor) -> Areas:
+    """Of two boxes cxcywh, in squares of the image."""
+    a, b = (cxcywh_to_xyxy(one) for one in (true, said))
+    shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
+    around = (torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])).prod()
+    union = true[2:].prod() + said[2:].prod() - shared
+    return Areas(float(shared), float(union), float(around))
 
 
 # Two objects and two queries, where the probability and its logarithm choose differently: a very bad pair costs little by the

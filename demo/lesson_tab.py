@@ -16,6 +16,7 @@ from lesson import (
     by_probability_and_logarithm,
     distances,
     every_assignment,
+    moved_boxes,
     optimal,
     solving_times,
     ways_of_matching,
@@ -81,29 +82,32 @@ def _random(size: int) -> list[list[float]]:
 def _sets(page: gr.Blocks) -> None:
     gr.Markdown(
         "### 2. A set of answers, and the sum of costs\nSix queries, three objects: the truth is padded with “no object” (∅) to six. The matching σ̂ minimises "
-        "the sum of λ-weighted costs. Try the ways of matching: only one to one keeps a second query from reporting the same object."
+        "the sum of λ-weighted costs. Try the ways of matching: only one to one keeps a second query from reporting the same object. "
+        "**Drag any box**, or choose it with Tab and move it with the arrow keys."
     )
     with gr.Row():
         with gr.Column(min_width=300):
             way = gr.Radio(_WAYS, value=_WAYS[0], label="Way of matching", elem_id="lesson-way")
-            near = gr.Slider(0, 1, value=0.5, step=0.05, label="How near q4 is to object C", elem_id="lesson-near")
             weights = weight_sliders("lesson")
+            back = gr.Button("All boxes back to where they were", size="sm")
+            moved = gr.Textbox("{}", elem_id="lesson-moved", elem_classes="unseen", container=False)
         picture = gr.HTML(elem_id="lesson-toy")
     matrix, taught = gr.HTML(elem_id="lesson-matrix"), gr.HTML(elem_id="lesson-taught")
     turned: dict[str, Any] = {
         "fn": matched,
-        "inputs": [way, near, *weights],
+        "inputs": [way, moved, *weights],
         "outputs": [picture, matrix, taught],
         **LIVE,
     }
-    for knob in (way, near, *weights):
+    for knob in (way, moved, *weights):
         knob.change(**turned, trigger_mode="always_last")
+    back.click(lambda: "{}", outputs=[moved], **LIVE)
     page.load(**turned)
 
 
-def matched(way: str, near: float, of_class: float, l1: float, giou: float) -> tuple[str, str, str]:
+def matched(way: str, moved: str, of_class: float, l1: float, giou: float) -> tuple[str, str, str]:
     """The toy image, its costs, and what each query is taught."""
-    scene = Toy(near)
+    scene = Toy(moved_boxes(moved))
     costs = np.sum(list(scene.costs(of_class, l1, giou).values()), axis=0)
     chosen = ways_of_matching(costs)[way]
     return view.toy(scene, chosen), view.heat(costs, chosen), view.padded(chosen)
@@ -112,19 +116,20 @@ def matched(way: str, near: float, of_class: float, l1: float, giou: float) -> t
 def _distances(page: gr.Blocks) -> None:
     gr.Markdown(
         "### 3. How far two boxes are apart\nTwo pairs with the same relative error, one small and one large. L1 sees the large one; IoU and its kin see both alike. "
-        "Move the prediction until the boxes don’t touch: IoU has nothing to say any more, GIoU has."
+        "Drag the dashed prediction until the boxes don’t touch: IoU has nothing to say any more, GIoU has."
     )
     with gr.Row():
         shift = gr.Slider(-2, 2, value=0.4, step=0.05, label="Shift, in widths of the box", elem_id="lesson-shift")
+        down = gr.Slider(-1, 1, value=0, step=0.05, label="Shift down, in heights", elem_id="lesson-down")
         size = gr.Slider(0.2, 2, value=1.2, step=0.05, label="Size, of the box’s", elem_id="lesson-size")
     drawing, told = gr.HTML(elem_id="lesson-pair"), gr.HTML(elem_id="lesson-distances")
     moved: dict[str, Any] = {
-        "fn": lambda by, to: (view.pair(by, to), view.distances(distances(by, to))),
-        "inputs": [shift, size],
+        "fn": lambda by, to, low: (view.pair(by, to, low), view.distances(distances(by, to, low))),
+        "inputs": [shift, size, down],
         "outputs": [drawing, told],
         **LIVE,
     }
-    for knob in (shift, size):
+    for knob in (shift, size, down):
         knob.change(**moved, trigger_mode="always_last")
     page.load(**moved)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
-from lesson import CLASSES, LABELS, SAID, Assignment, Costs, Toy, pair_of
+from lesson import CLASSES, LABELS, SAID, SIDES, Assignment, Costs, Toy, areas, pair_of
 from tables import head, table
 
 from detr_ft.boxes import cxcywh_to_xyxy
@@ -36,16 +36,16 @@ def assignments(every: Sequence[Assignment], best: Assignment) -> str:
 
 def times(measured: Sequence[tuple[int, float, float]]) -> str:
     """Both solvers' times over N, on a logarithmic axis, as they were measured on this machine."""
-    width, height, left, bottom = 520, 240, 56, 34
+    width, height, left, bottom = 540, 240, 56, 34
     values = [value for _, *both in measured for value in both]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    across = [left + (width - left - 70) * place / (len(measured) - 1) for place in range(len(measured))]
+    across = [left + (width - left - 90) * place / (len(measured) - 1) for place in range(len(measured))]
 
     def y(value: float) -> float:
         return 10 + (height - bottom - 10) * (high - math.log10(value)) / (high - low)
 
     lines = "".join(
-        f'<line class="grid" x1="{left}" x2="{width - 70}" y1="{y(10**power):.1f}" y2="{y(10**power):.1f}"/>'
+        f'<line class="grid" x1="{left}" x2="{width - 90}" y1="{y(10**power):.1f}" y2="{y(10**power):.1f}"/>'
         f'<text class="tick" x="{left - 6}" y="{y(10**power) + 4:.1f}" text-anchor="end">{10**power:g}</text>'
         for power in range(low, high + 1)
     )
@@ -70,7 +70,8 @@ def toy(scene: Toy, chosen: Sequence[Sequence[int]]) -> str:
     parts = [f'<rect class="page" width="{edge}" height="{edge}"/>']
     for query, box in enumerate(queries):
         colour = _COLOURS[LABELS[owner[query]]] if query in owner else "currentColor"
-        parts.append(_box(box, "said" if query in owner else "free", colour) + _label(box, f"q{query + 1}", 14))
+        held = _box(box, "said" if query in owner else "free", colour) + _label(box, f"q{query + 1}", 14)
+        parts.append(_moved(f"q{query + 1}", queries[query] / edge, held))
         if query in owner:
             own = objects[owner[query]]
             parts.append(
@@ -78,10 +79,9 @@ def toy(scene: Toy, chosen: Sequence[Sequence[int]]) -> str:
                 f'x2="{float(box[0] + box[2]) / 2:.1f}" y2="{float(box[1] + box[3]) / 2:.1f}"/>'
             )
     for target, box in enumerate(objects):
-        parts.append(
-            _box(box, "true", _COLOURS[LABELS[target]])
-            + _label(box, f"{chr(65 + target)} {CLASSES[LABELS[target]]}", -5)
-        )
+        name = chr(65 + target)
+        held = _box(box, "true", _COLOURS[LABELS[target]]) + _label(box, f"{name} {CLASSES[LABELS[target]]}", -5)
+        parts.append(_moved(name, box / edge, held))
     return f'<svg class="toy" viewBox="0 0 {edge} {edge}" role="img" aria-label="Three objects and six queries">{"".join(parts)}</svg>'
 
 
@@ -117,23 +117,36 @@ def heat(costs: Costs, chosen: Sequence[Sequence[int]]) -> str:
     )
 
 
-def pair(shift: float, size: float) -> str:
-    """The small and the large pair, true box full, predicted dashed, the box around both dotted."""
-    edge, parts = 300, []
-    for side in (0.1, 0.4):
-        true, said = (cxcywh_to_xyxy(one[None])[0] * edge for one in pair_of(shift, size, side))
-        around = torch.cat([torch.minimum(true[:2], said[:2]), torch.maximum(true[2:], said[2:])])
-        boxes = (
-            _box(around, "around", "currentColor") + _box(true, "true", _COLOURS[0]) + _box(said, "said", _COLOURS[1])
-        )
-        parts.append(
-            f'<svg class="toy" viewBox="0 0 {edge} {edge}" role="img" aria-label="A pair of boxes of side {side}"><rect class="page" width="{edge}" height="{edge}"/>{boxes}</svg>'
-        )
+def pair(shift: float, size: float, down: float = 0.0) -> str:
+    """The small and the large pair: what both share filled, what belongs to one lighter, the rest of the box around both hatched."""
+    drawings = "".join(_pair(side, *pair_of(shift, size, side, down)) for side in SIDES)
     words = (
-        "<p class='formula'>GIoU = |A∩B| / |A∪B| − |C∖(A∪B)| / |C|, where C is the smallest box around both (dotted). "
+        "<p class='formula'>GIoU = |A∩B| / |A∪B| − |C∖(A∪B)| / |C|, where C is the smallest box around both (dotted, its empty part hatched). "
         "L1 = |x−x̂| + |y−ŷ| + |w−ŵ| + |h−ĥ|, in fractions of the image.</p>"
     )
-    return f'<div class="pair">{"".join(parts)}</div>{words}'
+    return f'<div class="pair">{drawings}</div>{words}'
+
+
+def _pair(side: float, true: torch.Tensor, said: torch.Tensor) -> str:
+    edge = 300
+    a, b = (cxcywh_to_xyxy(one) * edge for one in (true, said))
+    around = torch.cat([torch.minimum(a[:2], b[:2]), torch.maximum(a[2:], b[2:])])
+    both = torch.cat([torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])])
+    shared = _box(both, "shared", "none") if bool((both[2:] > both[:2]).all()) else ""
+    empty = '<defs><pattern id="empty" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" y2="7"/></pattern></defs>'
+    covered = "".join(_box(one, "covered", "none") for one in (a, b))
+    held = _box(b, "said", _COLOURS[1])
+    dragged = f'<g class="drag" tabindex="0" data-sliders="lesson-shift lesson-down" data-unit="{edge * side:g}" role="img" aria-label="The prediction">{held}</g>'
+    told = areas(true, said)
+    numbers = f"GIoU = {told.shared / told.union:.2f} − {(told.around - told.union) / told.around:.2f} = {told.shared / told.union - (told.around - told.union) / told.around:.2f}"
+    low = torch.minimum(around[:2], torch.zeros(2)) - 4
+    span = torch.maximum(around[2:], torch.full((2,), float(edge))) + 4 - low
+    return (
+        f'<figure class="told"><svg class="toy" viewBox="{float(low[0]):.0f} {float(low[1]):.0f} {float(span[0]):.0f} {float(span[1]):.0f}" role="img" '
+        f'aria-label="A pair of boxes, the true one of side {side:g}: {numbers}">{empty}<rect class="page" width="{edge}" height="{edge}"/>'
+        f"{_box(around, 'hatched', 'none')}{_box(around, 'around', 'currentColor')}{covered}{shared}{_box(a, 'true', _COLOURS[0])}{dragged}</svg>"
+        f"<figcaption>{numbers}</figcaption></figure>"
+    )
 
 
 def distances(told: Sequence[dict[str, float]]) -> str:
@@ -197,6 +210,12 @@ def different(probabilities: Costs, linear: Assignment, logarithmic: Assignment)
         "The cost takes the probability, so that it is of the size of the box terms and one hopeless query doesn’t decide for all.</p>"
     )
     return table("Probability of each object’s class", head(["", "q1", "q2"]), rows) + told
+
+
+def _moved(name: str, box: torch.Tensor, held: str) -> str:
+    """A box xyxy, in fractions, that can be dragged, and moved by arrow keys."""
+    x, y = (box[:2] + box[2:]).tolist()
+    return f'<g class="drag" tabindex="0" data-move="{name}" data-x="{x / 2:.4f}" data-y="{y / 2:.4f}" role="img" aria-label="{name}, to be moved">{held}</g>'
 
 
 def _box(box: torch.Tensor, kind: str, colour: str) -> str:

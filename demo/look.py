@@ -13,7 +13,7 @@ STYLE = """<style>
 #head p { opacity: 0.75; margin: 0; }
 #status { min-height: 1.6rem; }
 #status p { font-size: 0.95rem; margin: 0; }
-#file { position: absolute; width: 1px; height: 1px; opacity: 0; overflow: hidden; padding: 0; min-width: 0; }
+#file, .unseen { position: absolute; width: 1px; height: 1px; opacity: 0; overflow: hidden; padding: 0; min-width: 0; }
 #result .scene { max-height: 72vh; } #result .scene text { font-size: 24px; stroke-width: 5px; }
 footer { display: none !important; }
 .gradio-container, .gradio-container > .main, .gradio-container .column { min-width: 0 !important; }
@@ -47,7 +47,10 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 .toy rect:not(.page) { fill: transparent; } .toy .true { stroke-width: 3; } .toy .said { stroke-width: 2.2; stroke-dasharray: 7 5; }
 .toy .free { stroke-width: 1; opacity: 0.5; } .toy .around { stroke-width: 1.2; stroke-dasharray: 2 4; opacity: 0.7; } .toy line { stroke-width: 1.8; }
 .toy text, .chart text { font: 600 13px system-ui, "Liberation Sans", sans-serif; fill: currentColor; }
-.pair { display: flex; gap: 1rem; flex-wrap: wrap; } .pair .toy { flex: 1 1 220px; max-width: 320px; }
+.toy .drag { cursor: grab; outline: none; touch-action: none; } .toy .drag:focus-visible rect { stroke-width: 5; }
+.toy rect.shared { fill: var(--primary-500); fill-opacity: 0.6; } .toy rect.covered { fill: var(--primary-500); fill-opacity: 0.16; }
+.toy rect.hatched { fill: url(#empty); } .toy .hatch { stroke: #d97706; stroke-width: 1.6; stroke-opacity: 0.7; }
+.pair { display: flex; gap: 1rem; flex-wrap: wrap; } .pair figure { flex: 1 1 220px; max-width: 380px; margin: 0; }
 .chart { width: 100%; max-width: 540px; height: auto; } .chart .tick { font-weight: 400; font-size: 11px; opacity: 0.75; }
 .chart .grid { stroke: var(--border-color-primary); } .chart polyline { fill: none; stroke-width: 2.5; }
 .chart polyline.curve1 { stroke: #d97706; } .chart text.curve1 { fill: #d97706; } .chart polyline.curve2 { stroke: var(--primary-500); } .chart text.curve2 { fill: var(--primary-500); }
@@ -78,6 +81,60 @@ function choose(from) {
 document.addEventListener("click", (event) => choose(event.target));
 document.addEventListener("keydown", (event) => {
   if ((event.key === "Enter" || event.key === " ") && choose(event.target)) event.preventDefault();
+});
+// Boxes of the lesson are dragged, or moved by arrow keys. What they were moved to goes into a field or into sliders, which
+// the page answers; it draws them anew meanwhile, so nothing here holds on to an element.
+let drag = null;
+function put(field, value) {
+  const own = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
+  own.call(field, value);
+  for (const kind of ["input", "change", "blur"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
+}
+function sliders(one) {
+  return one.dataset.sliders.split(" ").map((id) => document.querySelector("#" + id + " input[type=number]"));
+}
+function held(one) {
+  return one.dataset.move
+    ? { move: one.dataset.move, unit: 420, at: [+one.dataset.x, +one.dataset.y] }
+    : { to: sliders(one), unit: +one.dataset.unit, at: sliders(one).map((field) => +field.value) };
+}
+function bring(one, by) {
+  const at = one.at.map((value, axis) => value + by[axis] / one.unit);
+  if (one.move) {
+    const field = document.querySelector("#lesson-moved textarea, #lesson-moved input");
+    put(field, JSON.stringify({ ...JSON.parse(field.value || "{}"), [one.move]: at.map((value) => +value.toFixed(3)) }));
+  } else {
+    one.to.forEach((field, axis) => put(field, Math.min(+field.max, Math.max(+field.min, +at[axis].toFixed(2)))));
+  }
+}
+function across(event) {
+  return [(event.clientX - drag.from[0]) * drag.scale, (event.clientY - drag.from[1]) * drag.scale];
+}
+document.addEventListener("pointerdown", (event) => {
+  const one = event.target.closest(".drag");
+  if (!one) return;
+  event.preventDefault();
+  one.focus();
+  const svg = one.ownerSVGElement;
+  drag = { ...held(one), from: [event.clientX, event.clientY], scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width, last: 0 };
+});
+document.addEventListener("pointermove", (event) => {
+  if (!drag || Date.now() - drag.last < 90) return;
+  drag.last = Date.now();
+  bring(drag, across(event));
+});
+document.addEventListener("pointerup", (event) => {
+  if (drag) bring(drag, across(event));
+  drag = null;
+});
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+document.addEventListener("keydown", (event) => {
+  const one = event.target.closest && event.target.closest(".drag"), step = STEPS[event.key];
+  if (!one || !step) return;
+  event.preventDefault();
+  const name = one.dataset.move ? `[data-move="${one.dataset.move}"]` : `[data-unit="${one.dataset.unit}"]`, state = held(one);
+  bring(state, step.map((value) => 0.05 * value * state.unit));
+  setTimeout(() => { const again = document.querySelector(".drag" + name); if (again) again.focus(); }, 400);
 });
 </script>"""
 POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"

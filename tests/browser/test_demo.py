@@ -388,6 +388,19 @@ def test_objects_are_drawn_on_a_picture_of_ones_own(real: Any, visit: Callable[.
     assert one.errors == []
 
 
+def drag(page: Any, what: str, across: float, down: float) -> None:
+    """By so many pixels of the screen."""
+    page.locator(what).scroll_into_view_if_needed()
+    box = page.locator(what).locator("rect").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for part in (0.3, 0.6, 1.0):
+        page.mouse.move(x + part * across, y + part * down)
+        page.wait_for_timeout(150)
+    page.mouse.up()
+
+
 def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
     from playwright.sync_api import expect
 
@@ -401,6 +414,28 @@ def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
     expect(page.locator("#lesson-times polyline")).to_have_count(2, timeout=20_000)
     page.get_by_label("each query to its nearest object").check()
     expect(page.locator("#lesson-toy svg line")).to_have_count(4)
+    before = page.locator("#lesson-matrix tbody tr").nth(2).locator("td").nth(5).inner_text()
+    drag(page, '#lesson-toy [data-move="q6"]', 200, -25)  # onto object C, and nearer than some other query to its own
+    expect(page.locator('#lesson-toy [data-move="q6"]')).not_to_have_attribute("data-x", "0.1000")
+    assert float(page.locator('#lesson-toy [data-move="q6"]').get_attribute("data-x") or 0) == pytest.approx(
+        0.55, abs=0.1
+    )
+    costs = page.locator("#lesson-matrix tbody tr").nth(2).locator("td")
+    expect(costs.nth(5)).not_to_have_text(before)
+    first = page.locator('#lesson-toy [data-move="A"]')
+    was = float(first.get_attribute("data-x") or 0)
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(first).to_have_attribute("data-x", f"{was + 0.05:.4f}")
+    expect(first).to_be_focused()
+    page.get_by_role("button", name="All boxes back to where they were").click()
+    expect(first).to_have_attribute("data-x", f"{was:.4f}")
+    drag(page, "#lesson-pair .drag >> nth=1", 60, 30)
+    moved = page.locator("#lesson-shift input[type=number]")
+    expect(moved).not_to_have_value("0.4")
+    assert 0.7 < float(moved.input_value()) < 1.3
+    assert 0.1 < float(page.locator("#lesson-down input[type=number]").input_value()) < 0.5
+    set_slider(page, "lesson-down", "0")
     set_slider(page, "lesson-shift", "1.5")
     expect(page.locator("#lesson-distances tbody tr").first).to_contain_text("0.000")
     page.locator("#quiz-0").get_by_label("93").check()

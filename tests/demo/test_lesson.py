@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from lesson import (
     DIFFERENT,
     QUIZ,
     Toy,
     answered,
+    areas,
     by_probability_and_logarithm,
     distances,
     every_assignment,
+    moved_boxes,
     optimal,
+    pair_of,
     solving_times,
     ways_of_matching,
 )
 from lesson_tab import matched, tried
-from lesson_view import times
+from lesson_view import pair, times
 
+from detr_ft.boxes import giou, iou
 from detr_ft.criterion import HungarianMatcher
 
 
@@ -47,7 +52,7 @@ def test_times_are_measured_and_drawn() -> None:
 
 
 def test_the_toy_image_is_matched_as_the_matcher_does() -> None:
-    scene = Toy(0.8)
+    scene = Toy({"q4": (0.5, 0.72)})
     costs = np.sum(list(scene.costs(1, 5, 2).values()), axis=0)
     matches = HungarianMatcher()(scene.predictions, scene.targets)
     expected = {int(target): int(query) for target, query in zip(matches.target, matches.query, strict=True)}
@@ -57,7 +62,7 @@ def test_the_toy_image_is_matched_as_the_matcher_does() -> None:
 
 
 def test_only_without_one_to_one_is_an_object_found_twice() -> None:
-    costs = np.sum(list(Toy(0.8).costs(1, 5, 2).values()), axis=0)
+    costs = np.sum(list(Toy({"q4": (0.5, 0.72)}).costs(1, 5, 2).values()), axis=0)
     ways = ways_of_matching(costs)
     assert max(map(len, ways["optimal, one to one"])) == max(map(len, ways["greedy, one to one"])) == 1
     assert len(ways["each query to its nearest object"][0]) == 2
@@ -65,7 +70,7 @@ def test_only_without_one_to_one_is_an_object_found_twice() -> None:
 
 def test_each_way_is_drawn() -> None:
     for way in ways_of_matching(np.ones((3, 6))):
-        picture, heat, taught = matched(way, 0.5, 1, 5, 2)
+        picture, heat, taught = matched(way, "{}", 1, 5, 2)
         assert picture.startswith("<svg")
         assert "taken" in heat
         assert taught.count("<tr>") == 7
@@ -94,3 +99,27 @@ def test_every_question_has_one_right_answer_and_a_reason() -> None:
         assert sum(words.startswith("**Right.**") for words in told) == 1
         assert all(question.why in words for words in told)
         assert answered(place, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("shift", "size", "down"), [(0.4, 1.2, 0.0), (2.0, 1.0, 0.5), (0.0, 0.5, 0.0), (-0.3, 2.0, -1.0)]
+)
+def test_the_areas_drawn_are_those_of_giou(shift: float, size: float, down: float) -> None:
+    true, said = pair_of(shift, size, 0.4, down)
+    told = areas(true, said)
+    assert told.shared / told.union == pytest.approx(float(iou(true[None], said[None])), abs=1e-6)
+    value = told.shared / told.union - (told.around - told.union) / told.around
+    assert value == pytest.approx(float(giou(true[None], said[None])), abs=1e-6)
+    assert f"= {value:.2f}" in pair(shift, size, down)
+
+
+def test_boxes_move_and_stay_on_the_page() -> None:
+    there = Toy(moved_boxes('{"q4": [0.55, 0.76], "A": [9, -9]}'))
+    assert there.predictions.boxes[0, 0, 3, :2].tolist() == pytest.approx([0.55, 0.76])
+    assert there.targets.boxes[0].tolist() == pytest.approx([0.87, 0.15, 0.26, 0.3])
+    assert torch.equal(there.targets.boxes[1:], Toy().targets.boxes[1:])
+
+
+@pytest.mark.parametrize("told", ["", "{", "[1]", '{"A": 3}', '{"A": ["x", 1]}', '{"A": [NaN, 1]}', "null"])
+def test_what_says_of_no_moved_boxes_moves_none(told: str) -> None:
+    assert moved_boxes(told) == {}
