@@ -37,6 +37,9 @@ from detr_ft.inference import Detector
 NOTE = "Nothing leaves this machine."
 
 
+_SESSIONS = 200  # whose pictures are kept, the latest ones
+
+
 class OwnServerOnly:
     """Lets the page load from its own server alone: older versions of Gradio ask a content network for a script."""
 
@@ -91,6 +94,7 @@ def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
             share=False,
             allowed_paths=[],
             max_file_size="20mb",
+            state_session_capacity=_SESSIONS,
             ssr_mode=False,
             app_kwargs={"middleware": [Middleware(OwnServerOnly)]},
             quiet=True,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from html import escape
 from typing import Any
 
 import gradio as gr
 import matching_view as view
-from controls import LIVE, matcher_choice, numbered, weight_sliders
+from controls import LIVE, REMEMBERED, matcher_choice, numbered, weight_sliders
 from matching import Knobs, Scene, Solved, look, solve
 from tables import head, table
 from truth import Example
@@ -75,6 +76,14 @@ class Sides:
 
     def begin(self, name: str) -> Both:
         """An image, as each model sees it."""
+        return self._both_of(name)
+
+    @cached_property
+    def _both_of(self) -> Callable[[str], Both]:
+        """The models are asked once about each image, for everybody."""
+        return lru_cache(REMEMBERED)(self._look)
+
+    def _look(self, name: str) -> Both:
         one = self.by_name[name]
         return Both(
             *(

@@ -15,6 +15,10 @@ from detr_ft.inference import Detector
 LIVE: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
 
 
+# Images that all who see the page share, and what the model says of them is remembered.
+REMEMBERED = 24
+
+
 def numbered(given: Sequence[Example]) -> dict[str, Example]:
     """The images by what a list to choose from calls them: two may have one name."""
     return {f"{number}. {one.name}": one for number, one in enumerate(given, start=1)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from scenes import embedded, rectangle, scene
+from scenes import embedded, opened, rectangle, scene
 from tables import head, table
 
 from detr_ft.data.images import open_image
@@ -29,8 +29,7 @@ class Found:
 
     name: str
     size: tuple[int, int]
-    picture: Image.Image  # at display size
-    address: str  # of the same, on the page
+    address: str  # of the picture at display size, which is all that is kept of it
     detections: Detections
     seconds: float
 
@@ -55,8 +54,8 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
     seconds = time.perf_counter() - start
     scale = DISPLAY_EDGE / max(image.size)
     width, height = (max(1, round(edge * scale)) for edge in image.size)
-    picture = image.resize((width, height), Image.Resampling.LANCZOS)
-    return Found(Path(path).name, image.size, picture, embedded(picture), detections, seconds)
+    address = embedded(image.resize((width, height), Image.Resampling.LANCZOS))
+    return Found(Path(path).name, image.size, address, detections, seconds)
 
 
 def select(found: Found, names: Sequence[str], least: Mapping[str, float], classes: Sequence[str]) -> Detections:
@@ -68,14 +67,17 @@ def select(found: Found, names: Sequence[str], least: Mapping[str, float], class
 
 def painted(found: Found, names: Sequence[str], shown: Detections) -> Image.Image:
     """The picture at display size with its boxes, to be saved."""
-    return draw(found.picture, _at_display_size(found, shown), shown.labels, names, shown.scores)
+    picture = opened(found.address)
+    return draw(picture, _scaled(found, shown, picture.size), shown.labels, names, shown.scores)
 
 
 def drawn(found: Found, names: Sequence[str], shown: Detections) -> str:
     """The picture on the page, with boxes that say their class and score at the pointer."""
     parts = []
+    scale = DISPLAY_EDGE / max(found.size)
+    shape = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
     for place, (box, score, label) in enumerate(
-        zip(_at_display_size(found, shown), shown.scores.tolist(), shown.labels.tolist(), strict=True)
+        zip(_scaled(found, shown, shape), shown.scores.tolist(), shown.labels.tolist(), strict=True)
     ):
         said = f"{names[label]} {score:.2f}"
         parts.append(
@@ -84,7 +86,7 @@ def drawn(found: Found, names: Sequence[str], shown: Detections) -> str:
             + f'<text x="{float(box[0]) + 5:.1f}" y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
         )
     told = f"{found.name} with {len(parts)} boxes"
-    return scene(found.address, found.picture.size, parts, told)
+    return scene(found.address, shape, parts, told)
 
 
 def rows(names: Sequence[str], shown: Detections) -> str:
@@ -101,10 +103,9 @@ def rows(names: Sequence[str], shown: Detections) -> str:
     return table("Boxes, in pixels", head(["class", "score", "x", "y", "width", "height"]), lines) if lines else ""
 
 
-def _at_display_size(found: Found, shown: Detections) -> Any:
-    """The boxes `[N, 4]` in pixels of the picture at display size."""
-    scale = shown.boxes.new_tensor([found.picture.width / found.size[0], found.picture.height / found.size[1]] * 2)
-    return shown.boxes * scale
+def _scaled(found: Found, shown: Detections, shape: tuple[int, int]) -> Any:
+    """The boxes `[N, 4]` in pixels of the picture at another size."""
+    return shown.boxes * shown.boxes.new_tensor([shape[0] / found.size[0], shape[1] / found.size[1]] * 2)
 
 
 def _colour(label: int) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import gradio as gr
 from controls import LIVE
 from detect import Found, Problem, analyse, coco, drawn, known, listed, painted, rows, select, sentence
+from PIL import Image
+from scenes import opened
 from uploads import uploaded
 
 from detr_ft.inference import Detector
@@ -83,7 +85,7 @@ class Looking:
         seen = [one for one in (analyse(self.detector, path) for path in files[:MOST]) if one is not None]
         if len(files) > MOST:
             seen.append(Problem(f"{len(files)} pictures were given, and the first {MOST} are shown"))
-        strip = [(one.picture, one.name) for one in seen if isinstance(one, Found)]
+        strip = [(_small(one.address), one.name) for one in seen if isinstance(one, Found)]
         return seen, 0, gr.update(visible=len(strip) > 1, value=strip)
 
     def show(self, seen: Seen, place: int, own: bool, threshold: float, classes: list[str]) -> tuple[str, str, str]:
@@ -127,6 +129,12 @@ class Looking:
 def picked(event: gr.SelectData) -> int:
     """The place of the picture that was clicked."""
     return int(event.index)
+
+
+def _small(address: str) -> Image.Image:
+    picture = opened(address)
+    picture.thumbnail((240, 240))
+    return picture
 
 
 def _folder() -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from html import escape
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from controls import LIVE, layer_slider, numbered
+from controls import LIVE, REMEMBERED, layer_slider, numbered
 from look import NO_SHARING
 from PIL import Image
 from tables import head, table
@@ -82,12 +83,21 @@ class Looker:
 
     def begin(self, name: str) -> tuple[View, Image.Image, Any, str]:
         """An image, its picture, its queries to choose from, and its shapes."""
-        one = look(self.detector, self.by_name[name].picture)
+        one = self._view_of(name)
         options = queries_of(one, self.detector.names)
         return one, one.picture, gr.update(choices=options, value=options[0][1]), shapes_of(one)
 
+    @cached_property
+    def _view_of(self) -> Callable[[str], View]:
+        """The model is asked once about each image, for everybody."""
+        return lru_cache(REMEMBERED)(lambda name: look(self.detector, self.by_name[name].picture))
+
     def specialities(self) -> str:
         """What the queries have specialised in, over all images."""
+        return self._specialities
+
+    @cached_property
+    def _specialities(self) -> str:
         return specialities([self.detector.predictions(one.picture) for one in self.by_name.values()])
 
 

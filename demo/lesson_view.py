@@ -134,7 +134,7 @@ def _pair(side: float, true: torch.Tensor, said: torch.Tensor) -> str:
     both = torch.cat([torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])])
     shared = _box(both, "shared", "none") if bool((both[2:] > both[:2]).all()) else ""
     empty = '<defs><pattern id="empty" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" y2="7"/></pattern></defs>'
-    covered = "".join(_box(one, "covered", "none") for one in (a, b))
+    covered = "".join(_box(one, kind, "none") for kind in ("blank", "covered") for one in (a, b))
     held = _box(b, "said", _COLOURS[1])
     dragged = f'<g class="drag" tabindex="0" data-sliders="lesson-shift lesson-down" data-unit="{edge * side:g}" role="img" aria-label="The prediction">{held}</g>'
     told = areas(true, said)

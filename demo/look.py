@@ -49,6 +49,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 .toy text, .chart text { font: 600 13px system-ui, "Liberation Sans", sans-serif; fill: currentColor; }
 .toy .drag { cursor: grab; outline: none; touch-action: none; } .toy .drag:focus-visible rect { stroke-width: 5; }
 .toy rect.shared { fill: var(--primary-500); fill-opacity: 0.6; } .toy rect.covered { fill: var(--primary-500); fill-opacity: 0.16; }
+.toy rect.blank { fill: var(--background-fill-secondary); }
 .toy rect.hatched { fill: url(#empty); } .toy .hatch { stroke: #d97706; stroke-width: 1.6; stroke-opacity: 0.7; }
 .pair { display: flex; gap: 1rem; flex-wrap: wrap; } .pair figure { flex: 1 1 220px; max-width: 380px; margin: 0; }
 .chart { width: 100%; max-width: 540px; height: auto; } .chart .tick { font-weight: 400; font-size: 11px; opacity: 0.75; }
@@ -82,6 +83,14 @@ document.addEventListener("click", (event) => choose(event.target));
 document.addEventListener("keydown", (event) => {
   if ((event.key === "Enter" || event.key === " ") && choose(event.target)) event.preventDefault();
 });
+// Gradio's buttons that are pictures have no words to those who can't see them.
+new MutationObserver(() => {
+  document.querySelectorAll(".gallery-item:not([aria-label])").forEach((one, place) => one.setAttribute("aria-label", `Example ${place + 1}`));
+  document.querySelectorAll("button:has(> .image-frame):not([aria-label])").forEach((one) => {
+    const label = one.closest(".block") && one.closest(".block").querySelector("[data-testid=block-label]");
+    one.setAttribute("aria-label", (label && label.textContent.trim()) || "Picture");
+  });
+}).observe(document, { childList: true, subtree: true });
 // Boxes of the lesson are dragged, or moved by arrow keys. What they were moved to goes into a field or into sliders, which
 // the page answers; it draws them anew meanwhile, so nothing here holds on to an element.
 let drag = null;

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from scenes import embedded
 from torch import Tensor
 from trying import TryingMatcher
 
@@ -31,6 +32,7 @@ from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.inference import Detector
 from detr_ft.structures import Predictions, Targets
 
+DISPLAY_EDGE = 900  # pixels of the longest edge of a picture
 MATCHERS = ("Hungarian", "one to many", "greedy", "trying all orders")
 AS_TRAINED = "as it was trained"
 TERMS = {"ClassCost": "class", "BoxL1Cost": "L1", "GIoUCost": "GIoU"}
@@ -94,10 +96,15 @@ def cost_names(criterion: SetCriterion) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image, its truth (`boxes [T, 4]` xyxy in its pixels, `labels [T]`), and what the model says at every layer, `[L, 1, Q, ...]`."""
+    """An image, its truth (`boxes [T, 4]` xyxy in its pixels, `labels [T]`), and what the model says at every layer, `[L, 1, Q, ...]`.
+
+    Of the picture the `address` of one at display size is kept, of `shape`; `size` is its own.
+    """
 
     name: str
-    picture: Image.Image
+    size: tuple[int, int]
+    shape: tuple[int, int]
+    address: str
     boxes: Tensor
     labels: Tensor
     predictions: Predictions
@@ -110,7 +117,7 @@ class Scene:
     @property
     def sides(self) -> Tensor:
         """Width, height, width, height."""
-        return torch.tensor([*self.picture.size, *self.picture.size], dtype=torch.float)
+        return torch.tensor([*self.size, *self.size], dtype=torch.float)
 
     @property
     def targets(self) -> Targets:
@@ -155,7 +162,10 @@ def look(
 ) -> Scene:
     """Ask the model about an image with some truth: boxes xyxy in its pixels."""
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    return Scene(name, picture, *nothing, detector.predictions(picture)).with_truth(boxes, labels)
+    scale = DISPLAY_EDGE / max(picture.size)
+    shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    address = embedded(picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS))
+    return Scene(name, picture.size, shape, address, *nothing, detector.predictions(picture)).with_truth(boxes, labels)
 
 
 def solve(scene: Scene, knobs: Knobs) -> Solved:

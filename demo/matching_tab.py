@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gradio as gr
 import matching_view as view
-from controls import LIVE, layer_slider, matcher_choice, numbered, weight_sliders
+from controls import LIVE, REMEMBERED, layer_slider, matcher_choice, numbered, weight_sliders
 from matching import AS_TRAINED, Knobs, Scene, Solved, cost_names, costs_of, look, solve
 from truth import Example
 from trying import MOST
@@ -63,10 +64,18 @@ class Microscope:
 
     def begin(self, name: str) -> tuple[Scene | None, None]:
         """The scene of a chosen image, and no corner."""
-        one = self.by_name.get(name)
-        return (
-            look(self.detector, one.name, one.picture, one.boxes, one.labels(self.detector.names)) if one else None
-        ), None
+        return (self._scene_of(name) if name in self.by_name else None), None
+
+    @cached_property
+    def _scene_of(self) -> Callable[[str], Scene]:
+        """The model is asked once about each image, for everybody."""
+
+        @lru_cache(REMEMBERED)
+        def scene_of(name: str) -> Scene:
+            one = self.by_name[name]
+            return look(self.detector, one.name, one.picture, one.boxes, one.labels(self.detector.names))
+
+        return scene_of
 
     def take(self, path: str | None) -> tuple[Scene | None, None, str, str]:
         """The scene of an uploaded picture, without objects as yet, or why it can't be read."""

@@ -6,25 +6,22 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+import torch
 from matching import LOSSES, TERMS, Solved
-from PIL import Image
-from scenes import embedded, rectangle, scene
+from scenes import rectangle, scene
 from tables import head, table
 from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.drawing import class_colour
 
-_EDGE = 900  # pixels of the longest edge of the picture
 _COLUMNS = 10  # of the cost matrix
 
 
 def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
     """Truth in full lines, the queries that took it dashed, a line between the two, and the other queries faint."""
     seen = solved.scene
-    width, height = seen.picture.size
-    scale = _EDGE / max(width, height)
-    shape = (round(width * scale), round(height * scale))
+    scale = torch.tensor([*seen.shape, *seen.shape]) / seen.sides
     boxes = cxcywh_to_xyxy(seen.predictions.boxes[layer - 1, 0]) * seen.sides * scale
     pairs = solved.layer(layer).pairs
     taken = {pair.query for pair in pairs}
@@ -41,8 +38,7 @@ def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
             + f"{escape(names[int(seen.labels[target])])} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
         )
     told = f"{len(seen.labels)} objects and the queries they are matched with at decoder layer {layer}"
-    address = embedded(seen.picture.resize(shape, Image.Resampling.LANCZOS))
-    return scene(address, shape, parts, told) + _legend()
+    return scene(seen.address, seen.shape, parts, told) + _legend()
 
 
 def matrix(solved: Solved, layer: int, term: str, names: Sequence[str]) -> str:

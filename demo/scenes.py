@@ -18,6 +18,11 @@ def embedded(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
 
 
+def opened(address: str) -> Image.Image:
+    """The picture that an address holds."""
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
 def scene(address: str, shape: tuple[int, int], parts: Sequence[str], told: str) -> str:
     """The picture at an address, of a width and height, with shapes over it; `told` is what it says to who can't see it."""
     return (

@@ -536,3 +536,119 @@ def test_only_what_was_uploaded_is_served_or_read(fake: Any, browser: Any, pictu
     assert context.request.post(f"{api}/upload", multipart=large).status == 413
     context.close()
     assert runs.read_text() == before
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred kilobytes that want gigabytes once they are opened."""
+    path = tmp_path_factory.mktemp("bomb") / "bomb.png"
+    Image.new("RGB", (12_000, 12_000)).save(path)
+    assert path.stat().st_size < 600_000
+    return path
+
+
+def test_a_bomb_is_refused_in_words_wherever_a_picture_is_taken(
+    real: Any, visit: Callable[..., Any], bomb: Path, picture: Path
+) -> None:
+    from gradio_client import Client, handle_file
+    from playwright.sync_api import expect
+
+    one = visit(real.url)
+    page = one.page
+    upload(page, bomb)
+    expect(page.locator("#status")).to_contain_text("can't be read", timeout=10_000)
+    expect(page.locator("#status")).to_contain_text("pixels")
+    page.locator("#several input[type=file], input[type=file][multiple]").first.set_input_files(
+        [str(bomb), str(picture)]
+    )
+    expect(page.locator("#status")).to_contain_text("200 × 120 pixels")
+    expect(page.locator("#status")).to_contain_text("bomb.png")
+    open_tab(page, "Matching")
+    page.get_by_text("Your own picture").first.click()
+    page.locator("#own input[type=file]").set_input_files(str(bomb))
+    expect(page.locator("#own-said")).to_contain_text("can't be read", timeout=10_000)
+    client = Client(real.url, verbose=False)
+    for call, more in (("/predict", []), ("/match", [[], None])):
+        with pytest.raises(Exception, match=r"can't be read.*pixels"):
+            client.predict(handle_file(bomb), *more, api_name=call)
+    assert one.errors == []
+
+
+def test_programs_are_served_only_what_they_uploaded(real: Any, browser: Any, picture: Path) -> None:
+    context = browser.new_context()
+    api = f"{real.url.rstrip('/')}/gradio_api"
+    for call, more in (("predict", []), ("match", [[], None])):
+        for path in (
+            str(picture),
+            "/etc/passwd",
+            "../../../etc/passwd",
+            f"{real.url}favicon.ico",
+            "http://127.0.0.1:1/",
+        ):
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            asked = context.request.post(f"{api}/call/{call}", data={"data": [file, *more]}).json()
+            answer = context.request.get(f"{api}/call/{call}/{asked['event_id']}").text()
+            assert answer.startswith("event: error"), (call, path, answer)
+    context.close()
+
+
+def test_a_slider_is_answered_within_three_tenths_of_a_second(real: Any, visit: Callable[..., Any]) -> None:
+    """From the key to the changed page, the middle of several."""
+    page = visit(real.url).page
+    open_tab(page, "Matching")
+    page.locator("#scene svg .true").first.wait_for()
+    page.wait_for_timeout(1500)
+    spent = {
+        name: [_answered(page, name, number / 10) for number in (11, 17, 23, 29, 35)]
+        for name in ("weight-class", "weight-GIoU")
+    }
+    spent["layer"] = [
+        _answered(page, "layer", number, 'document.querySelector("#scene svg").getAttribute("aria-label")')
+        for number in (1, 2, 3, 4, 1)
+    ]
+    middle = {name: sorted(times)[2] for name, times in spent.items()}
+    print({name: f"{1000 * time:.0f} ms" for name, time in middle.items()})
+    assert max(middle.values()) < 0.3
+
+
+def _answered(
+    page: Any, name: str, value: float, shown: str = 'document.querySelector("#part-pairs tbody").textContent'
+) -> float:
+    """Seconds until the page shows something else, once a number is in a slider's field."""
+    told: float = page.evaluate(
+        """async ([name, value, shown]) => {
+          const field = document.querySelector(`#${name} input[type=number]`);
+          const before = eval(shown), began = performance.now();
+          Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(field, value);
+          for (const kind of ["input", "change", "blur"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
+          while (eval(shown) === before) {
+            if (performance.now() - began > 5000) throw new Error("no answer");
+            await new Promise((next) => setTimeout(next, 5));
+          }
+          return (performance.now() - began) / 1000;
+        }""",
+        [name, str(value), shown],
+    )
+    return told
+
+
+def test_everything_that_can_be_turned_has_a_name_and_is_reached_by_keys(real: Any, visit: Callable[..., Any]) -> None:
+    page = visit(real.url).page
+    for name in ("Detect", "Matching", "Lesson", "Inside", "Compare"):
+        open_tab(page, name)
+        page.wait_for_timeout(1200)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("input, select, textarea, button, [role=img], [tabindex='0']")]
+              .filter((one) => one.getClientRects().length && !one.closest("[aria-hidden=true]") && one.type !== "file" && !one.closest("#file, .unseen"))
+              .filter((one) => !(one.ariaLabel || one.title || one.getAttribute("aria-labelledby") || (one.labels && one.labels.length)
+                                 || one.textContent.trim() || one.placeholder || one.closest("label")))
+              .map((one) => one.outerHTML.slice(0, 160))"""
+        )
+        assert nameless == [], (name, nameless)
+    open_tab(page, "Matching")
+    page.locator("#weight-class input[type=range]").focus()
+    before = page.locator("#part-pairs").inner_text()
+    page.keyboard.press("ArrowRight")
+    from playwright.sync_api import expect
+
+    expect(page.locator("#part-pairs")).not_to_have_text(before)
