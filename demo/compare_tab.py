@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 from controls import LIVE, REMEMBERED, matcher_choice, numbered, weight_sliders
-from matching import Knobs, Scene, Solved, look, solve
+from matching import MATCHERS, Knobs, Scene, Solved, look, solve
 from tables import head, table
 from truth import Example
 
@@ -39,7 +39,7 @@ def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequen
         for place, start in (("left", Knobs().weights), ("right", Knobs().weights if second else _OTHER)):
             with gr.Column(min_width=300):
                 knobs += [
-                    matcher_choice("Matcher", f"compare-matcher-{place}"),
+                    matcher_choice("Matcher", f"compare-matcher-{place}", MATCHERS[:3]),
                     *weight_sliders(f"compare-{place}", start=start),
                 ]
                 pictures.append(gr.HTML(elem_id=f"compare-{place}"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from matching import MATCHERS, TERMS, Knobs
+from matching import TERMS, Knobs
 from truth import Example
 
 from detr_ft.inference import Detector
@@ -52,7 +52,6 @@ def layer_slider(detector: Detector, name: str) -> gr.Slider:
     )  # fmt: skip
 
 
-def matcher_choice(label: str, name: str, more: Sequence[str] = ()) -> gr.Radio:
-    """One of the matchers, or `more`, of which the first is chosen to begin with."""
-    choices = [*more, *MATCHERS]
-    return gr.Radio(choices, value=choices[0], label=label, elem_id=name)
+def matcher_choice(label: str, name: str, choices: Sequence[str]) -> gr.Radio:
+    """One of some matchers, the first to begin with."""
+    return gr.Radio(list(choices), value=choices[0], label=label, elem_id=name)

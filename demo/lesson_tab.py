@@ -137,8 +137,10 @@ def _distances(page: gr.Blocks) -> None:
 def _logarithm() -> None:
     gr.Markdown("### 4. A probability in the cost, its logarithm in the loss")
     with gr.Row():
-        gr.HTML(view.curves())
-        gr.HTML(view.different(DIFFERENT, *by_probability_and_logarithm()))
+        with gr.Column(min_width=300):
+            gr.HTML(view.curves())
+        with gr.Column(min_width=300):
+            gr.HTML(view.different(DIFFERENT, *by_probability_and_logarithm()))
 
 
 def _quiz() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 from controls import LIVE, REMEMBERED, layer_slider, matcher_choice, numbered, weight_sliders
-from matching import AS_TRAINED, Knobs, Scene, Solved, cost_names, costs_of, look, solve
+from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, solve
 from truth import Example
 from trying import MOST
 from uploads import uploaded
@@ -122,7 +122,7 @@ def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     names = list(cost_names(criterion).values())
     plain = isinstance(criterion.matcher, HungarianMatcher)
     layer = layer_slider(detector, "layer")
-    matcher = matcher_choice("Matcher", "matcher", [] if plain else [AS_TRAINED])
+    matcher = matcher_choice("Matcher", "matcher", [*([] if plain else [AS_TRAINED]), *MATCHERS])
     weights = weight_sliders("weight", names, [cost.weight for cost in costs_of(criterion)])
     told = next((loss.eos_coef for loss in criterion.losses if isinstance(loss, CrossEntropyLoss)), None)
     eos = gr.Slider(

@@ -344,8 +344,13 @@ def test_the_matching_is_seen_and_solved_anew(real: Any, visit: Callable[..., An
     expect(page.locator("#part-matrix tr.chosen")).to_contain_text("2 ")
     page.get_by_label("one to many").check()
     expect(page.locator("#part-pairs tbody tr")).to_have_count(9)
-    page.get_by_label("Hungarian").check()
+    page.get_by_label("trying all orders").check()
     expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
+    tried = page.locator("#part-pairs tbody").inner_text()
+    page.locator("#matcher").get_by_label("greedy").check()
+    page.locator("#matcher").get_by_label("Hungarian").check()
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
+    expect(page.locator("#part-pairs tbody")).to_have_text(tried, use_inner_text=True)
     before = page.locator("#part-matrix td.taken").first.inner_text()
     set_slider(page, "weight-class", "4")
     expect(page.locator("#part-matrix td.taken").first).not_to_have_text(before)
@@ -435,6 +440,9 @@ def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
     expect(moved).not_to_have_value("0.4")
     assert 0.7 < float(moved.input_value()) < 1.3
     assert 0.1 < float(page.locator("#lesson-down input[type=number]").input_value()) < 0.5
+    if SHOTS:
+        set_slider(page, "lesson-shift", "0.6")
+        page.locator("#lesson-pair").screenshot(path=str(Path(SHOTS) / "lesson-pair.png"))
     set_slider(page, "lesson-down", "0")
     set_slider(page, "lesson-shift", "1.5")
     expect(page.locator("#lesson-distances tbody tr").first).to_contain_text("0.000")
