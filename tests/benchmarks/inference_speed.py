@@ -1,0 +1,135 @@
+"""Detections of a folder beside the pipeline of transformers.   python tests/benchmarks/inference_speed.py [--images 120] [--onnx]
+
+The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it comes and with
+batches; ours is `Detector.detect`, and with --onnx what `detr-ft export --to onnx` wrote, by ONNX Runtime. In turn, in rounds; medians of the
+ratios. The same detections above 0.5 are asserted: class, score to 1e-3, box to half a pixel. Status 1 where the bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from stamp import stamp
+from transformers import pipeline
+
+from detr_ft.data.generated import generate
+from detr_ft.data.images import open_image
+from detr_ft.inference import Detector
+
+BAR = 2.0
+SHAPES = [(320, 240), (240, 320), (300, 300), (400, 225)]
+Told = list[list[tuple[str, float, tuple[float, ...]]]]
+
+
+def write_images(folder: Path, number: int) -> list[str]:
+    """Generated scenes, stretched to the shapes in turn."""
+    files = []
+    for place, row in enumerate(generate(f"shapes?train=0&validation=0&test={number}&seed=9")["test"]):
+        files.append(str(folder / f"{place:04}.jpg"))
+        open_image(row["image"]).resize(SHAPES[place % len(SHAPES)]).save(files[-1], quality=92)
+    return files
+
+
+def by_pipeline(asked: Any, batch_size: int, files: list[str]) -> Told:
+    answers = asked(files, threshold=0.5, batch_size=batch_size)
+    return [
+        [(one["label"], one["score"], tuple(one["box"][side] for side in ("xmin", "ymin", "xmax", "ymax"))) for one in answer]
+        for answer in answers
+    ]  # fmt: skip
+
+
+def by_detector(detector: Detector, files: list[str]) -> Told:
+    return [
+        [
+            (detector.names[label], score, tuple(box))
+            for box, score, label in zip(one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True)
+        ]
+        for one in (found.above(0.5) for found in detector.detect(files))
+    ]
+
+
+def by_onnx(session: Any, detector: Detector, files: list[str]) -> Told:
+    from detr_ft.models.detect import detect_by
+
+    def ask(pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        names = [one.name for one in session.get_inputs()]
+        logits, boxes = session.run(
+            ["logits", "pred_boxes"], dict(zip(names, (pixels.numpy(), mask.numpy()), strict=True))
+        )
+        return torch.from_numpy(logits), torch.from_numpy(boxes)
+
+    found = detect_by(ask, detector.processor, map(open_image, files))
+    return [
+        [(detector.names[int(label)], float(score), tuple(box.tolist())) for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True)]
+        for one in (every.above(0.5) for every in found)
+    ]  # fmt: skip
+
+
+def same(one: Told, other: Told) -> None:
+    """Raise where two answers differ."""
+    for first, second in zip(one, other, strict=True):
+        pairs = list(
+            zip(sorted(first, key=lambda each: -each[1]), sorted(second, key=lambda each: -each[1]), strict=True)
+        )
+        assert all(a[0] == b[0] and abs(a[1] - b[1]) < 1e-3 for a, b in pairs), pairs
+        # The pipeline cuts boxes to whole pixels.
+        assert all(abs(x - y) < 1.01 for a, b in pairs for x, y in zip(a[2], b[2], strict=True)), pairs
+
+
+def seconds(work: Callable[[list[str]], Told], files: list[str]) -> float:
+    began = time.perf_counter()
+    work(files)
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--onnx", type=Path, help="the folder that `detr-ft export embedded:small --to onnx` wrote")
+    arguments = parser.parse_args()
+    detector = Detector.load("embedded:small")
+    with tempfile.TemporaryDirectory() as name:
+        files = write_images(Path(name), arguments.images)
+        detector.model.save_pretrained(f"{name}/model")
+        detector.processor.save_pretrained(f"{name}/model")
+        asked = pipeline("object-detection", model=f"{name}/model", image_processor=detector.processor)
+        ways: dict[str, Callable[[list[str]], Told]] = {
+            "pipeline": partial(by_pipeline, asked, 1),
+            "pipeline, batches of 8": partial(by_pipeline, asked, 8),
+            "Detector": partial(by_detector, detector),
+        }
+        if arguments.onnx:
+            from onnxruntime import InferenceSession
+
+            ways["ONNX Runtime"] = partial(
+                by_onnx, InferenceSession(str(next(arguments.onnx.rglob("*.onnx")))), detector
+            )
+        answers = {name: work(files) for name, work in ways.items()}
+        for name in ways:
+            same(answers["pipeline"], answers[name])
+        spent: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(arguments.rounds):
+            for name, work in ways.items():
+                spent[name].append(seconds(work, files))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(spent["pipeline"], times, strict=True))
+        for name, times in spent.items()
+    }
+    print(f"{stamp()}\n\n| {len(files)} JPEG files of four shapes | images/s | times the pipeline |\n|---|---|---|")
+    for name, times in spent.items():
+        print(f"| {name} | {len(files) / statistics.median(times):.1f} | {ratios[name]:.2f} |")
+    return int(ratios["Detector"] < BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What a run of ten million images and 64 GPUs needs, from what is measured here.   python tests/benchmarks/large.py [--images 1000000]
+
+Measured: the table of a data set on disk and what planning an epoch takes, for so many images; writing and reading a checkpoint of
+DETR-ResNet-50 with optimizer and averaged weights. From the README beside: images a second of an H200 and of a reading core, bytes of a JPEG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from stamp import stamp
+from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+from detr_ft.data.batches import Batches, aspects
+from detr_ft.data.schema import detection_features, detection_objects
+
+IMAGES, GPUS, NODE = 10_000_000, 64, 8
+STEP, READ, JPEG = (
+    322.1,
+    273,
+    124 * 1024,
+)  # images/s of an H200 in bf16, images/s of a core, bytes: see the README beside
+BATCH, OBJECTS, CLASSES = 32, 7, 80
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    told = work()
+    return time.perf_counter() - began, told
+
+
+def written(folder: Path, number: int) -> tuple[Dataset, int]:
+    """A table of so many rows in the schema, on disk, and its bytes."""
+    random = np.random.default_rng(0)
+    features = detection_features([f"c{label}" for label in range(CLASSES)])
+
+    def some(start: int, stop: int) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {name: [] for name in features}
+        for place in range(start, stop):
+            boxes, labels = random.uniform(1, 300, (OBJECTS, 4)).tolist(), random.integers(0, CLASSES, OBJECTS).tolist()
+            row = {
+                "image": {"path": f"/data/train/{place // 1000:05}/{place:09}.jpg", "bytes": None},
+                "image_id": place,
+            }
+            row |= {"width": 640, "height": int(random.integers(360, 640)), "objects": detection_objects(boxes, labels)}
+            for name, value in row.items():
+                columns[name].append(value)
+        return columns
+
+    Dataset.from_generator(
+        lambda: ({name: values[at] for name, values in part.items()} for start in range(0, number, 10_000) for part in [some(start, min(start + 10_000, number))] for at in range(len(part["image_id"]))),
+        features=features, cache_dir=str(folder / "cache"),
+    ).save_to_disk(folder / "table")  # fmt: skip
+    size = sum(file.stat().st_size for file in (folder / "table").rglob("*.arrow"))
+    return Dataset.load_from_disk(str(folder / "table")), size
+
+
+def checkpoint() -> dict[str, torch.Tensor]:
+    """Tensors of the size of a run's state: weights, averaged weights, and both moments."""
+    model = DetrForObjectDetection(
+        DetrConfig(backbone_config=ResNetConfig(out_features=["stage4"]), num_labels=CLASSES)
+    )
+    state = model.state_dict()
+    return {
+        f"{kind}.{name}": one.float().clone() for kind in ("weights", "ema", "m", "v") for name, one in state.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    number = parser.parse_args().images
+    print(f"{stamp()}\n")
+    with tempfile.TemporaryDirectory() as name:
+        table, size = written(Path(name), number)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        shapes_seconds, shapes = timed(lambda: aspects(table))
+        batches = Batches(number, BATCH * GPUS, seed=0, aspects=shapes)
+        plan_seconds, _ = timed(lambda: batches.of(0))
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        tensors = checkpoint()
+        write_seconds, _ = timed(lambda: save_file(tensors, f"{name}/state.safetensors"))
+        read_seconds, _ = timed(lambda: load_file(f"{name}/state.safetensors"))
+        weight = sum(one.numel() * 4 for one in tensors.values())
+    times, speed = IMAGES / number, GPUS * STEP
+    gradient = weight / 4
+    step_seconds = BATCH / STEP
+    print("| of | measured here | of ten million images on 64 GPUs |\n|---|---|---|")
+    print(
+        f"| table of the images, {OBJECTS} objects each | {size / 2**30:.2f} GiB for {number:,} | {times * size / 2**30:.1f} GiB on disk, mapped |"
+    )
+    print(f"| shapes of all images, at the start | {shapes_seconds:.1f} s | {times * shapes_seconds:.0f} s |")
+    print(
+        f"| the plan of an epoch, in each process | {plan_seconds:.1f} s, {grown:.0f} MiB | {times * plan_seconds:.0f} s, {times * grown / 1024:.1f} GiB |"
+    )
+    print(
+        f"| steps, {BATCH} images a GPU | {STEP} images/s of a GPU | {speed:,.0f} images/s: {IMAGES / speed / 60:.1f} minutes an epoch |"
+    )
+    print(f"| reading | {READ} images/s of a core | {speed / READ:.0f} cores busy, {speed / READ / GPUS:.1f} a GPU |")
+    print(
+        f"| storage | {JPEG // 1024} KiB an image | {IMAGES * JPEG / 2**40:.1f} TiB, {speed * JPEG / 2**30:.1f} GiB/s |"
+    )
+    print(
+        f"| gradients among {GPUS} GPUs | {gradient / 2**20:.0f} MiB, fp32 | {2 * gradient * (GPUS - 1) / GPUS / step_seconds / 1e9:.1f} GB/s in and out of a GPU, as much out of a machine of {NODE}, if nothing is hidden |"
+    )
+    print(
+        f"| what a step holds, for exact sums | {4 * (CLASSES + 1)} bytes | one small all_reduce a step: latency alone |"
+    )
+    print(f"| a checkpoint | {weight / 2**20:.0f} MiB: {write_seconds:.1f} s to write, {read_seconds:.1f} s to read | the same: one process writes, all read |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
