@@ -157,7 +157,7 @@ def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, how: dict[
         trainer.held.log.since.add(work.images, trainer.stepper.take(work, min(next(numbers), trainer.steps)))
 
     work = next(trainer.feed.steps())
-    name = ", ".join(["ours", "bf16" if GPU else "fp32", *(f"{name}={value}".lower() for name, value in how.items())])
+    name = ", ".join(["ours", *(f"{name}={value}".lower() for name, value in how.items())])
     return Way(name, arguments.images, lambda: step(work), lambda: (step(one) for one in trainer.feed.steps()))
 
 
@@ -286,10 +286,9 @@ def main() -> None:
         folder = Path(name)
         split = rows(write_images(folder), max(arguments.images, (arguments.files + 12) * arguments.images))
         ways = [stock(arguments, split, False, 0)]
-        if GPU:
-            ways.append(stock(arguments, split, True, WORKERS))
-        kinds: list[dict[str, bool]] = [*([{"cuda_graphs": False}] if GPU else []), {}]
-        kinds += [{"torch_compile": True}] if arguments.compiled else []
+        ways.append(stock(arguments, split, True, WORKERS if GPU else 0))
+        kinds = [{"bf16": True, "cuda_graphs": False}] if GPU else [{"bf16": False}]
+        kinds += [{"bf16": True}, *([{"bf16": True, "torch_compile": True}] if arguments.compiled else [])]
         ways += [ours(arguments, split, folder / str(at), how, WORKERS if GPU else 0) for at, how in enumerate(kinds)]
         measure(ways, arguments)
         print(f"{stamp()}\n\n{table(ways, arguments)}", flush=True)
@@ -297,7 +296,7 @@ def main() -> None:
             figures = [{k: v for k, v in vars(way).items() if k not in ("step", "run")} for way in ways]
             arguments.json.write_text(json.dumps({"machine": stamp(), "ways": figures}, indent=2) + "\n")
         if arguments.profile:
-            arguments.profile.write_text("\n".join(map(profile, ways[1:])))
+            arguments.profile.write_text("\n".join(map(profile, ways)))
 
 
 if __name__ == "__main__":
