@@ -123,7 +123,7 @@ document.addEventListener("pointerdown", (event) => {
   const one = event.target.closest(".drag");
   if (!one) return;
   event.preventDefault();
-  one.focus();
+  one.focus({ preventScroll: true });
   const svg = one.ownerSVGElement;
   drag = { ...held(one), from: [event.clientX, event.clientY], scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width, last: 0 };
 });
@@ -143,7 +143,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   const name = one.dataset.move ? `[data-move="${one.dataset.move}"]` : `[data-unit="${one.dataset.unit}"]`, state = held(one);
   bring(state, step.map((value) => 0.05 * value * state.unit));
-  setTimeout(() => { const again = document.querySelector(".drag" + name); if (again) again.focus(); }, 400);
+  setTimeout(() => { const again = document.querySelector(".drag" + name); if (again) again.focus({ preventScroll: true }); }, 400);
 });
 </script>"""
 POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"

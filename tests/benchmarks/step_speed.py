@@ -142,7 +142,7 @@ def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, how: dict[
     """The step and the feed of `DetrTrainer`."""
     model, processor = model_of(arguments), processor_of(arguments.edge)
     settings = TrainSettings(
-        output_dir=str(folder), bf16=GPU, dataloader_num_workers=workers, learning_rate=1e-6,
+        output_dir=str(folder), dataloader_num_workers=workers, learning_rate=1e-6,
         per_device_train_batch_size=arguments.images, num_train_epochs=1, **how,
     )  # fmt: skip
     if model.config.num_labels != CLASSES:

@@ -396,6 +396,7 @@ def test_objects_are_drawn_on_a_picture_of_ones_own(real: Any, visit: Callable[.
 def drag(page: Any, what: str, across: float, down: float) -> None:
     """By so many pixels of the screen."""
     page.locator(what).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # what was answered just before may still move the page
     box = page.locator(what).locator("rect").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)

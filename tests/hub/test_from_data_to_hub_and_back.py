@@ -87,10 +87,13 @@ def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, mo
 
     with running(pull("space", tmp_path), tmp_path / "environment") as address:
         client = Client(address, verbose=False)
-        client.predict(handle_file(model / "examples/1.jpg"), api_name="/analyse")
-        table = client.predict(0.0, [], api_name="/render")[1]
-        assert {row[0] for row in table["data"]} <= set(trained["per_class"])
-        assert table["data"]
+        example = model / "examples/1.jpg"
+        assert {one["class"] for one in client.predict(handle_file(example), api_name="/predict")} <= set(
+            trained["per_class"]
+        )
+        truth = [{"class": next(iter(trained["per_class"])), "box": [5, 5, 60, 60]}]
+        told = client.predict(handle_file(example), truth, None, api_name="/match")
+        assert [pair["object"] for pair in told["pairs"]] == [0]
 
     back = json.loads(
         detr_ft("evaluate", NAME, "--data", f"hub:{NAME}", "--split", "validation", "--json", cwd=tmp_path)

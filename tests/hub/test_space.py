@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,14 +62,14 @@ def address(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 def test_it_answers_a_question(space: Path, address: str) -> None:
     client = Client(address, verbose=False)
-    client.predict(handle_file(space / "examples/1.jpg"), api_name="/analyse")
-    picture, table, sentence, download = client.predict(0.5, [], api_name="/render")
+    example = space / "examples/1.jpg"
+    found = client.predict(handle_file(example), api_name="/predict")
     truth = generate("shapes?train=0&validation=0&test=1&seed=3")["test"]
     names = truth.features["objects"]["category"].feature.names
     there = {names[label] for label in truth[0]["objects"]["category"]}
-    assert there & {row[0] for row in table["data"]}
-    assert there & set(re.findall(r"\w+", sentence))
-    with Image.open(picture) as drawn:
-        assert drawn.width > 100
-    written = json.loads(Path(download["value"]).read_text())
-    assert len(written["annotations"]) == len(table["data"])
+    assert there & {one["class"] for one in found}
+    with Image.open(example) as picture:
+        assert all(0 <= side <= max(picture.size) + 1 for one in found for side in one["box"])
+    truth_of_it = [{"class": one["class"], "box": [max(0.0, side) for side in one["box"]]} for one in found[:1]]
+    told = client.predict(handle_file(example), truth_of_it, None, api_name="/match")
+    assert [pair["object"] for pair in told["pairs"]] == [0]
