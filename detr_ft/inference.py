@@ -22,6 +22,7 @@ from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.detect import batches_of, detect, inference
 from detr_ft.models.family import Detr
+from detr_ft.models.fold import fold_norms
 from detr_ft.models.load import load_detector, load_model
 from detr_ft.models.own_block import own_block
 from detr_ft.structures import Detections, Predictions, Step, Targets
@@ -44,13 +45,14 @@ class Detector:
     def load(cls, checkpoint: str) -> Detector:
         """A checkpoint by folder, name on the Hub, or `embedded:NAME`; on the GPU where there is one."""
         model, processor = load_model(checkpoint)
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
+        fold_norms(model)  # the same function, in fewer passes over the pixels
+        return cls(_at_home(model), processor)
 
     @classmethod
     def load_any(cls, checkpoint: str) -> Detector:
         """The same of any family: DETR, its sisters, YOLOS and others, to be evaluated."""
         model, processor = load_detector(checkpoint)
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor)
+        return cls(_at_home(model), processor)
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +95,11 @@ class Detector:
             finally:
                 attached.detach()
         return Predictions(said.logits.float().cpu(), said.boxes.float().cpu())
+
+
+def _at_home(model: Any) -> Any:
+    """On the GPU where there is one, its pixels' channels side by side in memory, which convolutions there and here like."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last).eval()
 
 
 def _no_loss(predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import platform
@@ -38,6 +39,7 @@ from detr_ft.resume import facts_of, tell_changes
 from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
 from detr_ft.summary import data_facts, described, verdict
+from detr_ft.training.choices import changes, in_words, step_rate
 from detr_ft.training.display import Display, PlainDisplay
 from detr_ft.training.first_look import look_first
 from detr_ft.training.loop import DetrTrainer, TrainResult
@@ -147,8 +149,24 @@ def probe_recipe(recipe: Recipe, criterion: SetCriterion) -> list[str]:
         train = recipe.train.model_copy(update={"output_dir": f"{folder}/run"})
         aside = recipe.model_copy(update={"train": train})
         prepared = prepare(aside, load_data(recipe.data.source, box_format=recipe.data.box_format))
+        fresh = copy.deepcopy(prepared.model)
         trainer = build_trainer(aside, criterion, prepared, PlainDisplay(lambda line: None))
-        return describe_probe(probe(trainer), recipe.train.dataloader_num_workers)
+        lines = describe_probe(probe(trainer), recipe.train.dataloader_num_workers)
+        return [*lines, _tried_otherwise(aside, criterion, replace(prepared, model=fresh), Path(folder))]
+
+
+def _tried_otherwise(recipe: Recipe, criterion: SetCriterion, prepared: Prepared, folder: Path) -> str:
+    """How fast a step is as the recipe says, and with each setting of speed changed."""
+    rates: dict[str, float] = {}
+    for number, change in enumerate([{}, *changes(recipe.train, torch.cuda.is_available())]):
+        train = recipe.train.model_copy(update={**change, "output_dir": str(folder / f"try-{number}")})
+        own = replace(prepared, model=copy.deepcopy(prepared.model))
+        trainer = build_trainer(
+            recipe.model_copy(update={"train": train}), criterion, own, PlainDisplay(lambda line: None)
+        )
+        name = " ".join(f"train.{key}={str(value).lower()}" for key, value in change.items())
+        rates[name] = step_rate(trainer)
+    return in_words(rates.pop(""), rates)
 
 
 def _write_results(

@@ -1,0 +1,50 @@
+"""Settings of speed are tried one at a time, and told beside the recipe's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import make_trainer
+
+from detr_ft.training.choices import changes, in_words, step_rate
+from detr_ft.training.settings import TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("train", "on_gpu", "tried"),
+    [
+        ({}, False, [{"bf16": True}]),
+        ({"bf16": True}, False, [{"bf16": False}]),
+        ({"fp16": True}, False, []),
+        ({"bf16": True}, True, [{"bf16": False}, {"cuda_graphs": False}, {"torch_compile": True}]),
+    ],
+)
+def test_one_is_changed_at_a_time(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
+    settings = TrainSettings(output_dir="x", **train)
+    assert changes(settings, on_gpu) == tried
+    for one in tried:
+        TrainSettings(output_dir="x", **(train | one))  # and goes with the others
+
+
+def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    seen: list[torch.Tensor] = []
+    take = trainer.stepper.take
+
+    def noted(work: Any, number: int) -> Any:
+        seen.append(work.share[0].inputs["pixel_values"])
+        return take(work, number)
+
+    trainer.stepper.take = noted  # type: ignore[method-assign]
+    assert step_rate(trainer) > 1
+    assert len(seen) > 5
+    assert all(torch.equal(one, seen[0]) for one in seen)
+
+
+def test_rates_in_words() -> None:
+    told = in_words(40.0, {"train.bf16=true": 60.0})
+    assert told.endswith("40.0 images/s as it is set; train.bf16=true 60.0 (1.50 times)")
+    assert in_words(40.0, {}).endswith("there is nothing else to try")
