@@ -6,15 +6,15 @@ import math
 from typing import Any
 
 import gradio as gr
-from matching import Knobs, look, solve
+from matching import Knobs, look, tried
 from uploads import uploaded
 
-from detr_ft.criterion import CriterionError
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 
 _WEIGHTS = ("class", "L1", "GIoU")
+_HEAVIEST = 1e6
 
 
 def endpoints(detector: Detector) -> None:
@@ -22,16 +22,24 @@ def endpoints(detector: Detector) -> None:
     with gr.Row(visible=False):
         image = gr.Image(type="filepath", image_mode=None)
         image.preprocess = uploaded
-        truth, weights, answer = gr.JSON(), gr.JSON(), gr.JSON()
-        gr.Button().click(lambda path: predict(detector, path), [image], [answer], api_name="predict")
+        truth, weights, answer = gr.JSON(), gr.JSON(value={}), gr.JSON()
+        # Programs give arguments by the names that these two have.
+        gr.Button().click(lambda image: predict(detector, image), [image], [answer], api_name="predict")
         gr.Button().click(
-            lambda path, told, by: match(detector, path, told, by), [image, truth, weights], [answer], api_name="match"
+            lambda image, truth, weights: match(detector, image, truth, weights),
+            [image, truth, weights],
+            [answer],
+            api_name="match",
         )
 
 
 def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
     """Every detection above its class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
-    found = detector.believed(detector.detect([_picture(path)])[0])
+    picture = _picture(path)
+    try:
+        found = detector.believed(detector.detect([picture])[0])
+    except UserError as error:
+        raise gr.Error(f"This picture is nothing for the model: {error}") from error
     return [
         {"class": detector.names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
         for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
@@ -46,12 +54,14 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     by queries.
     """
     picture = _picture(path)
-    boxes, labels = _objects(truth, list(detector.names))
-    of_class, l1, giou = _numbers(weights)
+    boxes, labels = _objects(truth, list(detector.names), picture.size)
     try:
-        solved = solve(look(detector, "picture", picture, boxes, labels), Knobs((of_class, l1, giou)))
-    except CriterionError as error:
-        raise gr.Error(f"This truth can't be matched: {error}") from error
+        scene = look(detector, "picture", picture, boxes, labels)
+    except UserError as error:
+        raise gr.Error(f"This picture is nothing for the model: {error}") from error
+    solved = tried(scene, Knobs(_numbers(weights)))
+    if isinstance(solved, str):
+        raise gr.Error(solved)
     last = solved.told.layers[-1]
     return {
         "pairs": [
@@ -75,25 +85,30 @@ def _picture(path: str | None) -> Any:
     try:
         return open_image(path)
     except UserError as error:
-        raise gr.Error(f"This picture can't be read: {str(error).replace(path, 'it')}") from error
+        raise gr.Error(f"This picture can't be read: {str(error).removeprefix(f'{path}: ')}") from error
 
 
-def _objects(truth: Any, names: list[str]) -> tuple[list[list[float]], list[int]]:
+def _objects(truth: Any, names: list[str], size: tuple[int, int]) -> tuple[list[list[float]], list[int]]:
     try:
+        if not isinstance(truth, list) or any(not isinstance(one["box"], list) for one in truth):
+            raise TypeError("it is something else")
         boxes = [[float(side) for side in one["box"]] for one in truth]
         labels = [names.index(one["class"]) for one in truth]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise gr.Error(
             f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}"
         ) from error
     if any(len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
         raise gr.Error("a box is [left, top, right, bottom] in pixels, the right one being the larger, and the bottom")
-    return boxes, labels
+    if any(min(box) < 0 or box[2] > size[0] + 1 or box[3] > size[1] + 1 for box in boxes):
+        raise gr.Error(f"a box reaches beyond the picture, which is {size[0]} x {size[1]} pixels")
+    width, height = size
+    return [[box[0], box[1], min(box[2], width), min(box[3], height)] for box in boxes], labels
 
 
-def _numbers(weights: Any) -> list[float]:
+def _numbers(weights: Any) -> tuple[float, ...]:
     told = {} if weights is None else weights
     sound = isinstance(told, dict) and set(told) <= set(_WEIGHTS)
-    if not sound or not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in told.values()):
-        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers of 0 or more")
-    return [float(told.get(name, own)) for name, own in zip(_WEIGHTS, Knobs().weights, strict=True)]
+    if not sound or not all(type(one) in (int, float) and 0 <= one <= _HEAVIEST for one in told.values()):
+        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers from 0 to {_HEAVIEST:g}")
+    return tuple(float(told.get(name, own)) for name, own in zip(_WEIGHTS, Knobs().weights, strict=True))

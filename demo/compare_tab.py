@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 from controls import LIVE, REMEMBERED, matcher_choice, numbered, weight_sliders
-from matching import MATCHERS, Knobs, Scene, Solved, look, solve
+from matching import MATCHERS, Knobs, Scene, Solved, look, tried
 from tables import head, table
 from truth import Example
 
@@ -22,7 +22,7 @@ _TWO_CRITERIA = (
     "Two criteria on one image, each with its own weights of the costs and its own matcher. "
     "With `detr-ft demo MODEL --compare ANOTHER` two models stand here."
 )
-_OTHER = (5.0, 1.0, 0.0)  # of the second criterion to begin with: classes before boxes
+_ALIKE = 0.02  # IoU
 
 
 def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequence[Example]) -> None:
@@ -36,11 +36,13 @@ def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequen
     chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="compare-choice")
     knobs, pictures = [], []
     with gr.Row():
-        for place, start in (("left", Knobs().weights), ("right", Knobs().weights if second else _OTHER)):
+        # Two criteria begin with one to many at the right, which differs on any image.
+        others = MATCHERS[:3] if second else (MATCHERS[1], MATCHERS[0], MATCHERS[2])
+        for place, choices_of in (("left", MATCHERS[:3]), ("right", others)):
             with gr.Column(min_width=300):
                 knobs += [
-                    matcher_choice("Matcher", f"compare-matcher-{place}", MATCHERS[:3]),
-                    *weight_sliders(f"compare-{place}", start=start),
+                    matcher_choice("Matcher", f"compare-matcher-{place}", choices_of),
+                    *weight_sliders(f"compare-{place}"),
                 ]
                 pictures.append(gr.HTML(elem_id=f"compare-{place}"))
     told, held = gr.HTML(elem_id="compare-told"), gr.State(None, time_to_live=3600)
@@ -98,16 +100,22 @@ class Sides:
         """Both pictures at the last layer, and the differences: each side by its matcher and weights of class, L1 and GIoU."""
         if both is None:
             return "", "", ""
-        left, right = solve(both.left, Knobs((a, b, c), matcher)), solve(both.right, Knobs((d, e, f), other))
+        left, right = tried(both.left, Knobs((a, b, c), matcher)), tried(both.right, Knobs((d, e, f), other))
+        if isinstance(left, str) or isinstance(right, str):
+            said = [f"<p>{escape(one)}</p>" if isinstance(one, str) else "" for one in (left, right)]
+            return said[0], said[1], ""
         pictures = [
             view.picture(one, len(one.told.layers), model.names)
             for one, model in ((left, self.first), (right, self.second))
         ]
-        return pictures[0], pictures[1], differences(left, right, self.first.names)
+        return pictures[0], pictures[1], differences(left, right, self.first.names, self.first is self.second)
 
 
-def differences(left: Solved, right: Solved, names: Sequence[str]) -> str:
-    """Object by object, whom each side matches it with, and how well that box lies."""
+def differences(left: Solved, right: Solved, names: Sequence[str], one_model: bool) -> str:
+    """Object by object, whom each side matches it with, and how well that box lies.
+
+    Of one model the queries are compared; those of two have nothing to do with each other, and it is told whose box lies better.
+    """
     rows = []
     overlaps = [one.overlaps(len(one.told.layers)) for one in (left, right)]
     taken = [
@@ -123,7 +131,15 @@ def differences(left: Solved, right: Solved, names: Sequence[str]) -> str:
             f"<td>{', '.join(f'{float(overlap[target, query]):.2f}' for query in queries)}</td>"
             for queries, overlap in zip(both, overlaps, strict=True)
         )
-        same = "" if set(both[0]) == set(both[1]) else "other"
+        if one_model:
+            same = "" if set(both[0]) == set(both[1]) else "other"
+        else:
+            same = _better(
+                *(
+                    max((float(overlap[target, query]) for query in queries), default=0.0)
+                    for queries, overlap in zip(both, overlaps, strict=True)
+                )
+            )
         label = names[int(left.scene.labels[target])]
         rows.append(f'<tr><th scope="row">{target + 1} {escape(label)}</th>{cells}<td class="changed">{same}</td></tr>')
     sums = "".join(
@@ -131,3 +147,8 @@ def differences(left: Solved, right: Solved, names: Sequence[str]) -> str:
     )
     rows.append(f'<tr class="sum"><th scope="row">loss, last layer</th>{sums}<td></td></tr>')
     return table("Left and right", head(["object", "left", "IoU", "right", "IoU", ""]), rows)
+
+
+def _better(left: float, right: float) -> str:
+    """Which of two overlaps is the larger one, by more than a hair."""
+    return "" if abs(left - right) < _ALIKE else "left lies better" if left > right else "right lies better"

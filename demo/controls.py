@@ -36,7 +36,7 @@ def weight_sliders(
                 max(most.get(name, 10), 2 * value),
                 value=value,
                 step=0.1,
-                label=f"λ of {name}",
+                label=f"λ {name}",
                 min_width=100,
                 elem_id=f"{owner}-{name.replace(' ', '-')}",
             )

@@ -47,10 +47,11 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
         return None
     try:
         image = open_image(path)
+        start = time.perf_counter()
+        detections = detector.detect([image])[0]
     except UserError as error:
-        return Problem(str(error).replace(path, Path(path).name))
-    start = time.perf_counter()
-    detections = detector.detect([image])[0]
+        words = str(error).replace(path, Path(path).name)
+        return Problem(words if Path(path).name in words else f"{Path(path).name}: {words}")
     seconds = time.perf_counter() - start
     scale = DISPLAY_EDGE / max(image.size)
     width, height = (max(1, round(edge * scale)) for edge in image.size)

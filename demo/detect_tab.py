@@ -46,14 +46,15 @@ def tab(detector: Detector, examples: Sequence[str]) -> None:
         gr.Examples([[example] for example in examples], inputs=[image], label="Examples", cache_examples=False)
     table = gr.HTML(elem_id="table")
     with gr.Row():
-        as_coco = gr.Button("Download as COCO JSON", size="sm", elem_id="download")
-        as_picture = gr.Button("Download the picture", size="sm", elem_id="download-picture")
+        as_coco = gr.Button("Download as COCO JSON", interactive=False, size="sm", elem_id="download")
+        as_picture = gr.Button("Download the picture", interactive=False, size="sm", elem_id="download-picture")
         file = gr.DownloadButton("file", elem_id="file")
 
     seen, place = gr.State([], time_to_live=3600), gr.State(0, time_to_live=3600)
     chosen = [seen, place, own, threshold, classes]
-    drawing: dict[str, Any] = {"fn": looking.show, "inputs": chosen, "outputs": [result, table, status], **LIVE}
-    image.change(looking.one, [image], [seen, place, strip], api_name="analyse").then(**drawing)
+    shown = [result, table, status, as_coco, as_picture]
+    drawing: dict[str, Any] = {"fn": looking.show, "inputs": chosen, "outputs": shown, **LIVE}
+    image.change(looking.one, [image], [seen, place, strip], api_name=False).then(**drawing)
     several.upload(looking.many, [several], [seen, place, strip], api_name=False).then(**drawing)
     strip.select(picked, outputs=[place], **LIVE).then(**drawing)
     threshold.input(lambda: False, outputs=[own], **LIVE)
@@ -88,15 +89,18 @@ class Looking:
         strip = [(_small(one.address), one.name) for one in seen if isinstance(one, Found)]
         return seen, 0, gr.update(visible=len(strip) > 1, value=strip)
 
-    def show(self, seen: Seen, place: int, own: bool, threshold: float, classes: list[str]) -> tuple[str, str, str]:
-        """Picture, table and sentence of the chosen one."""
+    def show(
+        self, seen: Seen, place: int, own: bool, threshold: float, classes: list[str]
+    ) -> tuple[str, str, str, Any, Any]:
+        """Picture, table and sentence of the chosen one, and whether there is something to take away."""
         problems = [f"**This picture can't be read.** {one.message}" for one in seen if isinstance(one, Problem)]
         shown = self._shown(seen, own, threshold, classes)
         if not shown:
-            return "", "", "\n\n".join(problems) or WELCOME
+            return "", "", "\n\n".join(problems) or WELCOME, *[gr.update(interactive=False)] * 2
         found, detections = shown[min(place, len(shown) - 1)]
         words = "\n\n".join([sentence(found, self.names, detections), *problems])
-        return drawn(found, self.names, detections), rows(self.names, detections), words
+        parts = drawn(found, self.names, detections), rows(self.names, detections), words
+        return *parts, *[gr.update(interactive=True)] * 2
 
     def coco_file(self, seen: Seen, place: int, own: bool, threshold: float, classes: list[str]) -> str:
         """All pictures, in a file."""
@@ -163,11 +167,17 @@ def _pictures() -> tuple[gr.Image, gr.UploadButton, gr.HTML]:
 def _controls(looking: Looking) -> tuple[gr.Checkbox, gr.Slider, gr.Dropdown]:
     """Whether each class has its own threshold, the one of all else, and the classes shown."""
     own = looking.detector.thresholds
-    told = ", ".join(f"{name} {own[name]:.2f}" for name in known(looking.names)[:6])
+    every = known(looking.names)
+    told = ", ".join(f"{name} {own[name]:.2f}" for name in every[:6]) + (" ..." if len(every) > 6 else "")
+    measured = (
+        f"As measured when it was trained: {told}"
+        if len(set(own.values())) > 1
+        else f"It knows none of its own: {max(own.values()):.2f} for all"
+    )
     with gr.Row():
         with gr.Column(min_width=300):
             each = gr.Checkbox(
-                True, label="Each class from its own threshold on", info=f"As measured when it was trained: {told}",
+                True, label="Each class from its own threshold on", info=measured,
                 elem_id="own-thresholds",
             )  # fmt: skip
             threshold = gr.Slider(

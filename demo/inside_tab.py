@@ -10,24 +10,30 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 from controls import LIVE, REMEMBERED, layer_slider, numbered
 from look import NO_SHARING
 from PIL import Image
 from tables import head, table
+from torch import Tensor, nn
 from truth import Example
 
-from detr_ft.drawing import class_colour
+from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.drawing import class_colour, draw
 from detr_ft.inference import Detector
 from detr_ft.inside import Inside, look_inside
 from detr_ft.structures import Predictions
 
 _INTRO = (
     "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
-    "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place, or choose a query."
+    "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place or a box, or choose a query."
 )
 _EDGE = 640  # pixels of the longest edge of a picture
 _WARM = np.array([255, 196, 0], dtype=float)
 _SHOWN = 12  # queries
+_CELLS = 12  # along a side of the map of what a query attends to
+_SURE = 0.5  # the probability of an object, from which on a query's box is drawn
+_BOX, _PLACE = "where the box’s query looks (decoder)", "where the place looks (encoder)"
 
 
 def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
@@ -42,7 +48,8 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="inside-choice")
-            picture = _shown("Click a place", "inside-picture")
+            picture = _shown("Click here", "inside-picture")
+            clicked = gr.Radio([_BOX, _PLACE], value=_BOX, label="A click asks", elem_id="inside-clicked")
         with gr.Column(min_width=280):
             query = gr.Dropdown([], label="Query", elem_id="inside-query")
             layer = layer_slider(detector, "inside-layer")
@@ -60,7 +67,7 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
     chosen.input(**started).then(**turned)
     query.input(**turned)
     layer.change(**turned, trigger_mode="always_last")
-    picture.select(by_place, [view], [heat, said], **LIVE)
+    picture.select(looker.click, [view, layer, clicked], [heat, said, query], **LIVE)
     page.load(**started).then(**turned)
     page.load(looker.specialities, None, [places], **LIVE)
 
@@ -72,6 +79,11 @@ class View:
     picture: Image.Image
     inside: Inside
     said: Predictions
+
+    @property
+    def sure(self) -> Tensor:
+        """`[Q]`: whether a query says that there is an object."""
+        return 1 - self.said.logits[-1, 0].softmax(-1)[:, -1] > _SURE
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +97,26 @@ class Looker:
         """An image, its picture, its queries to choose from, and its shapes."""
         one = self._view_of(name)
         options = queries_of(one, self.detector.names)
-        return one, one.picture, gr.update(choices=options, value=options[0][1]), shapes_of(one)
+        return (
+            one,
+            with_boxes(one, self.detector.names),
+            gr.update(choices=options, value=options[0][1]),
+            shapes_of(one),
+        )
+
+    def click(
+        self, one: View | None, layer: int, clicked: str, event: gr.SelectData
+    ) -> tuple[Image.Image | None, str, Any]:
+        """What a click on the picture asks: where the place looks, or the query whose box lies there."""
+        if one is None:
+            return None, "", gr.skip()
+        across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
+        if clicked == _PLACE:
+            return *by_place(one, across, down), gr.skip()
+        query = query_at(one, across, down)
+        if query is None:
+            return None, f"There is no box at {across:.0%} across, {down:.0%} down.", gr.skip()
+        return *by_query(one, query, layer), gr.update(value=query)
 
     @cached_property
     def _view_of(self) -> Callable[[str], View]:
@@ -98,7 +129,7 @@ class Looker:
 
     @cached_property
     def _specialities(self) -> str:
-        return specialities([self.detector.predictions(one.picture) for one in self.by_name.values()])
+        return specialities([self._view_of(name) for name in self.by_name])
 
 
 def by_query(one: View | None, number: int | None, layer: int) -> tuple[Image.Image | None, str]:
@@ -109,11 +140,25 @@ def by_query(one: View | None, number: int | None, layer: int) -> tuple[Image.Im
     return overlay(one, attention), f"Query {number} at decoder layer {int(layer)}: bright where it looks."
 
 
-def by_place(one: View | None, event: gr.SelectData) -> tuple[Image.Image | None, str]:
-    """Where the encoder's token at a place looks."""
-    if one is None:
-        return None, ""
-    across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
+def query_at(one: View, across: float, down: float) -> int | None:
+    """The query of the smallest of the boxes drawn that a place, in fractions, lies in."""
+    boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0])
+    here = torch.tensor([across, down])
+    inside = (boxes[:, :2] <= here).all(1) & (here <= boxes[:, 2:]).all(1) & one.sure
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).where(inside, torch.tensor(torch.inf))
+    return int(areas.argmin()) if bool(inside.any()) else None
+
+
+def with_boxes(one: View, names: Sequence[str]) -> Image.Image:
+    """The picture with the boxes of the queries that are sure of an object."""
+    sides = torch.tensor([*one.picture.size, *one.picture.size])
+    scores, labels = one.said.logits[-1, 0].softmax(-1)[:, :-1].max(-1)
+    boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0]) * sides
+    return draw(one.picture, boxes[one.sure], labels[one.sure], list(names), scores[one.sure])
+
+
+def by_place(one: View, across: float, down: float) -> tuple[Image.Image, str]:
+    """Where the encoder's token at a place, in fractions, looks."""
     attention = one.inside.encoder[one.inside.token_at(across, down)]
     words = f"The encoder’s token at {across:.0%} across, {down:.0%} down: bright where it looks."
     return overlay(one, attention), words
@@ -156,8 +201,9 @@ def shapes_of(one: View) -> str:
     return table("Shapes on the way, of one image", head(["stage", "shape"]), rows)
 
 
-def specialities(said: Sequence[Predictions]) -> str:
-    """Where the boxes of the surest queries lie, over all images: what each has specialised in (Carion et al., figure 7)."""
+def specialities(every: Sequence[View]) -> str:
+    """Where the surest queries look and where their boxes lie, over all images: what each has specialised in (Carion et al., figure 7)."""
+    said = [one.said for one in every]
     scores = np.stack([1 - one.logits[-1, 0].softmax(-1)[:, -1].numpy() for one in said])
     chosen = (-scores.sum(0)).argsort(kind="stable")[:_SHOWN]
     parts = []
@@ -170,7 +216,27 @@ def specialities(said: Sequence[Predictions]) -> str:
             )
         )
         parts.append(
-            f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Places of query {query}"><rect class="page" width="100" height="100"/>{dots}</svg><figcaption>q{query}</figcaption></figure>'
+            f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Places of query {query}"><rect class="page" width="100" height="100"/>{_looked(every, query)}{dots}</svg><figcaption>q{query}</figcaption></figure>'
         )
-    words = f"Where the {len(parts)} busiest queries put their boxes in {len(said)} images; larger circles are larger boxes, fuller ones surer."
+    words = f"Where the {len(parts)} busiest queries look, and put their boxes, in {len(said)} images. Orange: the mean attention of the last decoder layer. Circles: larger ones are larger boxes, fuller ones surer."
     return f'<figure class="told"><figcaption>{words}</figcaption></figure><div class="places">{"".join(parts)}</div>'
+
+
+def attended(every: Sequence[View], query: int) -> Tensor:
+    """`[12, 12]`: the mean over images of what a query attends to in the last decoder layer, the largest being 1."""
+    maps = []
+    for one in every:
+        grid = one.inside.decoder[-1, query].reshape(1, 1, *one.inside.grid)
+        maps.append(nn.functional.interpolate(grid, size=(_CELLS, _CELLS), mode="area")[0, 0])
+    mean = torch.stack([one / one.sum().clamp(min=1e-12) for one in maps]).mean(0)
+    return mean / mean.max().clamp(min=1e-12)
+
+
+def _looked(every: Sequence[View], query: int) -> str:
+    side = 100 / _CELLS
+    return "".join(
+        f'<rect class="looked" x="{column * side:.1f}" y="{row * side:.1f}" width="{side:.1f}" height="{side:.1f}" fill-opacity="{0.75 * weight:.2f}"/>'
+        for row, weights in enumerate(attended(every, query).tolist())
+        for column, weight in enumerate(weights)
+        if weight > 0.05
+    )

@@ -132,6 +132,24 @@ def ways_of_matching(costs: Costs) -> dict[str, list[list[int]]]:
     return found
 
 
+def slopes(shift: float, size: float, down: float = 0.0) -> list[tuple[float, str, list[float]]]:
+    """For each of both pairs and each distance, the gradient by the predicted x, y, width and height: side, name, gradient."""
+    ways = {"L1": BoxL1Loss().of_pair, "1 − IoU": _without_overlap, "1 − GIoU": GIoULoss().of_pair}
+    ways |= {"1 − DIoU": DIoULoss().of_pair, "1 − CIoU": CIoULoss().of_pair}
+    found = []
+    for side in SIDES:
+        true, said = (one[None] for one in pair_of(shift, size, side, down))
+        for name, way in ways.items():
+            asked = said.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(way(asked, true).sum(), asked)
+            found.append((side, name, slope[0].tolist()))
+    return found
+
+
+def _without_overlap(said: Tensor, true: Tensor) -> Tensor:
+    return 1 - iou(said, true)
+
+
 def moved_boxes(told: str) -> dict[str, tuple[float, float]]:
     """What the page says of boxes that were moved: JSON of names and centres; nothing of what is not that."""
     try:
@@ -143,24 +161,21 @@ def moved_boxes(told: str) -> dict[str, tuple[float, float]]:
 
 
 def distances(shift: float, size: float, down: float = 0.0) -> list[dict[str, float]]:
-    """For a small and a large box of the same relative error: the distances by name, and the pull on the centre by each.
+    """For a small and a large box of the same relative error: the distances by name.
 
     The prediction lies `shift` of the box's width to the right and `down` of its height below, and is `size` times as large.
     """
     told = []
     for side in SIDES:
         true, said = (one[None] for one in pair_of(shift, size, side, down))
-        said.requires_grad_()
-        row = {"side": side, "IoU": float(iou(said, true).detach()), "GIoU": float(giou(said, true).detach())}
+        row = {"side": side, "IoU": float(iou(said, true)), "GIoU": float(giou(said, true))}
         for name, loss in (
             ("L1", BoxL1Loss()),
             ("1 − GIoU", GIoULoss()),
             ("1 − DIoU", DIoULoss()),
             ("1 − CIoU", CIoULoss()),
         ):
-            value = loss.of_pair(said, true).sum()
-            (slope,) = torch.autograd.grad(value, said)
-            row[name], row[f"pull {name}"] = float(value.detach()), float(slope[0, 0])
+            row[name] = float(loss.of_pair(said, true).sum())
         told.append(row)
     return told
 

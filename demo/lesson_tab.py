@@ -18,6 +18,7 @@ from lesson import (
     every_assignment,
     moved_boxes,
     optimal,
+    slopes,
     solving_times,
     ways_of_matching,
 )
@@ -123,10 +124,15 @@ def _distances(page: gr.Blocks) -> None:
         down = gr.Slider(-1, 1, value=0, step=0.05, label="Shift down, in heights", elem_id="lesson-down")
         size = gr.Slider(0.2, 2, value=1.2, step=0.05, label="Size, of the box’s", elem_id="lesson-size")
     drawing, told = gr.HTML(elem_id="lesson-pair"), gr.HTML(elem_id="lesson-distances")
+    pulls = gr.HTML(elem_id="lesson-gradients")
     moved: dict[str, Any] = {
-        "fn": lambda by, to, low: (view.pair(by, to, low), view.distances(distances(by, to, low))),
+        "fn": lambda by, to, low: (
+            view.pair(by, to, low),
+            view.distances(distances(by, to, low)),
+            view.gradients(slopes(by, to, low)),
+        ),
         "inputs": [shift, size, down],
-        "outputs": [drawing, told],
+        "outputs": [drawing, told, pulls],
         **LIVE,
     }
     for knob in (shift, size, down):

@@ -13,17 +13,16 @@ from tables import head, table
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.drawing import class_colour
 
-_SHOWN = 12  # permutations
 _COLOURS = ["#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in range(8)]
 
 
 def assignments(every: Sequence[Assignment], best: Assignment) -> str:
-    """The cheapest of all permutations, the best marked, and whether the solver found it."""
+    """All permutations, the cheapest first and marked, and whether the solver found it."""
     rows = [
         f'<tr class="{"sum" if place == 0 else ""}"><th scope="row">{place + 1}</th>'
         + "".join(f"<td>{chr(65 + target)} → {query + 1}</td>" for target, query in enumerate(one.queries))
         + f"<td>{one.cost:.2f}</td></tr>"
-        for place, one in enumerate(every[:_SHOWN])
+        for place, one in enumerate(every)
     ]
     columns = ["", *(f"object {chr(65 + target)}" for target in range(len(best.queries))), "cost"]
     agrees = math.isclose(best.cost, every[0].cost, abs_tol=1e-9)
@@ -31,7 +30,7 @@ def assignments(every: Sequence[Assignment], best: Assignment) -> str:
         f"{len(every)} permutations tried, the cheapest first. The Hungarian algorithm answers "
         f"{best.cost:.2f}{', the same' if agrees else ', which is another: please report it'}."
     )
-    return table(words, head(columns), rows)
+    return f'<div class="many" tabindex="0">{table(words, head(columns), rows)}</div>'
 
 
 def times(measured: Sequence[tuple[int, float, float]]) -> str:
@@ -150,7 +149,7 @@ def _pair(side: float, true: torch.Tensor, said: torch.Tensor) -> str:
 
 
 def distances(told: Sequence[dict[str, float]]) -> str:
-    """The distances of both pairs, and how hard each pulls on the centre."""
+    """The distances of both pairs."""
     names = ["L1", "IoU", "GIoU", "1 − GIoU", "1 − DIoU", "1 − CIoU"]
     rows = [
         f'<tr><th scope="row">side {row["side"]:g}</th>'
@@ -158,15 +157,20 @@ def distances(told: Sequence[dict[str, float]]) -> str:
         + "</tr>"
         for row in told
     ]
-    pulls = ["L1", "1 − GIoU", "1 − DIoU", "1 − CIoU"]
-    rows += [
-        f'<tr><th scope="row">pull, side {row["side"]:g}</th>'
-        + "".join(f"<td>{row[f'pull {name}']:.2f}</td>" if name in pulls else "<td></td>" for name in names)
-        + "</tr>"
-        for row in told
-    ]
-    caption = "The same relative error, small and large: L1 differs, IoU and its kin don’t. Pull: the slope along x."
+    caption = "The same relative error, small and large: L1 differs, IoU and its kin don’t"
     return table(caption, head(["", *names]), rows)
+
+
+def gradients(told: Sequence[tuple[float, str, list[float]]]) -> str:
+    """How hard each distance pulls on each number of the predicted box."""
+    rows = [
+        f'<tr><th scope="row">{name}, side {side:g}</th>'
+        + "".join(f"<td>{value:.2f}</td>" for value in slope)
+        + "</tr>"
+        for side, name, slope in told
+    ]
+    caption = "Their gradients by the predicted box: where boxes don’t touch, IoU’s is 0"
+    return table(caption, head(["", "x", "y", "width", "height"]), rows)
 
 
 def curves() -> str:

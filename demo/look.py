@@ -29,7 +29,7 @@ footer { display: none !important; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.85rem; opacity: 0.85; margin: 0.4rem 0 0; }
 .legend i { display: inline-block; width: 1.7rem; margin-right: 0.4rem; vertical-align: middle; border-top: 3px solid currentColor; }
 .legend .said { border-top-style: dashed; } .legend .free { border-top-width: 1px; opacity: 0.5; }
-.wide { overflow-x: auto; } .wide thead, .wide tbody, .wide tr { border: 0 !important; }
+.wide { overflow-x: auto; } .many { max-height: 430px; overflow-y: auto; } .wide thead, .wide tbody, .wide tr { border: 0 !important; }
 .wide table { border: 0 !important; border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
 figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-weight: 600; }
 .wide th, .wide td { padding: 0.28rem 0.5rem !important; text-align: right !important; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; white-space: nowrap; }
@@ -57,6 +57,7 @@ figure.told { margin: 0; } .told figcaption { padding: 0.2rem 0 0.5rem; font-wei
 .chart polyline.curve1 { stroke: #d97706; } .chart text.curve1 { fill: #d97706; } .chart polyline.curve2 { stroke: var(--primary-500); } .chart text.curve2 { fill: var(--primary-500); }
 .places { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 0.6rem; } .places figure { margin: 0; text-align: center; font-size: 0.8rem; }
 .places .page { fill: var(--background-fill-secondary); stroke: var(--border-color-primary); }
+.places .looked { fill: #d97706; }
 .formula { font-size: 0.9rem; opacity: 0.85; }
 .padded { display: flex; flex-wrap: wrap; gap: 3px; margin: 0.3rem 0; }
 .padded i { width: 15px; height: 15px; border-radius: 3px; border: 1.5px solid var(--body-text-color-subdued); }

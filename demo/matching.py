@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from scenes import embedded
 from torch import Tensor
-from trying import TryingMatcher
+from trying import MOST, TryingMatcher
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
 from detr_ft.criterion import (
     CostMatcher,
+    CriterionError,
     CrossEntropyLoss,
     GreedyMatcher,
     HungarianMatcher,
@@ -166,6 +167,18 @@ def look(
     shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     address = embedded(picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS))
     return Scene(name, picture.size, shape, address, *nothing, detector.predictions(picture)).with_truth(boxes, labels)
+
+
+def tried(scene: Scene, knobs: Knobs) -> Solved | str:
+    """The same where there is an answer, else why there is none, in words."""
+    if not any(knobs.weights):
+        return "All weights of the costs are 0: any matching is as good as another. Raise one of them."
+    if knobs.matcher == "trying all orders" and len(scene.boxes) > MOST:
+        return f"There are {len(scene.boxes)} objects here, and all orders of more than {MOST} are too many to try."
+    try:
+        return solve(scene, knobs)
+    except CriterionError as error:
+        return f"This truth can't be matched: {error}"
 
 
 def solve(scene: Scene, knobs: Knobs) -> Solved:

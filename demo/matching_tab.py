@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from html import escape
 from typing import Any
 
 import gradio as gr
 import matching_view as view
 from controls import LIVE, REMEMBERED, layer_slider, matcher_choice, numbered, weight_sliders
-from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, solve
+from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, tried
 from truth import Example
-from trying import MOST
 from uploads import uploaded
 
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
@@ -110,10 +110,9 @@ class Microscope:
         """The picture and the parts below it."""
         if scene is None:
             return ["<p>Choose an image, or upload one.</p>", *[""] * len(_PARTS)]
-        if matcher == "trying all orders" and len(scene.boxes) > MOST:
-            told = f"There are {len(scene.boxes)} objects here, and all orders of more than {MOST} are too many to try."
-            return [f"<p>{told}</p>", *[""] * len(_PARTS)]
-        solved = solve(scene, Knobs(weights, matcher, eos, self.criterion))
+        solved = tried(scene, Knobs(weights, matcher, eos, self.criterion))
+        if isinstance(solved, str):
+            return [f"<p>{escape(solved)}</p>", *[""] * len(_PARTS)]
         return drawn(solved, int(layer), term, self.detector.names)
 
 
@@ -126,7 +125,7 @@ def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     weights = weight_sliders("weight", names, [cost.weight for cost in costs_of(criterion)])
     told = next((loss.eos_coef for loss in criterion.losses if isinstance(loss, CrossEntropyLoss)), None)
     eos = gr.Slider(
-        0, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
+        0.01, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
         visible=told is not None, elem_id="eos",
     )  # fmt: skip
     term = gr.Radio(["whole", *names], value="whole", label="Cost shown", elem_id="term")

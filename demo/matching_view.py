@@ -149,18 +149,19 @@ def loss(solved: Solved) -> str:
 
 def padding(solved: Solved, layer: int) -> str:
     """The truth padded to as many places as there are queries, and how much of the class loss no-object has."""
-    objects = len({pair.query for pair in solved.layer(layer).pairs})
+    objects = len(solved.scene.boxes)
+    taken = len({pair.query for pair in solved.layer(layer).pairs})
     queries = solved.scene.predictions.num_queries
-    cells = "".join(f'<i class="{"object" if place < objects else "none"}"></i>' for place in range(queries))
+    cells = "".join(f'<i class="{"object" if place < taken else "none"}"></i>' for place in range(queries))
     matched, free = solved.losses().get("loss_ce", [(0.0, 0.0)] * layer)[layer - 1]
     share = free / (matched + free) if matched + free > 0 else 0.0
     alone = free / max(solved.knobs.eos_coef, 1e-9)
     full = alone / (matched + alone) if matched + alone > 0 and solved.knobs.eos_coef > 0 else float("nan")
     heavy = "" if math.isnan(full) else f" With a weight of 1 it would be {full:.0%}."
     return (
-        f'<div class="padded" role="img" aria-label="{objects} objects and {queries - objects} times no object">{cells}</div>'
+        f'<div class="padded" role="img" aria-label="{taken} queries with an object and {queries - taken} with none">{cells}</div>'
         f"<p>The model always gives {queries} answers, so the truth is padded to {queries}: {objects} "
-        f"object{'s' if objects != 1 else ''} and {queries - objects} times “no object” (∅). With no-object weighing "
+        f"object{'s' if objects != 1 else ''}{f', each for several queries, {taken} in all,' if taken > objects else ''} and {queries - taken} times “no object” (∅). With no-object weighing "
         f"{solved.knobs.eos_coef:g}, it has {share:.0%} of this layer's class loss.{heavy}</p>"
     )
 

@@ -11,10 +11,9 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.chosen import split_of
 from detr_ft.data import class_names
-from detr_ft.data.frame import as_tensors
+from detr_ft.data.frame import as_tensors, trainable_boxes
 from detr_ft.data.generated import CLASSES, generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
@@ -71,17 +70,10 @@ def _of(split: Dataset, known: Sequence[str]) -> list[Example]:
     names, found = class_names(split), []
     for row in split.select(range(min(_MOST, len(split)))):
         objects: dict[str, Any] = row["objects"]
-        boxes, _ = as_tensors(objects)
-        kept = [
-            place
-            for place, (label, crowd) in enumerate(zip(objects["category"], objects["iscrowd"], strict=True))
-            if names[label] in known and not crowd
-        ]
-        name = Path(provenance(row["image"], row["image_id"])).name
         picture = open_image(row["image"])
-        found.append(
-            Example(
-                name, picture, xywh_to_xyxy(boxes)[kept].tolist(), [names[objects["category"][place]] for place in kept]
-            )
-        )
+        boxes, rows, _ = trainable_boxes(*as_tensors(objects), *picture.size)
+        labels = [names[objects["category"][place]] for place in rows.tolist()]
+        kept = [place for place, label in enumerate(labels) if label in known]
+        name = Path(provenance(row["image"], row["image_id"])).name
+        found.append(Example(name, picture, boxes[kept].tolist(), [labels[place] for place in kept]))
     return found

@@ -173,11 +173,13 @@ def demo(
     """Open a page in the browser: what the model finds in a picture, and how training matches it with the truth."""
     from importlib.util import find_spec
 
+    from detr_ft.console import say
     from detr_ft.places import demo_folder
 
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"
+    say("the demo starts: its libraries take some seconds")
     sys.argv = [
         str(script),
         model,

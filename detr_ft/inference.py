@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -28,7 +27,6 @@ from detr_ft.models.own_block import own_block
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
-_ASKED = Lock()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,17 +77,16 @@ class Detector:
     def predictions(self, image: Image.Image | str | Path) -> Predictions:
         """What a DETR says of an image at every decoder layer, on the CPU: `logits [L, 1, Q, K+1]`, `boxes [L, 1, Q, 4]`."""
         ((pixels, mask),) = batches_of(self.processor, [_upright(image)], batch_size=1)
-        with _ASKED:  # the model has a criterion for a moment, and another thread may come
+        with inference(self.model):  # before the criterion is attached, which hears every answer of the model
             attached = attach_criterion(self.model, _no_loss)
             try:
-                with inference(self.model):
-                    device = self.model.device
-                    nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
-                    self.model(
-                        pixel_values=pixels.to(device, self.model.dtype),
-                        pixel_mask=mask.to(device),
-                        labels=[{name: value.to(device) for name, value in nothing.items()}],
-                    )
+                device = self.model.device
+                nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
+                self.model(
+                    pixel_values=pixels.to(device, self.model.dtype),
+                    pixel_mask=mask.to(device),
+                    labels=[{name: value.to(device) for name, value in nothing.items()}],
+                )
                 assert attached.last is not None
                 said = attached.last[0]
             finally:

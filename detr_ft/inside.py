@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 
 from detr_ft.models.detect import batches_of, inference
 from detr_ft.models.family import Detr
-
-_ONE_AT_A_TIME = Lock()  # the model computes its attention in another way meanwhile
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +45,7 @@ def look_inside(model: Detr, processor: Any, image: Image.Image) -> Inside:
     """Run a DETR on an image and keep what is of interest on the way."""
     ((pixels, mask),) = batches_of(processor, [image], batch_size=1)
     shapes: dict[str, tuple[int, ...]] = {"pixels": tuple(pixels.shape[1:])}
-    with _ONE_AT_A_TIME, _eager(model), inference(model), _seen(model, shapes):
+    with inference(model), _eager(model), _seen(model, shapes):
         outputs = model(
             pixel_values=pixels.to(model.device, model.dtype), pixel_mask=mask.to(model.device), output_attentions=True
         )

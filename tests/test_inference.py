@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from transformers import (
 )
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
+from detr_ft.data.generated import generate
+from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector, coco_results, detect_split
+from detr_ft.inside import look_inside
 from detr_ft.structures import Detections
 
 
@@ -173,3 +177,26 @@ def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpo
     detector.model.config.detr_ft = {"thresholds": {"owl": 0.8}}
     found = Detections(torch.rand(3, 4), torch.tensor([0.9, 0.7, 0.6]), torch.tensor([2, 2, 1]))
     assert detector.believed(found).labels.tolist() == [2, 1]
+
+
+def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
+    """What layers say is heard by hooks, and attention is looked at in another mode: neither may reach another thread."""
+    detector = Detector.load("embedded:small")
+    pictures = [
+        open_image(row["image"])
+        for row in generate("shapes?train=0&validation=0&test=4&seed=2")["test"].with_format(None)
+    ]
+    layers = int(detector.model.config.decoder_layers)
+    expected = [detector.predictions(one).logits for one in pictures]
+    found = [detector.detect([one])[0].scores for one in pictures]
+
+    def ask(number: int) -> bool:
+        one = number % len(pictures)
+        if number % 3 == 0:
+            return len(look_inside(detector.model, detector.processor, pictures[one]).decoder) == layers
+        if number % 3 == 1:
+            return torch.equal(detector.detect([pictures[one]])[0].scores, found[one])
+        return torch.equal(detector.predictions(pictures[one]).logits, expected[one])
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(ask, range(60)))

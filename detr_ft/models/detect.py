@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ _WAITING_BATCHES = 4
 
 # Pixels `[B, 3, H, W]` and their mask `[B, H, W]`, to logits `[B, Q, K+1]` and boxes `[B, Q, 4]`, cxcywh in fractions.
 Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+_ASKED = RLock()  # by the thread that asks a model just now
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,18 @@ def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -
 
 @contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
-    """The model answers inside, without dropout or gradient, and is then as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
+    """The model answers inside, without dropout or gradient, and is then as it was. One thread asks at a time.
+
+    Others would see its mode change under their hands, and hear what hooks tell of an answer that is not theirs.
+    """
+    with _ASKED:
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            model.train(was_training)
 
 
 def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[list[_Waiting]]:

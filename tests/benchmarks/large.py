@@ -10,7 +10,7 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,14 @@ def written(folder: Path, number: int) -> tuple[Dataset, int]:
                 columns[name].append(value)
         return columns
 
-    Dataset.from_generator(
-        lambda: ({name: values[at] for name, values in part.items()} for start in range(0, number, 10_000) for part in [some(start, min(start + 10_000, number))] for at in range(len(part["image_id"]))),
-        features=features, cache_dir=str(folder / "cache"),
-    ).save_to_disk(folder / "table")  # fmt: skip
-    size = sum(file.stat().st_size for file in (folder / "table").rglob("*.arrow"))
-    return Dataset.load_from_disk(str(folder / "table")), size
+    def every() -> Iterator[dict[str, Any]]:
+        for start in range(0, number, 10_000):
+            part = some(start, min(start + 10_000, number))
+            for at in range(len(part["image_id"])):
+                yield {name: values[at] for name, values in part.items()}
+
+    table = Dataset.from_generator(every, features=features, cache_dir=str(folder))
+    return table, sum(Path(one["filename"]).stat().st_size for one in table.cache_files)
 
 
 def checkpoint() -> dict[str, torch.Tensor]:

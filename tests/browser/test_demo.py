@@ -354,6 +354,13 @@ def test_the_matching_is_seen_and_solved_anew(real: Any, visit: Callable[..., An
     before = page.locator("#part-matrix td.taken").first.inner_text()
     set_slider(page, "weight-class", "4")
     expect(page.locator("#part-matrix td.taken").first).not_to_have_text(before)
+    for name in ("class", "L1", "GIoU"):
+        set_slider(page, f"weight-{name}", "0")
+    expect(page.locator("#scene")).to_contain_text("All weights of the costs are 0")
+    set_slider(page, "weight-L1", "5")
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
+    set_slider(page, "eos", "0.01")
+    expect(page.locator("#part-padding")).to_contain_text("weighing 0.01,")
     set_slider(page, "eos", "1")
     expect(page.locator("#part-padding")).to_contain_text("weighing 1,")
     page.locator("#term").get_by_label("L1").check()
@@ -467,8 +474,20 @@ def test_inside_shows_where_it_looks(real: Any, visit: Callable[..., Any]) -> No
     set_slider(page, "inside-layer", "1")
     expect(page.locator("#inside-said")).to_contain_text("at decoder layer 1")
     expect(heat).not_to_have_attribute("src", str(first))
+    page.get_by_label("where the place looks").check()
     page.locator("#inside-picture img").click()
     expect(page.locator("#inside-said")).to_contain_text("50% across")
+    page.get_by_label("where the box’s query looks").check()
+    picture = page.locator("#inside-picture img")
+    shape = picture.bounding_box()
+    side = min(shape["width"], shape["height"])
+    left = (shape["width"] - side) / 2
+    picture.click(position={"x": left + 0.75 * side, "y": 0.2 * side})  # the circle
+    expect(page.locator("#inside-said")).to_contain_text("at decoder layer 1")
+    expect(page.locator("#inside-query input")).to_have_value(re.compile("circle"))
+    picture.click(position={"x": left + 0.85 * side, "y": 0.9 * side})
+    expect(page.locator("#inside-said")).to_contain_text("There is no box at")
+    assert page.locator("#inside-places .looked").count() > 50
     expect(page.locator("#inside-places svg")).to_have_count(12, timeout=15_000)
     shoot(page, "inside")
     assert one.errors == []
@@ -507,7 +526,9 @@ def test_programs_ask_as_people_do(real: Any, picture: Path) -> None:
     found = client.predict(handle_file(picture), api_name="/predict")
     assert all(set(one) == {"class", "score", "box"} for one in found)
     truth = [{"class": "circle", "box": [14, 16, 76, 70]}, {"class": "square", "box": [104, 20, 176, 58]}]
-    told = client.predict(handle_file(picture), truth, None, api_name="/match")
+    told = client.predict(image=handle_file(picture), truth=truth, api_name="/match")
+    assert told == client.predict(handle_file(picture), truth, {"L1": 5}, api_name="/match")
+    assert client.predict(image=handle_file(picture), api_name="/predict") == found
     assert sorted(pair["object"] for pair in told["pairs"]) == [0, 1]
     assert np.array(told["costs"]).shape == (2, 25)
     for pair in told["pairs"]:
@@ -515,11 +536,24 @@ def test_programs_ask_as_people_do(real: Any, picture: Path) -> None:
         assert sum(pair["terms"].values()) == pytest.approx(pair["cost"], abs=1e-3)
     other = client.predict(handle_file(picture), truth, {"class": 0}, api_name="/match")
     assert other["costs"] != told["costs"]
-    with pytest.raises(Exception, match=r"can't be matched.*beyond the image"):
+    with pytest.raises(Exception, match=r"beyond the picture, which is 200 x 120 pixels"):
         client.predict(handle_file(picture), [{"class": "circle", "box": [150, 20, 230, 60]}], None, api_name="/match")
-    for bad in ([{"class": "lion", "box": [0, 0, 1, 1]}], [{"class": "circle", "box": [9, 9, 1, 1]}], "circle"):
+    thick = {"class": "circle", "box": [1, 1, 20, 10**400]}
+    wrong = (
+        [{"class": "lion", "box": [0, 0, 1, 1]}],
+        [{"class": "circle", "box": [9, 9, 1, 1]}],
+        "circle",
+        {},
+        [thick],
+    )
+    for bad in (*wrong, [{"class": "circle", "box": "1145"}], [{"class": "circle", "box": [1, 2, 3]}], [3]):
         with pytest.raises(Exception, match=r"class|the right one being"):
-            client.predict(handle_file(picture), bad, None, api_name="/match")
+            client.predict(handle_file(picture), bad, {}, api_name="/match")
+    for weights in ({"class": True}, {"class": 1e300}, {"class": -1}, {"colour": 1}, [1]):
+        with pytest.raises(Exception, match="weights is a mapping"):
+            client.predict(handle_file(picture), truth, weights, api_name="/match")
+    with pytest.raises(Exception, match="All weights of the costs are 0"):
+        client.predict(handle_file(picture), truth, {"class": 0, "L1": 0, "GIoU": 0}, api_name="/match")
 
 
 def test_only_what_was_uploaded_is_served_or_read(fake: Any, browser: Any, picture: Path, runs: Path) -> None:
@@ -538,8 +572,8 @@ def test_only_what_was_uploaded_is_served_or_read(fake: Any, browser: Any, pictu
         {"path": f"{fake.url}favicon.ico"},
         {"path": "http://127.0.0.1:1/", "url": "http://127.0.0.1:1/", **kind},
     ):
-        call = context.request.post(f"{api}/call/analyse", data={"data": [file]}).json()
-        answer = context.request.get(f"{api}/call/analyse/{call['event_id']}").text()
+        call = context.request.post(f"{api}/call/predict", data={"data": [file]}).json()
+        answer = context.request.get(f"{api}/call/predict/{call['event_id']}").text()
         assert answer.startswith("event: error"), (file, answer)
     large = {"files": {"name": "large.png", "mimeType": "image/png", "buffer": bytes(21 * 2**20)}}
     assert context.request.post(f"{api}/upload", multipart=large).status == 413

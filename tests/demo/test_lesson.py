@@ -17,6 +17,7 @@ from lesson import (
     moved_boxes,
     optimal,
     pair_of,
+    slopes,
     solving_times,
     ways_of_matching,
 )
@@ -83,7 +84,30 @@ def test_the_same_relative_error_is_the_same_for_iou_and_not_for_l1() -> None:
     assert large["L1"] == pytest.approx(4 * small["L1"], rel=1e-5)
     apart = distances(2.0, 1.0)[0]
     assert apart["IoU"] == 0
-    assert apart["pull 1 − GIoU"] > 0
+    pulls = {(side, name): slope for side, name, slope in slopes(2.0, 1.0)}
+    assert pulls[0.1, "1 − IoU"] == [0, 0, 0, 0]
+    assert pulls[0.1, "1 − GIoU"][0] > 0
+    assert pulls[0.1, "L1"][:2] == [1, 0]
+
+
+def test_gradients_are_those_of_small_steps() -> None:
+    """By differences, of the loss that trains and of GIoU's own arithmetic."""
+    shift, size, down, step = 0.4, 1.2, 0.15, 1e-3
+    told = {(side, name): slope for side, name, slope in slopes(shift, size, down)}
+    for side in (0.1, 0.4):
+        true, said = (one.double() for one in pair_of(shift, size, side, down))
+        for axis in range(4):
+            moved = [said.clone(), said.clone()]
+            moved[0][axis] -= step * side
+            moved[1][axis] += step * side
+            low, high = (float(1 - giou(one[None], true[None])) for one in moved)
+            assert told[side, "1 − GIoU"][axis] == pytest.approx((high - low) / (2 * step * side), rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_every_permutation_is_listed(size: int) -> None:
+    costs = np.random.default_rng(size).normal(size=(size, size)).tolist()
+    assert tried(costs).count("<tr") == np.prod(range(1, size + 1)) + 1  # and the titles
 
 
 def test_the_probability_and_its_logarithm_choose_differently() -> None:

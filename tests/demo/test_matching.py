@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -240,7 +241,42 @@ def test_a_recipe_that_no_longer_holds_is_told_and_detrs_own_taken(
 def test_a_comparison_shows_every_query_of_an_object(detector: Detector, example: Example) -> None:
     scene = looked(detector, example)
     one, three = (solve(scene, Knobs(matcher=name)) for name in ("Hungarian", "one to many"))
-    told = differences(one, three, detector.names)
+    told = differences(one, three, detector.names, one_model=True)
     for target in range(len(example.boxes)):
         queries = [pair.query for pair in three.layer(4).pairs if pair.target == target]
         assert f"<td>{', '.join(f'q{query}' for query in queries)}</td>" in told
+
+
+def test_boxes_of_two_models_are_compared_by_how_they_lie(detector: Detector, example: Example) -> None:
+    """Their queries have nothing to do with each other."""
+    scene = looked(detector, example)
+    turned = replace(
+        scene.predictions, logits=scene.predictions.logits.roll(3, 2), boxes=scene.predictions.boxes.roll(3, 2)
+    )
+    one, other = solve(scene, Knobs()), solve(replace(scene, predictions=turned), Knobs())
+    assert differences(one, other, detector.names, one_model=True).count(">other<") == len(example.boxes)
+    assert ">other<" not in differences(one, other, detector.names, one_model=False)
+    worse = replace(turned, boxes=(turned.boxes * 0.8))
+    told = differences(one, solve(replace(scene, predictions=worse), Knobs()), detector.names, one_model=False)
+    assert told.count("left lies better") == len(example.boxes)
+
+
+def test_padding_counts_objects_and_not_their_queries(detector: Detector, example: Example) -> None:
+    told = padding(solve(looked(detector, example), Knobs(matcher="one to many")), 4)
+    objects = len(example.boxes)
+    assert f"{objects} objects, each for several queries, {3 * objects} in all, and {25 - 3 * objects} times" in told
+
+
+def test_boxes_that_reach_beyond_their_image_are_cut_as_in_training(detector: Detector, tmp_path: Path) -> None:
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    boxes = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}],
+        "categories": [{"id": 1, "name": "circle"}],
+    }
+    boxes["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [50, 40, 80, 60], "area": 4800, "iscrowd": 0}
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(boxes))
+    (one,) = examples_of("embedded:small", detector.names, f"coco:{tmp_path}/a.json")
+    assert one.boxes == [[50, 40, 100, 80]]
+    assert solve(looked(detector, one), Knobs()).layer(4).pairs
