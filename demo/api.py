@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 from matching import Knobs, look, tried
-from uploads import uploaded
+from uploads import refused, uploaded
 
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
@@ -39,7 +39,7 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
     try:
         found = detector.believed(detector.detect([picture])[0])
     except UserError as error:
-        raise gr.Error(f"This picture is nothing for the model: {error}") from error
+        raise refused(f"This picture is nothing for the model: {error}") from error
     return [
         {"class": detector.names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
         for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
@@ -58,10 +58,10 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     try:
         scene = look(detector, "picture", picture, boxes, labels)
     except UserError as error:
-        raise gr.Error(f"This picture is nothing for the model: {error}") from error
+        raise refused(f"This picture is nothing for the model: {error}") from error
     solved = tried(scene, Knobs(_numbers(weights)))
     if isinstance(solved, str):
-        raise gr.Error(solved)
+        raise refused(solved)
     last = solved.told.layers[-1]
     return {
         "pairs": [
@@ -81,11 +81,11 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
 
 def _picture(path: str | None) -> Any:
     if path is None:
-        raise gr.Error("There is no picture.")
+        raise refused("There is no picture.")
     try:
         return open_image(path)
     except UserError as error:
-        raise gr.Error(f"This picture can't be read: {str(error).removeprefix(f'{path}: ')}") from error
+        raise refused(f"This picture can't be read: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _objects(truth: Any, names: list[str], size: tuple[int, int]) -> tuple[list[list[float]], list[int]]:
@@ -95,13 +95,11 @@ def _objects(truth: Any, names: list[str], size: tuple[int, int]) -> tuple[list[
         boxes = [[float(side) for side in one["box"]] for one in truth]
         labels = [names.index(one["class"]) for one in truth]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise gr.Error(
-            f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}"
-        ) from error
+        raise refused(f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}") from error
     if any(len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
-        raise gr.Error("a box is [left, top, right, bottom] in pixels, the right one being the larger, and the bottom")
+        raise refused("a box is [left, top, right, bottom] in pixels, the right one being the larger, and the bottom")
     if any(min(box) < 0 or box[2] > size[0] + 1 or box[3] > size[1] + 1 for box in boxes):
-        raise gr.Error(f"a box reaches beyond the picture, which is {size[0]} x {size[1]} pixels")
+        raise refused(f"a box reaches beyond the picture, which is {size[0]} x {size[1]} pixels")
     width, height = size
     return [[box[0], box[1], min(box[2], width), min(box[3], height)] for box in boxes], labels
 
@@ -110,5 +108,5 @@ def _numbers(weights: Any) -> tuple[float, ...]:
     told = {} if weights is None else weights
     sound = isinstance(told, dict) and set(told) <= set(_WEIGHTS)
     if not sound or not all(type(one) in (int, float) and 0 <= one <= _HEAVIEST for one in told.values()):
-        raise gr.Error(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers from 0 to {_HEAVIEST:g}")
+        raise refused(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers from 0 to {_HEAVIEST:g}")
     return tuple(float(told.get(name, own)) for name, own in zip(_WEIGHTS, Knobs().weights, strict=True))

@@ -135,7 +135,9 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
         detector = Detector.load(model)
         given = examples_of(model, detector.names, data)
-        shown = [shutil.copy(picture, folder) for picture in pictures] or [one.saved(Path(folder)) for one in given[:4]]
+        shown = [shutil.copy(picture, folder) for picture in pictures] or [
+            one.saved(Path(folder), number) for number, one in enumerate(given[:4], start=1)
+        ]
         second = Detector.load(compare) if compare else None
         page = build(detector, shown, given, note, second, trained_by(model, detector))
         print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from scenes import embedded, opened, rectangle, scene
 from tables import head, table
@@ -48,7 +49,7 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
     try:
         image = open_image(path)
         start = time.perf_counter()
-        detections = detector.detect([image])[0]
+        detections = _within(detector.detect([image])[0], image.size)
     except UserError as error:
         words = str(error).replace(path, Path(path).name)
         return Problem(words if Path(path).name in words else f"{Path(path).name}: {words}")
@@ -57,6 +58,12 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
     width, height = (max(1, round(edge * scale)) for edge in image.size)
     address = embedded(image.resize((width, height), Image.Resampling.LANCZOS))
     return Found(Path(path).name, image.size, address, detections, seconds)
+
+
+def _within(found: Detections, size: tuple[int, int]) -> Detections:
+    """The boxes cut to the picture: what lies beyond it can't be seen."""
+    limit = found.boxes.new_tensor([*size, *size])
+    return Detections(torch.minimum(found.boxes.clamp(min=0), limit), found.scores, found.labels)
 
 
 def select(found: Found, names: Sequence[str], least: Mapping[str, float], classes: Sequence[str]) -> Detections:
@@ -84,10 +91,16 @@ def drawn(found: Found, names: Sequence[str], shown: Detections) -> str:
         parts.append(
             f'<g data-object="{place}" tabindex="0" role="img" aria-label="{escape(said)}" style="--own:{_colour(label)}">'
             + rectangle(box, "true", said)
-            + f'<text x="{float(box[0]) + 5:.1f}" y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
+            + f'<text{_anchored(box, shape[0])} y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
         )
     told = f"{found.name} with {len(parts)} boxes"
     return scene(found.address, shape, parts, told)
+
+
+def _anchored(box: Any, width: int) -> str:
+    """Where a box's words begin, or near the right edge, end."""
+    left, _, right, _ = box.tolist()
+    return f' text-anchor="end" x="{right - 5:.1f}"' if left > 0.8 * width else f' x="{left + 5:.1f}"'
 
 
 def rows(names: Sequence[str], shown: Detections) -> str:
@@ -113,15 +126,16 @@ def _colour(label: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
 
 
-def sentence(found: Found, names: Sequence[str], shown: Detections) -> str:
-    """What is shown, in a line: how many of what, the picture's size, the model's time."""
+def sentence(found: Found, names: Sequence[str], shown: Detections, classes: Sequence[str] = ()) -> str:
+    """What is shown, in a line: how many of what, of which classes, the picture's size, the model's time."""
     counts = Counter(names[label] for label in shown.labels.tolist())
     what = ", ".join(f"{count} × {name}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
     objects = "1 object" if len(shown.labels) == 1 else f"{len(shown.labels) or 'No'} objects"
     width, height = found.size
     facts = f"{width} × {height} pixels, {found.seconds * 1000:.0f} ms"
-    return f"**{objects}** above the threshold{': ' if what else ''}{what}{more} — {facts}"
+    of = " of the chosen classes" if classes else ""
+    return f"**{objects}**{of} above the threshold{': ' if what else ''}{what}{more} — {facts}"
 
 
 def coco(every: Sequence[tuple[Found, Detections]], names: Sequence[str]) -> dict[str, Any]:

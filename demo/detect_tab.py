@@ -15,7 +15,7 @@ from controls import LIVE
 from detect import Found, Problem, analyse, coco, drawn, known, listed, painted, rows, select, sentence
 from PIL import Image
 from scenes import opened
-from uploads import uploaded
+from uploads import refused, uploaded
 
 from detr_ft.inference import Detector
 
@@ -98,7 +98,7 @@ class Looking:
         if not shown:
             return "", "", "\n\n".join(problems) or WELCOME, *[gr.update(interactive=False)] * 2
         found, detections = shown[min(place, len(shown) - 1)]
-        words = "\n\n".join([sentence(found, self.names, detections), *problems])
+        words = "\n\n".join([sentence(found, self.names, detections, classes), *problems])
         parts = drawn(found, self.names, detections), rows(self.names, detections), words
         return *parts, *[gr.update(interactive=True)] * 2
 
@@ -121,7 +121,7 @@ class Looking:
     def _some(self, seen: Seen, own: bool, threshold: float, classes: list[str]) -> list[tuple[Found, Any]]:
         shown = self._shown(seen, own, threshold, classes)
         if not shown:
-            raise gr.Error("There is no picture yet.")
+            raise refused("There is no picture yet.")
         return shown
 
     def _shown(self, seen: Seen, own: bool, threshold: float, classes: list[str]) -> list[tuple[Found, Any]]:

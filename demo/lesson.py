@@ -155,7 +155,7 @@ def moved_boxes(told: str) -> dict[str, tuple[float, float]]:
     try:
         pairs = json.loads(told or "{}")
         found = {str(name): (float(x), float(y)) for name, (x, y) in pairs.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
     return {name: centre for name, centre in found.items() if all(map(math.isfinite, centre))}
 

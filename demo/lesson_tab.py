@@ -23,6 +23,7 @@ from lesson import (
     ways_of_matching,
 )
 
+_LARGEST = 1_000_000  # a cost
 _WAYS = list(ways_of_matching(sum(Toy().costs(1, 5, 2).values())))
 
 
@@ -71,8 +72,13 @@ def tried(table: Any) -> str:
         costs = np.asarray(table, dtype=float)
     except ValueError:
         return "<p>Each cost is a number.</p>"
-    if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or not 2 <= len(costs) <= 6 or not np.isfinite(costs).all():
-        return "<p>The table has as many rows as columns, 2 to 6, and a number in each cell.</p>"
+    if (
+        costs.ndim != 2
+        or costs.shape[0] != costs.shape[1]
+        or not 2 <= len(costs) <= 6
+        or not (np.abs(costs) <= _LARGEST).all()
+    ):
+        return f"<p>The table has as many rows as columns, 2 to 6, and a number in each cell, up to {_LARGEST:,}.</p>"
     return view.assignments(every_assignment(costs), optimal(costs))
 
 

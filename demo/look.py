@@ -24,6 +24,7 @@ footer { display: none !important; }
 .scene .said { stroke: var(--own); stroke-width: 2.5; stroke-dasharray: 7 5; }
 .scene line { stroke: var(--own); stroke-width: 2; }
 .scene text { font: 600 15px system-ui, "Liberation Sans", sans-serif; fill: #ffffff; stroke: #111111; stroke-width: 3.5px; paint-order: stroke; }
+#scene svg.scene { touch-action: pan-y; cursor: crosshair; } #scene rect.drawing { stroke: #ffffff; stroke-width: 2; stroke-dasharray: 4 3; }
 .scene g { cursor: pointer; outline: none; }
 .scene g.chosen rect, .scene g:focus-visible rect { stroke-width: 6; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.85rem; opacity: 0.85; margin: 0.4rem 0 0; }
@@ -127,6 +128,37 @@ document.addEventListener("pointerdown", (event) => {
   one.focus({ preventScroll: true });
   const svg = one.ownerSVGElement;
   drag = { ...held(one), from: [event.clientX, event.clientY], scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width, last: 0 };
+});
+// An object is drawn in the picture of the matching; what is drawn shows at once, and is told when the pointer is let go.
+let drawn = null;
+function place(event) {
+  const at = drawn.svg.getBoundingClientRect();
+  return [(event.clientX - at.left) / at.width, (event.clientY - at.top) / at.height].map((value) => Math.min(1, Math.max(0, value)));
+}
+document.addEventListener("pointerdown", (event) => {
+  const svg = event.target.closest("#scene svg.scene");
+  if (!svg || event.button) return;
+  drawn = { svg };
+  drawn.from = place(event);
+});
+document.addEventListener("dragstart", (event) => { if (event.target.closest("#scene svg")) event.preventDefault(); });
+document.addEventListener("pointermove", (event) => {
+  if (!drawn) return;
+  const to = place(event), box = drawn.svg.viewBox.baseVal;
+  drawn.rect = drawn.rect || drawn.svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
+  drawn.rect.setAttribute("class", "drawing");
+  const sides = { x: Math.min(to[0], drawn.from[0]) * box.width, y: Math.min(to[1], drawn.from[1]) * box.height,
+    width: Math.abs(to[0] - drawn.from[0]) * box.width, height: Math.abs(to[1] - drawn.from[1]) * box.height };
+  Object.entries(sides).forEach(([name, value]) => drawn.rect.setAttribute(name, value));
+});
+document.addEventListener("pointerup", (event) => {
+  if (!drawn) return;
+  const to = place(event), was = drawn;
+  drawn = null;
+  if (was.rect) was.rect.remove();
+  if (Math.abs(to[0] - was.from[0]) < 0.02 || Math.abs(to[1] - was.from[1]) < 0.02) return;  // a click, which chooses
+  const field = document.querySelector("#scene-drawn textarea, #scene-drawn input");
+  put(field, [...was.from, ...to].map((value) => value.toFixed(4)).join(" ") + " " + Date.now());
 });
 document.addEventListener("pointermove", (event) => {
   if (!drag || Date.now() - drag.last < 90) return;

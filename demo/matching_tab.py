@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import matching_view as view
+import torch
 from controls import LIVE, REMEMBERED, layer_slider, matcher_choice, numbered, weight_sliders
 from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, tried
 from truth import Example
@@ -25,7 +26,7 @@ _INTRO = (
     "matching** by a sum of costs, each with its weight λ. Click a box or a row to follow one object; the sliders solve it anew."
 )
 _OWN = "your own picture"
-_DRAW = "Click two opposite corners of an object, in the picture below, to add it with the class chosen here."
+_DRAW = "Draw an object with the pointer in the picture above, or click two opposite corners of it in the one below: it gets the class chosen here."
 _PARTS = ("pairs", "matrix", "layers", "loss", "padding")
 
 
@@ -41,14 +42,15 @@ def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example], criterion
             choices = [*microscope.by_name, _OWN]
             chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="scene-choice")
             knobs = _knobs(detector, criterion)
-    label, undo, own, said = _own_picture(list(detector.names), opened=not given)
+    label, undo, own, said, drawn_box = _own_picture(list(detector.names), opened=not given)
     parts = [gr.HTML(elem_id=f"part-{name}") for name in _PARTS]
 
     drawing: dict[str, Any] = {"fn": microscope.show, "inputs": [scene, *knobs], "outputs": [picture, *parts], **LIVE}
     chosen.input(microscope.begin, [chosen], [scene, corner], **LIVE).then(**drawing)
     own.change(microscope.take, [own], [scene, corner, said, chosen], **LIVE).then(**drawing)
     own.select(microscope.click, [scene, corner, label], [scene, corner, said], **LIVE).then(**drawing)
-    undo.click(without_last, [scene], [scene], **LIVE).then(**drawing)
+    undo.click(without_last, [scene], [scene, said], **LIVE).then(**drawing)
+    drawn_box.change(microscope.add, [scene, drawn_box, label], [scene, said], **LIVE).then(**drawing)
     for knob in knobs:
         knob.change(**drawing, trigger_mode="always_last")
     page.load(microscope.begin, [chosen], [scene, corner], **LIVE).then(**drawing)
@@ -98,6 +100,16 @@ class Microscope:
             return scene, None, "That is no box: the corners must lie apart."
         return with_object(scene, box, self.detector.names.index(name)), None, f"A {name} was added."
 
+    def add(self, scene: Scene | None, told: str, name: str) -> tuple[Scene | None, str]:
+        """An object that was drawn in the picture: the corners, in fractions of it, as the page tells them."""
+        box = corners_of(told)
+        if scene is None or box is None:
+            return scene, ""
+        x0, y0, x1, y1 = (float(side) for side in torch.tensor(box) * scene.sides)
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            return scene, "That is no box: the corners must lie apart."
+        return with_object(scene, [x0, y0, x1, y1], self.detector.names.index(name)), f"A {name} was added."
+
     def show(
         self,
         scene: Scene | None,
@@ -132,8 +144,8 @@ def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     return [layer, matcher, eos, term, *weights]
 
 
-def _own_picture(names: list[str], opened: bool) -> tuple[gr.Dropdown, gr.Button, gr.Image, gr.Markdown]:
-    """Where a picture of one's own goes, and its objects: class, undo, picture, and what is said of it."""
+def _own_picture(names: list[str], opened: bool) -> tuple[gr.Dropdown, gr.Button, gr.Image, gr.Markdown, gr.Textbox]:
+    """Where a picture of one's own goes, and its objects: class, undo, picture, what is said of it, and what was drawn."""
     with gr.Accordion("Your own picture", open=opened):
         gr.Markdown(_DRAW)
         with gr.Row():
@@ -143,7 +155,8 @@ def _own_picture(names: list[str], opened: bool) -> tuple[gr.Dropdown, gr.Button
             label="Picture", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=360, elem_id="own"
         )  # fmt: skip
         own.preprocess = uploaded
-        return label, undo, own, gr.Markdown(elem_id="own-said")
+        drawn_box = gr.Textbox("", elem_id="scene-drawn", elem_classes="unseen", container=False)
+        return label, undo, own, gr.Markdown(elem_id="own-said"), drawn_box
 
 
 def drawn(solved: Solved, layer: int, term: str, names: Sequence[str]) -> list[str]:
@@ -163,6 +176,22 @@ def with_object(scene: Scene, box: Sequence[float], label: int) -> Scene:
     return scene.with_truth([*scene.boxes.tolist(), list(box)], [*scene.labels.tolist(), label])
 
 
-def without_last(scene: Scene | None) -> Scene | None:
+def without_last(scene: Scene | None) -> tuple[Scene | None, str]:
     """The scene without the object that came last."""
-    return scene and scene.with_truth(scene.boxes.tolist()[:-1], scene.labels.tolist()[:-1])
+    return scene and scene.with_truth(scene.boxes.tolist()[:-1], scene.labels.tolist()[:-1]), ""
+
+
+def corners_of(told: str) -> list[float] | None:
+    """Left, top, right and bottom of what was drawn, in fractions of the picture; None of what is not that."""
+    try:
+        sides = [min(1.0, max(0.0, float(side))) for side in told.split()[:4]]
+    except (ValueError, AttributeError):
+        return None
+    return (
+        [
+            *(min(sides[axis], sides[axis + 2]) for axis in (0, 1)),
+            *(max(sides[axis], sides[axis + 2]) for axis in (0, 1)),
+        ]
+        if len(sides) == 4
+        else None
+    )

@@ -153,17 +153,20 @@ def padding(solved: Solved, layer: int) -> str:
     taken = len({pair.query for pair in solved.layer(layer).pairs})
     queries = solved.scene.predictions.num_queries
     cells = "".join(f'<i class="{"object" if place < taken else "none"}"></i>' for place in range(queries))
-    matched, free = solved.losses().get("loss_ce", [(0.0, 0.0)] * layer)[layer - 1]
-    share = free / (matched + free) if matched + free > 0 else 0.0
-    alone = free / max(solved.knobs.eos_coef, 1e-9)
-    full = alone / (matched + alone) if matched + alone > 0 and solved.knobs.eos_coef > 0 else float("nan")
-    heavy = "" if math.isnan(full) else f" With a weight of 1 it would be {full:.0%}."
+    told = _weighed(solved, layer) if "loss_ce" in solved.losses() else ""
     return (
         f'<div class="padded" role="img" aria-label="{taken} queries with an object and {queries - taken} with none">{cells}</div>'
         f"<p>The model always gives {queries} answers, so the truth is padded to {queries}: {objects} "
-        f"object{'s' if objects != 1 else ''}{f', each for several queries, {taken} in all,' if taken > objects else ''} and {queries - taken} times “no object” (∅). With no-object weighing "
-        f"{solved.knobs.eos_coef:g}, it has {share:.0%} of this layer's class loss.{heavy}</p>"
+        f"object{'s' if objects != 1 else ''}{f', each for several queries, {taken} in all,' if taken > objects else ''} and {queries - taken} times “no object” (∅).{told}</p>"
     )
+
+
+def _weighed(solved: Solved, layer: int) -> str:
+    """What no-object makes of the cross-entropy at a layer, as it is weighed and as it would be with a weight of 1."""
+    matched, free = solved.losses()["loss_ce"][layer - 1]
+    weight = solved.knobs.eos_coef
+    share, full = (part / (matched + part) if matched + part > 0 else 0.0 for part in (free, free / weight))
+    return f" With no-object weighing {weight:g}, it has {share:.0%} of this layer's class loss. With a weight of 1 it would be {full:.0%}."
 
 
 def _term(solved: Solved, shown: str) -> str:

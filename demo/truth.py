@@ -36,9 +36,9 @@ class Example:
         """The places of its classes in a model's."""
         return [known.index(name) for name in self.names]
 
-    def saved(self, folder: Path) -> str:
-        """The picture's path, once it is written into a folder."""
-        path = folder / f"{Path(self.name).stem}.png"
+    def saved(self, folder: Path, number: int) -> str:
+        """The picture's path, once it is written into a folder, under a number: two images may have one name."""
+        path = folder / f"{number} {Path(self.name).stem}.png"
         self.picture.save(path)
         return str(path)
 

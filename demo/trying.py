@@ -37,7 +37,11 @@ def _cheapest(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _of_one(costs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    objects = len(costs)
+    objects, queries = costs.shape
+    if objects > queries:  # some objects get none: every order of them for the queries
+        of_queries, of_objects = _of_one(costs.T)
+        order = of_objects.argsort()
+        return of_objects[order], of_queries[order]
     if objects > MOST:
         raise ValueError(f"all orders of {objects} objects are too many to try: {MOST} at most")
     likely = np.unique(costs.argsort(1)[:, :objects])

@@ -9,6 +9,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 
+def refused(words: str) -> gr.Error:
+    """What is told of a mistake on the other side of the page; nothing of it is for the server's log."""
+    return gr.Error(words, print_exception=False)
+
+
 def uploaded(payload: Any) -> str | None:
     """The path of an uploaded file; a path that a request made up, outside the folder of uploads, is refused.
 
@@ -17,5 +22,5 @@ def uploaded(payload: Any) -> str | None:
     if payload is None or payload.path is None:
         return None
     if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise gr.Error("Only a picture that was uploaded here is read.")
+        raise refused("Only a picture that was uploaded here is read.")
     return str(payload.path)

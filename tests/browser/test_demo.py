@@ -361,11 +361,16 @@ def test_the_matching_is_seen_and_solved_anew(real: Any, visit: Callable[..., An
     expect(page.locator("#part-pairs tbody tr")).to_have_count(3)
     set_slider(page, "eos", "0.01")
     expect(page.locator("#part-padding")).to_contain_text("weighing 0.01,")
+    lost = page.locator("#part-loss tbody tr").nth(1)
+    light = lost.inner_text()
     set_slider(page, "eos", "1")
     expect(page.locator("#part-padding")).to_contain_text("weighing 1,")
+    expect(lost).not_to_have_text(light, use_inner_text=True)
     page.locator("#term").get_by_label("L1").check()
     expect(page.locator("#part-matrix")).to_contain_text("L1 cost, weighted")
+    costs = page.locator("#part-matrix tbody").inner_text()
     set_slider(page, "layer", "1")
+    expect(page.locator("#part-matrix tbody")).not_to_have_text(costs, use_inner_text=True)
     expect(page.locator("#scene svg")).to_have_attribute("aria-label", re.compile("layer 1$"))
     assert one.errors == []
     assert one.outside == []
@@ -392,6 +397,18 @@ def test_objects_are_drawn_on_a_picture_of_ones_own(real: Any, visit: Callable[.
     shoot(page, "own")
     page.get_by_role("button", name="Take the last object away").click()
     expect(page.locator("#part-pairs")).to_contain_text("no object here")
+    shape = page.locator("#scene svg").bounding_box()
+    for step, (across, down) in enumerate([(0.1, 0.2), (0.2, 0.4), (0.4, 0.6)]):
+        page.mouse.move(shape["x"] + across * shape["width"], shape["y"] + down * shape["height"])
+        if not step:
+            page.mouse.down()
+    page.mouse.up()
+    expect(page.locator("#own-said")).to_contain_text("was added")
+    expect(page.locator("#part-pairs tbody tr")).to_have_count(1)
+    drawn = [float(page.locator("#scene rect.true").get_attribute(name) or 0) for name in ("x", "y", "width", "height")]
+    assert drawn == pytest.approx([90, 108, 270, 216], abs=6)  # of 900 x 540
+    page.get_by_role("button", name="Take the last object away").click()
+    expect(page.locator("#own-said")).not_to_contain_text("was added")
     bad = picture.parent / "bad.png"
     bad.write_bytes(b"just some words")
     page.locator("#own button[aria-label='Remove Image']").click()
@@ -446,7 +463,10 @@ def test_the_lesson_answers(real: Any, visit: Callable[..., Any]) -> None:
     drag(page, "#lesson-pair .drag >> nth=1", 60, 30)
     moved = page.locator("#lesson-shift input[type=number]")
     expect(moved).not_to_have_value("0.4")
-    assert 0.7 < float(moved.input_value()) < 1.3
+    shown = page.locator("#lesson-pair svg").nth(1)
+    width = float((shown.get_attribute("viewBox") or "").split()[2])
+    went = 60 / shown.bounding_box()["width"] * width / (300 * 0.4)  # of the box's width
+    assert float(moved.input_value()) == pytest.approx(0.4 + went, abs=0.12)
     assert 0.1 < float(page.locator("#lesson-down input[type=number]").input_value()) < 0.5
     if SHOTS:
         set_slider(page, "lesson-shift", "0.6")

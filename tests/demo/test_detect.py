@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from api import predict
-from detect import Found, Problem, analyse
+from detect import Found, Problem, analyse, select
 from detect_tab import MOST, Looking
 from PIL import Image
 
 from detr_ft.inference import Detector
+from detr_ft.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +43,24 @@ def test_more_pictures_than_a_page_holds_are_told(detector: Detector, tmp_path: 
     assert sum(isinstance(one, Found) for one in seen) == MOST
     assert isinstance(seen[-1], Problem)
     assert f"{MOST + 2} pictures were given" in seen[-1].message
+
+
+def test_a_detection_at_the_threshold_is_as_evaluation_takes_it() -> None:
+    """Above it, not at it; of each class by its own."""
+    found = Detections(torch.rand(3, 4), torch.tensor([0.6, 0.5, 0.5]), torch.tensor([0, 1, 2]))
+    one = Found("a", (9, 9), "", found, 0.0)
+    shown = select(one, ["a", "b", "c"], {"a": 0.6, "b": 0.5, "c": 0.4}, [])
+    expected = found.above_each([0.6, 0.5, 0.4])
+    assert shown.labels.tolist() == expected.labels.tolist()
+    assert select(one, ["a", "b", "c"], dict.fromkeys("abc", 0.0), ["b"]).labels.tolist() == [1]
+
+
+def test_boxes_are_cut_to_the_picture(tmp_path: Path) -> None:
+    class Beyond:
+        def detect(self, images: list[Image.Image]) -> list[Detections]:
+            return [Detections(torch.tensor([[-5.0, -3, 70, 20]]), torch.tensor([0.9]), torch.tensor([0]))]
+
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    told = analyse(Beyond(), str(tmp_path / "a.png"))  # type: ignore[arg-type]
+    assert isinstance(told, Found)
+    assert told.detections.boxes.tolist() == [[0, 0, 50, 20]]

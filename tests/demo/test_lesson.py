@@ -144,6 +144,19 @@ def test_boxes_move_and_stay_on_the_page() -> None:
     assert torch.equal(there.targets.boxes[1:], Toy().targets.boxes[1:])
 
 
-@pytest.mark.parametrize("told", ["", "{", "[1]", '{"A": 3}', '{"A": ["x", 1]}', '{"A": [NaN, 1]}', "null"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"A": 3}',
+        '{"A": ["x", 1]}',
+        '{"A": [NaN, 1]}',
+        "null",
+        "[" * 100_000,
+        '{"A": [' + "9" * 400 + ", 1]}",
+    ],
+)
 def test_what_says_of_no_moved_boxes_moves_none(told: str) -> None:
     assert moved_boxes(told) == {}

@@ -9,20 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from api import match
 from compare_tab import differences
 from matching import AS_TRAINED, LOSSES, Knobs, Scene, cost_names, costs_of, look, solve
-from matching_tab import Microscope, drawn, with_object, without_last
+from matching_tab import Microscope, corners_of, drawn, with_object, without_last
 from matching_view import matrix, padding
 from PIL import Image
 from trained import trained_by
 from truth import Example, examples_of
-from trying import TryingMatcher
+from trying import TryingMatcher, _cheapest
 
-from detr_ft.criterion import HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
+from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.matchers import DETR_COSTS
+from detr_ft.criterion.solvers import by_scipy
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
@@ -115,8 +117,8 @@ def test_objects_are_drawn_and_taken_away(detector: Detector, example: Example) 
     one = with_object(scene, [10, 10, 60, 60], 2)
     assert one.predictions is scene.predictions
     assert len(solve(one, Knobs()).layer(4).pairs) == 1
-    assert len(without_last(one).boxes) == 0
-    assert without_last(None) is None
+    assert len(without_last(one)[0].boxes) == 0
+    assert without_last(None)[0] is None
 
 
 def test_names_cannot_bring_markup(detector: Detector, example: Example) -> None:
@@ -280,3 +282,75 @@ def test_boxes_that_reach_beyond_their_image_are_cut_as_in_training(detector: De
     (one,) = examples_of("embedded:small", detector.names, f"coco:{tmp_path}/a.json")
     assert one.boxes == [[50, 40, 100, 80]]
     assert solve(looked(detector, one), Knobs()).layer(4).pairs
+
+
+@pytest.mark.parametrize(
+    ("told", "box"),
+    [("0.1 0.2 0.5 0.6 17", [0.1, 0.2, 0.5, 0.6]), ("0.5 0.6 0.1 0.2", [0.1, 0.2, 0.5, 0.6]), ("-1 0 2 1 3", [0, 0, 1, 1]),
+     ("", None), ("1 2 3", None), ("a b c d", None)],
+)  # fmt: skip
+def test_what_is_drawn_in_the_picture_is_an_object(
+    detector: Detector, example: Example, told: str, box: list[float] | None
+) -> None:
+    assert corners_of(told) == box
+    scene = looked(detector, example)
+    added, words = Microscope(detector, {}, detr_criterion()).add(scene, told, detector.names[2])
+    assert added is not None
+    assert len(added.boxes) == len(scene.boxes) + (box is not None)
+    assert words == (f"A {detector.names[2]} was added." if box else "")
+    if box:
+        assert added.boxes[-1].tolist() == pytest.approx(
+            [side * edge for side, edge in zip(box, scene.sides.tolist(), strict=True)]
+        )
+
+
+def test_what_is_shown_is_of_the_layer_and_of_these_knobs(detector: Detector, example: Example) -> None:
+    """By plain arithmetic on what the model says: each part at an early layer, with no-object weighing three tenths."""
+    scene = looked(detector, example)
+    solved = solve(scene, Knobs(eos_coef=0.3))
+    layer = 1
+    said = scene.predictions.logits[layer - 1, 0]
+    pairs = {pair.target: pair for pair in solved.layer(layer).pairs}
+    truth = torch.full((25,), said.shape[1] - 1)
+    for target, pair in pairs.items():
+        truth[pair.query] = scene.labels[target]
+    weights = torch.ones(said.shape[1])
+    weights[-1] = 0.3
+    each = torch.nn.functional.cross_entropy(said, truth, weights, reduction="none") / weights[truth].sum()
+    own = torch.tensor([pair.query for pair in pairs.values()])
+    matched, free = (float(part) for part in (each[own].sum(), each.sum() - each[own].sum()))
+    assert solved.losses()["loss_ce"][layer - 1] == (pytest.approx(matched, rel=1e-4), pytest.approx(free, rel=1e-4))
+    full = free / 0.3 / (matched + free / 0.3)
+    words = padding(solved, layer)
+    assert f"it has {free / (matched + free):.0%} of" in words
+    assert f"it would be {full:.0%}" in words
+    picture, table, heat, *_ = drawn(solved, layer, "whole", detector.names)
+    for pair in pairs.values():
+        probability = said.softmax(-1)[pair.query, int(scene.labels[pair.target])]
+        assert f"<td>{float(probability):.2f}</td>" in table
+        assert f"<td>{pair.regret:.2f}</td></tr>" in table
+        assert f">{pair.cost:.2f}</td>" in heat
+        x, _, width, _ = (scene.predictions.boxes[layer - 1, 0, pair.query] * scene.shape[0]).tolist()
+        assert f'class="said" x="{x - width / 2:.1f}"' in picture
+    assert drawn(solved, 4, "whole", detector.names)[2] != heat
+
+
+def test_of_a_class_loss_without_such_a_weight_nothing_is_said(detector: Detector, example: Example) -> None:
+    own = SetCriterion(HungarianMatcher(), [FocalLoss(weight=1.0)])
+    words = padding(solve(looked(detector, example), Knobs(own=own)), 4)
+    assert "weighing" not in words
+    assert "padded to 25: 3 objects and 22 times" in words
+
+
+def test_trying_with_fewer_queries_than_objects() -> None:
+    costs = np.random.default_rng(0).normal(size=(5, 3, 2))
+    rows, columns = _cheapest(costs)
+    expected = by_scipy(costs)
+    for one, place in zip(costs, range(5), strict=True):
+        assert one[rows[place], columns[place]].sum() == pytest.approx(
+            one[expected[0][place], expected[1][place]].sum()
+        )
+
+
+def test_two_images_of_one_name_are_two_files(example: Example, tmp_path: Path) -> None:
+    assert example.saved(tmp_path, 1) != example.saved(tmp_path, 2)
