@@ -34,7 +34,7 @@ def endpoints(detector: Detector) -> None:
 
 
 def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
-    """Every detection above its class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
+    """The best detections, a hundred at the most, above their class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
     picture = _picture(path)
     try:
         found = detector.believed(detector.detect([picture])[0])

@@ -27,8 +27,14 @@ _ALIKE = 0.02  # IoU
 
 def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequence[Example]) -> None:
     """Build it, inside the page; without a second model the first one is matched by two criteria."""
+    if second and not Sides(first, second, numbered(given)).comparable:
+        apart = sorted(set(first.names) ^ set(second.names))
+        gr.Markdown(
+            f"The two models don't know the same classes (one of them alone knows {', '.join(apart[:6])}): there is no image for both."
+        )
+        second = None
     sides = Sides(first, second or first, numbered(given))
-    if not given or not sides.comparable:
+    if not sides.comparable:
         gr.Markdown("There are no images whose classes are known here: start the demo with `--data`.")
         return
     gr.Markdown(_TWO_MODELS if second else _TWO_CRITERIA)
@@ -100,7 +106,8 @@ class Sides:
         """Both pictures at the last layer, and the differences: each side by its matcher and weights of class, L1 and GIoU."""
         if both is None:
             return "", "", ""
-        left, right = tried(both.left, Knobs((a, b, c), matcher)), tried(both.right, Knobs((d, e, f), other))
+        ours, theirs = (tuple(weight or 0.0 for weight in weights) for weights in ((a, b, c), (d, e, f)))
+        left, right = tried(both.left, Knobs(ours, matcher)), tried(both.right, Knobs(theirs, other))
         if isinstance(left, str) or isinstance(right, str):
             said = [f"<p>{escape(one)}</p>" if isinstance(one, str) else "" for one in (left, right)]
             return said[0], said[1], ""

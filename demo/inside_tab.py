@@ -218,7 +218,7 @@ def specialities(every: Sequence[View]) -> str:
         parts.append(
             f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Places of query {query}"><rect class="page" width="100" height="100"/>{_looked(every, query)}{dots}</svg><figcaption>q{query}</figcaption></figure>'
         )
-    words = f"Where the {len(parts)} busiest queries look, and put their boxes, in {len(said)} images. Orange: the mean attention of the last decoder layer. Circles: larger ones are larger boxes, fuller ones surer."
+    words = f"Where the {len(parts)} busiest queries look, and put their boxes, in {len(said)} images. Orange: the mean attention of the last decoder layer. Circles: larger ones are larger boxes, fuller ones surer, red ones wide."
     return f'<figure class="told"><figcaption>{words}</figcaption></figure><div class="places">{"".join(parts)}</div>'
 
 

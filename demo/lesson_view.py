@@ -19,12 +19,12 @@ _COLOURS = ["#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in rang
 def assignments(every: Sequence[Assignment], best: Assignment) -> str:
     """All permutations, the cheapest first and marked, and whether the solver found it."""
     rows = [
-        f'<tr class="{"sum" if place == 0 else ""}"><th scope="row">{place + 1}</th>'
+        f'<tr class="{"sum" if place == 0 else ""}"><th scope="row">{place + 1}</th><td>{one.cost:.2f}</td>'
         + "".join(f"<td>{chr(65 + target)} → {query + 1}</td>" for target, query in enumerate(one.queries))
-        + f"<td>{one.cost:.2f}</td></tr>"
+        + "</tr>"
         for place, one in enumerate(every)
     ]
-    columns = ["", *(f"object {chr(65 + target)}" for target in range(len(best.queries))), "cost"]
+    columns = ["", "cost", *(f"object {chr(65 + target)}" for target in range(len(best.queries)))]
     agrees = math.isclose(best.cost, every[0].cost, abs_tol=1e-9)
     words = (
         f"{len(every)} permutations tried, the cheapest first. The Hungarian algorithm answers "

@@ -141,7 +141,7 @@ document.addEventListener("pointerdown", (event) => {
   drawn = { svg };
   drawn.from = place(event);
 });
-document.addEventListener("dragstart", (event) => { if (event.target.closest("#scene svg")) event.preventDefault(); });
+document.addEventListener("dragstart", (event) => { if (event.target.closest && event.target.closest("#scene svg, #own img")) event.preventDefault(); });
 document.addEventListener("pointermove", (event) => {
   if (!drawn) return;
   const to = place(event), box = drawn.svg.viewBox.baseVal;

@@ -27,6 +27,7 @@ _INTRO = (
 )
 _OWN = "your own picture"
 _DRAW = "Draw an object with the pointer in the picture above, or click two opposite corners of it in the one below: it gets the class chosen here."
+_LEAST = 0.01  # of the weight of no-object
 _PARTS = ("pairs", "matrix", "layers", "loss", "padding")
 
 
@@ -122,10 +123,12 @@ class Microscope:
         """The picture and the parts below it."""
         if scene is None:
             return ["<p>Choose an image, or upload one.</p>", *[""] * len(_PARTS)]
-        solved = tried(scene, Knobs(weights, matcher, eos, self.criterion))
+        # A field that was emptied tells nothing.
+        told = tuple(weight or 0.0 for weight in weights)
+        solved = tried(scene, Knobs(told, matcher, eos or _LEAST, self.criterion))
         if isinstance(solved, str):
             return [f"<p>{escape(solved)}</p>", *[""] * len(_PARTS)]
-        return drawn(solved, int(layer), term, self.detector.names)
+        return drawn(solved, int(layer or 1), term, self.detector.names)
 
 
 def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
@@ -137,7 +140,7 @@ def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     weights = weight_sliders("weight", names, [cost.weight for cost in costs_of(criterion)])
     told = next((loss.eos_coef for loss in criterion.losses if isinstance(loss, CrossEntropyLoss)), None)
     eos = gr.Slider(
-        0.01, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
+        _LEAST, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
         visible=told is not None, elem_id="eos",
     )  # fmt: skip
     term = gr.Radio(["whole", *names], value="whole", label="Cost shown", elem_id="term")

@@ -397,6 +397,9 @@ def test_objects_are_drawn_on_a_picture_of_ones_own(real: Any, visit: Callable[.
     shoot(page, "own")
     page.get_by_role("button", name="Take the last object away").click()
     expect(page.locator("#part-pairs")).to_contain_text("no object here")
+    page.locator("#scene").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#scene').scrollIntoView()")
+    page.wait_for_timeout(500)
     shape = page.locator("#scene svg").bounding_box()
     for step, (across, down) in enumerate([(0.1, 0.2), (0.2, 0.4), (0.4, 0.6)]):
         page.mouse.move(shape["x"] + across * shape["width"], shape["y"] + down * shape["height"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from api import match
-from compare_tab import differences
+from compare_tab import Both, Sides, differences
 from matching import AS_TRAINED, LOSSES, Knobs, Scene, cost_names, costs_of, look, solve
 from matching_tab import Microscope, corners_of, drawn, with_object, without_last
 from matching_view import matrix, padding
@@ -25,6 +25,7 @@ from trying import TryingMatcher, _cheapest
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.criterion.solvers import by_scipy
+from detr_ft.drawing import class_colour
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
@@ -354,3 +355,30 @@ def test_trying_with_fewer_queries_than_objects() -> None:
 
 def test_two_images_of_one_name_are_two_files(example: Example, tmp_path: Path) -> None:
     assert example.saved(tmp_path, 1) != example.saved(tmp_path, 2)
+
+
+def test_each_side_is_solved_by_its_own_weights(detector: Detector, example: Example) -> None:
+    scene = looked(detector, example)
+    sides = Sides(detector, detector, {})
+    left, right, _ = sides.show(Both(scene, scene), "Hungarian", 1, 5, 2, "greedy", 0, 5, 0)
+    for shown, knobs in ((left, Knobs()), (right, Knobs((0.0, 5.0, 0.0), "greedy"))):
+        for pair in solve(scene, knobs).layer(4).pairs:
+            assert f"query {pair.query}, cost {pair.cost:.2f}<" in shown
+    said = sides.show(Both(scene, scene), "Hungarian", 0, 0, 0, "greedy", 0, 5, 0)
+    assert "All weights of the costs are 0" in said[0]
+    assert said[1:] == ("", "")
+
+
+def test_classes_have_colours_of_their_own(detector: Detector, example: Example) -> None:
+    picture, table, *_ = drawn(solve(looked(detector, example), Knobs()), 4, "whole", detector.names)
+    labels = example.labels(detector.names)
+    assert len(set(labels)) > 1
+    for label in labels:
+        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+        assert f"--own:{colour}" in picture
+        assert f"background:{colour}" in table
+
+
+def test_a_field_that_was_emptied_is_answered(detector: Detector, example: Example) -> None:
+    microscope = Microscope(detector, {}, detr_criterion())
+    assert "<svg" in microscope.show(looked(detector, example), None, "Hungarian", None, "whole", None, 5.0, None)[0]  # type: ignore[arg-type]
