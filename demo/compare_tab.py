@@ -10,16 +10,18 @@ from typing import Any
 
 import gradio as gr
 import matching_view as view
-from controls import LIVE, REMEMBERED, matcher_choice, numbered, weight_sliders
+from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, matcher_choice, numbered, weight_sliders
 from matching import MATCHERS, Knobs, Scene, Solved, look, tried
 from tables import head, table
 from truth import Example
 
 from detr_ft.inference import Detector
 
-_TWO_MODELS = "Two models on one image, each with its own weights of the costs and its own matcher."
+_TWO_MODELS = (
+    "Two models on one image, each with its own weights of the costs, its own matcher, and weight of no-object."
+)
 _TWO_CRITERIA = (
-    "Two criteria on one image, each with its own weights of the costs and its own matcher. "
+    "Two criteria on one image, each with its own weights of the costs, its own matcher, and weight of no-object. "
     "With `detr-ft demo MODEL --compare ANOTHER` two models stand here."
 )
 _ALIKE = 0.02  # IoU
@@ -49,6 +51,7 @@ def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequen
                 knobs += [
                     matcher_choice("Matcher", f"compare-matcher-{place}", choices_of),
                     *weight_sliders(f"compare-{place}"),
+                    eos_slider(f"compare-eos-{place}"),
                 ]
                 pictures.append(gr.HTML(elem_id=f"compare-{place}"))
     told, held = gr.HTML(elem_id="compare-told"), gr.State(None, time_to_live=3600)
@@ -100,14 +103,17 @@ class Sides:
             )
         )
 
-    def show(
-        self, both: Both | None, matcher: str, a: float, b: float, c: float, other: str, d: float, e: float, f: float
-    ) -> tuple[str, str, str]:
-        """Both pictures at the last layer, and the differences: each side by its matcher and weights of class, L1 and GIoU."""
+    def show(self, both: Both | None, *knobs: Any) -> tuple[str, str, str]:
+        """Both pictures at the last layer, and the differences.
+
+        Each side by its matcher, its weights of class, L1 and GIoU, and its weight of no-object, in this order.
+        """
         if both is None:
             return "", "", ""
-        ours, theirs = (tuple(weight or 0.0 for weight in weights) for weights in ((a, b, c), (d, e, f)))
-        left, right = tried(both.left, Knobs(ours, matcher)), tried(both.right, Knobs(theirs, other))
+        left, right = (
+            tried(scene, Knobs(tuple(weight or 0.0 for weight in weights), matcher, eos or LEAST_EOS))
+            for scene, (matcher, *weights, eos) in ((both.left, knobs[:5]), (both.right, knobs[5:]))
+        )
         if isinstance(left, str) or isinstance(right, str):
             said = [f"<p>{escape(one)}</p>" if isinstance(one, str) else "" for one in (left, right)]
             return said[0], said[1], ""

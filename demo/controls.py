@@ -17,6 +17,7 @@ LIVE: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
 
 # Images that all who see the page share, and what the model says of them is remembered.
 REMEMBERED = 24
+LEAST_EOS = 0.01  # the least weight of no-object
 
 
 def numbered(given: Sequence[Example]) -> dict[str, Example]:
@@ -50,6 +51,19 @@ def layer_slider(detector: Detector, name: str) -> gr.Slider:
     return gr.Slider(
         1, max(2, layers), value=layers, step=1, visible=layers > 1, label="Decoder layer", elem_id=name
     )  # fmt: skip
+
+
+def eos_slider(name: str, start: float | None = Knobs().eos_coef) -> gr.Slider:
+    """A slider for the weight of no-object in the loss; not to be seen where the loss has none."""
+    return gr.Slider(
+        LEAST_EOS,
+        1,
+        value=Knobs().eos_coef if start is None else start,
+        step=0.01,
+        label="Weight of no-object in the loss",
+        visible=start is not None,
+        elem_id=name,
+    )
 
 
 def matcher_choice(label: str, name: str, choices: Sequence[str]) -> gr.Radio:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 import torch
-from controls import LIVE, REMEMBERED, layer_slider, matcher_choice, numbered, weight_sliders
+from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, layer_slider, matcher_choice, numbered, weight_sliders
 from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, tried
 from truth import Example
 from uploads import uploaded
@@ -27,7 +27,6 @@ _INTRO = (
 )
 _OWN = "your own picture"
 _DRAW = "Draw an object with the pointer in the picture above, or click two opposite corners of it in the one below: it gets the class chosen here."
-_LEAST = 0.01  # of the weight of no-object
 _PARTS = ("pairs", "matrix", "layers", "loss", "padding")
 
 
@@ -125,7 +124,7 @@ class Microscope:
             return ["<p>Choose an image, or upload one.</p>", *[""] * len(_PARTS)]
         # A field that was emptied tells nothing.
         told = tuple(weight or 0.0 for weight in weights)
-        solved = tried(scene, Knobs(told, matcher, eos or _LEAST, self.criterion))
+        solved = tried(scene, Knobs(told, matcher, eos or LEAST_EOS, self.criterion))
         if isinstance(solved, str):
             return [f"<p>{escape(solved)}</p>", *[""] * len(_PARTS)]
         return drawn(solved, int(layer or 1), term, self.detector.names)
@@ -139,10 +138,7 @@ def _knobs(detector: Detector, criterion: SetCriterion) -> list[Any]:
     matcher = matcher_choice("Matcher", "matcher", [*([] if plain else [AS_TRAINED]), *MATCHERS])
     weights = weight_sliders("weight", names, [cost.weight for cost in costs_of(criterion)])
     told = next((loss.eos_coef for loss in criterion.losses if isinstance(loss, CrossEntropyLoss)), None)
-    eos = gr.Slider(
-        _LEAST, 1, value=told if told is not None else Knobs().eos_coef, step=0.01, label="Weight of no-object in the loss",
-        visible=told is not None, elem_id="eos",
-    )  # fmt: skip
+    eos = eos_slider("eos", told)
     term = gr.Radio(["whole", *names], value="whole", label="Cost shown", elem_id="term")
     return [layer, matcher, eos, term, *weights]
 

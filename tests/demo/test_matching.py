@@ -360,11 +360,13 @@ def test_two_images_of_one_name_are_two_files(example: Example, tmp_path: Path) 
 def test_each_side_is_solved_by_its_own_weights(detector: Detector, example: Example) -> None:
     scene = looked(detector, example)
     sides = Sides(detector, detector, {})
-    left, right, _ = sides.show(Both(scene, scene), "Hungarian", 1, 5, 2, "greedy", 0, 5, 0)
-    for shown, knobs in ((left, Knobs()), (right, Knobs((0.0, 5.0, 0.0), "greedy"))):
+    left, right, told = sides.show(Both(scene, scene), "Hungarian", 1, 5, 2, 0.1, "greedy", 0, 5, 0, 0.7)
+    for shown, knobs in ((left, Knobs()), (right, Knobs((0.0, 5.0, 0.0), "greedy", 0.7))):
         for pair in solve(scene, knobs).layer(4).pairs:
             assert f"query {pair.query}, cost {pair.cost:.2f}<" in shown
-    said = sides.show(Both(scene, scene), "Hungarian", 0, 0, 0, "greedy", 0, 5, 0)
+        lost = sum(sum(pair[-1]) for pair in solve(scene, knobs).losses().values())
+        assert f"<td>{lost:.3f}</td>" in told
+    said = sides.show(Both(scene, scene), "Hungarian", 0, 0, 0, 0.1, "greedy", 0, 5, 0, 0.1)
     assert "All weights of the costs are 0" in said[0]
     assert said[1:] == ("", "")
 
