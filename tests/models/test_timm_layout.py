@@ -22,7 +22,6 @@ from transformers import (
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
-from detr_ft.inference import Detector
 from detr_ft.models import build_model, load_model
 from detr_ft.models.family import Detr
 from detr_ft.models.save import save_as_stock
@@ -167,7 +166,7 @@ def test_dilation_is_saved_where_transformers_has_it(tmp_path: Path) -> None:
     assert len(backbone) > 50
     for key, value in backbone.items():
         assert torch.equal(after[f"model.backbone.model.{key}"], value), key
-    again = Detector.load(str(tmp_path / "saved")).model
+    again = load_model(str(tmp_path / "saved"))[0].eval()
     pixels = torch.randn(1, 3, 64, 64)
     assert torch.equal(features(again, pixels), features(model.eval(), pixels))
 
