@@ -25,11 +25,9 @@ from detr_ft.data.batches import Batches, aspects
 from detr_ft.data.schema import detection_features, detection_objects
 
 IMAGES, GPUS, NODE = 10_000_000, 64, 8
-STEP, READ, JPEG = (
-    322.1,
-    273,
-    124 * 1024,
-)  # images/s of an H200 in bf16, images/s of a core, bytes: see the README beside
+# From the README beside: images a second of an H200 in bf16 without CUDA graphs, which are for one process, and of a core that
+# reads; bytes of a JPEG.
+STEP, READ, JPEG = 295.8, 273, 124 * 1024
 BATCH, OBJECTS, CLASSES = 32, 7, 80
 
 
