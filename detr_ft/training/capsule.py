@@ -15,7 +15,7 @@ from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.errors import UserError
 from detr_ft.structures import Step
 from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.feed import MicroBatch, StepOf
+from detr_ft.training.feed import MicroBatch
 from detr_ft.training.state import WEIGHTS, files_of
 from detr_ft.training.step import StepFailed, Stepper
 
@@ -25,23 +25,22 @@ _MOST = 2**30  # bytes of weights that go into a capsule; of a larger model only
 
 def keep_failure(
     folder: Path,
-    number: int,
     failed: StepFailed,
-    work: StepOf,
     stepper: Stepper,
     processor: Any,
     criterion: SetCriterion,
     split: Dataset,
     facts: Mapping[str, Any],
 ) -> str:
-    """Write the capsule of the step that failed, the `number`-th, and answer what there is to say of it, with its images."""
+    """Write the capsule of the step that failed, and answer what there is to say of it, with its images."""
+    taken = failed.taken
     images, accelerator = images_of(failed.share, split), stepper.accelerator
     told = {
         "why": failed.why,
         "images": images,
-        "terms": {name: value.item() for name, value in failed.terms.items()},
-        "epoch": work.epoch,
-        "place": work.place,
+        "terms": {name: value.item() for name, value in taken.values.items()},
+        "epoch": taken.work.epoch,
+        "place": taken.work.place,
         "process": accelerator.process_index,
         "seed": stepper.seed,
         "mixed_precision": accelerator.mixed_precision,
@@ -53,12 +52,12 @@ def keep_failure(
         folder = folder / f"process-{accelerator.process_index}"
     try:
         capsule = write_capsule(
-            folder, number, failed.share, stepper.attached.step, stepper.model, processor, criterion, told
+            folder, taken.number, failed.share, taken.holds, stepper.model, processor, criterion, told
         )
         after = f"To look into it: detr-ft replay {capsule}"
     except UserError as error:
         after = f"It couldn't be kept to look into it: {error}"
-    return f"step {number}, images {in_words(images)}: {failed.why}; nothing of this step was applied. {after}"
+    return f"step {taken.number}, images {in_words(images)}: {failed.why}; {failed.applied}. {after}"
 
 
 def write_capsule(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.training.state import Progress, load_saved, load_weights
-from detr_ft.training.step import StepFailed, Stepper, diverged
+from detr_ft.training.step import Diverged, StepFailed, Stepper, diverged
 from detr_ft.training.stopping import Best, Clock, best_of, better_than_last
 
 logger = logging.getLogger(__name__)
@@ -194,30 +194,39 @@ class DetrTrainer:
         return evaluated
 
     def _begin(self, epoch: int) -> None:
+        self._settle()
         self.model.train()
         self.attached.criterion = self.current = self.criterion.at(epoch)
 
     def _step(self, work: StepOf) -> dict[str, Tensor]:
-        """Take a step; one that can't be taken ends the run, with a capsule to look into it."""
         at = self.held.at
-        try:
+        with self._told():
             values = self.stepper.take(work, at.step + 1)
-        except StepFailed as failed:
-            raise TrainingFailed(self._told(failed, work)) from failed
         ends = work.place + 1 == self.steps_an_epoch
         at.step, at.epoch, at.place = at.step + 1, work.epoch + ends, 0 if ends else work.place + 1
         return values
 
-    def _told(self, failed: StepFailed, work: StepOf) -> str:
-        return keep_failure(
-            self.run.path / "failures", self.held.at.step + 1, failed, work, self.stepper,
-            self.processor, self.current, self.examples.split, self.facts,
-        )  # fmt: skip
+    def _settle(self) -> None:
+        """See that the last step could be taken, before anything is written that follows from it."""
+        with self._told():
+            self.stepper.settle()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A step that can't be taken ends the run, with a capsule to look into it."""
+        try:
+            yield
+        except StepFailed as failed:
+            told = keep_failure(
+                self.run.path / "failures", failed, self.stepper, self.processor, self.current, self.examples.split, self.facts
+            )  # fmt: skip
+            raise TrainingFailed(told) from failed
 
     def _log(self, work: StepOf, values: dict[str, Tensor]) -> None:
         log, step, row = self.held.log, self.held.at.step, None
         log.since.add(work.images, values)
         if step % self.settings.logging_steps == 0 or step == 1:
+            self._settle()
             row = {
                 "step": step,
                 "epoch": round(step / self.steps_an_epoch, 3),
@@ -229,12 +238,13 @@ class DetrTrainer:
             self._write(row)
             if diverged(log.losses):
                 why = f"the loss has diverged: {log.losses[-1]:.3g}, and it was {min(log.losses):.3g}; lower the learning rate"
-                raise TrainingFailed(self._told(StepFailed(why, work.share, values), work))
+                with self._told():
+                    raise Diverged(why, self.stepper.now)
         self.display.step(step, row)
 
     def _health(self) -> dict[str, float]:
         """Figures of the matching in this step."""
-        tallies = [tally(self.current, *one) for one in self.stepper.asked]
+        tallies = [tally(self.current, *one) for one in self.stepper.now.asked]
         return figures(tallies, self.accelerator.num_processes)
 
     def evaluate(self, epoch: int) -> Evaluated:
@@ -244,6 +254,7 @@ class DetrTrainer:
         """
         if self.examiner.eval_dataset is None:
             return {}, []
+        self._settle()
         began, at = time.monotonic(), self.held.at
         raw = self._figures()[0] if self.held.ema else {}
         with self._averaged():
@@ -314,6 +325,7 @@ class DetrTrainer:
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of where the run is, unless there is one."""
+        self._settle()
         step = self.held.at.step
         if self.saved == step:
             return

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from detr_ft.criterion import CriterionError, find_fault
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.structures import Predictions, Targets
+from detr_ft.structures import Predictions, Step, Targets
 from detr_ft.training.arithmetic import add_up, held_by, seed_step
 from detr_ft.training.ema import Ema
 from detr_ft.training.feed import MicroBatch, StepOf
@@ -30,17 +30,59 @@ logger = logging.getLogger(__name__)
 _SKIPS = 20  # steps in a row that fp16 may overflow: each halves the scale, which starts at 65536
 
 
+@dataclass
+class Taken:
+    """A step, the `number`-th of the run from 1: what it holds in all, what the criterion was asked, the value of each term."""
+
+    work: StepOf
+    number: int
+    holds: Step
+    asked: list[tuple[Predictions, Targets]] = field(default_factory=list)
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
 class StepFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
     """A step that can't be taken; nothing of it was applied. `share` are this process's micro-batches, or the one at fault."""
 
-    def __init__(self, why: str, share: list[MicroBatch], terms: dict[str, Tensor]) -> None:
-        self.why, self.share, self.terms = why, share, terms
+    applied = "nothing of this step was applied"
+
+    def __init__(self, why: str, taken: Taken, share: list[MicroBatch] | None = None) -> None:
+        self.why, self.taken, self.share = why, taken, taken.work.share if share is None else share
         super().__init__(why)
+
+
+class Diverged(StepFailed):
+    """A step, taken already, by which the loss has left all bounds."""
+
+    applied = "weights are those after this step"
+
+
+class Verdict:
+    """Whether the gradient of a step is finite, asked of the device that holds its norm. `unsound` is 1 there, or 0."""
+
+    def __init__(self, taken: Taken, norm: Tensor) -> None:
+        self.taken = taken
+        self.unsound = (~torch.isfinite(norm)).float()
+        self._told = self.unsound.to("cpu", non_blocking=True)
+        self._done: torch.cuda.Event | None = None
+        if norm.device.type == "cuda":
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    def sound(self) -> bool:
+        """What the device answered; waits for it where it has not come so far."""
+        if self._done is not None:
+            self._done.synchronize()
+        return not self._told.item()
 
 
 @dataclass
 class Stepper:
-    """Takes the steps of a run. `largest` is how many images go through the model at once; memory may lower it."""
+    """Takes the steps of a run. `largest` is how many images go through the model at once; memory may lower it.
+
+    Whether a gradient was finite is asked of the device, which skips the step where it was not, and read when the host waits
+    for the device anyway, in the matching of the next step: so that it waits once a step.
+    """
 
     accelerator: Accelerator
     model: Any
@@ -53,62 +95,80 @@ class Stepper:
     max_grad_norm: float
     largest: int
     ema: Ema | None = None
-    asked: list[tuple[Predictions, Targets]] = field(
-        default_factory=list
-    )  # what the criterion was asked in the last step
+    now: Taken = field(init=False)  # the step that was begun last
+    _verdict: Verdict | None = None  # on the last step, as long as it has not been read
     _skipped: int = 0
 
     def take(self, work: StepOf, number: int) -> dict[str, Tensor]:
         """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
 
-        Raises StepFailed before anything is applied where the loss or a gradient is not finite, or a term fails.
+        Raises StepFailed before anything is applied where a term fails, and of the step before as `settle` does.
         """
         accelerator = self.accelerator
-        self.attached.step = held_by(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
-        values = self._gradients(work, number)
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
-        if torch.isfinite(norm):
-            self._skipped = 0
-        elif not self._overflows(values):
-            why = f"a gradient is NaN or infinite (loss {values['loss'].item()}). {self._fault()}"
-            raise StepFailed(why, work.share, values)
-        self.optimizer.step()
+        holds = held_by(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
+        self.attached.step, before = holds, self._verdict
+        self.now = taken = Taken(work, number, holds)
+        try:
+            taken.values = self._gradients(taken)
+        finally:
+            if before is not None:
+                self.settle()  # of the step before, whatever became of this one
+        self._apply(taken, accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
         go_to(self.schedule, number)  # the rate is a function of the step, those that fp16 skips included
         if self.ema is not None and not accelerator.optimizer_step_was_skipped:
             self.ema.update(number)
         self.optimizer.zero_grad()
-        return values
+        return taken.values
 
-    def _overflows(self, values: dict[str, Tensor]) -> bool:
+    def settle(self) -> None:
+        """Raise StepFailed where the loss or a gradient of the last step was not finite: nothing of it was applied."""
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None and not verdict.sound():
+            why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"
+            raise StepFailed(why, verdict.taken)
+
+    def _apply(self, taken: Taken, norm: Tensor) -> None:
+        """Let the optimizer take a gradient of this norm, unless it is not finite."""
+        verdict = self._verdict = Verdict(taken, norm)
+        if self.accelerator.scaler is None:
+            self.optimizer.optimizer.found_inf = verdict.unsound  # a fused step leaves all as it is where this is 1
+        elif self._overflows(verdict):
+            self._verdict = None
+        else:
+            self.settle()
+        self.optimizer.step()
+
+    def _overflows(self, verdict: Verdict) -> bool:
         """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
-        self._skipped += 1
-        return self.accelerator.scaler is not None and self._skipped <= _SKIPS and bool(values["loss"].isfinite())
+        self._skipped = 0 if verdict.sound() else self._skipped + 1
+        return 0 < self._skipped <= _SKIPS and bool(verdict.taken.values["loss"].isfinite())
 
-    def _gradients(self, work: StepOf, number: int) -> dict[str, Tensor]:
+    def _gradients(self, taken: Taken) -> dict[str, Tensor]:
         """Add up the gradients of this process's share, in smaller parts where memory is short."""
+        work, number = taken.work, taken.number
         while True:
             parts = [part for micro in work.share for part in micro.split(self.largest)]
             seed_step(self.seed, number, self.accelerator.process_index)
-            self.asked = []
+            taken.asked = []
             try:
-                return add_up([self._micro_step(part, last=part is parts[-1]) for part in parts])
+                return add_up([self._micro_step(taken, part, last=part is parts[-1]) for part in parts])
             except torch.OutOfMemoryError as error:
                 shortage = str(error).partition("\n")[0]
             # Outside of `except`, whose traceback would hold the memory that is wanted.
-            self._make_smaller(work, number, shortage)
+            self._make_smaller(taken, shortage)
 
-    def _make_smaller(self, work: StepOf, number: int, shortage: str) -> None:
+    def _make_smaller(self, taken: Taken, shortage: str) -> None:
         """Halve what goes through the model at once. The step stays the same, since terms are normalised over the whole of it."""
-        was = min(self.largest, max(len(micro.rows) for micro in work.share))
+        was = min(self.largest, max(len(micro.rows) for micro in taken.work.share))
         if was == 1 or self.accelerator.num_processes > 1:
-            raise StepFailed(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", work.share, {})
+            raise StepFailed(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", taken)
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
         self.largest = was // 2
         logger.warning(
             "step %d: out of memory with %d images at once; from here on %d, with the same images a step and the same "
             "gradient (train.per_device_train_batch_size=%d train.gradient_accumulation_steps=... starts so)",
-            number, was, self.largest, self.largest,
+            taken.number, was, self.largest, self.largest,
         )  # fmt: skip
 
     def _smaller_by_hand(self, images: int) -> str:
@@ -119,7 +179,7 @@ class Stepper:
             "and twice the train.gradient_accumulation_steps takes the same steps"
         )
 
-    def _micro_step(self, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
+    def _micro_step(self, taken: Taken, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch, or nothing of one that doesn't count, and say its terms."""
         share = float(micro.counts)
         # Gradients are shared among the processes once, with those of the last micro-batch.
@@ -130,14 +190,14 @@ class Stepper:
             except torch.OutOfMemoryError:
                 raise
             except CriterionError as error:
-                raise StepFailed(str(error), [micro], {}) from error
+                raise StepFailed(str(error), taken, [micro]) from error
             except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
-                raise StepFailed(f"{type(error).__name__}: {error}", [micro], {}) from error
-        self.asked += [self.attached.last] if self.attached.last and micro.counts else []
+                raise StepFailed(f"{type(error).__name__}: {error}", taken, [micro]) from error
+        taken.asked += [self.attached.last] if self.attached.last and micro.counts else []
         return {name: share * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
-    def _fault(self) -> str:
-        faults = (find_fault(self.attached.criterion, *one) for one in self.asked)  # type: ignore[arg-type]
+    def _fault(self, taken: Taken) -> str:
+        faults = (find_fault(self.attached.criterion, *one) for one in taken.asked)  # type: ignore[arg-type]
         return next(filter(None, faults), "It arises in the model: lower the learning rate, or look at the images")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,19 @@ def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path
     assert verdict is not None
     assert verdict.origin == "target"
     assert json.loads((tmp_path / "run/failures/step-1/state.json").read_text())["mixed_precision"] == "bf16"
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_step_waits_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9, bf16=True)
+    trainer._begin(0)
+    work = next(iter(trainer.feed.steps()))
+    for number in range(1, 5):  # by the third the shape is recorded
+        trainer.stepper.take(work, number)
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        trainer.stepper.take(work, 5)
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([one for one in caught if "synchroniz" in str(one.message)]) == 1

@@ -1,0 +1,103 @@
+"""A step waits for the device once, and one that can't be taken is undone whenever that is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import make_trainer
+from waits import counted
+
+from detr_ft.training.loop import DetrTrainer, TrainingFailed
+from detr_ft.training.step import StepFailed
+
+
+def spoil_the_gradient(trainer: DetrTrainer, wanted: int) -> Callable[[], dict[str, Any]]:
+    """Make a gradient infinite in that step; answers what shows weights, moments and counts as they were before it."""
+    held: dict[str, Any] = {}
+    gradients = trainer.stepper._gradients
+
+    def spoiled(taken: Any) -> Any:
+        values = gradients(taken)
+        if taken.number == wanted:
+            held.update(state_of(trainer))
+            next(trainer.model.parameters()).grad[0] = torch.inf
+        return values
+
+    trainer.stepper._gradients = spoiled  # type: ignore[method-assign]
+    return lambda: held
+
+
+def state_of(trainer: DetrTrainer) -> dict[str, Any]:
+    optimizer = trainer.optimizer.optimizer
+    moments = {
+        f"{number}.{name}": value.clone()
+        for number, one in enumerate(optimizer.state.values())
+        for name, value in one.items()
+    }
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()} | moments
+
+
+def test_a_step_waits_for_the_matching_alone(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
+    steps = trainer.feed.steps()
+    trainer._begin(0)
+    trainer.stepper.take(next(steps), 1)
+    work = next(steps)
+    with counted(monkeypatch) as seen:
+        trainer.stepper.take(work, 2)
+    # The other is the verdict on the step before: of a GPU it has come to the host by then.
+    assert seen == ["cpu", "item", "_local_scalar_dense"]
+
+
+def test_a_verdict_is_read_at_the_next_step_and_the_step_is_as_if_not_taken(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
+    before = spoil_the_gradient(trainer, 5)
+    with pytest.raises(
+        TrainingFailed, match=r"^step 5, images .*a gradient is NaN or infinite .* nothing of this step"
+    ):
+        trainer.train()
+    assert trainer.stepper.now.number == 6
+    now = state_of(trainer)
+    assert before().keys() == now.keys()
+    assert not [name for name, value in before().items() if not torch.equal(value, now[name])]
+    assert (tmp_path / "run/failures/step-5").is_dir()
+    assert not list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"logging_steps": 6}, {"save_steps": 6}, {"eval_epochs": 2}, {"max_minutes": 9}]
+)
+def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
+    tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    quiet = {"logging_steps": 100, "eval_epochs": 0, "num_train_epochs": 2}
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **(quiet | settings))
+    spoil_the_gradient(trainer, trainer.steps)
+    with pytest.raises(TrainingFailed, match=r"^step 6, images"):
+        trainer.train()
+    assert '"step": 6' not in (tmp_path / "run/log.jsonl").read_text()
+    assert not (tmp_path / "run/checkpoints/step-6").exists()
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_of_two_steps_that_fail_the_first_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
+    spoil_the_gradient(trainer, 2)
+    micro_step = trainer.stepper._micro_step
+
+    def fails(taken: Any, micro: Any, last: bool) -> Any:
+        if taken.number == 3:
+            raise StepFailed("a term fails", taken)
+        return micro_step(taken, micro, last)
+
+    trainer.stepper._micro_step = fails  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match=r"^step 2, images"):
+        trainer.train()
