@@ -16,8 +16,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
-import transformers
 from criterion_speed import CASES, Case, inputs, ours, stock
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion
@@ -69,20 +69,35 @@ def waits(run: Callable[[], object]) -> int:
     return len([one for one in caught if "synchroniz" in str(one.message)])
 
 
-def beside_the_stock_loss() -> None:
+def beside_the_stock_loss(tables: Tables) -> None:
     """A row for each case: milliseconds forward and backward, and waits."""
-    print("| case | stock, ms | ours, ms | times faster | waits, stock | waits, ours |\n|---|---|---|---|---|---|")
+    tables.begin(
+        {
+            "case": "",
+            "stock, ms": ".1f",
+            "ours, ms": ".1f",
+            "times faster": ".1f",
+            "waits, stock": "",
+            "waits, ours": "",
+        }
+    )
     for case in CASES:
         tensors = on_device(case)
         a, b = lambda: stock(*tensors).backward(), lambda: ours(*tensors).backward()  # noqa: B023
         before, after, ratio = paired(a, b, max(case.runs // 2, 3))
-        print(f"| {case} | {before:.1f} | {after:.1f} | {ratio:.1f} | {waits(a)} | {waits(b)} |", flush=True)
+        tables.row(str(case), before, after, ratio, waits(a), waits(b))
 
 
-def share_of_a_step() -> None:
+def share_of_a_step(tables: Tables) -> None:
     """What the criterion takes of a training step of a full DETR-ResNet-50 in bf16."""
-    print(
-        f"\n| DETR-ResNet-50, {WIDTH}x{HEIGHT}, bf16 | step, ms | of it the criterion | waits of a step |\n|---|---|---|---|"
+    tables.begin(
+        {
+            f"DETR-ResNet-50, {WIDTH}x{HEIGHT}, bf16": "",
+            "step, ms": ".1f",
+            "of it the criterion, ms": ".1f",
+            "share": ".1%",
+            "waits of a step": "",
+        }
     )
     for images in (8, 32):
         torch.manual_seed(0)
@@ -100,16 +115,24 @@ def share_of_a_step() -> None:
 
         tensors = on_device(Case(images, 100, OBJECTS, 0, 1))
         whole, alone, _ = paired(step, lambda: ours(*tensors).backward(), 7)  # noqa: B023
-        print(f"| B{images} | {whole:.1f} | {alone:.1f} ms, {100 * alone / whole:.1f} % | {waits(step)} |", flush=True)
+        tables.row(f"B{images}", whole, alone, alone / whole, waits(step))
 
 
-def beside_a_solver_on_the_device() -> None:
+def beside_a_solver_on_the_device(tables: Tables) -> None:
     """Our transfer and SciPy beside torch-linear-assignment, on the costs of one layer padded to a block."""
     if find_spec("torch_linear_assignment") is None:
-        print("\ntorch-linear-assignment is not installed: not compared")
+        tables.note("torch-linear-assignment is not installed: not compared")
         return
     from torch_linear_assignment import batch_linear_assignment
 
+    tables.begin(
+        {
+            "case": "",
+            "torch-linear-assignment, solver alone, ms": ".2f",
+            "our matching, costs too, ms": ".2f",
+            "times": ".2f",
+        }
+    )
     for case in CASES:
         logits, boxes, labels = on_device(case)
         predictions, targets = Predictions(logits.detach(), boxes.detach()), Targets.from_labels(labels, DEVICE)
@@ -120,9 +143,7 @@ def beside_a_solver_on_the_device() -> None:
             lambda: HungarianMatcher()(predictions, targets),  # noqa: B023
             15,
         )
-        print(
-            f"{case}: torch-linear-assignment {theirs:.2f} ms (solver alone), ours {mine:.2f} ms (costs, too), {ratio:.2f}"
-        )
+        tables.row(str(case), theirs, mine, ratio)
 
 
 def main() -> int:
@@ -130,10 +151,10 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("there is no GPU here: nothing was measured", file=sys.stderr)
         return 1
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers {transformers.__version__}\n")
-    beside_the_stock_loss()
-    share_of_a_step()
-    beside_a_solver_on_the_device()
+    tables = Tables(parser_of(__doc__).parse_args().json)
+    beside_the_stock_loss(tables)
+    share_of_a_step(tables)
+    beside_a_solver_on_the_device(tables)
     return 0
 
 

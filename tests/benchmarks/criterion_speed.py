@@ -9,7 +9,6 @@ The bars are those of SciPy's solver; where lapx is installed, a column shows ou
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import transformers
+from tables import Tables, parser_of
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
@@ -143,7 +142,7 @@ def _like_a_training_process() -> None:
 
 def main() -> int:
     """Print the table; answer 1 where a bar is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--memory", choices=["stock", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--short", action="store_true", help="leave out the cases of 32 images")
     arguments = parser.parse_args()
@@ -151,25 +150,29 @@ def main() -> int:
     if arguments.memory:
         _measure_memory(arguments.memory)
         return 0
-    print(
-        f"{platform.processor() or platform.machine()}, 1 thread, torch {torch.__version__}, transformers {transformers.__version__}\n"
-    )
+    tables = Tables(arguments.json)
     _like_a_training_process()
-    print("| case | stock, ms | ours, ms | times faster | bar | with lapx | runs |\n|---|---|---|---|---|---|---|")
+    tables.begin(
+        {
+            "case": "",
+            "stock, ms": ".1f",
+            "ours, ms": ".1f",
+            "times faster": ".1f",
+            "bar": "g",
+            "with lapx": ".1f",
+            "runs": "",
+        }
+    )
     missed = False
     for case in [case for case in CASES if case.images == 8 or not arguments.short]:
         before, after, ratio = compare(case)
         missed |= ratio < case.bar
-        with_lapx = f"{compare(case, fastest)[2]:.1f}" if lapx_is_equal() else "not installed"
-        print(
-            f"| {case} | {before:.1f} | {after:.1f} | {ratio:.1f} | {case.bar:g} | {with_lapx} | {case.runs} |",
-            flush=True,
-        )
+        with_lapx = compare(case, fastest)[2] if lapx_is_equal() else None
+        tables.row(str(case), before, after, ratio, case.bar, with_lapx, case.runs)
     before, after = peak_memory("stock"), peak_memory("ours")
     missed |= before / after < MEMORY_BAR
-    print(
-        f"\nPeak memory, {MEMORY_CASE}: stock {before:.0f} MiB, ours {after:.0f} MiB, {before / after:.1f} times less (bar {MEMORY_BAR})"
-    )
+    tables.begin({"peak memory": "", "stock, MiB": ".0f", "ours, MiB": ".0f", "times less": ".1f", "bar": "g"})
+    tables.row(str(MEMORY_CASE), before, after, before / after, MEMORY_BAR)
     return int(missed)
 
 

@@ -5,7 +5,6 @@ Writes them to a temporary folder, examines them three times, and prints the med
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image
+from tables import Tables, parser_of
 
 from detr_ft.data import examine
 from detr_ft.data.schema import detection_features, detection_objects
@@ -43,6 +43,7 @@ def write_images(folder: Path) -> Dataset:
 
 
 def main() -> int:
+    tables = Tables(parser_of(__doc__).parse_args().json)
     with tempfile.TemporaryDirectory() as name:
         data = DatasetDict({"train": write_images(Path(name))})
         mean = sum(path.stat().st_size for path in Path(name).iterdir()) / IMAGES / 1024
@@ -53,9 +54,18 @@ def main() -> int:
             speeds.append(60 * IMAGES / (time.perf_counter() - start))
     speed = statistics.median(speeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = ", ".join(f"{one:,.0f}" for one in speeds)
-    print(f"{IMAGES} JPEGs of {SIZE[0]}x{SIZE[1]}, {mean:.0f} KiB each, {os.cpu_count()} cores: {told} images a minute")
-    print(f"median {speed:,.0f}, bar {BAR:,}; peak memory of the process {peak:.0f} MiB")
+    tables.begin(
+        {
+            "JPEGs of 640x480": "",
+            "KiB each": ".0f",
+            "images a minute, median": ",.0f",
+            "bar": ",",
+            "slowest": ",.0f",
+            "fastest": ",.0f",
+            "peak of the process, MiB": ".0f",
+        }
+    )
+    tables.row(IMAGES, mean, speed, BAR, min(speeds), max(speeds), peak)
     return 0 if speed >= BAR else 1
 
 

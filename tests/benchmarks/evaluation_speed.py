@@ -8,7 +8,6 @@ records from the tables counts. Status 1 where the figures differ, or ours takes
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -19,6 +18,7 @@ import time
 from typing import Any
 
 import numpy as np
+from tables import Tables, parser_of
 
 from detr_ft.evaluation.intervals import differences, intervals
 from detr_ft.evaluation.marks import AREAS, Found, Marks, Objects, mark
@@ -113,15 +113,21 @@ def half_thousand() -> Marks:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--only")
     arguments = parser.parse_args()
     if arguments.only:
         one(arguments.only, arguments.images)
         return 0
-    print(
-        f"| {arguments.images} images, {arguments.images * FOUND:,} detections | s | times faster | memory, MiB |\n|---|---|---|---|"
+    tables = Tables(arguments.json)
+    tables.begin(
+        {
+            f"{arguments.images} images, {arguments.images * FOUND:,} detections": "",
+            "s": ".2f",
+            "times faster": ".1f",
+            "memory, MiB": ".0f",
+        }
     )
     told = {}
     for package in ("pycocotools", "faster-coco-eval", "detr_ft"):
@@ -129,15 +135,15 @@ def main() -> int:
         told[package] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         seconds = told[package]["seconds"]
         times = told["pycocotools"]["seconds"] / seconds
-        print(f"| {package} | {seconds:.2f} | {times:.1f} | {told[package]['mebibytes']:.0f} |", flush=True)
+        tables.row(package, seconds, times, told[package]["mebibytes"])
     same = told["detr_ft"]["figures"] == told["pycocotools"]["figures"]
-    print(f"the twelve figures are {'equal, bit for bit' if same else 'NOT EQUAL'}")
+    tables.note(f"the twelve figures are {'equal, bit for bit' if same else 'NOT EQUAL'}")
     marks = half_thousand()
     began = time.perf_counter()
     intervals(marks)
     between = time.perf_counter()
     differences(marks, marks)
-    print(
+    tables.note(
         f"intervals of 500 images, 1,000 resamples: {between - began:.1f} s; of a difference: {time.perf_counter() - between:.1f} s"
     )
     return int(not same or told["detr_ft"]["seconds"] > told["pycocotools"]["seconds"] / 7)

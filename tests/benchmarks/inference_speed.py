@@ -7,7 +7,6 @@ ratios. The same detections above 0.5 are asserted: class, score to 1e-3, box to
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stamp import stamp
+from tables import Tables, parser_of
 from transformers import pipeline
 
 from detr_ft.data.generated import generate
@@ -92,7 +91,7 @@ def seconds(work: Callable[[list[str]], Told], files: list[str]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--onnx", type=Path, help="the folder that `detr-ft export embedded:small --to onnx` wrote")
@@ -125,9 +124,10 @@ def main() -> int:
         name: statistics.median(a / b for a, b in zip(spent["pipeline"], times, strict=True))
         for name, times in spent.items()
     }
-    print(f"{stamp()}\n\n| {len(files)} JPEG files of four shapes | images/s | times the pipeline |\n|---|---|---|")
+    tables = Tables(arguments.json)
+    tables.begin({f"{len(files)} JPEG files of four shapes": "", "images/s": ".1f", "times the pipeline": ".2f"})
     for name, times in spent.items():
-        print(f"| {name} | {len(files) / statistics.median(times):.1f} | {ratios[name]:.2f} |")
+        tables.row(name, len(files) / statistics.median(times), ratios[name])
     return int(ratios["Detector"] < BAR)
 
 

@@ -6,8 +6,8 @@ DETR-ResNet-50 with optimizer and averaged weights. From the README beside: imag
 
 from __future__ import annotations
 
-import argparse
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as distributed
+import torch.multiprocessing as multiprocessing
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from stamp import stamp
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.batches import Batches, aspects
@@ -77,10 +79,10 @@ def checkpoint() -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
-    number = parser.parse_args().images
-    print(f"{stamp()}\n")
+    arguments = parser.parse_args()
+    number, tables = arguments.images, Tables(arguments.json)
     with tempfile.TemporaryDirectory() as name:
         table, size = written(Path(name), number)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -91,32 +93,69 @@ def main() -> None:
         tensors = checkpoint()
         write_seconds, _ = timed(lambda: save_file(tensors, f"{name}/state.safetensors"))
         read_seconds, _ = timed(lambda: load_file(f"{name}/state.safetensors"))
+        counts_seconds = seconds_of_counts(name)
         weight = sum(one.numel() * 4 for one in tensors.values())
     times, speed = IMAGES / number, GPUS * STEP
     gradient = weight / 4
     step_seconds = BATCH / STEP
-    print("| of | measured here | of ten million images on 64 GPUs |\n|---|---|---|")
-    print(
-        f"| table of the images, {OBJECTS} objects each | {size / 2**30:.2f} GiB for {number:,} | {times * size / 2**30:.1f} GiB on disk, mapped |"
+    tables.begin({"of": "", "measured": "", f"of {IMAGES // 10**6} million images on {GPUS} GPUs": ""})
+    tables.row(
+        f"table of the images, {OBJECTS} objects each",
+        f"{size / 2**30:.2f} GiB for {number:,}",
+        f"{times * size / 2**30:.1f} GiB on a disk of each machine, mapped",
     )
-    print(f"| shapes of all images, at the start | {shapes_seconds:.1f} s | {times * shapes_seconds:.0f} s |")
-    print(
-        f"| the plan of an epoch, in each process | {plan_seconds:.1f} s, {grown:.0f} MiB | {times * plan_seconds:.0f} s, {times * grown / 1024:.1f} GiB |"
+    tables.row("shapes of all images, at the start", f"{shapes_seconds:.1f} s", f"{times * shapes_seconds:.0f} s")
+    tables.row(
+        "the plan of an epoch, in each process",
+        f"{plan_seconds:.1f} s, {grown:.0f} MiB",
+        f"{times * plan_seconds:.0f} s, {times * grown / 1024:.1f} GiB",
     )
-    print(
-        f"| steps, {BATCH} images a GPU | {STEP} images/s of a GPU | {speed:,.0f} images/s: {IMAGES / speed / 60:.1f} minutes an epoch |"
+    tables.row(
+        f"steps, {BATCH} images a GPU",
+        f"{STEP} images/s of a GPU",
+        f"{speed:,.0f} images/s: {IMAGES / speed / 60:.1f} minutes an epoch, {IMAGES // (BATCH * GPUS):,} steps",
     )
-    print(f"| reading | {READ} images/s of a core | {speed / READ:.0f} cores busy, {speed / READ / GPUS:.1f} a GPU |")
-    print(
-        f"| storage | {JPEG // 1024} KiB an image | {IMAGES * JPEG / 2**40:.1f} TiB, {speed * JPEG / 2**30:.1f} GiB/s |"
+    tables.row(
+        "reading", f"{READ} images/s of a core", f"{speed / READ:.0f} cores busy, {speed / READ / GPUS:.1f} a GPU"
     )
-    print(
-        f"| gradients among {GPUS} GPUs | {gradient / 2**20:.0f} MiB, fp32 | {2 * gradient * (GPUS - 1) / GPUS / step_seconds / 1e9:.1f} GB/s in and out of a GPU, as much out of a machine of {NODE}, if nothing is hidden |"
+    tables.row(
+        "storage",
+        f"{JPEG // 1024} KiB an image",
+        f"{IMAGES * JPEG / 2**40:.1f} TiB, {speed * JPEG / 2**30:.1f} GiB/s, {speed:,.0f} files a second",
     )
-    print(
-        f"| what a step holds, for exact sums | {4 * (CLASSES + 1)} bytes | one small all_reduce a step: latency alone |"
+    tables.row(
+        f"gradients among {GPUS} GPUs",
+        f"{gradient / 2**20:.0f} MiB, fp32",
+        f"{2 * gradient * (GPUS - 1) / GPUS / step_seconds / 1e9:.1f} GB/s in and out of a GPU, and of a machine of {NODE}, were nothing hidden",
     )
-    print(f"| a checkpoint | {weight / 2**20:.0f} MiB: {write_seconds:.1f} s to write, {read_seconds:.1f} s to read | the same: one process writes, all read |")  # fmt: skip
+    tables.row(
+        "what a step holds, for exact sums",
+        f"{1000 * counts_seconds:.2f} ms for {4 * CLASSES} bytes, 2 processes of one machine",
+        f"{counts_seconds / step_seconds:.2%} of a step, and what the network adds to a message",
+    )
+    tables.row(
+        "a checkpoint",
+        f"{weight / 2**20:.0f} MiB: {write_seconds:.1f} s to write, {read_seconds:.1f} s to read",
+        f"the same: one process writes, all read; {write_seconds * GPUS / 60:.1f} GPU minutes each",
+    )
+
+
+def counts(process: int, folder: str, answer: Any) -> None:
+    """Sum what a step holds over two processes, as every step does, and answer the median seconds."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2)
+    held = torch.ones(CLASSES)
+    taken = [timed(lambda: distributed.all_reduce(held))[0] for _ in range(300)]
+    if process == 0:
+        answer.put(statistics.median(taken[100:]))
+    distributed.destroy_process_group()
+
+
+def seconds_of_counts(folder: str) -> float:
+    answer = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(counts, (folder, answer), nprocs=2)
+    told: float = answer.get()
+    return told
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation.made_up_models import spoiled, two_alike
+from tables import Tables, parser_of
 
 from detr_ft.evaluation.intervals import differences
 
 
 def main() -> int:
-    began = time.monotonic()
+    tables, began = Tables(parser_of(__doc__).parse_args().json), time.monotonic()
     alike = [differences(*two_alike(seed, 200), times=500, seed=seed)["map"] for seed in range(100)]
     said = sum(one is not None and one.real for one in alike)
     found = 0
@@ -28,8 +29,10 @@ def main() -> int:
         one, _ = two_alike(1000 + seed, 500)
         difference = differences(one, spoiled(one, 0.05, seed), times=500, seed=seed)["map"]
         found += difference is not None and difference.real and difference.value < 0
-    print(f"equally good: {said} of 100 pairs are said to differ; spoiled by 5 %: {found} of 10 are found")
-    print(f"{time.monotonic() - began:.0f} seconds")
+    tables.begin({"pairs": "", "of them": "", "said to differ": "", "bar": ""})
+    tables.row("equally good", 100, said, "at most 6")
+    tables.row("one spoiled by 5 %", 10, found, "all")
+    tables.note(f"{time.monotonic() - began:.0f} seconds")
     return int(said > 6 or found < 10)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tables import Tables, parser_of
 from transformers import DetrImageProcessor
 
 from detr_ft.data.batches import Batches
@@ -52,6 +53,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> int:
     torch.set_num_threads(1)
+    tables = Tables(parser_of(__doc__).parse_args().json)
     processor = DetrImageProcessor()
     form = ImageFormat.of(processor)
     transform = TrainTransform(form)
@@ -85,27 +87,31 @@ def main() -> int:
         runs = [(seconds(stock), seconds(ours), seconds(whole)) for _ in range(ROUNDS)]
     per_second = [IMAGES / statistics.median(one) for one in zip(*runs, strict=True)]
     ratio, ratio_whole = (statistics.median(run[0] / run[place] for run in runs) for place in (1, 2))
-    print(
-        "| images/s, one thread | processor of transformers | ours, to bytes | times | bar | normalised here too | times |"
+    tables.begin(
+        {
+            "images/s, one thread": "",
+            "processor of transformers": ".0f",
+            "ours, to bytes": ".0f",
+            "times": ".1f",
+            "bar": "",
+            "normalised here too": ".0f",
+            "times, so": ".1f",
+        }
     )
-    print("|---|---|---|---|---|---|---|")
-    print(
-        f"| 640x480 JPEG to 1066x800 | {per_second[0]:.0f} | {per_second[1]:.0f} | {ratio:.1f} | {BAR} | "
-        f"{per_second[2]:.0f} | {ratio_whole:.1f} |\n"
-    )
-    print_padding(form)
+    tables.row("640x480 JPEG to 1066x800", per_second[0], per_second[1], ratio, BAR, per_second[2], ratio_whole)
+    tell_padding(tables, form)
     return int(ratio < BAR)
 
 
-def print_padding(form: ImageFormat) -> None:
+def tell_padding(tables: Tables, form: ImageFormat) -> None:
     """The part of a batch's pixels that is image, in random batches and in batches of similar shape."""
     sizes = [size for size, many in SHAPES.items() for _ in range(many * 5)]
     shown = [form.resized(*size) for size in sizes]
     shapes = [width / height for width, height in sizes]
-    print("| part of the pixels that is image | random batches | batches of similar shape |\n|---|---|---|")
+    tables.begin({"part of the pixels that is image": "", "random batches": ".2f", "batches of similar shape": ".2f"})
     for batch_size in (2, 8, 32):
         parts = [_useful(Batches(len(sizes), batch_size, 0, aspects=given), shown) for given in (None, shapes)]
-        print(f"| batches of {batch_size} | {parts[0]:.2f} | {parts[1]:.2f} |")
+        tables.row(f"batches of {batch_size}", *parts)
 
 
 def _useful(batches: Batches, shown: list[tuple[int, int]]) -> float:

@@ -2,13 +2,12 @@
 
 Processes: images a second of `detr-ft train` on generated scenes with the embedded checkpoint, as its log has them, by
 `torchrun` with the same step in all; on CPUs each process has one thread. As many runs of one side by side, which share
-nothing but the machine, show what of the loss is the machine's. Images, queries, objects: milliseconds of a training step of
+nothing but the machine, show what of the loss is the machine's. Images, their size, queries, objects: milliseconds of a training step of
 the embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses, their gradient).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from tables import Tables, parser_of
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import detr_criterion
@@ -91,11 +91,11 @@ def with_queries(model: DetrForObjectDetection, queries: int) -> DetrForObjectDe
     return DetrForObjectDetection(config).train()
 
 
-def step(device: torch.device, images: int, queries: int, objects: int) -> tuple[float, float]:
+def step(device: torch.device, images: int, edge: int, queries: int, objects: int) -> tuple[float, float]:
     """Milliseconds of the model and of the criterion."""
     torch.manual_seed(0)
     model = with_queries(load_model("embedded:small")[0], queries).to(device)
-    pixels = torch.randn(images, 3, 128, 128, device=device)
+    pixels = torch.randn(images, 3, edge, edge, device=device)
     boxes = torch.cat([torch.rand(objects, 2) * 0.4 + 0.3, torch.rand(objects, 2) * 0.2 + 0.05], 1)
     labels = [{"class_labels": torch.randint(8, (objects,)), "boxes": boxes} for _ in range(images)]
     targets, criterion = Targets.from_labels(labels, device), detr_criterion()
@@ -115,22 +115,39 @@ def step(device: torch.device, images: int, queries: int, objects: int) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--processes", type=int, nargs="*", default=[2])
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    tables = Tables(arguments.json)
     device = torch.device(arguments.device)
     one = images_a_second(1, device.type)
-    print("| processes | images/s | of as many times one | of as many runs of one side by side |\n|---|---|---|---|")
+    tables.begin(
+        {
+            "processes": "",
+            "images/s": ".0f",
+            "of as many times one": ".2f",
+            "of as many runs of one side by side": ".2f",
+        }
+    )
     for number in arguments.processes:
         rate, apart = images_a_second(number, device.type), images_a_second(1, device.type, number)
-        print(f"| {number} | {rate:.0f} | {rate / (number * one):.2f} | {rate / apart:.2f} |", flush=True)
-    print("\n| images | queries | objects an image | model, ms | criterion, ms |\n|---|---|---|---|---|")
-    cases = [(images, 100, 10) for images in (1, 4, 16)]
-    cases += [(4, queries, 10) for queries in (25, 300, 900)] + [(4, 100, objects) for objects in (1, 30, 90)]
+        tables.row(number, rate, rate / (number * one), rate / apart)
+    tables.begin(
+        {
+            "images": "",
+            "pixels a side": "",
+            "queries": "",
+            "objects an image": "",
+            "model, ms": ".1f",
+            "criterion, ms": ".1f",
+        }
+    )
+    cases = [(images, 128, 100, 10) for images in (1, 4, 16)] + [(4, edge, 100, 10) for edge in (64, 256, 512)]
+    cases += [(4, 128, queries, 10) for queries in (25, 300, 900)] + [(4, 128, 100, objects) for objects in (1, 30, 90)]
     for case in cases:
-        print("| " + " | ".join(map(str, case)) + " | {:.1f} | {:.1f} |".format(*step(device, *case)))
+        tables.row(*case, *step(device, *case))
 
 
 if __name__ == "__main__":

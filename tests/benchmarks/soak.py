@@ -8,7 +8,6 @@ steps drawn beforehand, and resumed. Status 1 where weights or log differ by a b
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -23,6 +22,7 @@ from statistics import median
 import psutil
 import torch
 from safetensors.torch import load_file
+from tables import Tables, parser_of
 
 _STEPS, _KILLS = 2000, 5
 _GROWTH = 0.02  # by which memory may be above that of the fourth eighth in the last
@@ -142,12 +142,13 @@ def same(one: Path, other: Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("source")
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, required=True, help=f"as many as make {_STEPS} steps of 4 images")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True)
+    tables = Tables(arguments.json)
     began = time.monotonic()
     process = start(arguments.out, arguments.source, "alone", arguments.epochs)
     seen = watch(process, arguments.out / "alone")
@@ -157,11 +158,11 @@ def main() -> int:
     eighths = by_eighth(seen)
     killed = kill_now_and_then(arguments.out, arguments.source, arguments.epochs)
     differences = same(arguments.out / "alone", arguments.out / "killed")
-    print(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(seen)} looks")
-    print("| up to step | run, MiB | workers, MiB | open files |\n|---|---|---|---|")
+    tables.begin({"up to step": "", "run, MiB": ".1f", "workers, MiB": ".1f", "open files": ""})
     for one in eighths:
-        print(f"| {one.step} | {one.run:.1f} | {one.workers:.1f} | {one.files} |")
-    print(
+        tables.row(one.step, one.run, one.workers, one.files)
+    tables.note(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(seen)} looks")
+    tables.note(
         f"killed after steps {', '.join(map(str, killed))}; {'; '.join(differences) or 'weights and log are equal, bit for bit'}"
     )
     half, last = eighths[3], eighths[7]

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from stamp import stamp
+from tables import Tables, parser_of
 
 from detr_ft.criterion.solvers import by_lapx, by_scipy
 
@@ -44,10 +44,11 @@ def summed(solve: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Solv
 
 def main() -> None:
     torch.set_num_threads(1)
+    tables = Tables(parser_of(__doc__).parse_args().json)
     solvers: dict[str, Solver] = {"SciPy, as stock": stock, "SciPy, targets as rows": summed(by_scipy)}
     if find_spec("lap") is not None:
         solvers["lapx"] = summed(by_lapx)
-    print(f"{stamp()}\n\n| targets x queries | {' | '.join(solvers)} |\n|---|{'---|' * len(solvers)}")
+    tables.begin({"targets x queries": "", **dict.fromkeys(solvers, ".1f")})
     for shape in SHAPES:
         costs = np.random.default_rng(0).normal(size=(PROBLEMS, *shape))
         totals = [solve(costs) for solve in solvers.values()]
@@ -58,8 +59,7 @@ def main() -> None:
                 began = time.perf_counter()
                 solve(costs)
                 spent[name].append(1e6 * (time.perf_counter() - began) / PROBLEMS)
-        cells = " | ".join(f"{statistics.median(times):.1f}" for times in spent.values())
-        print(f"| {shape[0]} x {shape[1]} | {cells} |", flush=True)
+        tables.row(f"{shape[0]} x {shape[1]}", *(statistics.median(times) for times in spent.values()))
 
 
 if __name__ == "__main__":

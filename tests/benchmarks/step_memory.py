@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion
@@ -39,7 +40,7 @@ def peak_gib(images: int, edge: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--edge", type=int, default=800)
     arguments = parser.parse_args()
@@ -48,8 +49,10 @@ def main() -> None:
         peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
         print(int(peak) / 2**20)
         return
+    tables = Tables(arguments.json)
     one, two = (peak_gib(images, arguments.edge) for images in (1, 2))
-    print(f"{arguments.edge} x {arguments.edge}: an image {two - one:.2f} GiB, everything else {2 * one - two:.2f} GiB")
+    tables.begin({"pixels": "", "an image, GiB": ".2f", "everything else, GiB": ".2f"})
+    tables.row(f"{arguments.edge} x {arguments.edge}", two - one, 2 * one - two)
 
 
 if __name__ == "__main__":
