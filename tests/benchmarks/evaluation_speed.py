@@ -1,4 +1,4 @@
-"""The COCO figures of 5,000 images, 80 classes and 500,000 detections beside pycocotools and faster-coco-eval, and intervals.
+"""The COCO figures of 5,000 images, 80 classes and 500,000 detections beside what else is installed, and intervals.
 
     python tests/benchmarks/evaluation_speed.py            [--images 5000]
 
@@ -15,6 +15,9 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,13 @@ from detr_ft.evaluation.precision import curves_of
 from detr_ft.evaluation.summary import FIGURES, summarise
 
 CLASSES, FOUND, THERE = 80, 100, 7
+DROP_INS = {  # where each has its COCO and its COCOeval
+    "pycocotools": (("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")),
+    "faster-coco-eval": (("faster_coco_eval", "COCO"), ("faster_coco_eval", "COCOeval_faster")),
+    "ultrafast-pycocotools": (("ultrafast_pycocotools", "COCO"), ("ultrafast_pycocotools", "COCOeval")),
+    "hotcoco": (("hotcoco", "COCO"), ("hotcoco", "COCOeval")),
+    "vernier": (("pycocotools.coco", "COCO"), ("vernier", "COCOeval")),
+}
 
 
 def tables(images: int, classes: int = CLASSES) -> tuple[Objects, Found]:
@@ -79,21 +89,48 @@ def ours(objects: Objects, found: Found, images: int) -> list[float]:
 
 def theirs(objects: Objects, found: Found, images: int, package: str) -> list[float]:
     truth, results = records(objects, found, images)
-    if package == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    else:
-        from faster_coco_eval import COCO
-        from faster_coco_eval import COCOeval_faster as COCOeval
+    coco, protocol_of = (getattr(import_module(module), name) for module, name in DROP_INS[package])
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = COCO()
-        reference.dataset = truth
-        reference.createIndex()
-        protocol = COCOeval(reference, reference.loadRes(results), "bbox")
+        if package == "hotcoco":
+            reference = coco(truth)
+        else:
+            reference = coco()
+            reference.dataset = truth
+            reference.createIndex()
+        protocol = protocol_of(reference, reference.loadRes(results), "bbox")
         protocol.evaluate()
         protocol.accumulate()
         protocol.summarize()
     return [float(value) for value in list(protocol.stats)[:12]]
+
+
+def by_torchmetrics(objects: Objects, found: Found, images: int) -> list[float]:
+    """Batch by batch of 100 images, as tensors."""
+    import torch
+    from torchmetrics.detection import MeanAveragePrecision
+
+    metric = MeanAveragePrecision("xywh")
+
+    def of(image: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        mine, theirs = slice(*np.searchsorted(objects.image, [image, image + 1])), found_of[image]
+        truth = {
+            "boxes": torch.from_numpy(objects.box[mine]), "labels": torch.from_numpy(objects.label[mine]),
+            "area": torch.from_numpy(objects.area[mine]), "iscrowd": torch.from_numpy(objects.crowd[mine].astype(int)),
+        }  # fmt: skip
+        told = {
+            "boxes": torch.from_numpy(found.box[theirs]), "scores": torch.from_numpy(found.score[theirs]),
+            "labels": torch.from_numpy(found.label[theirs]),
+        }  # fmt: skip
+        return told, truth
+
+    order = np.argsort(found.image, kind="stable")
+    found_of = np.split(order, np.searchsorted(found.image[order], np.arange(1, images)))
+    for start in range(0, images, 100):
+        pairs = [of(image) for image in range(start, min(start + 100, images))]
+        metric.update([told for told, _ in pairs], [truth for _, truth in pairs])
+    figures = metric.compute()
+    names = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"]  # fmt: skip
+    return [float(figures[name]) for name in names]
 
 
 def one(package: str, images: int) -> None:
@@ -101,10 +138,17 @@ def one(package: str, images: int) -> None:
     objects, found = tables(images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    figures = ours(objects, found, images) if package == "detr_ft" else theirs(objects, found, images, package)
+    work = {"detr_ft": ours, "torchmetrics": by_torchmetrics}.get(package) or partial(theirs, package=package)
+    figures = work(objects, found, images)
     seconds = time.perf_counter() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(json.dumps({"seconds": seconds, "mebibytes": grown, "figures": figures}))
+
+
+def installed(package: str) -> bool:
+    """Whether it is there, with what it needs for boxes."""
+    needed = {"detr_ft": ["detr_ft"], "torchmetrics": ["torchmetrics", "torchvision", "pycocotools"]}
+    return all(find_spec(one) for one in needed.get(package) or [package.replace("-", "_")])
 
 
 def half_thousand() -> Marks:
@@ -127,15 +171,17 @@ def main() -> int:
             "s": ".2f",
             "times faster": ".1f",
             "memory, MiB": ".0f",
+            "furthest from pycocotools": ".1e",
         }
     )
     told = {}
-    for package in ("pycocotools", "faster-coco-eval", "detr_ft"):
+    for package in filter(installed, [*DROP_INS, "torchmetrics", "detr_ft"]):
         command = [sys.executable, "-W", "ignore", __file__, "--images", str(arguments.images), "--only", package]
         told[package] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         seconds = told[package]["seconds"]
         times = told["pycocotools"]["seconds"] / seconds
-        tables.row(package, seconds, times, told[package]["mebibytes"])
+        apart = max(abs(a - b) for a, b in zip(told[package]["figures"], told["pycocotools"]["figures"], strict=True))
+        tables.row(package, seconds, times, told[package]["mebibytes"], apart)
     same = told["detr_ft"]["figures"] == told["pycocotools"]["figures"]
     tables.note(f"the twelve figures are {'equal, bit for bit' if same else 'NOT EQUAL'}")
     marks = half_thousand()

@@ -15,7 +15,22 @@ from typing import Any
 
 import torch
 
-_MEASURED = ("torch", "transformers", "numpy", "scipy", "lapx", "pycocotools", "faster-coco-eval", "onnxruntime")
+_MEASURED = (
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "lapx",
+    "pycocotools",
+    "faster-coco-eval",
+    "onnxruntime",
+    "ultrafast-pycocotools",
+    "hotcoco",
+    "vernier",
+    "torchmetrics",
+    "rfdetr",
+    "torch-linear-assignment",
+)
 
 
 class Tables:
