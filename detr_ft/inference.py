@@ -18,19 +18,48 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.errors import UserError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.detect import batches_of, detect, inference
+from detr_ft.models.detect import batches_of, detect, detect_by, inference
 from detr_ft.models.family import Detr
 from detr_ft.models.fold import fold_norms
-from detr_ft.models.load import load_detector, load_model
+from detr_ft.models.graph import OnnxModel
+from detr_ft.models.load import load_detector, load_model, load_processor
 from detr_ft.models.own_block import own_block
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
 
 
+class _Knowing:
+    """What a detector knows by its config."""
+
+    @property
+    def config(self) -> Any:
+        """The checkpoint's."""
+        raise NotImplementedError
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes, in the order of their indices."""
+        return [name for _, name in sorted(self.config.id2label.items())]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score from which on a detection of each class is to be believed, as measured when the model was made; 0.5 else."""
+        kept = own_block(self.config).get("thresholds") or {}
+        return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
+
+    def believed(self, found: Detections, threshold: float | None = None) -> Detections:
+        """Those above a threshold, or where it is None, above that of their class."""
+        if threshold is not None:
+            return found.above(threshold)
+        thresholds = self.thresholds
+        return found.above_each([thresholds[name] for name in self.names])  # a name may come twice, as COCO's N/A does
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Detector:
+class Detector(_Knowing):
     """A DETR with its image processor: `Detector.load("runs/mine").detect(["photo.jpg"])`.
 
     `load_any` takes any model that transformers loads as an object detector.
@@ -53,22 +82,9 @@ class Detector:
         return cls(_at_home(model), processor)
 
     @property
-    def names(self) -> list[str]:
-        """The names of the classes, in the order of their indices."""
-        return [name for _, name in sorted(self.model.config.id2label.items())]
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """The score from which on a detection of each class is to be believed, as measured when the model was made; 0.5 else."""
-        kept = own_block(self.model.config).get("thresholds") or {}
-        return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
-
-    def believed(self, found: Detections, threshold: float | None = None) -> Detections:
-        """Those above a threshold, or where it is None, above that of their class."""
-        if threshold is not None:
-            return found.above(threshold)
-        thresholds = self.thresholds
-        return found.above_each([thresholds[name] for name in self.names])  # a name may come twice, as COCO's N/A does
+    def config(self) -> Any:
+        """The model's."""
+        return self.model.config
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""
@@ -92,6 +108,33 @@ class Detector:
             finally:
                 attached.detach()
         return Predictions(said.logits.float().cpu(), said.boxes.float().cpu())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OnnxDetector(_Knowing):
+    """A DETR that `detr-ft export --to onnx` wrote, on ONNX Runtime: `OnnxDetector.load("runs/mine").detect(["photo.jpg"])`."""
+
+    model: OnnxModel
+    processor: Any
+    kept: Any
+
+    @classmethod
+    def load(cls, folder: str, file: str = "onnx/model.onnx") -> OnnxDetector:
+        """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises UserError where it can't be read."""
+        path = Path(folder) / file
+        if not path.is_file():
+            raise UserError(f"{path}: is not there; detr-ft export {folder} --to onnx writes it")
+        config, processor = load_processor(folder)
+        return cls(OnnxModel(path), processor, config)
+
+    @property
+    def config(self) -> Any:
+        """That of the folder."""
+        return self.kept
+
+    def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
+        """The detections of each image as `Detector.detect` has them, on the CPU."""
+        return detect_by(self.model, self.processor, map(_upright, images), batch_size)
 
 
 def _at_home(model: Any) -> Any:

@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from detr_ft import exporting
 from detr_ft.cli import app
+from detr_ft.data import load_data
+from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.exporting import export_model, say_export, table_of
+from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.load import load_model
 from detr_ft.places import embedded_checkpoint
 from detr_ft.side_by_side import Apart, compare
@@ -36,12 +39,37 @@ def test_a_model_is_exported_checked_and_timed(tmp_path: Path) -> None:
     assert abs(told["figures"]["pytorch"]["map"] - told["figures"]["int8"]["map"]) < 0.1
     assert set(told["latency"]) == {"pytorch", "onnx", "int8", "torch"}
     assert len(table_of(told).splitlines()) == 5
+    assert_onnx_finds_the_same(tmp_path / "out")
     model, _ = load_model(str(tmp_path / "out"))
     program = torch.export.load(tmp_path / "out/model.pt2").module()
     pixels, mask = torch.randn(1, 3, 96, 96), torch.ones(1, 96, 96, dtype=torch.long)
     with torch.no_grad():
         expected = model.eval()(pixel_values=pixels, pixel_mask=mask)
         torch.testing.assert_close(program(pixels, mask)[0], expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def assert_onnx_finds_the_same(folder: Path) -> None:
+    images = [open_image(row["image"]) for row in load_data(DATA)["validation"].with_format(None)][:5]
+    one, other = Detector.load(str(folder)), OnnxDetector.load(str(folder))
+    assert (other.names, other.thresholds) == (one.names, one.thresholds)
+    for first, second in zip(one.detect(images), other.detect(images), strict=True):
+        torch.testing.assert_close(second.scores, first.scores, atol=1e-4, rtol=0)
+        sure = first.scores > 0.05
+        assert torch.equal(second.labels[sure], first.labels[sure])
+        torch.testing.assert_close(second.boxes[sure], first.boxes[sure], atol=0.05, rtol=0)
+    small = OnnxDetector.load(str(folder), "onnx/model_quantized.onnx").detect(images)
+    assert sum(len(found.above(0.5).scores) for found in small) > 0
+
+
+def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.onnx: is not there; detr-ft export .* --to onnx writes it"):
+        OnnxDetector.load(str(tmp_path))
+    copy = tmp_path / "copy"
+    shutil.copytree(embedded_checkpoint("small"), copy)
+    (copy / "onnx").mkdir()
+    (copy / "onnx/model.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"model\.onnx: can't be read by ONNX Runtime"):
+        OnnxDetector.load(str(copy))
 
 
 def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,10 @@ class OnnxModel:
         (runtime,) = needed("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of many kinds, which have no name of their own
+            raise UserError(f"{path}: can't be read by ONNX Runtime: {str(error).partition(chr(10))[0]}") from error
 
     def __call__(self, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[B, Q, K+1]` and boxes `[B, Q, 4]`, cxcywh in fractions."""

@@ -108,6 +108,13 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
     return model, processor
 
 
+def load_processor(checkpoint: str) -> tuple[Any, Any]:
+    """The config and the image processor of a checkpoint, without its weights; raises UserError as `load_model` does."""
+    source = resolve(checkpoint)
+    with _explained(checkpoint):
+        return _config(source, None), AutoImageProcessor.from_pretrained(source)
+
+
 def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
     """The commit that a name on the Hub stands for now, or in the cache where the Hub is out of reach; None of what lies here.
 

@@ -6,6 +6,7 @@ DETR-ResNet-50 with optimizer and averaged weights. From the README beside: imag
 
 from __future__ import annotations
 
+import pickle
 import resource
 import statistics
 import tempfile
@@ -18,18 +19,21 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from datasets import Dataset, Features, Image, Value
+from reading_speed import write_images
+from safetensors.torch import load_file, save
 from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.batches import Batches, aspects
+from detr_ft.data.look import look_at
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.training.checkpoints import Checkpoints
 
-IMAGES, GPUS, NODE = 10_000_000, 64, 8
+IMAGES, GPUS, NODE, CORES = 10_000_000, 64, 8, 16
 # From the README beside: images a second of an H200 in bf16 without CUDA graphs, which are for one process, and of a core that
 # reads; bytes of a JPEG.
-STEP, READ, JPEG = 295.8, 273, 124 * 1024
+STEP, READ, JPEG = 295.8, 278, 124 * 1024
 BATCH, OBJECTS, CLASSES = 32, 7, 80
 
 
@@ -91,8 +95,10 @@ def main() -> None:
         plan_seconds, _ = timed(lambda: batches.of(0))
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         tensors = checkpoint()
-        write_seconds, _ = timed(lambda: save_file(tensors, f"{name}/state.safetensors"))
-        read_seconds, _ = timed(lambda: load_file(f"{name}/state.safetensors"))
+        folder = Checkpoints(Path(name) / "checkpoints", 1)
+        write_seconds, at = timed(lambda: folder.save(1, {"state.safetensors": save(tensors)}))
+        read_seconds, _ = timed(lambda: [one.clone() for one in load_file(at / "state.safetensors").values()])
+        look_seconds, look_size = seconds_of_looks(Path(name))
         counts_seconds = seconds_of_counts(name)
         weight = sum(one.numel() * 4 for one in tensors.values())
     times, speed = IMAGES / number, GPUS * STEP
@@ -103,6 +109,12 @@ def main() -> None:
         f"table of the images, {OBJECTS} objects each",
         f"{size / 2**30:.2f} GiB for {number:,}",
         f"{times * size / 2**30:.1f} GiB on a disk of each machine, mapped",
+    )
+    cores = GPUS * CORES
+    tables.row(
+        "a look at every file, at the start, shared by the processes",
+        f"{1 / look_seconds:.0f} images/s of a core, {look_size:.0f} bytes kept of each",
+        f"{IMAGES * look_seconds / cores / 60:.1f} minutes on {cores:,} cores, {IMAGES * look_size / 2**30:.1f} GiB in each process",
     )
     tables.row("shapes of all images, at the start", f"{shapes_seconds:.1f} s", f"{times * shapes_seconds:.0f} s")
     tables.row(
@@ -138,6 +150,19 @@ def main() -> None:
         f"{weight / 2**20:.0f} MiB: {write_seconds:.1f} s to write, {read_seconds:.1f} s to read",
         f"the same: one process writes, all read; {write_seconds * GPUS / 60:.1f} GPU minutes each",
     )
+
+
+def seconds_of_looks(folder: Path, number: int = 240) -> tuple[float, float]:
+    """Seconds of a core for a look at a file, and what is kept of it, in bytes as processes send it to each other."""
+    files = write_images(folder)
+    images = [{"path": str(files[place % len(files)]), "bytes": None} for place in range(number)]
+    rows = Dataset.from_dict(
+        {"image": images, "image_id": range(number)},
+        features=Features(image=Image(decode=False), image_id=Value("int64")),
+    )
+    began = time.process_time()
+    looks = look_at(rows, "Looking")
+    return (time.process_time() - began) / number, len(pickle.dumps(looks)) / number
 
 
 def counts(process: int, folder: str, answer: Any) -> None:

@@ -25,6 +25,7 @@ import torch
 from reading_speed import write_images
 from step_ways import GPU, WORKERS, Way, ours, rows, stock
 from tables import Tables, parser_of
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOFLINE = 1619  # images/s of an H200 at 1066x800, convolutions with norm and activation fused; see the README beside
 
@@ -153,6 +154,20 @@ def by_part(way: Way, steps: int) -> dict[str, float]:
     return {name: value / steps for name, value in {**spent, "the rest": whole - sum(spent.values())}.items()}
 
 
+def least(way: Way) -> str:
+    """How long the arithmetic of a step takes on this CPU, were it all done as fast as a large matrix product."""
+    with FlopCounterMode(display=False) as counter:
+        way.step()
+    one = torch.randn(1024, 1024)
+    taken = []
+    for _ in range(30):
+        began = time.perf_counter()
+        one @ one
+        taken.append(time.perf_counter() - began)
+    done, rate = counter.get_total_flops(), 2 * 1024**3 / statistics.median(taken)
+    return f"{way.name}: {done / 1e9:.0f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s in a matrix product: {1000 * done / rate:.0f} ms at least"
+
+
 def tell(ways: list[Way], arguments: argparse.Namespace) -> None:
     tables, first = Tables(arguments.json), ways[0]
     columns = {"step, ms": ".1f", "images/s": ".1f", f"times {first.name}": ".2f", "waits": "", "MiB": ""}
@@ -174,6 +189,8 @@ def tell(ways: list[Way], arguments: argparse.Namespace) -> None:
     tables.begin({"a step by part, ms": "", **dict.fromkeys(first.milliseconds, ".1f")})
     for way in ways:
         tables.row(way.name, *way.milliseconds.values())
+    if not GPU:
+        tables.note("\n".join(least(way) for way in (first, ways[2])))
     if GPU and arguments.edge == 800 and not arguments.embedded:
         best = max(statistics.median(way.per_second) for way in ways)
         tables.note(f"The fastest is at {best / ROOFLINE:.0%} of the roofline of {ROOFLINE} images/s of an H200.")
