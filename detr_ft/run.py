@@ -47,6 +47,7 @@ from detr_ft.training.probe import probe
 from detr_ft.training.probe_words import describe_probe
 from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
+from detr_ft.training.step import StepFailed
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,10 @@ def _tried_otherwise(recipe: Recipe, criterion: SetCriterion, prepared: Prepared
             recipe.model_copy(update={"train": train}), criterion, own, PlainDisplay(lambda line: None)
         )
         name = " ".join(f"train.{key}={str(value).lower()}" for key, value in change.items())
-        rates[name] = step_rate(trainer)
+        try:
+            rates[name] = step_rate(trainer)
+        except StepFailed as failed:
+            return f"a step {f'by {name} ' if name else ''}can't be taken: {failed.why}"
     return in_words(rates.pop(""), rates)
 
 

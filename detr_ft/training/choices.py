@@ -21,7 +21,7 @@ def changes(train: TrainSettings, on_gpu: bool) -> list[dict[str, bool]]:
 
 
 def step_rate(trainer: DetrTrainer) -> float:
-    """Images a second of the first step's batch, taken again and again; the trainer is used up."""
+    """Images a second of the first step's batch, taken again and again; the trainer is used up. Raises StepFailed."""
     work = next(iter(trainer.feed.steps()))
     trainer.model.train()
     for number in range(_WARM):
@@ -32,6 +32,7 @@ def step_rate(trainer: DetrTrainer) -> float:
         trainer.stepper.take(work, trainer.steps)
         steps += 1
     _settle(trainer)
+    trainer.stepper.settle()
     return steps * work.images / (time.perf_counter() - began)
 
 

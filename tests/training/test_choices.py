@@ -9,8 +9,9 @@ import pytest
 import torch
 from small_run import make_trainer
 
-from detr_ft.training.choices import changes, in_words, step_rate
+from detr_ft.training.choices import _MOST, _WARM, changes, in_words, step_rate
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.step import StepFailed
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,19 @@ def test_rates_in_words() -> None:
     told = in_words(40.0, {"train.bf16=true": 60.0})
     assert told.endswith("40.0 images/s as it is set; train.bf16=true 60.0 (1.50 times)")
     assert in_words(40.0, {}).endswith("there is nothing else to try")
+
+
+def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9)
+    gradients, last = trainer.stepper._gradients, []
+
+    def spoiled(taken: Any) -> Any:
+        values = gradients(taken)
+        last.append(taken.number)
+        if len(last) == _WARM + _MOST:  # the last of all: no step comes after it
+            next(trainer.model.parameters()).grad[0] = torch.inf
+        return values
+
+    trainer.stepper._gradients = spoiled  # type: ignore[method-assign]
+    with pytest.raises(StepFailed, match="a gradient is NaN or infinite"):
+        step_rate(trainer)
