@@ -57,7 +57,7 @@ class Diverged(StepFailed):
     applied = "weights are those after this step"
 
 
-class Verdict:
+class Soundness:
     """Whether the gradient of a step is finite, asked of the device that holds its norm. `unsound` is 1 there, or 0."""
 
     def __init__(self, taken: Taken, norm: Tensor) -> None:
@@ -96,7 +96,7 @@ class Stepper:
     largest: int
     ema: Ema | None = None
     now: Taken = field(init=False)  # the step that was begun last
-    _verdict: Verdict | None = None  # on the last step, as long as it has not been read
+    _verdict: Soundness | None = None  # on the last step, as long as it has not been read
     _skipped: int = 0
 
     def take(self, work: StepOf, number: int) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ class Stepper:
 
     def _apply(self, taken: Taken, norm: Tensor) -> None:
         """Let the optimizer take a gradient of this norm, unless it is not finite."""
-        verdict = self._verdict = Verdict(taken, norm)
+        verdict = self._verdict = Soundness(taken, norm)
         if self.accelerator.scaler is None:
             self.optimizer.optimizer.found_inf = verdict.unsound  # a fused step leaves all as it is where this is 1
         elif self._overflows(verdict):
@@ -138,7 +138,7 @@ class Stepper:
             self.settle()
         self.optimizer.step()
 
-    def _overflows(self, verdict: Verdict) -> bool:
+    def _overflows(self, verdict: Soundness) -> bool:
         """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
         self._skipped = 0 if verdict.sound() else self._skipped + 1
         return 0 < self._skipped <= _SKIPS and bool(verdict.taken.values["loss"].isfinite())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from small_run import make_trainer
 from waits import counted
 
+from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
+from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.loop import DetrTrainer, TrainingFailed
+from detr_ft.training.replay import Capsule
 from detr_ft.training.step import StepFailed
 
 
@@ -86,6 +90,52 @@ def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
     assert '"step": 6' not in (tmp_path / "run/log.jsonl").read_text()
     assert not (tmp_path / "run/checkpoints/step-6").exists()
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("eval_epochs", [0, 1])
+def test_a_verdict_is_read_before_an_epoch_ends(tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=100, eval_epochs=eval_epochs)
+    spoil_the_gradient(trainer, trainer.steps_an_epoch)
+    with pytest.raises(TrainingFailed, match=r"^step 3, images"):
+        trainer.train()
+    assert trainer.stepper.now.number == 3
+    assert "map" not in (tmp_path / "run/log.jsonl").read_text()
+
+
+@dataclass(frozen=True)
+class NotOfZeros(BoxL1Loss):
+    """A loss that is no number where an object is of class 0."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        told = super().__call__(predictions, targets, matches)
+        return told * torch.where((targets.labels == 0).any(), torch.nan, 1.0)
+
+
+def test_what_is_told_and_kept_is_of_the_step_that_failed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), NotOfZeros()])
+    trainer = make_trainer(
+        tiny_checkpoint, tmp_path / "run", criterion=criterion, num_train_epochs=4, logging_steps=100
+    )
+    made, marked = trainer.examples.at, []
+
+    def at(epoch: int, index: int) -> dict[str, Any]:
+        example = made(epoch, index)
+        place = trainer.feed.batches.of(epoch)
+        fifth = epoch == 1 and index in place[1]
+        marked.extend([index] if fifth else [])
+        example["labels"]["class_labels"][:] = 0 if fifth else 1
+        return example
+
+    trainer.examples.at = at  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match=r"^step 5, images .*\(loss nan\)\. .*the loss NotOfZeros"):
+        trainer.train()
+    assert trainer.stepper.now.number == 6
+    capsule = Capsule(tmp_path / "run/failures/step-5")
+    assert sorted(row for one in capsule.batches for row in one["rows"]) == sorted(marked)
+    held = capsule.tensors["step"]["labels"]
+    assert held[0] > 0
+    assert held[1] == 0
+    assert (capsule.told["epoch"], capsule.told["place"]) == (1, 1)
 
 
 def test_of_two_steps_that_fail_the_first_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
