@@ -113,9 +113,9 @@ class Stepper:
         finally:
             if before is not None:
                 self.settle()  # of the step before, whatever became of this one
-        self._apply(taken, accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
+        skipped = self._apply(taken, accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
         go_to(self.schedule, number)  # the rate is a function of the step, those that fp16 skips included
-        if self.ema is not None and not accelerator.optimizer_step_was_skipped:
+        if self.ema is not None and not skipped:
             self.ema.update(number)
         self.optimizer.zero_grad()
         return taken.values
@@ -127,8 +127,8 @@ class Stepper:
             why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"
             raise StepFailed(why, verdict.taken)
 
-    def _apply(self, taken: Taken, norm: Tensor) -> None:
-        """Let the optimizer take a gradient of this norm, unless it is not finite."""
+    def _apply(self, taken: Taken, norm: Tensor) -> bool:
+        """Let the optimizer take a gradient of this norm, unless it is not finite; answers whether fp16 skips the step."""
         verdict = self._verdict = Soundness(taken, norm)
         if self.accelerator.scaler is None:
             self.optimizer.optimizer.found_inf = verdict.unsound  # a fused step leaves all as it is where this is 1
@@ -137,6 +137,7 @@ class Stepper:
         else:
             self.settle()
         self.optimizer.step()
+        return self._skipped > 0
 
     def _overflows(self, verdict: Soundness) -> bool:
         """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""

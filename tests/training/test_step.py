@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from small_run import make_trainer
 from waits import counted
 
@@ -136,6 +137,36 @@ def test_what_is_told_and_kept_is_of_the_step_that_failed(tiny_checkpoint: Path,
     assert held[0] > 0
     assert held[1] == 0
     assert (capsule.told["epoch"], capsule.told["place"]) == (1, 1)
+
+
+def test_a_step_that_a_scaler_skips_leaves_weights_and_average(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, ema_decay=0.5)
+    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer.stepper.optimizer = AcceleratedOptimizer(trainer.optimizer.optimizer, scaler=scaler)
+    average = trainer.stepper.ema
+    assert average is not None
+    take, averages, weights = trainer.stepper.take, [], []
+
+    def noted(work: Any, number: int) -> Any:
+        values = take(work, number)
+        averages.append({name: value.clone() for name, value in average.state_dict().items()})
+        weights.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        return values
+
+    trainer.stepper.take = noted  # type: ignore[method-assign]
+    before = spoil_the_gradient(trainer, 3)
+    trainer.train()
+    assert scaler.get_scale() == 4.0
+    assert len(averages) == trainer.steps
+    assert same(averages[1], averages[2])
+    assert not same(averages[2], averages[3])
+    assert same(weights[1], weights[2])
+    assert same(weights[1], before())
+    assert not same(weights[2], weights[3])
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_of_two_steps_that_fail_the_first_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
