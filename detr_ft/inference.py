@@ -123,9 +123,16 @@ class OnnxDetector(_Knowing):
         """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises UserError where it can't be read."""
         path = Path(folder) / file
         if not path.is_file():
-            raise UserError(f"{path}: is not there; detr-ft export {folder} --to onnx writes it")
+            raise UserError(
+                f"{path}: is not there; detr-ft export MODEL --to onnx --out FOLDER writes it, without --out into the model's own"
+            )
         config, processor = load_processor(folder)
-        return cls(OnnxModel(path), processor, config)
+        model = OnnxModel(path)
+        if model.classes != config.num_labels:
+            raise UserError(
+                f"{path}: it tells {model.classes} classes apart, and config.json beside it names {config.num_labels}: export the model again"
+            )
+        return cls(model, processor, config)
 
     @property
     def config(self) -> Any:

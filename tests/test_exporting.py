@@ -62,13 +62,38 @@ def assert_onnx_finds_the_same(folder: Path) -> None:
 
 
 def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.onnx: is not there; detr-ft export .* --to onnx writes it"):
+    with pytest.raises(UserError, match=r"model\.onnx: is not there; detr-ft export MODEL --to onnx"):
         OnnxDetector.load(str(tmp_path))
     copy = tmp_path / "copy"
     shutil.copytree(embedded_checkpoint("small"), copy)
     (copy / "onnx").mkdir()
     (copy / "onnx/model.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"model\.onnx: can't be read by ONNX Runtime"):
+        OnnxDetector.load(str(copy))
+
+
+def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save_model
+
+    def model_of(inputs: list[str], logits: list[object]) -> object:
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, logits) for name in inputs]
+        given = [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, logits),
+            helper.make_tensor_value_info("pred_boxes", TensorProto.FLOAT, logits),
+        ]
+        nodes = [helper.make_node("Identity", [inputs[0]], [one.name]) for one in given]
+        return helper.make_model(
+            helper.make_graph(nodes, "made", ends, given), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+        )
+
+    copy = tmp_path / "copy"
+    shutil.copytree(embedded_checkpoint("small"), copy)
+    (copy / "onnx").mkdir()
+    save_model(model_of(["x"], [1, 9, 9]), copy / "onnx/model.onnx")
+    with pytest.raises(UserError, match=r"no DETR that detr-ft export wrote: it takes \('x',\)"):
+        OnnxDetector.load(str(copy))
+    save_model(model_of(["pixel_values", "pixel_mask"], [1, 9, 4]), copy / "onnx/model.onnx")
+    with pytest.raises(UserError, match=r"tells 3 classes apart, and config.json beside it names \d+"):
         OnnxDetector.load(str(copy))
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as distributed
 
 from detr_ft.errors import Interrupted
+from detr_ft.training.later import Later
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN = 2.0  # seconds: launchers pass a Ctrl-C on to processes that had it from the terminal already
@@ -49,6 +50,25 @@ def agreed(own: int, processes: int, device: torch.device) -> int:
     """The largest of a small number of each process; all of them ask together."""
     if processes == 1:
         return own
-    told = torch.tensor(own, device=device)
+    return int(_largest(own, device).value())
+
+
+class Agreement:
+    """What processes agree on from step to step. Of several each hears a step late, and no step waits for the answer."""
+
+    def __init__(self, processes: int, device: torch.device) -> None:
+        self._processes, self._device = processes, device
+        self._before: Later | None = None
+
+    def ask(self, own: int) -> int:
+        """The largest of a small number of each process, as they were the last time; all of them ask together."""
+        if self._processes == 1:
+            return own
+        before, self._before = self._before, _largest(own, self._device)
+        return int(before.value()) if before else 0
+
+
+def _largest(own: int, device: torch.device) -> Later:
+    told = torch.full((), own, device=device)  # a number that is sent to a GPU would be waited for
     distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
-    return int(told.item())
+    return Later(told)

@@ -35,7 +35,7 @@ from detr_ft.training.examiner import Evaluated, Examiner
 from detr_ft.training.feed import Feed, StepOf
 from detr_ft.training.health import figures, tally
 from detr_ft.training.held import Held
-from detr_ft.training.interrupt import Signals, agreed
+from detr_ft.training.interrupt import Agreement, Signals
 from detr_ft.training.log import Sums, TrainLog
 from detr_ft.training.memory import save_memory_or_time
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
@@ -148,6 +148,7 @@ class DetrTrainer:
             settings.seed, settings.max_grad_norm, settings.per_device_train_batch_size, self.held.ema,
         )  # fmt: skip
         self.signals, self.clock = Signals(), Clock(settings.max_minutes)
+        self.agreement = Agreement(self.accelerator.num_processes, self.accelerator.device)
         self.better = ""
         self.saved, self.saved_at = -1, time.monotonic()  # the step of the last checkpoint, and when that was
         if checkpoint is not None:
@@ -178,7 +179,7 @@ class DetrTrainer:
         """Take the steps that are left, and answer the evaluation after the last of them, if it was its turn."""
         at, pace = self.held.at, Pace()
         evaluated = self._evaluate_if_due()
-        for number, work in enumerate(pace.timed(self.feed.steps(at.epoch, at.place))):
+        for number, work in enumerate(pace.timed(self._fed())):
             if self._look_up() or self._out_of_patience():
                 break
             if number == 0 or work.place == 0:
@@ -192,6 +193,15 @@ class DetrTrainer:
             evaluated = self._evaluate_if_due()
         self.save_checkpoint()
         return evaluated
+
+    def _fed(self) -> Iterator[StepOf]:
+        """The steps that are left. Where no more can be read, the last one's own failure is told first."""
+        at = self.held.at
+        try:
+            yield from self.feed.steps(at.epoch, at.place)
+        except Exception:
+            self._settle()
+            raise
 
     def _begin(self, epoch: int) -> None:
         self._settle()
@@ -335,9 +345,7 @@ class DetrTrainer:
 
     def _look_up(self) -> bool:
         """Save and end where a process was asked to end; else answer whether the time is over."""
-        wish = agreed(
-            self.signals.received or int(self.clock.over), self.accelerator.num_processes, self.accelerator.device
-        )
+        wish = self.agreement.ask(self.signals.received or int(self.clock.over))
         if wish in (0, _OVER):
             return wish == _OVER
         self.save_checkpoint()

@@ -23,6 +23,7 @@ from detr_ft.structures import Matches, Predictions, Step, Targets
 from detr_ft.training.feed import MicroBatch
 from detr_ft.training.interrupt import agreed
 from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.passes import PlainPasses
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found; `parts` are seconds a step."""
+    """What a probe found; `parts` are seconds a step, taken apart. `replayed` says that training replays steps as CUDA graphs."""
 
     overfit: Overfit
     worst: Worst
@@ -72,6 +73,7 @@ class Probe:
     seconds_per_step: float
     steps: int
     parts: Mapping[str, float]
+    replayed: bool = False
 
     @property
     def hours(self) -> float:
@@ -92,6 +94,7 @@ def probe(trainer: DetrTrainer) -> Probe:
         seconds_per_step=seconds,
         steps=trainer.steps,
         parts=parts,
+        replayed=not isinstance(trainer.stepper.passes, PlainPasses),
     )
 
 

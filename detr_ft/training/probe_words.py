@@ -14,6 +14,11 @@ def describe_probe(found: Probe, workers: int) -> list[str]:
         f"one batch: {found.overfit.verdict}: {found.overfit.reason}",
         f"speed: {found.images_per_second:.1f} images/s, {found.seconds_per_step:.2f} s a step; "
         f"{found.steps} steps will take {_duration(found.hours)}, without evaluations",
+        *(
+            ["that was one operation after another; replayed as CUDA graphs, steps are as fast as the last line says"]
+            if found.replayed
+            else []
+        ),
         f"a step's time: {shares}",
         f"the worst batch ({worst.words}) {taken}",
         *(f"advice: {one}" for one in _advice(found, workers)),

@@ -22,6 +22,8 @@ from detr_ft.structures import Predictions, Step, Targets
 from detr_ft.training.arithmetic import add_up, held_by, seed_step
 from detr_ft.training.ema import Ema
 from detr_ft.training.feed import MicroBatch, StepOf
+from detr_ft.training.interrupt import agreed
+from detr_ft.training.later import Later
 from detr_ft.training.passes import Passes
 from detr_ft.training.schedule import go_to
 
@@ -63,17 +65,11 @@ class Soundness:
     def __init__(self, taken: Taken, norm: Tensor) -> None:
         self.taken = taken
         self.unsound = (~torch.isfinite(norm)).float()
-        self._told = self.unsound.to("cpu", non_blocking=True)
-        self._done: torch.cuda.Event | None = None
-        if norm.device.type == "cuda":
-            self._done = torch.cuda.Event()
-            self._done.record()
+        self._told = Later(self.unsound)
 
     def sound(self) -> bool:
         """What the device answered; waits for it where it has not come so far."""
-        if self._done is not None:
-            self._done.synchronize()
-        return not self._told.item()
+        return not self._told.value()
 
 
 @dataclass
@@ -121,7 +117,7 @@ class Stepper:
         return taken.values
 
     def settle(self) -> None:
-        """Raise StepFailed where the loss or a gradient of the last step was not finite: nothing of it was applied."""
+        """Raise StepFailed where a gradient of the last step was not finite: the optimizer took nothing of it."""
         verdict, self._verdict = self._verdict, None
         if verdict is not None and not verdict.sound():
             why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"
@@ -131,18 +127,24 @@ class Stepper:
         """Let the optimizer take a gradient of this norm, unless it is not finite; answers whether fp16 skips the step."""
         verdict = self._verdict = Soundness(taken, norm)
         if self.accelerator.scaler is None:
-            self.optimizer.optimizer.found_inf = verdict.unsound  # a fused step leaves all as it is where this is 1
+            # The device leaves all as it is where this is 1, which fused optimizers alone know of, as `build_optimizer` makes them.
+            self.optimizer.optimizer.found_inf = verdict.unsound
         elif self._overflows(verdict):
             self._verdict = None
         else:
             self.settle()
         self.optimizer.step()
+        self.optimizer.optimizer.found_inf = None
         return self._skipped > 0
 
     def _overflows(self, verdict: Soundness) -> bool:
         """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
-        self._skipped = 0 if verdict.sound() else self._skipped + 1
-        return 0 < self._skipped <= _SKIPS and bool(verdict.taken.values["loss"].isfinite())
+        if verdict.sound():
+            self._skipped = 0
+            return False
+        self._skipped += 1
+        own = int(not verdict.taken.values["loss"].isfinite())  # of one process; the norm is that of all
+        return not agreed(own, self.accelerator.num_processes, self.accelerator.device) and self._skipped <= _SKIPS
 
     def _gradients(self, taken: Taken) -> dict[str, Tensor]:
         """Add up the gradients of this process's share, in smaller parts where memory is short."""

@@ -148,10 +148,11 @@ def beside_a_solver_on_the_device(tables: Tables) -> None:
 
 def main() -> int:
     """Print what was measured, or say that there is no GPU."""
+    arguments = parser_of(__doc__).parse_args()
     if not torch.cuda.is_available():
         print("there is no GPU here: nothing was measured", file=sys.stderr)
         return 1
-    tables = Tables(parser_of(__doc__).parse_args().json)
+    tables = Tables(arguments.json)
     beside_the_stock_loss(tables)
     share_of_a_step(tables)
     beside_a_solver_on_the_device(tables)

@@ -39,6 +39,7 @@ class Tables:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._told: dict[str, Any] = {"machine": stamp(), "command": " ".join(sys.argv), "tables": [], "notes": []}
+        self._write()  # where it can't be written, that is told before anything is measured
         print(f"{stamp()}\n", flush=True)
 
     def begin(self, columns: Mapping[str, str]) -> None:

@@ -9,7 +9,10 @@ import pytest
 import torch
 from small_run import make_trainer
 
+from detr_ft import run
+from detr_ft.recipe import load_recipe
 from detr_ft.training.choices import _MOST, _WARM, changes, in_words, step_rate
+from detr_ft.training.loop import DetrTrainer
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import StepFailed
 
@@ -43,6 +46,25 @@ def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert step_rate(trainer) > 1
     assert len(seen) > 5
     assert all(torch.equal(one, seen[0]) for one in seen)
+
+
+def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"model: {{checkpoint: embedded:small}}\ndata: {{source: 'generated:workshop?train=4&validation=2'}}\n"
+        f"train: {{output_dir: {tmp_path / 'run'}, per_device_train_batch_size: 2}}\n"
+    )
+    tried: list[bool] = []
+
+    def rate(trainer: DetrTrainer) -> float:
+        tried.append(trainer.settings.bf16)
+        return 1.0 + len(tried)
+
+    monkeypatch.setattr(run, "step_rate", rate)
+    monkeypatch.setattr(run, "probe", lambda trainer: None)
+    monkeypatch.setattr(run, "describe_probe", lambda found, workers: [])
+    (line,) = run.probe_recipe(*load_recipe(tmp_path / "mine.yaml"))
+    assert tried == [False, True]
+    assert line.endswith("2.0 images/s as it is set; train.bf16=true 3.0 (1.50 times)")
 
 
 def test_rates_in_words() -> None:

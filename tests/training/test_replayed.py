@@ -12,6 +12,7 @@ import torch
 from small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
+from detr_ft.models.freeze import live_norms
 from detr_ft.training.loop import DetrTrainer
 from detr_ft.training.passes import PlainPasses
 from detr_ft.training.recorded import Pool
@@ -112,6 +113,32 @@ def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
     trainer.train()  # batches of 5, 5 and 2, thrice
     assert {shape[0] for shape in passes._recorded} == {5, 2}
     assert pool.recorded == 4
+
+
+def test_of_many_shapes_the_first_are_recorded(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detr_ft.training.replayed._SHAPES", 1)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
+    trainer.stepper.passes = passes = replayed(trainer, Again())
+    trainer.train()
+    assert {shape[0] for shape in passes._recorded} == {5}
+
+
+def test_rehearsals_leave_the_figures_of_norms_that_learn(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    figures = []
+    for pool in (None, Again()):
+        trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), num_train_epochs=3)
+        live_norms(trainer.model)
+        if pool is not None:
+            trainer.stepper.passes = replayed(trainer, pool)
+        trainer._begin(0)
+        for number, work in zip(range(1, 3), trainer.feed.steps(), strict=False):  # the second is recorded
+            trainer.stepper.take(work, number)
+        figures.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
+    assert figures[0]
+    for name, one in figures[0].items():
+        torch.testing.assert_close(figures[1][name], one, rtol=1e-3, atol=1e-4)
 
 
 class Torn(Again):

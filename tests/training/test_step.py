@@ -14,6 +14,7 @@ from small_run import make_trainer
 from waits import counted
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
+from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.loop import DetrTrainer, TrainingFailed
 from detr_ft.training.replay import Capsule
@@ -163,6 +164,24 @@ def test_a_step_that_a_scaler_skips_leaves_weights_and_average(tiny_checkpoint: 
     assert same(weights[1], weights[2])
     assert same(weights[1], before())
     assert not same(weights[2], weights[3])
+
+
+def test_a_step_that_was_not_taken_is_told_before_an_image_that_cannot_be_read(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
+    spoil_the_gradient(trainer, 4)
+    made = trainer.examples.at
+
+    def at(epoch: int, index: int) -> dict[str, Any]:
+        if index in trainer.feed.batches.of(1)[1] and epoch == 1:
+            raise UserError("x.jpg: can't be read")
+        return made(epoch, index)
+
+    trainer.examples.at = at  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match=r"^step 4, images"):
+        trainer.train()
+    assert (tmp_path / "run/failures/step-4").is_dir()
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
