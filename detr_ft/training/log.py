@@ -33,10 +33,12 @@ class Sums:
         """Speed, and the mean of each term over steps and processes."""
         seconds = time.monotonic() - self._began
         means = over_processes(self.terms, processes)
+        # One wait for the device, rather than one for each.
+        values = torch.stack([value.float() for value in means.values()]).tolist() if means else []
         return {
             "images_per_second": round(self.images / seconds, 1),
             "seconds_per_step": round(seconds / self.steps, 4),
-            **{name: round(float(value) / self.steps, 5) for name, value in means.items()},
+            **{name: round(value / self.steps, 5) for name, value in zip(means, values, strict=True)},
         }
 
     def state(self) -> dict[str, Any]:
