@@ -8,14 +8,11 @@ solver on the device is timed beside our transfer and SciPy, on the same costs.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
+from clocks import paired, waits
 from criterion_speed import CASES, Case, inputs, ours, stock
 from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
@@ -37,36 +34,6 @@ def on_device(case: Case) -> tuple[torch.Tensor, torch.Tensor, Labels]:
     logits, boxes, labels = inputs(case)
     moved = [{key: value.to(DEVICE) for key, value in one.items()} for one in labels]
     return logits.detach().to(DEVICE).requires_grad_(), boxes.detach().to(DEVICE).requires_grad_(), moved
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes, until the GPU is done."""
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def paired(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float, float]:
-    """Median milliseconds of both, run in turn, and the median of their ratios."""
-    for _ in range(3):
-        first(), second()
-    pairs = [(seconds(first), seconds(second)) for _ in range(runs)]
-    ratio = statistics.median(a / b for a, b in pairs)
-    return statistics.median(a for a, _ in pairs) * 1e3, statistics.median(b for _, b in pairs) * 1e3, ratio
-
-
-def waits(run: Callable[[], object]) -> int:
-    """How often a call waits for the GPU."""
-    run()
-    torch.cuda.synchronize()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        run()
-        torch.cuda.set_sync_debug_mode("default")
-    return len([one for one in caught if "synchroniz" in str(one.message)])
 
 
 def beside_the_stock_loss(tables: Tables) -> None:

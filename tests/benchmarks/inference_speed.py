@@ -78,6 +78,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--onnx", type=Path, help="the folder that `detr-ft export embedded:small --to onnx` wrote")
     arguments = parser.parse_args()
+    if arguments.onnx and not arguments.onnx.is_dir():
+        parser.error(f"--onnx {arguments.onnx}: there is no such folder")
     detector = Detector.load("embedded:small")
     with tempfile.TemporaryDirectory() as name:
         files = write_images(Path(name), arguments.images)

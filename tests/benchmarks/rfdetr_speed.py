@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from clocks import seconds
 from criterion_speed import CASES, CLASSES, LAYERS, Case, inputs
 from tables import Tables, parser_of
 
@@ -72,18 +72,9 @@ def once(loss: Callable[..., torch.Tensor], case: Case) -> Callable[[], float]:
 
     def run() -> float:
         logits.grad = boxes.grad = None
-        settle()
-        began = time.perf_counter()
-        loss(logits, boxes, labels).backward()
-        settle()
-        return time.perf_counter() - began
+        return seconds(lambda: loss(logits, boxes, labels).backward())
 
     return run
-
-
-def settle() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def main() -> int:

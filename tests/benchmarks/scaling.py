@@ -13,12 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
+from clocks import seconds
 from tables import Tables, parser_of
 from transformers import DetrForObjectDetection
 
@@ -68,21 +68,10 @@ def _median(folder: Path) -> float:
     return median(row["images_per_second"] for row in rows[2:] if "loss" in row)
 
 
-def milliseconds(action: Callable[[], object], device: torch.device) -> float:
+def milliseconds(action: Callable[[], object]) -> float:
     """The median of some runs, after two that don't count."""
-    taken = []
-    for _ in range(_RUNS + 2):
-        _wait(device)
-        began = time.perf_counter()
-        action()
-        _wait(device)
-        taken.append(time.perf_counter() - began)
+    taken = [seconds(action) for _ in range(_RUNS + 2)]
     return 1000 * median(taken[2:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def with_queries(model: DetrForObjectDetection, queries: int) -> DetrForObjectDetection:
@@ -111,7 +100,7 @@ def step(device: torch.device, images: int, edge: int, queries: int, objects: in
     def score() -> None:
         criterion(Predictions(logits, places), targets)[0].backward()
 
-    return milliseconds(forward_and_backward, device), milliseconds(score, device)
+    return milliseconds(forward_and_backward), milliseconds(score)
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from clocks import seconds, settle, waits
 from reading_speed import write_images
 from step_ways import GPU, WORKERS, Way, ours, rows, stock
 from tables import Tables, parser_of
@@ -30,19 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOFLINE = 1619  # images/s of an H200 at 1066x800, convolutions with norm and activation fused; see the README beside
 
 
-def settle() -> None:
-    if GPU:
-        torch.cuda.synchronize()
-
-
 def speed(way: Way, steps: int) -> float:
     """Images a second of so many steps."""
-    settle()
-    began = time.perf_counter()
-    for _ in range(steps):
-        way.step()
-    settle()
-    return steps * way.images / (time.perf_counter() - began)
+    return steps * way.images / seconds(lambda: [way.step() for _ in range(steps)])
 
 
 def speed_from_files(way: Way, steps: int) -> tuple[float, float | None]:
@@ -70,16 +60,6 @@ def speed_from_files(way: Way, steps: int) -> tuple[float, float | None]:
     return steps * way.images / took, statistics.mean(used) / 100 if used else None
 
 
-def count_waits(way: Way) -> int:
-    """How often a step waits for the GPU."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        way.step()
-        torch.cuda.set_sync_debug_mode("default")
-    return len([one for one in caught if "synchroniz" in str(one.message)])
-
-
 def measure(ways: list[Way], arguments: argparse.Namespace) -> None:
     for way in ways:
         began = time.perf_counter()
@@ -88,7 +68,7 @@ def measure(ways: list[Way], arguments: argparse.Namespace) -> None:
         settle()
         print(f"{way.name}: warm after {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
         if GPU:
-            way.waits = count_waits(way)
+            way.waits = waits(way.step)
             settle()
             idle = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,46 @@
+"""How long work takes, on a GPU until it has done it, and how often it waits for one."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+
+
+def settle() -> None:
+    """Wait until a GPU, where there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes, until all of it is done."""
+    settle()
+    began = time.perf_counter()
+    work()
+    settle()
+    return time.perf_counter() - began
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], runs: int) -> tuple[float, float, float]:
+    """Median milliseconds of both, taken in turn, and the median of their ratios."""
+    for _ in range(3):
+        first(), second()
+    pairs = [(seconds(first), seconds(second)) for _ in range(runs)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return 1000 * statistics.median(a for a, _ in pairs), 1000 * statistics.median(b for _, b in pairs), ratio
+
+
+def waits(work: Callable[[], object]) -> int:
+    """How often a call waits for the GPU."""
+    work()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        work()
+        torch.cuda.set_sync_debug_mode("default")
+    return len([one for one in caught if "synchroniz" in str(one.message)])
