@@ -87,8 +87,11 @@ class Detector(_Knowing):
         return self.model.config
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
-        """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters."""
-        return detect(self.model, self.processor, map(_upright, images), batch_size)
+        """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters.
+
+        Raises UserError for a single path in the place of a list of them.
+        """
+        return detect(self.model, self.processor, map(_upright, _several(images)), batch_size)
 
     def predictions(self, image: Image.Image | str | Path) -> Predictions:
         """What a DETR says of an image at every decoder layer, on the CPU: `logits [L, 1, Q, K+1]`, `boxes [L, 1, Q, 4]`."""
@@ -141,7 +144,7 @@ class OnnxDetector(_Knowing):
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image as `Detector.detect` has them, on the CPU."""
-        return detect_by(self.model, self.processor, map(_upright, images), batch_size)
+        return detect_by(self.model, self.processor, map(_upright, _several(images)), batch_size)
 
 
 def _at_home(model: Any) -> Any:
@@ -214,6 +217,14 @@ def coco_results(
             found.labels.tolist(), xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True
         )
     ]
+
+
+def _several(images: Iterable[Image.Image | str | Path] | str | Path) -> Iterable[Image.Image | str | Path]:
+    if isinstance(images, str | Path):
+        raise UserError(
+            f"{images}: detect takes a list of images, as in detect([{str(images)!r}]) or detect(Path(folder).glob('*.jpg'))"
+        )
+    return images
 
 
 def _upright(image: Image.Image | str | Path) -> Image.Image:

@@ -167,7 +167,8 @@ def replay_capsule(folder: Path) -> str:
     if verdict is None:
         return (
             "Here the step can be taken: on a CPU, in its precision and with dropout of its own, every number is finite. "
-            "If it fails again elsewhere, precision or hardware has a part in it: train with bf16 and fp16 off, or from a lower learning rate"
+            "If it fails again elsewhere, precision or hardware has a part in it (train with bf16 and fp16 off, or from a lower "
+            "learning rate), or a term that does not answer the same twice"
         )
     return f"origin: {verdict.origin}\n{verdict.words}"
 
@@ -188,7 +189,7 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     say(
         f"{path}: the recipe is sound. Its criterion was tried with many objects, none and more than queries, with extreme "
         "and half-precision values, in other orders and shares, and by training, and its augmentation on made-up images: no fault was found. "
-        "Data and checkpoint were not looked at: --probe does that"
+        "Data and checkpoint were not looked at so far: --probe does that"
     )
 
 

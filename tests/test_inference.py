@@ -138,6 +138,12 @@ def split_of(images: list[Image.Image]) -> Dataset:
     return Dataset.from_list(rows, features=detection_features(["a"]))
 
 
+def test_one_path_is_no_list(detector: Detector, tmp_path: Path) -> None:
+    for one in ("photos", tmp_path):
+        with pytest.raises(UserError, match="detect takes a list of images"):
+            detector.detect(one)  # type: ignore[arg-type]
+
+
 def test_a_split_in_its_order_with_progress(detector: Detector, images: list[Image.Image]) -> None:
     done: list[int] = []
     split = split_of(images[:9])

@@ -68,7 +68,9 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
     with pytest.raises(UserError) as caught:
         prepare(recipe, data)
     assert all(str(image) in str(caught.value) for image in some_bad)
-    assert "skip goes on without them" in caught.value.problems[-1]
+    assert "data.bad_images=skip goes on without them" in caught.value.problems[-1]
+    with pytest.raises(UserError, match=r"data\.bad_images=skip data\.max_bad_fraction=0\.01 goes on without them"):
+        prepare(recipe_of(tmp_path, tiny_checkpoint, max_bad_fraction=0.001), data)
     prepared = prepare(recipe_of(tmp_path, tiny_checkpoint, bad_images="skip"), data)
     assert (len(prepared.train), len(prepared.validation)) == (198, 99)
     assert all(f"skipped: {image}" in caplog.text for image in some_bad)

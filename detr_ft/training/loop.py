@@ -42,7 +42,7 @@ from detr_ft.training.optimizer import build_optimizer, logged_rates, training_t
 from detr_ft.training.pace import Pace
 from detr_ft.training.processes import join
 from detr_ft.training.replayed import passes_of
-from detr_ft.training.run_directory import RunDirectory
+from detr_ft.training.run_directory import FAILURES, RunDirectory
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.training.state import Progress, load_saved, load_weights
@@ -228,7 +228,7 @@ class DetrTrainer:
             yield
         except StepFailed as failed:
             told = keep_failure(
-                self.run.path / "failures", failed, self.stepper, self.processor, self.current, self.examples.split, self.facts
+                self.run.path / FAILURES, failed, self.stepper, self.processor, self.current, self.examples.split, self.facts
             )  # fmt: skip
             raise TrainingFailed(told) from failed
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from detr_ft.errors import UserError
 from detr_ft.models.save import save_as_stock
 
+FAILURES = "failures"  # capsules of steps that failed, which a run that begins again leaves where they are
 _BEGINNINGS = {"log.jsonl", "recipe.yaml", "held-out.json", "checkpoints", ".partial"}
 
 
@@ -30,7 +31,7 @@ class RunDirectory:
     def refuse_another_run(self) -> None:
         """Raise UserError where the folder holds something, or can't be a folder. Makes nothing."""
         try:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(one.name != FAILURES for one in self.path.iterdir()):
                 going_on = "go on with that run (--resume), " if self.checkpoints.is_dir() else ""
                 raise UserError(
                     f"{self.path} is not empty: it may hold another run, and nothing is written over. "
@@ -40,8 +41,11 @@ class RunDirectory:
             raise _unwritable(self.path, error) from error
 
     def clear_beginnings(self) -> None:
-        """Remove what a run left that ended before its first checkpoint; raises UserError where there is anything else."""
-        left = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        """Remove what a run left that ended before its first checkpoint, but for capsules of steps that failed.
+
+        Raises UserError where there is anything else.
+        """
+        left = sorted({path.name for path in self.path.iterdir()} - {FAILURES}) if self.path.is_dir() else []
         if not left:
             return
         foreign = [name for name in left if name not in _BEGINNINGS]

@@ -201,7 +201,13 @@ class Stepper:
 
     def _fault(self, taken: Taken) -> str:
         faults = (find_fault(self.attached.criterion, *one) for one in taken.asked)  # type: ignore[arg-type]
-        return next(filter(None, faults), "It arises in the model: lower the learning rate, or look at the images")
+        return next(
+            filter(None, faults),
+            (
+                "The criterion, asked again, is finite: it arises in the model (lower the learning rate, or look at the images), or in a "
+                "term that does not answer the same twice"
+            ),
+        )
 
 
 def diverged(losses: Sequence[float]) -> bool:

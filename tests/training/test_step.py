@@ -184,6 +184,21 @@ def test_a_step_that_was_not_taken_is_told_before_an_image_that_cannot_be_read(
     assert (tmp_path / "run/failures/step-4").is_dir()
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_begins_again_and_keeps_the_capsule(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    spoil_the_gradient(trainer, 2)
+    with pytest.raises(TrainingFailed):
+        trainer.train()
+    with pytest.raises(UserError, match="is not empty"):
+        make_trainer(tiny_checkpoint, tmp_path / "run")
+    trainer.run.clear_beginnings()
+    make_trainer(tiny_checkpoint, tmp_path / "run").train()
+    assert (tmp_path / "run/model.safetensors").is_file()
+    assert Capsule(tmp_path / "run/failures/step-2").number == 2
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
