@@ -21,14 +21,14 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_script_finds_what_it_imports(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__
-    is_library = name in ("clocks", "tables", "step_ways")
+    is_library = name in ("clocks", "telling", "step_ways")
     assert is_library or callable(module.main)
     page = (SCRIPTS / "README.md").read_text()
     assert is_library or f"{name}.py" in page or name == "criterion_speed"  # which `make bench` calls
 
 
 def test_a_table_is_told_in_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tables = importlib.import_module("tables").Tables(tmp_path / "told.json")
+    tables = importlib.import_module("telling").Tables(tmp_path / "told.json")
     tables.begin({"case": "", "ms": ".1f", "times": ".2f"})
     tables.row("one", 12.345, None)
     tables.begin({"other": ""})
@@ -52,4 +52,4 @@ def test_a_table_is_told_in_both_ways(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_what_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        importlib.import_module("tables").Tables(tmp_path / "nowhere/told.json")
+        importlib.import_module("telling").Tables(tmp_path / "nowhere/told.json")

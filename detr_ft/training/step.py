@@ -102,13 +102,12 @@ class Stepper:
         """
         accelerator = self.accelerator
         holds = held_by(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
-        self.attached.step, before = holds, self._verdict
+        self.attached.step = holds
         self.now = taken = Taken(work, number, holds)
         try:
             taken.values = self._gradients(taken)
         finally:
-            if before is not None:
-                self.settle()  # of the step before, whatever became of this one
+            self.settle()  # of the step before, whatever became of this one
         skipped = self._apply(taken, accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
         go_to(self.schedule, number)  # the rate is a function of the step, those that fp16 skips included
         if self.ema is not None and not skipped:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 from clocks import paired, waits
 from criterion_speed import CASES, Case, inputs, ours, stock
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion

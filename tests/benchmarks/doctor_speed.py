@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 
 from detr_ft.data import examine
 from detr_ft.data.schema import detection_features, detection_objects

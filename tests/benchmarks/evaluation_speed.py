@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 
 from detr_ft.evaluation.intervals import differences, intervals
 from detr_ft.evaluation.marks import AREAS, Found, Marks, Objects, mark

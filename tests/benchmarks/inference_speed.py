@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import pipeline
 
 from detr_ft.data.generated import generate

@@ -22,7 +22,7 @@ import torch.multiprocessing as multiprocessing
 from datasets import Dataset, Features, Image, Value
 from reading_speed import write_images
 from safetensors.torch import load_file, save
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.batches import Batches, aspects

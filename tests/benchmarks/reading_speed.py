@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import DetrImageProcessor
 
 from detr_ft.data.batches import Batches

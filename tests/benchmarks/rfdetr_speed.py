@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from clocks import seconds
 from criterion_speed import CASES, CLASSES, LAYERS, Case, inputs
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 
 from detr_ft.criterion import (
     BoxL1Cost,

@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 from clocks import seconds
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import detr_criterion

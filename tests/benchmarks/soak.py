@@ -22,7 +22,7 @@ from statistics import median
 import psutil
 import torch
 from safetensors.torch import load_file
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 
 _STEPS, _KILLS = 2000, 5
 _GROWTH = 0.02  # by which memory may be above that of the fourth eighth in the last

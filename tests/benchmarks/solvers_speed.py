@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 
 from detr_ft.criterion.solvers import by_lapx, by_scipy
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion

@@ -24,7 +24,7 @@ import torch
 from clocks import seconds, settle, waits
 from reading_speed import write_images
 from step_ways import GPU, WORKERS, Way, ours, rows, stock
-from tables import Tables, parser_of
+from telling import Tables, parser_of
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOFLINE = 1619  # images/s of an H200 at 1066x800, convolutions with norm and activation fused; see the README beside
