@@ -24,7 +24,7 @@ from detr_ft.models.detect import batches_of, detect, detect_by, inference
 from detr_ft.models.family import Detr
 from detr_ft.models.fold import fold_norms
 from detr_ft.models.graph import OnnxModel
-from detr_ft.models.load import load_detector, load_model, load_processor
+from detr_ft.models.load import load_config_and_processor, load_detector, load_model
 from detr_ft.models.own_block import own_block
 from detr_ft.structures import Detections, Predictions, Step, Targets
 
@@ -89,7 +89,7 @@ class Detector(_Knowing):
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters.
 
-        Raises UserError for a single path in the place of a list of them.
+        Raises UserError for a single image or path in the place of a list of them.
         """
         return detect(self.model, self.processor, map(_upright, _several(images)), batch_size)
 
@@ -119,7 +119,7 @@ class OnnxDetector(_Knowing):
 
     model: OnnxModel
     processor: Any
-    kept: Any
+    _config: Any
 
     @classmethod
     def load(cls, folder: str, file: str = "onnx/model.onnx") -> OnnxDetector:
@@ -129,7 +129,7 @@ class OnnxDetector(_Knowing):
             raise UserError(
                 f"{path}: is not there; detr-ft export MODEL --to onnx --out FOLDER writes it, without --out into the model's own"
             )
-        config, processor = load_processor(folder)
+        config, processor = load_config_and_processor(folder)
         model = OnnxModel(path)
         if model.classes != config.num_labels:
             raise UserError(
@@ -140,7 +140,7 @@ class OnnxDetector(_Knowing):
     @property
     def config(self) -> Any:
         """That of the folder."""
-        return self.kept
+        return self._config
 
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image as `Detector.detect` has them, on the CPU."""
@@ -219,7 +219,12 @@ def coco_results(
     ]
 
 
-def _several(images: Iterable[Image.Image | str | Path] | str | Path) -> Iterable[Image.Image | str | Path]:
+def _several(
+    images: Iterable[Image.Image | str | Path] | Image.Image | str | Path,
+) -> Iterable[Image.Image | str | Path]:
+    """A string would be read as files of a letter each."""
+    if isinstance(images, Image.Image):
+        raise UserError("detect takes a list of images: detect([image])")
     if isinstance(images, str | Path):
         raise UserError(
             f"{images}: detect takes a list of images, as in detect([{str(images)!r}]) or detect(Path(folder).glob('*.jpg'))"

@@ -156,14 +156,10 @@ def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> 
     """Raise UserError with the images that can't be trained on, unless the recipe says to skip them and they are few."""
     reasons = [why for one in found.values() for why in one.bad]
     if reasons and section.bad_images == "raise":
-        shares = [len(one.bad) / (len(one.bad) + len(one.rows)) for one in found.values() if one.bad]
-        most = (
-            ""
-            if max(shares) <= section.max_bad_fraction
-            else f" data.max_bad_fraction={math.ceil(100 * max(shares)) / 100:g}"
-        )
+        worst = max(len(one.bad) / (len(one.bad) + len(one.rows)) for one in found.values() if one.bad)
+        allowed = f" data.max_bad_fraction={math.ceil(100 * worst) / 100:g}" if worst > section.max_bad_fraction else ""
         what = (
-            f"{len(reasons)} image{'s' if len(reasons) > 1 else ''} can't be trained on: mend them, or data.bad_images=skip{most} "
+            f"{len(reasons)} image{'s' if len(reasons) > 1 else ''} can't be trained on: mend them, or data.bad_images=skip{allowed} "
             f"goes on without them, up to data.max_bad_fraction of a split ({section.max_bad_fraction:g} as it is set)"
         )
         raise UserError([*first_of(reasons), what])

@@ -139,7 +139,7 @@ def split_of(images: list[Image.Image]) -> Dataset:
 
 
 def test_one_path_is_no_list(detector: Detector, tmp_path: Path) -> None:
-    for one in ("photos", tmp_path):
+    for one in ("photos", tmp_path, Image.new("RGB", (40, 40))):
         with pytest.raises(UserError, match="detect takes a list of images"):
             detector.detect(one)  # type: ignore[arg-type]
 

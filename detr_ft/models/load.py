@@ -108,7 +108,7 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
     return model, processor
 
 
-def load_processor(checkpoint: str) -> tuple[Any, Any]:
+def load_config_and_processor(checkpoint: str) -> tuple[Any, Any]:
     """The config and the image processor of a checkpoint, without its weights; raises UserError as `load_model` does."""
     source = resolve(checkpoint)
     with _explained(checkpoint):

@@ -210,7 +210,7 @@ class DetrTrainer:
 
     def _step(self, work: StepOf) -> dict[str, Tensor]:
         at = self.held.at
-        with self._told():
+        with self._failures_told():
             values = self.stepper.take(work, at.step + 1)
         ends = work.place + 1 == self.steps_an_epoch
         at.step, at.epoch, at.place = at.step + 1, work.epoch + ends, 0 if ends else work.place + 1
@@ -218,11 +218,11 @@ class DetrTrainer:
 
     def _settle(self) -> None:
         """See that the last step could be taken, before anything is written that follows from it."""
-        with self._told():
+        with self._failures_told():
             self.stepper.settle()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _failures_told(self) -> Iterator[None]:
         """A step that can't be taken ends the run, with a capsule to look into it."""
         try:
             yield
@@ -248,7 +248,7 @@ class DetrTrainer:
             self._write(row)
             if diverged(log.losses):
                 why = f"the loss has diverged: {log.losses[-1]:.3g}, and it was {min(log.losses):.3g}; lower the learning rate"
-                with self._told():
+                with self._failures_told():
                     raise Diverged(why, self.stepper.now)
         self.display.step(step, row)
 

@@ -73,7 +73,7 @@ class Probe:
     seconds_per_step: float
     steps: int
     parts: Mapping[str, float]
-    replayed: bool = False
+    replayed: bool
 
     @property
     def hours(self) -> float:

@@ -6,6 +6,7 @@ DETR-ResNet-50 with optimizer and averaged weights. From the README beside: imag
 
 from __future__ import annotations
 
+import math
 import pickle
 import resource
 import statistics
@@ -125,7 +126,7 @@ def main() -> None:
     tables.row(
         f"steps, {BATCH} images a GPU",
         f"{STEP} images/s of a GPU",
-        f"{speed:,.0f} images/s: {IMAGES / speed / 60:.1f} minutes an epoch, {IMAGES // (BATCH * GPUS):,} steps",
+        f"{speed:,.0f} images/s: {IMAGES / speed / 60:.1f} minutes an epoch, {math.ceil(IMAGES / (BATCH * GPUS)):,} steps",
     )
     tables.row(
         "reading", f"{READ} images/s of a core", f"{speed / READ:.0f} cores busy, {speed / READ / GPUS:.1f} a GPU"

@@ -104,13 +104,15 @@ def test_a_probe_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path, mo
 def test_what_to_change_is_said_where_there_is_something() -> None:
     overfit = Overfit("pass", 9, {"loss": 9.0}, {"loss": 4.0}, "it fell")
 
-    def lines(worst: int | None = 100, **parts: float) -> str:
+    def lines(worst: int | None = 100, replayed: bool = False, **parts: float) -> str:
         seconds = dict.fromkeys(PARTS, 0.0) | {"forward": 1.0} | parts
         total = sum(seconds.values())
-        found = Probe(overfit, Worst(8, 800, 1333, 60, worst), 8 / total, total, 7200, seconds)
+        found = Probe(overfit, Worst(8, 800, 1333, 60, worst), 8 / total, total, 7200, seconds, replayed)
         return "\n".join(describe_probe(found, 0))
 
     assert "advice" not in lines()
+    assert "CUDA graphs" not in lines()
+    assert "replayed as CUDA graphs, steps are as fast as the last line says" in lines(replayed=True)
     assert "7200 steps will take 2.0 hours" in lines()
     assert "train.dataloader_num_workers=2" in lines(reading=0.5)
     assert "detr-ft[fast]" in lines(matching=0.2)
