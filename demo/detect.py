@@ -16,10 +16,10 @@ from scenes import embedded, opened, rectangle, scene
 from tables import head, table
 
 from detr_ft.data.images import open_image
-from detr_ft.drawing import class_colour, draw
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.structures import Detections
+from detr_ft.utils.drawing import class_colour, draw
 
 DISPLAY_EDGE = 1200  # pixels of the longest edge of the drawn picture: boxes are crisp on small and large ones alike
 

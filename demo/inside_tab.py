@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from truth import Example
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.drawing import class_colour, draw
 from detr_ft.inference import Detector
 from detr_ft.inside import Inside, look_inside
 from detr_ft.structures import Predictions
+from detr_ft.utils.drawing import class_colour, draw
 
 _INTRO = (
     "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "

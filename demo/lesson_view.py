@@ -11,7 +11,7 @@ from lesson import CLASSES, LABELS, SAID, SIDES, Assignment, Costs, Toy, areas, 
 from tables import head, table
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.drawing import class_colour
+from detr_ft.utils.drawing import class_colour
 
 _COLOURS = ["#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in range(8)]
 

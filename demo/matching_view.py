@@ -13,7 +13,7 @@ from tables import head, table
 from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.drawing import class_colour
+from detr_ft.utils.drawing import class_colour
 
 _COLUMNS = 10  # of the cost matrix
 

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.console import USER_ERROR, answer, exit_with_status, warn
+from detr_ft.console import USER_ERROR, answer, exit_with_status
 from detr_ft.errors import UserError
+from detr_ft.utils.progress import warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -173,8 +174,8 @@ def demo(
     """Open a page in the browser: what the model finds in a picture, and how training matches it with the truth."""
     from importlib.util import find_spec
 
-    from detr_ft.console import say
-    from detr_ft.places import demo_folder
+    from detr_ft.utils.assets import demo_folder
+    from detr_ft.utils.progress import say
 
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")

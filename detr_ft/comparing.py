@@ -11,7 +11,6 @@ import numpy as np
 from datasets import Dataset
 
 from detr_ft.chosen import split_of
-from detr_ft.console import console
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.evaluating import renamed, same_classes
@@ -23,6 +22,7 @@ from detr_ft.evaluation.tables import mark_split
 from detr_ft.inference import Detector, detect_split
 from detr_ft.kept import PREDICTIONS, read_predictions
 from detr_ft.structures import Detections
+from detr_ft.utils.progress import console
 
 
 @dataclass(frozen=True)

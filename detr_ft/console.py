@@ -11,19 +11,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
-from rich.console import Console
 from rich.markup import escape
 
 from detr_ft.errors import Interrupted, UserError
-from detr_ft.ranks import first_to_tell, rank
+from detr_ft.utils.distributed import first_to_tell, rank
+from detr_ft.utils.progress import _faults, console
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
-
-console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of a run's processes the main one speaks,
-_faults = Console(stderr=True, highlight=False)  # and whichever met what went wrong
 
 
 class _ConsoleHandler(logging.Handler):
@@ -31,16 +28,6 @@ class _ConsoleHandler(logging.Handler):
         style = "yellow" if record.levelno >= logging.WARNING else "none"
         where = _faults if record.levelno >= logging.ERROR else console
         where.print(escape(self.format(record)), style=style, soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    console.print(escape(text), soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """A line for people that they mustn't miss, on stderr."""
-    console.print(escape(text), style="bold yellow", soft_wrap=True)
 
 
 def answer(text: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.console import console, say
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
 from detr_ft.data import class_names
@@ -22,12 +21,13 @@ from detr_ft.models.family import Detr
 from detr_ft.models.own_block import own_block
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
-from detr_ft.run import environment
 from detr_ft.scoring import Scored, score, score_model, speed_on
 from detr_ft.structures import Detections
 from detr_ft.summary import verdict
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.processes import join
+from detr_ft.utils.environment import environment
+from detr_ft.utils.progress import console, say
 
 
 def evaluate_model(

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from datasets import DatasetDict
 
-from detr_ft.console import say
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
 from detr_ft.data.doctor.changes import as_lines, in_words
 from detr_ft.data.doctor.losses import told_losses
@@ -23,6 +22,7 @@ from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.preview import preview_augmentation, refuse_other_format
 from detr_ft.recipe import load_recipe
+from detr_ft.utils.progress import say
 
 _HUB = "hub:"
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
-from detr_ft.drawing import draw
 from detr_ft.structures import Detections
+from detr_ft.utils.drawing import draw
 
 FOLDER = "examples"
 _COUNT, _EDGE = 4, 800  # pictures, and pixels of the longest edge

@@ -16,7 +16,6 @@ from datasets import Dataset
 from torch.export import save as save_program
 
 from detr_ft.chosen import split_of
-from detr_ft.console import console, say
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
@@ -27,8 +26,9 @@ from detr_ft.models.detect import Ask, ask, detect_by
 from detr_ft.models.graph import OnnxModel, quantise, trace, write_onnx
 from detr_ft.models.load import load_model
 from detr_ft.models.save import save_as_stock
-from detr_ft.run import cpu_in_words, environment
 from detr_ft.side_by_side import RUNTIMES, compare, latencies
+from detr_ft.utils.environment import cpu_in_words, environment
+from detr_ft.utils.progress import console, say
 
 FORMATS = ("onnx", "int8", "torch")
 FIGURES = "export.json"

@@ -15,8 +15,8 @@ from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
-from detr_ft.located_yaml import Place, at, parse_yaml, read_located
 from detr_ft.training.settings import OptimSettings, TrainSettings
+from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
 
 _LARGEST_EDGE = 8192  # pixels: (8192 / 32)^2 places, and 65,536^2 pairs of them in the encoder's attention
 

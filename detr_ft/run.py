@@ -5,14 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import platform
-import resource
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,6 @@ from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.data.trial import try_augmentation
-from detr_ft.energy import EnergyMeter
 from detr_ft.errors import UserError
 from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions
@@ -48,10 +43,10 @@ from detr_ft.training.probe_words import describe_probe
 from detr_ft.training.processes import join
 from detr_ft.training.run_directory import RunDirectory
 from detr_ft.training.step import StepFailed
+from detr_ft.utils.energy import EnergyMeter
+from detr_ft.utils.environment import _versions, environment, peak_memory_mib
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -248,32 +243,3 @@ def say_outcome(outcome: Outcome) -> None:
     ]
     for line in lines:
         logger.info("%s", line)
-
-
-def peak_memory_mib() -> int:
-    """The most memory that this process held so far: of the GPU where there is one, else of the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved() // 2**20
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes // (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def cpu_in_words() -> str:
-    """The processor as torch uses it."""
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def environment() -> dict[str, str]:
-    """Versions, hardware and date of this run, for its report and card."""
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_in_words()
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "hardware": hardware,
-        "python": platform.python_version(),
-        **_versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in _PACKAGES}

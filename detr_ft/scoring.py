@@ -17,7 +17,6 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names, open_image
 from detr_ft.data.frame import as_tensors
 from detr_ft.data.schema import provenance
-from detr_ft.drawing import class_colour
 from detr_ft.evaluation.assess import Assessment, assess
 from detr_ft.evaluation.assignments import Assignments
 from detr_ft.evaluation.images import picks
@@ -28,6 +27,7 @@ from detr_ft.inference import ask_split
 from detr_ft.report.shots import Outline, Shot
 from detr_ft.speed import Speed, measure
 from detr_ft.structures import Detections
+from detr_ft.utils.drawing import class_colour
 
 _ASKED = 500  # images, at most, whose matching is looked at
 _QUERIES = 18

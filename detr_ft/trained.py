@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from detr_ft.console import say
 from detr_ft.errors import UserError
-from detr_ft.ranks import rank
 from detr_ft.recipe import load_recipe
 from detr_ft.resume import is_finished, newest_checkpoint
 from detr_ft.run import run_recipe, say_outcome
 from detr_ft.training.display import make_display
 from detr_ft.training.run_directory import RunDirectory
+from detr_ft.utils.distributed import rank
+from detr_ft.utils.progress import say
 
 _FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
 

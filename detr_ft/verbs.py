@@ -11,13 +11,11 @@ from typing import Any
 from rich.progress import track
 
 from detr_ft.chosen import recipe_of, split_of
-from detr_ft.console import console, say
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.configure import ConfigureError, code_files, configure
 from detr_ft.data import load_data, open_image
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.trial import try_augmentation
-from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions, refuse_used
 from detr_ft.hub.dataset import holds_data, push_dataset
@@ -29,6 +27,8 @@ from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe
 from detr_ft.training.capsule import in_words
 from detr_ft.training.replay import Capsule, replay
+from detr_ft.utils.drawing import draw
+from detr_ft.utils.progress import console, say
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")

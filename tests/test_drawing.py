@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_ft.drawing import class_colour, draw
+from detr_ft.utils.drawing import class_colour, draw
 
 NAMES = ["cat", "größer собака", "x" * 200]
 BOX = torch.tensor([[100.0, 200, 300, 400]])

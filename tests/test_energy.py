@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft import energy
-from detr_ft.energy import EnergyMeter
+from detr_ft.utils import energy
+from detr_ft.utils.energy import EnergyMeter
 
 
 def test_it_counts_from_when_it_is_made() -> None:

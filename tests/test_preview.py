@@ -9,9 +9,9 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import load_data
-from detr_ft.drawing import draw
 from detr_ft.errors import UserError
 from detr_ft.preview import preview_augmentation
+from detr_ft.utils.drawing import draw
 
 RECIPE = """
 model: {{checkpoint: "embedded:small"}}

@@ -12,8 +12,8 @@ from datasets import Dataset
 
 from detr_ft.data.duplicates import fingerprint
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, missing, open_image
-from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance
+from detr_ft.utils.parallel import map_rows
 
 
 @dataclass(frozen=True)

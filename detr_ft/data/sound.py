@@ -16,11 +16,11 @@ from datasets import Dataset
 
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
 from detr_ft.data.look import Look, look_at
-from detr_ft.data.parallel import map_rows
 from detr_ft.data.schema import provenance, sizes_of, with_columns
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.data.true_size import Annotated, Fit, Frames, annotated, box_of, moved_area, why_unclear
 from detr_ft.errors import UserError
+from detr_ft.utils.parallel import map_rows
 
 log = logging.getLogger(__name__)
 

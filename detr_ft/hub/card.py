@@ -20,8 +20,8 @@ from detr_ft.hub.card_sections import (
     training_section,
 )
 from detr_ft.hub.markdown import figure, measured, section
-from detr_ft.located_yaml import parse_yaml
 from detr_ft.report.markdown import text_of
+from detr_ft.utils.yaml import parse_yaml
 
 _METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
 _PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}

@@ -45,7 +45,7 @@ from detr_ft.models.timm_layout import (
     wants_timm,
     without_old_fields,
 )
-from detr_ft.places import EMBEDDED, embedded_checkpoint
+from detr_ft.utils.assets import EMBEDDED, embedded_checkpoint
 
 logger = logging.getLogger(__name__)
 # Says of every release without torchvision that the processor works on PIL images: true, intended, and no news.

@@ -15,7 +15,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
 from detr_ft.errors import UserError
-from detr_ft.ranks import processes
+from detr_ft.utils.distributed import processes
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import load_data, open_image
-from detr_ft.drawing import draw
 from detr_ft.inference import Detector
 from detr_ft.recipe import load_recipe
+from detr_ft.utils.drawing import draw
 
 SHOWN = (3, 6, 8, 11)  # of the validation split
 WIDTH, GAP = 384, 12  # pixels

@@ -25,11 +25,11 @@ from trying import TryingMatcher, _cheapest
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.criterion.solvers import by_scipy
-from detr_ft.drawing import class_colour
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
 from detr_ft.models.surgery import set_queries
+from detr_ft.utils.drawing import class_colour
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from PIL import Image
 from detr_ft.data.generated import generate
 from detr_ft.data.images import open_image
 from detr_ft.hub.space import requirements, write_space
-from detr_ft.places import embedded_checkpoint
+from detr_ft.utils.assets import embedded_checkpoint
 
 NAME = "me/shapes"
 

@@ -27,10 +27,10 @@ from detr_ft.data.generated import generate
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
-from detr_ft.places import embedded_checkpoint
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.health import figures, tally
 from detr_ft.training.sample import MatchingSample
+from detr_ft.utils.assets import embedded_checkpoint
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.doctor.findings import Finding
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
-from detr_ft.drawing import draw
+from detr_ft.utils.drawing import draw
 
 MAX_EXAMPLES = 12
 _BYTES = 3_000_000

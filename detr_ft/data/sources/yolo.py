@@ -17,7 +17,7 @@ from detr_ft.data.sources.records import files_in, images_in, refuse, to_dataset
 from detr_ft.data.sources.text import read_lines, read_text, shown
 from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import UserError
-from detr_ft.located_yaml import parse_yaml
+from detr_ft.utils.yaml import parse_yaml
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
