@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy, giou, iou
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CIoULoss, ClassCost, DIoULoss, GIoUCost, GIoULoss
-from detr_ft.criterion.solvers import brute_force, greedy, hungarian
+from detr_ft.criterion.assignment.solvers import brute_force, greedy, hungarian
 from detr_ft.structures import Predictions, Targets
 
 Costs = NDArray[np.float64]

@@ -27,7 +27,7 @@ from detr_ft.criterion import (
     detr_criterion,
     explain,
 )
-from detr_ft.criterion.costs import Cost
+from detr_ft.criterion.base import Cost
 from detr_ft.criterion.explain import ImageExplanation, LayerExplanation
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.inference import Detector

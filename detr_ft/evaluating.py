@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from detr_ft.criterion import SetCriterion, detr_criterion
-from detr_ft.criterion.configure import ConfigureError, code_files, configure
+from detr_ft.criterion.serialization import configure
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
@@ -26,6 +26,7 @@ from detr_ft.structures import Detections
 from detr_ft.summary import verdict
 from detr_ft.training.evaluate import evaluate_split
 from detr_ft.training.processes import join
+from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import console, say
 

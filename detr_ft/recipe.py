@@ -10,12 +10,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from detr_ft.criterion.configure import ConfigureError, configure, configure_one, describe
+from detr_ft.criterion.serialization import configure, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
 from detr_ft.training.settings import OptimSettings, TrainSettings
+from detr_ft.utils.components import ConfigureError, configure_one
 from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
 
 _LARGEST_EDGE = 8192  # pixels: (8192 / 32)^2 places, and 65,536^2 pairs of them in the encoder's attention

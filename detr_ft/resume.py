@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.criterion.configure import describe
+from detr_ft.criterion.serialization import describe
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.errors import UserError

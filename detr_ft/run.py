@@ -16,7 +16,7 @@ import torch
 from datasets import DatasetDict
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.criterion.configure import describe
+from detr_ft.criterion.serialization import describe
 from detr_ft.data import load_data
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers

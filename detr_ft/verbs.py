@@ -12,7 +12,7 @@ from rich.progress import track
 
 from detr_ft.chosen import recipe_of, split_of
 from detr_ft.criterion import check_criterion
-from detr_ft.criterion.configure import ConfigureError, code_files, configure
+from detr_ft.criterion.serialization import configure
 from detr_ft.data import load_data, open_image
 from detr_ft.data.sources import category_numbers
 from detr_ft.data.trial import try_augmentation
@@ -27,6 +27,7 @@ from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe
 from detr_ft.training.capsule import in_words
 from detr_ft.training.replay import Capsule, replay
+from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.progress import console, say
 

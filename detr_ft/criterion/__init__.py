@@ -1,6 +1,9 @@
 """Set prediction: costs decide the matching, losses score it. Needs torch, SciPy and nothing else."""
 
-from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.assignment.input_checks import CriterionError
+from detr_ft.criterion.base import Cost, Loss, Matcher, PairLoss, QueryLoss
+from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, CIoULoss, DIoULoss, GIoULoss, SmoothL1Loss
+from detr_ft.criterion.checking.check import check_cost, check_criterion, check_loss
 from detr_ft.criterion.class_losses import (
     CrossEntropyLoss,
     FocalLoss,
@@ -8,40 +11,18 @@ from detr_ft.criterion.class_losses import (
     QualityFocalLoss,
     VarifocalLoss,
 )
-from detr_ft.criterion.costs import (
-    BoxL1Cost,
-    CIoUCost,
-    ClassCost,
-    Cost,
-    DIoUCost,
-    FocalCost,
-    GIoUCost,
-    LogClassCost,
-)
+from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, FocalCost, GIoUCost, LogClassCost
 from detr_ft.criterion.explain import explain
-from detr_ft.criterion.faults import find_fault
-from detr_ft.criterion.losses import (
-    BoxL1Loss,
-    CardinalityError,
-    CIoULoss,
-    DIoULoss,
-    GIoULoss,
-    Loss,
-    PairLoss,
-    QueryLoss,
-    SmoothL1Loss,
-)
+from detr_ft.criterion.fault_finder import find_fault
 from detr_ft.criterion.matchers import (
     CostMatcher,
     GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
-    Matcher,
     MatcherSchedule,
     OneToManyMatcher,
 )
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-from detr_ft.criterion.verify import check_cost, check_criterion, check_loss
 
 __all__ = [
     "BoxL1Cost",

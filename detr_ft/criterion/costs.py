@@ -7,31 +7,20 @@ giving target p the query q *of its own image* at layer l. Built-in terms are fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, ciou, diou, giou
-from detr_ft.criterion.blocks import blocks
-from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.assignment.image_blocks import blocks
+from detr_ft.criterion.assignment.input_checks import CriterionError
+from detr_ft.criterion.base import Cost
 from detr_ft.structures import Predictions, Targets
 
 # How many costs `[L, P, Q]` are computed at a time.
 _ON_A_CPU, _ELSEWHERE = 2**17, 2**24
 _LEAST = 1e-8  # a probability below this counts as this: its logarithm stays finite
-
-
-@runtime_checkable
-class Cost(Protocol):
-    """A callable `(predictions, targets) -> [L, P, Q]`, fp32 and finite, with a `weight`."""
-
-    @property
-    def weight(self) -> float:
-        """The factor of this term in the sum that is minimised."""
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        """The unweighted cost `[L, P, Q]` of giving each target each query of its own image."""
 
 
 @dataclass(frozen=True)

@@ -9,41 +9,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from detr_ft.criterion.assignment import Plan, solve
-from detr_ft.criterion.costs import BoxL1Cost, ClassCost, Cost, GIoUCost
-from detr_ft.criterion.losses import Loss
-from detr_ft.criterion.solvers import brute_force, greedy, hungarian
+from detr_ft.criterion.assignment.solve import Plan, solve
+from detr_ft.criterion.assignment.solvers import brute_force, greedy, hungarian
+from detr_ft.criterion.base import Cost, Loss, Matcher
+from detr_ft.criterion.costs import BoxL1Cost, ClassCost, GIoUCost
 from detr_ft.structures import Matches, Predictions, Targets
 
 DETR_COSTS: tuple[Cost, ...] = (ClassCost(weight=1), BoxL1Cost(weight=5), GIoUCost(weight=2))
-
-
-@runtime_checkable
-class Matcher(Protocol):
-    """A callable `(predictions, targets) -> Matches`: for each pair its layer, image, query and target.
-
-    One of your own is a frozen dataclass, as a term is. Targets are counted over the whole batch, and `num_boxes [L]` is
-    what box losses are divided by: `targets.num_boxes` at each layer, times k where each target gets k queries.
-
-    >>> class First:  # the first queries of an image for its targets, at every layer
-    ...     def __call__(self, predictions, targets):
-    ...         query = torch.cat([torch.arange(count) for count in targets.counts])
-    ...         layer = torch.arange(predictions.num_layers).repeat_interleave(len(query))
-    ...         image, query, target = (
-    ...             one.repeat(predictions.num_layers) for one in (targets.image, query, torch.arange(len(query)))
-    ...         )
-    ...         return Matches(layer, image, query, target, torch.ones(predictions.num_layers) * targets.num_boxes)
-    >>> isinstance(First(), Matcher)
-    True
-    """
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """The pairs of queries and targets that are trained together."""
 
 
 class CostMatcher(ABC):

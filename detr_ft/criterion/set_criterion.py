@@ -9,19 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.checks import CriterionError
+from detr_ft.criterion.assignment.input_checks import CriterionError
+from detr_ft.criterion.base import Cost, Loss, Matcher
+from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, GIoULoss
 from detr_ft.criterion.class_losses import CrossEntropyLoss
-from detr_ft.criterion.costs import Cost
-from detr_ft.criterion.losses import BoxL1Loss, CardinalityError, GIoULoss, Loss
-from detr_ft.criterion.matchers import (
-    DETR_COSTS,
-    HungarianMatcher,
-    Matcher,
-    MatcherSchedule,
-    is_weight,
-    refuse_learnable,
-)
-from detr_ft.criterion.words import in_words
+from detr_ft.criterion.description import in_words
+from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, MatcherSchedule, is_weight, refuse_learnable
 from detr_ft.structures import Predictions, Targets
 
 

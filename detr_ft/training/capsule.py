@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from detr_ft.criterion.configure import describe
+from detr_ft.criterion.serialization import describe
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.errors import UserError
 from detr_ft.structures import Step

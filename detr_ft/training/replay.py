@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
-from detr_ft.criterion.checks import TargetError
+from detr_ft.criterion.assignment.input_checks import TargetError
 from detr_ft.data.transforms import ImageFormat
 from detr_ft.errors import UserError
 from detr_ft.models.adapters import add_adapters

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_batches import random_batch
 
-from detr_ft.criterion.blocks import blocks
+from detr_ft.criterion.assignment.image_blocks import blocks
 from detr_ft.criterion.costs import BoxL1Cost, GIoUCost, total_cost
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)

@@ -34,7 +34,8 @@ from detr_ft.criterion import (
     VarifocalLoss,
     detr_criterion,
 )
-from detr_ft.criterion.configure import ConfigureError, code_files, configure, configure_one, describe
+from detr_ft.criterion.serialization import configure, describe
+from detr_ft.utils.components import ConfigureError, code_files, configure_one
 
 TERM = """
 from dataclasses import dataclass

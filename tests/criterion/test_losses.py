@@ -26,7 +26,7 @@ from detr_ft.criterion import (
     VarifocalLoss,
     check_loss,
 )
-from detr_ft.criterion.losses import PairLoss, QueryLoss
+from detr_ft.criterion.base import PairLoss, QueryLoss
 from detr_ft.structures import Matches, Predictions, Targets
 
 CLASS_LOSSES: list[Any] = [

@@ -23,9 +23,9 @@ from detr_ft.criterion import (
     SetCriterion,
     detr_criterion,
 )
-from detr_ft.criterion.configure import configure, describe
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
+from detr_ft.criterion.serialization import configure, describe
 from detr_ft.structures import Matches, Predictions, Targets
 
 

@@ -26,9 +26,9 @@ from detr_ft.criterion import (
     check_loss,
     detr_criterion,
 )
+from detr_ft.criterion.checking.cases import cases
+from detr_ft.criterion.checking.probes import try_matches
 from detr_ft.criterion.matchers import BruteForceMatcher
-from detr_ft.criterion.probes import try_matches
-from detr_ft.criterion.trials import cases
 from detr_ft.structures import Matches, Predictions, Targets
 
 

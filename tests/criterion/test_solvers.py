@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.criterion import solvers
-from detr_ft.criterion.solvers import Solver, brute_force, by_lapx, by_scipy, greedy, hungarian, lapx_is_equal
+from detr_ft.criterion.assignment.solve import solvers
+from detr_ft.criterion.assignment.solvers import (
+    Solver,
+    brute_force,
+    by_lapx,
+    by_scipy,
+    greedy,
+    hungarian,
+    lapx_is_equal,
+)
 
 
 @settings(deadline=None, max_examples=150)

@@ -23,8 +23,8 @@ from truth import Example, examples_of
 from trying import TryingMatcher, _cheapest
 
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
+from detr_ft.criterion.assignment.solvers import by_scipy
 from detr_ft.criterion.matchers import DETR_COSTS
-from detr_ft.criterion.solvers import by_scipy
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion

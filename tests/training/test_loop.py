@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import DetrForObjectDetection, pipeline
 
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
-from detr_ft.criterion.losses import BoxL1Loss
+from detr_ft.criterion.box_losses import BoxL1Loss
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets

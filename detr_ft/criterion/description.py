@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
-from detr_ft.criterion.costs import Cost
-from detr_ft.criterion.losses import Loss
-from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, Matcher, MatcherSchedule
+from detr_ft.criterion.base import Cost, Loss, Matcher
+from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, MatcherSchedule
 
 
 def in_words(matcher: Matcher, losses: Sequence[Loss]) -> str:

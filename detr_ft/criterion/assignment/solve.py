@@ -11,9 +11,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from detr_ft.criterion.checks import CriterionError, raise_for_defects, vital_signs
-from detr_ft.criterion.costs import Cost, total_cost
-from detr_ft.criterion.solvers import Solver
+from detr_ft.criterion.assignment.input_checks import CriterionError, raise_for_defects, vital_signs
+from detr_ft.criterion.assignment.solvers import Solver
+from detr_ft.criterion.base import Cost
+from detr_ft.criterion.costs import total_cost
 from detr_ft.structures import Matches, Predictions, Targets
 
 logger = logging.getLogger(__name__)

@@ -9,69 +9,15 @@ A loss that is a sum over pairs, or over queries, can be a `PairLoss` or a `Quer
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from detr_ft.boxes import at_least_fp32, ciou, diou, giou
+from detr_ft.boxes import ciou, diou, giou
+from detr_ft.criterion.base import PairLoss
 from detr_ft.structures import Matches, Predictions, Targets
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """A callable `(predictions, targets, matches) -> [L]` with a `name` and a `weight`."""
-
-    @property
-    def name(self) -> str:
-        """The key under which the unweighted value is logged."""
-
-    @property
-    def weight(self) -> float:
-        """The factor of this term in the sum that is trained; 0 is logged only."""
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The unweighted loss of each layer, `[L]`."""
-
-
-class PairLoss(ABC):
-    """A loss that is a sum over matched pairs of how far two boxes are apart, over `num_boxes`."""
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return matches.per_layer(self._of_pairs(predictions, targets, matches)) / matches.num_boxes
-
-    def per_pair(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The share of each pair in the loss, `[M]`."""
-        return self._of_pairs(predictions, targets, matches) / matches.num_boxes[matches.layer]
-
-    def _of_pairs(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        predicted = at_least_fp32(matches.predicted(predictions.boxes))
-        if predicted.requires_grad and predictions.boxes.dtype == torch.float16:
-            predicted.register_hook(_within_half)
-        return self.of_pair(predicted, at_least_fp32(matches.target_values(targets.boxes)))
-
-    @abstractmethod
-    def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """How far boxes are apart: cxcywh, fractions of the image, twice `[M, 4]` to `[M]`."""
-
-
-def _within_half(gradient: Tensor) -> Tensor:
-    """Near boxes of no area the gradient is steep; what fp16 can't hold becomes the most that it holds."""
-    most = torch.finfo(torch.float16).max
-    return gradient.clamp(-most, most)
-
-
-class QueryLoss(ABC):
-    """A loss that is a sum over queries, matched or not."""
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        return self.per_query(predictions, targets, matches).sum((1, 2))
-
-    @abstractmethod
-    def per_query(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
-        """The share of each query, `[L, B, Q]`."""
 
 
 @dataclass(frozen=True)

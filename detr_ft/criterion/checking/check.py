@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detr_ft.criterion.checks import CriterionError
-from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
-from detr_ft.criterion.costs import Cost
-from detr_ft.criterion.losses import Loss
-from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule, checked_costs
-from detr_ft.criterion.probes import (
+from detr_ft.criterion.assignment.input_checks import CriterionError
+from detr_ft.criterion.base import Cost, Loss
+from detr_ft.criterion.checking.cases import Case, cases, many_queries
+from detr_ft.criterion.checking.probes import (
     Nothing,
     try_cost,
     try_criterion,
@@ -25,8 +23,9 @@ from detr_ft.criterion.probes import (
     try_training,
     try_weights,
 )
+from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
+from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule, checked_costs
 from detr_ft.criterion.set_criterion import SetCriterion
-from detr_ft.criterion.trials import Case, cases, many_queries
 
 logger = logging.getLogger("detr_ft.criterion")
 

@@ -1,14 +1,9 @@
-"""A criterion as plain data and back: what stands in a recipe and in a checkpoint's config.
-
-A term is a mapping with `use`, the name of a class of this package, `file.py:Name` or `package.module:Name`, and its
-parameters: `{use: BoxL1Cost, weight: 5}`.
-"""
+"""Build objects from plain descriptions, `{use: NAME, ...}`, and describe objects that way."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -18,23 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import detr_ft.criterion.class_losses as class_losses
-import detr_ft.criterion.costs as costs
-import detr_ft.criterion.losses as losses
-import detr_ft.criterion.matchers as matchers
-import detr_ft.criterion.set_criterion as set_criterion
-from detr_ft.criterion.set_criterion import SetCriterion
-
-_BUILT_IN: dict[str, type] = {
-    name: value
-    for module in (costs, losses, class_losses, matchers, set_criterion)
-    for name, value in vars(module).items()
-    if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
-}
 _PACKAGE = __name__.partition(".")[0]
-
 # The files of terms that were loaded, by their module's name, as a description names them.
 _SOURCES: dict[str, str] = {}
+Place = tuple[str | int, ...]
 
 
 class ConfigureError(ValueError):
@@ -43,27 +25,6 @@ class ConfigureError(ValueError):
     def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
         self.problems = list(problems)
         super().__init__("; ".join(f"{'.'.join(map(str, place))}: {message}" for place, message in problems))
-
-
-def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCriterion:
-    """The criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes; files of terms lie in `folder`.
-
-    Raises ConfigureError with every mistake and its place.
-    """
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-    unknown = sorted(set(description) - {"matcher", "losses"})
-    problems += [((key,), "a criterion has a matcher and losses, nothing else") for key in unknown]
-    problems += [((key,), "is missing") for key in ("matcher", "losses") if key not in description]
-    build = _Builder(_BUILT_IN, folder, problems)
-    built = {key: build(description[key], (key,)) for key in ("matcher", "losses") if key in description}
-    if not problems and not (isinstance(built["losses"], list) and built["losses"]):
-        problems.append((("losses",), "needs a list of at least one loss"))
-    if problems:
-        raise ConfigureError(problems)
-    try:
-        return SetCriterion(built["matcher"], built["losses"])
-    except (TypeError, ValueError) as error:
-        raise ConfigureError([(("losses",), str(error))]) from error
 
 
 def configure_one(description: object, built_in: Mapping[str, type], folder: Path = Path()) -> Any:
@@ -77,11 +38,6 @@ def configure_one(description: object, built_in: Mapping[str, type], folder: Pat
     return built
 
 
-def describe(criterion: SetCriterion) -> dict[str, Any]:
-    """The reverse of `configure`: `configure(describe(criterion)) == criterion`."""
-    return {"matcher": _describe(criterion.matcher), "losses": [_describe(loss) for loss in criterion.losses]}
-
-
 def code_files(description: object, folder: Path = Path()) -> list[Path]:
     """The Python files that a description would run: one for each `file.py:Name` in it."""
     if isinstance(description, Mapping):
@@ -91,9 +47,6 @@ def code_files(description: object, folder: Path = Path()) -> list[Path]:
     if isinstance(description, Sequence) and not isinstance(description, str):
         return list(dict.fromkeys(path for value in description for path in code_files(value, folder)))
     return []
-
-
-Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
