@@ -13,8 +13,8 @@ from PIL import Image
 
 from detr_ft.chosen import split_of
 from detr_ft.data import class_names
-from detr_ft.data.frame import as_tensors, trainable_boxes
-from detr_ft.data.generated import CLASSES, generate
+from detr_ft.data.box_frame import as_tensors, trainable_boxes
+from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
 from detr_ft.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data import load_data
-from detr_ft.data.sound import with_true_sizes
+from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.errors import UserError
 from detr_ft.models.load import resolve
 from detr_ft.prepare import HELD_OUT, names_of

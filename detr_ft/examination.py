@@ -15,9 +15,9 @@ from detr_ft.data.doctor.losses import told_losses
 from detr_ft.data.doctor.mend import LOG, Mended, write_mended
 from detr_ft.data.doctor.report import refuse_existing, write_report
 from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources import load_data
-from detr_ft.data.sources.unknown import Place, UnknownClassError
-from detr_ft.data.true_size import Frame
+from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.preview import preview_augmentation, refuse_other_format

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.collate import TrainExamples, collate
 from detr_ft.data.images import open_image, upright_rgb
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.detect import batches_of, detect, detect_by, inference

@@ -10,8 +10,8 @@ from PIL import Image
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data import class_names
-from detr_ft.data.collate import TrainExamples
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 from detr_ft.prepare import mixing_epochs
 from detr_ft.recipe import load_recipe

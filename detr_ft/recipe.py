@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from detr_ft.criterion.serialization import configure, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-from detr_ft.data.augment import BUILT_IN, NAMED, Augmentation, Mixing
+from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import UserError
 from detr_ft.training.settings import OptimSettings, TrainSettings

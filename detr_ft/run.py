@@ -18,10 +18,10 @@ from datasets import DatasetDict
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.data import load_data
+from detr_ft.data.augmentation.check import try_augmentation
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
-from detr_ft.data.transforms import ImageFormat, TrainTransform
-from detr_ft.data.trial import try_augmentation
 from detr_ft.errors import UserError
 from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions

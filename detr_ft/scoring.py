@@ -15,7 +15,7 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names, open_image
-from detr_ft.data.frame import as_tensors
+from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.evaluation.assess import Assessment, assess
 from detr_ft.evaluation.assignments import Assignments

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.data.frame import count_boxes
+from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.marks import AREAS
 from detr_ft.prepare import Prepared

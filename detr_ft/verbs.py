@@ -14,8 +14,8 @@ from detr_ft.chosen import recipe_of, split_of
 from detr_ft.criterion import check_criterion
 from detr_ft.criterion.serialization import configure
 from detr_ft.data import load_data, open_image
+from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.sources import category_numbers
-from detr_ft.data.trial import try_augmentation
 from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions, refuse_used
 from detr_ft.hub.dataset import holds_data, push_dataset

@@ -16,9 +16,9 @@ from datasets import Dataset
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
-from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.models import set_trainable
 from detr_ft.training.display import PlainDisplay
 from detr_ft.training.loop import DetrTrainer

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from detr_ft.criterion import SetCriterion, detr_criterion
-from detr_ft.data.augment import Augmentation
-from detr_ft.data.generated import generate
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.augmentation.builtin import Augmentation
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.training.display import PlainDisplay
 from detr_ft.training.loop import DetrTrainer

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.models import fit_labels, load_model
 from detr_ft.training.evaluate import evaluate_split
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from detr_ft import examples
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.examples import write_examples
 from detr_ft.structures import Detections
 

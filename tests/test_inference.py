@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.inference import Detector
 from detr_ft.inside import Inside, look_inside

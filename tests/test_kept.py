@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.errors import UserError
 from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.structures import Detections

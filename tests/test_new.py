@@ -11,7 +11,7 @@ from PIL import Image
 
 from detr_ft.chosen import split_of
 from detr_ft.data import load_data, write_coco
-from detr_ft.data.batches import balanced_weights
+from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
 from detr_ft.new import write_recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector, ask_split, detect_split

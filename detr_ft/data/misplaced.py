@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detr_ft.data.augment import Augmentation
-from detr_ft.data.sample import Sample
+from detr_ft.data.augmentation.builtin import Augmentation
+from detr_ft.data.pipeline.sample import Sample
 
 _TRIES = 64
 _TOLD = 2  # tries that went wrong: one may be a coincidence of a user's erasing, noise and cropping

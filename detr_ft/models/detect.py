@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.data.transforms import canvas_of
+from detr_ft.data.pipeline.transforms import canvas_of
 from detr_ft.errors import UserError
 from detr_ft.models.family import Detr
 from detr_ft.structures import Detections

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
-from detr_ft.data.transforms import ImageFormat
+from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.structures import Detections
 from detr_ft.training.diagnosis import NOTHING, Training, diagnose, see
 from detr_ft.training.evaluate import evaluate_split

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.batches import Batches, aspects
-from detr_ft.data.collate import TrainExamples
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.sampling import Batches, aspects
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.family import Detr

@@ -10,8 +10,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.collate import TrainExamples, collate
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models.detect import inference
 from detr_ft.structures import Predictions, Targets
 

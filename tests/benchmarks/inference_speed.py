@@ -19,7 +19,7 @@ from typing import Any
 from telling import Tables, parser_of
 from transformers import pipeline
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.inference import Detector, OnnxDetector
 

@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save
 from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-from detr_ft.data.batches import Batches, aspects
-from detr_ft.data.look import look_at
+from detr_ft.data.integrity.scan import look_at
+from detr_ft.data.pipeline.sampling import Batches, aspects
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.training.checkpoints import Checkpoints
 

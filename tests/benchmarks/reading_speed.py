@@ -20,10 +20,10 @@ from PIL import Image
 from telling import Tables, parser_of
 from transformers import DetrImageProcessor
 
-from detr_ft.data.batches import Batches
-from detr_ft.data.collate import collate
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.sampling import Batches
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
-from detr_ft.data.transforms import ImageFormat, TrainTransform
 
 BAR = 10
 IMAGES, ROUNDS = 24, 5

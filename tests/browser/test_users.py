@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.inference import Detector
 

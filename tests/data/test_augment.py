@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from detr_ft.data.augment import Augmentation, Detr, Light, Strong, shift_colours
-from detr_ft.data.mixing import mix_up, mosaic, paste
-from detr_ft.data.sample import Sample
+from detr_ft.data.augmentation.builtin import Augmentation, Detr, Light, Strong, shift_colours
+from detr_ft.data.augmentation.mixing import mix_up, mosaic, paste
+from detr_ft.data.pipeline.sample import Sample
 
 BRIGHT = 200
 

@@ -8,8 +8,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.data.batches import Batches, aspects, balanced_weights, repeat_factors, shares
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.sampling import Batches, aspects, balanced_weights, repeat_factors, shares
 from detr_ft.data.schema import detection_features, detection_objects
 
 

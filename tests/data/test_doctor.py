@@ -11,10 +11,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data import examine, load_data
+from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.kinds import KINDS, LEVELS
 from detr_ft.data.doctor.report import render_report
-from detr_ft.data.frame import count_boxes
 from detr_ft.data.schema import detection_features, detection_objects
 
 Box = tuple[float, float, float, float]

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_ft.data.frame import BoxCounts, count_boxes, to_fractions, to_pixels, trainable_boxes
-from detr_ft.data.generated import generate
+from detr_ft.data.box_frame import BoxCounts, count_boxes, to_fractions, to_pixels, trainable_boxes
+from detr_ft.data.generated.generate import generate
 
 sides = st.integers(8, 4000)
 

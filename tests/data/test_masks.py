@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
-from detr_ft.data.sources.masks import box_around_segmentation, box_around_turned
+from detr_ft.data.sources.shapes_to_boxes import box_around_segmentation, box_around_turned
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_ft.data.sample import Sample, fault_of, read_sample
+from detr_ft.data.pipeline.sample import Sample, fault_of, read_sample
 from detr_ft.data.schema import detection_objects
 
 

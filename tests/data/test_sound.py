@@ -11,8 +11,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.data.sound import Inspected, inspect, with_true_sizes
-from detr_ft.data.transforms import ImageFormat
+from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
+from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import UserError
 
 Rows = Callable[..., Dataset]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
-from detr_ft.data.sources.json_kind import json_kind
+from detr_ft.data.sources.json_format import json_kind
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import split_of
+from detr_ft.data.sources.record import split_of
 from detr_ft.errors import UserError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr_ft.data.duplicates import fingerprint
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.splits import partition, stratify, train_and_validation
 from detr_ft.errors import UserError

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import DetrImageProcessor
 
-from detr_ft.data.augment import NAMED, Augmentation, Strong
-from detr_ft.data.collate import TrainExamples, collate
-from detr_ft.data.frame import to_pixels
-from detr_ft.data.generated import generate
-from detr_ft.data.sample import as_bytes, resize_bytes
+from detr_ft.data.augmentation.builtin import NAMED, Augmentation, Strong
+from detr_ft.data.box_frame import to_pixels
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.sample import as_bytes, resize_bytes
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
-from detr_ft.data.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 
 SIZES = [{"max_height": 96, "max_width": 96}, {"shortest_edge": 64, "longest_edge": 100}]

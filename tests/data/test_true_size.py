@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detr_ft.data.images import FileSize, open_image
-from detr_ft.data.true_size import SCALED, SIZE_ALONE, TURNED, Annotated, Box, Fit, fits, moved_area, why_unclear
+from detr_ft.data.integrity.annotated_size import (
+    SCALED,
+    SIZE_ALONE,
+    TURNED,
+    Annotated,
+    Box,
+    Fit,
+    fits,
+    moved_area,
+    why_unclear,
+)
 
 MIDDLE = (40.0, 40.0, 10.0, 10.0)
 

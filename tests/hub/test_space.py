@@ -12,7 +12,7 @@ from hub.running_space import running
 from huggingface_hub import SpaceCard
 from PIL import Image
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.hub.space import requirements, write_space
 from detr_ft.utils.assets import embedded_checkpoint

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.evaluation.coco import coco_metrics

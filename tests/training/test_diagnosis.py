@@ -12,7 +12,7 @@ from datasets import Dataset
 from small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.models import load_model, set_trainable
 from detr_ft.training.diagnosis import NOTHING, Seen, Training, diagnose, see
 from detr_ft.training.display import PlainDisplay, lines_of_evaluation

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import DetrForObjectDetection, DetrImageProcessor
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from detr_ft.data.collate import collate
-from detr_ft.data.transforms import ImageFormat
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.inference import Detector
 from detr_ft.models import fold as folding
 from detr_ft.models.fold import FoldedConv2d

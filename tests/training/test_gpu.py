@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.data.generated import generate
+from detr_ft.data.generated.generate import generate
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.training.display import PlainDisplay

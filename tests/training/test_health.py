@@ -23,8 +23,8 @@ from detr_ft.criterion import (
     detr_criterion,
     explain,
 )
-from detr_ft.data.generated import generate
-from detr_ft.data.transforms import ImageFormat
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets

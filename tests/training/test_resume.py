@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_run import make_trainer
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-from detr_ft.data.augment import Light
+from detr_ft.data.augmentation.builtin import Light
 from detr_ft.errors import Interrupted, UserError
 from detr_ft.models import load_model
 from detr_ft.training.checkpoints import Checkpoints

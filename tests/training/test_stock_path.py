@@ -22,9 +22,10 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import DetrForObjectDetection, Trainer, TrainerCallback, TrainingArguments
 
 from detr_ft.criterion import CriterionError, detr_criterion
-from detr_ft.data.collate import TrainExamples, collate
-from detr_ft.data.generated import generate
-from detr_ft.data.transforms import ImageFormat, TrainTransform
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 from detr_ft.training.loop import TrainingFailed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks
 from detr_ft.data.duplicates import NEAR, groups, nearest
-from detr_ft.data.look import Look
+from detr_ft.data.integrity.scan import Look
 
 _NAMED = 3
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_ft.data.box_frame import LEAST_SIDE
 from detr_ft.data.doctor.boxes import SLACK, Boxes, Mask
 from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks
-from detr_ft.data.frame import LEAST_SIDE
-from detr_ft.data.look import Look
-from detr_ft.data.sources.records import IMAGE_SUFFIXES
-from detr_ft.data.sources.unknown import Place
-from detr_ft.data.true_size import TURNED, Annotated, Fit, Frames, why_unclear
+from detr_ft.data.integrity.annotated_size import TURNED, Annotated, Fit, Frames, why_unclear
+from detr_ft.data.integrity.scan import Look
+from detr_ft.data.sources.errors import Place
+from detr_ft.data.sources.record import IMAGE_SUFFIXES
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0

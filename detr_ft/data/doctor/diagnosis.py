@@ -24,10 +24,10 @@ from detr_ft.data.doctor.classes import missing_classes, similar_names
 from detr_ft.data.doctor.figures import Figures, SplitSummary, figures, summarise
 from detr_ft.data.doctor.findings import Finding, finding
 from detr_ft.data.doctor.look import Looks, look
-from detr_ft.data.look import Look
+from detr_ft.data.integrity.annotated_size import Frames, annotated
+from detr_ft.data.integrity.scan import Look
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.unknown import Place
-from detr_ft.data.true_size import Frames, annotated
+from detr_ft.data.sources.errors import Place
 
 
 @dataclass(frozen=True)

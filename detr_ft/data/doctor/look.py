@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from datasets import DatasetDict
 
-from detr_ft.data.look import Look, look_at
+from detr_ft.data.integrity.scan import Look, look_at
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from detr_ft.data.doctor.mend_boxes import BoxMender
 from detr_ft.data.doctor.mend_classes import merge_classes
 from detr_ft.data.doctor.mend_copies import Row, merge_copies
 from detr_ft.data.export import refuse_filled, write_coco
-from detr_ft.data.look import Look
+from detr_ft.data.integrity.annotated_size import Annotated, Fit, Frame, Frames, annotated, box_of, moved_area
+from detr_ft.data.integrity.scan import Look
 from detr_ft.data.schema import class_names, sizes_of, with_columns
-from detr_ft.data.true_size import Annotated, Fit, Frame, Frames, annotated, box_of, moved_area
 from detr_ft.errors import UserError
 
 LOG = "changes.jsonl"

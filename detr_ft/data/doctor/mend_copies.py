@@ -7,7 +7,7 @@ from typing import Any
 
 from detr_ft.data.doctor.changes import Change
 from detr_ft.data.doctor.look import Looks
-from detr_ft.data.look import Look
+from detr_ft.data.integrity.scan import Look
 
 Row = dict[str, Any]  # width, height and objects, as in the schema
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
-from detr_ft.data.sources.masks import box_around, box_around_turned
+from detr_ft.data.sources.image_search import ImageSearch
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import Record, numbers, split_of_folder, to_dataset
-from detr_ft.data.sources.search import ImageSearch
+from detr_ft.data.sources.record import Record, numbers, split_of_folder, to_dataset
+from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
+from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_turned
 from detr_ft.errors import UserError
 
 _NO_SUBSET = ("", "default")

@@ -13,10 +13,10 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.sources.flags import flag
-from detr_ft.data.sources.json_kind import json_kind
-from detr_ft.data.sources.masks import box_around
+from detr_ft.data.sources.image_search import ImageSearch, plain_path
+from detr_ft.data.sources.json_format import json_kind
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import (
+from detr_ft.data.sources.record import (
     Flags,
     Record,
     images_in,
@@ -25,7 +25,7 @@ from detr_ft.data.sources.records import (
     split_of_folder,
     to_dataset,
 )
-from detr_ft.data.sources.search import ImageSearch, plain_path
+from detr_ft.data.sources.shapes_to_boxes import box_around
 from detr_ft.data.sources.text import parse_json, read_text
 from detr_ft.errors import UserError
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.sources.flags import flag
-from detr_ft.data.sources.guarded_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.records import (
+from detr_ft.data.sources.record import (
     IMAGE_SUFFIXES,
     Flags,
     Record,
@@ -28,6 +27,7 @@ from detr_ft.data.sources.records import (
     split_of,
     to_dataset,
 )
+from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.text import read_lines
 from detr_ft.errors import UserError
 

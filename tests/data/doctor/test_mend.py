@@ -20,7 +20,7 @@ from detr_ft.data.doctor import look, mend
 from detr_ft.data.doctor.boxes import boxes_of
 from detr_ft.data.doctor.changes import in_words
 from detr_ft.data.doctor.mend import Mended, write_mended
-from detr_ft.data.true_size import Frame
+from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.errors import UserError
 
 W, H = 200, 150

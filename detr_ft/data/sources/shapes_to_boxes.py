@@ -1,0 +1,79 @@
+"""The box around a shape: around points, around a turned rectangle, around what COCO calls a segmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask
+from numpy.typing import NDArray
+
+from detr_ft.data.images import MAX_PIXELS
+from detr_ft.data.sources.record import numbers
+
+
+def box_around(points: Sequence[Sequence[float]] | NDArray[np.number[Any]]) -> list[float]:
+    """The box xywh around points `[N, 2]`, in their unit; N is 1 at least."""
+    corners = np.asarray(points, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is wrong with a box is for the doctor to say
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        return [*low.tolist(), *(high - low).tolist()]
+
+
+def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
+    """The box xywh around a box xywh that was turned about `pivot`, clockwise as it is seen (y points down).
+
+    A number that isn't finite makes all four NaN, which the doctor reports.
+    """
+    if not degrees:
+        return list(box)
+    if not all(map(math.isfinite, (*box, degrees))):
+        return [math.nan] * 4
+    x, y, w, h = box
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - pivot
+        return box_around(corners @ np.array([[cos, sin], [-sin, cos]]) + pivot)
+
+
+def box_around_segmentation(segmentation: object) -> list[float] | None:
+    """The box xywh in pixels around polygons or a run-length encoded mask, as COCO writes them; None where it is neither."""
+    if isinstance(segmentation, dict):
+        return _around_runs(segmentation)
+    polygons = _polygons(segmentation)
+    return box_around([point for polygon in polygons for point in polygon]) if polygons else None
+
+
+def _polygons(value: object) -> list[list[list[float]]] | None:
+    """Polygons from lists of x, y, x, y, ...; some tools write the only polygon without the list around it."""
+    if not isinstance(value, list) or not value:
+        return None
+    rows = value if isinstance(value[0], list) else [value]
+    flat = [numbers(row, len(row)) if isinstance(row, list) else None for row in rows]
+    polygons = [np.reshape(row, (-1, 2)).tolist() for row in flat if row and len(row) % 2 == 0 and len(row) >= 6]
+    return polygons if len(polygons) == len(rows) else None
+
+
+def _around_runs(runs: dict[str, object]) -> list[float] | None:
+    counts, size = runs.get("counts"), numbers(runs.get("size"), 2)
+    if size is None or not all(math.isfinite(side) and side >= 1 and side % 1 == 0 for side in size):
+        return None
+    height, width = map(int, size)
+    if height * width > MAX_PIXELS:
+        return None
+    try:
+        encoded = {"size": [height, width], "counts": counts}
+        if isinstance(counts, list):
+            encoded = mask.frPyObjects(encoded, height, width)
+        elif not isinstance(counts, str) or not counts:
+            return None
+        # Only decoding counts the pixels, so that a text that was cut off is noticed.
+        columns_and_rows = np.argwhere(np.asarray(mask.decode(encoded)).T)
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        return None
+    if not len(columns_and_rows):
+        return None
+    # A pixel reaches to where the next one begins.
+    return box_around(np.concatenate([columns_and_rows, columns_and_rows + 1]))
