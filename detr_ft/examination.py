@@ -10,10 +10,9 @@ from typing import NamedTuple
 from datasets import DatasetDict
 
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
-from detr_ft.data.doctor.changes import as_lines, in_words
-from detr_ft.data.doctor.losses import told_losses
-from detr_ft.data.doctor.mend import LOG, Mended, write_mended
-from detr_ft.data.doctor.report import refuse_existing, write_report
+from detr_ft.data.doctor.repair.change_log import as_lines, in_words
+from detr_ft.data.doctor.repair.left_out import told_losses
+from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources import load_data
@@ -22,6 +21,7 @@ from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.preview import preview_augmentation, refuse_other_format
 from detr_ft.recipe import load_recipe
+from detr_ft.report.doctor.page import refuse_existing, write_report
 from detr_ft.utils.progress import say
 
 _HUB = "hub:"

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import class_names, load_data
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor.advice import advise, enough_queries
-from detr_ft.data.doctor.figures import Figures, figures_of
+from detr_ft.data.doctor.statistics import Figures, figures_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import UserError
 from detr_ft.models.load import queries_of

@@ -26,7 +26,7 @@ for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_chec
 load_recipe(recipes_folder() / RECIPE)
 render_page(RunSummary(title="t", verdict="v"))
 from detr_ft.data import examine, load_data
-from detr_ft.data.doctor.report import render_report
+from detr_ft.report.doctor.page import render_report
 data = load_data("generated:shapes?train=1&validation=0&edge=64")
 render_report(examine(data), data)
 print(len(Detector.load("embedded:small").names))

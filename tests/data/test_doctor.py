@@ -13,9 +13,9 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.data.doctor.kinds import KINDS, LEVELS
-from detr_ft.data.doctor.report import render_report
+from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.report.doctor.page import render_report
 
 Box = tuple[float, float, float, float]
 GOOD: Box = (1.0, 2.0, 30.0, 20.0)

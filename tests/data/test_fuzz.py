@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from detr_ft.data import load_data
-from detr_ft.data.doctor.figures import figures_of
+from detr_ft.data.doctor.statistics import figures_of
 from detr_ft.errors import UserError
 
 TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source

@@ -1,9 +1,9 @@
 """The doctor: reads every image and every box of a data set, says what is wrong, where, and how to mend it."""
 
 from detr_ft.data.doctor.diagnosis import Diagnosis, diagnose, examine
-from detr_ft.data.doctor.figures import SplitSummary
-from detr_ft.data.doctor.findings import Finding
-from detr_ft.data.doctor.look import look
-from detr_ft.data.doctor.mend import mend
+from detr_ft.data.doctor.finding import Finding
+from detr_ft.data.doctor.repair.repair import mend
+from detr_ft.data.doctor.scan import look
+from detr_ft.data.doctor.statistics import SplitSummary
 
 __all__ = ["Diagnosis", "Finding", "SplitSummary", "diagnose", "examine", "look", "mend"]

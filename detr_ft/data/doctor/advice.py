@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from detr_ft.data.doctor.figures import Figures
+from detr_ft.data.doctor.statistics import Figures
 
 _SMALLEST_EDGE, _LARGEST_EDGE, _STEP = 320, 1333, 32
 _SEEN_SIDE = 8  # pixels that nine boxes in ten should keep

@@ -11,19 +11,19 @@ import numpy as np
 from datasets import DatasetDict
 
 from detr_ft.data.doctor.advice import Advice, advise
-from detr_ft.data.doctor.alike import find_alike
-from detr_ft.data.doctor.boxes import Boxes, boxes_of, converted, likely_format
-from detr_ft.data.doctor.checks import (
+from detr_ft.data.doctor.box_columns import Boxes, boxes_of, converted, likely_format
+from detr_ft.data.doctor.checks.boxes_and_images import (
     box_findings,
     crowded_findings,
     image_findings,
     tiny_findings,
     unrecorded_files,
 )
-from detr_ft.data.doctor.classes import missing_classes, similar_names
-from detr_ft.data.doctor.figures import Figures, SplitSummary, figures, summarise
-from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Looks, look
+from detr_ft.data.doctor.checks.classes import missing_classes, similar_names
+from detr_ft.data.doctor.checks.duplicates import find_alike
+from detr_ft.data.doctor.finding import Finding, finding
+from detr_ft.data.doctor.scan import Looks, look
+from detr_ft.data.doctor.statistics import Figures, SplitSummary, figures, summarise
 from detr_ft.data.integrity.annotated_size import Frames, annotated
 from detr_ft.data.integrity.scan import Look
 from detr_ft.data.schema import class_names, sizes_of
@@ -56,7 +56,7 @@ class Diagnosis:
 
     def summary(self, limit: int = 3) -> str:
         """The diagnosis for people; of each kind of finding the first `limit` are told, and the rest counted."""
-        from detr_ft.data.doctor.summary import summary
+        from detr_ft.report.doctor.text import summary
 
         return summary(self, limit)
 

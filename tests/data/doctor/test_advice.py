@@ -10,7 +10,7 @@ from datasets import DatasetDict
 
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor.advice import advise, enough_queries, expectation, longest_edge, num_queries
-from detr_ft.data.doctor.figures import Figures, Spread, figures_of
+from detr_ft.data.doctor.statistics import Figures, Spread, figures_of
 
 
 def figures(images: int = 500, side: float = 1000, share: float = 0.05, objects: int = 5, **counts: int) -> Figures:

@@ -7,7 +7,7 @@ import pytest
 from datasets import DatasetDict
 
 from detr_ft.data import examine
-from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
+from detr_ft.data.doctor.box_columns import boxes_of, converted, likely_format
 
 W, H = 200, 150
 

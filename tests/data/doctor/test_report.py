@@ -10,8 +10,8 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import examine
-from detr_ft.data.doctor.report import render_report, write_report
 from detr_ft.errors import UserError
+from detr_ft.report.doctor.page import render_report, write_report
 
 EVIL = "<script>alert(1)</script>"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from detr_ft.data.box_frame import LEAST_SIDE
-from detr_ft.data.doctor.boxes import SLACK
+from detr_ft.data.doctor.box_columns import SLACK
 from detr_ft.data.integrity.annotated_size import AS_STATED, Box, Fit, Size
 
 Step = tuple[str, Box, Box | None]  # what was done, before, after

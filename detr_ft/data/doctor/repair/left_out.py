@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from datasets import DatasetDict
 
-from detr_ft.data.doctor.mend import Mended
+from detr_ft.data.doctor.repair.repair import Mended
 
 _MUCH = 0.1  # share of images, or of boxes
 _LEFT_OUT = "left out: "  # so the changes begin that tell of it

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Looks
+from detr_ft.data.doctor.finding import Finding, finding
+from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.duplicates import NEAR, groups, nearest
 from detr_ft.data.integrity.scan import Look
 

@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data.doctor.findings import Finding
+from detr_ft.data.doctor.finding import Finding
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
 from detr_ft.utils.drawing import draw

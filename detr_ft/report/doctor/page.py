@@ -8,11 +8,11 @@ from datasets import DatasetDict
 from jinja2 import Environment, StrictUndefined
 
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.findings import by_kind
-from detr_ft.data.doctor.kinds import KINDS
-from detr_ft.data.doctor.summary import leakage, sorts, verdict
-from detr_ft.data.doctor.thumbnails import MAX_EXAMPLES, thumbnails
+from detr_ft.data.doctor.finding import by_kind
+from detr_ft.data.doctor.finding_kinds import KINDS
 from detr_ft.errors import UserError
+from detr_ft.report.doctor.text import leakage, sorts, verdict
+from detr_ft.report.doctor.thumbnails import MAX_EXAMPLES, thumbnails
 
 _PLACES = 100  # in the table of a kind
 _TEXT = 600  # characters of a place or a message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detr_ft.data.doctor.kinds import KINDS, LEVELS, Level
+from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS, Level
 
 
 @dataclass(frozen=True)

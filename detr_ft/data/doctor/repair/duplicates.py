@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detr_ft.data.doctor.changes import Change
-from detr_ft.data.doctor.look import Looks
+from detr_ft.data.doctor.repair.change_log import Change
+from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.integrity.scan import Look
 
 Row = dict[str, Any]  # width, height and objects, as in the schema

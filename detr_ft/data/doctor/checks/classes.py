@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from detr_ft.data.doctor.figures import SplitSummary
-from detr_ft.data.doctor.findings import Finding, finding
+from detr_ft.data.doctor.finding import Finding, finding
+from detr_ft.data.doctor.statistics import SplitSummary
 
 
 def missing_classes(splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from detr_ft.data.doctor.figures import SplitSummary
-from detr_ft.data.doctor.findings import Finding, by_kind, by_sort
-from detr_ft.data.doctor.kinds import KINDS
+from detr_ft.data.doctor.finding import Finding, by_kind, by_sort
+from detr_ft.data.doctor.finding_kinds import KINDS
+from detr_ft.data.doctor.statistics import SplitSummary
 
 if TYPE_CHECKING:
     from detr_ft.data.doctor.diagnosis import Diagnosis

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from detr_ft.data.doctor.boxes import Boxes, Floats, boxes_of, converted, likely_format
+from detr_ft.data.doctor.box_columns import Boxes, Floats, boxes_of, converted, likely_format
 from detr_ft.data.schema import class_names
 
 # COCO's limits: objects under 32² pixels are small, over 96² large.

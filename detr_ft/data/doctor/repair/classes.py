@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data.doctor.changes import Change
+from detr_ft.data.doctor.repair.change_log import Change
 from detr_ft.data.schema import class_names, provenance, with_columns
 
 

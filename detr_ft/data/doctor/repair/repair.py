@@ -9,12 +9,12 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data.doctor.boxes import boxes_of, converted, likely_format
-from detr_ft.data.doctor.changes import Change, as_lines
-from detr_ft.data.doctor.look import Looks
-from detr_ft.data.doctor.mend_boxes import BoxMender
-from detr_ft.data.doctor.mend_classes import merge_classes
-from detr_ft.data.doctor.mend_copies import Row, merge_copies
+from detr_ft.data.doctor.box_columns import boxes_of, converted, likely_format
+from detr_ft.data.doctor.repair.boxes import BoxMender
+from detr_ft.data.doctor.repair.change_log import Change, as_lines
+from detr_ft.data.doctor.repair.classes import merge_classes
+from detr_ft.data.doctor.repair.duplicates import Row, merge_copies
+from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Annotated, Fit, Frame, Frames, annotated, box_of, moved_area
 from detr_ft.data.integrity.scan import Look

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_ft.data.box_frame import LEAST_SIDE
-from detr_ft.data.doctor.boxes import SLACK, Boxes, Mask
-from detr_ft.data.doctor.findings import Finding, finding
-from detr_ft.data.doctor.look import Looks
+from detr_ft.data.doctor.box_columns import SLACK, Boxes, Mask
+from detr_ft.data.doctor.finding import Finding, finding
+from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.integrity.annotated_size import TURNED, Annotated, Fit, Frames, why_unclear
 from detr_ft.data.integrity.scan import Look
 from detr_ft.data.sources.errors import Place
