@@ -13,12 +13,12 @@ from datasets import Dataset
 from detr_ft.chosen import split_of
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
-from detr_ft.evaluating import renamed, same_classes
+from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.coco import figures_of
+from detr_ft.evaluation.coco_summary import FIGURES
+from detr_ft.evaluation.detection_matching import Marks
 from detr_ft.evaluation.intervals import Difference, Interval, differences, intervals
-from detr_ft.evaluation.marks import Marks
-from detr_ft.evaluation.summary import FIGURES
-from detr_ft.evaluation.tables import mark_split
+from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector, detect_split
 from detr_ft.kept import PREDICTIONS, read_predictions
 from detr_ft.structures import Detections

@@ -15,6 +15,7 @@ from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.criterion.serialization import configure
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
+from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.models.family import Detr
@@ -93,35 +94,6 @@ def evaluate_predictions(
 def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]:
     """The figures of detections."""
     return score(split, found).assessment.figures
-
-
-def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
-    """For each class of the model its index in the data, -1 for one that the data lack; None where both are the same.
-
-    What differs is told. Raises UserError where the data have a class that the model doesn't know.
-    """
-    if list(of_model) == list(of_data):
-        return None
-    unknown = [name for name in of_data if name not in of_model]
-    if unknown:
-        raise UserError(
-            f"the data have classes that the model doesn't know: {', '.join(unknown)} (it knows {', '.join(of_model)}). "
-            "Classes are compared by name; rename those of the data, or evaluate on data of these classes"
-        )
-    more = [name for name in of_model if name not in of_data]
-    if more:
-        say(f"classes of the model that the data lack, and that don't count: {', '.join(more)}")
-    if [name for name in of_model if name in of_data] != list(of_data):
-        say("the classes of model and data come in another order, and are compared by name")
-    index = {name: place for place, name in enumerate(of_data)}
-    return [index.get(name, -1) for name in of_model]
-
-
-def renamed(found: Detections, order: Sequence[int]) -> Detections:
-    """Detections under the indices of the data's classes; those of others are left out."""
-    labels = found.labels.new_tensor(order)[found.labels]
-    keep = labels >= 0
-    return Detections(found.boxes[keep], found.scores[keep], labels[keep])
 
 
 def refuse_used(out: Path) -> None:

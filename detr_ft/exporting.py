@@ -19,8 +19,9 @@ from detr_ft.chosen import split_of
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
-from detr_ft.evaluating import refuse_used, renamed, same_classes
+from detr_ft.evaluating import refuse_used
 from detr_ft.evaluation.coco import coco_metrics
+from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
 from detr_ft.models.detect import Ask, ask, detect_by
 from detr_ft.models.graph import OnnxModel, quantise, trace, write_onnx

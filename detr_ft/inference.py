@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.data.pipeline.collate import collate
@@ -202,22 +201,6 @@ def ask_split(
                 yield attached.last
     finally:
         attached.detach()
-
-
-def coco_results(
-    detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """COCO's results format: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score` of every detection.
-
-    `category_ids` holds the id under which each class goes, in the order of the class indices.
-    """
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
-        for image_id, found in zip(image_ids, detections, strict=True)
-        for label, bbox, score in zip(
-            found.labels.tolist(), xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True
-        )
-    ]
 
 
 def _several(

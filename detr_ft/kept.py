@@ -14,8 +14,8 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
-from detr_ft.evaluation.assess import Assessment
-from detr_ft.inference import coco_results
+from detr_ft.evaluation.assessment import Assessment
+from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.structures import Detections
 from detr_ft.training.run_directory import RunDirectory
 

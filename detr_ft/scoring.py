@@ -17,10 +17,10 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names, open_image
 from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
-from detr_ft.evaluation.assess import Assessment, assess
-from detr_ft.evaluation.assignments import Assignments
-from detr_ft.evaluation.images import picks
-from detr_ft.evaluation.tables import mark_split
+from detr_ft.evaluation.arrays import mark_split
+from detr_ft.evaluation.assessment import Assessment, assess
+from detr_ft.evaluation.example_selection import picks
+from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.evaluation.thresholds import Operating
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.inference import ask_split

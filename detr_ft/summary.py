@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
-from detr_ft.evaluation.marks import AREAS
+from detr_ft.evaluation.detection_matching import AREAS
 from detr_ft.prepare import Prepared
 
 

@@ -18,11 +18,12 @@ from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions, refuse_used
+from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.hub.dataset import holds_data, push_dataset
 from detr_ft.hub.files import plan
 from detr_ft.hub.push import push, push_space
 from detr_ft.hub.space import write_space
-from detr_ft.inference import Detector, coco_results
+from detr_ft.inference import Detector
 from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe
 from detr_ft.training.capsule import in_words

@@ -28,7 +28,7 @@ from detr_ft.cli import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.schema import detection_features
 from detr_ft.errors import UserError
-from detr_ft.evaluating import renamed, same_classes
+from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.structures import Detections
 
 Run = Callable[..., tuple[int, str, str]]

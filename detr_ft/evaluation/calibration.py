@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_ft.evaluation.marks import Marks
+from detr_ft.evaluation.detection_matching import Marks
 
 LEAST = 0.05  # nobody looks at detections below, and a DETR has very many of them
 _BINS = 10

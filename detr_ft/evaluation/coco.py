@@ -11,10 +11,10 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from detr_ft.data.schema import detection_features
-from detr_ft.evaluation.marks import AREAS, MOST, Floats, Marks, mark
-from detr_ft.evaluation.precision import curves_of
-from detr_ft.evaluation.summary import summarise
-from detr_ft.evaluation.tables import found_of, mark_split, objects_of
+from detr_ft.evaluation.arrays import found_of, mark_split, objects_of
+from detr_ft.evaluation.coco_summary import summarise
+from detr_ft.evaluation.detection_matching import AREAS, MOST, Floats, Marks, mark
+from detr_ft.evaluation.precision_recall import curves_of
 from detr_ft.structures import Detections
 
 

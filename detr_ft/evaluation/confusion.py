@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detr_ft.evaluation.marks import THRESHOLDS, Bools, Ints, Marks, meeting
+from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, Ints, Marks, meeting
 
 
 def confusion(marks: Marks, believed: Bools) -> Ints:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_ft.evaluation.marks import Floats, Marks
-from detr_ft.evaluation.resample import draw, resampled
+from detr_ft.evaluation.bootstrap import draw, resampled
+from detr_ft.evaluation.detection_matching import Floats, Marks
 
 LEVEL = 0.95  # of such intervals cover what they are to, in the long run
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this one, about one in sixty.

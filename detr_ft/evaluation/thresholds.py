@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_ft.evaluation.marks import Bools, Floats, Marks
+from detr_ft.evaluation.detection_matching import Bools, Floats, Marks
 
 
 @dataclass(frozen=True)

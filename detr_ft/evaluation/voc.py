@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 
 from detr_ft.data.schema import class_names
-from detr_ft.evaluation.marks import Bools, Floats, Found, Ints, Objects
-from detr_ft.evaluation.tables import found_of, objects_of
+from detr_ft.evaluation.arrays import found_of, objects_of
+from detr_ft.evaluation.detection_matching import Bools, Floats, Found, Ints, Objects
 from detr_ft.structures import Detections
 
 _RECALLS = np.linspace(0, 1, 11)

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from detr_ft.evaluation.calibration import Calibration
-from detr_ft.evaluation.marks import Marks
-from detr_ft.evaluation.precision import RECALLS, curves_of
+from detr_ft.evaluation.detection_matching import Marks
+from detr_ft.evaluation.precision_recall import RECALLS, curves_of
 from detr_ft.evaluation.thresholds import f1_over_scores
 
 # Colours that stand for the page's own, so that one chart serves light and dark.

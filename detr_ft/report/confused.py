@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detr_ft.evaluation.marks import Ints
+from detr_ft.evaluation.detection_matching import Ints
 
 _WHOLE = 21  # rows, background among them
 _MOST = 20

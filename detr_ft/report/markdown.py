@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from detr_ft.evaluation.assess import Assessment
+from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.intervals import Interval
 from detr_ft.report.words import remarks
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
-from detr_ft.evaluation.assess import Assessment
+from detr_ft.evaluation.assessment import Assessment
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
 from detr_ft.report.confused import Confused, confused
 from detr_ft.report.queries import query_map

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detr_ft.evaluation.assess import Assessment
+from detr_ft.evaluation.assessment import Assessment
 
 _WIDE = 0.1  # an interval
 # Objects of a class, below which its precision reads too high on average: the envelope of a precision curve takes the best of

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from telling import Tables, parser_of
 
+from detr_ft.evaluation.coco_summary import FIGURES, summarise
+from detr_ft.evaluation.detection_matching import AREAS, Found, Marks, Objects, mark
 from detr_ft.evaluation.intervals import differences, intervals
-from detr_ft.evaluation.marks import AREAS, Found, Marks, Objects, mark
-from detr_ft.evaluation.precision import curves_of
-from detr_ft.evaluation.summary import FIGURES, summarise
+from detr_ft.evaluation.precision_recall import curves_of
 
 CLASSES, FOUND, THERE = 80, 100, 7
 DROP_INS = {  # where each has its COCO and its COCOeval

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_ft.evaluation.marks import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
 
 NAMES = ["a", "b", "c", "d"]
 

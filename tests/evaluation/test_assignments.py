@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.evaluation.assignments import Assignments
+from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.structures import Predictions, Targets
 
 A, B, ELSEWHERE = [0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.3, 0.3], [0.5, 0.1, 0.05, 0.05]

@@ -16,11 +16,11 @@ from pycocotools.cocoeval import COCOeval
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics
-from detr_ft.evaluation.marks import AREAS
-from detr_ft.evaluation.precision import curves_of
-from detr_ft.evaluation.summary import LIMITS
-from detr_ft.evaluation.tables import mark_split
+from detr_ft.evaluation.coco_summary import LIMITS
+from detr_ft.evaluation.detection_matching import AREAS
+from detr_ft.evaluation.precision_recall import curves_of
 from detr_ft.structures import Detections
 
 FIGURES = [

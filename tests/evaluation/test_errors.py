@@ -11,8 +11,8 @@ import pytest
 from evaluation.tide_reference import CLASSES, SEEDS, made_up
 
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.errors import KINDS, RIGHT, errors_of
-from detr_ft.evaluation.marks import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
+from detr_ft.evaluation.tide import KINDS, RIGHT, errors_of
 
 TOLD = json.loads((Path(__file__).parent / "tide_reference.json").read_text())
 Rows = list[tuple[int, list[float]]]

@@ -4,9 +4,9 @@ import numpy as np
 from evaluation.made_up_models import two_alike
 from evaluation.test_errors import marked
 
-from detr_ft.evaluation.errors import errors_of
-from detr_ft.evaluation.images import picks
+from detr_ft.evaluation.example_selection import picks
 from detr_ft.evaluation.thresholds import Operating, best_thresholds
+from detr_ft.evaluation.tide import errors_of
 
 OBJECTS = [
     [0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100],  # all found

@@ -10,8 +10,8 @@ from evaluation.made_up_models import NAMES, model, spoiled, truth, two_alike
 from numpy.typing import NDArray
 
 from detr_ft.evaluation.coco import figures_of
+from detr_ft.evaluation.detection_matching import Marks, mark
 from detr_ft.evaluation.intervals import differences, intervals
-from detr_ft.evaluation.marks import Marks, mark
 
 
 @pytest.mark.parametrize("power", [0.0, 1.5])

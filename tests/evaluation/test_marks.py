@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from evaluation.test_errors import marked
 
-from detr_ft.evaluation.marks import MOST
+from detr_ft.evaluation.detection_matching import MOST
 
 EXACT = [[0, 0, 0, 0, 33, 33, 0.9]]
 

@@ -10,7 +10,7 @@ from evaluation.test_errors import marked
 from detr_ft.evaluation.calibration import Bin, calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
-from detr_ft.evaluation.groups import by_crowding, by_frequency
+from detr_ft.evaluation.slices import by_crowding, by_frequency
 from detr_ft.evaluation.thresholds import Operating, believed, best_thresholds, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detr_ft.evaluation import resample
+from detr_ft.evaluation import bootstrap as resample
+from detr_ft.evaluation.bootstrap import draw, resampled
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.marks import Found, Marks, Objects, mark
-from detr_ft.evaluation.resample import draw, resampled
-from detr_ft.evaluation.summary import FIGURES
+from detr_ft.evaluation.coco_summary import FIGURES
+from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
 
 NAMES = ["cat", "unused", "dog"]
 IMAGES = 12

@@ -11,8 +11,8 @@ import torch
 from evaluation.made_up_models import model, truth
 from PIL import Image
 
-from detr_ft.evaluation.assess import Assessment, assess
-from detr_ft.evaluation.marks import mark
+from detr_ft.evaluation.assessment import Assessment, assess
+from detr_ft.evaluation.detection_matching import mark
 from detr_ft.report.charts import precision_chart
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detr_ft.evaluation.marks import THRESHOLDS, Floats, Marks
-from detr_ft.evaluation.summary import LIMITS, Table
+from detr_ft.evaluation.coco_summary import LIMITS, Table
+from detr_ft.evaluation.detection_matching import THRESHOLDS, Floats, Marks
 
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 

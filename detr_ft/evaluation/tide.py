@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from detr_ft.evaluation.marks import THRESHOLDS, Bools, Floats, Ints, Marks, Objects, Pairs, meeting
-from detr_ft.evaluation.precision import interpolated
+from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, Floats, Ints, Marks, Objects, Pairs, meeting
+from detr_ft.evaluation.precision_recall import interpolated
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)

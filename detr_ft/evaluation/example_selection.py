@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detr_ft.evaluation.errors import KINDS, RIGHT, Errors
-from detr_ft.evaluation.marks import Bools, Floats, Ints, Marks
+from detr_ft.evaluation.detection_matching import Bools, Floats, Ints, Marks
 from detr_ft.evaluation.thresholds import Operating, believed
+from detr_ft.evaluation.tide import KINDS, RIGHT, Errors
 
 
 def picks(errors: Errors, thresholds: Mapping[str, Operating], most: int) -> dict[str, list[int]]:

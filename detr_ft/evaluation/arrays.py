@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.schema import class_names
-from detr_ft.evaluation.marks import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
 from detr_ft.structures import Detections
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from detr_ft.evaluation.calibration import Calibration, calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
-from detr_ft.evaluation.errors import Errors, errors_of
-from detr_ft.evaluation.groups import Group, by_crowding, by_frequency
+from detr_ft.evaluation.detection_matching import Ints, Marks
 from detr_ft.evaluation.intervals import Interval, intervals
-from detr_ft.evaluation.marks import Ints, Marks
+from detr_ft.evaluation.slices import Group, by_crowding, by_frequency
 from detr_ft.evaluation.thresholds import Operating, believed, best_thresholds
+from detr_ft.evaluation.tide import Errors, errors_of
 
 
 @dataclass(frozen=True, eq=False)

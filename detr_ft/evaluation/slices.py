@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detr_ft.evaluation.marks import Marks
-from detr_ft.evaluation.resample import resampled
+from detr_ft.evaluation.bootstrap import resampled
+from detr_ft.evaluation.detection_matching import Marks
 
 _CROWDING = {"1 object": (1, 1), "2 to 5": (2, 5), "6 to 15": (6, 15), "more than 15": (16, None)}
 _FREQUENCY = {"under 20 boxes": (0, 19), "20 to 200": (20, 200), "over 200": (201, None)}

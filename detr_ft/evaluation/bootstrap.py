@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from detr_ft.evaluation.marks import AREAS, THRESHOLDS, Bools, Floats, Ints, Marks
-from detr_ft.evaluation.precision import RECALLS
-from detr_ft.evaluation.summary import LIMITS, Table, summarise
+from detr_ft.evaluation.coco_summary import LIMITS, Table, summarise
+from detr_ft.evaluation.detection_matching import AREAS, THRESHOLDS, Bools, Floats, Ints, Marks
+from detr_ft.evaluation.precision_recall import RECALLS
 
 _AT_ONCE = 250  # sets, which bounds the memory
 _DENSE = 4_000_000  # entries of a table of detections and images, above which each detection is looked up by itself

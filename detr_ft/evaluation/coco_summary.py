@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from detr_ft.evaluation.marks import AREAS, MOST, THRESHOLDS, Floats
+from detr_ft.evaluation.detection_matching import AREAS, MOST, THRESHOLDS, Floats
 
 LIMITS = (1, 10, MOST)  # of detections of a class in an image
 FIGURES = (
