@@ -20,7 +20,7 @@ from truth import Example
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.inference import Detector
-from detr_ft.inside import Inside, look_inside
+from detr_ft.models.attention import Inside, look_inside
 from detr_ft.structures import Predictions
 from detr_ft.utils.drawing import class_colour, draw
 

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.errors import UserError
-from detr_ft.models.load import resolve
+from detr_ft.models.checkpoint_source import resolve
 from detr_ft.prepare import HELD_OUT, names_of
 from detr_ft.recipe import Recipe, read_recipe
 

@@ -19,8 +19,9 @@ from detr_ft.evaluation.coco_summary import FIGURES
 from detr_ft.evaluation.detection_matching import Marks
 from detr_ft.evaluation.intervals import Difference, Interval, differences, intervals
 from detr_ft.evaluation.label_alignment import renamed, same_classes
-from detr_ft.inference import Detector, detect_split
+from detr_ft.inference import Detector
 from detr_ft.kept import PREDICTIONS, read_predictions
+from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 from detr_ft.utils.progress import console
 

@@ -18,8 +18,8 @@ from detr_ft.errors import UserError
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
-from detr_ft.models.family import Detr
-from detr_ft.models.own_block import own_block
+from detr_ft.models.families.family import Detr
+from detr_ft.models.metadata import own_block
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.scoring import Scored, score, score_model, speed_on

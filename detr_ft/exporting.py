@@ -23,11 +23,11 @@ from detr_ft.evaluating import refuse_used
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
-from detr_ft.models.detect import Ask, ask, detect_by
-from detr_ft.models.graph import OnnxModel, quantise, trace, write_onnx
+from detr_ft.models.export import OnnxModel, quantise, trace, write_onnx
 from detr_ft.models.load import load_model
+from detr_ft.models.predict import Ask, ask, detect_by
+from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
 from detr_ft.models.save import save_as_stock
-from detr_ft.side_by_side import RUNTIMES, compare, latencies
 from detr_ft.utils.environment import cpu_in_words, environment
 from detr_ft.utils.progress import console, say
 

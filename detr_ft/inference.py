@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from detr_ft.criterion import SetCriterion
 from detr_ft.data.images import open_image, upright_rgb
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.detect import batches_of, detect, detect_by, inference
-from detr_ft.models.family import Detr
-from detr_ft.models.fold import fold_norms
-from detr_ft.models.graph import OnnxModel
+from detr_ft.models.export import OnnxModel
 from detr_ft.models.load import load_config_and_processor, load_detector, load_model
-from detr_ft.models.own_block import own_block
-from detr_ft.structures import Detections, Predictions, Step, Targets
+from detr_ft.models.metadata import own_block
+from detr_ft.models.optimizations.fused_norms import fold_norms
+from detr_ft.models.predict import batches_of, detect, detect_by, inference
+from detr_ft.structures import Detections, Predictions, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
 
@@ -154,53 +147,6 @@ def _at_home(model: Any) -> Any:
 
 def _no_loss(predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
     return predictions.boxes.sum() * 0, {}
-
-
-def detect_split(
-    model: PreTrainedModel,
-    processor: Any,
-    split: Dataset,
-    batch_size: int = 8,
-    progress: Callable[[int], None] | None = None,
-) -> list[Detections]:
-    """The detections of each row of a split in the schema, in its order; only a few batches are in memory at a time.
-
-    `progress` is told how many images have been taken so far.
-    """
-
-    def images() -> Iterator[Image.Image]:
-        for number, row in enumerate(split.with_format(None).select_columns(["image"]), start=1):
-            yield open_image(row["image"])
-            if progress is not None:
-                progress(number)
-
-    return detect(model, processor, images(), batch_size)
-
-
-def ask_split(
-    model: Detr, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
-) -> Iterator[tuple[Predictions, Targets]]:
-    """What the model says of a split at all decoder layers, batch by batch, and the truth: what a criterion is given.
-
-    The model has the criterion attached meanwhile, and its stock loss afterwards.
-    """
-    form = ImageFormat.of(processor)
-    examples = TrainExamples(split, TrainTransform(form), seed=0)
-    attached = attach_criterion(model, criterion)
-    # By itself: the loss is of no interest, and one process may ask where others don't.
-    attached.step = Step(1.0, torch.ones(model.config.num_labels, device=model.device))
-    try:
-        with inference(model):
-            for start in range(0, len(examples), batch_size):
-                rows = range(start, min(start + batch_size, len(examples)))
-                batch = collate([examples.at(0, row) for row in rows], form.canvas)
-                labels = [{name: value.to(model.device) for name, value in one.items()} for one in batch["labels"]]
-                pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-                model(**form.normalise(pixels), labels=labels)
-                assert attached.last is not None
-                yield attached.last
-    finally:
-        attached.detach()
 
 
 def _several(

@@ -21,11 +21,13 @@ from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import UserError
-from detr_ft.models.adapters import add_adapters
-from detr_ft.models.family import Detr
+from detr_ft.models.build import build_model
+from detr_ft.models.checkpoint_source import commit_of
+from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
-from detr_ft.models.labels import fit_labels
-from detr_ft.models.load import build_model, commit_of, load_model
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
+from detr_ft.models.lora import add_adapters
 from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
 from detr_ft.recipe import DataSection, Recipe
 from detr_ft.training.optimizer import refuse_rates

@@ -25,8 +25,8 @@ from detr_ft.data.sources import category_numbers
 from detr_ft.errors import UserError
 from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions
-from detr_ft.models.load import on_the_hub
-from detr_ft.models.own_block import own_block
+from detr_ft.models.checkpoint_source import on_the_hub
+from detr_ft.models.metadata import own_block
 from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page

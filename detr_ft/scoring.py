@@ -23,9 +23,9 @@ from detr_ft.evaluation.example_selection import picks
 from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.evaluation.thresholds import Operating
 from detr_ft.evaluation.voc import voc_metrics
-from detr_ft.inference import ask_split
+from detr_ft.models.benchmark import Speed, measure
+from detr_ft.models.predict import ask_split
 from detr_ft.report.shots import Outline, Shot
-from detr_ft.speed import Speed, measure
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import class_colour
 

@@ -20,7 +20,7 @@ from detr_ft.errors import UserError
 from detr_ft.exporting import export_model, say_export, table_of
 from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.load import load_model
-from detr_ft.side_by_side import Apart, compare
+from detr_ft.models.runtime_agreement import Apart, compare
 from detr_ft.utils.assets import embedded_checkpoint
 
 DATA = "generated:shapes?train=4&validation=20"

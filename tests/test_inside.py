@@ -9,7 +9,7 @@ from PIL import Image
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.inference import Detector
-from detr_ft.inside import Inside, look_inside
+from detr_ft.models.attention import Inside, look_inside
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.inference import Detector, ask_split, detect_split
+from detr_ft.inference import Detector
 from detr_ft.models import fit_labels
+from detr_ft.models.benchmark import measure
+from detr_ft.models.predict import ask_split, detect_split
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.scoring import score_model
-from detr_ft.speed import measure
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
 

@@ -11,8 +11,8 @@ import yaml
 
 from detr_ft import criterion as terms
 from detr_ft.hub.markdown import figure, measured, section
+from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.markdown import text_of
-from detr_ft.side_by_side import RUNTIMES
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.
 _PAPER = re.compile(

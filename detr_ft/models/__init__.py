@@ -1,10 +1,11 @@
 """Models in: load a checkpoint, fit its head to the classes, choose what trains, attach a criterion."""
 
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
-from detr_ft.models.detect import detect
+from detr_ft.models.build import build_model
 from detr_ft.models.freeze import set_trainable, trainable_counts
-from detr_ft.models.labels import fit_labels
-from detr_ft.models.load import build_model, load_model
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
+from detr_ft.models.predict import detect
 
 __all__ = [
     "AttachedCriterion",

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from detr_ft.models.family import Detr, Sister
+from detr_ft.models.families.family import Detr, Sister
 from detr_ft.structures import Predictions, Step, Targets
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]

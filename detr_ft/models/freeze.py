@@ -9,7 +9,7 @@ from torch import nn
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 
 _NATIVE = r"^model\.backbone\.(?:conv_encoder\.)?model\.(embedder|encoder\.stages\.(?P<stage>\d+))\."
 _TIMM = r"^model\.backbone\.(?:conv_encoder\.)?model\.(conv1|bn1|layer(?P<layer>\d+))\b"

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from detr_ft.models.adapters import merged
-from detr_ft.models.timm_layout import in_timm_layout, is_dilated, is_plain_resnet
+from detr_ft.models.lora import merged
+from detr_ft.models.timm import in_timm_layout, is_dilated, is_plain_resnet
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:

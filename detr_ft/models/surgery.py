@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detr_ft.errors import UserError
-from detr_ft.models.detect import answers
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
+from detr_ft.models.predict import answers
 
 _JITTER = 0.3  # of a copied query, in standard deviations of all
 

@@ -12,12 +12,12 @@ from markupsafe import Markup
 from torch import Tensor
 
 from detr_ft.evaluation.assessment import Assessment
+from detr_ft.models.benchmark import Speed
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
 from detr_ft.report.confused import Confused, confused
 from detr_ft.report.queries import query_map
 from detr_ft.report.shots import Shot, shown
 from detr_ft.report.words import remarks
-from detr_ft.speed import Speed
 
 _FIGURES = {
     "map": ("mAP", "average precision over IoU .50 to .95"),

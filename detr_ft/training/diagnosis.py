@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy, iou, xywh_to_xyxy, xyxy_to_cxcywh
-from detr_ft.inference import detect_split
+from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 
 NOTHING = 0.05  # an mAP below this is as good as none: boxes read as of another frame still hit now and then

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.inference import detect_split
+from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 
 

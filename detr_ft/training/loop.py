@@ -23,9 +23,10 @@ from detr_ft.data.pipeline.sampling import Batches, aspects
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.family import Detr
-from detr_ft.models.fold import fold_norms
-from detr_ft.models.no_waits import stop_waiting
+from detr_ft.models.families.family import Detr
+from detr_ft.models.optimizations.fused_norms import fold_norms
+from detr_ft.models.optimizations.memory import save_memory_or_time
+from detr_ft.models.optimizations.no_sync import stop_waiting
 from detr_ft.structures import Detections
 from detr_ft.training.capsule import keep_failure
 from detr_ft.training.checkpoints import Checkpoints
@@ -37,7 +38,6 @@ from detr_ft.training.health import figures, tally
 from detr_ft.training.held import Held
 from detr_ft.training.interrupt import Agreement, Signals
 from detr_ft.training.log import Sums, TrainLog
-from detr_ft.training.memory import save_memory_or_time
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
 from detr_ft.training.pace import Pace
 from detr_ft.training.processes import join

@@ -16,11 +16,11 @@ from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.assignment.input_checks import TargetError
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import UserError
-from detr_ft.models.adapters import add_adapters
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms
-from detr_ft.models.own_block import own_block
+from detr_ft.models.lora import add_adapters
+from detr_ft.models.metadata import own_block
 from detr_ft.structures import Step
 from detr_ft.training.arithmetic import seed_step
 from detr_ft.training.state import WEIGHTS, load_tensors, load_weights, read_state

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.structures import Predictions
 from detr_ft.training.passes import Passes, PlainPasses
 from detr_ft.training.recorded import Pool

@@ -13,7 +13,7 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
-from detr_ft.models.detect import inference
+from detr_ft.models.predict import inference
 from detr_ft.structures import Predictions, Targets
 
 _MOST = 64

@@ -19,8 +19,8 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from detr_ft.errors import UserError
-from detr_ft.models.adapters import without_learned
 from detr_ft.models.load import load_model
+from detr_ft.models.lora import without_learned
 
 STATE, WEIGHTS, _TENSORS = "state.json", "model.safetensors", "training.pt"
 

@@ -33,8 +33,8 @@ from detr_ft.data.augmentation.builtin import Light
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.models.build import build_model
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
-from detr_ft.models.load import build_model
 from detr_ft.structures import Predictions, Targets
 
 SOURCE, EDGE, AUGMENT = "generated:shapes?train=12000&validation=500&edge=128&seed=1", 128, Light(jitter=0)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from detr_ft.cli import app
 from detr_ft.errors import UserError
-from detr_ft.models.adapters import add_adapters, merged, without_learned
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import trainable_counts
+from detr_ft.models.lora import add_adapters, merged, without_learned
 from detr_ft.models.save import save_as_stock
 
 RECIPE = """\

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from detr_ft.errors import UserError
-from detr_ft.models.detect import detect
+from detr_ft.models.predict import detect
 from detr_ft.structures import Detections
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.models import load_model
-from detr_ft.models.fold import FoldedConv2d, fold_norms
 from detr_ft.models.freeze import frozen_norms, live_norms
+from detr_ft.models.optimizations.fused_norms import FoldedConv2d, fold_norms
 
 
 @pytest.fixture

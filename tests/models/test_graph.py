@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import UserError
-from detr_ft.models.graph import OnnxModel, needed, quantise, trace, write_onnx
+from detr_ft.models.export import OnnxModel, needed, quantise, trace, write_onnx
 
 Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # Batches, sizes, and sizes of masks, among them the one that transformers.js always gives.

@@ -10,7 +10,7 @@ import torch
 
 from detr_ft.errors import UserError
 from detr_ft.models import fit_labels, load_model
-from detr_ft.models.labels import LabelMap
+from detr_ft.models.label_map import LabelMap
 
 
 def test_new_classes_keep_no_object_and_what_is_known(tiny_checkpoint: Path) -> None:

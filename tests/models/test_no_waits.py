@@ -11,7 +11,7 @@ from conftest import tiny_config
 from torch import Tensor
 from transformers import DetrForObjectDetection
 
-from detr_ft.models.no_waits import SteadyEncoderLayer, stop_waiting
+from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer, stop_waiting
 
 
 def made(**changes: Any) -> DetrForObjectDetection:

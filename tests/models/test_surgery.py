@@ -12,8 +12,8 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.inference import detect_split
 from detr_ft.models import load_model
+from detr_ft.models.predict import detect_split
 from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
 
 DATA = generate("shapes?train=60&validation=80")

@@ -23,9 +23,9 @@ from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import UserError
 from detr_ft.models import build_model, load_model
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.models.save import save_as_stock
-from detr_ft.models.timm_layout import keep_activations, without_old_fields
+from detr_ft.models.timm import keep_activations, without_old_fields
 
 BEFORE = "model.backbone.conv_encoder.model."
 

@@ -14,8 +14,8 @@ from small_run import make_trainer
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import Interrupted, UserError
+from detr_ft.models.optimizations.memory import checkpoint_activations
 from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.memory import checkpoint_activations
 from detr_ft.training.stopping import Best, best_of
 
 

@@ -16,9 +16,9 @@ from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.inference import Detector
-from detr_ft.models import fold as folding
-from detr_ft.models.fold import FoldedConv2d
-from detr_ft.models.no_waits import SteadyEncoderLayer
+from detr_ft.models.optimizations import fused_norms as folding
+from detr_ft.models.optimizations.fused_norms import FoldedConv2d
+from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer
 from detr_ft.training import loop
 from detr_ft.training.loop import DetrTrainer
 

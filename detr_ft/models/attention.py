@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_ft.models.detect import batches_of, inference
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
+from detr_ft.models.predict import batches_of, inference
 
 
 @dataclass(frozen=True, eq=False)

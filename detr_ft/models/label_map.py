@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from detr_ft.errors import UserError
-from detr_ft.models.own_block import own_block
+from detr_ft.models.metadata import own_block
 
 _SPREAD = 0.02  # of a new class's weights, in standard deviations of the old ones
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from detr_ft.errors import UserError
-from detr_ft.models.family import Detr
-from detr_ft.models.fold import fold_norms
+from detr_ft.models.families.family import Detr
+from detr_ft.models.optimizations.fused_norms import fold_norms
 
 _OPSET = 23  # the first with an operator for attention
 INPUTS, OUTPUTS = ("pixel_values", "pixel_mask"), ("logits", "pred_boxes")

@@ -11,15 +11,21 @@ from threading import RLock
 from typing import Any
 
 import torch
+from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.data.pipeline.transforms import canvas_of
+from detr_ft.criterion import SetCriterion
+from detr_ft.data.images import open_image
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
 from detr_ft.errors import UserError
-from detr_ft.models.family import Detr
-from detr_ft.structures import Detections
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.families.family import Detr
+from detr_ft.structures import Detections, Predictions, Step, Targets
 
 # Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
 _WAITING_BATCHES = 4
@@ -157,3 +163,50 @@ def ask(model: Detr, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Logits `[B, Q, K+1]` and boxes `[B, Q, 4]` of a batch, on the model's device; with the model bound it is an `Ask`."""
     outputs = model(pixel_values=pixels.to(model.device, model.dtype), pixel_mask=mask.to(model.device))
     return outputs.logits, outputs.pred_boxes
+
+
+def detect_split(
+    model: PreTrainedModel,
+    processor: Any,
+    split: Dataset,
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> list[Detections]:
+    """The detections of each row of a split in the schema, in its order; only a few batches are in memory at a time.
+
+    `progress` is told how many images have been taken so far.
+    """
+
+    def images() -> Iterator[Image.Image]:
+        for number, row in enumerate(split.with_format(None).select_columns(["image"]), start=1):
+            yield open_image(row["image"])
+            if progress is not None:
+                progress(number)
+
+    return detect(model, processor, images(), batch_size)
+
+
+def ask_split(
+    model: Detr, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
+) -> Iterator[tuple[Predictions, Targets]]:
+    """What the model says of a split at all decoder layers, batch by batch, and the truth: what a criterion is given.
+
+    The model has the criterion attached meanwhile, and its stock loss afterwards.
+    """
+    form = ImageFormat.of(processor)
+    examples = TrainExamples(split, TrainTransform(form), seed=0)
+    attached = attach_criterion(model, criterion)
+    # By itself: the loss is of no interest, and one process may ask where others don't.
+    attached.step = Step(1.0, torch.ones(model.config.num_labels, device=model.device))
+    try:
+        with inference(model):
+            for start in range(0, len(examples), batch_size):
+                rows = range(start, min(start + batch_size, len(examples)))
+                batch = collate([examples.at(0, row) for row in rows], form.canvas)
+                labels = [{name: value.to(model.device) for name, value in one.items()} for one in batch["labels"]]
+                pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
+                model(**form.normalise(pixels), labels=labels)
+                assert attached.last is not None
+                yield attached.last
+    finally:
+        attached.detach()

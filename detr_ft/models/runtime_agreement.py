@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detr_ft.models.detect import Ask, batches_of
+from detr_ft.models.predict import Ask, batches_of
 
 RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _SECONDS, _LEAST = 3.0, 5  # of timing for each runtime, and rounds

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from detr_ft.models.detect import detect, inference
+from detr_ft.models.predict import detect, inference
 
 _SECONDS = 1.0  # of measuring, each for one image and for many
 _LEAST, _WARM = 5, 2  # rounds

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_ft.errors import UserError
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import part_of
 
 # Attention and the feed-forward layers alike: several kinds of matrix at a low rank rather than one at a high (section 7.1).

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from detr_ft.models.family import Detr
+from detr_ft.models.families.family import Detr
 from detr_ft.training.settings import TrainSettings
 
 
