@@ -25,8 +25,8 @@ from detr_ft.report.page import RunSummary, render_page
 from detr_ft.scoring import Scored, score, score_model, speed_on
 from detr_ft.structures import Detections
 from detr_ft.summary import verdict
-from detr_ft.training.evaluate import evaluate_split
-from detr_ft.training.processes import join
+from detr_ft.training.launch import join
+from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import console, say

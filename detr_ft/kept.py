@@ -16,8 +16,8 @@ from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.run_directory import RunDirectory
 from detr_ft.structures import Detections
-from detr_ft.training.run_directory import RunDirectory
 
 PREDICTIONS = "predictions.json"
 _TOLD = 20  # faults of a file

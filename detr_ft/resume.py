@@ -15,10 +15,10 @@ from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.recipe import Recipe
-from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.differences import differences, fingerprint
-from detr_ft.training.run_directory import RunDirectory
-from detr_ft.training.state import Progress, read_state
+from detr_ft.run_directory import RunDirectory
+from detr_ft.training.checkpoint.changes import differences, fingerprint
+from detr_ft.training.checkpoint.state import Progress, read_state
+from detr_ft.training.checkpoint.store import Checkpoints
 
 logger = logging.getLogger(__name__)
 

@@ -31,18 +31,18 @@ from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare
 from detr_ft.recipe import Recipe
 from detr_ft.report.page import RunSummary, render_page
 from detr_ft.resume import facts_of, tell_changes
+from detr_ft.run_directory import RunDirectory
 from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
 from detr_ft.summary import data_facts, described, verdict
-from detr_ft.training.choices import changes, in_words, step_rate
-from detr_ft.training.display import Display, PlainDisplay
-from detr_ft.training.first_look import look_first
-from detr_ft.training.loop import DetrTrainer, TrainResult
-from detr_ft.training.probe import probe
-from detr_ft.training.probe_words import describe_probe
-from detr_ft.training.processes import join
-from detr_ft.training.run_directory import RunDirectory
+from detr_ft.training.launch import join
+from detr_ft.training.monitor.display import Display, PlainDisplay
+from detr_ft.training.preflight.before_training import look_first
+from detr_ft.training.preflight.probe import probe
+from detr_ft.training.preflight.summary import describe_probe
+from detr_ft.training.preflight.variants import changes, in_words, step_rate
 from detr_ft.training.step import StepFailed
+from detr_ft.training.trainer import DetrTrainer, TrainResult
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
 

@@ -12,8 +12,8 @@ from detr_ft.errors import UserError
 from detr_ft.recipe import load_recipe
 from detr_ft.resume import is_finished, newest_checkpoint
 from detr_ft.run import run_recipe, say_outcome
-from detr_ft.training.display import make_display
-from detr_ft.training.run_directory import RunDirectory
+from detr_ft.run_directory import RunDirectory
+from detr_ft.training.monitor.display import make_display
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.progress import say
 

@@ -26,8 +26,8 @@ from detr_ft.hub.space import write_space
 from detr_ft.inference import Detector
 from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe
-from detr_ft.training.capsule import in_words
-from detr_ft.training.replay import Capsule, replay
+from detr_ft.training.failures.capsule import in_words
+from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.progress import console, say

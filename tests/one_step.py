@@ -20,9 +20,9 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
 from detr_ft.models import set_trainable
-from detr_ft.training.display import PlainDisplay
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 EMPTY = (1, 4)
 

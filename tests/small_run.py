@@ -10,9 +10,9 @@ from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models import fit_labels, load_model, set_trainable
-from detr_ft.training.display import PlainDisplay
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 
 def make_trainer(

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.models import fit_labels, load_model
-from detr_ft.training.evaluate import evaluate_split
+from detr_ft.training.monitor.evaluator import evaluate_split
 
 SIZES = (1, 2, 5, 7, 8, 9)
 

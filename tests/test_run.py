@@ -10,7 +10,7 @@ from detr_ft.errors import UserError
 from detr_ft.models import load_model
 from detr_ft.recipe import load_recipe, read_recipe
 from detr_ft.run import Outcome, run_recipe, say_outcome
-from detr_ft.training.display import PlainDisplay
+from detr_ft.training.monitor.display import PlainDisplay
 
 
 def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from detr_ft.criterion import CriterionError, find_fault
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, Step, Targets
-from detr_ft.training.arithmetic import add_up, held_by, seed_step
+from detr_ft.training.async_scalar import Later
 from detr_ft.training.ema import Ema
-from detr_ft.training.feed import MicroBatch, StepOf
-from detr_ft.training.interrupt import agreed
-from detr_ft.training.later import Later
-from detr_ft.training.passes import Passes
+from detr_ft.training.forward_backward import Passes
+from detr_ft.training.interrupts import agreed
 from detr_ft.training.schedule import go_to
+from detr_ft.training.step_loader import MicroBatch, StepOf
+from detr_ft.training.step_totals import add_up, held_by, seed_step
 
 logger = logging.getLogger(__name__)
 

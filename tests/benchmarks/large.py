@@ -29,7 +29,7 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 from detr_ft.data.integrity.scan import look_at
 from detr_ft.data.pipeline.sampling import Batches, aspects
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.training.checkpoints import Checkpoints
+from detr_ft.training.checkpoint.store import Checkpoints
 
 IMAGES, GPUS, NODE, CORES = 10_000_000, 64, 8, 16
 # From the README beside: images a second of an H200 in bf16 without CUDA graphs, which are for one process, and of a core that

@@ -19,9 +19,9 @@ from detr_ft.criterion import detr_criterion
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.models import load_model, set_trainable
-from detr_ft.training.display import PlainDisplay
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 warnings.filterwarnings("ignore")
 GPU = torch.cuda.is_available()

@@ -12,7 +12,7 @@ from one_step import first_step, make_trainer
 
 from detr_ft.structures import Step
 from detr_ft.training import step
-from detr_ft.training.arithmetic import seed_step
+from detr_ft.training.step_totals import seed_step
 
 SCRIPT = Path(__file__).parents[1] / "one_step.py"
 Values = dict[str, torch.Tensor]

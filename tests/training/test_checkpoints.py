@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.errors import UserError
-from detr_ft.training.checkpoints import Checkpoints
+from detr_ft.training.checkpoint.store import Checkpoints
 
 
 def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:

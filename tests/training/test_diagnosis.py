@@ -14,11 +14,11 @@ from small_run import make_trainer
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.models import load_model, set_trainable
-from detr_ft.training.diagnosis import NOTHING, Seen, Training, diagnose, see
-from detr_ft.training.display import PlainDisplay, lines_of_evaluation
-from detr_ft.training.judgement import judge
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training.monitor.diagnosis import NOTHING, Seen, Training, diagnose, see
+from detr_ft.training.monitor.display import PlainDisplay, lines_of_evaluation
+from detr_ft.training.monitor.remarks import judge
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

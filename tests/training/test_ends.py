@@ -15,8 +15,8 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import Interrupted, UserError
 from detr_ft.models.optimizations.memory import checkpoint_activations
-from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.stopping import Best, best_of
+from detr_ft.training.early_stopping import Best, best_of
+from detr_ft.training.trainer import DetrTrainer
 
 
 def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:

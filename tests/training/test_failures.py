@@ -17,9 +17,9 @@ from torch import Tensor
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion, detr_criterion
 from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.loop import DetrTrainer, TrainingFailed
-from detr_ft.training.replay import Capsule, replay
+from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.step import diverged
+from detr_ft.training.trainer import DetrTrainer, TrainingFailed
 
 
 @dataclass(frozen=True)

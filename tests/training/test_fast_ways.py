@@ -19,8 +19,8 @@ from detr_ft.inference import Detector
 from detr_ft.models.optimizations import fused_norms as folding
 from detr_ft.models.optimizations.fused_norms import FoldedConv2d
 from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer
-from detr_ft.training import loop
-from detr_ft.training.loop import DetrTrainer
+from detr_ft.training import trainer as loop
+from detr_ft.training.trainer import DetrTrainer
 
 
 def kinds(model: nn.Module, kind: type) -> int:

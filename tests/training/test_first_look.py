@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_run import make_trainer
 
-from detr_ft.training import first_look
-from detr_ft.training.first_look import look_first
+from detr_ft.training.preflight import before_training as first_look
+from detr_ft.training.preflight.before_training import look_first
 
 
 @pytest.mark.parametrize(

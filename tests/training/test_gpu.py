@@ -17,12 +17,12 @@ from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels, load_model, set_trainable
-from detr_ft.training.display import PlainDisplay
-from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.probe import fit_memory, try_worst
-from detr_ft.training.replay import Capsule, replay
-from detr_ft.training.replayed import ReplayedPasses
+from detr_ft.training.cuda_graphs import ReplayedPasses
+from detr_ft.training.failures.replay import Capsule, replay
+from detr_ft.training.monitor.display import PlainDisplay
+from detr_ft.training.preflight.memory import fit_memory, try_worst
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
@@ -164,7 +164,7 @@ def test_the_worst_batch_is_tried_before_the_first_step(
 
 
 def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from detr_ft.training.loop import TrainingFailed
+    from detr_ft.training.trainer import TrainingFailed
 
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True)
     made = trainer.examples.at

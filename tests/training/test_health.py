@@ -28,8 +28,8 @@ from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.health import figures, tally
-from detr_ft.training.sample import MatchingSample
+from detr_ft.training.monitor.matching_drift import MatchingSample
+from detr_ft.training.monitor.matching_stats import figures, tally
 from detr_ft.utils.assets import embedded_checkpoint
 
 CPU = torch.device("cpu")

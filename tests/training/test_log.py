@@ -3,8 +3,8 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from detr_ft.training.log import TrainLog
-from detr_ft.training.run_directory import RunDirectory
+from detr_ft.run_directory import RunDirectory
+from detr_ft.training.monitor.training_log import TrainLog
 
 
 def test_a_long_run_keeps_no_rows_in_memory(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from detr_ft.criterion.box_losses import BoxL1Loss
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.arithmetic import seed_step
-from detr_ft.training.loop import DetrTrainer, TrainingFailed
 from detr_ft.training.optimizer import build_optimizer
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings
+from detr_ft.training.step_totals import seed_step
+from detr_ft.training.trainer import DetrTrainer, TrainingFailed
 
 
 def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:

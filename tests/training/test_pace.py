@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from small_run import make_trainer
 
-from detr_ft.training import pace
-from detr_ft.training.pace import Pace
+from detr_ft.training.monitor import eta as pace
+from detr_ft.training.monitor.eta import Pace
 
 
 def test_twenty_steps_tell_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from transformers.models.detr.image_processing_pil_detr import DetrImageProcesso
 from detr_ft.criterion import detr_criterion
 from detr_ft.errors import UserError
 from detr_ft.models import attach_criterion
-from detr_ft.training.processes import join
+from detr_ft.training.launch import join
 from detr_ft.utils.distributed import first_to_tell, processes, rank
 
 PYTHON = [sys.executable, "-W", "ignore", "-m"]

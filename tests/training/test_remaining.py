@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detr_ft.training import remaining
-from detr_ft.training.remaining import Remaining
+from detr_ft.training.monitor.eta import Remaining
 
 
 def test_a_slow_row_is_no_trend() -> None:

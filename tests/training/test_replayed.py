@@ -13,10 +13,9 @@ from small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.models.freeze import live_norms
-from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.passes import PlainPasses
-from detr_ft.training.recorded import Pool
-from detr_ft.training.replayed import ReplayedPasses, passes_of
+from detr_ft.training.cuda_graphs import Pool, ReplayedPasses, passes_of
+from detr_ft.training.forward_backward import PlainPasses
+from detr_ft.training.trainer import DetrTrainer
 
 
 class Again(Pool):
@@ -118,7 +117,7 @@ def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
 def test_of_many_shapes_the_first_are_recorded(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detr_ft.training.replayed._SHAPES", 1)
+    monkeypatch.setattr("detr_ft.training.cuda_graphs._SHAPES", 1)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
     trainer.stepper.passes = passes = replayed(trainer, Again())
     trainer.train()

@@ -17,9 +17,9 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 from detr_ft.data.augmentation.builtin import Light
 from detr_ft.errors import Interrupted, UserError
 from detr_ft.models import load_model
-from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.state import files_of, load_weights
+from detr_ft.training.checkpoint.state import files_of, load_weights
+from detr_ft.training.checkpoint.store import Checkpoints
+from detr_ft.training.trainer import DetrTrainer
 
 TIMES = {"images_per_second", "seconds_per_step"}
 

@@ -16,9 +16,9 @@ from waits import counted
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.errors import UserError
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.loop import DetrTrainer, TrainingFailed
-from detr_ft.training.replay import Capsule
+from detr_ft.training.failures.replay import Capsule
 from detr_ft.training.step import StepFailed
+from detr_ft.training.trainer import DetrTrainer, TrainingFailed
 
 
 def spoil_the_gradient(trainer: DetrTrainer, wanted: int) -> Callable[[], dict[str, Any]]:

@@ -27,7 +27,7 @@ from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
-from detr_ft.training.loop import TrainingFailed
+from detr_ft.training.trainer import TrainingFailed
 
 Spoil = Callable[[dict[str, Any]], dict[str, Any]]
 

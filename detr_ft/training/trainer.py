@@ -27,27 +27,27 @@ from detr_ft.models.families.family import Detr
 from detr_ft.models.optimizations.fused_norms import fold_norms
 from detr_ft.models.optimizations.memory import save_memory_or_time
 from detr_ft.models.optimizations.no_sync import stop_waiting
+from detr_ft.run_directory import FAILURES, RunDirectory
 from detr_ft.structures import Detections
-from detr_ft.training.capsule import keep_failure
-from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.display import Display, make_display
+from detr_ft.training.checkpoint.state import Progress, load_saved, load_weights
+from detr_ft.training.checkpoint.store import Checkpoints
+from detr_ft.training.checkpoint.training_state import Held
+from detr_ft.training.cuda_graphs import passes_of
+from detr_ft.training.early_stopping import Best, Clock, best_of, better_than_last
 from detr_ft.training.ema import Ema
-from detr_ft.training.examiner import Evaluated, Examiner
-from detr_ft.training.feed import Feed, StepOf
-from detr_ft.training.health import figures, tally
-from detr_ft.training.held import Held
-from detr_ft.training.interrupt import Agreement, Signals
-from detr_ft.training.log import Sums, TrainLog
+from detr_ft.training.failures.capsule import keep_failure
+from detr_ft.training.interrupts import Agreement, Signals
+from detr_ft.training.launch import join
+from detr_ft.training.monitor.display import Display, make_display
+from detr_ft.training.monitor.eta import Pace
+from detr_ft.training.monitor.evaluator import Evaluated, Examiner
+from detr_ft.training.monitor.matching_stats import figures, tally
+from detr_ft.training.monitor.training_log import Sums, TrainLog
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
-from detr_ft.training.pace import Pace
-from detr_ft.training.processes import join
-from detr_ft.training.replayed import passes_of
-from detr_ft.training.run_directory import FAILURES, RunDirectory
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
-from detr_ft.training.state import Progress, load_saved, load_weights
 from detr_ft.training.step import Diverged, StepFailed, Stepper, diverged
-from detr_ft.training.stopping import Best, Clock, best_of, better_than_last
+from detr_ft.training.step_loader import Feed, StepOf
 
 logger = logging.getLogger(__name__)
 

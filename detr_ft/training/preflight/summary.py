@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detr_ft.training.probe import Probe
+from detr_ft.training.preflight.probe import Probe
 
 
 def describe_probe(found: Probe, workers: int) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as distributed
 
 from detr_ft.errors import Interrupted
-from detr_ft.training.later import Later
+from detr_ft.training.async_scalar import Later
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN = 2.0  # seconds: launchers pass a Ctrl-C on to processes that had it from the terminal already

@@ -11,7 +11,7 @@ import torch.distributed as distributed
 from torch import Tensor
 
 from detr_ft.structures import Step
-from detr_ft.training.feed import StepOf
+from detr_ft.training.step_loader import StepOf
 
 
 def held_by(work: StepOf, classes: int, processes: int, device: torch.device) -> Step:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
 _WARM, _STEPS = 2, 20
 _MUCH = 0.25  # of the time spent waiting for images, before it is worth a word
+
+
+_ROWS = 9  # of the log, whose median is the pace: one that the machine was busy in says nothing of the others
 
 
 class Pace:
@@ -62,3 +67,19 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+class Remaining:
+    """What is left of a run of so many steps that may train for so many seconds more, by the pace of its last rows."""
+
+    def __init__(self, steps: int, seconds: float | None) -> None:
+        self._steps = steps
+        self._ends = None if seconds is None else time.monotonic() + seconds
+        self._pace: deque[float] = deque(maxlen=_ROWS)
+
+    def after(self, step: int, seconds_per_step: float) -> str:
+        """Minutes and seconds that are left after a step, and a row of the log that says what steps take."""
+        self._pace.append(seconds_per_step)
+        left = (self._steps - step) * statistics.median(self._pace)
+        whole = int(left if self._ends is None else max(0.0, min(left, self._ends - time.monotonic())))
+        return f"{whole // 60}:{whole % 60:02d}"

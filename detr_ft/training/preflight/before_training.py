@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from detr_ft.training.loop import DetrTrainer
-from detr_ft.training.probe import fit_memory, overfit
+from detr_ft.training.preflight.memory import fit_memory
+from detr_ft.training.preflight.overfit import overfit
+from detr_ft.training.trainer import DetrTrainer
 
 logger = logging.getLogger(__name__)
 

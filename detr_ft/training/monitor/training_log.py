@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_ft.training.arithmetic import add_up, over_processes
-from detr_ft.training.run_directory import RunDirectory
+from detr_ft.run_directory import RunDirectory
+from detr_ft.training.step_totals import add_up, over_processes
 
 logger = logging.getLogger(__name__)
 

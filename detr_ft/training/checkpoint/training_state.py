@@ -10,11 +10,11 @@ from typing import Any
 from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 
+from detr_ft.training.checkpoint.state import Progress, files_of, load_tensors
 from detr_ft.training.ema import Ema
-from detr_ft.training.log import TrainLog
-from detr_ft.training.sample import MatchingSample
+from detr_ft.training.monitor.matching_drift import MatchingSample
+from detr_ft.training.monitor.training_log import TrainLog
 from detr_ft.training.schedule import go_to
-from detr_ft.training.state import Progress, files_of, load_tensors
 
 
 @dataclass

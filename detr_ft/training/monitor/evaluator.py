@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.optim import Optimizer
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.evaluation.coco import coco_metrics
+from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
-from detr_ft.training.diagnosis import NOTHING, Training, diagnose, see
-from detr_ft.training.evaluate import evaluate_split
-from detr_ft.training.judgement import judge
-from detr_ft.training.log import TrainLog
-from detr_ft.training.sample import MatchingSample
+from detr_ft.training.monitor.diagnosis import NOTHING, Training, diagnose, see
+from detr_ft.training.monitor.matching_drift import MatchingSample
+from detr_ft.training.monitor.remarks import judge
+from detr_ft.training.monitor.training_log import TrainLog
 
 Evaluated = tuple[dict[str, Any], list[Detections]]
 Row = dict[str, Any]
@@ -72,3 +74,36 @@ class Examiner:
         fastest = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
         training = Training(log.losses, step, fastest, self.loaded, log.last_step.get("no_object_share"))
         return diagnose(trained, held_out, class_names(self.train_dataset), training)
+
+
+def evaluate_split(
+    accelerator: Accelerator,
+    model: Any,
+    processor: Any,
+    split: Dataset,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda done: None,
+    look_up: Callable[[], object] = lambda: None,
+) -> tuple[dict[str, Any], list[Detections]]:
+    """COCO figures and detections of every image of the split, each seen by exactly one process.
+
+    Plain records are gathered rather than padded tensors, so ragged and empty shares are no special case. `look_up` is
+    called with every batch, equally often on all processes, which may ask each other there, and raise.
+    """
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    mine = split.select(range(rank, len(split), processes))
+    rounds = -(-len(split) // (processes * batch_size))
+
+    def taken(images: int) -> None:
+        progress(images)
+        if images % batch_size == 0:
+            look_up()
+
+    found = detect_split(model, processor, mine, batch_size, taken)
+    for _ in range(len(mine) // batch_size, rounds):
+        look_up()
+    if processes > 1:
+        shares = gather_object([(rank, found)])
+        by_rank = dict(shares)
+        found = [by_rank[index % processes][index // processes] for index in range(len(split))]
+    return coco_metrics(split, found), found

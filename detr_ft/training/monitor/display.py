@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from detr_ft.training.remaining import Remaining
+from detr_ft.training.monitor.eta import Remaining
 from detr_ft.utils.distributed import rank
 
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")

@@ -22,8 +22,8 @@ from detr_ft.models.freeze import live_norms
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import own_block
 from detr_ft.structures import Step
-from detr_ft.training.arithmetic import seed_step
-from detr_ft.training.state import WEIGHTS, load_tensors, load_weights, read_state
+from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
+from detr_ft.training.step_totals import seed_step
 
 
 @dataclass(frozen=True)

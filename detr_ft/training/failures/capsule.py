@@ -14,10 +14,10 @@ from detr_ft.criterion.serialization import describe
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.errors import UserError
 from detr_ft.structures import Step
-from detr_ft.training.checkpoints import Checkpoints
-from detr_ft.training.feed import MicroBatch
-from detr_ft.training.state import WEIGHTS, files_of
+from detr_ft.training.checkpoint.state import WEIGHTS, files_of
+from detr_ft.training.checkpoint.store import Checkpoints
 from detr_ft.training.step import StepFailed, Stepper
+from detr_ft.training.step_loader import MicroBatch
 
 _KEPT = 3
 _MOST = 2**30  # bytes of weights that go into a capsule; of a larger model only their SHA-256

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from detr_ft.training.loop import DetrTrainer
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.trainer import DetrTrainer
 
 _WARM, _MOST, _SECONDS = 4, 10, 6.0  # steps before timing begins (a CUDA graph is recorded in the second), and then
 
