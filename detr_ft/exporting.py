@@ -23,7 +23,8 @@ from detr_ft.evaluating import refuse_used
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
-from detr_ft.models.export import OnnxModel, quantise, trace, write_onnx
+from detr_ft.inference.onnx import OnnxModel
+from detr_ft.models.export import quantise, trace, write_onnx
 from detr_ft.models.load import load_model
 from detr_ft.models.predict import Ask, ask, detect_by
 from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies

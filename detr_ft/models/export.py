@@ -82,34 +82,6 @@ def quantise(full: Path, path: Path) -> None:
         )
 
 
-class OnnxModel:
-    """An ONNX file on ONNX Runtime and as many threads of the CPU as torch takes, to be asked as a DETR is."""
-
-    def __init__(self, path: Path) -> None:
-        (runtime,) = needed("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # of many kinds, which have no name of their own
-            raise UserError(f"{path}: can't be read by ONNX Runtime: {str(error).partition(chr(10))[0]}") from error
-        held = [tuple(one.name for one in ends) for ends in (self._session.get_inputs(), self._session.get_outputs())]
-        if [sorted(ends) for ends in held] != [sorted(INPUTS), sorted(OUTPUTS)]:
-            raise UserError(f"{path}: no DETR that detr-ft export wrote: it takes {held[0]} and answers {held[1]}")
-
-    @property
-    def classes(self) -> int:
-        """How many classes it tells apart."""
-        shapes = {one.name: one.shape for one in self._session.get_outputs()}
-        return int(shapes[OUTPUTS[0]][-1] or 0) - 1  # written by something else it may not say
-
-    def __call__(self, pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[B, Q, K+1]` and boxes `[B, Q, 4]`, cxcywh in fractions."""
-        given = dict(zip(INPUTS, (pixels.numpy(), mask.numpy()), strict=True))
-        logits, boxes = self._session.run(list(OUTPUTS), given)
-        return torch.from_numpy(logits), torch.from_numpy(boxes)
-
-
 def needed(*modules: str) -> list[Any]:
     """Modules that only an export needs. Raises UserError where one is missing, saying how to get it."""
     try:

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import UserError
-from detr_ft.models.export import OnnxModel, needed, quantise, trace, write_onnx
+from detr_ft.inference.onnx import OnnxModel
+from detr_ft.models.export import needed, quantise, trace, write_onnx
 
 Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # Batches, sizes, and sizes of masks, among them the one that transformers.js always gives.

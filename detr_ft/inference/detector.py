@@ -14,11 +14,10 @@ from torch import Tensor
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.errors import UserError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.export import OnnxModel
-from detr_ft.models.load import load_config_and_processor, load_detector, load_model
+from detr_ft.models.load import load_detector, load_model
 from detr_ft.models.metadata import own_block
 from detr_ft.models.optimizations.fused_norms import fold_norms
-from detr_ft.models.predict import batches_of, detect, detect_by, inference
+from detr_ft.models.predict import batches_of, detect, inference
 from detr_ft.structures import Detections, Predictions, Targets
 
 _THRESHOLD = 0.5  # of a model that knows no better
@@ -104,40 +103,6 @@ class Detector(_Knowing):
             finally:
                 attached.detach()
         return Predictions(said.logits.float().cpu(), said.boxes.float().cpu())
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class OnnxDetector(_Knowing):
-    """A DETR that `detr-ft export --to onnx` wrote, on ONNX Runtime: `OnnxDetector.load("runs/mine").detect(["photo.jpg"])`."""
-
-    model: OnnxModel
-    processor: Any
-    _config: Any
-
-    @classmethod
-    def load(cls, folder: str, file: str = "onnx/model.onnx") -> OnnxDetector:
-        """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises UserError where it can't be read."""
-        path = Path(folder) / file
-        if not path.is_file():
-            raise UserError(
-                f"{path}: is not there; detr-ft export MODEL --to onnx --out FOLDER writes it, without --out into the model's own"
-            )
-        config, processor = load_config_and_processor(folder)
-        model = OnnxModel(path)
-        if model.classes != config.num_labels:
-            raise UserError(
-                f"{path}: it tells {model.classes} classes apart, and config.json beside it names {config.num_labels}: export the model again"
-            )
-        return cls(model, processor, config)
-
-    @property
-    def config(self) -> Any:
-        """That of the folder."""
-        return self._config
-
-    def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
-        """The detections of each image as `Detector.detect` has them, on the CPU."""
-        return detect_by(self.model, self.processor, map(_upright, _several(images)), batch_size)
 
 
 def _at_home(model: Any) -> Any:
