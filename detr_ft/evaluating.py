@@ -20,11 +20,11 @@ from detr_ft.inference import Detector
 from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
+from detr_ft.report.html import RunSummary, render_page
 from detr_ft.report.markdown import as_markdown
-from detr_ft.report.page import RunSummary, render_page
+from detr_ft.report.summary import verdict
 from detr_ft.scoring import Scored, score, score_model, speed_on
 from detr_ft.structures import Detections
-from detr_ft.summary import verdict
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.components import ConfigureError, code_files

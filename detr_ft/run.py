@@ -23,18 +23,18 @@ from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import UserError
-from detr_ft.examples import write_examples
 from detr_ft.kept import keep_thresholds, save_predictions
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
 from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.recipe import Recipe
-from detr_ft.report.page import RunSummary, render_page
+from detr_ft.report.example_pictures import write_examples
+from detr_ft.report.html import RunSummary, render_page
+from detr_ft.report.summary import data_facts, described, verdict
 from detr_ft.resume import facts_of, tell_changes
 from detr_ft.run_directory import RunDirectory
 from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
-from detr_ft.summary import data_facts, described, verdict
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, PlainDisplay
 from detr_ft.training.preflight.before_training import look_first

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_ft import examples
 from detr_ft.data.generated.generate import generate
-from detr_ft.examples import write_examples
+from detr_ft.report import example_pictures as examples
+from detr_ft.report.example_pictures import write_examples
 from detr_ft.structures import Detections
 
 DATA = generate("workshop?train=0&validation=0&test=9&edge=64")["test"]

@@ -18,7 +18,7 @@ assert detr_ft.__file__.startswith(sys.argv[1]), detr_ft.__file__
 from detr_ft.utils.assets import demo_folder, embedded_checkpoint, recipes_folder
 from detr_ft.quickstart import RECIPE
 from detr_ft.recipe import load_recipe
-from detr_ft.report.page import RunSummary, render_page
+from detr_ft.report.html import RunSummary, render_page
 from detr_ft.inference import Detector
 for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_checkpoint("small") / "config.json"):
     assert str(place).startswith(sys.argv[1]), place

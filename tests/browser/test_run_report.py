@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from report.test_page import shot, summary
 
-from detr_ft.report.page import render_page
-from detr_ft.report.shots import Outline
+from detr_ft.report.html import render_page
+from detr_ft.report.pictures import Outline
 
 pytestmark = pytest.mark.browser
 

@@ -15,9 +15,9 @@ from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import mark
 from detr_ft.models.benchmark import Speed
 from detr_ft.report.charts import precision_chart
+from detr_ft.report.html import RunSummary, render_page
 from detr_ft.report.markdown import as_markdown
-from detr_ft.report.page import RunSummary, render_page
-from detr_ft.report.shots import Outline, Shot
+from detr_ft.report.pictures import Outline, Shot
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")

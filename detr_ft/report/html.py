@@ -14,10 +14,10 @@ from torch import Tensor
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.models.benchmark import Speed
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
-from detr_ft.report.confused import Confused, confused
-from detr_ft.report.queries import query_map
-from detr_ft.report.shots import Shot, shown
-from detr_ft.report.words import remarks
+from detr_ft.report.confusion_table import Confused, confused
+from detr_ft.report.pictures import Shot, shown
+from detr_ft.report.query_map import query_map
+from detr_ft.report.remarks import remarks
 
 _FIGURES = {
     "map": ("mAP", "average precision over IoU .50 to .95"),
@@ -67,7 +67,7 @@ class RunSummary:
 def render_page(summary: RunSummary) -> str:
     """The page as HTML: nothing is fetched, under 5 MB, light and dark, from 390 px on."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
