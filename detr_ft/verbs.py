@@ -20,9 +20,9 @@ from detr_ft.errors import UserError
 from detr_ft.evaluating import evaluate_model, evaluate_predictions, refuse_used
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.hub.dataset import holds_data, push_dataset
-from detr_ft.hub.files import plan
 from detr_ft.hub.push import push, push_space
 from detr_ft.hub.space import write_space
+from detr_ft.hub.upload_plan import plan
 from detr_ft.inference import Detector
 from detr_ft.recipe import HubSection, Recipe, load_recipe
 from detr_ft.run import probe_recipe

@@ -19,7 +19,7 @@ from detr_ft.hub.card_sections import (
     limits_section,
     training_section,
 )
-from detr_ft.hub.markdown import figure, measured, section
+from detr_ft.hub.card_values import figure, measured, section
 from detr_ft.report.markdown import text_of
 from detr_ft.utils.yaml import parse_yaml
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from detr_ft import criterion as terms
-from detr_ft.hub.markdown import figure, measured, section
+from detr_ft.hub.card_values import figure, measured, section
 from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.markdown import text_of
 

@@ -18,8 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from detr_ft.errors import UserError
 from detr_ft.hub.card import write_card
 from detr_ft.hub.client import NETWORK_ERRORS, check_name, ensure_repository, hub_api, patiently, refusal
-from detr_ft.hub.files import plan, refuse_secrets
 from detr_ft.hub.space import write_space
+from detr_ft.hub.upload_plan import plan, refuse_secrets
 
 logger = logging.getLogger(__name__)
 

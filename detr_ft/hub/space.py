@@ -12,7 +12,7 @@ from huggingface_hub import SpaceCard, SpaceCardData
 
 from detr_ft.errors import UserError
 from detr_ft.hub.card import licence_of
-from detr_ft.hub.files import MODEL, plan
+from detr_ft.hub.upload_plan import MODEL, plan
 from detr_ft.utils.assets import demo_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]

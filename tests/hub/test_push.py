@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from detr_ft.cli import app
 from detr_ft.errors import UserError
 from detr_ft.hub.card import write_card
-from detr_ft.hub.files import plan
 from detr_ft.hub.push import push
+from detr_ft.hub.upload_plan import plan
 
 NAME = "me/bolts-and-nuts"
 UPLOADED = {
