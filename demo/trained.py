@@ -7,9 +7,9 @@ from pathlib import Path
 
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import UserError
-from detr_ft.evaluating import criterion_of
 from detr_ft.inference import Detector
 from detr_ft.recipe import load_recipe
+from detr_ft.workflows.trained_criterion import criterion_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.chosen import split_of
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import as_tensors, trainable_boxes
 from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
 from detr_ft.errors import UserError
+from detr_ft.workflows.splits import split_of
 
 logger = logging.getLogger(__name__)
 _MOST = 12

@@ -56,7 +56,7 @@ def quickstart(
     ] = None,
 ) -> None:
     """Fine-tune the embedded checkpoint on embedded data, from start to report, in a few minutes on a CPU."""
-    from detr_ft.quickstart import run_quickstart
+    from detr_ft.workflows.quickstart import run_quickstart
 
     run_quickstart(output_dir)
 
@@ -77,7 +77,8 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
-    from detr_ft.trained import train_by, train_by_seeds
+    from detr_ft.workflows.seeds import train_by_seeds
+    from detr_ft.workflows.train import train_by
 
     if seeds is None:
         train_by(recipe, overrides or [], resume, force)
@@ -108,7 +109,8 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """The COCO figures of a model, or of somebody's detections, on a data set; with --out, a report."""
-    from detr_ft.verbs import evaluate_by, figures_table
+    from detr_ft.cli.tables import figures_table
+    from detr_ft.workflows.evaluate import evaluate_by
 
     metrics = evaluate_by(model, data, split, batch_size, box_format, out, save_predictions, from_predictions)
     answer(json.dumps(metrics, indent=2) if as_json else figures_table(metrics))
@@ -134,8 +136,8 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Whether models differ on the same images by more than noise."""
-    from detr_ft.comparing import compare as compare_models
-    from detr_ft.comparing import comparison_table
+    from detr_ft.workflows.compare import compare as compare_models
+    from detr_ft.workflows.compare import comparison_table
 
     found = compare_models(models, data, split, batch_size)
     answer(json.dumps([one.as_json() for one in found], indent=2) if as_json else comparison_table(found))
@@ -156,7 +158,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
 ) -> None:
     """Boxes as JSON (COCO results) and annotated images."""
-    from detr_ft.verbs import predict_files
+    from detr_ft.workflows.predict import predict_files
 
     predict_files(model, images, out, threshold, batch_size)
 
@@ -207,7 +209,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded")] = False,
 ) -> None:
     """Upload a run to the Hub: the model, its processor, recipe, figures, examples and card, nothing else."""
-    from detr_ft.verbs import push_run
+    from detr_ft.workflows.push import push_run
 
     push_run(run, name, public, dry_run, space, dataset)
 
@@ -231,7 +233,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="A new folder for it; default: the model's own folder")] = None,
 ) -> None:
     """Write a model as ONNX or by torch.export, checked against PyTorch on images, with a table of times."""
-    from detr_ft.exporting import export_model, say_export
+    from detr_ft.workflows.export import export_model, say_export
 
     say_export(export_model(model, to, data, split, box_format, out))
 
@@ -271,7 +273,7 @@ def doctor(
 
     Ends with status 2 where there is an error: data that training would refuse or learn wrongly.
     """
-    from detr_ft.examination import Outputs, run_doctor
+    from detr_ft.workflows.doctor import Outputs, run_doctor
 
     outputs = Outputs(report, fix, write_coco, augment, drawn_on, augment_out)
     diagnosis, losses = run_doctor(data, outputs, num_queries, longest_edge, box_format)
@@ -298,7 +300,7 @@ def check(
 
     Data and checkpoint are looked at with --probe, which takes a few minutes, and by `train` before it begins.
     """
-    from detr_ft.verbs import check_recipe, probe_run
+    from detr_ft.workflows.check import check_recipe, probe_run
 
     check_recipe(recipe, overrides or [])
     if probe:
@@ -311,7 +313,7 @@ def replay(
     capsule: Annotated[Path, typer.Argument(help="What a failed run wrote: RUN/failures/step-N")],
 ) -> None:
     """Take a step that failed again, on the CPU, and name the first number of it that is NaN or infinite, and its origin."""
-    from detr_ft.verbs import replay_capsule
+    from detr_ft.workflows.replay import replay_capsule
 
     typer.echo(replay_capsule(capsule))
 
@@ -325,7 +327,7 @@ def new(
     box_format: BoxFormat = None,
 ) -> None:
     """Write a complete, commented recipe for a data set."""
-    from detr_ft.new import write_recipe
+    from detr_ft.workflows.new import write_recipe
 
     write_recipe(data, out, checkpoint, box_format)
 

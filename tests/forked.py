@@ -13,7 +13,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["forked", "detr_ft.trained", "detr_ft.prepare", "detr_ft.run", "accelerate"])
+_CONTEXT.set_forkserver_preload(
+    ["forked", "detr_ft.workflows.seeds", "detr_ft.workflows.prepare", "detr_ft.workflows.train", "accelerate"]
+)
 
 
 class Forked:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from detr_ft.cli import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
-from detr_ft.trained import seeds_of, summed_up
+from detr_ft.workflows.seeds import seeds_of, summed_up
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:

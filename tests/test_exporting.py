@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from detr_ft import exporting
 from detr_ft.cli import app
 from detr_ft.data import load_data
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
-from detr_ft.exporting import export_model, say_export, table_of
 from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.load import load_model
 from detr_ft.models.runtime_agreement import Apart, compare
 from detr_ft.utils.assets import embedded_checkpoint
+from detr_ft.workflows import export as exporting
+from detr_ft.workflows.export import export_model, say_export, table_of
 
 DATA = "generated:shapes?train=4&validation=20"
 

@@ -9,8 +9,8 @@ import torch
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.errors import UserError
-from detr_ft.kept import read_predictions, write_predictions
 from detr_ft.structures import Detections
+from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 
 SPLIT = generate("workshop?train=4&validation=3&edge=64")["validation"]
 NAMES = SPLIT.features["objects"]["category"].feature.names

@@ -9,13 +9,13 @@ import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.chosen import split_of
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import UserError
-from detr_ft.new import write_recipe
 from detr_ft.recipe import load_recipe
+from detr_ft.workflows.new import write_recipe
+from detr_ft.workflows.splits import split_of
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,9 @@ def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: st
 
 def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many images, one class in a few of them, crowded: each shows in the recipe, with its reason."""
-    monkeypatch.setattr("detr_ft.new.queries_of", lambda *_: None)  # as where the checkpoint isn't on this machine
+    monkeypatch.setattr(
+        "detr_ft.workflows.new.queries_of", lambda *_: None
+    )  # as where the checkpoint isn't on this machine
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "PNG")
     rows = [

@@ -15,8 +15,8 @@ from detr_ft.data import class_names, load_data, write_coco
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import UserError
 from detr_ft.models import load_model
-from detr_ft.prepare import prepare
 from detr_ft.recipe import Recipe, load_recipe
+from detr_ft.workflows.prepare import prepare
 
 
 @pytest.mark.parametrize("square", [True, False])
@@ -136,8 +136,10 @@ def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
         asked.append(revision)
         return load_model(checkpoint)
 
-    monkeypatch.setattr("detr_ft.prepare.commit_of", lambda name, revision: "0123abc" if revision == "main" else None)
-    monkeypatch.setattr("detr_ft.prepare.load_model", load)
+    monkeypatch.setattr(
+        "detr_ft.workflows.prepare.commit_of", lambda name, revision: "0123abc" if revision == "main" else None
+    )
+    monkeypatch.setattr("detr_ft.workflows.prepare.load_model", load)
     recipe = recipe_of(tmp_path, tiny_checkpoint)
     section = recipe.model.model_copy(update={"revision": "main"})
     prepared = prepare(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.errors import UserError
-from detr_ft.quickstart import run_quickstart
+from detr_ft.workflows.quickstart import run_quickstart
 
 # Seconds of a bare training step on two quiet cores, for which the four minutes are promised. A machine that takes longer
 # over the model alone gets as much longer.

@@ -9,8 +9,8 @@ from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
 from detr_ft.models import load_model
 from detr_ft.recipe import load_recipe, read_recipe
-from detr_ft.run import Outcome, run_recipe, say_outcome
 from detr_ft.training.monitor.display import PlainDisplay
+from detr_ft.workflows.train import Outcome, run_recipe, say_outcome
 
 
 def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_the_recipe_in_the_run_names_the_commit(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a branch of the Hub was when the run began, and not what it will be."""
-    monkeypatch.setattr("detr_ft.prepare.commit_of", lambda name, revision: "0123abc")
-    monkeypatch.setattr("detr_ft.prepare.load_model", lambda name, revision, pickled: load_model(name))
+    monkeypatch.setattr("detr_ft.workflows.prepare.commit_of", lambda name, revision: "0123abc")
+    monkeypatch.setattr("detr_ft.workflows.prepare.load_model", lambda name, revision, pickled: load_model(name))
     (tmp_path / "recipe.yaml").write_text(
         f'model: {{checkpoint: {tiny_checkpoint}}}\ndata: {{source: "generated:workshop?train=4&validation=0&edge=64"}}\n'
         f"train: {{output_dir: {tmp_path}/run, num_train_epochs: 1, per_device_train_batch_size: 4}}\n"

@@ -15,7 +15,7 @@ from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import ask_split, detect_split
 from detr_ft.report.html import RunSummary, render_page
-from detr_ft.scoring import score_model
+from detr_ft.workflows.evaluation_report import score_model
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from detr_ft.data import load_data, write_coco
-from detr_ft.verbs import evaluate_by
+from detr_ft.workflows.evaluate import evaluate_by
 
 
 def test_a_model_scores_the_same_on_data_that_states_twice_the_size(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, sys.argv[1])
 import detr_ft
 assert detr_ft.__file__.startswith(sys.argv[1]), detr_ft.__file__
 from detr_ft.utils.assets import demo_folder, embedded_checkpoint, recipes_folder
-from detr_ft.quickstart import RECIPE
+from detr_ft.workflows.quickstart import RECIPE
 from detr_ft.recipe import load_recipe
 from detr_ft.report.html import RunSummary, render_page
 from detr_ft.inference import Detector

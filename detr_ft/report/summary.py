@@ -10,7 +10,7 @@ from datasets import Dataset
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.detection_matching import AREAS
-from detr_ft.prepare import Prepared
+from detr_ft.workflows.prepare import Prepared
 
 
 def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], where: str = "held-out images") -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from detr_ft.errors import UserError
-from detr_ft.evaluating import evaluate_model
 from detr_ft.inference import Detector
+from detr_ft.workflows.evaluate import evaluate_model
 
 
 def damaged(checkpoint: Path, folder: Path, block: Any) -> str:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from small_run import make_trainer
 
-from detr_ft import run
 from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight.variants import _MOST, _WARM, changes, in_words, step_rate
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import StepFailed
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.workflows import train as run
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
 from detr_ft.models.freeze import live_norms
 from detr_ft.recipe import load_recipe
-from detr_ft.run import probe_recipe
 from detr_ft.training.preflight import probe as probing
 from detr_ft.training.preflight.memory import Worst, fit_memory, try_worst
 from detr_ft.training.preflight.overfit import Overfit, judge_overfit
 from detr_ft.training.preflight.probe import PARTS, Probe, probe
 from detr_ft.training.preflight.summary import describe_probe
+from detr_ft.workflows.probe import probe_recipe
 
 
 def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:

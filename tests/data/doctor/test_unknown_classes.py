@@ -12,7 +12,7 @@ from PIL import Image
 from detr_ft.data import load_data
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.errors import UserError
-from detr_ft.examination import Outputs, run_doctor
+from detr_ft.workflows.doctor import Outputs, run_doctor
 
 
 def coco(folder: Path) -> tuple[str, str, str]:

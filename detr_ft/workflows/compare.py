@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from detr_ft.chosen import split_of
 from detr_ft.data import class_names
 from detr_ft.errors import UserError
 from detr_ft.evaluation.arrays import mark_split
@@ -20,10 +19,11 @@ from detr_ft.evaluation.detection_matching import Marks
 from detr_ft.evaluation.intervals import Difference, Interval, differences, intervals
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
-from detr_ft.kept import PREDICTIONS, read_predictions
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 from detr_ft.utils.progress import console
+from detr_ft.workflows.predictions_file import PREDICTIONS, read_predictions
+from detr_ft.workflows.splits import split_of
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from detr_ft.data import class_names
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import UserError
-from detr_ft.prepare import mixing_epochs
 from detr_ft.recipe import load_recipe
 from detr_ft.utils.drawing import draw
+from detr_ft.workflows.prepare import mixing_epochs
 
 _ROWS, _COLUMNS = 4, 5  # images, and how often each is shown: as it is, then augmented
 _LEAST, _MOST = 320, 480  # pixels of a cell's side: the recipe's own size within these

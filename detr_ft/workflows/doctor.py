@@ -19,10 +19,10 @@ from detr_ft.data.sources import load_data
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import UserError
 from detr_ft.hub.dataset import check_target, push_dataset
-from detr_ft.preview import preview_augmentation, refuse_other_format
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor.page import refuse_existing, write_report
 from detr_ft.utils.progress import say
+from detr_ft.workflows.augmentation_preview import preview_augmentation, refuse_other_format
 
 _HUB = "hub:"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from detr_ft.data import load_data
 from detr_ft.data.doctor import examine
 from detr_ft.recipe import load_recipe
-from detr_ft.run import Outcome, run_recipe, say_outcome
 from detr_ft.run_directory import RunDirectory
 from detr_ft.training.monitor.display import make_display
 from detr_ft.utils.assets import recipes_folder
+from detr_ft.workflows.train import Outcome, run_recipe, say_outcome
 
 logger = logging.getLogger(__name__)
 

@@ -10,32 +10,12 @@ from typing import Any
 
 from detr_ft.errors import UserError
 from detr_ft.recipe import load_recipe
-from detr_ft.resume import is_finished, newest_checkpoint
-from detr_ft.run import run_recipe, say_outcome
 from detr_ft.run_directory import RunDirectory
-from detr_ft.training.monitor.display import make_display
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.progress import say
+from detr_ft.workflows.train import train_by
 
 _FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
-
-
-def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
-    """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
-    if force and not resume:
-        raise UserError("--force goes with --resume")
-    recipe, criterion = load_recipe(path, overrides)
-    checkpoint = newest_checkpoint(recipe) if resume else None
-    if checkpoint and is_finished(recipe, checkpoint):
-        say(
-            f"{recipe.train.output_dir} is finished, {recipe.train.num_train_epochs} epochs: nothing is left to do. "
-            f"With more epochs (train.num_train_epochs=...) it goes on"
-        )
-        return
-    if resume and checkpoint is None and rank() == 0:
-        RunDirectory(recipe.train.output_dir).clear_beginnings()
-    say(str(criterion))
-    say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))
 
 
 def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: bool, force: bool) -> None:

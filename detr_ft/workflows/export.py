@@ -15,11 +15,9 @@ import torch
 from datasets import Dataset
 from torch.export import save as save_program
 
-from detr_ft.chosen import split_of
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import UserError
-from detr_ft.evaluating import refuse_used
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
@@ -31,6 +29,8 @@ from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
 from detr_ft.models.save import save_as_stock
 from detr_ft.utils.environment import cpu_in_words, environment
 from detr_ft.utils.progress import console, say
+from detr_ft.workflows.evaluate import refuse_used
+from detr_ft.workflows.splits import split_of
 
 FORMATS = ("onnx", "int8", "torch")
 FIGURES = "export.json"

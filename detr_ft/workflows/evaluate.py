@@ -11,25 +11,24 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.criterion import SetCriterion, detr_criterion
-from detr_ft.criterion.serialization import configure
+from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
+from detr_ft.data.sources import category_numbers
 from detr_ft.errors import UserError
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
-from detr_ft.kept import read_predictions, write_predictions
-from detr_ft.models.families.family import Detr
-from detr_ft.models.metadata import own_block
 from detr_ft.report.html import RunSummary, render_page
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.summary import verdict
-from detr_ft.scoring import Scored, score, score_model, speed_on
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
-from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import console, say
+from detr_ft.workflows.evaluation_report import Scored, score, score_model, speed_on
+from detr_ft.workflows.predictions_file import read_predictions, write_predictions
+from detr_ft.workflows.splits import recipe_of, split_of
+from detr_ft.workflows.trained_criterion import criterion_of
 
 
 def evaluate_model(
@@ -134,22 +133,29 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
     say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
 
 
-def criterion_of(detector: Detector) -> SetCriterion | None:
-    """The criterion that a DETR was trained by, where its config tells of one that needs no code; else DETR's own.
+def evaluate_by(
+    model: str | None,
+    data: str | None,
+    split: str | None,
+    batch_size: int,
+    box_format: str | None = None,
+    out: Path | None = None,
+    save_predictions: Path | None = None,
+    from_predictions: Path | None = None,
+) -> dict[str, Any]:
+    """The COCO figures of a checkpoint, or of a file of detections, by default on what the checkpoint's run held out.
 
-    None for a model of another family: there is no matching to look at.
+    Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
-    if not isinstance(detector.model, Detr):
-        return None
-    told = own_block(detector.model.config).get("criterion")
-    if not told:
-        return detr_criterion()
-    if code_files(told, Path()):
-        say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
-        return detr_criterion()
-    try:
-        return configure(told, Path())
-    except ConfigureError as error:
-        raise UserError(
-            [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
-        ) from error
+    if model is None and (from_predictions is None or data is None):
+        raise UserError("give a model to evaluate, or --from-predictions FILE and --data")
+    if from_predictions is not None and save_predictions is not None:
+        raise UserError("--save-predictions and --from-predictions don't go together: the file is there already")
+    chosen = split_of(model or "", data, split, box_format)
+    source = data or "held-out images"
+    run = None if data else recipe_of(Path(model or ""))
+    numbers = category_numbers(data or (run.data.source if run else ""))
+    if from_predictions is not None:
+        return evaluate_predictions(from_predictions, chosen, source, numbers, out)
+    assert model is not None
+    return evaluate_model(model, chosen, source, batch_size, out, save_predictions, numbers)

@@ -11,8 +11,8 @@ from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.errors import UserError
 from detr_ft.models.checkpoint_source import resolve
-from detr_ft.prepare import HELD_OUT, names_of
 from detr_ft.recipe import Recipe, read_recipe
+from detr_ft.workflows.prepare import HELD_OUT, names_of
 
 
 def split_of(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import DatasetDict
 
 from detr_ft.criterion import SetCriterion
@@ -23,28 +20,26 @@ from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import UserError
-from detr_ft.kept import keep_thresholds, save_predictions
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
-from detr_ft.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
-from detr_ft.recipe import Recipe
+from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.report.example_pictures import write_examples
 from detr_ft.report.html import RunSummary, render_page
 from detr_ft.report.summary import data_facts, described, verdict
-from detr_ft.resume import facts_of, tell_changes
 from detr_ft.run_directory import RunDirectory
-from detr_ft.scoring import Scored, score_model
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
-from detr_ft.training.monitor.display import Display, PlainDisplay
+from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.preflight.before_training import look_first
-from detr_ft.training.preflight.probe import probe
-from detr_ft.training.preflight.summary import describe_probe
-from detr_ft.training.preflight.variants import changes, in_words, step_rate
-from detr_ft.training.step import StepFailed
 from detr_ft.training.trainer import DetrTrainer, TrainResult
+from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
+from detr_ft.utils.progress import say
+from detr_ft.workflows.evaluation_report import Scored, score_model
+from detr_ft.workflows.predictions_file import keep_thresholds, save_predictions
+from detr_ft.workflows.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
+from detr_ft.workflows.resume import facts_of, is_finished, newest_checkpoint, tell_changes
 
 logger = logging.getLogger(__name__)
 
@@ -139,35 +134,6 @@ def build_trainer(
     )
 
 
-def probe_recipe(recipe: Recipe, criterion: SetCriterion) -> list[str]:
-    """Try a run out on its own data and hardware, leaving nothing behind: what came of it, in words. Raises UserError."""
-    with tempfile.TemporaryDirectory() as folder:
-        train = recipe.train.model_copy(update={"output_dir": f"{folder}/run"})
-        aside = recipe.model_copy(update={"train": train})
-        prepared = prepare(aside, load_data(recipe.data.source, box_format=recipe.data.box_format))
-        fresh = copy.deepcopy(prepared.model)
-        trainer = build_trainer(aside, criterion, prepared, PlainDisplay(lambda line: None))
-        lines = describe_probe(probe(trainer), recipe.train.dataloader_num_workers)
-        return [*lines, _tried_otherwise(aside, criterion, replace(prepared, model=fresh), Path(folder))]
-
-
-def _tried_otherwise(recipe: Recipe, criterion: SetCriterion, prepared: Prepared, folder: Path) -> str:
-    """How fast a step is as the recipe says, and with each setting of speed changed."""
-    rates: dict[str, float] = {}
-    for number, change in enumerate([{}, *changes(recipe.train, torch.cuda.is_available())]):
-        train = recipe.train.model_copy(update={**change, "output_dir": str(folder / f"try-{number}")})
-        own = replace(prepared, model=copy.deepcopy(prepared.model))
-        trainer = build_trainer(
-            recipe.model_copy(update={"train": train}), criterion, own, PlainDisplay(lambda line: None)
-        )
-        name = " ".join(f"train.{key}={str(value).lower()}" for key, value in change.items())
-        try:
-            rates[name] = step_rate(trainer)
-        except StepFailed as failed:
-            return f"a step {f'by {name} ' if name else ''}can't be taken: {failed.why}"
-    return in_words(rates.pop(""), rates)
-
-
 def _write_results(
     folder: RunDirectory,
     recipe: Recipe,
@@ -243,3 +209,21 @@ def say_outcome(outcome: Outcome) -> None:
     ]
     for line in lines:
         logger.info("%s", line)
+
+
+def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
+    """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
+    if force and not resume:
+        raise UserError("--force goes with --resume")
+    recipe, criterion = load_recipe(path, overrides)
+    checkpoint = newest_checkpoint(recipe) if resume else None
+    if checkpoint and is_finished(recipe, checkpoint):
+        say(
+            f"{recipe.train.output_dir} is finished, {recipe.train.num_train_epochs} epochs: nothing is left to do. "
+            f"With more epochs (train.num_train_epochs=...) it goes on"
+        )
+        return
+    if resume and checkpoint is None and rank() == 0:
+        RunDirectory(recipe.train.output_dir).clear_beginnings()
+    say(str(criterion))
+    say_outcome(run_recipe(recipe, criterion, make_display(), checkpoint=checkpoint, force=force))

@@ -1,0 +1,35 @@
+"""The criterion that a model was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detr_ft.criterion import SetCriterion, detr_criterion
+from detr_ft.criterion.serialization import configure
+from detr_ft.errors import UserError
+from detr_ft.inference import Detector
+from detr_ft.models.families.family import Detr
+from detr_ft.models.metadata import own_block
+from detr_ft.utils.components import ConfigureError, code_files
+from detr_ft.utils.progress import say
+
+
+def criterion_of(detector: Detector) -> SetCriterion | None:
+    """The criterion that a DETR was trained by, where its config tells of one that needs no code; else DETR's own.
+
+    None for a model of another family: there is no matching to look at.
+    """
+    if not isinstance(detector.model, Detr):
+        return None
+    told = own_block(detector.model.config).get("criterion")
+    if not told:
+        return detr_criterion()
+    if code_files(told, Path()):
+        say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
+        return detr_criterion()
+    try:
+        return configure(told, Path())
+    except ConfigureError as error:
+        raise UserError(
+            [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
+        ) from error
