@@ -29,7 +29,7 @@ from starlette.middleware import Middleware
 from trained import trained_by
 from truth import Example, examples_of
 
-from detr_ft.console import exit_with_status
+from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector

@@ -1,0 +1,5 @@
+"""The command `detr-ft`."""
+
+from detr_ft.cli.app import app, main
+
+__all__ = ["app", "main"]

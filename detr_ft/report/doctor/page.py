@@ -36,7 +36,7 @@ def refuse_existing(file: Path) -> None:
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
     """The report as HTML: nothing is fetched, under 5 MB, light and dark, from 360 px on."""
-    template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(cut=_cut, number=_number)
     kinds = by_kind(diagnosis.findings)

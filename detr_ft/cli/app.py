@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.console import USER_ERROR, answer, exit_with_status
+from detr_ft.cli.console import USER_ERROR, answer, exit_with_status
+from detr_ft.cli.options import BoxFormat, Data, JsonFlag, Model
 from detr_ft.errors import UserError
 from detr_ft.utils.progress import warn
 
@@ -21,24 +22,6 @@ app = typer.Typer(
     add_completion=False,
     help="Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace.",
 )
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="A folder or file, or coco:, voc:, yolo:, labelme:, labelstudio:, cvat:, folder:, csv:, parquet:, saved:PATH, or hub:, generated:NAME"
-    ),
-]
-BoxFormat = Annotated[
-    str | None,
-    typer.Option(
-        help="How tables, folders and the Hub's data write boxes: xywh, xyxy or cxcywh, in pixels, or with -fractions; "
-        "default: as recognised"
-    ),
-]
-Model = Annotated[
-    str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout")]
 
 
 @app.callback()
@@ -333,5 +316,5 @@ def new(
 
 
 def main() -> None:
-    """Run the command; see `detr_ft.console.exit_with_status` for its exit status."""
+    """Run the command; see `detr_ft.cli.console.exit_with_status` for its exit status."""
     app()
