@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 
 # Commands in one process, whose client of the Hub doesn't wait before it tries again.
 IMPATIENT = """
 import json, sys, time
 from typer.testing import CliRunner
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 time.sleep = lambda seconds: None
 for arguments in json.loads(sys.argv[1]):
     done = CliRunner().invoke(app, arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import UserError
 from detr_ft.workflows.seeds import seeds_of, summed_up

@@ -24,7 +24,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.schema import detection_features
 from detr_ft.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, open_image, write_coco
 
 ROOT = Path(__file__).parents[1]

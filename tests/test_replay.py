@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 
 LOSS = """\
 from dataclasses import dataclass

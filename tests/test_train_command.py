@@ -17,7 +17,7 @@ from forked import Forked
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 
 ENVIRONMENT = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -1,5 +1,5 @@
 """The command `detr-ft`."""
 
-from detr_ft.cli.app import app, main
+from detr_ft.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -11,8 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from detr_ft.data.augmentation.builtin import NAMED, Augmentation, Detr, Light, Strong, shift_colours
-from detr_ft.data.augmentation.check import try_augmentation
-from detr_ft.data.misplaced import find_misplaced
+from detr_ft.data.augmentation.check import find_misplaced, try_augmentation
 from detr_ft.data.pipeline.sample import Sample
 
 

@@ -15,7 +15,7 @@ from hub.running_space import running
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 
 NAME = "me/cells"
 RECIPE = """\

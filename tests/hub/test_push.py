@@ -14,7 +14,7 @@ import pytest
 from hub.loopback import CUT
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.errors import UserError
 from detr_ft.hub.card import write_card
 from detr_ft.hub.push import push

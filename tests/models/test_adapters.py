@@ -17,7 +17,7 @@ from test_replay import RECIPE as FAILING
 from transformers import DetrForObjectDetection
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.errors import UserError
 from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import trainable_counts

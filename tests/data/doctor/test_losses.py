@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import DatasetDict
 from typer.testing import CliRunner
 
-from detr_ft.cli import app
+from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.doctor import look, mend
 from detr_ft.data.doctor.repair.left_out import told_losses
