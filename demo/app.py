@@ -24,15 +24,15 @@ import gradio as gr
 import inside_tab
 import lesson_tab
 import matching_tab
-from look import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
+from examples import Example, examples_of
 from starlette.middleware import Middleware
-from trained import trained_by
-from truth import Example, examples_of
+from theme import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
 
 from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import UserError
 from detr_ft.inference import Detector
+from detr_ft.workflows.trained_criterion import trained_by
 
 NOTE = "Nothing leaves this machine."
 

@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, matcher_choice, numbered, weight_sliders
+from examples import Example
 from matching import MATCHERS, Knobs, Scene, Solved, look, tried
 from tables import head, table
-from truth import Example
 
 from detr_ft.inference import Detector
 

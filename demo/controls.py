@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from examples import Example
 from matching import TERMS, Knobs
-from truth import Example
 
 from detr_ft.inference import Detector
 

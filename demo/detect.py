@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from scenes import embedded, opened, rectangle, scene
+from svg import embedded, opened, rectangle, scene
 from tables import head, table
 
 from detr_ft.data.images import open_image

@@ -14,7 +14,7 @@ import gradio as gr
 from controls import LIVE
 from detect import Found, Problem, analyse, coco, drawn, known, listed, painted, rows, select, sentence
 from PIL import Image
-from scenes import opened
+from svg import opened
 from uploads import refused, uploaded
 
 from detr_ft.inference import Detector

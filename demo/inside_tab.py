@@ -12,11 +12,11 @@ import gradio as gr
 import numpy as np
 import torch
 from controls import LIVE, REMEMBERED, layer_slider, numbered
-from look import NO_SHARING
+from examples import Example
 from PIL import Image
 from tables import head, table
+from theme import NO_SHARING
 from torch import Tensor, nn
-from truth import Example
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.inference import Detector

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import torch
+from exhaustive_matcher import MOST, TryingMatcher
 from PIL import Image
-from scenes import embedded
+from svg import embedded
 from torch import Tensor
-from trying import MOST, TryingMatcher
 
 from detr_ft.boxes import iou, xyxy_to_cxcywh
 from detr_ft.criterion import (

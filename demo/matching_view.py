@@ -8,7 +8,7 @@ from html import escape
 
 import torch
 from matching import LOSSES, TERMS, Solved
-from scenes import rectangle, scene
+from svg import rectangle, scene
 from tables import head, table
 from torch import Tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from detr_ft.criterion import SetCriterion, detr_criterion
@@ -10,8 +11,11 @@ from detr_ft.errors import UserError
 from detr_ft.inference import Detector
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
+from detr_ft.recipe import load_recipe
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.progress import say
+
+logger = logging.getLogger(__name__)
 
 
 def criterion_of(detector: Detector) -> SetCriterion | None:
@@ -33,3 +37,18 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
         raise UserError(
             [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
         ) from error
+
+
+def trained_by(model: str, detector: Detector) -> SetCriterion:
+    """Of a run on this machine the one of its recipe, with the code that it was trained by; else what the model tells of it.
+
+    Code of a model from elsewhere is not run: it is looked at by DETR's own criterion.
+    """
+    recipe = Path(model) / "recipe.yaml"
+    if recipe.is_file():
+        try:
+            return load_recipe(recipe)[1]
+        except UserError as error:
+            logger.warning("the matching is looked at by DETR's own criterion: %s", error)
+            return detr_criterion()
+    return criterion_of(detector) or detr_criterion()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from examples import examples_of
 from inside_tab import View, attended, by_place, by_query, look, overlay, query_at, specialities
-from truth import examples_of
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.inference import Detector

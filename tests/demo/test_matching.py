@@ -14,13 +14,12 @@ import pytest
 import torch
 from api import match
 from compare_tab import Both, Sides, differences
+from examples import Example, examples_of
+from exhaustive_matcher import TryingMatcher, _cheapest
 from matching import AS_TRAINED, LOSSES, Knobs, Scene, cost_names, costs_of, look, solve
 from matching_tab import Microscope, corners_of, drawn, with_object, without_last
 from matching_view import matrix, padding
 from PIL import Image
-from trained import trained_by
-from truth import Example, examples_of
-from trying import TryingMatcher, _cheapest
 
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.assignment.solvers import by_scipy
@@ -30,6 +29,7 @@ from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
 from detr_ft.models.surgery import set_queries
 from detr_ft.utils.drawing import class_colour
+from detr_ft.workflows.trained_criterion import trained_by
 
 
 @pytest.fixture(scope="module")
