@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_batches import random_batch
+from support.random_batches import random_batch
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
 from detr_ft.structures import Matches, Predictions, Step, Targets

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from evaluation.made_up_models import spoiled, two_alike
+from support.made_up_models import spoiled, two_alike
 from telling import Tables, parser_of
 
 from detr_ft.evaluation.intervals import differences

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from report.test_page import shot, summary
+from report.test_html import shot, summary
 
 from detr_ft.report.html import render_page
 from detr_ft.report.pictures import Outline

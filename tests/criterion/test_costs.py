@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_batches import random_batch
+from support.random_batches import random_batch
 
 from detr_ft.criterion import (
     BoxL1Cost,

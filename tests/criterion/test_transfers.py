@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from random_batches import random_batch
-from waits import counted
+from support.random_batches import random_batch
+from support.waits import counted
 
 from detr_ft.criterion import (
     CIoUCost,

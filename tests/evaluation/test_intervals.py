@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation.made_up_models import NAMES, model, spoiled, truth, two_alike
 from numpy.typing import NDArray
+from support.made_up_models import NAMES, model, spoiled, truth, two_alike
 
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.detection_matching import Marks, mark

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import run_together
+from support.forked import run_together
 
-SCRIPT = Path(__file__).with_name("share_a_step.py")
+SCRIPT = Path(__file__).parents[1] / "support/share_a_step.py"
 
 Results = dict[str, dict[str, torch.Tensor]]
 

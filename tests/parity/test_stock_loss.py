@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_batches import random_batch
+from support.random_batches import random_batch
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from transformers.loss.loss_for_object_detection import HungarianMatcher as StockMatcher

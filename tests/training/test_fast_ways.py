@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_config
-from small_run import make_trainer
+from support.small_run import make_trainer
 from torch import nn
 from transformers import DetrForObjectDetection, DetrImageProcessor
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d

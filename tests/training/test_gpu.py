@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_run import make_trainer
+from support.small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import make_trainer
+from support.small_run import make_trainer
 from torch import nn
 from torch.optim import AdamW
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
-from small_run import make_trainer
-from waits import counted
+from support.small_run import make_trainer
+from support.waits import counted
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.errors import UserError

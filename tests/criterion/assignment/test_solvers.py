@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detr_ft.criterion.assignment import solvers
+from detr_ft.criterion.assignment.solvers import (
+    Solver,
+    brute_force,
+    by_lapx,
+    by_scipy,
+    greedy,
+    hungarian,
+    lapx_is_equal,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 10_000), ties=st.booleans())
+def test_hungarian_is_brute_force(rows: int, columns: int, seed: int, ties: bool) -> None:
+    random = np.random.default_rng(seed)
+    shape = (3, rows, columns)
+    costs = random.integers(0, 3, shape) * 1.0 if ties else random.normal(size=shape)
+    totals = []
+    for solver in (brute_force, hungarian, by_scipy, greedy):
+        row, column = solver(costs)
+        assert row.shape == column.shape == (3, min(rows, columns))
+        for index in range(3):
+            assert len(set(row[index].tolist())) == len(set(column[index].tolist())) == min(rows, columns)
+            assert row[index].tolist() == sorted(row[index].tolist())
+        totals.append(costs[np.arange(3)[:, None], row, column].sum(1))
+    np.testing.assert_allclose(totals[1], totals[0])
+    np.testing.assert_allclose(totals[2], totals[0])
+    assert (totals[3] >= totals[0] - 1e-9).all()
+
+
+@pytest.mark.parametrize("solver", [hungarian, brute_force])
+def test_what_greed_misses(solver: Solver) -> None:
+    costs = np.array([[[1.0, 2.0], [2.0, 9.0]]])
+    one = np.zeros((1, 1), dtype=int)
+    assert costs[(one, *greedy(costs))].sum() == 10
+    assert costs[(one, *solver(costs))].sum() == 4
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
+    """Put a module in the place of lapx, whose batch solver is `solve`, or which has none."""
+    module = ModuleType("lap")
+    if solve is not None:
+        module.lapjvh_batch = lambda costs, **_: tuple(map(list, solve(costs)))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lap", module)
+    lapx_is_equal.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> object:
+    yield
+    lapx_is_equal.cache_clear()
+
+
+def test_lapx_is_used_where_it_is_installed_and_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    stand_in(monkeypatch, lambda costs: (used.append(len(costs)), by_scipy(costs))[1])  # type: ignore[func-returns-value]
+    assert lapx_is_equal()
+    used.clear()
+    hungarian(np.eye(3)[None])
+    assert used == [1]
+
+
+@pytest.mark.parametrize("solve", [None, greedy])
+def test_another_module_or_a_worse_solver_is_not_used(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
+    stand_in(monkeypatch, solve)
+    assert not lapx_is_equal()
+    _, column = hungarian(np.array([[[1.0, 2.0], [2.0, 9.0]]]))
+    assert column.tolist() == [[1, 0]]
+
+
+def test_the_real_lapx_is_equal() -> None:
+    lap = pytest.importorskip("lap", reason="lapx is not installed")
+    assert lapx_is_equal() == hasattr(lap, "lapjvh_batch")
+    costs = np.random.default_rng(1).normal(size=(5, 30, 90))
+    np.testing.assert_allclose(solvers._totals(by_lapx, costs), solvers._totals(by_scipy, costs), rtol=1e-12)

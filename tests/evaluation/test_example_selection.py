@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+from evaluation.test_tide import marked
+from support.made_up_models import two_alike
+
+from detr_ft.evaluation.example_selection import picks
+from detr_ft.evaluation.thresholds import Operating, best_thresholds
+from detr_ft.evaluation.tide import errors_of
+
+OBJECTS = [
+    [0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100],  # all found
+    [1, 0, 0, 0, 100, 100], [1, 0, 200, 0, 100, 100],  # one missed, and two found where there is nothing
+    [2, 0, 0, 0, 100, 100],  # found, and a sure false alarm
+    [3, 0, 0, 0, 100, 100], [3, 0, 200, 0, 100, 100],  # one missed
+]  # fmt: skip
+FOUND = [
+    [0, 0, 0, 0, 100, 100, 0.9], [0, 0, 200, 0, 100, 100, 0.9],
+    [1, 0, 0, 0, 100, 100, 0.9], [1, 0, 500, 0, 50, 50, 0.6], [1, 0, 700, 0, 50, 50, 0.6],
+    [2, 0, 0, 0, 100, 100, 0.9], [2, 0, 500, 0, 50, 50, 0.95],
+    [3, 0, 0, 0, 100, 100, 0.9], [3, 0, 200, 0, 100, 100, 0.1],
+]  # fmt: skip
+
+
+def test_each_heading_has_the_images_that_it_is_about() -> None:
+    errors = errors_of(marked(OBJECTS, FOUND, images=5, classes=1))
+    at = {"0": Operating(0.5, 1.0, 1.0, 1.0)}
+    assert picks(errors, at, most=1) == {"worst": [1], "false_alarms": [2], "missed": [3], "best": [0], "others": [4]}
+    # With room for all, an image comes under the first heading that it has a claim to.
+    assert picks(errors, at, most=9) == {
+        "worst": [1, 2, 3],
+        "false_alarms": [],
+        "missed": [],
+        "best": [0],
+        "others": [4],
+    }
+
+
+def test_no_image_comes_twice() -> None:
+    marks, _ = two_alike(0, 40)
+    chosen = [image for images in picks(errors_of(marks), best_thresholds(marks), 6).values() for image in images]
+    assert len(chosen) == len(np.unique(chosen)) >= 12

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.errors import UserError
+from detr_ft.recipe import load_recipe, read_recipe
+
+ROOT = Path(__file__).parents[2]
+# A folder with a model holds what a run resolved, not what a person wrote.
+OTHER_FILES = ("launch", "small")  # of accelerate's configs, and of a checkpoint
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in OTHER_FILES)
+GOOD = """\
+model:
+  checkpoint: embedded:small
+data:
+  source: generated:workshop
+train:
+  output_dir: runs/x
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+BOMB = "a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+
+
+def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
+    loaded, criterion = load_recipe(recipe)
+    assert criterion == detr_criterion()
+    assert loaded.train.learning_rate == 1e-4
+    assert loaded.hub.private
+
+
+def test_overrides_win(recipe: Path) -> None:
+    loaded, _ = load_recipe(
+        recipe, ["train.learning_rate=5e-5", "optim.backbone_learning_rate=0.001", "model.freeze=[backbone]"]
+    )
+    assert loaded.train.learning_rate == 5e-5
+    assert loaded.optim.backbone_learning_rate == 0.001
+    assert loaded.model.freeze == ["backbone"]
+
+
+def test_as_resolved_it_reads_back_the_same(recipe: Path, tmp_path: Path) -> None:
+    loaded, criterion = load_recipe(recipe, ["train.seed=4"])
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml(criterion))
+    again, same = load_recipe(tmp_path / "resolved.yaml")
+    assert same == criterion
+    assert again.to_yaml(same) == loaded.to_yaml(criterion)
+
+
+def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        """\
+model:
+  checkpoint: embedded:small
+  architecture: {d_model: 32}
+data:
+  sorce: here
+  longest_edge: 10
+  box_format: corners
+  augment: {use: Light, jiter: 1}
+  fold: 6/5
+criterion:
+  matcher: {use: HungarianMatcher, costs: [{use: ClasCost}]}
+  losses:
+    - {use: BoxL1Loss, wieght: 2}
+train:
+  output_dir: runs/x
+  learning_rate: fast
+  num_epochs: 3
+extra: 1
+"""
+    )
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, ["train.seed", "train.seed=-1"])
+    told = "\n".join(caught.value.problems)
+    for expected in [
+        "bad.yaml:1: model: give either checkpoint",
+        "bad.yaml:5: data.sorce: unknown key; did you mean source?",
+        "bad.yaml:4: data.source: is missing",
+        "bad.yaml:6: data.longest_edge: ",
+        "bad.yaml:7: data.box_format: input should be 'xywh', 'xyxy'",
+        "bad.yaml:8: data.augment.jiter: Light has no parameter 'jiter'; did you mean jitter?",
+        "bad.yaml:11: criterion.matcher.costs.0.use: there is no 'ClasCost'; did you mean ClassCost?",
+        "bad.yaml:13: criterion.losses.0.wieght: BoxL1Loss has no parameter 'wieght'; did you mean weight?",
+        "bad.yaml:16: train.learning_rate: input should be a valid number",
+        "bad.yaml:17: train.num_epochs: unknown key; did you mean num_train_epochs?",
+        "bad.yaml:18: extra: unknown key",
+        "train.seed: an override is written section.key=value",
+        "train.seed: input should be greater than or equal to 0, got -1",
+    ]:
+        assert expected in told
+
+
+def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path) -> None:
+    recipe.write_text(GOOD + "  lr_scheduler_type: cosine\n  lr_drop_epochs: [10]\noptim:\n  layer_decay: 2\n")
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe)
+    assert caught.value.problems == [
+        f"{recipe}:5: train: lr_drop_epochs goes with lr_scheduler_type step, not cosine",
+        f"{recipe}:10: optim.layer_decay: input should be less than or equal to 1, got 2",
+    ]
+
+
+def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {checkpoint: x}\ndata:\n  source: y\n  longest_edge: 8192\ntrain: {output_dir: z}\n")
+    assert load_recipe(path)[0].data.longest_edge == 8192
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, ["data.longest_edge=100000"])
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}:4: data.longest_edge: 8192 pixels are the most: ")
+    assert problem.endswith("cut larger images into tiles, got 100000")
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        ("stong", "3: data.augment: there is no 'stong'; did you mean strong"),
+        ("{use: Lite}", "3: data.augment.use: there is no 'Lite'; did you mean Light"),
+        ("{use: 'gone.py:Mine'}", "3: data.augment.use: .*gone.py: there is no such file"),
+        ("light\n  fold: 6/5", "fold 6/5: of two folds or more, one of them"),
+        ("light\n  augment: none", "4: augment is given twice"),
+    ],
+)
+def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"model: {{checkpoint: x}}\ndata:\n  augment: {augment}\n  source: x\ntrain: {{output_dir: y}}\n")
+    with pytest.raises(UserError, match=words):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a recipe is a mapping"),
+        ("- 1\n", "a recipe is a mapping"),
+        ("model: [1\n", "not valid YAML"),
+        ("model: !!python/object:os.system {}\n", "not valid YAML"),
+        ("model: 2001-99-99\n", "bad.yaml: not valid YAML: month must be in 1..12"),
+        ('model: !!int "x"\n', "not valid YAML"),
+        ("model: " + "[" * 5000, "not valid YAML: nested too deeply"),
+        ("model: &a [*a]", "not valid YAML: an anchor of it refers to itself"),
+        (BOMB, "its aliases stand for more than 1,000,000 values"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(path)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recipe"):
+        load_recipe(tmp_path / "gone.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="can't be read"):
+        load_recipe(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
+    from detr_ft.criterion import check_criterion
+
+    _, criterion = load_recipe(path)
+    assert check_criterion(criterion) == []
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#"), "a recipe says first what it is and how it is run"
+    assert yaml.safe_load(text)["train"]["output_dir"].startswith("runs/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML"),
+        ("", "a mapping"),
+        ("- 1", "a mapping"),
+        ("model: 3", "model"),
+        ("a: &a {b: *a}", "itself|unknown|required"),
+    ],
+)
+def test_what_is_no_recipe_is_told_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    for read in (read_recipe, load_recipe):
+        with pytest.raises(UserError, match=words) as caught:
+            read(tmp_path / "recipe.yaml")
+        assert "recipe.yaml" in str(caught.value)
+
+
+def test_a_recipe_is_read_without_its_criterion(tmp_path: Path) -> None:
+    """A run is evaluated where the file of its term is no longer at hand."""
+    (tmp_path / "recipe.yaml").write_text(GOOD + "criterion: {matcher: {use: 'gone.py:Matcher'}, losses: []}\n")
+    assert read_recipe(tmp_path / "recipe.yaml").data.source == "generated:workshop"

@@ -1,0 +1,200 @@
+"""A run that was stopped goes on bit for bit as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small_run import make_trainer
+from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+from detr_ft.data.augmentation.builtin import Light
+from detr_ft.errors import Interrupted, UserError
+from detr_ft.models import load_model
+from detr_ft.training.checkpoint.state import files_of, load_weights
+from detr_ft.training.checkpoint.store import Checkpoints
+from detr_ft.training.trainer import DetrTrainer
+
+TIMES = {"images_per_second", "seconds_per_step"}
+
+
+def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) -> None:
+    """Let the process have a signal when so many steps are taken."""
+    shown = trainer.display.step
+
+    def step_and_signal(at: int, row: dict[str, Any] | None) -> None:
+        shown(at, row)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    trainer.display.step = step_and_signal  # type: ignore[method-assign]
+
+
+def newest(folder: Path) -> Path:
+    found = Checkpoints(folder / "checkpoints", 2).newest()
+    assert found is not None
+    return found
+
+
+def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
+    state = trainer.optimizer.state_dict()["state"]
+    return [value for one in state.values() for value in one.values()]
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulation", "stops"),
+    [(0, 1, [5]), (0, 2, [3, 4, 7]), (2, 1, [6]), (2, 2, [5])],
+    ids=["in an epoch", "often, accumulated", "between epochs, workers", "workers, accumulated"],
+)
+def test_stopped_and_gone_on_is_never_stopped(
+    tiny_checkpoint: Path, tmp_path: Path, workers: int, accumulation: int, stops: list[int]
+) -> None:
+    settings = {
+        "num_train_epochs": 4, "per_device_train_batch_size": 4 // accumulation, "gradient_accumulation_steps": accumulation,
+        "dataloader_num_workers": workers, "warmup_steps": 4, "logging_steps": 3,
+    }  # fmt: skip
+    whole = make_trainer(tiny_checkpoint, tmp_path / "whole", augment=Light(), **settings)
+    expected = whole.train()
+    assert whole.held.at.step == 12
+    checkpoint = None
+    for stop in stops:
+        trainer = make_trainer(tiny_checkpoint, tmp_path / "run", augment=Light(), checkpoint=checkpoint, **settings)
+        stop_after(trainer, stop)
+        with pytest.raises(Interrupted):
+            trainer.train()
+        checkpoint = newest(tmp_path / "run")
+        assert checkpoint.name == f"step-{stop}"
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", augment=Light(), checkpoint=checkpoint, **settings)
+    result = trainer.train()
+    first, second = (one.model.state_dict() for one in (whole, trainer))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(a, b) for a, b in zip(moments(whole), moments(trainer), strict=True))
+    assert result.metrics == expected.metrics
+    logs = [[{k: v for k, v in row.items() if k not in TIMES} for row in one.log] for one in (expected, result)]
+    assert logs[0] == logs[1]
+    written = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert written == result.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
+    tiny_checkpoint: Path, tmp_path: Path, number: int
+) -> None:
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    stop_after(trainer, 2, number)
+    with pytest.raises(Interrupted) as caught:
+        trainer.train()
+    assert caught.value.signal == number
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl"]
+    saved, _ = load_model(str(tmp_path / "run/checkpoints/step-2"))  # as any checkpoint
+    ended = trainer.model.cpu().state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
+
+
+def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    expected = make_trainer(tiny_checkpoint, tmp_path / "whole").train()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_eval_batch_size=2)
+    seen: list[int] = []
+
+    def interrupted(done: int, total: int) -> None:
+        seen.append(done)
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.display.evaluating = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert seen == [1, 2, 3, 4]
+    checkpoint = newest(tmp_path / "run")
+    assert checkpoint.name == "step-3"
+    assert "map" not in (tmp_path / "run/log.jsonl").read_text()
+    result = make_trainer(tiny_checkpoint, tmp_path / "run", checkpoint=checkpoint).train()
+    assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
+
+
+def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
+    files = trainer.held.files
+
+    def interrupted(facts: Any) -> dict[str, bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return files(facts)
+
+    trainer.held.files = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert newest(tmp_path / "run").name == "step-2"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl"]
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
+
+
+def test_checkpoints_come_every_so_many_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, save_steps=2, save_total_limit=3).train()
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert names == ["best", "step-6", "step-8", "step-9"]
+
+
+def test_a_damaged_log_is_told_and_costs_no_run(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=1).train()
+    log = tmp_path / "run/log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
+    result = make_trainer(
+        tiny_checkpoint, tmp_path / "run", logging_steps=1, checkpoint=newest(tmp_path / "run")
+    ).train()
+    assert "log.jsonl: 2 of 3 rows are left, line 2 is no row" in caplog.text
+    assert [row["step"] for row in result.log] == [1, 3, 3, 4, 5, 6, 6]
+    assert [json.loads(line) for line in log.read_text().splitlines()] == result.log
+
+
+def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_train_batch_size=2)
+    stop_after(trainer, 4)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    again = make_trainer(
+        tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), per_device_train_batch_size=4
+    )
+    assert (again.held.at.step, again.held.at.epoch, again.held.at.place) == (4, 0, 2)
+    again.train()
+    assert again.held.at.epoch == 2
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
+    trainer.train()
+    checkpoint = newest(tmp_path / "run")
+    config = trainer.model.config
+    config.num_queries = 9
+    with pytest.raises(UserError, match=r"another model.*1 weights differ.*\[8, 32\] and not \[9, 32\]: model\.query"):
+        load_weights(DetrForObjectDetection(config), checkpoint)
+    config.decoder_layers, config.num_queries = 2, 8
+    with pytest.raises(UserError, match=r"differ, the first is unknown to the model: model\.decoder\.layers\.2"):
+        load_weights(DetrForObjectDetection(config), checkpoint)
+
+
+@pytest.mark.slow
+def test_every_tensor_of_a_detr_of_real_size_comes_back_which_the_stock_way_does_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = DetrConfig(backbone_config=ResNetConfig(out_features=["stage4"]))
+    model, other = DetrForObjectDetection(config), DetrForObjectDetection(config)
+    processor = type("Processor", (), {"to_json_string": lambda self: "{}"})()
+    folder = Checkpoints(tmp_path / "ours", 1).save(1, files_of(model, processor, {}, {}))
+    load_weights(other, folder)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    model.save_pretrained(tmp_path / "stock")
+    held = load_file(tmp_path / "stock/model.safetensors")
+    missing = DetrForObjectDetection(config).load_state_dict(held, strict=False).missing_keys  # as Trainer resumes
+    assert len(missing) > 100

@@ -1,0 +1,209 @@
+"""A step that can't be taken: nothing of it is applied, and its capsule says where the bad number comes from."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small_run import make_trainer
+from torch import Tensor
+
+from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion, detr_criterion
+from detr_ft.errors import UserError
+from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.training.failures.replay import Capsule, replay
+from detr_ft.training.step import diverged
+from detr_ft.training.trainer import DetrTrainer, TrainingFailed
+
+
+@dataclass(frozen=True)
+class Infinite(BoxL1Loss):
+    """A loss whose value is finite and whose gradient is not."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return super().__call__(predictions, targets, matches) + (predictions.boxes.sum((1, 2, 3)) * 0).sqrt()
+
+
+@dataclass(frozen=True)
+class NotANumber(BoxL1Loss):
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return super().__call__(predictions, targets, matches) * float("nan")
+
+
+@dataclass(frozen=True)
+class Crash(BoxL1Loss):
+    name: ClassVar[str] = "loss_crash"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        raise IndexError("index 9 is out of bounds")
+
+
+@dataclass(frozen=True)
+class BadCost(BoxL1Cost):
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        return super().__call__(predictions, targets) / 0
+
+
+def with_loss(loss: Any) -> SetCriterion:
+    return SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), loss])
+
+
+def nan_pixels(trainer: DetrTrainer) -> None:
+    normalise = trainer.format.normalise
+    object.__setattr__(
+        trainer.format,
+        "normalise",
+        lambda batch: normalise(batch) | {"pixel_values": normalise(batch)["pixel_values"] / 0},
+    )
+
+
+def infinite_box(trainer: DetrTrainer) -> None:
+    at = trainer.examples.at
+
+    def spoiled(epoch: int, index: int) -> dict[str, Any]:
+        example = at(epoch, index)
+        example["labels"]["boxes"][:1] = float("inf")
+        return example
+
+    trainer.examples.at = spoiled  # type: ignore[method-assign]
+
+
+def huge_weight(trainer: DetrTrainer) -> None:
+    with torch.no_grad():
+        trainer.model.model.decoder.layers[1].mlp.fc1.weight.fill_(1e30)
+
+
+def nothing(trainer: DetrTrainer) -> None:
+    """Leave the trainer as it is."""
+
+
+@pytest.mark.parametrize(
+    ("criterion", "spoil", "told", "origin", "words"),
+    [
+        (with_loss(Infinite()), nothing, r"a gradient is NaN.*the gradient of the loss Infinite", "gradient", "Infinite"),
+        (with_loss(NotANumber()), nothing, r"\(loss nan\).*the loss NotANumber", "loss", "NotANumber"),
+        (with_loss(Crash()), nothing, "IndexError: index 9 is out of bounds", "loss", "IndexError: index 9"),
+        (SetCriterion(HungarianMatcher([BadCost()]), [BoxL1Loss()]), nothing, "BadCost", "cost", "BadCost"),
+        (detr_criterion(), infinite_box, "target", "target", "inf"),
+        (detr_criterion(), huge_weight, "NaN or infinite", "prediction", r"the output of model\.decoder\.layers\.1\."),
+    ],
+    ids=["gradient", "loss", "crash", "cost", "target", "prediction"],
+)  # fmt: skip
+def test_a_bad_number_is_not_applied_and_its_capsule_names_its_origin(
+    tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, told: str, origin: str, words: str
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, logging_steps=1)
+    spoil(trainer)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(TrainingFailed, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{told}") as caught:
+        trainer.train()
+    folder = tmp_path / "run/failures/step-1"
+    assert f"detr-ft replay {folder}" in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert "loss" not in (tmp_path / "run/log.jsonl").read_text()
+    assert all(
+        torch.equal(value, before[name].cpu()) for name, value in load_file(folder / "model.safetensors").items()
+    )
+    capsule = Capsule(folder)
+    assert f"images {', '.join(str(one['image_id']) for one in capsule.images)}:" in str(caught.value)
+    verdict = replay(capsule, criterion)
+    assert verdict is not None
+    assert verdict.origin == origin
+    assert re.search(words, verdict.words), verdict.words
+
+
+def test_pixels_that_are_not_finite_are_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    nan_pixels(trainer)
+    with pytest.raises(TrainingFailed, match="step 1, images"):
+        trainer.train()
+    capsule = Capsule(tmp_path / "run/failures/step-1")
+    capsule.processor.image_std = [0.0, 0.229, 0.225]  # what makes them so again
+    verdict = replay(capsule, detr_criterion())
+    assert verdict is not None
+    assert (verdict.origin, "image 0 of the batch" in verdict.words) == ("pixels", True)
+
+
+def test_a_step_that_can_be_taken_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed):
+        make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(Infinite())).train()
+    assert replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion()) is None
+
+
+def test_what_is_no_capsule_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no failure capsule"):
+        Capsule(tmp_path / "nowhere")
+    make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
+    with pytest.raises(UserError, match="no failure capsule"):
+        Capsule(tmp_path / "run/checkpoints/step-3")
+
+
+@pytest.mark.parametrize(("most", "expected"), [(3, 2), (1, 1)])
+def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
+    tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    from support.one_step import first_step
+    from support.one_step import make_trainer as make_exact
+
+    whole = first_step(make_exact(tmp_path / "whole", 8, 8, 8))
+    trainer = make_exact(tmp_path / "short", 8, 8, 8)
+    wrapped = trainer.stepper.passes.wrapped
+
+    def short_of_memory(**inputs: Any) -> Any:
+        outputs = wrapped(**inputs)
+        if len(inputs["pixel_values"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return outputs
+
+    trainer.stepper.passes.wrapped = short_of_memory
+    with caplog.at_level(logging.WARNING):
+        parts = first_step(trainer)
+    assert trainer.stepper.largest == expected
+    assert f"from here on {expected}, with the same images a step" in caplog.text
+    for name, value in whole.items():
+        scale = value.abs().max().clamp(min=1e-8).item()
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=max(1e-6 * scale, 1.1e-5 * (value.ndim == 0)))
+
+
+def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+
+    def short_of_memory(**inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
+
+    trainer.stepper.passes.wrapped = short_of_memory
+    with pytest.raises(
+        TrainingFailed, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. One image"
+    ):
+        trainer.train()
+    assert (tmp_path / "run/failures/step-1").is_dir()
+
+
+def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=8, logging_steps=1)
+    take = trainer.stepper.take
+
+    def spoiled(work: Any, number: int) -> dict[str, Tensor]:
+        values = take(work, number)
+        return values if number < 14 else {name: 1e4 * value for name, value in values.items()}
+
+    trainer.stepper.take = spoiled  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match=r"the loss has diverged.*weights are those after this step"):
+        trainer.train()
+    assert trainer.held.at.step == 16
+
+
+def test_divergence_is_told_from_noise() -> None:
+    falling = [30 * 0.9**step for step in range(40)]
+    assert not diverged(falling)
+    assert not diverged([*falling, 1e-3, 5.0, 4.0, 6.0])
+    assert not diverged([1e-3, 1e-3, *falling])
+    assert not diverged([*falling, 1e6, 1e6])
+    assert diverged([*falling, 1e6, 1e6, 1e6])
+    assert not diverged([1.0, 1.0, 1e6, 1e6, 1e6])

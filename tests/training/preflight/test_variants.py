@@ -1,0 +1,89 @@
+"""Settings of speed are tried one at a time, and told beside the recipe's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.small_run import make_trainer
+
+from detr_ft.recipe import load_recipe
+from detr_ft.training.preflight.variants import _MOST, _WARM, changes, in_words, step_rate
+from detr_ft.training.settings import TrainSettings
+from detr_ft.training.step import StepFailed
+from detr_ft.training.trainer import DetrTrainer
+from detr_ft.workflows import train as run
+
+
+@pytest.mark.parametrize(
+    ("train", "on_gpu", "tried"),
+    [
+        ({}, False, [{"bf16": True}]),
+        ({"bf16": True}, False, [{"bf16": False}]),
+        ({"fp16": True}, False, []),
+        ({"bf16": True}, True, [{"bf16": False}, {"cuda_graphs": False}, {"torch_compile": True}]),
+    ],
+)
+def test_one_is_changed_at_a_time(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
+    settings = TrainSettings(output_dir="x", **train)
+    assert changes(settings, on_gpu) == tried
+    for one in tried:
+        TrainSettings(output_dir="x", **(train | one))  # and goes with the others
+
+
+def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    seen: list[torch.Tensor] = []
+    take = trainer.stepper.take
+
+    def noted(work: Any, number: int) -> Any:
+        seen.append(work.share[0].inputs["pixel_values"])
+        return take(work, number)
+
+    trainer.stepper.take = noted  # type: ignore[method-assign]
+    assert step_rate(trainer) > 1
+    assert len(seen) > 5
+    assert all(torch.equal(one, seen[0]) for one in seen)
+
+
+def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"model: {{checkpoint: embedded:small}}\ndata: {{source: 'generated:workshop?train=4&validation=2'}}\n"
+        f"train: {{output_dir: {tmp_path / 'run'}, per_device_train_batch_size: 2}}\n"
+    )
+    tried: list[bool] = []
+
+    def rate(trainer: DetrTrainer) -> float:
+        tried.append(trainer.settings.bf16)
+        return 1.0 + len(tried)
+
+    monkeypatch.setattr(run, "step_rate", rate)
+    monkeypatch.setattr(run, "probe", lambda trainer: None)
+    monkeypatch.setattr(run, "describe_probe", lambda found, workers: [])
+    (line,) = run.probe_recipe(*load_recipe(tmp_path / "mine.yaml"))
+    assert tried == [False, True]
+    assert line.endswith("2.0 images/s as it is set; train.bf16=true 3.0 (1.50 times)")
+
+
+def test_rates_in_words() -> None:
+    told = in_words(40.0, {"train.bf16=true": 60.0})
+    assert told.endswith("40.0 images/s as it is set; train.bf16=true 60.0 (1.50 times)")
+    assert in_words(40.0, {}).endswith("there is nothing else to try")
+
+
+def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9)
+    gradients, last = trainer.stepper._gradients, []
+
+    def spoiled(taken: Any) -> Any:
+        values = gradients(taken)
+        last.append(taken.number)
+        if len(last) == _WARM + _MOST:  # the last of all: no step comes after it
+            next(trainer.model.parameters()).grad[0] = torch.inf
+        return values
+
+    trainer.stepper._gradients = spoiled  # type: ignore[method-assign]
+    with pytest.raises(StepFailed, match="a gradient is NaN or infinite"):
+        step_rate(trainer)

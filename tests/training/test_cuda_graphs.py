@@ -1,0 +1,195 @@
+"""Passes that are replayed add the gradients of plain ones. What a GPU records is stood in for by doing it again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.small_run import make_trainer
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.models.freeze import live_norms
+from detr_ft.training.cuda_graphs import Pool, ReplayedPasses, passes_of
+from detr_ft.training.forward_backward import PlainPasses
+from detr_ft.training.trainer import DetrTrainer
+
+
+class Again(Pool):
+    """Does recorded work again, on a processor."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def random_state(self) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def restore_random(self, state: torch.Tensor) -> None:
+        torch.set_rng_state(state)
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        work()
+        self.recorded += 1
+        return work
+
+
+def trained(start: Path, folder: Path, pool: Pool | None, **settings: Any) -> DetrTrainer:
+    """A short run, by replayed passes if there is a pool."""
+    trainer = make_trainer(start, folder, logging_steps=1, num_train_epochs=3, **settings)
+    if pool is not None:
+        trainer.stepper.passes = replayed(trainer, pool)
+    trainer.train()
+    return trainer
+
+
+def replayed(trainer: DetrTrainer, pool: Pool) -> ReplayedPasses:
+    plain = trainer.stepper.passes
+    assert isinstance(plain, PlainPasses)
+    return ReplayedPasses(plain, trainer.accelerator, trainer.model, trainer.attached, pool)
+
+
+def rows(trainer: DetrTrainer) -> list[dict[str, float]]:
+    timed = ("images_per_second", "seconds_per_step")
+    return [{key: one[key] for key in one if key not in timed} for one in trainer.held.log.read()]
+
+
+SETTINGS = [
+    {},
+    {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+    {"per_device_train_batch_size": 5},
+]
+NAMES = ["whole steps", "accumulated", "a last batch that is smaller"]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_a_run_is_the_same(tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, int]) -> None:
+    """But for rounding: dropout is the same, too."""
+    pool = Again()
+    plain, fast = (trained(tiny_checkpoint, tmp_path / str(one), one, **settings) for one in (None, pool))
+    assert pool.recorded >= 2
+    expected, found = ([row for row in rows(one) if "loss" in row] for one in (plain, fast))
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_gradients_are_the_same(tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, int]) -> None:
+    gradients: list[list[torch.Tensor]] = []
+    for pool in (None, Again()):
+        trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), **settings)
+        if pool is not None:
+            trainer.stepper.passes = replayed(trainer, pool)
+        trainer._begin(0)
+        for param_group in trainer.optimizer.param_groups:
+            param_group["lr"] = 0.0
+        seen: list[list[torch.Tensor]] = []
+        trainer.optimizer.optimizer.register_step_pre_hook(
+            lambda *_, seen=seen, trainer=trainer: seen.append(
+                [one.grad.clone() for one in trainer.model.parameters() if one.grad is not None]
+            )
+        )
+        for number, work in zip(range(1, 6), trainer.feed.steps(), strict=False):
+            trainer.stepper.schedule.base_lrs = [0.0] * len(trainer.optimizer.param_groups)
+            trainer.stepper.take(work, number)
+        gradients.append([one for step in seen for one in step])
+    assert len(gradients[0]) > 100
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.abs().max().item() + 1e-9)
+
+
+def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    pool = Again()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
+    trainer.stepper.passes = passes = replayed(trainer, pool)
+    trainer.train()  # batches of 5, 5 and 2, thrice
+    assert {shape[0] for shape in passes._recorded} == {5, 2}
+    assert pool.recorded == 4
+
+
+def test_of_many_shapes_the_first_are_recorded(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detr_ft.training.cuda_graphs._SHAPES", 1)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
+    trainer.stepper.passes = passes = replayed(trainer, Again())
+    trainer.train()
+    assert {shape[0] for shape in passes._recorded} == {5}
+
+
+def test_rehearsals_leave_the_figures_of_norms_that_learn(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    figures = []
+    for pool in (None, Again()):
+        trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), num_train_epochs=3)
+        live_norms(trainer.model)
+        if pool is not None:
+            trainer.stepper.passes = replayed(trainer, pool)
+        trainer._begin(0)
+        for number, work in zip(range(1, 3), trainer.feed.steps(), strict=False):  # the second is recorded
+            trainer.stepper.take(work, number)
+        figures.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
+    assert figures[0]
+    for name, one in figures[0].items():
+        torch.testing.assert_close(figures[1][name], one, rtol=1e-3, atol=1e-4)
+
+
+class Torn(Again):
+    """Can't record."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+
+def test_what_cannot_be_recorded_goes_the_plain_way_and_is_told_once(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = trained(tiny_checkpoint, tmp_path / "plain", None)
+    with caplog.at_level(logging.WARNING):
+        torn = trained(tiny_checkpoint, tmp_path / "torn", Torn())
+    assert rows(plain) == rows(torn)  # bit for bit: it is the plain way
+    (told,) = [one for one in caplog.messages if "CUDA graphs" in one]
+    assert "operation not permitted when stream is capturing" in told
+    assert "and more" not in told
+    assert "train.cuda_graphs=false" in told
+
+
+def test_a_criterion_that_leaves_a_part_alone_is_not_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A part without a gradient is left alone by the optimizer, with its weight decay; zeros would not be."""
+    pool = Again()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
+    trainer.stepper.passes = replayed(trainer, pool)
+    criterion = detr_criterion()
+    trainer.attached.criterion = trainer.current = trainer.criterion = _ClassesAlone(criterion)  # type: ignore[assignment]
+    trainer.train()
+    assert pool.recorded == 0
+
+
+class _ClassesAlone:
+    """The terms of the classes of a criterion."""
+
+    def __init__(self, criterion: Any) -> None:
+        self._criterion = criterion
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._criterion, name)
+
+    def at(self, epoch: int) -> _ClassesAlone:
+        return self
+
+    def __call__(self, *asked: Any) -> Any:
+        _, terms = self._criterion(*asked)
+        return terms["loss_ce"], terms
+
+
+def test_a_processor_goes_the_plain_way(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
+    assert isinstance(trainer.stepper.passes, PlainPasses)
+    passes = passes_of(trainer.accelerator, trainer.model, trainer.wrapped, trainer.attached, trainer.settings)
+    assert isinstance(passes, PlainPasses)

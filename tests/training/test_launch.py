@@ -1,0 +1,196 @@
+"""A run of several processes is one run, however they are launched; what would go wrong in silence is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from support.forked import run_together
+from transformers import DetrForObjectDetection
+from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.errors import UserError
+from detr_ft.models import attach_criterion
+from detr_ft.training.launch import join
+from detr_ft.utils.distributed import first_to_tell, processes, rank
+
+PYTHON = [sys.executable, "-W", "ignore", "-m"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+RECIPE = """
+model: {{checkpoint: {checkpoint}}}
+data: {{source: "generated:workshop?train=10&validation=5&edge=64"}}
+train: {{output_dir: run, num_train_epochs: 2, per_device_train_batch_size: {size}, logging_steps: 1, learning_rate: 0.001}}
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint on one canvas and without dropout, which processes draw each for itself."""
+    folder = tmp_path_factory.mktemp("exact")
+    model = DetrForObjectDetection.from_pretrained(tiny_checkpoint)
+    model.config.dropout = model.config.attention_dropout = model.config.activation_dropout = 0.0
+    model.save_pretrained(folder)
+    square = {"height": 64, "width": 64}
+    DetrImageProcessorPil(size={"max_height": 64, "max_width": 64}, pad_size=square).save_pretrained(folder)
+    return folder
+
+
+def command(launcher: list[str], folder: Path, checkpoint: Path, size: int, *more: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint, size=size))
+    return [*PYTHON, *launcher, "-m", "detr_ft", "train", "recipe.yaml", *more]
+
+
+def torchrun(number: int) -> list[str]:
+    return ["torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
+
+
+def accelerate(number: int) -> list[str]:
+    how = ["--multi_gpu"] if number > 1 else ["--cpu"]  # of several, on CPUs too: the launcher has no other word for it
+    return ["accelerate.commands.launch", *how, "--num_machines", "1", "--num_processes", str(number), "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+# A model that knows nothing answers much the same by every query: which one takes an object, rounding decides.
+TOSS_UPS = ("changed_between_layers", "changed_since_last", "queries_never_used", "remarks")
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    run(command(accelerate(1), folder, checkpoint, 4), folder)
+    return folder
+
+
+def assert_one_run(folder: Path, alone: Path) -> None:
+    # 10 images in steps of 4: 3 steps an epoch, and an evaluation.
+    assert [row["step"] for row in rows(folder)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    for ours, its in zip(rows(folder), rows(alone), strict=True):
+        for name in ours:
+            if name not in TOSS_UPS and "second" not in name and ours[name] is not None:
+                assert ours[name] == pytest.approx(its[name], rel=1e-4, abs=2e-5), (ours["step"], name)
+    assert json.loads((folder / "run/metrics.json").read_text())["map"] is not None
+    assert DetrForObjectDetection.from_pretrained(folder / "run").config.num_labels == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [torchrun, accelerate])
+def test_processes_share_the_work_and_write_and_tell_one_run(
+    checkpoint: Path, alone: Path, tmp_path: Path, launcher: Callable[[int], list[str]]
+) -> None:
+    told = run(command(launcher(2), tmp_path, checkpoint, 2), tmp_path)
+    assert_one_run(tmp_path, alone)
+    for words in ("Matched by HungarianMatcher", "data: 10 images to train", "step 6/6", "Training took"):
+        assert told.count(words) == 1, told
+
+
+@pytest.mark.slow
+def test_four_processes_are_one_run(checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(checkpoint=checkpoint, size=1))
+    run_together("train", "recipe.yaml", processes=4, cwd=tmp_path)
+    assert_one_run(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_run(checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for node in range(2):
+        launcher = ["torch.distributed.run", "--nnodes", "2", "--node_rank", str(node), "--nproc_per_node", "1",
+                    "--master_addr", "127.0.0.1", "--master_port", str(port)]  # fmt: skip
+        home = tmp_path / f"home-{node}"
+        home.mkdir()
+        own = ENVIRONMENT | {"HF_HOME": str(home), "TMPDIR": str(home)}
+        arguments = command(launcher, tmp_path / "shared", checkpoint, 2)
+        nodes.append(subprocess.Popen(arguments, cwd=tmp_path / "shared", env=own, stderr=subprocess.PIPE, text=True))
+    told = [node.communicate(timeout=150)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert_one_run(tmp_path / "shared", alone)
+    assert ["step 6/6" in words for words in told] == [True, False]
+
+
+@pytest.mark.slow
+def test_where_one_process_dies_all_are_gone(checkpoint: Path, tmp_path: Path) -> None:
+    many = ["train.num_train_epochs=500", "train.eval_epochs=0"]
+    process = subprocess.Popen(
+        command(torchrun(2), tmp_path, checkpoint, 2, *many), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    while not ((tmp_path / "run/log.jsonl").exists() and len(rows(tmp_path)) > 5):
+        time.sleep(0.1)
+    launcher = psutil.Process(process.pid)
+    family = launcher.children(recursive=True)
+    launcher.children()[1].kill()
+    began = time.monotonic()
+    assert process.wait(timeout=60) != 0
+    psutil.wait_procs(family, timeout=60)
+    assert time.monotonic() - began < 60
+    assert not any(one.is_running() for one in family)
+
+
+@pytest.mark.slow
+def test_what_all_processes_meet_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {checkpoint: nowhere}\ndata: {source: x}\ntrain: {output_dir: run}\n")
+    arguments = [*PYTHON, *torchrun(2), "-m", "detr_ft", "train", "recipe.yaml"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "words"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, 1, "this machine has 1 GPU and was given process 2"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, 1, "nothing says which GPU is its own"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, 0, "srun starts 4 tasks of this command"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_PORT": "1"}, 0, "asked for several processes and started one"),
+        ({"ACCELERATE_USE_FSDP": "true"}, 0, "FSDP: training isn't made for it"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, 0, "DeepSpeed: training isn't made for it"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, 0, "say train.gradient_accumulation_steps=4 instead"),
+    ],
+    ids=["more processes than GPUs", "no device", "srun", "accelerate's one", "FSDP", "DeepSpeed", "accumulation"],
+)
+def test_a_launch_that_would_go_wrong_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, words: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
+    with pytest.raises(UserError, match=words):
+        join()
+
+
+def test_copies_in_one_process_are_refused(tiny_model: DetrForObjectDetection) -> None:
+    with pytest.raises(TypeError, match=r"DataParallel.*torchrun --nproc_per_node N"):
+        attach_criterion(torch.nn.DataParallel(tiny_model), detr_criterion())  # type: ignore[arg-type]
+
+
+def test_the_rank_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert (rank(), processes(), first_to_tell("x"), first_to_tell("x")) == (0, 1, True, True)
+    monkeypatch.setenv("PMI_RANK", "3")
+    monkeypatch.setenv("PMI_SIZE", "8")
+    assert (rank(), processes()) == (3, 8)
+    monkeypatch.setenv("RANK", "2")
+    assert rank() == 2

@@ -1,0 +1,168 @@
+"""How a run ends: averaged, at its best, out of patience or of time; what it is trained with, and what it is told to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small_run import make_trainer
+from transformers import DetrForObjectDetection
+
+from detr_ft.errors import Interrupted, UserError
+from detr_ft.models.optimizations.memory import checkpoint_activations
+from detr_ft.training.early_stopping import Best, best_of
+from detr_ft.training.trainer import DetrTrainer
+
+
+def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:
+    """Let evaluations find these mAPs, one after another."""
+    answers: Iterator[float | None] = iter(figures)
+    trainer._figures = lambda: ({"map": next(answers), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])  # type: ignore[method-assign]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(DetrForObjectDetection.from_pretrained(folder).state_dict())
+
+
+def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer.optimizer.optimizer.register_step_post_hook(
+        lambda *_: seen.append({name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()})
+    )
+    start = {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
+    result = trainer.train()
+    assert trainer.held.ema is not None
+    expected = start
+    for number, now in enumerate(seen, start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
+    saved, raw = weights(tmp_path / "run"), weights(tmp_path / "run/raw")
+    assert all(torch.allclose(saved[name], one, rtol=1e-5, atol=1e-6) for name, one in expected.items())
+    assert all(torch.equal(raw[name], one) for name, one in seen[-1].items())
+    assert all({"map", "raw_map", "raw_map_50"} <= set(row) for row in result.log if "map" in row)
+    assert result.metrics["map"] == result.log[-1]["map"]
+
+
+def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    whole = make_trainer(tiny_checkpoint, tmp_path / "whole", ema_decay=0.9)
+    whole.train()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
+    trainer.display.step = lambda step, row: setattr(trainer.signals, "received", 15 if step == 4 else None)  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    make_trainer(
+        tiny_checkpoint, tmp_path / "run", ema_decay=0.9, checkpoint=tmp_path / "run/checkpoints/step-4"
+    ).train()
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_is_kept_and_patience_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tiny_checkpoint, tmp_path / "run", num_train_epochs=9, early_stopping_patience=2, load_best_model_at_end=True
+    )
+    of_figures(trainer, [0.1, 0.3, 0.2, 0.25, 0.3])
+    result = trainer.train()
+    assert [row["map"] for row in result.log if "map" in row] == [0.1, 0.3, 0.2, 0.25]
+    assert result.metrics["map"] == 0.3  # of the best, looked at again
+    best, final = weights(tmp_path / "run/checkpoints/best"), weights(tmp_path / "run")
+    assert all(torch.equal(best[name], final[name]) for name in best)
+    assert (tmp_path / "run/checkpoints/step-12").is_dir()  # where it ended
+    last = load_file(tmp_path / "run/checkpoints/step-12/model.safetensors")
+    assert any(not torch.equal(last[name], value) for name, value in final.items())
+
+
+def test_without_that_the_last_is_the_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
+    of_figures(trainer, [0.3, 0.2, None])
+    trainer.train()
+    final, last = weights(tmp_path / "run"), load_file(tmp_path / "run/checkpoints/step-9/model.safetensors")
+    assert all(torch.equal(last[name], value) for name, value in final.items())
+
+
+def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
+    rows: list[dict[str, Any]] = [{"step": 1, "loss": 3.0}, {"step": 2, "map": None}]
+    assert best_of(rows, "map") is None
+    rows += [{"step": step, "map": value} for step, value in ((4, 0.2), (6, 0.25), (8, None), (10, 0.24))]
+    assert best_of(rows, "map") == Best(0.25, 6, 1)
+    assert best_of(rows, "map", threshold=0.1) == Best(0.2, 4, 2)
+
+
+def test_when_the_time_is_over_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=0.02)
+    result = trainer.train()
+    assert 0 < trainer.held.at.step < 1500
+    assert result.seconds < 30
+    assert result.log[-1]["step"] == trainer.held.at.step
+    assert result.metrics["map"] is not None
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
+    from support.one_step import first_step
+    from support.one_step import make_trainer as make_exact
+
+    plain = first_step(make_exact(tmp_path / "plain", 8, 8, 8))
+    trainer = make_exact(tmp_path / "less", 8, 8, 8)
+    checkpoint_activations(trainer.model)
+    less = first_step(trainer)
+    assert plain.keys() == less.keys()
+    assert all(torch.allclose(plain[name], less[name], rtol=1e-9, atol=1e-12) for name in plain)
+
+
+@pytest.mark.parametrize(("asked", "times"), [(False, 1), (True, 2)])
+def test_checkpointed_layers_run_again_for_the_backward_pass(
+    tiny_checkpoint: Path, tmp_path: Path, asked: bool, times: int
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=asked)
+    runs = []
+    trainer.model.train()
+    trainer.model.model.encoder.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
+    trainer.stepper.take(next(iter(trainer.feed.steps())), 1)
+    assert len(runs) == times
+
+
+def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
+    assert all(row["loss"] < 100 for row in result.log if "loss" in row)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="fp16 needs a GPU"):
+            make_trainer(tiny_checkpoint, tmp_path / "other", fp16=True)
+
+
+def test_a_trackers_board_has_the_rows_of_the_log(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["tensorboard"], logging_steps=1).train()
+    (events,) = (tmp_path / "run").rglob("events.out.*")
+    board = reading.EventAccumulator(str(events.parent)).Reload()
+    losses = [(row["step"], row["loss"]) for row in result.log if "loss" in row]
+    assert [(one.step, pytest.approx(one.value)) for one in board.Scalars("loss")] == losses
+    maps = [(row["step"], row["map"]) for row in result.log if "map" in row]
+    assert [(one.step, pytest.approx(one.value)) for one in board.Scalars("map")] == maps
+    assert [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()] == result.log
+
+
+def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not installed: aim \(pip install aim\)"):
+        make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
+)
+def test_a_better_evaluation_than_the_last_is_told(
+    figures: list[float | None], told: bool, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)
+    of_figures(trainer, figures)
+    better = trainer.train().better
+    last = "nothing" if figures[-1] is None else f"{figures[-1]:.3f}"
+    assert bool(better) == told
+    assert (f"(map {figures[0]:.3f}, at the end {last}): that model is in checkpoints/best" in better) == told

@@ -1,0 +1,96 @@
+"""A step is that of its images, however processes and micro-batches share them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.forked import run_together
+from support.one_step import first_step, make_trainer
+
+from detr_ft.structures import Step
+from detr_ft.training import step
+from detr_ft.training.step_totals import seed_step
+
+SCRIPT = Path(__file__).parents[1] / "support/one_step.py"
+Values = dict[str, torch.Tensor]
+
+
+def distance(one: Values, other: Values) -> float:
+    """The largest difference of any gradient, relative to the largest of its tensor.
+
+    That of the bias of keys is nothing but rounding, since softmax takes no note of it.
+    """
+    assert one.keys() == other.keys()
+    return max(
+        float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1e-8))
+        for name in one
+        if one[name].ndim
+    )
+
+
+def assert_same_step(one: Values, other: Values) -> None:
+    """The same gradients, and the same terms as far as the log writes them out."""
+    assert distance(one, other) < 1e-6
+    assert all(abs(one[name] - other[name]) < 1.1e-5 for name in one if one[name].ndim == 0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Values]:
+    """The step of all images at once, of eight, five and three."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {number: first_step(make_trainer(folder / str(number), number, 8, 8)) for number in (3, 5, 8)}
+
+
+@pytest.mark.parametrize("number", [5, 8])
+@pytest.mark.parametrize("micro", [4, 2, 1])
+def test_accumulated_is_at_once(whole: dict[int, Values], number: int, micro: int, tmp_path: Path) -> None:
+    shared = first_step(make_trainer(tmp_path / "run", number, 8, micro))
+    assert_same_step(whole[number], shared)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "processes", "micro"), [(8, 2, 4), (8, 4, 2), (3, 2, 1), (3, 4, 2)])
+def test_any_number_of_processes_is_one(
+    whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
+) -> None:
+    numbers = map(str, (number, 8 // processes, micro))
+    run_together(str(SCRIPT), str(tmp_path / "out.pt"), *numbers, processes=processes)
+    assert_same_step(whole[number], torch.load(tmp_path / "out.pt", weights_only=True))
+
+
+def test_by_its_own_counts_a_micro_batch_is_another_step(
+    whole: dict[int, Values], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path / "run", 8, 8, 2)
+    monkeypatch.setattr(step, "held_by", lambda *_: None)
+    assert distance(whole[8], first_step(trainer)) > 0.1
+
+
+def test_a_step_holds_what_all_its_micro_batches_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path / "run", 5, 8, 2)
+    held: list[Step] = []
+    counted = step.held_by
+
+    def remember(*arguments: Any) -> Step:
+        held.append(counted(*arguments))
+        return held[-1]
+
+    monkeypatch.setattr(step, "held_by", remember)
+    trainer.train()
+    objects = trainer.examples.split["objects"]
+    classes = torch.tensor([label for one in objects for label in one["category"]])
+    assert [one.images for one in held] == [5]
+    assert torch.equal(held[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
+
+
+def test_what_is_random_in_a_step_is_drawn_from_seed_step_and_process() -> None:
+    def draw(*of: int) -> torch.Tensor:
+        seed_step(*of)
+        return torch.rand(3)
+
+    assert torch.equal(draw(0, 7, 1), draw(0, 7, 1))
+    others = [draw(0, 7, 1), draw(1, 7, 1), draw(0, 8, 1), draw(0, 7, 0)]
+    assert len({tuple(one.tolist()) for one in others}) == 4

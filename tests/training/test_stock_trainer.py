@@ -1,0 +1,159 @@
+"""What the stock Trainer makes of a DETR where ours is tested to do better: should one of these fail, a claim of ours is out of date.
+
+Of resuming every tensor, and of box losses that grow with the processes, tests/training/checkpoint/test_resume.py and
+tests/models/test_share_a_step.py have the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from support.small_run import make_trainer
+from torch.utils.data import Dataset as TorchDataset
+from transformers import DetrForObjectDetection, Trainer, TrainerCallback, TrainingArguments
+
+from detr_ft.criterion import CriterionError, detr_criterion
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
+from detr_ft.training.trainer import TrainingFailed
+
+Spoil = Callable[[dict[str, Any]], dict[str, Any]]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of a path that isn't ours
+
+
+class Spoiled(TorchDataset[dict[str, Any]]):
+    """The examples of a split, changed."""
+
+    def __init__(self, split: Dataset, form: ImageFormat, spoil: Spoil) -> None:
+        self.examples, self.spoil = TrainExamples(split, TrainTransform(form), 0), spoil
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.spoil(self.examples[index])
+
+
+def stock(start: Path, folder: Path, spoil: Spoil = lambda example: example, **arguments: Any) -> Trainer:
+    """Transformers' Trainer with its own loss, on the same scenes as `make_trainer`."""
+    data = generate("workshop?train=12&validation=6&edge=64")["train"]
+    model, processor = load_model(str(start))
+    fit_labels(model, data.features["objects"]["category"].feature.names)
+    set_trainable(model, [])
+    form = ImageFormat.of(processor)
+    usual = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1}
+    return Trainer(
+        model,
+        TrainingArguments(
+            output_dir=str(folder), remove_unused_columns=False, report_to="none", use_cpu=True,
+            dataloader_pin_memory=False, disable_tqdm=True, **(usual | arguments),
+        ),
+        data_collator=partial(_batch, form),
+        train_dataset=Spoiled(data, form, spoil),
+    )  # fmt: skip
+
+
+def _batch(form: ImageFormat, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    return dict(form.normalise(collate(examples)))
+
+
+def finite(model: torch.nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def infinite_box(example: dict[str, Any]) -> dict[str, Any]:
+    example["labels"]["boxes"][:1, 2] = float("inf")
+    return example
+
+
+def test_one_bad_number_ruins_a_stock_run_in_silence(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = stock(tiny_checkpoint, tmp_path / "stock", infinite_box, max_steps=1)
+    trainer.train()  # to its end
+    assert not finite(trainer.model)
+    trainer.save_model(str(tmp_path / "stock"))
+    assert not finite(DetrForObjectDetection.from_pretrained(tmp_path / "stock"))
+    ours = make_trainer(tiny_checkpoint, tmp_path / "ours")
+    made = ours.examples.at
+    ours.examples.at = lambda epoch, index: infinite_box(made(epoch, index))  # type: ignore[method-assign]
+    with pytest.raises(TrainingFailed, match="step 1, images"):
+        ours.train()
+    assert finite(ours.model)
+
+
+def test_a_label_beyond_the_classes_trains_stock_as_no_object(tiny_model: DetrForObjectDetection) -> None:
+    labels = [
+        {"class_labels": torch.tensor([3]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}
+    ]  # of 3 classes, 0 to 2
+    assert tiny_model(pixel_values=torch.randn(1, 3, 64, 64), labels=labels).loss.isfinite()
+    attach_criterion(tiny_model, detr_criterion())
+    with pytest.raises(CriterionError, match="Class 3 would be no-object"):
+        tiny_model(pixel_values=torch.randn(1, 3, 64, 64), labels=labels)
+
+
+def test_a_half_written_checkpoint_ends_a_stock_resume(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Ours: test_checkpoints.py, where the one before it is taken."""
+    stock(tiny_checkpoint, tmp_path, save_strategy="steps", save_steps=2).train()
+    newest = tmp_path / "checkpoint-6/model.safetensors"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    assert (tmp_path / "checkpoint-4/model.safetensors").is_file()
+    with pytest.raises(Exception, match=r"[Ii]nvalid|incomplete|header|covers|deserializ"):
+        stock(tiny_checkpoint, tmp_path).train(resume_from_checkpoint=True)
+
+
+class At(TrainerCallback):
+    """Do something once a step is taken."""
+
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
+        self.step, self.action = step, action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step == self.step:
+            self.action()
+
+
+def test_stock_mid_epoch_resume_draws_other_augmentations(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Ours: test_resume.py, bit for bit with augmentation."""
+    drawn: list[float] = []
+
+    def augment(example: dict[str, Any]) -> dict[str, Any]:
+        drawn.append(torch.rand(()).item())
+        return example
+
+    saving = {"save_strategy": "steps", "save_steps": 1, "seed": 0}
+    stock(tiny_checkpoint, tmp_path / "whole", augment, **saving).train()
+    whole = list(drawn)
+    drawn.clear()
+    resumed = stock(tiny_checkpoint, tmp_path / "whole", augment, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-2"))
+    assert drawn[-4:] != whole[8:12]
+    assert drawn != whole[-len(drawn) :]
+
+
+def test_a_stock_run_that_is_told_to_stop_looks_finished(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Ours: test_train_command.py, where its status is 143 and nothing looks like an end."""
+    trainer = stock(tiny_checkpoint, tmp_path, enable_jit_checkpoint=True, num_train_epochs=4)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told_to_stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(4)  # it waits for three seconds before it believes it
+
+    trainer.add_callback(At(2, told_to_stop))
+    try:
+        trainer.train()  # no error: the script goes on to save and push
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.state.global_step < 12
