@@ -12,10 +12,10 @@ import torch
 from conftest import tiny_config
 from models.families.test_family import PIXELS, table_transformer
 from safetensors.torch import load_file
-from test_replay import LOSS
-from test_replay import RECIPE as FAILING
 from transformers import DetrForObjectDetection
 from typer.testing import CliRunner
+from workflows.test_replay import LOSS
+from workflows.test_replay import RECIPE as FAILING
 
 from detr_ft.cli.app import app
 from detr_ft.errors import UserError
