@@ -10,7 +10,7 @@ from matching import Knobs, look, tried
 from uploads import refused, uploaded
 
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
 _WEIGHTS = ("class", "L1", "GIoU")
@@ -37,8 +37,8 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
     """The best detections, a hundred at the most, above their class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
     picture = _picture(path)
     try:
-        found = detector.believed(detector.detect([picture])[0])
-    except UserError as error:
+        found = detector.filter(detector.detect([picture])[0])
+    except InputError as error:
         raise refused(f"This picture is nothing for the model: {error}") from error
     return [
         {"class": detector.names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
@@ -57,7 +57,7 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     boxes, labels = _objects(truth, list(detector.names), picture.size)
     try:
         scene = look(detector, "picture", picture, boxes, labels)
-    except UserError as error:
+    except InputError as error:
         raise refused(f"This picture is nothing for the model: {error}") from error
     solved = tried(scene, Knobs(_numbers(weights)))
     if isinstance(solved, str):
@@ -84,7 +84,7 @@ def _picture(path: str | None) -> Any:
         raise refused("There is no picture.")
     try:
         return open_image(path)
-    except UserError as error:
+    except InputError as error:
         raise refused(f"This picture can't be read: {str(error).removeprefix(f'{path}: ')}") from error
 
 

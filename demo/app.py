@@ -30,7 +30,7 @@ from theme import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
 
 from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import SetCriterion, detr_criterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.workflows.trained_criterion import trained_by
 
@@ -102,7 +102,7 @@ def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
             **LOOK_AT_LAUNCH,
         )
     except OSError as error:
-        raise UserError(
+        raise InputError(
             f"the demo can't listen on port {port or '7860 to 7959'}: {error}; give another --port"
         ) from error
     return url

@@ -16,7 +16,7 @@ from svg import embedded, opened, rectangle, scene
 from tables import head, table
 
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import class_colour, draw
@@ -50,7 +50,7 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
         image = open_image(path)
         start = time.perf_counter()
         detections = _within(detector.detect([image])[0], image.size)
-    except UserError as error:
+    except InputError as error:
         words = str(error).replace(path, Path(path).name)
         return Problem(words if Path(path).name in words else f"{Path(path).name}: {words}")
     seconds = time.perf_counter() - start

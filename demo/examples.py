@@ -16,7 +16,7 @@ from detr_ft.data.box_frame import as_tensors, trainable_boxes
 from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.workflows.splits import split_of
 
 logger = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Exam
     if data is not None:
         found = _of(split_of(model, data, None), names)
         if not any(one.names for one in found):
-            raise UserError(
+            raise InputError(
                 f"--data {data}: none of its first {len(found)} images has an object that the model knows: {', '.join(names)}"
             )
         return found
     if (Path(model) / "recipe.yaml").is_file():
         try:
             return _of(split_of(model, None, None), names)
-        except UserError as error:  # the data lie elsewhere now, or the images of the run are gone
+        except InputError as error:  # the data lie elsewhere now, or the images of the run are gone
             logger.warning("no images of the run to begin with (%s); --data names some", error)
     for name, classes in CLASSES.items():
         if set(classes) == set(names):

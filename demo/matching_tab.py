@@ -18,7 +18,7 @@ from uploads import uploaded
 
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
 _INTRO = (
@@ -85,7 +85,7 @@ class Microscope:
             return None, None, "", _OWN
         try:
             return look(self.detector, "your picture", open_image(path), [], []), None, "", _OWN
-        except UserError as error:
+        except InputError as error:
             return None, None, f"**This picture can't be read.** {str(error).replace(path, 'it')}", _OWN
 
     def click(

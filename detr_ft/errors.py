@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class UserError(Exception):
+class InputError(Exception):
     """The user's input is wrong: a message that names the place and says what to do, without a traceback.
 
     Takes one problem or several; several are reported together, one a line. The command ends with exit status 2.

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.save import save_as_stock
 
 FAILURES = "failures"  # capsules of steps that failed, which a run that begins again leaves where they are
@@ -33,7 +33,7 @@ class RunDirectory:
         try:
             if self.path.exists() and any(one.name != FAILURES for one in self.path.iterdir()):
                 going_on = "go on with that run (--resume), " if self.checkpoints.is_dir() else ""
-                raise UserError(
+                raise InputError(
                     f"{self.path} is not empty: it may hold another run, and nothing is written over. "
                     f"Either {going_on}choose another folder (train.output_dir={self.path}-2), or remove it"
                 )
@@ -116,6 +116,6 @@ class RunDirectory:
         return target
 
 
-def _unwritable(path: Path, error: OSError | SafetensorError) -> UserError:
+def _unwritable(path: Path, error: OSError | SafetensorError) -> InputError:
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return UserError(f"{path}: can't be written: {why}")
+    return InputError(f"{path}: can't be written: {why}")

@@ -98,7 +98,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class StepTotals:
     """What a whole optimisation step holds, over all processes and accumulated micro-batches, divided by the processes.
 
     `images` is their number, `labels [K]` the number of targets of each class. A class loss that is a mean over queries
@@ -130,7 +130,7 @@ class Targets:
     image: Tensor
     counts: tuple[int, ...]
     num_boxes: float | Tensor = 0.0
-    step: Step | None = None
+    step: StepTotals | None = None
 
     def __post_init__(self) -> None:
         total = sum(self.counts)
@@ -149,7 +149,7 @@ class Targets:
         labels: Sequence[Mapping[str, Tensor]],
         device: torch.device,
         num_boxes: float | Tensor = 0.0,
-        step: Step | None = None,
+        step: StepTotals | None = None,
     ) -> Targets:
         """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""
         counts = tuple(one["class_labels"].shape[0] for one in labels)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.random_batches import random_batch
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.structures import Matches, Predictions, Step, Targets
+from detr_ft.structures import Matches, Predictions, StepTotals, Targets
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
 
@@ -72,8 +72,8 @@ def test_the_number_of_boxes_comes_from_the_step_or_the_batch() -> None:
     assert targets.num_boxes == 3
     assert random_batch(0, (0, 0))[1].num_boxes == 1
     device = torch.device("cpu")
-    assert Targets.from_labels(labels, device, step=Step(4, torch.tensor([2.0, 5.0]))).num_boxes == 7
-    assert Targets.from_labels(labels, device, step=Step(4, torch.zeros(2))).num_boxes == 1
+    assert Targets.from_labels(labels, device, step=StepTotals(4, torch.tensor([2.0, 5.0]))).num_boxes == 7
+    assert Targets.from_labels(labels, device, step=StepTotals(4, torch.zeros(2))).num_boxes == 1
     assert Targets.from_labels([], device).counts == ()
 
 

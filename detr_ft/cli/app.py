@@ -13,7 +13,7 @@ import typer
 
 from detr_ft.cli.console import USER_ERROR, answer, exit_with_status
 from detr_ft.cli.options import BoxFormat, Data, JsonFlag, Model
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.progress import warn
 
 app = typer.Typer(
@@ -163,7 +163,7 @@ def demo(
     from detr_ft.utils.progress import say
 
     if find_spec("gradio") is None:
-        raise UserError("the demo needs gradio: pip install 'detr-ft[demo]'")
+        raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"
     say("the demo starts: its libraries take some seconds")
     sys.argv = [

@@ -13,7 +13,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from rich.markup import escape
 
-from detr_ft.errors import Interrupted, UserError
+from detr_ft.errors import InputError, Interrupted
 from detr_ft.utils.distributed import first_to_tell, rank
 from detr_ft.utils.progress import _faults, console
 
@@ -62,7 +62,7 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
         try:
             set_up_logging()
             return command(*args, **kwargs)
-        except UserError as error:
+        except InputError as error:
             _tell("error", error.problems)
             _exit(USER_ERROR)
         except Interrupted as error:
@@ -99,6 +99,6 @@ def _tell(kind: str, problems: Sequence[str]) -> bool:
 
 
 def _exit(status: int) -> NoReturn:
-    if debugging() and sys.exc_info()[0] in (UserError, KeyboardInterrupt):
+    if debugging() and sys.exc_info()[0] in (InputError, KeyboardInterrupt):
         traceback.print_exc()
     raise SystemExit(status)

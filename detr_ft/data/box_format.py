@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 BoxFormatName = Literal["xywh", "xyxy", "cxcywh", "xywh-fractions", "xyxy-fractions", "cxcywh-fractions"]
 Numbers = NDArray[np.float64]
@@ -38,7 +38,7 @@ class BoxFormat:
         for one in FORMATS:
             if one.name == name.strip().lower():
                 return one
-        raise UserError(f"box_format {name!r} is unknown; it is one of {', '.join(get_args(BoxFormatName))}")
+        raise InputError(f"box_format {name!r} is unknown; it is one of {', '.join(get_args(BoxFormatName))}")
 
     @property
     def name(self) -> str:
@@ -127,7 +127,7 @@ def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
     fits = {one: int(one.fits(boxes[telling], sizes[telling]).sum()) for one in FORMATS}
     best = max(FORMATS, key=lambda one: fits[one])
     if fits[format] < count / 2 and fits[best] >= _WELL * count:
-        raise UserError(
+        raise InputError(
             f"box_format {format.name} is wrong for these boxes: {count - fits[format]:,} of {count:,} don't fit their image; "
             f"as {best.name} {fits[best]:,} do"
         )

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.images import image_format
 from detr_ft.data.schema import class_names, provenance
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def write_coco(data: DatasetDict, folder: Path) -> None:
@@ -28,13 +28,13 @@ def write_coco(data: DatasetDict, folder: Path) -> None:
         try:
             _write_split(rows, folder / split)
         except OSError as error:
-            raise UserError(f"{folder / split}: can't be written ({error.strerror or error})") from error
+            raise InputError(f"{folder / split}: can't be written ({error.strerror or error})") from error
 
 
 def refuse_filled(folder: Path) -> None:
     """A UserError where the folder holds something, or is none: nothing is written over."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and isn't empty; name a new folder")
+        raise InputError(f"{folder}: exists and isn't empty; name a new folder")
 
 
 def _check_files(data: DatasetDict) -> None:
@@ -46,7 +46,7 @@ def _check_files(data: DatasetDict) -> None:
         if row["image"]["bytes"] is None and not Path(row["image"]["path"] or "").is_file()
     ]
     if missing:
-        raise UserError(missing)
+        raise InputError(missing)
 
 
 def _write_split(rows: Dataset, folder: Path) -> None:

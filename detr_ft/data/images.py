@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 MAX_PIXELS = 100_000_000
 
@@ -54,7 +54,7 @@ _UPRIGHT = {
 }
 
 
-class ImageError(UserError):
+class ImageError(InputError):
     """An image that can't be opened; `trouble` says in a word why."""
 
     def __init__(self, name: str, trouble: Trouble, why: str) -> None:

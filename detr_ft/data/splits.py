@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detr_ft.data.duplicates import groups
 from detr_ft.data.schema import class_names
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ def train_and_validation(
     if fold is not None:
         number, of = fold
         if len(train) < of:
-            raise UserError(f"{len(train)} train images can't be cut into {of} folds: bring more, or fewer folds")
+            raise InputError(f"{len(train)} train images can't be cut into {of} folds: bring more, or fewer folds")
         parts = partition(train, fingerprints, [1 / of] * of, seed)
         return _without(train, parts[number - 1]), train.select(parts[number - 1])
     if validation is not None:
         return train, validation
     held_out = round(len(train) * validation_fraction)
     if not 0 < held_out < len(train):
-        raise UserError(
+        raise InputError(
             f"the data has no validation split, and {validation_fraction:g} of {len(train)} train images is {held_out}: "
             "bring more images, or another data.validation_fraction"
         )

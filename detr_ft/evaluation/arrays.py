@@ -11,11 +11,11 @@ from datasets import Dataset
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.schema import class_names
-from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
 from detr_ft.structures import Detections
 
 
-def mark_split(truth: Dataset, detections: Sequence[Detections]) -> Marks:
+def mark_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMatches:
     """Mark `detections[i]`, xyxy in pixels, against row `i` of a split in the schema.
 
     Equal scores rank by the images' ids, as in COCO's own code. Raises ValueError where the numbers of images differ.
@@ -29,7 +29,7 @@ def mark_split(truth: Dataset, detections: Sequence[Detections]) -> Marks:
     return mark(class_names(truth), len(images), objects_of(objects, images), found_of(detections, images))
 
 
-def objects_of(rows: Iterable[Mapping[str, Any]], images: np.ndarray[Any, np.dtype[np.int64]]) -> Objects:
+def objects_of(rows: Iterable[Mapping[str, Any]], images: np.ndarray[Any, np.dtype[np.int64]]) -> GroundTruthArrays:
     """The `objects` of rows in the schema, those of the i-th row under the number `images[i]`."""
     counts: list[int] = []
     boxes: list[list[float]] = []
@@ -42,7 +42,7 @@ def objects_of(rows: Iterable[Mapping[str, Any]], images: np.ndarray[Any, np.dty
         labels += row["category"]
         areas += row["area"]
         crowds += row["iscrowd"]
-    return Objects(
+    return GroundTruthArrays(
         np.repeat(images, counts),
         np.array(labels, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
@@ -51,11 +51,11 @@ def objects_of(rows: Iterable[Mapping[str, Any]], images: np.ndarray[Any, np.dty
     )
 
 
-def found_of(detections: Sequence[Detections], images: np.ndarray[Any, np.dtype[np.int64]]) -> Found:
+def found_of(detections: Sequence[Detections], images: np.ndarray[Any, np.dtype[np.int64]]) -> DetectionArrays:
     """The detections of the i-th image under the number `images[i]`. Widths are computed in fp64, the protocol's own."""
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     boxes = torch.cat([empty.boxes.double(), *(one.boxes.double().reshape(-1, 4) for one in detections)])
-    return Found(
+    return DetectionArrays(
         np.repeat(images, [len(one.scores) for one in detections]),
         torch.cat([empty.labels, *(one.labels for one in detections)]).numpy().astype(np.int64),
         xyxy_to_xywh(boxes).numpy(),

@@ -9,10 +9,10 @@ from typing import Any
 from detr_ft.evaluation.calibration import Calibration, calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
-from detr_ft.evaluation.detection_matching import Ints, Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches, Ints
 from detr_ft.evaluation.intervals import Interval, intervals
 from detr_ft.evaluation.slices import Group, by_crowding, by_frequency
-from detr_ft.evaluation.thresholds import Operating, believed, best_thresholds
+from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds, best_thresholds
 from detr_ft.evaluation.tide import Errors, errors_of
 
 
@@ -20,12 +20,12 @@ from detr_ft.evaluation.tide import Errors, errors_of
 class Assessment:
     """What a set says of a model. `figures` are as `coco_metrics` gives them; the rest is each module's own."""
 
-    marks: Marks
+    marks: DetectionMatches
     figures: dict[str, Any]
     intervals: dict[str, Interval | None]
     errors: Errors
     costs: dict[str, float]
-    thresholds: dict[str, Operating]
+    thresholds: dict[str, ThresholdChoice]
     confusion: Ints
     calibration: Calibration
     crowding: dict[str, Group]
@@ -47,7 +47,7 @@ class Assessment:
 
 
 def assess(
-    marks: Marks, trained_on: Mapping[str, int] | None = None, times: int | None = None, seed: int = 0
+    marks: DetectionMatches, trained_on: Mapping[str, int] | None = None, times: int | None = None, seed: int = 0
 ) -> Assessment:
     """Assess a marked set; `trained_on` says how many boxes of each class the model was trained on, where that is known."""
     figures, errors, thresholds = figures_of(marks), errors_of(marks), best_thresholds(marks)
@@ -58,7 +58,7 @@ def assess(
         errors,
         errors.costs(),
         thresholds,
-        confusion(marks, believed(marks, thresholds)),
+        confusion(marks, above_thresholds(marks, thresholds)),
         calibration(marks),
         by_crowding(marks),
         by_frequency(figures["per_class"], trained_on) if trained_on is not None else {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from detr_ft.evaluation.coco_summary import LIMITS, Table, summarise
-from detr_ft.evaluation.detection_matching import AREAS, THRESHOLDS, Bools, Floats, Ints, Marks
+from detr_ft.evaluation.detection_matching import AREAS, THRESHOLDS, Bools, DetectionMatches, Floats, Ints
 from detr_ft.evaluation.precision_recall import RECALLS
 
 _AT_ONCE = 250  # sets, which bounds the memory
@@ -16,7 +16,7 @@ _DENSE = 4_000_000  # entries of a table of detections and images, above which e
 _FEW = 32  # sets, for which that is done at once
 
 
-def resampled(marks: Marks, weights: Ints) -> dict[str, Floats]:
+def resampled(marks: DetectionMatches, weights: Ints) -> dict[str, Floats]:
     """COCO's twelve figures `[R]` for each of R sets; `weights [I, R]` says how often each image is in each.
 
     Equal, to rounding, to the protocol on a set that holds each image so often; NaN where there is nothing to count.
@@ -34,7 +34,7 @@ def draw(num_images: int, times: int, seed: int) -> Ints:
     return drawn.T.astype(np.int64)
 
 
-def _figures(marks: Marks, weights: Floats) -> dict[str, Floats]:
+def _figures(marks: DetectionMatches, weights: Floats) -> dict[str, Floats]:
     return summarise({area: _table(marks, area, weights) for area in AREAS}, _mean)
 
 
@@ -45,7 +45,7 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
 
 
-def _table(marks: Marks, area: str, weights: Floats) -> Table:
+def _table(marks: DetectionMatches, area: str, weights: Floats) -> Table:
     """Precision `[T, K, R]`, the mean over recalls, and recall `[T, K, R]` by limit."""
     right, counts = marks.marked(area)
     counted = marks.counted(area)

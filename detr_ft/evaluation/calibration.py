@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches
 
 LEAST = 0.05  # nobody looks at detections below, and a DETR has very many of them
 _BINS = 10
@@ -30,7 +30,7 @@ class Calibration:
     error: float | None
 
 
-def calibration(marks: Marks) -> Calibration:
+def calibration(marks: DetectionMatches) -> Calibration:
     """The calibration of scores from 0.05 on (Guo et al., ICML 2017; for detections Küppers et al., CVPRW 2020)."""
     right, counts = (one[0] for one in marks.marked("all"))
     asked = counts & (marks.found.score >= LEAST)

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value
 from detr_ft.data.schema import detection_features
 from detr_ft.evaluation.arrays import found_of, mark_split, objects_of
 from detr_ft.evaluation.coco_summary import summarise
-from detr_ft.evaluation.detection_matching import AREAS, MOST, Floats, Marks, mark
+from detr_ft.evaluation.detection_matching import AREAS, MOST, DetectionMatches, Floats, mark
 from detr_ft.evaluation.precision_recall import curves_of
 from detr_ft.structures import Detections
 
@@ -29,7 +29,7 @@ def coco_metrics(truth: Dataset, detections: Sequence[Detections]) -> dict[str, 
     return figures_of(mark_split(truth, detections))
 
 
-def figures_of(marks: Marks) -> dict[str, Any]:
+def figures_of(marks: DetectionMatches) -> dict[str, Any]:
     """COCO's figures of a marked set, as `coco_metrics` gives them."""
     tables = {area: curves_of(marks, area) for area in AREAS}
     counts = np.bincount(marks.objects.label[marks.counted("all")], minlength=len(marks.names))

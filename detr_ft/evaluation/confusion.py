@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, Ints, Marks, meeting
+from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, DetectionMatches, Ints, meeting
 
 
-def confusion(marks: Marks, believed: Bools) -> Ints:
+def confusion(marks: DetectionMatches, believed: Bools) -> Ints:
     """`[K+1, K+1]`: how many objects of a class (row) were said to be of each (column); the last of both is background.
 
     Of the detections that are believed, the likeliest first, each takes the free object it meets at IoU 0.5 or more, one of

@@ -24,7 +24,7 @@ _CHUNK = 2_000_000  # pairs of boxes looked at together
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class GroundTruthArrays:
     """The truth: `image [P]` (0 to I-1), `label [P]`, `box [P, 4]` xywh in pixels, `area [P]`, `crowd [P]`."""
 
     image: Ints
@@ -35,7 +35,7 @@ class Objects:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class DetectionArrays:
     """Detections: `image [D]`, `label [D]`, `box [D, 4]` xywh in pixels, `score [D]`."""
 
     image: Ints
@@ -43,9 +43,9 @@ class Found:
     box: Floats
     score: Floats
 
-    def take(self, rows: Ints | Bools) -> Found:
+    def take(self, rows: Ints | Bools) -> DetectionArrays:
         """Those at the rows."""
-        return Found(self.image[rows], self.label[rows], self.box[rows], self.score[rows])
+        return DetectionArrays(self.image[rows], self.label[rows], self.box[rows], self.score[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class DetectionMatches:
     """A marked set: classes in the order of their indices, each class's detections best first.
 
     `place [D]` counts the better detections of the same class in the same image. `partner [T, D]` is the object that a
@@ -67,8 +67,8 @@ class Marks:
 
     names: Sequence[str]
     num_images: int
-    objects: Objects
-    found: Found
+    objects: GroundTruthArrays
+    found: DetectionArrays
     place: Ints
     pairs: Pairs
 
@@ -98,7 +98,7 @@ class Marks:
         return [slice(int(low), int(high)) for low, high in pairwise(edges)]
 
 
-def mark(names: Sequence[str], num_images: int, objects: Objects, found: Found) -> Marks:
+def mark(names: Sequence[str], num_images: int, objects: GroundTruthArrays, found: DetectionArrays) -> DetectionMatches:
     """Mark the best hundred detections of each class in each image against the objects of that class there.
 
     Detections are taken best first, equal ones in the order of their images; each takes the free object with the
@@ -110,10 +110,10 @@ def mark(names: Sequence[str], num_images: int, objects: Objects, found: Found) 
     place = _places(found.image, found.label, num_images)
     kept = place < MOST
     found, place = found.take(kept), place[kept]
-    return Marks(names, num_images, objects, found, place, meeting(found, objects, THRESHOLDS[0]))
+    return DetectionMatches(names, num_images, objects, found, place, meeting(found, objects, THRESHOLDS[0]))
 
 
-def meeting(found: Found, objects: Objects, least: float, same_class: bool = True) -> Pairs:
+def meeting(found: DetectionArrays, objects: GroundTruthArrays, least: float, same_class: bool = True) -> Pairs:
     """The pairs of a detection and an object of its image, and of its class if so wanted, with an IoU of `least` or more.
 
     Those of a detection come by IoU, equal ones by the object's row, the last being the one that it would take first.
@@ -165,7 +165,7 @@ def _places(image: Ints, label: Ints, num_images: int) -> Ints:
     return places
 
 
-def _take_partners(marks: Marks, counted: Bools) -> Ints:
+def _take_partners(marks: DetectionMatches, counted: Bools) -> Ints:
     """Round after round, the next detection of every image and class takes its object: those of a round share none."""
     pairs = marks.pairs
     partner = np.full((len(THRESHOLDS), len(marks.found.score)), -1, np.int64)

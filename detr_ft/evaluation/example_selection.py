@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import Bools, Floats, Ints, Marks
-from detr_ft.evaluation.thresholds import Operating, believed
+from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats, Ints
+from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds
 from detr_ft.evaluation.tide import KINDS, RIGHT, Errors
 
 
-def picks(errors: Errors, thresholds: Mapping[str, Operating], most: int) -> dict[str, list[int]]:
+def picks(errors: Errors, thresholds: Mapping[str, ThresholdChoice], most: int) -> dict[str, list[int]]:
     """Numbers of up to `most` images for each of: `worst`, `false_alarms`, `missed`, `best` and `others`; none comes twice.
 
     Of the detections that are believed. The worst have the most errors for their objects; false alarms are ranked by
     the highest score of one, missed objects by how many there are; the best have no error and the most objects; others
     are spread evenly over the rest.
     """
-    marks, taken = errors.marks, believed(errors.marks, thresholds)
+    marks, taken = errors.marks, above_thresholds(errors.marks, thresholds)
     wrong = _per_image(marks, taken & (errors.kind != RIGHT))
     missed = _missed(marks, taken)
     objects = np.bincount(marks.objects.image[marks.counted("all")], minlength=marks.num_images)
@@ -46,11 +46,11 @@ def _first(rank: Floats, free: Bools, most: int) -> list[int]:
     return [int(one) for one in order if free[one] and rank[one] > 0]
 
 
-def _per_image(marks: Marks, chosen: Bools) -> Ints:
+def _per_image(marks: DetectionMatches, chosen: Bools) -> Ints:
     return np.bincount(marks.found.image[chosen], minlength=marks.num_images)
 
 
-def _missed(marks: Marks, taken: Bools) -> Ints:
+def _missed(marks: DetectionMatches, taken: Bools) -> Ints:
     """How many objects of each image no believed detection takes at IoU 0.5."""
     partner = marks.partner("all")[0]
     free = marks.counted("all")

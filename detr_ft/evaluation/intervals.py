@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detr_ft.evaluation.bootstrap import draw, resampled
-from detr_ft.evaluation.detection_matching import Floats, Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches, Floats
 
 LEVEL = 0.95  # of such intervals cover what they are to, in the long run
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this one, about one in sixty.
@@ -45,7 +45,7 @@ class Difference:
         return self.interval.low > 0 or self.interval.high < 0
 
 
-def intervals(marks: Marks, times: int | None = None, seed: int = 0) -> dict[str, Interval | None]:
+def intervals(marks: DetectionMatches, times: int | None = None, seed: int = 0) -> dict[str, Interval | None]:
     """An interval for each of the twelve figures, or None where too few images have to do with it.
 
     From `times` resampled sets; left out, from 1,000 of up to 500 images, and fewer of more, 200 at least.
@@ -57,7 +57,9 @@ def intervals(marks: Marks, times: int | None = None, seed: int = 0) -> dict[str
     }
 
 
-def differences(first: Marks, second: Marks, times: int | None = None, seed: int = 0) -> dict[str, Difference | None]:
+def differences(
+    first: DetectionMatches, second: DetectionMatches, times: int | None = None, seed: int = 0
+) -> dict[str, Difference | None]:
     """For each figure, how much more the second has: both are resampled together, so hard images are hard for both.
 
     The two must be of the same images and objects; raises ValueError where they are not.
@@ -74,11 +76,13 @@ def differences(first: Marks, second: Marks, times: int | None = None, seed: int
     }
 
 
-def _times(marks: Marks) -> int:
+def _times(marks: DetectionMatches) -> int:
     return max(_LEAST, min(_MOST, _IMAGES // max(1, marks.num_images)))
 
 
-def _minus(one: Marks, other: Marks, weights: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Mapping[str, Floats]:
+def _minus(
+    one: DetectionMatches, other: DetectionMatches, weights: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> Mapping[str, Floats]:
     ours, theirs = resampled(one, weights), resampled(other, weights)
     return {name: ours[name] - theirs[name] for name in ours}
 

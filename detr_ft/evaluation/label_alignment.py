@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.structures import Detections
 from detr_ft.utils.progress import say
 
@@ -18,7 +18,7 @@ def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] |
         return None
     unknown = [name for name in of_data if name not in of_model]
     if unknown:
-        raise UserError(
+        raise InputError(
             f"the data have classes that the model doesn't know: {', '.join(unknown)} (it knows {', '.join(of_model)}). "
             "Classes are compared by name; rename those of the data, or evaluate on data of these classes"
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from detr_ft.evaluation.coco_summary import LIMITS, Table
-from detr_ft.evaluation.detection_matching import THRESHOLDS, Floats, Marks
+from detr_ft.evaluation.detection_matching import THRESHOLDS, DetectionMatches, Floats
 
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 
 
-def curves_of(marks: Marks, area: str) -> Table:
+def curves_of(marks: DetectionMatches, area: str) -> Table:
     """Precision `[T, 101, K]` at each of 101 recalls and recall `[T, K]`, by one of `AREAS`; -1 for classes without objects."""
     right, counts = marks.marked(area)
     objects = np.bincount(marks.objects.label[marks.counted(area)], minlength=len(marks.names))

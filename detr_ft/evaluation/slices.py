@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detr_ft.evaluation.bootstrap import resampled
-from detr_ft.evaluation.detection_matching import Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches
 
 _CROWDING = {"1 object": (1, 1), "2 to 5": (2, 5), "6 to 15": (6, 15), "more than 15": (16, None)}
 _FREQUENCY = {"under 20 boxes": (0, 19), "20 to 200": (20, 200), "over 200": (201, None)}
@@ -16,7 +16,7 @@ Range = tuple[int, int | None]
 Group = dict[str, Any]
 
 
-def by_crowding(marks: Marks) -> dict[str, Group]:
+def by_crowding(marks: DetectionMatches) -> dict[str, Group]:
     """`map`, `map_50`, `mar_100` and the number of `images`, for images with so many objects each."""
     objects = np.bincount(marks.objects.image[marks.counted("all")], minlength=marks.num_images)
     members = {name: _within(objects, span) for name, span in _CROWDING.items()}

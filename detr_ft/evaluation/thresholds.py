@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import Bools, Floats, Marks
+from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats
 
 
 @dataclass(frozen=True)
-class Operating:
+class ThresholdChoice:
     """Precision, recall and their harmonic mean F1 of the detections whose score is greater than the threshold, at IoU 0.5."""
 
     threshold: float
@@ -20,7 +20,7 @@ class Operating:
     f1: float
 
 
-def best_thresholds(marks: Marks) -> dict[str, Operating]:
+def best_thresholds(marks: DetectionMatches) -> dict[str, ThresholdChoice]:
     """For each class with objects, the threshold with the best F1 (van Rijsbergen 1979), the highest of equal ones.
 
     It lies half way between the last score that is taken and the next. A class of which nothing is right gets the best
@@ -33,17 +33,17 @@ def best_thresholds(marks: Marks) -> dict[str, Operating]:
     for label, rows in enumerate(marks.of_class):
         if objects[label]:
             best = _best(marks.found.score, right, counts, int(objects[label]), np.arange(rows.start, rows.stop))
-            found[marks.names[label]] = best or Operating(overall.threshold if overall else 0.5, 0.0, 0.0, 0.0)
+            found[marks.names[label]] = best or ThresholdChoice(overall.threshold if overall else 0.5, 0.0, 0.0, 0.0)
     return found
 
 
-def believed(marks: Marks, thresholds: Mapping[str, Operating]) -> Bools:
+def above_thresholds(marks: DetectionMatches, thresholds: Mapping[str, ThresholdChoice]) -> Bools:
     """`[D]`: the detections above the threshold of their class; none of classes without one."""
     least = np.array([thresholds[name].threshold if name in thresholds else np.inf for name in marks.names])
     return np.asarray(marks.found.score > least[marks.found.label], bool)
 
 
-def f1_over_scores(marks: Marks, scores: Floats) -> Floats:
+def f1_over_scores(marks: DetectionMatches, scores: Floats) -> Floats:
     """The F1 of all classes together, at each of some thresholds."""
     right, counts, objects = _of_half(marks)
     taken = marks.found.score[None] > scores[:, None]
@@ -51,14 +51,14 @@ def f1_over_scores(marks: Marks, scores: Floats) -> Floats:
     return np.asarray(2 * hits / np.maximum(asked + objects.sum(), 1), float)
 
 
-def _of_half(marks: Marks) -> tuple[Bools, Bools, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+def _of_half(marks: DetectionMatches) -> tuple[Bools, Bools, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
     right, counts = marks.marked("all")
     return right[0], counts[0], np.bincount(marks.objects.label[marks.counted("all")], minlength=len(marks.names))
 
 
 def _best(
     score: Floats, right: Bools, counts: Bools, objects: int, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-) -> Operating | None:
+) -> ThresholdChoice | None:
     rows = rows[counts[rows]]
     hits = np.cumsum(right[rows])
     if not len(rows) or not hits[-1]:
@@ -67,6 +67,6 @@ def _best(
     after = np.append(here[1:], 0.0)
     f1 = np.where(here > after, 2 * hits / (np.arange(1, len(rows) + 1) + objects), -1.0)  # equal scores go together
     at = int(np.argmax(f1))
-    return Operating(
+    return ThresholdChoice(
         float((here[at] + after[at]) / 2), float(hits[at] / (at + 1)), float(hits[at] / objects), float(f1[at])
     )

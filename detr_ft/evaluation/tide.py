@@ -7,7 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, Floats, Ints, Marks, Objects, Pairs, meeting
+from detr_ft.evaluation.detection_matching import (
+    THRESHOLDS,
+    Bools,
+    DetectionMatches,
+    Floats,
+    GroundTruthArrays,
+    Ints,
+    Pairs,
+    meeting,
+)
 from detr_ft.evaluation.precision_recall import interpolated
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -24,7 +33,7 @@ class Errors:
     one of the wrong class or place is meant for, else -1; `missed [P]` the objects that no detection takes or is meant for.
     """
 
-    marks: Marks
+    marks: DetectionMatches
     kind: Ints
     near: Ints
     missed: Bools
@@ -93,7 +102,7 @@ class Errors:
         return float(np.mean(values)) if values else 0.0
 
 
-def errors_of(marks: Marks) -> Errors:
+def errors_of(marks: DetectionMatches) -> Errors:
     """Sort the detections of a marked set that are wrong, each by the first of the paper's rules that fits.
 
     Its place is off (IoU 0.1 to 0.5 with an object of its class); its class is (0.5 or more with one of another); the
@@ -119,7 +128,7 @@ def errors_of(marks: Marks) -> Errors:
     return Errors(marks, kind, near, marks.counted("all") & ~_taken(marks) & ~meant)
 
 
-def _taken(marks: Marks) -> Bools:
+def _taken(marks: DetectionMatches) -> Bools:
     """`[P]`: the objects that a detection takes at IoU 0.5."""
     partner = marks.partner("all")[0]
     taken = np.zeros(len(marks.objects.label) + 1, bool)  # one more, for detections that take none
@@ -127,7 +136,7 @@ def _taken(marks: Marks) -> Bools:
     return taken[:-1]
 
 
-def _without_crowds(pairs: Pairs, objects: Objects) -> Pairs:
+def _without_crowds(pairs: Pairs, objects: GroundTruthArrays) -> Pairs:
     keep = ~objects.crowd[pairs.object]
     return Pairs(pairs.found[keep], pairs.object[keep], pairs.iou[keep])
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from detr_ft.data.schema import class_names
 from detr_ft.evaluation.arrays import found_of, objects_of
-from detr_ft.evaluation.detection_matching import Bools, Floats, Found, Ints, Objects
+from detr_ft.evaluation.detection_matching import Bools, DetectionArrays, Floats, GroundTruthArrays, Ints
 from detr_ft.structures import Detections
 
 _RECALLS = np.linspace(0, 1, 11)
@@ -51,7 +51,7 @@ def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: flo
 
 
 def _marked(
-    objects: Objects, there: Ints, counted: Bools, found: Found, here: Ints, threshold: float
+    objects: GroundTruthArrays, there: Ints, counted: Bools, found: DetectionArrays, here: Ints, threshold: float
 ) -> tuple[Bools, Bools]:
     """`[N]` twice, for detections best first: is it right; does it count."""
     right, counts = np.zeros(len(here), bool), np.ones(len(here), bool)

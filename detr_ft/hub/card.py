@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.card_sections import (
     criterion_section,
     data_section,
@@ -35,7 +35,7 @@ def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
     """
     path = run / "README.md"
     if path.is_symlink():
-        raise UserError(f"{path}: is a link, and a card is not written through one: remove the link")
+        raise InputError(f"{path}: is a link, and a card is not written through one: remove the link")
     model_card(run, name, dataset).save(path)
     return path
 
@@ -51,7 +51,7 @@ def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
     config, metrics, recipe = _read(run / "config.json"), _read(run / "metrics.json"), _read(run / "recipe.yaml")
     exported = _read(run / "export.json")
     if not config:
-        raise UserError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
+        raise InputError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
         f"# {text_of(name.rsplit('/', 1)[-1])}",
@@ -77,9 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else parse_yaml(text, str(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't be read for the model card: {error}") from error
+        raise InputError(f"{path}: can't be read for the model card: {error}") from error
     if not isinstance(content, dict | None):
-        raise UserError(f"{path}: holds no mapping, so there is nothing to take for the model card")
+        raise InputError(f"{path}: holds no mapping, so there is nothing to take for the model card")
     return content or {}
 
 

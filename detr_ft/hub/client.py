@@ -12,7 +12,7 @@ from typing import TypeVar
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def hub_api(token: str) -> HfApi:
 def check_name(repo_id: str) -> None:
     """A UserError unless the name reads `USER/NAME` as the Hub allows it."""
     if not _NAME.fullmatch(repo_id):
-        raise UserError(
+        raise InputError(
             f"{repo_id!r} can't name a repository: write USER/NAME, with your user or organisation on the Hub, in "
             "letters, digits, '-', '_' and '.', none of '--', '..' or a final '.git' among them"
         )
@@ -66,7 +66,7 @@ def ensure_repository(api: HfApi, repo_id: str, private: bool, kind: str = "mode
         patiently(lambda: api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True))
         return
     if private and not info.private:
-        raise UserError(
+        raise InputError(
             f"{repo_id} exists and is public, and a push is private unless asked otherwise: nothing was uploaded. "
             "Push to another name, make the repository private, or add --public"
         )

@@ -10,7 +10,7 @@ from datasets import DatasetDict, Image
 from huggingface_hub import DatasetInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.client import (
     NETWORK_ERRORS,
     REACH_SECONDS,
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def check_target(repo_id: str) -> None:
     """A UserError unless there is a token and `repo_id`, `USER/NAME`, is a name that the Hub doesn't know yet."""
     if _info(repo_id) is not None:
-        raise UserError(f"the data set {repo_id} exists on the Hub, and nothing is written over; choose another name")
+        raise InputError(f"the data set {repo_id} exists on the Hub, and nothing is written over; choose another name")
 
 
 def holds_data(repo_id: str) -> bool:
@@ -53,11 +53,11 @@ def push_dataset(data: DatasetDict, repo_id: str, files: Mapping[str, str], priv
         for name, text in files.items():
             patiently(partial(_add, api, repo_id, name, text))
     except HfHubHTTPError as error:
-        raise UserError(f"{refusal(error, repo_id)}; the original is as it was") from error
+        raise InputError(f"{refusal(error, repo_id)}; the original is as it was") from error
     except NETWORK_ERRORS as error:
-        raise UserError(f"the Hub can't be reached at {api.endpoint} ({error}); the original is as it was") from error
+        raise InputError(f"the Hub can't be reached at {api.endpoint} ({error}); the original is as it was") from error
     except (ValueError, RuntimeError) as error:  # a refused object; what the Xet client raises
-        raise UserError(f"the push to {repo_id} failed: {error}; the original is as it was") from error
+        raise InputError(f"the push to {repo_id} failed: {error}; the original is as it was") from error
     return f"{api.endpoint}/datasets/{repo_id}"
 
 
@@ -74,7 +74,7 @@ def _add(api: HfApi, repo_id: str, name: str, text: str) -> None:
 def _info(repo_id: str) -> DatasetInfo | None:
     check_name(repo_id)
     if get_token() is None:
-        raise UserError(
+        raise InputError(
             f"no token to push {repo_id} with: run `hf auth login` once, or set HF_TOKEN to a token that may write"
         )
     try:
@@ -82,9 +82,9 @@ def _info(repo_id: str) -> DatasetInfo | None:
     except RepositoryNotFoundError:
         return None
     except HfHubHTTPError as error:
-        raise UserError(refusal(error, repo_id)) from error
+        raise InputError(refusal(error, repo_id)) from error
     except NETWORK_ERRORS as error:
-        raise UserError(f"the Hub can't be reached at {_api().endpoint} ({error})") from error
+        raise InputError(f"the Hub can't be reached at {_api().endpoint} ({error})") from error
 
 
 def _api() -> HfApi:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import CommitOperationAdd, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.card import write_card
 from detr_ft.hub.client import NETWORK_ERRORS, check_name, ensure_repository, hub_api, patiently, refusal
 from detr_ft.hub.space import write_space
@@ -57,7 +57,7 @@ def token_for(repo_id: str, again: str) -> str:
     """The token of this machine's user. Raises UserError where there is none."""
     token = get_token()
     if token is None:
-        raise UserError(
+        raise InputError(
             f"no token to push {repo_id} with: run `hf auth login` once, or set HF_TOKEN to a token that may write, then: {again}"
         )
     return token
@@ -76,11 +76,11 @@ def _upload(files: Mapping[str, Path], repo_id: str, private: bool, kind: str, r
             )
         )
     except HfHubHTTPError as error:
-        raise UserError(f"{refusal(error, repo_id)}; {unharmed}") from error
+        raise InputError(f"{refusal(error, repo_id)}; {unharmed}") from error
     except NETWORK_ERRORS as error:
-        raise UserError(f"the Hub can't be reached at {api.endpoint} ({error}); {unharmed}") from error
+        raise InputError(f"the Hub can't be reached at {api.endpoint} ({error}); {unharmed}") from error
     except (ValueError, RuntimeError) as error:  # a refused card or object; what the Xet client raises
-        raise UserError(f"the push to {repo_id} failed: {error}; {unharmed}") from error
+        raise InputError(f"the push to {repo_id} failed: {error}; {unharmed}") from error
     return f"{api.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCard, SpaceCardData
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.card import licence_of
 from detr_ft.hub.upload_plan import MODEL, plan
 from detr_ft.utils.assets import demo_folder
@@ -59,14 +59,14 @@ def requirements() -> str:
     try:
         asked = requires("detr-ft") or []
     except PackageNotFoundError as error:
-        raise UserError("a Space needs to know what detr-ft needs: install it, pip install 'detr-ft[demo]'") from error
+        raise InputError("a Space needs to know what detr-ft needs: install it, pip install 'detr-ft[demo]'") from error
     needed = [one for one in asked if "extra ==" not in one or re.search(r"extra == .demo", one)]
     names = [one for line in needed for one in re.findall(r"^[\w.-]+", line)]
     try:
         # What comes after the plus is a build for some machine, which the Space's own index need not have.
         return "".join(f"{name}=={version(name).partition('+')[0]}\n" for name in sorted(names))
     except PackageNotFoundError as error:
-        raise UserError(f"a Space needs {error.name}: pip install 'detr-ft[demo]'") from error
+        raise InputError(f"a Space needs {error.name}: pip install 'detr-ft[demo]'") from error
 
 
 def _card(run: Path, name: str) -> SpaceCard:

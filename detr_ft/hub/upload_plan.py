@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 MODEL = re.compile(
     r"config\.json|preprocessor_config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
@@ -26,7 +26,7 @@ def plan(run: Path) -> list[Path]:
     Only names of the allow-list; links are left out, and folders that are links, since they may lead anywhere.
     """
     if not run.is_dir():
-        raise UserError(f"{run}: no such run directory")
+        raise InputError(f"{run}: no such run directory")
     folders = [run, *(run / name for name in _FOLDERS if (run / name).is_dir() and not (run / name).is_symlink())]
     files = sorted(
         file
@@ -39,7 +39,7 @@ def plan(run: Path) -> list[Path]:
     if not any(name.endswith(".safetensors") for name in names):
         missing.append("model.safetensors")
     if missing:
-        raise UserError(
+        raise InputError(
             f"{run}: not a run: it has no {' and no '.join(missing)} (as a plain file); "
             "give the directory that `detr-ft train` wrote"
         )
@@ -58,4 +58,4 @@ def refuse_secrets(files: Iterable[Path], token: str) -> None:
                 f"{file}: holds a token or a key; nothing was uploaded: remove it from the file, and revoke it"
             )
     if found:
-        raise UserError(found)
+        raise InputError(found)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from detr_ft.data.images import open_image, upright_rgb
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.load import load_detector, load_model
 from detr_ft.models.metadata import own_block
@@ -42,7 +42,7 @@ class _Knowing:
         kept = own_block(self.config).get("thresholds") or {}
         return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
 
-    def believed(self, found: Detections, threshold: float | None = None) -> Detections:
+    def filter(self, found: Detections, threshold: float | None = None) -> Detections:
         """Those above a threshold, or where it is None, above that of their class."""
         if threshold is not None:
             return found.above(threshold)
@@ -119,9 +119,9 @@ def _several(
 ) -> Iterable[Image.Image | str | Path]:
     """A string would be read as files of a letter each."""
     if isinstance(images, Image.Image):
-        raise UserError("detect takes a list of images: detect([image])")
+        raise InputError("detect takes a list of images: detect([image])")
     if isinstance(images, str | Path):
-        raise UserError(
+        raise InputError(
             f"{images}: detect takes a list of images, as in detect([{str(images)!r}]) or detect(Path(folder).glob('*.jpg'))"
         )
     return images

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference.detector import _Knowing, _several, _upright
 from detr_ft.models.export import INPUTS, OUTPUTS, needed
 from detr_ft.models.load import load_config_and_processor
@@ -29,10 +29,10 @@ class OnnxModel:
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of many kinds, which have no name of their own
-            raise UserError(f"{path}: can't be read by ONNX Runtime: {str(error).partition(chr(10))[0]}") from error
+            raise InputError(f"{path}: can't be read by ONNX Runtime: {str(error).partition(chr(10))[0]}") from error
         held = [tuple(one.name for one in ends) for ends in (self._session.get_inputs(), self._session.get_outputs())]
         if [sorted(ends) for ends in held] != [sorted(INPUTS), sorted(OUTPUTS)]:
-            raise UserError(f"{path}: no DETR that detr-ft export wrote: it takes {held[0]} and answers {held[1]}")
+            raise InputError(f"{path}: no DETR that detr-ft export wrote: it takes {held[0]} and answers {held[1]}")
 
     @property
     def classes(self) -> int:
@@ -60,13 +60,13 @@ class OnnxDetector(_Knowing):
         """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises UserError where it can't be read."""
         path = Path(folder) / file
         if not path.is_file():
-            raise UserError(
+            raise InputError(
                 f"{path}: is not there; detr-ft export MODEL --to onnx --out FOLDER writes it, without --out into the model's own"
             )
         config, processor = load_config_and_processor(folder)
         model = OnnxModel(path)
         if model.classes != config.num_labels:
-            raise UserError(
+            raise InputError(
                 f"{path}: it tells {model.classes} classes apart, and config.json beside it names {config.num_labels}: export the model again"
             )
         return cls(model, processor, config)

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from detr_ft.models.families.family import Detr, Sister
-from detr_ft.structures import Predictions, Step, Targets
+from detr_ft.models.families.family import AttachableModel, Detr
+from detr_ft.structures import Predictions, StepTotals, Targets
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 
@@ -25,9 +25,9 @@ class AttachedCriterion:
     """
 
     # A plain object, never an nn.Module: a model swallows those as submodules and goes on with the stock loss.
-    def __init__(self, model: Sister, criterion: Criterion) -> None:
+    def __init__(self, model: AttachableModel, criterion: Criterion) -> None:
         self.criterion = criterion
-        self.step: Step | None = None
+        self.step: StepTotals | None = None
         self.last: tuple[Predictions, Targets] | None = None
         self._model = model
         self._stock_loss = model.loss_function
@@ -92,7 +92,7 @@ class AttachedCriterion:
         return model.class_labels_classifier(hidden), model.bbox_predictor(hidden).sigmoid()
 
 
-def attach_criterion(model: Sister, criterion: Criterion) -> AttachedCriterion:
+def attach_criterion(model: AttachableModel, criterion: Criterion) -> AttachedCriterion:
     """Make `model(pixel_values, labels=...)` use `criterion`, in any training loop, and check that it took.
 
     Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` says, and neither the config nor what
@@ -109,7 +109,7 @@ def attach_criterion(model: Sister, criterion: Criterion) -> AttachedCriterion:
             "train by the loss of its own images. Give it the model itself and start a process for each GPU: "
             "torchrun --nproc_per_node N -m detr_ft train RECIPE, or torchrun --nproc_per_node N SCRIPT.py"
         )
-    if not isinstance(model, Sister):
+    if not isinstance(model, AttachableModel):
         raise TypeError(
             "attach_criterion takes a DetrForObjectDetection, TableTransformerForObjectDetection or "
             f"YolosForObjectDetection, got {type(model).__name__}; attach before wrapping the model for distribution or compilation"
@@ -126,7 +126,7 @@ def attach_criterion(model: Sister, criterion: Criterion) -> AttachedCriterion:
     return attached
 
 
-def _over_processes(targets: Targets, classes: int) -> Step | None:
+def _over_processes(targets: Targets, classes: int) -> StepTotals | None:
     """What this batch holds over all processes, divided by them; None where there is one. Nothing waits for it."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
@@ -136,4 +136,4 @@ def _over_processes(targets: Targets, classes: int) -> Step | None:
     held[classes:] = len(targets.counts)
     distributed.all_reduce(held)
     held /= distributed.get_world_size()
-    return Step(held[classes], held[:classes])
+    return StepTotals(held[classes], held[:classes])

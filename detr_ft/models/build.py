@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import _LOAD_ERRORS, _explain, _first_line
 from detr_ft.models.timm import keep_activations
 
@@ -27,14 +27,14 @@ def build_model(
     known = DetrConfig(backbone_config={"model_type": "resnet"}).to_dict()
     unknown = sorted(set(architecture) - set(known))
     if unknown:
-        raise UserError([f"model.architecture: DetrConfig has no field {key!r}" for key in unknown])
+        raise InputError([f"model.architecture: DetrConfig has no field {key!r}" for key in unknown])
     labels = dict(enumerate(names))
     try:
         config = DetrConfig(**architecture, id2label=labels, label2id={name: index for index, name in labels.items()})
         keep_activations(config)
         model = DetrForObjectDetection(config)
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise UserError(f"model.architecture: {_first_line(error)}") from error
+        raise InputError(f"model.architecture: {_first_line(error)}") from error
     _original_start(model)
     if backbone is not None:
         _load_backbone(model, backbone)
@@ -63,11 +63,11 @@ def _load_backbone(model: DetrForObjectDetection, checkpoint: str) -> None:
         # The class by name: AutoBackbone asks the Hub even for a folder, and takes what the Hub lacks for timm's.
         state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
     except _LOAD_ERRORS as error:
-        raise UserError(f"model.backbone: {_explain(checkpoint, error)}") from error
+        raise InputError(f"model.backbone: {_explain(checkpoint, error)}") from error
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     try:
         target.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(
+        raise InputError(
             f"model.backbone: {checkpoint} does not fit model.architecture.backbone_config: {_first_line(error)}"
         ) from error

@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.assets import EMBEDDED, embedded_checkpoint
 
 # The Hub's client raises its HTTP library's errors, and which library that is depends on its version: they are the bases
@@ -40,11 +40,11 @@ def _explained(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
-        raise UserError(
+        raise InputError(
             f"{checkpoint}: the Hub has no such model, or you have no access: {_first_line(error)}"
         ) from error
     except _LOAD_ERRORS as error:
-        raise UserError(_explain(checkpoint, error)) from error
+        raise InputError(_explain(checkpoint, error)) from error
 
 
 def on_the_hub(checkpoint: str) -> bool:
@@ -57,12 +57,12 @@ def resolve(checkpoint: str) -> str:
     if checkpoint.startswith("embedded:"):
         name = checkpoint.removeprefix("embedded:")
         if name not in EMBEDDED:
-            raise UserError(f"{checkpoint}: there is no such embedded checkpoint; there is {', '.join(EMBEDDED)}")
+            raise InputError(f"{checkpoint}: there is no such embedded checkpoint; there is {', '.join(EMBEDDED)}")
         return str(embedded_checkpoint(name))
     folder = Path(checkpoint)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{checkpoint}: this folder holds no config.json, so it is no checkpoint")
+            raise InputError(f"{checkpoint}: this folder holds no config.json, so it is no checkpoint")
         return checkpoint
     # `runs/mine` could be on the Hub too, but where there is a folder `runs` nobody means that.
     if (
@@ -71,7 +71,7 @@ def resolve(checkpoint: str) -> str:
         or checkpoint.startswith((".", "~", "/"))
         or folder.parent.is_dir()
     ):
-        raise UserError(
+        raise InputError(
             f"{checkpoint}: there is no such folder{_neighbours(folder)} (a model on the Hub is written owner/name)"
         )
     return checkpoint

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.families.family import Detr
 from detr_ft.models.optimizations.fused_norms import fold_norms
 
@@ -87,4 +87,4 @@ def needed(*modules: str) -> list[Any]:
     try:
         return [import_module(module) for module in modules]
     except ImportError as error:
-        raise UserError(f"an export to ONNX needs {' and '.join(modules)}: pip install 'detr-ft[export]'") from error
+        raise InputError(f"an export to ONNX needs {' and '.join(modules)}: pip install 'detr-ft[export]'") from error

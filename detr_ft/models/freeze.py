@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.families.family import Detr
 
 _NATIVE = r"^model\.backbone\.(?:conv_encoder\.)?model\.(embedder|encoder\.stages\.(?P<stage>\d+))\."
@@ -46,7 +46,7 @@ def set_trainable(model: Detr, freeze: Sequence[str]) -> None:
     known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})
     unknown = [part for part in freeze if part not in known]
     if unknown:
-        raise UserError(
+        raise InputError(
             [f"model.freeze: the model has no part {part!r}; it has {', '.join(known)}" for part in unknown]
         )
     trains = {
@@ -54,7 +54,7 @@ def set_trainable(model: Detr, freeze: Sequence[str]) -> None:
         for name, part in parts.items()
     }
     if not any(trains.values()):
-        raise UserError("model.freeze: every part is frozen, so there is nothing to train")
+        raise InputError("model.freeze: every part is frozen, so there is nothing to train")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains[name])
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.metadata import own_block
 
 _SPREAD = 0.02  # of a new class's weights, in standard deviations of the old ones
@@ -37,7 +37,7 @@ class LabelMap:
             wrong = [name for name, index in (config.label2id or {}).items() if told.get(int(index)) != name]
             faults += [f"label2id and id2label differ at {name!r}" for name in wrong[:3]]
         if faults:
-            raise UserError([f"{checkpoint}: config.json: {fault}" for fault in faults])
+            raise InputError([f"{checkpoint}: config.json: {fault}" for fault in faults])
         kept = own_block(config).get("labels") or {}
         return cls(tuple(told[index] for index in range(len(told))), dict(kept.get("reused") or {}))
 
@@ -98,7 +98,7 @@ def _known_as(names: Sequence[str], index_of: Mapping[str, int], synonyms: Mappi
         if theirs not in index_of
     ]
     if faults:
-        raise UserError(faults)
+        raise InputError(faults)
     wanted = {name: synonyms.get(name, name) for name in names}
     return {name: theirs for name, theirs in wanted.items() if theirs in index_of}
 

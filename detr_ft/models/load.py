@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import _LOAD_ERRORS, _explained, resolve
 from detr_ft.models.families.family import Detr, is_detr, refuse_others
 from detr_ft.models.label_map import LabelMap
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(logging.ERROR)
 
 _WITH_BACKBONE = {"detr", "table-transformer"}
-_NOT_AT_HAND: tuple[type[BaseException], ...] = (UserError, *_LOAD_ERRORS)
+_NOT_AT_HAND: tuple[type[BaseException], ...] = (InputError, *_LOAD_ERRORS)
 
 
 def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[Detr, Any]:
@@ -107,7 +107,7 @@ def _refuse_surprises(checkpoint: str, loading: Mapping[str, Any]) -> None:
         faults.append(f"{len(surplus)} of its weights have no place in the model, the first is {surplus[0]}")
     if faults:
         faults[-1] += "; it is incomplete, or of another architecture than its config.json says"
-        raise UserError([f"{checkpoint}: {fault}" for fault in faults])
+        raise InputError([f"{checkpoint}: {fault}" for fault in faults])
 
 
 def _config(source: str, revision: str | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import part_of
 
@@ -27,7 +27,7 @@ def add_adapters(model: Detr, rank: int, alpha: int, dropout: float = 0.0, freez
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError("model.lora needs peft: pip install 'detr-ft[lora]'") from error
+        raise InputError("model.lora needs peft: pip install 'detr-ft[lora]'") from error
     inject_adapter_in_model(
         LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_INTO, bias="none"), model
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def own_block(config: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def refuse_damaged(config: Any, checkpoint: str) -> None:
     """Raise UserError with all that can't be used of the block."""
     block = own_block(config)
     if not isinstance(block, Mapping):
-        raise UserError(f"{checkpoint}: config.json: detr_ft is a mapping, and not {block!r}")
+        raise InputError(f"{checkpoint}: config.json: detr_ft is a mapping, and not {block!r}")
     faults = [
         f"detr_ft.{name} is a mapping, and not {block[name]!r}"
         for name in ("thresholds", "labels", "criterion", "lora")
@@ -34,4 +34,4 @@ def refuse_damaged(config: Any, checkpoint: str) -> None:
     if isinstance(labels, Mapping) and not isinstance(labels.get("reused") or {}, Mapping):
         faults.append(f"detr_ft.labels.reused is a mapping, and not {labels['reused']!r}")
     if faults:
-        raise UserError([f"{checkpoint}: config.json: {fault}; mend it or leave it out" for fault in faults])
+        raise InputError([f"{checkpoint}: config.json: {fault}; mend it or leave it out" for fault in faults])

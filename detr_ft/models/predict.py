@@ -22,10 +22,10 @@ from detr_ft.data.images import open_image
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families.family import Detr
-from detr_ft.structures import Detections, Predictions, Step, Targets
+from detr_ft.structures import Detections, Predictions, StepTotals, Targets
 
 # Images wait for others of their size. When so many batches' worth are waiting, the largest group goes ahead unfilled.
 _WAITING_BATCHES = 4
@@ -116,7 +116,7 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
             encoded = processor(images=[image], return_tensors="pt", do_pad=canvas is not None)
         except ValueError as error:
             size = f"{image.width}x{image.height}"
-            raise UserError(f"an image of {size} pixels is nothing for the checkpoint's processor: {error}") from error
+            raise InputError(f"an image of {size} pixels is nothing for the checkpoint's processor: {error}") from error
         pixels = encoded["pixel_values"]
         mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
         waiting[pixels.shape].append(_Waiting(place, pixels, mask, (image.height, image.width)))
@@ -150,7 +150,7 @@ def _chosen(ask: Ask, group: list[_Waiting], top: int) -> Iterator[Detections]:
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24
     chosen = rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu()
     if not chosen.isfinite().all():
-        raise UserError("the model answers with boxes or scores that are no numbers (NaN): its weights are damaged")
+        raise InputError("the model answers with boxes or scores that are no numbers (NaN): its weights are damaged")
     for one in chosen:
         yield Detections(one[:, :4], one[:, 4], one[:, 5].long())
 
@@ -186,7 +186,7 @@ def detect_split(
     return detect(model, processor, images(), batch_size)
 
 
-def ask_split(
+def predict_split_raw(
     model: Detr, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
 ) -> Iterator[tuple[Predictions, Targets]]:
     """What the model says of a split at all decoder layers, batch by batch, and the truth: what a criterion is given.
@@ -197,7 +197,7 @@ def ask_split(
     examples = TrainExamples(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
     # By itself: the loss is of no interest, and one process may ask where others don't.
-    attached.step = Step(1.0, torch.ones(model.config.num_labels, device=model.device))
+    attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
     try:
         with inference(model):
             for start in range(0, len(examples), batch_size):

@@ -19,7 +19,7 @@ _SECONDS, _LEAST = 3.0, 5  # of timing for each runtime, and rounds
 
 
 @dataclass(frozen=True)
-class Apart:
+class Agreement:
     """The largest difference of a probability, and of a side of a box in fractions of the image, over some images."""
 
     images: int
@@ -28,14 +28,16 @@ class Apart:
 
 
 @torch.inference_mode()
-def compare(one: Ask, other: Ask, processor: Any, images: Sequence[Image.Image]) -> Apart:
+def compare(one: Ask, other: Ask, processor: Any, images: Sequence[Image.Image]) -> Agreement:
     """How far apart the answers of two are on some images."""
     probabilities, sides = [torch.zeros(())], [torch.zeros(())]
     for pixels, mask in batches_of(processor, images, batch_size=4):
         (logits, boxes), (theirs, others) = one(pixels, mask), other(pixels, mask)
         probabilities.append((logits.softmax(-1) - theirs.softmax(-1)).abs().max())
         sides.append((boxes - others).abs().max())
-    return Apart(len(images), *(float(torch.stack(one).max()) for one in (probabilities, sides)))  # NaN is the largest
+    return Agreement(
+        len(images), *(float(torch.stack(one).max()) for one in (probabilities, sides))
+    )  # NaN is the largest
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.families.family import Detr
 from detr_ft.models.predict import answers
 
@@ -50,6 +50,6 @@ def keep_decoder_layers(model: Detr, number: int) -> None:
     """
     decoder = model.model.decoder
     if not 1 <= number <= len(decoder.layers):
-        raise UserError(f"model.decoder_layers: {number} can't be kept, the checkpoint has {len(decoder.layers)}")
+        raise InputError(f"model.decoder_layers: {number} can't be kept, the checkpoint has {len(decoder.layers)}")
     decoder.layers = decoder.layers[:number]
     model.config.decoder_layers = number

@@ -14,7 +14,7 @@ from detr_ft.criterion.serialization import configure, describe
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.data.box_format import BoxFormatName
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.utils.components import ConfigureError, configure_one
 from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
@@ -175,7 +175,7 @@ class Recipe(_Section):
             if not isinstance(theirs, str)
         ]
         if faults:
-            raise UserError(faults)
+            raise InputError(faults)
         return {str(ours): theirs for ours, theirs in values.items()}
 
     def pinned(self, revision: str | None) -> Recipe:
@@ -203,10 +203,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems += [at(path, lines, *_explain(one)) for one in error.errors()]
-        raise UserError(problems) from error
+        raise InputError(problems) from error
     recipe._folder = path.parent
     if problems:
-        raise UserError(problems)
+        raise InputError(problems)
     return recipe, recipe.build_criterion(path.parent)
 
 
@@ -216,7 +216,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError([at(path, lines, *_explain(one)) for one in error.errors()]) from error
+        raise InputError([at(path, lines, *_explain(one)) for one in error.errors()]) from error
 
 
 def _criterion_problems(values: Mapping[str, Any], folder: Path) -> list[tuple[Place, str]]:
@@ -269,7 +269,7 @@ def _override(values: dict[str, Any], override: str) -> str | None:
         return f"{override}: {'.'.join(sections)} holds no keys"
     try:
         node[key] = parse_yaml(text, override)
-    except UserError:
+    except InputError:
         return f"{override}: {text!r} is not a YAML value"
     return None
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from detr_ft.evaluation.calibration import Calibration
-from detr_ft.evaluation.detection_matching import Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches
 from detr_ft.evaluation.precision_recall import RECALLS, curves_of
 from detr_ft.evaluation.thresholds import f1_over_scores
 
@@ -70,7 +70,7 @@ def line_chart(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
     return _chart(name, plot)
 
 
-def precision_chart(marks: Marks) -> str:
+def precision_chart(marks: DetectionMatches) -> str:
     """An `<svg>` of the mean precision of the classes at each recall, at IoU 0.5 (thick) and 0.75.
 
     Up to twenty classes have a faint line of their own at 0.5, with the name as its `<title>`, which browsers show at the pointer.
@@ -95,7 +95,7 @@ def precision_chart(marks: Marks) -> str:
     return svg
 
 
-def f1_chart(marks: Marks) -> str:
+def f1_chart(marks: DetectionMatches) -> str:
     """An `<svg>` of the F1 of all classes together over the threshold."""
     scores = np.linspace(0, 1, 101)
 

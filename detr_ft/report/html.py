@@ -15,7 +15,7 @@ from detr_ft.evaluation.assessment import Assessment
 from detr_ft.models.benchmark import Speed
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
 from detr_ft.report.confusion_table import Confused, confused
-from detr_ft.report.pictures import Shot, shown
+from detr_ft.report.pictures import AnnotatedPhoto, shown
 from detr_ft.report.query_map import query_map
 from detr_ft.report.remarks import remarks
 
@@ -41,7 +41,7 @@ _ERRORS = {
 
 
 @dataclass(frozen=True)
-class RunSummary:
+class RunReport:
     """What the page tells. Everything but title and verdict may be left out, and its section is then missing.
 
     `before` holds figures as `coco_metrics` gives them, `log` the rows of `log.jsonl`, `matching` and `queries` what
@@ -53,7 +53,7 @@ class RunSummary:
     assessment: Assessment | None = None
     before: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, Any]] = ()
-    shots: Sequence[Shot] = ()
+    shots: Sequence[AnnotatedPhoto] = ()
     matching: Mapping[str, Any] | None = None
     queries: Sequence[tuple[int, int, Tensor]] = ()
     speed: Speed | None = None
@@ -64,7 +64,7 @@ class RunSummary:
     command: str = ""
 
 
-def render_page(summary: RunSummary) -> str:
+def render_page(summary: RunReport) -> str:
     """The page as HTML: nothing is fetched, under 5 MB, light and dark, from 390 px on."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -20,7 +20,7 @@ from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import picks
-from detr_ft.evaluation.thresholds import Operating
+from detr_ft.evaluation.thresholds import ThresholdChoice
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import class_colour
 
@@ -51,7 +51,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Shot:
+class AnnotatedPhoto:
     """A picture under the heading that it belongs to."""
 
     heading: str
@@ -62,10 +62,10 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedPhoto:
     """A shot as the page takes it: a data URI, the size of the picture, and lines and text as thick as suits it."""
 
-    shot: Shot
+    shot: AnnotatedPhoto
     uri: str
     width: int
     height: int
@@ -73,17 +73,17 @@ class Shown:
     text: float
 
 
-def shown(shots: Sequence[Shot]) -> dict[str, list[Shown]]:
+def shown(shots: Sequence[AnnotatedPhoto]) -> dict[str, list[RenderedPhoto]]:
     """The shots by heading, as large as the room for all of them allows."""
     chosen, uris = shots[:MOST], [""]
     for side, quality in _SIZES:
         uris = [_uri(shot.picture, side, quality) for shot in chosen]
         if sum(map(len, uris)) <= _BYTES:
             break
-    found: dict[str, list[Shown]] = {}
+    found: dict[str, list[RenderedPhoto]] = {}
     for shot, uri in zip(chosen, uris, strict=False):
         width, height = shot.picture.size
-        one = Shown(shot, uri, width, height, max(width, height) / 260, max(width, height) / 30)
+        one = RenderedPhoto(shot, uri, width, height, max(width, height) / 260, max(width, height) / 30)
         found.setdefault(shot.heading, []).append(one)
     return found
 
@@ -96,7 +96,7 @@ def _uri(image: Image.Image, side: int, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def shots_of(split: Dataset, detections: Sequence[Detections], told: Assessment) -> list[Shot]:
+def shots_of(split: Dataset, detections: Sequence[Detections], told: Assessment) -> list[AnnotatedPhoto]:
     """The images that tell most, with the truth and what was found above the best thresholds."""
     rows = np.argsort(np.asarray(split["image_id"]), kind="stable")  # images are marked in the order of their ids
     chosen = picks(told.errors, told.thresholds, _OF_EACH)
@@ -110,8 +110,12 @@ def shots_of(split: Dataset, detections: Sequence[Detections], told: Assessment)
 
 
 def _shot(
-    heading: str, row: Mapping[str, Any], names: Sequence[str], found: Detections, thresholds: Mapping[str, Operating]
-) -> Shot:
+    heading: str,
+    row: Mapping[str, Any],
+    names: Sequence[str],
+    found: Detections,
+    thresholds: Mapping[str, ThresholdChoice],
+) -> AnnotatedPhoto:
     boxes, _ = as_tensors(row["objects"])
     truth = [
         _outline(box, label, names) for box, label in zip(xywh_to_xyxy(boxes), row["objects"]["category"], strict=True)
@@ -123,7 +127,7 @@ def _shot(
     ]
     name = Path(provenance(row["image"], row["image_id"])).name
     caption = f"{name}: {len(truth)} there, {len(said)} found"
-    return Shot(heading, caption, open_image(row["image"]), truth, said)
+    return AnnotatedPhoto(heading, caption, open_image(row["image"]), truth, said)
 
 
 def _outline(box: Tensor, label: int, names: Sequence[str], score: float | None = None) -> Outline:

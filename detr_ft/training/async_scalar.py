@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Later:
+class AsyncScalar:
     """A number of a device, on its way to the host, which waits for it in `value` alone, and there only if it has not come."""
 
     def __init__(self, number: Tensor) -> None:

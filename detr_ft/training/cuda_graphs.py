@@ -19,7 +19,7 @@ from transformers import DetrForObjectDetection
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.models.families.family import Detr
 from detr_ft.structures import Predictions
-from detr_ft.training.forward_backward import Passes, PlainPasses
+from detr_ft.training.forward_backward import EagerForwardBackward, ForwardBackward
 from detr_ft.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ _REHEARSALS = (
 )
 
 
-class ReplayedPasses:
+class CudaGraphForwardBackward:
     """Passes of a DETR on one GPU: plain for a shape of batch that is new, recorded and replayed for one that comes again."""
 
     def __init__(
-        self, plain: PlainPasses, accelerator: Accelerator, model: DetrForObjectDetection, attached: AttachedCriterion, pool: Pool
+        self, plain: EagerForwardBackward, accelerator: Accelerator, model: DetrForObjectDetection, attached: AttachedCriterion, pool: Pool
     ) -> None:  # fmt: skip
         self.wrapped = plain.wrapped
         self._plain, self._accelerator, self._attached, self._pool = plain, accelerator, attached, pool
@@ -87,9 +87,9 @@ class ReplayedPasses:
 
 def passes_of(
     accelerator: Accelerator, model: Detr, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
-) -> Passes:  # fmt: skip
+) -> ForwardBackward:  # fmt: skip
     """Replayed passes where this model, machine and these settings allow them, else plain ones."""
-    plain = PlainPasses(accelerator, wrapped)
+    plain = EagerForwardBackward(accelerator, wrapped)
     if (
         not settings.cuda_graphs
         or accelerator.device.type != "cuda"
@@ -100,7 +100,7 @@ def passes_of(
         or model.config.auxiliary_loss  # its layers are fed, and answer, in another way
     ):
         return plain
-    return ReplayedPasses(plain, accelerator, model, attached, Pool())
+    return CudaGraphForwardBackward(plain, accelerator, model, attached, Pool())
 
 
 class _Layers(nn.Module):

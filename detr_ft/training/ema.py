@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 class Ema:
@@ -55,7 +55,7 @@ class Ema:
         own = self.state_dict()
         strange = [name for name in sorted({*own, *state}) if _shape(own, name) != _shape(state, name)]
         if strange:
-            raise UserError(
+            raise InputError(
                 f"the saved average of the weights does not fit the model: {len(strange)} of its tensors differ, the "
                 f"first is {strange[0]}; resume with the model.freeze and the classes that the run began with"
             )

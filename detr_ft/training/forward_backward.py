@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 
-class Passes(Protocol):
+class ForwardBackward(Protocol):
     """How a batch goes through a model and back. `wrapped` is the model as accelerate prepared it."""
 
     wrapped: Callable[..., Any]
@@ -18,7 +18,7 @@ class Passes(Protocol):
         """Add the gradient of `share` times the loss of a batch to the parameters; answers the loss, unshared, and its terms."""
 
 
-class PlainPasses:
+class EagerForwardBackward:
     """One operation after another, as the model and torch have them."""
 
     def __init__(self, accelerator: Accelerator, wrapped: Callable[..., Any]) -> None:

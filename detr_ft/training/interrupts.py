@@ -12,7 +12,7 @@ import torch
 import torch.distributed as distributed
 
 from detr_ft.errors import Interrupted
-from detr_ft.training.async_scalar import Later
+from detr_ft.training.async_scalar import AsyncScalar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN = 2.0  # seconds: launchers pass a Ctrl-C on to processes that had it from the terminal already
@@ -53,12 +53,12 @@ def agreed(own: int, processes: int, device: torch.device) -> int:
     return int(_largest(own, device).value())
 
 
-class Agreement:
+class SharedFlag:
     """What processes agree on from step to step. Of several each hears a step late, and no step waits for the answer."""
 
     def __init__(self, processes: int, device: torch.device) -> None:
         self._processes, self._device = processes, device
-        self._before: Later | None = None
+        self._before: AsyncScalar | None = None
 
     def ask(self, own: int) -> int:
         """The largest of a small number of each process, as they were the last time; all of them ask together."""
@@ -68,7 +68,7 @@ class Agreement:
         return int(before.value()) if before else 0
 
 
-def _largest(own: int, device: torch.device) -> Later:
+def _largest(own: int, device: torch.device) -> AsyncScalar:
     told = torch.full((), own, device=device)  # a number that is sent to a GPU would be waited for
     distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
-    return Later(told)
+    return AsyncScalar(told)

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.distributed import processes
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ def join(
     checks = (_sharded(), _accumulated(), _alone(), _without_device(), _half(mixed_precision), _untracked(report_to))
     problems = [told for told in checks if told]
     if problems:
-        raise UserError(problems)
+        raise InputError(problems)
     _forget_other_precision(mixed_precision)
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=mixed_precision, log_with=list(report_to) or None, project_dir=folder
     )
     engine = accelerator.distributed_type.value
     if engine != "NO" and not engine.startswith("MULTI_"):
-        raise UserError(_no_engine(engine))
+        raise InputError(_no_engine(engine))
     if mixed_precision:
         _tell_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), mixed_precision)
     return accelerator

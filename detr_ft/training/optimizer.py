@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.freeze import part_of, trainable_counts
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
@@ -66,7 +66,7 @@ def refuse_rates(model: nn.Module, optim: OptimSettings) -> None:
                 "leave the rate out, or let it train"
             )
     if problems:
-        raise UserError(problems)
+        raise InputError(problems)
 
 
 def training_table(model: nn.Module, optimizer: Optimizer) -> str:

@@ -18,14 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from detr_ft.criterion import CriterionError, find_fault
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.structures import Predictions, Step, Targets
-from detr_ft.training.async_scalar import Later
+from detr_ft.structures import Predictions, StepTotals, Targets
+from detr_ft.training.async_scalar import AsyncScalar
 from detr_ft.training.ema import Ema
-from detr_ft.training.forward_backward import Passes
+from detr_ft.training.forward_backward import ForwardBackward
 from detr_ft.training.interrupts import agreed
 from detr_ft.training.schedule import go_to
-from detr_ft.training.step_loader import MicroBatch, StepOf
-from detr_ft.training.step_totals import add_up, held_by, seed_step
+from detr_ft.training.step_loader import MicroBatch, StepBatch
+from detr_ft.training.step_totals import add_up, seed_step, step_totals
 
 logger = logging.getLogger(__name__)
 
@@ -33,39 +33,39 @@ _SKIPS = 20  # steps in a row that fp16 may overflow: each halves the scale, whi
 
 
 @dataclass
-class Taken:
+class StepAttempt:
     """A step, the `number`-th of the run from 1: what it holds in all, what the criterion was asked, the value of each term."""
 
-    work: StepOf
+    work: StepBatch
     number: int
-    holds: Step
+    holds: StepTotals
     asked: list[tuple[Predictions, Targets]] = field(default_factory=list)
     values: dict[str, Tensor] = field(default_factory=dict)
 
 
-class StepFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
+class StepError(RuntimeError):
     """A step that can't be taken; nothing of it was applied. `share` are this process's micro-batches, or the one at fault."""
 
     applied = "nothing of this step was applied"
 
-    def __init__(self, why: str, taken: Taken, share: list[MicroBatch] | None = None) -> None:
+    def __init__(self, why: str, taken: StepAttempt, share: list[MicroBatch] | None = None) -> None:
         self.why, self.taken, self.share = why, taken, taken.work.share if share is None else share
         super().__init__(why)
 
 
-class Diverged(StepFailed):
+class DivergedError(StepError):
     """A step, taken already, by which the loss has left all bounds."""
 
     applied = "weights are those after this step"
 
 
-class Soundness:
+class FiniteCheck:
     """Whether the gradient of a step is finite, asked of the device that holds its norm. `unsound` is 1 there, or 0."""
 
-    def __init__(self, taken: Taken, norm: Tensor) -> None:
+    def __init__(self, taken: StepAttempt, norm: Tensor) -> None:
         self.taken = taken
         self.unsound = (~torch.isfinite(norm)).float()
-        self._told = Later(self.unsound)
+        self._told = AsyncScalar(self.unsound)
 
     def sound(self) -> bool:
         """What the device answered; waits for it where it has not come so far."""
@@ -82,7 +82,7 @@ class Stepper:
 
     accelerator: Accelerator
     model: Any
-    passes: Passes
+    passes: ForwardBackward
     optimizer: Any
     schedule: LRScheduler
     attached: AttachedCriterion
@@ -91,19 +91,19 @@ class Stepper:
     max_grad_norm: float
     largest: int
     ema: Ema | None = None
-    now: Taken = field(init=False)  # the step that was begun last
-    _verdict: Soundness | None = None  # on the last step, as long as it has not been read
+    now: StepAttempt = field(init=False)  # the step that was begun last
+    _verdict: FiniteCheck | None = None  # on the last step, as long as it has not been read
     _skipped: int = 0
 
-    def take(self, work: StepOf, number: int) -> dict[str, Tensor]:
+    def take(self, work: StepBatch, number: int) -> dict[str, Tensor]:
         """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
 
         Raises StepFailed before anything is applied where a term fails, and of the step before as `settle` does.
         """
         accelerator = self.accelerator
-        holds = held_by(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
+        holds = step_totals(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
         self.attached.step = holds
-        self.now = taken = Taken(work, number, holds)
+        self.now = taken = StepAttempt(work, number, holds)
         try:
             taken.values = self._gradients(taken)
         finally:
@@ -120,11 +120,11 @@ class Stepper:
         verdict, self._verdict = self._verdict, None
         if verdict is not None and not verdict.sound():
             why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"
-            raise StepFailed(why, verdict.taken)
+            raise StepError(why, verdict.taken)
 
-    def _apply(self, taken: Taken, norm: Tensor) -> bool:
+    def _apply(self, taken: StepAttempt, norm: Tensor) -> bool:
         """Let the optimizer take a gradient of this norm, unless it is not finite; answers whether fp16 skips the step."""
-        verdict = self._verdict = Soundness(taken, norm)
+        verdict = self._verdict = FiniteCheck(taken, norm)
         if self.accelerator.scaler is None:
             # The device leaves all as it is where this is 1, which fused optimizers alone know of, as `build_optimizer` makes them.
             self.optimizer.optimizer.found_inf = verdict.unsound
@@ -136,7 +136,7 @@ class Stepper:
         self.optimizer.optimizer.found_inf = None
         return self._skipped > 0
 
-    def _overflows(self, verdict: Soundness) -> bool:
+    def _overflows(self, verdict: FiniteCheck) -> bool:
         """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
         if verdict.sound():
             self._skipped = 0
@@ -145,7 +145,7 @@ class Stepper:
         own = int(not verdict.taken.values["loss"].isfinite())  # of one process; the norm is that of all
         return not agreed(own, self.accelerator.num_processes, self.accelerator.device) and self._skipped <= _SKIPS
 
-    def _gradients(self, taken: Taken) -> dict[str, Tensor]:
+    def _gradients(self, taken: StepAttempt) -> dict[str, Tensor]:
         """Add up the gradients of this process's share, in smaller parts where memory is short."""
         work, number = taken.work, taken.number
         while True:
@@ -159,11 +159,11 @@ class Stepper:
             # Outside of `except`, whose traceback would hold the memory that is wanted.
             self._make_smaller(taken, shortage)
 
-    def _make_smaller(self, taken: Taken, shortage: str) -> None:
+    def _make_smaller(self, taken: StepAttempt, shortage: str) -> None:
         """Halve what goes through the model at once. The step stays the same, since terms are normalised over the whole of it."""
         was = min(self.largest, max(len(micro.rows) for micro in taken.work.share))
         if was == 1 or self.accelerator.num_processes > 1:
-            raise StepFailed(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", taken)
+            raise StepError(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", taken)
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
         self.largest = was // 2
@@ -181,7 +181,7 @@ class Stepper:
             "and twice the train.gradient_accumulation_steps takes the same steps"
         )
 
-    def _micro_step(self, taken: Taken, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
+    def _micro_step(self, taken: StepAttempt, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
         """Add the gradient of a micro-batch, or nothing of one that doesn't count, and say its terms."""
         share = float(micro.counts)
         # Gradients are shared among the processes once, with those of the last micro-batch.
@@ -192,13 +192,13 @@ class Stepper:
             except torch.OutOfMemoryError:
                 raise
             except CriterionError as error:
-                raise StepFailed(str(error), taken, [micro]) from error
+                raise StepError(str(error), taken, [micro]) from error
             except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
-                raise StepFailed(f"{type(error).__name__}: {error}", taken, [micro]) from error
+                raise StepError(f"{type(error).__name__}: {error}", taken, [micro]) from error
         taken.asked += [self.attached.last] if self.attached.last and micro.counts else []
         return {name: share * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
-    def _fault(self, taken: Taken) -> str:
+    def _fault(self, taken: StepAttempt) -> str:
         faults = (find_fault(self.attached.criterion, *one) for one in taken.asked)  # type: ignore[arg-type]
         return next(
             filter(None, faults),

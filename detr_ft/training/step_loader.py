@@ -16,12 +16,12 @@ from torch.utils.data import Dataset as TorchDataset
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.sampling import Batches, shares
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 Item = tuple[int, int]  # epoch, index
 
 
-class ExampleFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
+class ExampleError(RuntimeError):
     """An example that can't be made, since the code that augments it failed. Says of which image, and where."""
 
 
@@ -48,7 +48,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class StepOf:
+class StepBatch:
     """A step: its epoch, its place in the epoch (both from 0), its images on all processes, and this process's share."""
 
     epoch: int
@@ -57,7 +57,7 @@ class StepOf:
     share: list[MicroBatch]
 
 
-class Feed:
+class StepLoader:
     """The share of one of `processes` in every step. The same steps hold the same images on any number of them.
 
     Raises UserError where an image can't be read, ExampleFailed where the user's augmentation fails.
@@ -79,7 +79,7 @@ class Feed:
         self.canvas, self.rounding = canvas, rounding
         self._size, self._process, self._processes = micro_size, process, processes
 
-    def steps(self, epoch: int = 0, place: int = 0) -> Iterator[StepOf]:
+    def steps(self, epoch: int = 0, place: int = 0) -> Iterator[StepBatch]:
         """Every step from one on, to the last of the last epoch."""
         loader: DataLoader[Any] = DataLoader(
             _Tried(self.examples),
@@ -93,7 +93,7 @@ class Feed:
         made = iter(loader)
         for at, number, images, parts in self.plan(epoch, place):
             share = [MicroBatch(_sound(next(made)), part or self.stand_in(at, number), bool(part)) for part in parts]
-            yield StepOf(at, number, images, share)
+            yield StepBatch(at, number, images, share)
 
     def plan(self, epoch: int, place: int) -> Iterator[tuple[int, int, int, list[list[int]]]]:
         """Epoch, place, images and this process's indices of every step from one on."""
@@ -114,7 +114,7 @@ class Feed:
 class _Items(Sampler[list[Item]]):
     """What the loader's workers are to read."""
 
-    def __init__(self, feed: Feed, epoch: int, place: int) -> None:
+    def __init__(self, feed: StepLoader, epoch: int, place: int) -> None:
         self._feed, self._from = feed, (epoch, place)
 
     def __iter__(self) -> Iterator[list[Item]]:
@@ -132,13 +132,13 @@ class _Tried(TorchDataset[Any]):
     def __getitem__(self, item: Item) -> dict[str, Any] | Exception:
         try:
             return self._examples.at(*item)
-        except UserError as error:
+        except InputError as error:
             return error
         except Exception as error:  # noqa: BLE001 - the user's augmentation may raise anything, and it is told below
             last = traceback.extract_tb(error.__traceback__)[-1]
             image_id = self._examples.split[item[1]]["image_id"]
             where = f"{last.filename}, line {last.lineno}"
-            return ExampleFailed(f"image {image_id}: augmentation failed: {type(error).__name__}: {error} ({where})")
+            return ExampleError(f"image {image_id}: augmentation failed: {type(error).__name__}: {error} ({where})")
 
 
 def _collate(

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from detr_ft.structures import Step
-from detr_ft.training.step_loader import StepOf
+from detr_ft.structures import StepTotals
+from detr_ft.training.step_loader import StepBatch
 
 
-def held_by(work: StepOf, classes: int, processes: int, device: torch.device) -> Step:
+def step_totals(work: StepBatch, classes: int, processes: int, device: torch.device) -> StepTotals:
     """What a step holds over all processes and micro-batches, divided by the processes: losses divide by it.
 
     The sum of the losses of all micro-batches, averaged over processes as distributed training averages gradients, is
@@ -28,7 +28,7 @@ def held_by(work: StepOf, classes: int, processes: int, device: torch.device) ->
     held = held.to(device, non_blocking=True)
     if processes > 1:
         distributed.all_reduce(held)
-    return Step(work.images / processes, held / processes)
+    return StepTotals(work.images / processes, held / processes)
 
 
 def add_up(values: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -31,23 +31,23 @@ from detr_ft.run_directory import FAILURES, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.checkpoint.state import Progress, load_saved, load_weights
 from detr_ft.training.checkpoint.store import Checkpoints
-from detr_ft.training.checkpoint.training_state import Held
+from detr_ft.training.checkpoint.training_state import TrainingState
 from detr_ft.training.cuda_graphs import passes_of
 from detr_ft.training.early_stopping import Best, Clock, best_of, better_than_last
 from detr_ft.training.ema import Ema
 from detr_ft.training.failures.capsule import keep_failure
-from detr_ft.training.interrupts import Agreement, Signals
+from detr_ft.training.interrupts import SharedFlag, Signals
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.monitor.eta import Pace
-from detr_ft.training.monitor.evaluator import Evaluated, Examiner
+from detr_ft.training.monitor.evaluator import Evaluated, Evaluator
 from detr_ft.training.monitor.matching_stats import figures, tally
 from detr_ft.training.monitor.training_log import Sums, TrainLog
 from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings, TrainSettings
-from detr_ft.training.step import Diverged, StepFailed, Stepper, diverged
-from detr_ft.training.step_loader import Feed, StepOf
+from detr_ft.training.step import DivergedError, StepError, Stepper, diverged
+from detr_ft.training.step_loader import StepBatch, StepLoader
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _OVER = 1  # what processes agree on, where it is no signal: the time is over
 _EVERY = 60.0  # seconds: an epoch's end is saved once the last checkpoint is as old
 
 
-class TrainingFailed(RuntimeError):  # noqa: N818 - it tells what happened, not what kind of error it is
+class TrainingError(RuntimeError):
     """A step that can't be taken: the loss or a gradient is not finite, or a term failed. Says at which step and image."""
 
 
@@ -126,11 +126,11 @@ class DetrTrainer:
         optimizer = build_optimizer(model, settings, optim or OptimSettings())
         save_memory_or_time(model, settings)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.examiner = Examiner(
+        self.examiner = Evaluator(
             self.accelerator, self.model, processor, self.optimizer, train_dataset, eval_dataset,
             settings.per_device_eval_batch_size, loaded,
         )  # fmt: skip
-        self.held = Held(
+        self.held = TrainingState(
             self.accelerator,
             self.model,
             processor,
@@ -148,7 +148,7 @@ class DetrTrainer:
             settings.seed, settings.max_grad_norm, settings.per_device_train_batch_size, self.held.ema,
         )  # fmt: skip
         self.signals, self.clock = Signals(), Clock(settings.max_minutes)
-        self.agreement = Agreement(self.accelerator.num_processes, self.accelerator.device)
+        self.agreement = SharedFlag(self.accelerator.num_processes, self.accelerator.device)
         self.better = ""
         self.saved, self.saved_at = -1, time.monotonic()  # the step of the last checkpoint, and when that was
         if checkpoint is not None:
@@ -194,7 +194,7 @@ class DetrTrainer:
         self.save_checkpoint()
         return evaluated
 
-    def _fed(self) -> Iterator[StepOf]:
+    def _fed(self) -> Iterator[StepBatch]:
         """The steps that are left. Where no more can be read, the last one's own failure is told first."""
         at = self.held.at
         try:
@@ -208,7 +208,7 @@ class DetrTrainer:
         self.model.train()
         self.attached.criterion = self.current = self.criterion.at(epoch)
 
-    def _step(self, work: StepOf) -> dict[str, Tensor]:
+    def _step(self, work: StepBatch) -> dict[str, Tensor]:
         at = self.held.at
         with self._failures_told():
             values = self.stepper.take(work, at.step + 1)
@@ -226,13 +226,13 @@ class DetrTrainer:
         """A step that can't be taken ends the run, with a capsule to look into it."""
         try:
             yield
-        except StepFailed as failed:
+        except StepError as failed:
             told = keep_failure(
                 self.run.path / FAILURES, failed, self.stepper, self.processor, self.current, self.examples.split, self.facts
             )  # fmt: skip
-            raise TrainingFailed(told) from failed
+            raise TrainingError(told) from failed
 
-    def _log(self, work: StepOf, values: dict[str, Tensor]) -> None:
+    def _log(self, work: StepBatch, values: dict[str, Tensor]) -> None:
         log, step, row = self.held.log, self.held.at.step, None
         log.since.add(work.images, values)
         if step % self.settings.logging_steps == 0 or step == 1:
@@ -249,7 +249,7 @@ class DetrTrainer:
             if diverged(log.losses):
                 why = f"the loss has diverged: {log.losses[-1]:.3g}, and it was {min(log.losses):.3g}; lower the learning rate"
                 with self._failures_told():
-                    raise Diverged(why, self.stepper.now)
+                    raise DivergedError(why, self.stepper.now)
         self.display.step(step, row)
 
     def _health(self) -> dict[str, float]:
@@ -382,13 +382,13 @@ class DetrTrainer:
         processes: int = self.accelerator.num_processes
         return self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps * processes
 
-    def _feed(self, repeats: Sequence[float] | None) -> Feed:
+    def _feed(self, repeats: Sequence[float] | None) -> StepLoader:
         settings, canvas = self.settings, self.format.canvas
         split = self.examples.split
         # Each shape of batch is recorded, or compiled, by itself.
         few_shapes = settings.torch_compile or (settings.cuda_graphs and self.accelerator.device.type == "cuda")
         shapes = None if canvas else aspects(split)
-        return Feed(
+        return StepLoader(
             self.examples,
             Batches(len(split), self._images_a_step, settings.seed, aspects=shapes, repeats=repeats),
             settings.num_train_epochs,

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 # What PyYAML lets through where a value doesn't fit its tag, written (`!!int x`) or guessed (the day 2001-99-99).
 _UNFIT = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -23,16 +23,16 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such recipe") from error
+        raise InputError(f"{path}: there is no such recipe") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from error
+        raise InputError(f"{path}: can't be read: {error}") from error
     values = parse_yaml(text, str(path))
     tree = yaml.compose(text, Loader=yaml.SafeLoader)
     lines, twice = _lines(tree), list(_given_twice(tree))
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping with model, data and train")
+        raise InputError(f"{path}: a recipe is a mapping with model, data and train")
     if twice:
-        raise UserError(
+        raise InputError(
             [f"{path}:{line}: {key} is given twice, and only one of them would count" for key, line in twice]
         )
     return values, lines
@@ -42,12 +42,12 @@ def parse_yaml(text: str, where: str) -> object:
     """What a YAML text says, as plain values. Raises UserError, which begins with `where`."""
     try:
         if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_VALUES:
-            raise UserError(f"{where}: its aliases stand for more than {_MOST_VALUES:,} values; write them out")
+            raise InputError(f"{where}: its aliases stand for more than {_MOST_VALUES:,} values; write them out")
         return yaml.safe_load(text)
     except RecursionError as error:
-        raise UserError(f"{where}: not valid YAML: nested too deeply") from error
+        raise InputError(f"{where}: not valid YAML: nested too deeply") from error
     except (yaml.YAMLError, *_UNFIT) as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_LONGEST]}") from error
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_LONGEST]}") from error
 
 
 def _expanded(node: yaml.Node | None, known: dict[int, int]) -> int:

@@ -12,7 +12,7 @@ from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.utils.drawing import draw
 from detr_ft.workflows.prepare import mixing_epochs
@@ -25,7 +25,7 @@ _GAP = 8
 def refuse_other_format(out: Path) -> None:
     """A UserError where the name of a picture doesn't say that it is a PNG."""
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out}: the picture is a PNG file, so let its name end in .png")
+        raise InputError(f"{out}: the picture is a PNG file, so let its name end in .png")
 
 
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
@@ -35,7 +35,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
     """
     recipe, _ = load_recipe(recipe_file)
     if "train" not in data:
-        raise UserError(f"the data has no train split to augment, only {', '.join(data)}")
+        raise InputError(f"the data has no train split to augment, only {', '.join(data)}")
     train, edge = data["train"], recipe.data.longest_edge or 800
     form = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
     plain = TrainExamples(train, TrainTransform(form), recipe.train.seed)
@@ -55,7 +55,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
+        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
 
 
 def _fullest(split: Dataset) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detr_ft.criterion import check_criterion
 from detr_ft.data.augmentation.check import try_augmentation
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.utils.components import code_files
 from detr_ft.utils.progress import say
@@ -25,7 +25,7 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
     if fault:
         problems.append(f"data.augment: {fault}")
     if problems:
-        raise UserError([f"{path}: {problem}" for problem in problems])
+        raise InputError([f"{path}: {problem}" for problem in problems])
     say(str(criterion))
     say(
         f"{path}: the recipe is sound. Its criterion was tried with many objects, none and more than queries, with extreme "

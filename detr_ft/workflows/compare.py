@@ -11,11 +11,11 @@ import numpy as np
 from datasets import Dataset
 
 from detr_ft.data import class_names
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.coco_summary import FIGURES
-from detr_ft.evaluation.detection_matching import Marks
+from detr_ft.evaluation.detection_matching import DetectionMatches
 from detr_ft.evaluation.intervals import Difference, Interval, differences, intervals
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
@@ -27,7 +27,7 @@ from detr_ft.workflows.splits import split_of
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """A model's figures with their 95 % intervals, and how much more it has than the first, with 99 % intervals."""
 
     name: str
@@ -49,13 +49,13 @@ class Compared:
         }
 
 
-def compare(models: Sequence[str], data: str | None, split: str | None, batch_size: int) -> list[Compared]:
+def compare(models: Sequence[str], data: str | None, split: str | None, batch_size: int) -> list[Comparison]:
     """Compare models on a split, by default on what the run of the first held out, which the others then must have too.
 
     Detections that a run has kept are used again. Raises UserError for fewer than two models, and for other images.
     """
     if len(models) < 2:
-        raise UserError("give two models or more to compare")
+        raise InputError("give two models or more to compare")
     chosen = split_of(models[0], data, split)
     if data is None:
         for other in models[1:]:
@@ -63,12 +63,12 @@ def compare(models: Sequence[str], data: str | None, split: str | None, batch_si
     kept = data is None and split in (None, "validation")
     marks = [_marks(model, chosen, batch_size, kept) for model in models]
     return [
-        Compared(model, figures_of(one), intervals(one), None if place == 0 else differences(marks[0], one))
+        Comparison(model, figures_of(one), intervals(one), None if place == 0 else differences(marks[0], one))
         for place, (model, one) in enumerate(zip(models, marks, strict=True))
     ]
 
 
-def comparison_table(compared: Sequence[Compared], figure: str = "map") -> str:
+def comparison_table(compared: Sequence[Comparison], figure: str = "map") -> str:
     """The models with their figure, and what is to be said of the difference to the first, as plain text."""
     names = [one.name for one in compared]
     width = max(5, *map(len, names))
@@ -81,7 +81,7 @@ def comparison_table(compared: Sequence[Compared], figure: str = "map") -> str:
     return "\n".join(lines)
 
 
-def _words(one: Compared, figure: str) -> str:
+def _words(one: Comparison, figure: str) -> str:
     if one.differences is None:
         return ""
     found = one.differences[figure]
@@ -91,7 +91,7 @@ def _words(one: Compared, figure: str) -> str:
     return f"  {found.value:+.3f} ({found.interval.low:+.3f} to {found.interval.high:+.3f}, 99 %): {verdict}"
 
 
-def _marks(model: str, split: Dataset, batch_size: int, kept: bool) -> Marks:
+def _marks(model: str, split: Dataset, batch_size: int, kept: bool) -> DetectionMatches:
     file = Path(model) / PREDICTIONS
     if kept and file.is_file():
         return mark_split(split, read_predictions(file, split, {}))
@@ -109,6 +109,6 @@ def _refuse_others(first: str, images: Dataset, second: str, others: Dataset) ->
         and images["objects"][:] == others["objects"][:]
     )
     if not same:
-        raise UserError(
+        raise InputError(
             f"{first} and {second} held out other images, so their figures can't be compared; give images to both: --data"
         )

@@ -17,7 +17,7 @@ from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources import load_data
 from detr_ft.data.sources.errors import Place, UnknownClassError
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor.page import refuse_existing, write_report
@@ -49,7 +49,7 @@ class Outputs:
         return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
 
-class Examined(NamedTuple):
+class DoctorOutcome(NamedTuple):
     """What was found, and what a mended copy lacks where that is much: to be said last, that nobody misses it."""
 
     diagnosis: Diagnosis
@@ -58,7 +58,7 @@ class Examined(NamedTuple):
 
 def run_doctor(
     source: str, outputs: Outputs, num_queries: int, longest_edge: int | None, box_format: str | None
-) -> Examined:
+) -> DoctorOutcome:
     """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
     _check(outputs)
     data, faults = _load(source, box_format)
@@ -71,7 +71,7 @@ def run_doctor(
         write_coco(data, outputs.coco)
         say(f"written as COCO files to {outputs.coco}")
     if outputs.fix is None and outputs.picture is None:
-        return Examined(diagnosis, [])
+        return DoctorOutcome(diagnosis, [])
     mended, losses = mend(data, looks, outputs.drawn_on), list[str]()
     if outputs.fix is not None:
         say(in_words(mended.changes))
@@ -80,7 +80,7 @@ def run_doctor(
     if outputs.augment is not None and outputs.picture is not None:
         preview_augmentation(mended.data, outputs.augment, outputs.picture)
         say(f"a picture of images as they are, and as {outputs.augment} augments them: {outputs.picture.resolve()}")
-    return Examined(diagnosis, losses)
+    return DoctorOutcome(diagnosis, losses)
 
 
 def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
@@ -103,12 +103,12 @@ def _check(outputs: Outputs) -> None:
     if outputs.augment is not None:
         load_recipe(outputs.augment)
     elif outputs.augment_out is not None:
-        raise UserError("--augment-out goes with --augment RECIPE: it says where its picture goes")
+        raise InputError("--augment-out goes with --augment RECIPE: it says where its picture goes")
     if outputs.picture is not None:
         refuse_existing(outputs.picture)
         refuse_other_format(outputs.picture)
     if outputs.drawn_on is not None and outputs.fix is None:
-        raise UserError("--drawn-on goes with --fix: it says how images of unclear size are mended")
+        raise InputError("--drawn-on goes with --fix: it says how images of unclear size are mended")
 
 
 def _write(mended: Mended, out: str) -> str:

@@ -14,10 +14,10 @@ from datasets import Dataset
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.data.sources import category_numbers
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
-from detr_ft.report.html import RunSummary, render_page
+from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.summary import verdict
 from detr_ft.structures import Detections
@@ -25,7 +25,7 @@ from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluation_report import Scored, score, score_model, speed_on
+from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report, score, speed_on
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.splits import recipe_of, split_of
 from detr_ft.workflows.trained_criterion import criterion_of
@@ -69,11 +69,11 @@ def evaluate_model(
 
 def _told(
     detector: Detector, split: Dataset, found: Sequence[Detections], batch_size: int, criterion: SetCriterion | None
-) -> Scored:
+) -> EvaluationReport:
     """All there is to say; of the matching only by a criterion."""
     model, processor, hardware = detector.model, detector.processor, environment()["hardware"]
     if criterion is not None:
-        return score_model(model, processor, criterion, split, found, hardware, batch_size)
+        return collect_report(model, processor, criterion, split, found, hardware, batch_size)
     return replace(score(split, found), speed=speed_on(model, processor, split, hardware, batch_size))
 
 
@@ -98,13 +98,13 @@ def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]
 def refuse_used(out: Path) -> None:
     """Raise UserError for a folder that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
+        raise InputError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
 
 
-def write_report(out: Path, told: Scored, title: str, where: str, criterion: str = "") -> None:
+def write_report(out: Path, told: EvaluationReport, title: str, where: str, criterion: str = "") -> None:
     """Write `report.html`, `report.md` and `metrics.json` into a new folder, and say where. Raises UserError."""
     about = environment()
-    summary = RunSummary(
+    summary = RunReport(
         title=title,
         verdict=verdict(None, told.assessment.figures, where),
         data={
@@ -129,7 +129,7 @@ def write_report(out: Path, told: Scored, title: str, where: str, criterion: str
         (out / "report.html").write_text(render_page(summary), encoding="utf-8")
         (out / "report.md").write_text(as_markdown(told.assessment), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
+        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
     say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
 
 
@@ -148,9 +148,9 @@ def evaluate_by(
     Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
     """
     if model is None and (from_predictions is None or data is None):
-        raise UserError("give a model to evaluate, or --from-predictions FILE and --data")
+        raise InputError("give a model to evaluate, or --from-predictions FILE and --data")
     if from_predictions is not None and save_predictions is not None:
-        raise UserError("--save-predictions and --from-predictions don't go together: the file is there already")
+        raise InputError("--save-predictions and --from-predictions don't go together: the file is there already")
     chosen = split_of(model or "", data, split, box_format)
     source = data or "held-out images"
     run = None if data else recipe_of(Path(model or ""))

@@ -17,8 +17,8 @@ from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.models.benchmark import Speed, measure
-from detr_ft.models.predict import ask_split
-from detr_ft.report.pictures import Shot, shots_of
+from detr_ft.models.predict import predict_split_raw
+from detr_ft.report.pictures import AnnotatedPhoto, shots_of
 from detr_ft.structures import Detections
 
 _ASKED = 500  # images, at most, whose matching is looked at
@@ -26,11 +26,11 @@ _QUERIES = 18
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class EvaluationReport:
     """What there is to say. `matching` and `queries` are `Assignments.summary` and `.places`, `voc` is `voc_metrics`."""
 
     assessment: Assessment
-    shots: list[Shot]
+    shots: list[AnnotatedPhoto]
     matching: dict[str, Any] | None = None
     queries: Sequence[tuple[int, int, Tensor]] = ()
     speed: Speed | None = None
@@ -42,13 +42,15 @@ class Scored:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "voc"}
 
 
-def score(split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None) -> Scored:
+def score(
+    split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None
+) -> EvaluationReport:
     """What detections say, whoever made them; `trained_on` counts the boxes of each class in the training data."""
     assessment = assess(mark_split(split, detections), trained_on)
-    return Scored(assessment, shots_of(split, detections, assessment), voc=voc_metrics(split, detections))
+    return EvaluationReport(assessment, shots_of(split, detections, assessment), voc=voc_metrics(split, detections))
 
 
-def score_model(
+def collect_report(
     model: Any,
     processor: Any,
     criterion: SetCriterion,
@@ -57,12 +59,12 @@ def score_model(
     hardware: str,
     batch_size: int,
     trained_on: Mapping[str, int] | None = None,
-) -> Scored:
+) -> EvaluationReport:
     """`score`, and what the matching of the criterion and a stop-watch say of the model that made the detections."""
     told = score(split, detections, trained_on)
     gathered = Assignments(criterion.matcher)
     asked = split.select(range(min(_ASKED, len(split))))
-    for predictions, targets in ask_split(model, processor, criterion, asked, batch_size):
+    for predictions, targets in predict_split_raw(model, processor, criterion, asked, batch_size):
         gathered.add(predictions, targets)
     speed = speed_on(model, processor, split, hardware, batch_size)
     return replace(told, matching=gathered.summary(), queries=gathered.places(_QUERIES), speed=speed)

@@ -17,7 +17,7 @@ from torch.export import save as save_program
 
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
@@ -51,7 +51,7 @@ def export_model(
     folder = _folder(name, out)
     images = split_of(name, data, split, box_format)
     if not len(images):
-        raise UserError(
+        raise InputError(
             "there is no image to check the export on: name a split that has some with --split, or other --data"
         )
     model, processor = load_model(name)
@@ -66,7 +66,7 @@ def export_model(
         for kind in asks.keys() - {"pytorch"}:
             apart = compare(asks["pytorch"], asks[kind], processor, some)
             if kind != "int8" and not (apart.probability <= _APART and apart.box <= _APART):  # NaN is neither
-                raise UserError(
+                raise InputError(
                     f"{RUNTIMES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
                     f"{apart.box:.2g} in a box, on {apart.images} images. Nothing was written; is its release supported?"
                 )
@@ -104,14 +104,14 @@ def table_of(told: Mapping[str, Any]) -> str:
 def _in_order(formats: Sequence[str]) -> list[str]:
     unknown = [one for one in formats if one not in FORMATS]
     if unknown or not formats:
-        raise UserError(f"--to {', '.join(unknown)}: there are {', '.join(FORMATS)}")
+        raise InputError(f"--to {', '.join(unknown)}: there are {', '.join(FORMATS)}")
     return [one for one in FORMATS if one in formats or (one == "onnx" and "int8" in formats)]
 
 
 def _folder(name: str, out: Path | None) -> Path:
     folder = out or Path(name)
     if out is None and not folder.is_dir():
-        raise UserError(f"{name} is no folder of this machine: say where to write with --out")
+        raise InputError(f"{name} is no folder of this machine: say where to write with --out")
     if out is not None:
         refuse_used(out)
     try:
@@ -119,7 +119,7 @@ def _folder(name: str, out: Path | None) -> Path:
         with TemporaryDirectory(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{folder}: can't be written: {error.strerror or error}") from error
+        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     return folder
 
 

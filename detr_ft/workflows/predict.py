@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import track
 
 from detr_ft.data import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.inference import Detector
 from detr_ft.utils.drawing import draw
@@ -30,7 +30,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     refuse_used(out)
     detector = Detector.load(model)
     found = [
-        detector.believed(one, threshold)
+        detector.filter(one, threshold)
         for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)
     ]
     ids = list(range(1, len(files) + 1))
@@ -45,7 +45,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
             picture = draw(open_image(file), one.boxes, one.labels, detector.names, one.scores)
             picture.save(out / f"{number:04d}-{file.stem}.png")
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}") from error
+        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
     say(
         f"{len(results)} boxes in {len(files)} images: {out / 'predictions.json'} and a picture of each image beside it"
     )
@@ -67,8 +67,8 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
     for file in files:
         try:
             open_image(file)
-        except UserError as error:
+        except InputError as error:
             problems += error.problems
     if problems:
-        raise UserError(problems)
+        raise InputError(problems)
     return files

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.run_directory import RunDirectory
@@ -40,7 +40,7 @@ def write_predictions(file: Path, split: Dataset, detections: Sequence[Detection
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{file}: can't be written: {error.strerror or error}") from error
+        raise InputError(f"{file}: can't be written: {error.strerror or error}") from error
 
 
 def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> str:
@@ -76,7 +76,7 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
             found[image_of[row["image_id"]]].append((row["bbox"], row["score"], known[name]))
     if faults:
         more = [f"{file}: and {len(faults) - _TOLD:,} more"] if len(faults) > _TOLD else []
-        raise UserError([*list(faults.values())[:_TOLD], *more])
+        raise InputError([*list(faults.values())[:_TOLD], *more])
     return [_detections(one) for one in found]
 
 
@@ -93,11 +93,11 @@ def _rows(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: can't be read: {error.strerror or error}") from error
+        raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: is no JSON: {error}") from error
+        raise InputError(f"{file}: is no JSON: {error}") from error
     if not isinstance(rows, list):
-        raise UserError(f"{file}: COCO's results are a list of {{image_id, category_id, bbox, score}}")
+        raise InputError(f"{file}: COCO's results are a list of {{image_id, category_id, bbox, score}}")
     return rows
 
 

@@ -20,7 +20,7 @@ from detr_ft.data.pipeline.sampling import repeat_factors
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.build import build_model
 from detr_ft.models.checkpoint_source import commit_of
 from detr_ft.models.families.family import Detr
@@ -54,7 +54,7 @@ class Prepared:
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
     if "train" not in data:
-        raise UserError(f"the data has no train split, only {', '.join(data)}")
+        raise InputError(f"the data has no train split, only {', '.join(data)}")
     names, synonyms = class_names(data["train"]), recipe.synonyms()
     start = recipe.model.checkpoint
     revision = commit_of(start, recipe.model.revision) if start else None
@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         "data: %d images to train, %d held out, %d classes; %s", len(train), len(validation), len(names), counts
     )
     if counts.kept == 0:
-        raise UserError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
+        raise InputError(f"{recipe.data.source}: no image of the train split has a box that can be trained on")
     if recipe.model.checkpoint is not None:
         _fit(model, processor, recipe, names, synonyms, train)
     _warn_of_crowding(train, model.config.num_queries)
@@ -164,12 +164,14 @@ def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> 
             f"{len(reasons)} image{'s' if len(reasons) > 1 else ''} can't be trained on: mend them, or data.bad_images=skip{allowed} "
             f"goes on without them, up to data.max_bad_fraction of a split ({section.max_bad_fraction:g} as it is set)"
         )
-        raise UserError([*first_of(reasons), what])
+        raise InputError([*first_of(reasons), what])
     for split, one in found.items():
         total = len(one.bad) + len(one.rows)
         if len(one.bad) > section.max_bad_fraction * total:
             what = f"{len(one.bad)} of {total} images of the {split} split can't be trained on, more than "
-            raise UserError([*first_of(one.bad), what + f"data.max_bad_fraction allows ({section.max_bad_fraction:g})"])
+            raise InputError(
+                [*first_of(one.bad), what + f"data.max_bad_fraction allows ({section.max_bad_fraction:g})"]
+            )
     for reason in reasons:
         logger.warning("skipped: %s", reason)
 

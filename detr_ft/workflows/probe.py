@@ -16,7 +16,7 @@ from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import probe
 from detr_ft.training.preflight.summary import describe_probe
 from detr_ft.training.preflight.variants import changes, in_words, step_rate
-from detr_ft.training.step import StepFailed
+from detr_ft.training.step import StepError
 from detr_ft.workflows.prepare import Prepared, prepare
 from detr_ft.workflows.train import build_trainer
 
@@ -45,6 +45,6 @@ def _tried_otherwise(recipe: Recipe, criterion: SetCriterion, prepared: Prepared
         name = " ".join(f"train.{key}={str(value).lower()}" for key, value in change.items())
         try:
             rates[name] = step_rate(trainer)
-        except StepFailed as failed:
+        except StepError as failed:
             return f"a step {f'by {name} ' if name else ''}can't be taken: {failed.why}"
     return in_words(rates.pop(""), rates)

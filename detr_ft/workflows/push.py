@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from detr_ft.data import load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.dataset import holds_data, push_dataset
 from detr_ft.hub.push import push, push_space
 from detr_ft.hub.space import write_space
@@ -24,14 +24,14 @@ def push_run(
     """
     recipe = recipe_of(run)
     if dataset and recipe is None:
-        raise UserError(f"{run} holds no recipe.yaml that names its data, so there are none to push")
+        raise InputError(f"{run} holds no recipe.yaml that names its data, so there are none to push")
     if dry_run:
         say_plan(run, recipe.data.source if recipe and dataset else None, space)
         return
     hub = recipe.hub if recipe else HubSection()
     name = name or hub.repo_id
     if name is None:
-        raise UserError("give a name to push to, owner/name, or hub.repo_id in the recipe")
+        raise InputError("give a name to push to, owner/name, or hub.repo_id in the recipe")
     private = hub.private if public is None else not public
     options = [*(["--dataset"] if dataset else []), *(["--space"] if space else [])]
     if recipe and dataset:

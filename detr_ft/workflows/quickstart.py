@@ -11,14 +11,14 @@ from detr_ft.recipe import load_recipe
 from detr_ft.run_directory import RunDirectory
 from detr_ft.training.monitor.display import make_display
 from detr_ft.utils.assets import recipes_folder
-from detr_ft.workflows.train import Outcome, run_recipe, say_outcome
+from detr_ft.workflows.train import TrainOutcome, run_recipe, say_outcome
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "quickstart/workshop.yaml"
 
 
-def run_quickstart(output_dir: Path | None = None) -> Outcome:
+def run_quickstart(output_dir: Path | None = None) -> TrainOutcome:
     """Run the quickstart's recipe, figures before and after, into a new folder."""
     path = recipes_folder() / RECIPE
     recipe, criterion = load_recipe(path, [f"train.output_dir={_free_folder(output_dir)}"])

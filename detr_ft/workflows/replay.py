@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detr_ft.criterion.serialization import configure
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.training.failures.capsule import in_words
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.utils.components import ConfigureError, code_files
@@ -21,7 +21,7 @@ def replay_capsule(folder: Path) -> str:
     try:
         criterion = configure(described, place)
     except ConfigureError as error:
-        raise UserError(
+        raise InputError(
             [f"{folder}: its criterion can't be built: {message}" for _, message in error.problems]
         ) from error
     say(f"step {capsule.number}, images {in_words(capsule.images)}; then: {capsule.told['why']}")

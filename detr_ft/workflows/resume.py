@@ -13,7 +13,7 @@ from datasets import Dataset
 from detr_ft.criterion.serialization import describe
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.data import class_names
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import Recipe
 from detr_ft.run_directory import RunDirectory
 from detr_ft.training.checkpoint.changes import differences, fingerprint
@@ -63,7 +63,7 @@ def tell_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> Non
     """Say what has changed since a checkpoint. Raises UserError for other classes or data, unless forced."""
     vital, others = differences(read_state(checkpoint)["facts"], facts)
     if vital and not force:
-        raise UserError(
+        raise InputError(
             [f"since {checkpoint} was written: {words}" for words in vital]
             + ["a run goes on with the same classes and data; start another one (train.output_dir=...), or --force"]
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.run_directory import RunDirectory
 from detr_ft.utils.distributed import rank
@@ -44,10 +44,10 @@ def seeds_of(text: str) -> list[int]:
     """The seeds in `0,1,2`. Raises UserError for anything else, and for fewer than two or the same twice."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise UserError(f"--seeds {text}: give whole numbers with commas between them, as in 0,1,2")
+        raise InputError(f"--seeds {text}: give whole numbers with commas between them, as in 0,1,2")
     numbers = [int(part) for part in parts]
     if len(numbers) < 2 or len(set(numbers)) < len(numbers):
-        raise UserError(f"--seeds {text}: give two seeds or more, each once; for a single one train.seed={numbers[0]}")
+        raise InputError(f"--seeds {text}: give two seeds or more, each once; for a single one train.seed={numbers[0]}")
     return numbers
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import resolve
 from detr_ft.recipe import Recipe, read_recipe
 from detr_ft.workflows.prepare import HELD_OUT, names_of
@@ -21,7 +21,7 @@ def split_of(model: str, data: str | None, split: str | None, box_format: str | 
     if data is None:
         if recipe is None:
             resolve(model)
-            raise UserError(f"{model} holds no recipe.yaml that names its data; give --data")
+            raise InputError(f"{model} holds no recipe.yaml that names its data; give --data")
         splits = load_data(recipe.data.source, box_format=box_format or recipe.data.box_format)
         if split in (None, "validation"):
             return _held_out(_run_of(Path(model)), recipe, splits)
@@ -29,7 +29,7 @@ def split_of(model: str, data: str | None, split: str | None, box_format: str | 
         splits = load_data(data, box_format=box_format)
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
-        raise UserError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
+        raise InputError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
     return with_true_sizes(splits, chosen)
 
 
@@ -40,12 +40,12 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     if not file.is_file():
         if own:
             return with_true_sizes(splits, "validation")
-        raise UserError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
+        raise InputError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
     taken_from = "validation" if own else "train"
     rows = [row for row, name in enumerate(names_of(splits[taken_from])) if name in wanted]
     if len(rows) != len(wanted):
-        raise UserError(
+        raise InputError(
             f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
             "evaluate on other data with --data"
         )

@@ -19,12 +19,12 @@ from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.report.example_pictures import write_examples
-from detr_ft.report.html import RunSummary, render_page
+from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.summary import data_facts, described, verdict
 from detr_ft.run_directory import RunDirectory
 from detr_ft.structures import Detections
@@ -36,7 +36,7 @@ from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
 from detr_ft.utils.progress import say
-from detr_ft.workflows.evaluation_report import Scored, score_model
+from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report
 from detr_ft.workflows.predictions_file import keep_thresholds, save_predictions
 from detr_ft.workflows.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.workflows.resume import facts_of, is_finished, newest_checkpoint, tell_changes
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutcome:
     """What a run gave: where it lies, figures before and after on the validation split, and how long training took."""
 
     folder: Path
@@ -64,7 +64,7 @@ def run_recipe(
     evaluate_before: bool = False,
     checkpoint: Path | None = None,
     force: bool = False,
-) -> Outcome:
+) -> TrainOutcome:
     """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed, Interrupted.
 
     `data` is what the recipe's source holds, where the caller has it already. With a `checkpoint` of the run in
@@ -79,7 +79,7 @@ def run_recipe(
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
-        raise UserError(f"data.augment: {fault}")
+        raise InputError(f"data.augment: {fault}")
     facts = facts_of(recipe, criterion, prepared.train, process.num_processes, _versions())
     if checkpoint is not None:
         tell_changes(checkpoint, facts, force)
@@ -96,7 +96,7 @@ def run_recipe(
     energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
         _write_results(trainer.run, recipe, criterion, trainer, prepared, before, result, energy)
-    return Outcome(trainer.run.path, before, result.metrics, result.detections, result.seconds, result.better)
+    return TrainOutcome(trainer.run.path, before, result.metrics, result.detections, result.seconds, result.better)
 
 
 def build_trainer(
@@ -111,7 +111,7 @@ def build_trainer(
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
-        raise UserError(f"data.augment: {fault}")
+        raise InputError(f"data.augment: {fault}")
     start = recipe.model.checkpoint
     prepared.model.config.detr_ft = own_block(prepared.model.config) | {
         "criterion": describe(criterion),
@@ -165,7 +165,7 @@ def _write_results(
         keep_thresholds(folder, told.assessment)
         thresholds = {name: one.threshold for name, one in told.assessment.thresholds.items()}
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
-    summary = RunSummary(
+    summary = RunReport(
         title=folder.path.name,
         verdict=" ".join(filter(None, [verdict(before, result.metrics), result.better])),
         before=before,
@@ -181,11 +181,11 @@ def _write_results(
 
 def _told(
     trainer: DetrTrainer, criterion: SetCriterion, prepared: Prepared, result: TrainResult, hardware: str
-) -> Scored | None:
+) -> EvaluationReport | None:
     """What the held-out images say of the model as it was saved; None where they hold nothing to measure."""
     if not len(prepared.validation) or result.metrics.get("map") is None:
         return None
-    return score_model(
+    return collect_report(
         trainer.model,
         trainer.processor,
         criterion,
@@ -197,7 +197,7 @@ def _told(
     )
 
 
-def say_outcome(outcome: Outcome) -> None:
+def say_outcome(outcome: TrainOutcome) -> None:
     """What happened and what to type next, in four lines."""
     took = f"{outcome.seconds:.0f} seconds" if outcome.seconds < 60 else f"{outcome.seconds / 60:.1f} minutes"
     lines = [
@@ -214,7 +214,7 @@ def say_outcome(outcome: Outcome) -> None:
 def train_by(path: Path, overrides: Sequence[str], resume: bool, force: bool) -> None:
     """Train by a recipe, from the beginning or from where its run was stopped, and say what came of it."""
     if force and not resume:
-        raise UserError("--force goes with --resume")
+        raise InputError("--force goes with --resume")
     recipe, criterion = load_recipe(path, overrides)
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.criterion.serialization import configure
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
@@ -34,7 +34,7 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
     try:
         return configure(told, Path())
     except ConfigureError as error:
-        raise UserError(
+        raise InputError(
             [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
         ) from error
 
@@ -48,7 +48,7 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
     if recipe.is_file():
         try:
             return load_recipe(recipe)[1]
-        except UserError as error:
+        except InputError as error:
             logger.warning("the matching is looked at by DETR's own criterion: %s", error)
             return detr_criterion()
     return criterion_of(detector) or detr_criterion()

@@ -24,7 +24,7 @@ import numpy as np
 from telling import Tables, parser_of
 
 from detr_ft.evaluation.coco_summary import FIGURES, summarise
-from detr_ft.evaluation.detection_matching import AREAS, Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import AREAS, DetectionArrays, DetectionMatches, GroundTruthArrays, mark
 from detr_ft.evaluation.intervals import differences, intervals
 from detr_ft.evaluation.precision_recall import curves_of
 
@@ -38,13 +38,13 @@ DROP_INS = {  # where each has its COCO and its COCOeval
 }
 
 
-def tables(images: int, classes: int = CLASSES) -> tuple[Objects, Found]:
+def tables(images: int, classes: int = CLASSES) -> tuple[GroundTruthArrays, DetectionArrays]:
     """About seven objects an image, some of them crowds; a hundred detections, most of them elsewhere."""
     rng = np.random.default_rng(0)
     image = np.repeat(np.arange(images), rng.poisson(THERE, images))
     box = np.c_[rng.uniform(0, 500, (len(image), 2)), np.exp(rng.normal(4, 0.9, (len(image), 2)))]
     label = rng.integers(0, classes, len(image))
-    objects = Objects(image, label, box, box[:, 2] * box[:, 3] * 0.7, rng.random(len(image)) < 0.01)
+    objects = GroundTruthArrays(image, label, box, box[:, 2] * box[:, 3] * 0.7, rng.random(len(image)) < 0.01)
     number = images * FOUND
     near = rng.integers(0, len(image), number)
     close = rng.random(number) < 0.3
@@ -53,10 +53,12 @@ def tables(images: int, classes: int = CLASSES) -> tuple[Objects, Found]:
     found_label = np.where(close & (rng.random(number) < 0.8), label[near], rng.integers(0, classes, number))
     where = np.where(close, image[near], rng.integers(0, images, number))
     score = np.where(close, rng.beta(3, 2, number), rng.beta(1, 6, number)).astype(np.float32).astype(float)
-    return objects, Found(where, found_label, np.where(close[:, None], moved, anywhere), score)
+    return objects, DetectionArrays(where, found_label, np.where(close[:, None], moved, anywhere), score)
 
 
-def records(objects: Objects, found: Found, images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def records(
+    objects: GroundTruthArrays, found: DetectionArrays, images: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The same as COCO's own JSON."""
     truth = {
         "images": [{"id": one + 1} for one in range(images)],
@@ -79,7 +81,7 @@ def records(objects: Objects, found: Found, images: int) -> tuple[dict[str, Any]
     return truth, [{"image_id": i + 1, "category_id": c + 1, "bbox": b, "score": s} for i, c, b, s in rows]
 
 
-def ours(objects: Objects, found: Found, images: int) -> list[float]:
+def ours(objects: GroundTruthArrays, found: DetectionArrays, images: int) -> list[float]:
     marks = mark([str(label) for label in range(CLASSES)], images, objects, found)
     figures = summarise(
         {area: curves_of(marks, area) for area in AREAS}, lambda values: float(values[values > -1].mean())
@@ -87,7 +89,7 @@ def ours(objects: Objects, found: Found, images: int) -> list[float]:
     return [figures[name] for name in FIGURES]
 
 
-def theirs(objects: Objects, found: Found, images: int, package: str) -> list[float]:
+def theirs(objects: GroundTruthArrays, found: DetectionArrays, images: int, package: str) -> list[float]:
     truth, results = records(objects, found, images)
     coco, protocol_of = (getattr(import_module(module), name) for module, name in DROP_INS[package])
     with contextlib.redirect_stdout(io.StringIO()):
@@ -104,7 +106,7 @@ def theirs(objects: Objects, found: Found, images: int, package: str) -> list[fl
     return [float(value) for value in list(protocol.stats)[:12]]
 
 
-def by_torchmetrics(objects: Objects, found: Found, images: int) -> list[float]:
+def by_torchmetrics(objects: GroundTruthArrays, found: DetectionArrays, images: int) -> list[float]:
     """Batch by batch of 100 images, as tensors."""
     import torch
     from torchmetrics.detection import MeanAveragePrecision
@@ -151,7 +153,7 @@ def installed(package: str) -> bool:
     return all(find_spec(one) for one in needed.get(package) or [package.replace("-", "_")])
 
 
-def half_thousand() -> Marks:
+def half_thousand() -> DetectionMatches:
     objects, found = tables(500)
     return mark([str(label) for label in range(CLASSES)], 500, objects, found)
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-from detr_ft.data.integrity.scan import look_at
+from detr_ft.data.integrity.scan import scan_images
 from detr_ft.data.pipeline.sampling import Batches, aspects
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.training.checkpoint.store import Checkpoints
@@ -162,7 +162,7 @@ def seconds_of_looks(folder: Path, number: int = 240) -> tuple[float, float]:
         features=Features(image=Image(decode=False), image_id=Value("int64")),
     )
     began = time.process_time()
-    looks = look_at(rows, "Looking")
+    looks = scan_images(rows, "Looking")
     return (time.process_time() - began) / number, len(pickle.dumps(looks)) / number
 
 

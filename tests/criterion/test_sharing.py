@@ -20,7 +20,7 @@ from detr_ft.criterion import (
     VarifocalLoss,
     detr_criterion,
 )
-from detr_ft.structures import Predictions, Step, Targets
+from detr_ft.structures import Predictions, StepTotals, Targets
 
 WEIGHTED = SetCriterion(
     HungarianMatcher(),
@@ -52,7 +52,7 @@ def test_any_sharing_is_one_step(
     whole, _ = criterion(predictions, targets)
     expected = torch.autograd.grad(whole, (predictions.logits, predictions.boxes))
     classes = torch.bincount(targets.labels, minlength=5).float()
-    step = Step(8 / processes, classes / processes)
+    step = StepTotals(8 / processes, classes / processes)
     num_boxes = max(sum(counts), 1) / processes
     total, start = torch.zeros(()), 0
     for share in shares:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from detr_ft.data import load_data
 from detr_ft.data.box_format import FORMATS, BoxFormat, given, recognise
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 XYWH, XYXY, CXCYWH = FORMATS[:3]
 
@@ -124,7 +124,7 @@ def test_a_given_format_is_refused_where_most_boxes_do_not_fit_and_another_does(
     misfits = 100 - int(XYWH.fits(boxes, sizes).sum())
     assert misfits > 50
     told = f"box_format xywh is wrong for these boxes: {misfits} of 100 don't fit their image; as xyxy 100 do"
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(InputError, match=told):
         given(XYWH, boxes, sizes)
 
 
@@ -137,7 +137,7 @@ def test_a_given_format_is_doubted_where_half_of_the_boxes_fit_or_none_fits_bett
 
 
 def test_an_unknown_format_and_one_where_there_is_no_choice() -> None:
-    with pytest.raises(UserError, match="'xyhw' is unknown; it is one of xywh, xyxy, cxcywh, xywh-fractions"):
+    with pytest.raises(InputError, match="'xyhw' is unknown; it is one of xywh, xyxy, cxcywh, xywh-fractions"):
         load_data("hub:x", box_format="xyhw")
-    with pytest.raises(UserError, match="can't be chosen for generated: data"):
+    with pytest.raises(InputError, match="can't be chosen for generated: data"):
         load_data("generated:shapes", box_format="xyxy")

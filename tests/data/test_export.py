@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data import class_names, load_data, write_coco
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def one_split(*images: dict[str, object], boxes: list[list[float]] | None = None) -> DatasetDict:
@@ -61,16 +61,16 @@ def test_generated_data_comes_back(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "x.jpg")
-    with pytest.raises(UserError, match="isn't empty"):
+    with pytest.raises(InputError, match="isn't empty"):
         write_coco(one_split({"path": str(image)}), tmp_path)
-    with pytest.raises(UserError, match="isn't empty"):
+    with pytest.raises(InputError, match="isn't empty"):
         write_coco(one_split({"path": str(image)}), image)
 
 
 def test_missing_files_are_named_before_anything_is_written(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "x.jpg")
     data = one_split({"path": str(image)}, {"path": str(tmp_path / "gone.jpg")}, {"path": str(tmp_path / "lost.jpg")})
-    with pytest.raises(UserError, match=r"gone\.jpg \(image 8\)") as caught:
+    with pytest.raises(InputError, match=r"gone\.jpg \(image 8\)") as caught:
         write_coco(data, tmp_path / "out")
     assert len(caught.value.problems) == 2
     assert not (tmp_path / "out").exists()
@@ -78,5 +78,5 @@ def test_missing_files_are_named_before_anything_is_written(tmp_path: Path, writ
 
 def test_a_folder_that_cant_be_made_is_named(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "x.jpg")
-    with pytest.raises(UserError, match=r"x\.jpg.*can't be written"):
+    with pytest.raises(InputError, match=r"x\.jpg.*can't be written"):
         write_coco(one_split({"path": str(image)}), image / "out")

@@ -14,7 +14,7 @@ import pytest
 
 from detr_ft.data import load_data
 from detr_ft.data.doctor.statistics import figures_of
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source
 
@@ -148,6 +148,6 @@ def refusal(spec: str) -> list[str]:
     try:
         for rows in load_data(spec).values():
             figures_of(rows)
-    except UserError as error:
+    except InputError as error:
         return error.problems
     return []

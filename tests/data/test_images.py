@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from detr_ft.data import open_image
 from detr_ft.data.images import FileSize, ImageError, file_size, image_format, image_size, upright_rgb
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -125,7 +125,7 @@ def test_missing_unreadable_and_truncated_name_the_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     expected = {"text.jpg": "unreadable", "empty.png": "unreadable", "cut.jpg": "truncated", "absent.jpg": "missing"}
     for name, trouble in expected.items():
-        with pytest.raises(UserError, match=name) as caught:
+        with pytest.raises(InputError, match=name) as caught:
             open_image(tmp_path / name)
         assert caught.value.trouble == trouble
     with pytest.raises(ImageError, match="neither a path nor bytes"):

@@ -13,7 +13,7 @@ from detr_ft.data.duplicates import fingerprint
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.splits import partition, stratify, train_and_validation
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def ids(split: Any) -> set[int]:
@@ -51,7 +51,7 @@ def test_folds_hold_out_every_image_once_and_leave_the_validation_split_alone() 
     assert sorted(image for _, validation in folds for image in ids(validation)) == sorted(ids(data["train"]))
     for train, validation in folds:
         assert ids(train) == ids(data["train"]) - ids(validation)
-    with pytest.raises(UserError, match="30 train images can't be cut into 31 folds"):
+    with pytest.raises(InputError, match="30 train images can't be cut into 31 folds"):
         train_and_validation(*given, 0.15, 0, (1, 31))
 
 
@@ -160,5 +160,5 @@ def test_only_the_scene_that_is_too_large_is_cut(caplog: pytest.LogCaptureFixtur
 
 
 def test_too_little_data_is_told() -> None:
-    with pytest.raises(UserError, match=r"0\.1 of 2 train images is 0"):
+    with pytest.raises(InputError, match=r"0\.1 of 2 train images is 0"):
         divided(generate("shapes?train=2&validation=0")["train"], 0.1, 0)

@@ -24,7 +24,7 @@ from PIL import Image
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.assignment.solvers import by_scipy
 from detr_ft.criterion.matchers import DETR_COSTS
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
 from detr_ft.models.surgery import set_queries
@@ -154,7 +154,7 @@ def test_weights_that_are_none_are_explained(detector: Detector, tmp_path: Path,
 
 
 def test_data_of_other_classes_begin_without_them_or_not_at_all(detector: Detector) -> None:
-    with pytest.raises(UserError, match=r"--data generated:workshop.*has an object that the model knows"):
+    with pytest.raises(InputError, match=r"--data generated:workshop.*has an object that the model knows"):
         examples_of("embedded:small", detector.names, "generated:workshop?train=0&validation=2&edge=64")
     known = [name for name in detector.names if name != "circle"]
     given = examples_of("embedded:small", known, "generated:shapes?train=0&validation=12&edge=64")

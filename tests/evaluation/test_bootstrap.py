@@ -9,20 +9,20 @@ from detr_ft.evaluation import bootstrap as resample
 from detr_ft.evaluation.bootstrap import draw, resampled
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.coco_summary import FIGURES
-from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
 
 NAMES = ["cat", "unused", "dog"]
 IMAGES = 12
 
 
-def random_set(seed: int) -> tuple[Objects, Found]:
+def random_set(seed: int) -> tuple[GroundTruthArrays, DetectionArrays]:
     """Objects of all sizes, crowds, empty images; detections near them and elsewhere, with equal scores in other images."""
     rng = np.random.default_rng(seed)
     many, found = 40, 160
     image = rng.integers(0, IMAGES - 2, many)
     box = np.concatenate([rng.integers(0, 300, (many, 2)), rng.choice([12, 50, 150], (many, 2))], axis=1).astype(float)
     label = rng.choice([0, 2], many)
-    objects = Objects(image, label, box, box[:, 2] * box[:, 3], rng.random(many) < 0.1)
+    objects = GroundTruthArrays(image, label, box, box[:, 2] * box[:, 3], rng.random(many) < 0.1)
     near = rng.integers(0, many, found)
     moved = np.where(
         rng.random((found, 1)) < 0.7, box[near] + rng.normal(0, 4, (found, 4)), rng.uniform(1, 200, (found, 4))
@@ -33,21 +33,23 @@ def random_set(seed: int) -> tuple[Objects, Found]:
     apart = np.array(
         [score[:row][image[near][:row] == image[near][row]].tolist().count(score[row]) for row in range(found)]
     )
-    return objects, Found(image[near], label[near], moved, score + apart * 1e-6)
+    return objects, DetectionArrays(image[near], label[near], moved, score + apart * 1e-6)
 
 
-def repeated(objects: Objects, found: Found, weights: np.ndarray) -> Marks:
+def repeated(objects: GroundTruthArrays, found: DetectionArrays, weights: np.ndarray) -> DetectionMatches:
     """The set that holds each image so often, under numbers of its own."""
     images = np.repeat(np.arange(IMAGES), weights)
     there = [np.flatnonzero(objects.image == one) for one in images]
     here = [np.flatnonzero(found.image == one) for one in images]
     rows, others = np.concatenate(there), np.concatenate(here)
-    numbered = Objects(
+    numbered = GroundTruthArrays(
         np.repeat(np.arange(len(images)), list(map(len, there))),
         objects.label[rows], objects.box[rows], objects.area[rows], objects.crowd[rows],
     )  # fmt: skip
     again = found.take(others)
-    again = Found(np.repeat(np.arange(len(images)), list(map(len, here))), again.label, again.box, again.score)
+    again = DetectionArrays(
+        np.repeat(np.arange(len(images)), list(map(len, here))), again.label, again.box, again.score
+    )
     return mark(NAMES, len(images), numbered, again)
 
 

@@ -5,7 +5,7 @@ from evaluation.test_tide import marked
 from support.made_up_models import two_alike
 
 from detr_ft.evaluation.example_selection import picks
-from detr_ft.evaluation.thresholds import Operating, best_thresholds
+from detr_ft.evaluation.thresholds import ThresholdChoice, best_thresholds
 from detr_ft.evaluation.tide import errors_of
 
 OBJECTS = [
@@ -24,7 +24,7 @@ FOUND = [
 
 def test_each_heading_has_the_images_that_it_is_about() -> None:
     errors = errors_of(marked(OBJECTS, FOUND, images=5, classes=1))
-    at = {"0": Operating(0.5, 1.0, 1.0, 1.0)}
+    at = {"0": ThresholdChoice(0.5, 1.0, 1.0, 1.0)}
     assert picks(errors, at, most=1) == {"worst": [1], "false_alarms": [2], "missed": [3], "best": [0], "others": [4]}
     # With room for all, an image comes under the first heading that it has a claim to.
     assert picks(errors, at, most=9) == {

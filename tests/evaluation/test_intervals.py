@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from support.made_up_models import NAMES, model, spoiled, truth, two_alike
 
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.detection_matching import Marks, mark
+from detr_ft.evaluation.detection_matching import DetectionMatches, mark
 from detr_ft.evaluation.intervals import differences, intervals
 
 
@@ -33,13 +33,13 @@ def test_few_objects_read_too_high_on_average() -> None:
     assert few > many + 0.02
 
 
-def _figure(marks: Marks) -> float:
+def _figure(marks: DetectionMatches) -> float:
     return figures_of(marks)["map"] or 0.0
 
 
 def _one(
     rng: np.random.Generator, images: int, names: list[str] = NAMES, shares: NDArray[np.float64] | None = None
-) -> Marks:
+) -> DetectionMatches:
     objects, hard = truth(rng, images)
     chances = np.ones(len(names)) if shares is None else shares
     label = rng.choice(len(names), len(objects.image), p=chances / chances.sum())

@@ -11,7 +11,7 @@ from detr_ft.evaluation.calibration import Bin, calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.slices import by_crowding, by_frequency
-from detr_ft.evaluation.thresholds import Operating, believed, best_thresholds, f1_over_scores
+from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds, best_thresholds, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]
 FOUND = [
@@ -28,9 +28,9 @@ def test_the_best_threshold_of_each_class_lies_between_two_scores() -> None:
     found = best_thresholds(marked(OBJECTS, FOUND, images=3))
     # Class 0, by falling score: right, wrong, then a right and a wrong one of one score, and a wrong one. One right detection
     # of one for two objects is as good as two of four: the higher threshold is taken.
-    assert found["0"] == Operating(pytest.approx(0.85), 1.0, 0.5, pytest.approx(2 / 3))
+    assert found["0"] == ThresholdChoice(pytest.approx(0.85), 1.0, 0.5, pytest.approx(2 / 3))
     # Nothing of the others is right: the best threshold of all together, which takes 2 of 4 objects with 4 detections.
-    assert found["1"] == found["2"] == Operating(pytest.approx(0.5), 0.0, 0.0, 0.0)
+    assert found["1"] == found["2"] == ThresholdChoice(pytest.approx(0.5), 0.0, 0.0, 0.0)
 
 
 def test_no_other_threshold_is_better() -> None:
@@ -43,7 +43,7 @@ def test_no_other_threshold_is_better() -> None:
         for threshold in np.linspace(0, 1, 101):
             taken = mine & (marks.found.score > threshold)
             assert 2 * (taken & right).sum() / ((taken & counts).sum() + objects) <= found[name].f1 + 1e-12
-        taken = mine & believed(marks, found)
+        taken = mine & above_thresholds(marks, found)
         assert 2 * (taken & right).sum() / ((taken & counts).sum() + objects) == pytest.approx(found[name].f1)
     assert f1_over_scores(marks, np.array([0.0, 1.0]))[1] == 0.0
 
@@ -53,7 +53,7 @@ def test_what_lies_in_a_crowd_changes_no_threshold_and_no_calibration() -> None:
     objects = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100]]
     found = [[0, 0, 210, 10, 50, 50, 0.9], [0, 0, 0, 0, 100, 100, 0.6]]
     marks = marked(objects, found, images=1, crowd=[False, True])
-    assert best_thresholds(marks) == {"0": Operating(pytest.approx(0.3), 1.0, 1.0, 1.0)}
+    assert best_thresholds(marks) == {"0": ThresholdChoice(pytest.approx(0.3), 1.0, 1.0, 1.0)}
     assert f1_over_scores(marks, np.array([0.1])).tolist() == [1.0]
     assert calibration(marks).bins == [Bin(0.6, 1, pytest.approx(0.6), 1.0)]
 
@@ -61,7 +61,7 @@ def test_what_lies_in_a_crowd_changes_no_threshold_and_no_calibration() -> None:
 def test_without_objects_there_is_nothing_to_believe() -> None:
     marks = marked([], FOUND, images=2)
     assert best_thresholds(marks) == {}
-    assert not believed(marks, {}).any()
+    assert not above_thresholds(marks, {}).any()
 
 
 def test_confusion_counts_each_object_once() -> None:

@@ -11,20 +11,20 @@ import pytest
 from evaluation.tide_reference import CLASSES, SEEDS, made_up
 
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.detection_matching import Found, Marks, Objects, mark
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
 from detr_ft.evaluation.tide import KINDS, RIGHT, errors_of
 
 TOLD = json.loads((Path(__file__).parent / "tide_reference.json").read_text())
 Rows = list[tuple[int, list[float]]]
 
 
-def marked(objects: Any, found: Any, images: int, classes: int = CLASSES, crowd: Any = None) -> Marks:
+def marked(objects: Any, found: Any, images: int, classes: int = CLASSES, crowd: Any = None) -> DetectionMatches:
     objects, found = np.asarray(objects, float).reshape(-1, 6), np.asarray(found, float).reshape(-1, 7)
     there, here = objects[:, :2].astype(int), found[:, :2].astype(int)
     crowds = np.zeros(len(objects), bool) if crowd is None else np.asarray(crowd)
-    truth = Objects(there[:, 0], there[:, 1], objects[:, 2:], objects[:, 4] * objects[:, 5], crowds)
+    truth = GroundTruthArrays(there[:, 0], there[:, 1], objects[:, 2:], objects[:, 4] * objects[:, 5], crowds)
     names = [str(label) for label in range(classes)]
-    return mark(names, images, truth, Found(here[:, 0], here[:, 1], found[:, 2:6], found[:, 6]))
+    return mark(names, images, truth, DetectionArrays(here[:, 0], here[:, 1], found[:, 2:6], found[:, 6]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

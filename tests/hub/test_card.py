@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from detr_ft import criterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.card import model_card, write_card
 from detr_ft.hub.card_sections import papers_of
 
@@ -41,7 +41,7 @@ def test_class_names_cannot_break_the_table(run: Path) -> None:
 
 def test_a_broken_file_is_named(run: Path) -> None:
     (run / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match=r"metrics\.json"):
+    with pytest.raises(InputError, match=r"metrics\.json"):
         write_card(run, NAME)
 
 

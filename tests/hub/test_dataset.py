@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 
 from detr_ft.data import load_data, write_coco
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.dataset import check_target
 
 NAME = "me/mended"
@@ -53,10 +53,10 @@ def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
 def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
     hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="USER/NAME"):
+    with pytest.raises(InputError, match="USER/NAME"):
         check_target("mended")
     monkeypatch.setattr("detr_ft.hub.dataset.get_token", lambda: None)
-    with pytest.raises(UserError, match="no token to push me/mended"):
+    with pytest.raises(InputError, match="no token to push me/mended"):
         check_target(NAME)
     assert hub.requests == []
 

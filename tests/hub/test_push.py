@@ -15,7 +15,7 @@ from hub.loopback import CUT
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.hub.card import write_card
 from detr_ft.hub.push import push
 from detr_ft.hub.upload_plan import plan
@@ -111,7 +111,7 @@ def test_the_plan_is_what_is_uploaded_and_leaves_links_out(run: Path) -> None:
 
 def test_a_card_is_not_written_through_a_link(run: Path) -> None:
     (run / "README.md").symlink_to(run / "id_rsa")
-    with pytest.raises(UserError, match="is a link"):
+    with pytest.raises(InputError, match="is a link"):
         write_card(run, NAME)
     assert (run / "id_rsa").read_text() == "planted"
 
@@ -139,7 +139,7 @@ def test_a_private_push_never_goes_to_a_public_repository(hub, run: Path) -> Non
     _push_small(run, private=False)
     before = dict(hub.repositories[NAME].files)
     (run / "metrics.json").write_text('{"map": 0.9}')
-    with pytest.raises(UserError, match="public"):
+    with pytest.raises(InputError, match="public"):
         _push_small(run)
     assert hub.repositories[NAME].files == before
 
@@ -147,7 +147,7 @@ def test_a_private_push_never_goes_to_a_public_repository(hub, run: Path) -> Non
 @pytest.mark.parametrize("place", ["recipe.yaml", "report.html", "README.md"])
 def test_a_token_in_a_file_stops_the_push(hub, run: Path, token: str, place: str) -> None:
     (run / place).write_text(f"note: {token}")
-    with pytest.raises(UserError, match=place) as caught:
+    with pytest.raises(InputError, match=place) as caught:
         _push_small(run)
     assert token not in str(caught.value)
     assert not hub.requests
@@ -168,7 +168,7 @@ def test_a_refusal_says_what_to_do_and_how_to_push_again(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     hub.fail(method, path, status)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(InputError, match=words) as caught:
         _push_small(run)
     assert f"detr-ft push {run} {NAME}" in str(caught.value)
     assert str(status) in str(caught.value)
@@ -191,13 +191,13 @@ def test_the_card_goes_through_the_hubs_checker(hub, run: Path) -> None:
     _push_small(run)
     assert hub.count("POST", "/api/validate-yaml") == 1
     (run / "README.md").write_text("---\nlicense: [mit\n---\nMine.")
-    with pytest.raises(UserError, match=r"the push to me/bolts-and-nuts failed: .*Invalid metadata"):
+    with pytest.raises(InputError, match=r"the push to me/bolts-and-nuts failed: .*Invalid metadata"):
         _push_small(run)
 
 
 def test_a_refusal_is_not_asked_again(hub, run: Path) -> None:
     hub.fail("POST", "/commit/", 403)
-    with pytest.raises(UserError, match="may not write"):
+    with pytest.raises(InputError, match="may not write"):
         _push_small(run)
     assert hub.count("POST", "/commit/") == 1
 
@@ -237,13 +237,13 @@ def test_the_command_that_pushes_again_is_the_whole_one(hub, run: Path, monkeypa
 
 def test_a_wrong_token_is_told(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "wrong")
-    with pytest.raises(UserError, match="doesn't accept the token"):
+    with pytest.raises(InputError, match="doesn't accept the token"):
         _push_small(run)
 
 
 def test_no_token_is_told_before_anything_is_sent(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detr_ft.hub.push.get_token", lambda: None)
-    with pytest.raises(UserError, match="hf auth login"):
+    with pytest.raises(InputError, match="hf auth login"):
         push(run, NAME)
     assert not hub.requests
 
@@ -255,7 +255,7 @@ def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatc
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.setenv("HF_TOKEN", token)
         start = time.monotonic()
-        with pytest.raises(UserError, match="can't be reached") as caught:
+        with pytest.raises(InputError, match="can't be reached") as caught:
             push(run, NAME)
     assert time.monotonic() - start < 5
     assert "detr-ft push" in str(caught.value)
@@ -269,7 +269,7 @@ def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch
         listener.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(UserError, match="can't be reached"):
+        with pytest.raises(InputError, match="can't be reached"):
             push(run, NAME)
 
 
@@ -277,13 +277,13 @@ def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch
     "name", ["", "bolts", "me/../x", "a/b/c", "me/x.git", "me/-x", "me/bolts nuts", "/home/me/run"]
 )
 def test_an_impossible_name_is_told(run: Path, name: str) -> None:
-    with pytest.raises(UserError, match="can't name a repository"):
+    with pytest.raises(InputError, match="can't name a repository"):
         push(run, name)
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such run"):
+    with pytest.raises(InputError, match="no such run"):
         plan(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"no config\.json and no model\.safetensors"):
+    with pytest.raises(InputError, match=r"no config\.json and no model\.safetensors"):
         plan(tmp_path)

@@ -25,7 +25,7 @@ from detr_ft.boxes import iou, xyxy_to_cxcywh
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.inference import Detector
 from detr_ft.models.attention import look_inside
@@ -106,7 +106,7 @@ def test_files_and_images_upright(detector: Detector, images: list[Image.Image],
     first, *others = detector.detect(sources)
     for other in others:
         torch.testing.assert_close(first.boxes, other.boxes)
-    with pytest.raises(UserError, match=r"missing\.png"):
+    with pytest.raises(InputError, match=r"missing\.png"):
         detector.detect([tmp_path / "missing.png"])
 
 
@@ -142,7 +142,7 @@ def split_of(images: list[Image.Image]) -> Dataset:
 
 def test_one_path_is_no_list(detector: Detector, tmp_path: Path) -> None:
     for one in ("photos", tmp_path, Image.new("RGB", (40, 40))):
-        with pytest.raises(UserError, match="detect takes a list of images"):
+        with pytest.raises(InputError, match="detect takes a list of images"):
             detector.detect(one)  # type: ignore[arg-type]
 
 
@@ -169,13 +169,13 @@ def test_each_class_has_the_threshold_that_the_model_was_saved_with(checkpoint: 
     config = json.loads((tmp_path / "model/config.json").read_text())
     names = [config["id2label"][str(label)] for label in range(len(config["id2label"]))]
     found = Detections(torch.zeros(3, 4), torch.tensor([0.6, 0.45, 0.2]), torch.tensor([0, 1, 1]))
-    assert Detector.load(str(checkpoint)).believed(found).scores.tolist() == pytest.approx([0.6])
+    assert Detector.load(str(checkpoint)).filter(found).scores.tolist() == pytest.approx([0.6])
     config["detr_ft"] = {"thresholds": {names[0]: 0.7, names[1]: 0.3}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     detector = Detector.load(str(tmp_path / "model"))
     assert detector.thresholds == dict.fromkeys(names, 0.5) | {names[0]: 0.7, names[1]: 0.3}
-    assert detector.believed(found).scores.tolist() == pytest.approx([0.45])
-    assert detector.believed(found, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])
+    assert detector.filter(found).scores.tolist() == pytest.approx([0.45])
+    assert detector.filter(found, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])
 
 
 def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpoint: Path) -> None:
@@ -184,7 +184,7 @@ def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpo
     detector.model.config.id2label = {0: "N/A", 1: "N/A", 2: "owl"}
     detector.model.config.detr_ft = {"thresholds": {"owl": 0.8}}
     found = Detections(torch.rand(3, 4), torch.tensor([0.9, 0.7, 0.6]), torch.tensor([2, 2, 1]))
-    assert detector.believed(found).labels.tolist() == [2, 1]
+    assert detector.filter(found).labels.tolist() == [2, 1]
 
 
 def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:

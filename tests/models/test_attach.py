@@ -12,7 +12,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion, detr_criterion
 from detr_ft.models import attach_criterion
-from detr_ft.structures import Step
+from detr_ft.structures import StepTotals
 
 
 def batch(images: int = 2) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_what_the_step_holds_can_be_set(tiny_model: DetrForObjectDetection) -> N
     attached = attach_criterion(tiny_model, detr_criterion())
     alone = tiny_model(**batch()).loss_dict
     labels = torch.cat([one["class_labels"] for one in batch()["labels"]])  # type: ignore[attr-defined]
-    attached.step = Step(4, 2 * torch.bincount(labels, minlength=tiny_model.config.num_labels).float())
+    attached.step = StepTotals(4, 2 * torch.bincount(labels, minlength=tiny_model.config.num_labels).float())
     half = tiny_model(**batch()).loss_dict
     for name in ("loss_ce", "loss_bbox", "loss_giou"):
         torch.testing.assert_close(2 * half[name], alone[name])

@@ -13,7 +13,7 @@ from models.families.test_family import table_transformer
 from torch import Tensor
 from transformers import DetrForObjectDetection
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference.onnx import OnnxModel
 from detr_ft.models.export import needed, quantise, trace, write_onnx
 
@@ -80,5 +80,5 @@ def test_the_inputs_have_the_names_that_other_tools_give(written: tuple[DetrForO
 
 def test_without_the_packages_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"pip install 'detr-ft\[export\]'"):
+    with pytest.raises(InputError, match=r"pip install 'detr-ft\[export\]'"):
         needed("onnx", "onnxscript")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import fit_labels, load_model
 from detr_ft.models.label_map import LabelMap
 
@@ -49,7 +49,7 @@ def test_a_synonym_takes_the_row_of_its_class(tiny_checkpoint: Path) -> None:
 
 def test_synonyms_that_nobody_knows_are_told_together(tiny_checkpoint: Path) -> None:
     model, _ = load_model(str(tiny_checkpoint))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         fit_labels(model, ["kitten"], synonyms={"kitten": "lion", "puppy": "dog"})
     assert caught.value.problems == [
         "model.synonyms: the data has no class 'puppy'",
@@ -89,7 +89,7 @@ def test_a_config_that_contradicts_itself_is_refused(
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
     config = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         load_model(str(folder))
 
 

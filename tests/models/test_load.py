@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, DetrForObjectDetection, ResNetBackbone, ResNetConfig
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import build_model, load_model, set_trainable, trainable_counts
 from detr_ft.models.freeze import frozen_norms, live_norms, part_of
 from detr_ft.models.load import queries_of
@@ -60,13 +60,13 @@ def test_a_missing_weight_is_an_error(broken: Path) -> None:
     gone = next(key for key in state if "class_labels_classifier.weight" in key)
     del state[gone]
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="1 weights are missing"):
+    with pytest.raises(InputError, match="1 weights are missing"):
         load_model(str(broken))
 
 
 def test_another_architecture_is_an_error(broken: Path) -> None:
     BertConfig().save_pretrained(broken)
-    with pytest.raises(UserError, match="'bert' model"):
+    with pytest.raises(InputError, match="'bert' model"):
         load_model(str(broken))
 
 
@@ -75,7 +75,7 @@ def test_a_shape_that_does_not_fit_is_an_error(broken: Path) -> None:
     config["num_queries"] = 5
     (broken / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        UserError, match=r"query_position_embeddings.weight is \[8, 32\] in the checkpoint and \[5, 32\]"
+        InputError, match=r"query_position_embeddings.weight is \[8, 32\] in the checkpoint and \[5, 32\]"
     ):
         load_model(str(broken))
 
@@ -89,19 +89,19 @@ def test_a_shape_that_does_not_fit_is_an_error(broken: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_told(name: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         load_model(name)
 
 
 def test_a_folder_without_config_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(InputError, match=r"no config\.json"):
         load_model(str(tmp_path))
 
 
 def test_pickled_weights_are_loaded_only_when_asked_for(broken: Path) -> None:
     torch.save(load_file(broken / "model.safetensors"), broken / "pytorch_model.bin")
     (broken / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no model\.safetensors; .*model\.pickled: true"):
+    with pytest.raises(InputError, match=r"no model\.safetensors; .*model\.pickled: true"):
         load_model(str(broken))
     load_model(str(broken), pickled=True)
 
@@ -116,7 +116,7 @@ def test_exactly_the_declared_parts_train(tiny_model: DetrForObjectDetection) ->
     set_trainable(tiny_model, ["backbone"])
     counts = trainable_counts(tiny_model)
     assert [counts[part][0] for part in counts if part.startswith("backbone")] == [0, 0, 0]
-    with pytest.raises(UserError, match="no part 'bakbone'"):
+    with pytest.raises(InputError, match="no part 'bakbone'"):
         set_trainable(tiny_model, ["bakbone"])
 
 
@@ -154,9 +154,9 @@ def test_random_weights_are_drawn_as_the_authors_draw_them() -> None:
     projection = model.model.encoder.layers[0].self_attn.q_proj.weight
     assert projection.abs().max().item() == pytest.approx((6 / 64) ** 0.5, rel=0.05)  # xavier's bound for 32 x 32
     assert processor.size == {"max_height": 64, "max_width": 64}
-    with pytest.raises(UserError, match=r"model\.architecture"):
+    with pytest.raises(InputError, match=r"model\.architecture"):
         build_model(ARCHITECTURE | {"num_queries": "many"}, ["a"], 64)
-    with pytest.raises(UserError, match="no field 'd_modell'"):
+    with pytest.raises(InputError, match="no field 'd_modell'"):
         build_model(ARCHITECTURE | {"d_modell": 33}, ["a"], 64)
 
 
@@ -169,9 +169,9 @@ def test_a_backbone_is_taken_whole_or_refused(tmp_path: Path) -> None:
     state = backbone.state_dict()
     for name, value in model.model.backbone.model.state_dict().items():
         assert torch.equal(value, state[name])
-    with pytest.raises(UserError, match=r"model\.backbone"):
+    with pytest.raises(InputError, match=r"model\.backbone"):
         build_model(ARCHITECTURE | {"backbone_config": TINY_BACKBONE}, ["a"], 64, str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(InputError, match="does not fit"):
         build_model(ARCHITECTURE, ["a"], 64, str(tmp_path / "other"))
 
 

@@ -18,7 +18,7 @@ from workflows.test_replay import LOSS
 from workflows.test_replay import RECIPE as FAILING
 
 from detr_ft.cli.app import app
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import trainable_counts
 from detr_ft.models.lora import add_adapters, merged, without_learned
@@ -132,5 +132,5 @@ def test_without_peft_it_says_how_to_get_it(
     tiny_model: DetrForObjectDetection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"pip install 'detr-ft\[lora\]'"):
+    with pytest.raises(InputError, match=r"pip install 'detr-ft\[lora\]'"):
         add_adapters(tiny_model, rank=2, alpha=2)

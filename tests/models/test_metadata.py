@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.workflows.evaluate import evaluate_model
 
@@ -37,7 +37,7 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
 def test_what_is_damaged_is_told_with_its_file(
     tiny_checkpoint: Path, tmp_path: Path, block: Any, words: list[str]
 ) -> None:
-    with pytest.raises(UserError) as told:
+    with pytest.raises(InputError) as told:
         Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
     for word in words:
         assert word in str(told.value)
@@ -57,5 +57,5 @@ def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
     block = {"criterion": {"matcher": {"use": "Nope"}, "losses": []}}
     model = damaged(embedded_checkpoint("small"), tmp_path / "one", block)
     split = load_data("generated:shapes?train=1&validation=2")["validation"]
-    with pytest.raises(UserError, match=r"detr_ft\.criterion\.matcher"):
+    with pytest.raises(InputError, match=r"detr_ft\.criterion\.matcher"):
         evaluate_model(model, split, "shapes", 2, out=tmp_path / "out")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.models import load_model
 from detr_ft.models.predict import detect_split
@@ -79,5 +79,5 @@ def test_fewer_decoder_layers_cost_little(number: int, most: float, whole: float
 
 @pytest.mark.parametrize("number", [0, 5])
 def test_layers_that_are_not_there_are_refused(number: int) -> None:
-    with pytest.raises(UserError, match=r"decoder_layers: .*the checkpoint has 4"):
+    with pytest.raises(InputError, match=r"decoder_layers: .*the checkpoint has 4"):
         keep_decoder_layers(load_model("embedded:small")[0], number)

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import build_model, load_model
 from detr_ft.models.families.family import Detr
 from detr_ft.models.save import save_as_stock
@@ -186,7 +186,7 @@ def test_another_backbone_of_timm_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     written = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(written | {"backbone": "mobilenetv3_large_100"}))
     monkeypatch.setattr("detr_ft.models.load.timm_works", lambda: False)
-    with pytest.raises(UserError, match="comes from timm"):
+    with pytest.raises(InputError, match="comes from timm"):
         load_model(str(tmp_path))
 
 
@@ -207,7 +207,7 @@ def test_a_weight_without_a_place_is_an_error(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.encoder.layers.7.self_attn.q_proj.weight"] = torch.zeros(32, 32)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"have no place in the model.*layers\.7"):
+    with pytest.raises(InputError, match=r"have no place in the model.*layers\.7"):
         load_model(str(tmp_path))
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ train:
 extra: 1
 """
     )
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_recipe(path, ["train.seed", "train.seed=-1"])
     told = "\n".join(caught.value.problems)
     for expected in [
@@ -106,7 +106,7 @@ extra: 1
 
 def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path) -> None:
     recipe.write_text(GOOD + "  lr_scheduler_type: cosine\n  lr_drop_epochs: [10]\noptim:\n  layer_decay: 2\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_recipe(recipe)
     assert caught.value.problems == [
         f"{recipe}:5: train: lr_drop_epochs goes with lr_scheduler_type step, not cosine",
@@ -118,7 +118,7 @@ def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("model: {checkpoint: x}\ndata:\n  source: y\n  longest_edge: 8192\ntrain: {output_dir: z}\n")
     assert load_recipe(path)[0].data.longest_edge == 8192
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_recipe(path, ["data.longest_edge=100000"])
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}:4: data.longest_edge: 8192 pixels are the most: ")
@@ -138,7 +138,7 @@ def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(f"model: {{checkpoint: x}}\ndata:\n  augment: {augment}\n  source: x\ntrain: {{output_dir: y}}\n")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         load_recipe(path)
 
 
@@ -159,15 +159,15 @@ def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, w
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         load_recipe(path)
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such recipe"):
+    with pytest.raises(InputError, match="no such recipe"):
         load_recipe(tmp_path / "gone.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(InputError, match="can't be read"):
         load_recipe(tmp_path / "binary.yaml")
 
 
@@ -195,7 +195,7 @@ def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
 def test_what_is_no_recipe_is_told_with_its_file(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     for read in (read_recipe, load_recipe):
-        with pytest.raises(UserError, match=words) as caught:
+        with pytest.raises(InputError, match=words) as caught:
             read(tmp_path / "recipe.yaml")
         assert "recipe.yaml" in str(caught.value)
 

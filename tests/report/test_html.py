@@ -15,9 +15,9 @@ from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import mark
 from detr_ft.models.benchmark import Speed
 from detr_ft.report.charts import precision_chart
-from detr_ft.report.html import RunSummary, render_page
+from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.markdown import as_markdown
-from detr_ft.report.pictures import Outline, Shot
+from detr_ft.report.pictures import AnnotatedPhoto, Outline
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
@@ -66,13 +66,13 @@ BEFORE = dict.fromkeys(KEYS, 0.0625) | {"map_small": None, "per_class": {}}
 OUTLINE = Outline((4.0, 5.0, 20.0, 30.0), "cup", "#ff0000", 0.75)
 
 
-def shot(picture: Image.Image | None = None, caption: str = "image 7", name: str = "cup") -> Shot:
+def shot(picture: Image.Image | None = None, caption: str = "image 7", name: str = "cup") -> AnnotatedPhoto:
     picture = picture or Image.new("RGB", (64, 48), "teal")
     found = Outline((4.0, 5.0, 20.0, 30.0), name, "#ff0000", 0.75)
-    return Shot("Worst", caption, picture, [Outline((1.0, 2.0, 9.0, 9.0), name, "#00ff00")], [found])
+    return AnnotatedPhoto("Worst", caption, picture, [Outline((1.0, 2.0, 9.0, 9.0), name, "#00ff00")], [found])
 
 
-def summary(**changes: Any) -> RunSummary:
+def summary(**changes: Any) -> RunReport:
     log: list[dict[str, Any]] = [
         {"step": step, "epoch": step / 10, "learning_rate": 1e-4, "loss": 3.0, "loss_ce": 1.5, "loss_ce_0": 9.0}
         | {"loss_my_term2": 0.25, "cardinality_error": 4.0}
@@ -102,7 +102,7 @@ def summary(**changes: Any) -> RunSummary:
         "environment": {"torch": "2.0"},
         "command": "detr-ft train <recipe>",
     }
-    return RunSummary(**(values | changes))
+    return RunReport(**(values | changes))
 
 
 def test_the_page_is_whole_and_holds_the_figures() -> None:
@@ -200,7 +200,7 @@ def test_outlines_lie_over_the_picture_in_its_own_pixels() -> None:
 
 
 def test_a_run_without_evaluation_log_or_pictures() -> None:
-    page = Page(render_page(RunSummary(title="a run", verdict="Nothing was measured.")))
+    page = Page(render_page(RunReport(title="a run", verdict="Nothing was measured.")))
     assert "Nothing was measured." in page.text
     assert page.tags.count("table") == page.tags.count("svg") == page.tags.count("img") == 0
 

@@ -13,8 +13,8 @@ from support.small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.models.freeze import live_norms
-from detr_ft.training.cuda_graphs import Pool, ReplayedPasses, passes_of
-from detr_ft.training.forward_backward import PlainPasses
+from detr_ft.training.cuda_graphs import CudaGraphForwardBackward, Pool, passes_of
+from detr_ft.training.forward_backward import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
 
 
@@ -48,10 +48,10 @@ def trained(start: Path, folder: Path, pool: Pool | None, **settings: Any) -> De
     return trainer
 
 
-def replayed(trainer: DetrTrainer, pool: Pool) -> ReplayedPasses:
+def replayed(trainer: DetrTrainer, pool: Pool) -> CudaGraphForwardBackward:
     plain = trainer.stepper.passes
-    assert isinstance(plain, PlainPasses)
-    return ReplayedPasses(plain, trainer.accelerator, trainer.model, trainer.attached, pool)
+    assert isinstance(plain, EagerForwardBackward)
+    return CudaGraphForwardBackward(plain, trainer.accelerator, trainer.model, trainer.attached, pool)
 
 
 def rows(trainer: DetrTrainer) -> list[dict[str, float]]:
@@ -190,6 +190,6 @@ class _ClassesAlone:
 
 def test_a_processor_goes_the_plain_way(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    assert isinstance(trainer.stepper.passes, PlainPasses)
+    assert isinstance(trainer.stepper.passes, EagerForwardBackward)
     passes = passes_of(trainer.accelerator, trainer.model, trainer.wrapped, trainer.attached, trainer.settings)
-    assert isinstance(passes, PlainPasses)
+    assert isinstance(passes, EagerForwardBackward)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import set_trainable
 from detr_ft.models.freeze import frozen_norms, live_norms
 from detr_ft.training.ema import Ema
@@ -167,10 +167,10 @@ def test_an_average_of_other_weights_is_refused_whole(tiny_model: DetrForObjectD
     set_trainable(tiny_model, [])
     ema = Ema(tiny_model, 0.9)
     before = {name: value.clone() for name, value in ema.state_dict().items()}
-    with pytest.raises(UserError, match=r"16 of its tensors differ, the first is model\.encoder\.layers\.0"):
+    with pytest.raises(InputError, match=r"16 of its tensors differ, the first is model\.encoder\.layers\.0"):
         ema.load_state_dict(saved)
     assert same(dict(ema.state_dict()), before)
-    with pytest.raises(UserError, match="1 of its tensors differ, the first is class_labels_classifier"):
+    with pytest.raises(InputError, match="1 of its tensors differ, the first is class_labels_classifier"):
         ema.load_state_dict(before | {"class_labels_classifier.bias": torch.zeros(9)})
 
 

@@ -17,7 +17,7 @@ from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels, load_model, set_trainable
-from detr_ft.training.cuda_graphs import ReplayedPasses
+from detr_ft.training.cuda_graphs import CudaGraphForwardBackward
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.memory import fit_memory, try_worst
@@ -87,7 +87,7 @@ def test_steps_replayed_as_graphs_are_those_of_plain_ones(
         trainer = make_trainer(tiny_checkpoint, tmp_path / "replayed", **settings)
         replayed = losses(trainer.train().log)
     passes = trainer.stepper.passes
-    assert isinstance(passes, ReplayedPasses)
+    assert isinstance(passes, CudaGraphForwardBackward)
     assert passes._recorded
     assert not [one for one in caplog.messages if "CUDA graphs" in one]
     exact = 1e-3 if settings.keys().isdisjoint({"bf16", "fp16"}) else 2e-2
@@ -164,7 +164,7 @@ def test_the_worst_batch_is_tried_before_the_first_step(
 
 
 def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from detr_ft.training.trainer import TrainingFailed
+    from detr_ft.training.trainer import TrainingError
 
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True)
     made = trainer.examples.at
@@ -175,7 +175,7 @@ def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path
         return example
 
     trainer.examples.at = spoiled  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match="replay"):
+    with pytest.raises(TrainingError, match="replay"):
         trainer.train()
     verdict = replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion())
     assert verdict is not None

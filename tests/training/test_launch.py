@@ -19,7 +19,7 @@ from transformers import DetrForObjectDetection
 from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import attach_criterion
 from detr_ft.training.launch import join
 from detr_ft.utils.distributed import first_to_tell, processes, rank
@@ -177,7 +177,7 @@ def test_a_launch_that_would_go_wrong_is_refused(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         join()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import DetrForObjectDetection
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import set_trainable
 from detr_ft.training.optimizer import build_optimizer, rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
@@ -164,7 +164,7 @@ def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForO
 
 def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder", "class_head", "box_head"])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
         "optim.encoder_learning_rate",
@@ -173,7 +173,7 @@ def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObje
     assert "encoder is frozen (model.freeze)" in caught.value.problems[0]
     model = timm_model()
     model.model.decoder = nn.Identity()
-    with pytest.raises(UserError, match=r"optim\.decoder_learning_rate: the model has no decoder"):
+    with pytest.raises(InputError, match=r"optim\.decoder_learning_rate: the model has no decoder"):
         build_optimizer(model, settings(), OptimSettings(decoder_learning_rate=1e-4))
     set_trainable(tiny_model, ["backbone.stem"])  # a part of a section may be frozen
     build_optimizer(tiny_model, settings(), OptimSettings(**RATES))

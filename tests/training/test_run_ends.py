@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from support.small_run import make_trainer
 from transformers import DetrForObjectDetection
 
-from detr_ft.errors import Interrupted, UserError
+from detr_ft.errors import InputError, Interrupted
 from detr_ft.models.optimizations.memory import checkpoint_activations
 from detr_ft.training.early_stopping import Best, best_of
 from detr_ft.training.trainer import DetrTrainer
@@ -132,7 +132,7 @@ def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpo
     result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
     assert all(row["loss"] < 100 for row in result.log if "loss" in row)
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="fp16 needs a GPU"):
+        with pytest.raises(InputError, match="fp16 needs a GPU"):
             make_trainer(tiny_checkpoint, tmp_path / "other", fp16=True)
 
 
@@ -149,7 +149,7 @@ def test_a_trackers_board_has_the_rows_of_the_log(tiny_checkpoint: Path, tmp_pat
 
 
 def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not installed: aim \(pip install aim\)"):
+    with pytest.raises(InputError, match=r"not installed: aim \(pip install aim\)"):
         make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
     assert not (tmp_path / "run").exists()
 

@@ -14,11 +14,11 @@ from support.small_run import make_trainer
 from support.waits import counted
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.failures.replay import Capsule
-from detr_ft.training.step import StepFailed
-from detr_ft.training.trainer import DetrTrainer, TrainingFailed
+from detr_ft.training.step import StepError
+from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 
 def spoil_the_gradient(trainer: DetrTrainer, wanted: int) -> Callable[[], dict[str, Any]]:
@@ -66,9 +66,7 @@ def test_a_verdict_is_read_at_the_next_step_and_the_step_is_as_if_not_taken(
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
     before = spoil_the_gradient(trainer, 5)
-    with pytest.raises(
-        TrainingFailed, match=r"^step 5, images .*a gradient is NaN or infinite .* nothing of this step"
-    ):
+    with pytest.raises(TrainingError, match=r"^step 5, images .*a gradient is NaN or infinite .* nothing of this step"):
         trainer.train()
     assert trainer.stepper.now.number == 6
     now = state_of(trainer)
@@ -87,7 +85,7 @@ def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
     quiet = {"logging_steps": 100, "eval_epochs": 0, "num_train_epochs": 2}
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **(quiet | settings))
     spoil_the_gradient(trainer, trainer.steps)
-    with pytest.raises(TrainingFailed, match=r"^step 6, images"):
+    with pytest.raises(TrainingError, match=r"^step 6, images"):
         trainer.train()
     assert '"step": 6' not in (tmp_path / "run/log.jsonl").read_text()
     assert not (tmp_path / "run/checkpoints/step-6").exists()
@@ -98,7 +96,7 @@ def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
 def test_a_verdict_is_read_before_an_epoch_ends(tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=100, eval_epochs=eval_epochs)
     spoil_the_gradient(trainer, trainer.steps_an_epoch)
-    with pytest.raises(TrainingFailed, match=r"^step 3, images"):
+    with pytest.raises(TrainingError, match=r"^step 3, images"):
         trainer.train()
     assert trainer.stepper.now.number == 3
     assert "map" not in (tmp_path / "run/log.jsonl").read_text()
@@ -129,7 +127,7 @@ def test_what_is_told_and_kept_is_of_the_step_that_failed(tiny_checkpoint: Path,
         return example
 
     trainer.examples.at = at  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match=r"^step 5, images .*\(loss nan\)\. .*the loss NotOfZeros"):
+    with pytest.raises(TrainingError, match=r"^step 5, images .*\(loss nan\)\. .*the loss NotOfZeros"):
         trainer.train()
     assert trainer.stepper.now.number == 6
     capsule = Capsule(tmp_path / "run/failures/step-5")
@@ -175,11 +173,11 @@ def test_a_step_that_was_not_taken_is_told_before_an_image_that_cannot_be_read(
 
     def at(epoch: int, index: int) -> dict[str, Any]:
         if index in trainer.feed.batches.of(1)[1] and epoch == 1:
-            raise UserError("x.jpg: can't be read")
+            raise InputError("x.jpg: can't be read")
         return made(epoch, index)
 
     trainer.examples.at = at  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match=r"^step 4, images"):
+    with pytest.raises(TrainingError, match=r"^step 4, images"):
         trainer.train()
     assert (tmp_path / "run/failures/step-4").is_dir()
 
@@ -189,9 +187,9 @@ def test_a_run_that_failed_before_its_first_checkpoint_begins_again_and_keeps_th
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     spoil_the_gradient(trainer, 2)
-    with pytest.raises(TrainingFailed):
+    with pytest.raises(TrainingError):
         trainer.train()
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(InputError, match="is not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     trainer.run.clear_beginnings()
     make_trainer(tiny_checkpoint, tmp_path / "run").train()
@@ -210,9 +208,9 @@ def test_of_two_steps_that_fail_the_first_is_told(tiny_checkpoint: Path, tmp_pat
 
     def fails(taken: Any, micro: Any, last: bool) -> Any:
         if taken.number == 3:
-            raise StepFailed("a term fails", taken)
+            raise StepError("a term fails", taken)
         return micro_step(taken, micro, last)
 
     trainer.stepper._micro_step = fails  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match=r"^step 2, images"):
+    with pytest.raises(TrainingError, match=r"^step 2, images"):
         trainer.train()

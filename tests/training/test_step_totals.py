@@ -10,7 +10,7 @@ import torch
 from support.forked import run_together
 from support.one_step import first_step, make_trainer
 
-from detr_ft.structures import Step
+from detr_ft.structures import StepTotals
 from detr_ft.training import step
 from detr_ft.training.step_totals import seed_step
 
@@ -65,20 +65,20 @@ def test_by_its_own_counts_a_micro_batch_is_another_step(
     whole: dict[int, Values], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path / "run", 8, 8, 2)
-    monkeypatch.setattr(step, "held_by", lambda *_: None)
+    monkeypatch.setattr(step, "step_totals", lambda *_: None)
     assert distance(whole[8], first_step(trainer)) > 0.1
 
 
 def test_a_step_holds_what_all_its_micro_batches_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", 5, 8, 2)
-    held: list[Step] = []
-    counted = step.held_by
+    held: list[StepTotals] = []
+    counted = step.step_totals
 
-    def remember(*arguments: Any) -> Step:
+    def remember(*arguments: Any) -> StepTotals:
         held.append(counted(*arguments))
         return held[-1]
 
-    monkeypatch.setattr(step, "held_by", remember)
+    monkeypatch.setattr(step, "step_totals", remember)
     trainer.train()
     objects = trainer.examples.split["objects"]
     classes = torch.tensor([label for one in objects for label in one["category"]])

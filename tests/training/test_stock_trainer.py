@@ -27,7 +27,7 @@ from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
-from detr_ft.training.trainer import TrainingFailed
+from detr_ft.training.trainer import TrainingError
 
 Spoil = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -88,7 +88,7 @@ def test_one_bad_number_ruins_a_stock_run_in_silence(tiny_checkpoint: Path, tmp_
     ours = make_trainer(tiny_checkpoint, tmp_path / "ours")
     made = ours.examples.at
     ours.examples.at = lambda epoch, index: infinite_box(made(epoch, index))  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match="step 1, images"):
+    with pytest.raises(TrainingError, match="step 1, images"):
         ours.train()
     assert finite(ours.model)
 

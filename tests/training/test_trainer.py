@@ -13,13 +13,13 @@ from transformers import DetrForObjectDetection, pipeline
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.box_losses import BoxL1Loss
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.optimizer import build_optimizer
 from detr_ft.training.schedule import build_schedule
 from detr_ft.training.settings import OptimSettings
 from detr_ft.training.step_totals import seed_step
-from detr_ft.training.trainer import DetrTrainer, TrainingFailed
+from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 
 def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path,
 def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine\n")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(InputError, match="not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
     assert len(list((tmp_path / "run").iterdir())) == 1
@@ -108,7 +108,7 @@ def test_a_bad_gradient_stops_the_run_and_names_the_images(tiny_checkpoint: Path
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=SetCriterion(HungarianMatcher(), [Infinite()]))
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     words = r"step 1, images \d+, \d+, \d+, \d+: a gradient is NaN.*the gradient of the loss Infinite.*at layer"
-    with pytest.raises(TrainingFailed, match=words):
+    with pytest.raises(TrainingError, match=words):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
 

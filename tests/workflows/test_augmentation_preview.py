@@ -9,7 +9,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.drawing import draw
 from detr_ft.workflows.augmentation_preview import preview_augmentation
 
@@ -68,5 +68,5 @@ def test_names_are_written_on_images_as_small_as_they_are_shown(
 def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="light"))
     data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
-    with pytest.raises(UserError, match="no train split to augment, only test"):
+    with pytest.raises(InputError, match="no train split to augment, only test"):
         preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.workflows.seeds import seeds_of, summed_up
 
 
@@ -105,7 +105,7 @@ def test_other_images_are_not_compared(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "1,1", "1,x", "1,,2", "-1,2", "1;2"])
 def test_what_are_no_seeds_is_told(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds"):
+    with pytest.raises(InputError, match="--seeds"):
         seeds_of(text)
 
 

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.schema import detection_features
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.structures import Detections
 
@@ -127,7 +127,7 @@ def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.Lo
     kept = renamed(found, order)
     assert (kept.labels.tolist(), kept.scores.tolist()) == ([1, 0], pytest.approx([0.9, 0.7]))
     assert same_classes(["cat", "dog"], ["cat", "dog"]) is None
-    with pytest.raises(UserError, match="doesn't know: yeti"):
+    with pytest.raises(InputError, match="doesn't know: yeti"):
         same_classes(["cat"], ["cat", "yeti"])
 
 

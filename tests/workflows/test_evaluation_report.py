@@ -13,9 +13,9 @@ from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector
 from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
-from detr_ft.models.predict import ask_split, detect_split
-from detr_ft.report.html import RunSummary, render_page
-from detr_ft.workflows.evaluation_report import score_model
+from detr_ft.models.predict import detect_split, predict_split_raw
+from detr_ft.report.html import RunReport, render_page
+from detr_ft.workflows.evaluation_report import collect_report
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
 
@@ -30,7 +30,7 @@ def detector(tiny_checkpoint: Path) -> Detector:
 def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
     split = DATA["validation"]
     found = detect_split(detector.model, detector.processor, split)
-    told = score_model(
+    told = collect_report(
         detector.model, detector.processor, detr_criterion(), split, found, "here", 4, boxes_of_classes(DATA["train"])
     )
     assert told.assessment.figures == coco_metrics(split, found)
@@ -48,14 +48,14 @@ def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
         assert all(outline.score is None for outline in shot.truth)
         assert all(outline.score is not None for outline in shot.found)
         assert f"{len(shot.truth)} there, {len(shot.found)} found" in shot.caption
-    html = render_page(RunSummary(title="t", verdict="v", **told.parts))
+    html = render_page(RunReport(title="t", verdict="v", **told.parts))
     assert len(html.encode()) < 5_000_000
 
 
 def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> None:
     split = DATA["validation"].select([7, 2, 9, 0, 4])  # ids that don't rise
     found = detect_split(detector.model, detector.processor, split)
-    told = score_model(detector.model, detector.processor, detr_criterion(), split, found, "here", 4)
+    told = collect_report(detector.model, detector.processor, detr_criterion(), split, found, "here", 4)
     objects = {row["image_id"]: len(row["objects"]["category"]) for row in split}
     assert told.shots
     for shot in told.shots:
@@ -65,7 +65,9 @@ def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> No
 
 def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector) -> None:
     stock = detector.model.loss_function
-    batches = list(ask_split(detector.model, detector.processor, detr_criterion(), DATA["validation"], batch_size=4))
+    batches = list(
+        predict_split_raw(detector.model, detector.processor, detr_criterion(), DATA["validation"], batch_size=4)
+    )
     assert [len(targets.counts) for _, targets in batches] == [4, 4, 2]
     assert detector.model.loss_function == stock
     counts = [len(row["category"]) for row in DATA["validation"]["objects"]]

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from detr_ft.cli.app import app
 from detr_ft.data import load_data
 from detr_ft.data.images import open_image
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.load import load_model
-from detr_ft.models.runtime_agreement import Apart, compare
+from detr_ft.models.runtime_agreement import Agreement, compare
 from detr_ft.utils.assets import embedded_checkpoint
 from detr_ft.workflows import export as exporting
 from detr_ft.workflows.export import export_model, say_export, table_of
@@ -62,13 +62,13 @@ def assert_onnx_finds_the_same(folder: Path) -> None:
 
 
 def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.onnx: is not there; detr-ft export MODEL --to onnx"):
+    with pytest.raises(InputError, match=r"model\.onnx: is not there; detr-ft export MODEL --to onnx"):
         OnnxDetector.load(str(tmp_path))
     copy = tmp_path / "copy"
     shutil.copytree(embedded_checkpoint("small"), copy)
     (copy / "onnx").mkdir()
     (copy / "onnx/model.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"model\.onnx: can't be read by ONNX Runtime"):
+    with pytest.raises(InputError, match=r"model\.onnx: can't be read by ONNX Runtime"):
         OnnxDetector.load(str(copy))
 
 
@@ -90,10 +90,10 @@ def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
     shutil.copytree(embedded_checkpoint("small"), copy)
     (copy / "onnx").mkdir()
     save_model(model_of(["x"], [1, 9, 9]), copy / "onnx/model.onnx")
-    with pytest.raises(UserError, match=r"no DETR that detr-ft export wrote: it takes \('x',\)"):
+    with pytest.raises(InputError, match=r"no DETR that detr-ft export wrote: it takes \('x',\)"):
         OnnxDetector.load(str(copy))
     save_model(model_of(["pixel_values", "pixel_mask"], [1, 9, 4]), copy / "onnx/model.onnx")
-    with pytest.raises(UserError, match=r"tells 3 classes apart, and config.json beside it names \d+"):
+    with pytest.raises(InputError, match=r"tells 3 classes apart, and config.json beside it names \d+"):
         OnnxDetector.load(str(copy))
 
 
@@ -104,11 +104,11 @@ def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(exporting, "OnnxModel", lambda path: Other())
     monkeypatch.setattr(exporting, "write_onnx", lambda program, path: None)
-    with pytest.raises(UserError, match=r"ONNX Runtime answers otherwise than PyTorch: by 0\.\d+ in a probability"):
+    with pytest.raises(InputError, match=r"ONNX Runtime answers otherwise than PyTorch: by 0\.\d+ in a probability"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-    monkeypatch.setattr(exporting, "compare", lambda *_: Apart(1, 0.0, math.nan))
-    with pytest.raises(UserError, match="nan in a box"):
+    monkeypatch.setattr(exporting, "compare", lambda *_: Agreement(1, 0.0, math.nan))
+    with pytest.raises(InputError, match="nan in a box"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
 
 
@@ -126,15 +126,15 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--to tflite: there are onnx, int8, torch"):
+    with pytest.raises(InputError, match="--to tflite: there are onnx, int8, torch"):
         export_model("embedded:small", ["tflite"], DATA, None, None, tmp_path / "out")
-    with pytest.raises(UserError, match="say where to write with --out"):
+    with pytest.raises(InputError, match="say where to write with --out"):
         export_model("embedded:small", ["onnx"], DATA, None, None, None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="nothing is written over"):
+    with pytest.raises(InputError, match="nothing is written over"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "full")
-    with pytest.raises(UserError, match="classes that the model doesn't know"):
+    with pytest.raises(InputError, match="classes that the model doesn't know"):
         export_model(
             "embedded:small", ["onnx"], "generated:workshop?train=2&validation=2&edge=64", None, None, tmp_path / "a"
         )
@@ -147,13 +147,13 @@ def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: 
 
     def stop(of_model: list[str], of_data: list[str]) -> None:
         asked.append(of_model)
-        raise UserError("enough")
+        raise InputError("enough")
 
     model, processor = load_model("embedded:small")
     model.config.id2label = {index: str(index) for index in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)}
     monkeypatch.setattr(exporting, "load_model", lambda name: (model, processor))
     monkeypatch.setattr(exporting, "same_classes", stop)
-    with pytest.raises(UserError, match="enough"):
+    with pytest.raises(InputError, match="enough"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
     assert asked == [[str(index) for index in range(12)]]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.workflows.new import write_recipe
 from detr_ft.workflows.splits import split_of
@@ -75,13 +75,13 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
 def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     out.write_text("precious")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(InputError, match="exists"):
         write_recipe(str(photos), out, None)
     assert out.read_text() == "precious"
 
 
 def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no train split, only validation"):
+    with pytest.raises(InputError, match="no train split, only validation"):
         write_recipe("generated:workshop?train=0&validation=3", tmp_path / "mine.yaml", None)
     assert not (tmp_path / "mine.yaml").exists()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.structures import Detections
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 
@@ -82,7 +82,7 @@ def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> 
             [row | {"image_id": own if row["image_id"] is None else row["image_id"]} for row in content]
         )
     (tmp_path / "found.json").write_text(content)
-    with pytest.raises(UserError, match=words) as told:
+    with pytest.raises(InputError, match=words) as told:
         read_predictions(tmp_path / "found.json", SPLIT, {})
     assert "found.json" in str(told.value)
 
@@ -90,7 +90,7 @@ def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> 
 def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
     rows = [{"image_id": 10**9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}] * 50 + [{"nothing": 1}]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(InputError) as told:
         read_predictions(tmp_path / "found.json", SPLIT, {})
     assert len(told.value.problems) == 2
 
@@ -98,14 +98,14 @@ def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
 def test_of_many_faults_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
     rows = [{"image_id": 10**9 + one, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1} for one in range(300)]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(InputError) as told:
         read_predictions(tmp_path / "found.json", SPLIT, {})
     assert len(told.value.problems) == 21
     assert told.value.problems[-1].endswith("and 280 more")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.json: can't be read"):
+    with pytest.raises(InputError, match=r"gone\.json: can't be read"):
         read_predictions(tmp_path / "gone.json", SPLIT, {})
 
 
@@ -122,5 +122,5 @@ def test_the_numbers_of_a_coco_file_are_kept(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps(rows))
     again = read_predictions(tmp_path / "other.json", SPLIT, numbers)
     assert [one.labels.tolist() for one in again] == [one.labels.tolist() for one in detections]
-    with pytest.raises(UserError, match=r"category_id 10 is none of the data's"):
+    with pytest.raises(InputError, match=r"category_id 10 is none of the data's"):
         read_predictions(tmp_path / "other.json", SPLIT, {})

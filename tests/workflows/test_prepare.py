@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 
 from detr_ft.data import class_names, load_data, write_coco
 from detr_ft.data.pipeline.transforms import ImageFormat
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import load_model
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.workflows.prepare import prepare
@@ -65,17 +65,17 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
 ) -> None:
     recipe = recipe_of(tmp_path, tiny_checkpoint)
     data = load_data(recipe.data.source)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         prepare(recipe, data)
     assert all(str(image) in str(caught.value) for image in some_bad)
     assert "data.bad_images=skip goes on without them" in caught.value.problems[-1]
-    with pytest.raises(UserError, match=r"data\.bad_images=skip data\.max_bad_fraction=0\.01 goes on without them"):
+    with pytest.raises(InputError, match=r"data\.bad_images=skip data\.max_bad_fraction=0\.01 goes on without them"):
         prepare(recipe_of(tmp_path, tiny_checkpoint, max_bad_fraction=0.001), data)
     prepared = prepare(recipe_of(tmp_path, tiny_checkpoint, bad_images="skip"), data)
     assert (len(prepared.train), len(prepared.validation)) == (198, 99)
     assert all(f"skipped: {image}" in caplog.text for image in some_bad)
     with pytest.raises(
-        UserError, match=r"1 of 100 images of the train split can't be trained on, more than .* \(0\.001\)"
+        InputError, match=r"1 of 100 images of the train split can't be trained on, more than .* \(0\.001\)"
     ):
         prepare(
             recipe_of(tmp_path, tiny_checkpoint, bad_images="skip", max_bad_fraction=0.001),
@@ -91,7 +91,7 @@ def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_che
         "optim: {encoder_learning_rate: 1.0e-4}\n"
     )
     recipe, _ = load_recipe(tmp_path / "recipe.yaml")
-    with pytest.raises(UserError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
+    with pytest.raises(InputError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
         prepare(recipe, load_data(recipe.data.source))
     assert not (tmp_path / "run").exists()
 
@@ -119,7 +119,7 @@ def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: P
     recipe = recipe_of(tmp_path, tiny_checkpoint)
     (tmp_path / "names.yaml").write_text("drill: [cat]\nsaw: 3\n")
     section = recipe.model.model_copy(update={"synonyms": "names.yaml"})
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         prepare(
             recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=6&validation=2&edge=64")
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.workflows.quickstart import run_quickstart
 
 # Seconds of a bare training step on two quiet cores, for which the four minutes are promised. A machine that takes longer
@@ -55,6 +55,6 @@ def test_the_main_job_end_to_end(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     started = time.monotonic()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(InputError, match="not empty"):
         run_quickstart(tmp_path)
     assert time.monotonic() - started < 20

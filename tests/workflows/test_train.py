@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import load_data, write_coco
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models import load_model
 from detr_ft.recipe import load_recipe, read_recipe
 from detr_ft.training.monitor.display import PlainDisplay
-from detr_ft.workflows.train import Outcome, run_recipe, say_outcome
+from detr_ft.workflows.train import TrainOutcome, run_recipe, say_outcome
 
 
 def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: P
         f"train: {{output_dir: {tmp_path}/run}}\n"
     )
     recipe, criterion = load_recipe(tmp_path / "recipe.yaml")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         run_recipe(recipe, criterion, PlainDisplay([].append))
     assert len(caught.value.problems) == 12
     assert all("doesn't exist" in problem for problem in caught.value.problems[:10])
@@ -36,7 +36,7 @@ def test_the_end_says_how_long_it_took_and_what_to_type(
     seconds: float, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        say_outcome(Outcome(Path("runs/mine"), None, {"map": 0.5, "map_50": 0.75}, [], seconds))
+        say_outcome(TrainOutcome(Path("runs/mine"), None, {"map": 0.5, "map_50": 0.75}, [], seconds))
     assert told in caplog.text
     assert "reaches mAP 0.500;" in caplog.text
     assert "detr-ft demo runs/mine" in caplog.text

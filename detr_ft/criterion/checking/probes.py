@@ -14,7 +14,7 @@ from detr_ft.criterion.base import Cost
 from detr_ft.criterion.box_losses import CardinalityError
 from detr_ft.criterion.checking.cases import LAYERS, QUERIES, Case, elsewhere, reversal, reversed_targets
 from detr_ft.criterion.set_criterion import SetCriterion
-from detr_ft.structures import Matches, Predictions, Step, Targets
+from detr_ft.structures import Matches, Predictions, StepTotals, Targets
 
 _ROUNDS = 60  # steps of training
 
@@ -208,7 +208,7 @@ def try_sharing(criterion: SetCriterion, case: Case, whole: float) -> Iterator[s
     """Image by image, told what the whole step holds, the losses must add up: so several processes share a step."""
     predictions, targets = case.predictions, case.targets
     labels = torch.bincount(targets.labels, minlength=predictions.num_classes).float()
-    step = Step(len(targets.counts), labels)
+    step = StepTotals(len(targets.counts), labels)
     shared = 0.0
     for image, count in enumerate(targets.counts):
         own = targets.image == image
@@ -222,7 +222,7 @@ def try_sharing(criterion: SetCriterion, case: Case, whole: float) -> Iterator[s
             "divide sums over pairs by matches.num_boxes"
         )
         return
-    double = replace(targets, num_boxes=2 * targets.num_boxes, step=Step(2 * step.images, 2 * step.labels))
+    double = replace(targets, num_boxes=2 * targets.num_boxes, step=StepTotals(2 * step.images, 2 * step.labels))
     half = criterion(predictions, double)[0].item()
     if abs(2 * half - whole) > 1e-3 * max(1.0, abs(whole)):
         yield (

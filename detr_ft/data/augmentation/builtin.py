@@ -51,7 +51,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Detr:
+class DetrAugmentation:
     """Flip, crop and scale jitter as in the paper, for images and models of any size.
 
     Carion et al., ECCV 2020, appendix A.4: half of the images are shown at 60 to 100 % of the full size, the others are
@@ -70,7 +70,7 @@ class Detr:
 
 @dataclass(frozen=True)
 class Strong:
-    """`Detr` with stronger colours and, while `mixing`, images made of several: for long runs on enough memory of epochs.
+    """`DetrAugmentation` with stronger colours and, while `mixing`, images made of several: for long runs on enough memory of epochs.
 
     Of the images `mosaics` are a mosaic of four (Bochkovskiy et al., 2020), `mix_ups` are blended with another (Zhang et al.,
     ICLR 2018), `pastes` get objects of another pasted in (Ghiasi et al., CVPR 2021). Such images don't occur in the world: the
@@ -91,7 +91,7 @@ class Strong:
             sample = mix_up(sample, random, another())
         elif drawn < self.mosaics + self.mix_ups + self.pastes:
             sample = paste(sample, random, another(), self.min_visible)
-        sample = Detr(min_visible=self.min_visible)(sample, random, another)
+        sample = DetrAugmentation(min_visible=self.min_visible)(sample, random, another)
         return shift_colours(sample, random, self.jitter)
 
     def without_mixing(self) -> Strong:
@@ -99,8 +99,14 @@ class Strong:
         return replace(self, mosaics=0.0, mix_ups=0.0, pastes=0.0)
 
 
-BUILT_IN: dict[str, type] = {kind.__name__: kind for kind in (Light, Detr, Strong)}
-NAMED: dict[str, Augmentation | None] = {"none": None, "light": Light(), "detr": Detr(), "strong": Strong()}
+# `Detr` is the name that recipes use.
+BUILT_IN: dict[str, type] = {
+    "Light": Light,
+    "Detr": DetrAugmentation,
+    "DetrAugmentation": DetrAugmentation,
+    "Strong": Strong,
+}
+NAMED: dict[str, Augmentation | None] = {"none": None, "light": Light(), "detr": DetrAugmentation(), "strong": Strong()}
 
 
 def shift_colours(sample: Sample, random: Generator, jitter: float) -> Sample:

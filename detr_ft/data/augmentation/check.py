@@ -14,7 +14,7 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.sample import Sample
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _EPOCHS = 4
 _FORMAT = ImageFormat({"max_height": 96, "max_width": 96}, (0.0,) * 3, (1.0,) * 3)
@@ -40,7 +40,7 @@ def try_augmentation(augment: Augmentation) -> str | None:
             for index in range(len(split)):
                 examples[index]
         return find_misplaced(augment)
-    except UserError as error:
+    except InputError as error:
         return str(error).partition(": ")[2]
     except Exception as error:  # noqa: BLE001 - whatever the user's code raises is what is asked for
         last = traceback.extract_tb(error.__traceback__)[-1]

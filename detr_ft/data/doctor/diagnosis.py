@@ -24,8 +24,8 @@ from detr_ft.data.doctor.checks.duplicates import find_alike
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.scan import Looks, look
 from detr_ft.data.doctor.statistics import Figures, SplitSummary, figures, summarise
-from detr_ft.data.integrity.annotated_size import Frames, annotated
-from detr_ft.data.integrity.scan import Look
+from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated
+from detr_ft.data.integrity.scan import ScannedImage
 from detr_ft.data.schema import class_names, sizes_of
 from detr_ft.data.sources.errors import Place
 
@@ -89,7 +89,7 @@ def diagnose(
         split: annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in looks.splits[split]])
         for split, rows in data.items()
     }
-    frames = Frames.judge(one for own in images.values() for one in own)
+    frames = AnnotatedSizes.judge(one for own in images.values() for one in own)
     findings: list[Finding] = []
     for split in data:
         some = looks.splits[split]
@@ -113,7 +113,7 @@ def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Findi
     return sorted([*of_images, *of_boxes], key=lambda one: one.row or 0)
 
 
-def _other_format(split: str, boxes: Boxes, looks: list[Look], format: str) -> Finding:
+def _other_format(split: str, boxes: Boxes, looks: list[ScannedImage], format: str) -> Finding:
     first = int(np.flatnonzero(boxes.sound)[0])
     row = int(boxes.row[first])
     numbers = ", ".join(f"{value:g}" for value in boxes.xywh[first])

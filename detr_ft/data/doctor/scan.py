@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from datasets import DatasetDict
 
-from detr_ft.data.integrity.scan import Look, look_at
+from detr_ft.data.integrity.scan import ScannedImage, scan_images
 
 
 @dataclass(frozen=True)
 class Looks:
     """What the files of each split told, row by row, and the seconds that it took."""
 
-    splits: Mapping[str, list[Look]]
+    splits: Mapping[str, list[ScannedImage]]
     seconds: float
 
     @property
@@ -27,5 +27,5 @@ class Looks:
 def look(data: DatasetDict) -> Looks:
     """Read and decode every image of every split, on all cores, with a progress bar."""
     start = time.perf_counter()
-    splits = {split: look_at(rows, f"Examining {split}") for split, rows in data.items()}
+    splits = {split: scan_images(rows, f"Examining {split}") for split, rows in data.items()}
     return Looks(splits, time.perf_counter() - start)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from detr_ft.data.generated.scene import render_scene
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "shapes": ("circle", "square", "triangle", "star", "cross", "crescent", "arrow", "heart"),
@@ -77,7 +77,7 @@ def _parse(name: str, query: str) -> SceneOptions:
     if not problems and options.max_objects < 1:
         problems.append(f"generated:{name}: max_objects must be at least 1")
     if problems:
-        raise UserError(problems)
+        raise InputError(problems)
     return options
 
 

@@ -43,7 +43,7 @@ def _as_it_is(box: Box) -> Box:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Rescaling:
     """What the boxes of an image need to fit its file, upright: `move` takes xywh pixels, `how` says it in words.
 
     `how` is empty where all is as stated.
@@ -53,10 +53,10 @@ class Fit:
     move: Callable[[Box], Box] = _as_it_is
 
 
-AS_STATED = Fit()
+AS_STATED = Rescaling()
 
 
-class Annotated(NamedTuple):
+class AnnotatedImage(NamedTuple):
     """An image as its annotations have it, `stated` and `boxes` (xywh pixels), and the size of its file."""
 
     stated: Size
@@ -66,10 +66,10 @@ class Annotated(NamedTuple):
 
 def annotated(
     stated: Iterable[Size], boxes: Iterable[Iterable[Sequence[float]]], files: Iterable[FileSize]
-) -> list[Annotated]:
+) -> list[AnnotatedImage]:
     """The images of a split, from its columns."""
     return [
-        Annotated(size, [box_of(values) for values in own], file)
+        AnnotatedImage(size, [box_of(values) for values in own], file)
         for size, own, file in zip(stated, boxes, files, strict=True)
     ]
 
@@ -81,7 +81,7 @@ def box_of(values: Sequence[float]) -> Box:
 
 
 @dataclass(frozen=True)
-class Frames:
+class AnnotatedSizes:
     """On which frame the boxes of a data set's images were drawn, for each group of images alike; None where it is unclear.
 
     `mirrored` says it of images that are mirrored or upside down, whose size tells nothing.
@@ -91,12 +91,12 @@ class Frames:
     mirrored: Frame | None
 
     @classmethod
-    def judge(cls, images: Iterable[Annotated], drawn_on: Frame | None = None) -> Frames:
+    def judge(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
         """As all boxes of a group tell; where the sizes differ and boxes don't tell, `drawn_on` says on which they were drawn.
 
         One tool made a data set: all of its splits belong into one call.
         """
-        groups: dict[str, list[Annotated]] = {}
+        groups: dict[str, list[AnnotatedImage]] = {}
         for one in images:
             groups.setdefault(_group(one), []).append(one)
         frames = {
@@ -111,7 +111,7 @@ class Frames:
         """Whether there are images with boxes whose sizes tell of their turning: those that are mirrored go with them."""
         return TURNED in self.of_groups or _SHOWN in self.of_groups
 
-    def fit(self, one: Annotated) -> Fit | None:
+    def fit(self, one: AnnotatedImage) -> Rescaling | None:
         """What the boxes of an image need; None where it can't be known, and nothing may be trained on it.
 
         An image whose own boxes have room in the other frame alone is unclear all the same, and one of a group that wasn't
@@ -122,13 +122,13 @@ class Frames:
         return _fit(one, group, frame, self.mirrored)
 
 
-def fits(images: Sequence[Annotated], drawn_on: Frame | None = None) -> list[Fit | None]:
-    """What the boxes of each image of a data set need, judged by all of them (`Frames`); None where it can't be known."""
-    frames = Frames.judge(images, drawn_on)
+def fits(images: Sequence[AnnotatedImage], drawn_on: Frame | None = None) -> list[Rescaling | None]:
+    """What the boxes of each image of a data set need, judged by all of them (`AnnotatedSizes`); None where it can't be known."""
+    frames = AnnotatedSizes.judge(images, drawn_on)
     return [frames.fit(one) for one in images]
 
 
-def why_unclear(one: Annotated) -> str:
+def why_unclear(one: AnnotatedImage) -> str:
     """Why it can't be known what the boxes of an image need, as the end of a sentence that begins with its name."""
     width, height = one.file.upright
     if one.stated == one.file.upright:
@@ -140,7 +140,7 @@ def why_unclear(one: Annotated) -> str:
     return f"stated {stated}, is {width}x{height}{upright}: for which of the two its boxes were drawn can't be told"
 
 
-def _group(one: Annotated) -> str:
+def _group(one: AnnotatedImage) -> str:
     stated, upright, stored = one.stated, one.file.upright, one.file.stored
     if min(stated + upright) <= 0 or not one.boxes:
         return _SAME
@@ -155,7 +155,7 @@ def _group(one: Annotated) -> str:
     return _SWAPPED if _same_shape(stated[::-1], upright) else _STRETCHED
 
 
-def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
+def _frame(name: str, group: Sequence[AnnotatedImage]) -> Frame | None:
     """The frame that the boxes of a group were drawn on: as those tell that have room in one alone, or as is usual.
 
     Of an image of another shape nothing tells that it was stretched: it may have been cropped, or turned without a trace.
@@ -172,9 +172,9 @@ def _frame(name: str, group: Sequence[Annotated]) -> Frame | None:
     return strong[0] if believed else None
 
 
-def _fit(one: Annotated, kind: str, frame: Frame | None, mirrored: Frame | None) -> Fit | None:
+def _fit(one: AnnotatedImage, kind: str, frame: Frame | None, mirrored: Frame | None) -> Rescaling | None:
     file = one.file
-    sizes = AS_STATED if one.stated == file.upright else Fit(SIZE_ALONE)
+    sizes = AS_STATED if one.stated == file.upright else Rescaling(SIZE_ALONE)
     if not one.boxes or min(one.stated + file.upright) <= 0:
         return sizes
     if kind in (_SAME, SCALED) and frame == _USUAL[kind] and file.orientation > 1 and file.upright == file.stored:
@@ -183,19 +183,19 @@ def _fit(one: Annotated, kind: str, frame: Frame | None, mirrored: Frame | None)
         if mirrored == "stated":
             return _turning(one)
     if kind == TURNED and frame == "file" and one.stated != file.stored:
-        return Fit(SCALED, _scaling(one.stated[::-1], file.upright))
+        return Rescaling(SCALED, _scaling(one.stated[::-1], file.upright))
     if frame is None or (kind in _MAY_BE_SAID and _tells(one.boxes, one.stated, file.upright) not in (None, frame)):
         return None
     if frame == "file":
         return sizes
-    return _turning(one) if kind in (TURNED, _SHOWN) else Fit(SCALED, _scaling(one.stated, file.upright))
+    return _turning(one) if kind in (TURNED, _SHOWN) else Rescaling(SCALED, _scaling(one.stated, file.upright))
 
 
-def _turning(one: Annotated) -> Fit:
+def _turning(one: AnnotatedImage) -> Rescaling:
     """From the image as stored, perhaps at another size."""
     file = one.file
     scale = _scaling(file.stored if _group(one) == _SHOWN else one.stated, file.stored)
-    return Fit(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
+    return Rescaling(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
 
 
 def _tells(boxes: Sequence[Box], drawn: Size, upright: Size) -> Frame | None:

@@ -17,7 +17,7 @@ from detr_ft.utils.parallel import map_rows
 
 
 @dataclass(frozen=True)
-class Look:
+class ScannedImage:
     """What an image's file told.
 
     `name` is for people; `path` is the file's, where there is one. An image that doesn't open has `trouble`, a kind of
@@ -44,12 +44,12 @@ class Look:
         return Path(self.name).name
 
 
-def look_at(rows: Dataset, words: str) -> list[Look]:
+def scan_images(rows: Dataset, words: str) -> list[ScannedImage]:
     """Read and decode every image of a split, on all cores, with a progress bar that says `words`."""
     return list(map_rows(_look_at, rows.with_format(None).select_columns(["image", "image_id"]), words))
 
 
-def _look_at(row: dict[str, Any]) -> Look:
+def _look_at(row: dict[str, Any]) -> ScannedImage:
     image = row["image"]
     name, number = provenance(image, row["image_id"]), row["image_id"]
     path = image["path"] if image["bytes"] is None else None
@@ -59,8 +59,8 @@ def _look_at(row: dict[str, Any]) -> Look:
         opened, size = open_image(held), file_size(held)
     except ImageError as error:
         trouble = "missing file" if error.trouble == "missing" else error.trouble
-        return Look(name, number, path, trouble=trouble, message=str(error))
-    return Look(name, number, path, hashlib.sha256(content).digest(), fingerprint(opened), size)
+        return ScannedImage(name, number, path, trouble=trouble, message=str(error))
+    return ScannedImage(name, number, path, hashlib.sha256(content).digest(), fingerprint(opened), size)
 
 
 def _content(image: Mapping[str, Any]) -> bytes:

@@ -15,11 +15,19 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
-from detr_ft.data.integrity.annotated_size import Annotated, Fit, Frames, annotated, box_of, moved_area, why_unclear
-from detr_ft.data.integrity.scan import Look, look_at
+from detr_ft.data.integrity.annotated_size import (
+    AnnotatedImage,
+    AnnotatedSizes,
+    Rescaling,
+    annotated,
+    box_of,
+    moved_area,
+    why_unclear,
+)
+from detr_ft.data.integrity.scan import ScannedImage, scan_images
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.data.schema import provenance, sizes_of, with_columns
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.parallel import map_rows
 
 log = logging.getLogger(__name__)
@@ -45,7 +53,7 @@ def inspect(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat
     Bad are images that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
     to nothing. On which frame boxes were drawn is judged by all splits. Boxes that were moved are told on the log.
     """
-    looks = {name: _shared(data[name], lambda rows: look_at(rows, "Looking at every image")) for name in names}
+    looks = {name: _shared(data[name], lambda rows: scan_images(rows, "Looking at every image")) for name in names}
     frames = _judged(data, {name: [one.file for one in own] for name, own in looks.items()})
     return {name: _inspected(data[name], own, frames, form) for name, own in looks.items()}
 
@@ -65,7 +73,7 @@ def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] 
     unreadable = {row: one for row, one in enumerate(sizes) if isinstance(one, str)}
     problems = [found[row] for found in (unreadable, unknown) for row in wanted if row in found]
     if problems:
-        raise UserError(first_of(problems))
+        raise InputError(first_of(problems))
     return fitted if rows is None else fitted.select(rows)
 
 
@@ -74,7 +82,7 @@ def first_of(problems: Sequence[str], shown: int = 10) -> list[str]:
     return [*problems[:shown], *([f"and {len(problems) - shown} more"] if len(problems) > shown else [])]
 
 
-def _inspected(split: Dataset, looks: Sequence[Look], frames: Frames, form: ImageFormat) -> Inspected:
+def _inspected(split: Dataset, looks: Sequence[ScannedImage], frames: AnnotatedSizes, form: ImageFormat) -> Inspected:
     rows, unknown = _fitted(split, [one.file for one in looks], frames)
     bad = {
         row: why for row, one in enumerate(looks) if (why := one.message or unknown.get(row) or _too_thin(one, form))
@@ -85,18 +93,18 @@ def _inspected(split: Dataset, looks: Sequence[Look], frames: Frames, form: Imag
     )
 
 
-def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]) -> Frames:
+def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]) -> AnnotatedSizes:
     """On which frame boxes were drawn, by all splits; of those whose files' sizes aren't known the headers are read."""
-    images: list[Annotated] = []
+    images: list[AnnotatedImage] = []
     for name, split in data.items():
         files = known.get(name) or [
             one if isinstance(one, FileSize) else NO_SIZE for one in _shared(split, _header_sizes)
         ]
         images += _annotated(split, files)
-    return Frames.judge(images)
+    return AnnotatedSizes.judge(images)
 
 
-def _annotated(split: Dataset, files: Sequence[FileSize]) -> list[Annotated]:
+def _annotated(split: Dataset, files: Sequence[FileSize]) -> list[AnnotatedImage]:
     objects = split.with_format(None).select_columns(["objects"])
     return annotated(sizes_of(split), (row["objects"]["bbox"] for row in objects), files)
 
@@ -115,10 +123,10 @@ def _header_sizes(split: Dataset) -> list[FileSize | str]:
     return list(map_rows(_size_of, images, "Looking at the size of every image"))
 
 
-def _too_thin(one: Look, form: ImageFormat) -> str | None:
+def _too_thin(one: ScannedImage, form: ImageFormat) -> str | None:
     try:
         form.resized(*one.size)
-    except UserError as error:
+    except InputError as error:
         return f"{one.name}: {error}"
     return None
 
@@ -130,7 +138,7 @@ def _size_of(row: dict[str, Any]) -> FileSize | str:
         return str(error)
 
 
-def _fitted(split: Dataset, files: Sequence[FileSize], frames: Frames) -> tuple[Dataset, dict[int, str]]:
+def _fitted(split: Dataset, files: Sequence[FileSize], frames: AnnotatedSizes) -> tuple[Dataset, dict[int, str]]:
     """The split with sizes and boxes as files have them; and of the rows where that can't be known, why."""
     images = _annotated(split, files)
     found = [frames.fit(one) for one in images]
@@ -153,7 +161,7 @@ def _fitted(split: Dataset, files: Sequence[FileSize], frames: Frames) -> tuple[
     return with_columns(split, {key: [row[key] for row in columns] for key in columns[0]}), unknown
 
 
-def _moved(row: dict[str, Any], fit: Fit, file: FileSize) -> dict[str, Any]:
+def _moved(row: dict[str, Any], fit: Rescaling, file: FileSize) -> dict[str, Any]:
     objects = row["objects"]
     boxes = [fit.move(box) for box in map(box_of, objects["bbox"])]
     areas = zip(objects["area"], map(box_of, objects["bbox"]), boxes, strict=True)

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from detr_ft.data.box_frame import as_tensors, trainable_boxes
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 # The part of a box's area that must still be seen, for it to count as there after a cut.
 MIN_VISIBLE = 0.4
@@ -79,7 +79,7 @@ def read_sample(row: Mapping[str, Any]) -> Sample:
     image = open_image(row["image"])
     if image.size != (row["width"], row["height"]):
         name, stated = provenance(row["image"], row["image_id"]), f"{row['width']}x{row['height']}"
-        raise UserError(
+        raise InputError(
             f"{name}: its row states {stated}, it is {image.width}x{image.height} when upright; "
             "detr_ft.data.integrity.usable_images.with_true_sizes makes its split as it should be"
         )

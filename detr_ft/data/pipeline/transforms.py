@@ -15,7 +15,7 @@ from detr_ft.data.augmentation.builtin import Augmentation, Mixing
 from detr_ft.data.box_frame import to_fractions
 from detr_ft.data.pipeline.sample import Sample, fault_of, read_sample
 from detr_ft.data.schema import provenance
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class ImageFormat:
         """The format of an image processor; raises UserError for a resizing that is not DETR's."""
         size = {key: value for key, value in dict(processor.size).items() if value is not None}
         if set(size) not in ({"max_height", "max_width"}, {"shortest_edge", "longest_edge"}, {"shortest_edge"}):
-            raise UserError(
+            raise InputError(
                 f"the checkpoint's image processor resizes to {size}, which does not keep the shape of an image; "
                 "give data.longest_edge in the recipe"
             )
         if not processor.do_resize:
-            raise UserError("the checkpoint's image processor does not resize (do_resize is false), and training would")
+            raise InputError(
+                "the checkpoint's image processor does not resize (do_resize is false), and training would"
+            )
         return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas_of(processor))
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -52,7 +54,7 @@ class ImageFormat:
                 (height, width), self.size["shortest_edge"], self.size.get("longest_edge")
             )
         if min(size) < 1:
-            raise UserError(
+            raise InputError(
                 f"an image of {width}x{height} pixels is too thin for {dict(self.size)}: a side would vanish"
             )
         return int(size[1]), int(size[0])
@@ -90,7 +92,7 @@ def canvas_of(processor: Any) -> tuple[int, int] | None:
     canvas = int(pad["height"]), int(pad["width"])
     longest = max(size.get(key) or 0 for key in ("longest_edge", "max_height", "max_width"))
     if min(canvas) < longest:
-        raise UserError(
+        raise InputError(
             f"the checkpoint's image processor resizes to {longest} pixels and pads to {canvas[0]} x {canvas[1]}, "
             "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
         )
@@ -121,7 +123,7 @@ class TrainTransform:
             augmented = augment(sample, random, lambda: read_sample(another(random.random())))
             fault = fault_of(augmented)
             if fault is not None:
-                raise UserError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
+                raise InputError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
             sample = augmented
         sample = self._fit(sample)
         kept = sample.keep(~sample.crowd)

@@ -15,7 +15,7 @@ from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import Record, numbers, split_of_folder, to_dataset
 from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_turned
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _NO_SUBSET = ("", "default")
 
@@ -30,11 +30,11 @@ def read_cvat(path: Path) -> DatasetDict:
     """
     file = path / "annotations.xml" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{path}: no annotations.xml found; export the task as 'CVAT for images 1.1'")
+        raise InputError(f"{path}: no annotations.xml found; export the task as 'CVAT for images 1.1'")
     try:
         root = parse_xml(file)
     except XML_ERRORS as error:
-        raise UserError(f"{file}: not valid XML ({error})") from error
+        raise InputError(f"{file}: not valid XML ({error})") from error
     _check_kind(root, file)
     reader = _Reader(file)
     splits = reader.read(root)
@@ -46,11 +46,11 @@ def read_cvat(path: Path) -> DatasetDict:
 
 def _check_kind(root: ElementTree.Element, file: Path) -> None:
     if root.tag == "annotation":
-        raise UserError(f"{file}: this is the Pascal VOC file of one image; name the folder of all, as voc:FOLDER")
+        raise InputError(f"{file}: this is the Pascal VOC file of one image; name the folder of all, as voc:FOLDER")
     if root.tag != "annotations":
-        raise UserError(f"{file}: not a CVAT file: expected <annotations> as its outermost element, got <{root.tag}>")
+        raise InputError(f"{file}: not a CVAT file: expected <annotations> as its outermost element, got <{root.tag}>")
     if root.find("track") is not None:
-        raise UserError(f"{file}: holds tracks of a video; export the task as 'CVAT for images 1.1' instead")
+        raise InputError(f"{file}: holds tracks of a video; export the task as 'CVAT for images 1.1' instead")
 
 
 class _Reader:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _CHUNK = 1 << 16
 _KEYS = re.compile(r'"(images|annotations|categories|shapes|imagePath)"\s*:')
@@ -33,4 +33,4 @@ def _chunks(file: Path) -> Iterator[str]:
             while chunk := stream.read(_CHUNK):
                 yield chunk
     except OSError as error:
-        raise UserError(f"{file}: can't be read ({error})") from error
+        raise InputError(f"{file}: can't be read ({error})") from error

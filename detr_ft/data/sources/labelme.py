@@ -27,7 +27,7 @@ from detr_ft.data.sources.record import (
 )
 from detr_ft.data.sources.shapes_to_boxes import box_around
 from detr_ft.data.sources.text import parse_json, read_text
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _WITH_AREA = ("polygon", "rectangle", "mask")  # a mask's points are the corners of its box
 
@@ -45,7 +45,7 @@ def read_labelme(path: Path) -> DatasetDict:
     splits = {split: reader.read_split(paths) for split, paths in files.items()}
     raise_all([*reader.problems, *reader.search.nothing_found(path)])
     if not any(splits.values()):
-        raise UserError(f"{path}: no LabelMe files found; expected a .json with shapes and imagePath for each image")
+        raise InputError(f"{path}: no LabelMe files found; expected a .json with shapes and imagePath for each image")
     reader.tell(path, {record.path for records in splits.values() for record in records})
     names = {name for records in splits.values() for record in records for name in record.names}
     return to_dataset(splits, sorted(names), path)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _LONGEST = 1500  # letters of a line
 
@@ -14,7 +14,7 @@ _LONGEST = 1500  # letters of a line
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
     """Raise one error with the problems as they are `told`, if there are any."""
     if problems:
-        raise UserError(told(problems, limit))
+        raise InputError(told(problems, limit))
 
 
 def told(problems: Sequence[str], limit: int = 50) -> list[str]:

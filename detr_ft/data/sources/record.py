@@ -17,7 +17,7 @@ from detr_ft.data.schema import SPLITS, detection_features, detection_objects
 from detr_ft.data.sources.errors import UNKNOWN, Place, UnknownClassError
 from detr_ft.data.sources.problems import grouped, raise_all
 from detr_ft.data.sources.text import is_storable
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
 
@@ -134,9 +134,9 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
     tell_of_troubles(record for records in splits.values() for record in records)
     filled = {split: splits[split] for split in SPLITS if splits.get(split)}
     if not filled:
-        raise UserError(f"{origin}: the data set holds no images")
+        raise InputError(f"{origin}: the data set holds no images")
     if not names:
-        raise UserError(f"{origin}: the data set names no classes")
+        raise InputError(f"{origin}: the data set names no classes")
     features, index = detection_features(list(names)), {name: i for i, name in enumerate(names)}
     data = DatasetDict(
         {

@@ -22,7 +22,7 @@ from detr_ft.data.sources.tables.parquet import is_saved, parquet_files, read_pa
 from detr_ft.data.sources.tables.stream import open_stream
 from detr_ft.data.sources.voc import read_voc, voc_files
 from detr_ft.data.sources.yolo.reader import read_yolo, yolo_file
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 __all__ = ["category_numbers", "load_data", "open_stream"]
 
@@ -54,7 +54,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     kind, colon, rest = spec.partition(":")
     format = None if box_format is None else BoxFormat.parse(box_format)
     if colon and kind in _KINDS and not rest:
-        raise UserError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
+        raise InputError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
     if colon and kind == "generated":
         from detr_ft.data.generated.generate import generate
 
@@ -63,7 +63,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     if colon and kind == "hub":
         return read_hub(rest, format)
     if colon and kind == "stream":
-        raise UserError(
+        raise InputError(
             f"{spec}: a stream can't be trained on or examined yet: from Python, detr_ft.data.open_stream gives its rows; "
             f"to have the data set whole, write hub:{rest} or its path"
         )
@@ -72,7 +72,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     if colon and not os.path.exists(base / spec) and len(kind) > 1 and kind.isidentifier():
         near = difflib.get_close_matches(kind, _KINDS, n=1)
         hint = f"; did you mean {near[0]}:{rest}?" if near else ""
-        raise UserError(f"{spec!r}: unknown kind of data {kind!r}; known are {', '.join(_KINDS)}{hint}")
+        raise InputError(f"{spec!r}: unknown kind of data {kind!r}; known are {', '.join(_KINDS)}{hint}")
     path = _existing(spec, base)
     kind = _recognise(path)
     log.info("%s looks like %s: reading it as %s:%s", path, kind.upper(), kind, spec)
@@ -97,7 +97,7 @@ def _read(kind: str, path: Path, format: BoxFormat | None) -> DatasetDict:
 
 def _refuse_format(kind: str, format: BoxFormat | None) -> None:
     if format is not None:
-        raise UserError(
+        raise InputError(
             f"box_format: {format.name} can't be chosen for {kind}: data, whose own format says how boxes are written; "
             f"it is for {', '.join(f'{one}:' for one in sorted([*_OPEN, 'hub']))}"
         )
@@ -107,14 +107,14 @@ def _existing(text: str, base: Path) -> Path:
     try:
         path = base / Path(text).expanduser()
     except RuntimeError as error:  # ~someone, who has no home here
-        raise UserError(f"{text}: {error}") from error
+        raise InputError(f"{text}: {error}") from error
     if os.path.exists(path):
         return path
     parent = next(above for above in path.absolute().parents if os.path.isdir(above))
     missing = path.absolute().relative_to(parent).parts[0]
     near = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
     hint = f"did you mean {parent / near[0]}?" if near else f"{parent} has no {missing}"
-    raise UserError(f"{path}: no such file or folder; {hint} (a data set of the Hub is written hub:NAME)")
+    raise InputError(f"{path}: no such file or folder; {hint} (a data set of the Hub is written hub:NAME)")
 
 
 def _recognise(path: Path) -> str:
@@ -127,7 +127,7 @@ def _recognise(path: Path) -> str:
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
     elif not path.is_dir():
-        raise UserError(f"{path}: neither a file nor a folder")
+        raise InputError(f"{path}: neither a file nor a folder")
     elif is_saved(path):
         return "saved"
     elif yolo_file(path):
@@ -146,7 +146,7 @@ def _recognise(path: Path) -> str:
         return "voc"
     elif table_files(path):
         return "csv"
-    raise UserError(
+    raise InputError(
         f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/, a metadata.jsonl, "
         "Parquet files, a folder of save_to_disk, what LabelMe, Label Studio or CVAT export, or a .csv whose first line "
         "names image, class and box. "

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from reprlib import Repr
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -17,9 +17,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"{path}: the file doesn't exist") from error
+        raise InputError(f"{path}: the file doesn't exist") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read as text ({error})") from error
+        raise InputError(f"{path}: can't be read as text ({error})") from error
 
 
 def read_lines(path: Path) -> list[str]:

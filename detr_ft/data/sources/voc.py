@@ -29,7 +29,7 @@ from detr_ft.data.sources.record import (
 )
 from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
 from detr_ft.data.sources.text import read_lines
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _SETS = Path("ImageSets", "Main")
 _SET_WORDS = ("train", "trainval", "val", "valid", "validation", "test")
@@ -43,11 +43,11 @@ def read_voc(folder: Path) -> DatasetDict:
     The image is the one that the XML file names; where that isn't there, the one called as the XML file, and it is said.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
+        raise InputError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
     problems: list[str] = []
     files = voc_files(folder, problems)
     if not files and not problems:
-        raise UserError(f"{folder}: no VOC annotations found; expected Annotations/*.xml and JPEGImages/")
+        raise InputError(f"{folder}: no VOC annotations found; expected Annotations/*.xml and JPEGImages/")
     images = _Images()
     splits = {split: _read_split(paths, images, problems) for split, paths in files.items()}
     raise_all(problems)

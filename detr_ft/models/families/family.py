@@ -13,10 +13,10 @@ from transformers import (
     YolosForObjectDetection,
 )
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 Detr = DetrForObjectDetection | TableTransformerForObjectDetection  # one architecture, by two names
-Sister = Detr | YolosForObjectDetection
+AttachableModel = Detr | YolosForObjectDetection
 
 # They score each class by a sigmoid and have no no-object, so that matching cost and classification loss are others.
 _SIGMOID = {
@@ -33,26 +33,26 @@ _SIGMOID = {
 
 
 def is_detr(config: PreTrainedConfig) -> bool:
-    """Whether a config is that of a `Detr`."""
+    """Whether a config is that of a `DetrAugmentation`."""
     return isinstance(config, DetrConfig | TableTransformerConfig)
 
 
 def refuse_others(checkpoint: str, config: Any) -> None:
-    """Raises UserError for a config that is no `Detr`'s, saying what can be done with it."""
+    """Raises UserError for a config that is no `DetrAugmentation`'s, saying what can be done with it."""
     if is_detr(config):
         return
     kind = config.model_type
     if kind in _SIGMOID:
-        raise UserError(
+        raise InputError(
             f"{checkpoint}: {_SIGMOID[kind]} is not supported yet: it scores each class by a sigmoid, without no-object, and "
             "detr_ft trains detectors by softmax with it (DETR and Table Transformer, for example facebook/detr-resnet-50)"
         )
     if kind == "yolos":
-        raise UserError(
+        raise InputError(
             f"{checkpoint}: recipes train DETR and Table Transformer; a YOLOS trains by any criterion of detr_ft in a loop "
             "of your own: attach_criterion(model, criterion)"
         )
-    raise UserError(
+    raise InputError(
         f"{checkpoint}: this is a {kind!r} model; detr_ft fine-tunes DETR (DetrForObjectDetection) and Table Transformer, "
         "for example facebook/detr-resnet-50"
     )

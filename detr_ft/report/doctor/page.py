@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from detr_ft.data.doctor.diagnosis import Diagnosis
 from detr_ft.data.doctor.finding import by_kind
 from detr_ft.data.doctor.finding_kinds import KINDS
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.report.doctor.text import leakage, sorts, verdict
 from detr_ft.report.doctor.thumbnails import MAX_EXAMPLES, thumbnails
 
@@ -25,13 +25,13 @@ def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(render_report(diagnosis, data), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{file}: can't be written ({error.strerror or error})") from error
+        raise InputError(f"{file}: can't be written ({error.strerror or error})") from error
 
 
 def refuse_existing(file: Path) -> None:
     """A UserError where something is there already."""
     if file.exists():
-        raise UserError(f"{file} exists, and nothing is written over; choose another name")
+        raise InputError(f"{file} exists, and nothing is written over; choose another name")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
 from detr_ft.models.lora import without_learned
 
@@ -76,7 +76,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
         if name in held and held[name].shape != own[name].shape
     ]
     if faults:
-        raise UserError(
+        raise InputError(
             f"{checkpoint} is of another model than the recipe's: {len(faults)} weights differ, the first {faults[0]}"
         )
     model.load_state_dict(held)
@@ -88,7 +88,7 @@ def load_saved(model: nn.Module, folder: Path) -> None:
     result = model.load_state_dict(saved, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # norms that learn
     if missing or result.unexpected_keys:
-        raise UserError(f"{folder} does not hold the weights of this model: {[*missing, *result.unexpected_keys][0]}")
+        raise InputError(f"{folder} does not hold the weights of this model: {[*missing, *result.unexpected_keys][0]}")
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             left = self.newest()
-            raise UserError(
+            raise InputError(
                 f"{target}: the checkpoint can't be written: {error.strerror or error}. "
                 + (f"Make room, and --resume goes on from {left.name}" if left else "No checkpoint was written before")
             ) from error

@@ -18,7 +18,7 @@ from detr_ft.training.schedule import go_to
 
 
 @dataclass
-class Held:
+class TrainingState:
     """A run at a step. Every process holds the same."""
 
     accelerator: Accelerator

@@ -12,11 +12,11 @@ from datasets import Dataset
 
 from detr_ft.criterion.serialization import describe
 from detr_ft.criterion.set_criterion import SetCriterion
-from detr_ft.errors import UserError
-from detr_ft.structures import Step
+from detr_ft.errors import InputError
+from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import WEIGHTS, files_of
 from detr_ft.training.checkpoint.store import Checkpoints
-from detr_ft.training.step import StepFailed, Stepper
+from detr_ft.training.step import StepError, Stepper
 from detr_ft.training.step_loader import MicroBatch
 
 _KEPT = 3
@@ -25,7 +25,7 @@ _MOST = 2**30  # bytes of weights that go into a capsule; of a larger model only
 
 def keep_failure(
     folder: Path,
-    failed: StepFailed,
+    failed: StepError,
     stepper: Stepper,
     processor: Any,
     criterion: SetCriterion,
@@ -55,7 +55,7 @@ def keep_failure(
             folder, taken.number, failed.share, taken.holds, stepper.model, processor, criterion, told
         )
         after = f"To look into it: detr-ft replay {capsule}"
-    except UserError as error:
+    except InputError as error:
         after = f"It couldn't be kept to look into it: {error}"
     return f"step {taken.number}, images {in_words(images)}: {failed.why}; {failed.applied}. {after}"
 
@@ -64,7 +64,7 @@ def write_capsule(
     folder: Path,
     number: int,
     share: Sequence[MicroBatch],
-    step: Step | None,
+    step: StepTotals | None,
     model: Any,
     processor: Any,
     criterion: SetCriterion,

@@ -15,13 +15,13 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetec
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.assignment.input_checks import TargetError
 from detr_ft.data.pipeline.transforms import ImageFormat
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import own_block
-from detr_ft.structures import Step
+from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
 from detr_ft.training.step_totals import seed_step
 
@@ -48,9 +48,9 @@ class Capsule:
             self.number, self.process, self.seed = (int(self.told[key]) for key in ("step", "process", "seed"))
             self.batches = self.tensors["batches"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise UserError(f"{folder}: this is no failure capsule, or not a whole one: {error}") from error
+            raise InputError(f"{folder}: this is no failure capsule, or not a whole one: {error}") from error
         if not (folder / WEIGHTS).is_file():
-            raise UserError(
+            raise InputError(
                 f"{folder}: the model was too large for the capsule: put its weights of step {self.number - 1} there as {WEIGHTS}"
             )
 
@@ -75,7 +75,7 @@ def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
             return Verdict("weight", f"the weight {name} was NaN or infinite before the step")
     attached = attach_criterion(model, criterion)
     held = capsule.tensors["step"]
-    attached.step = held and Step(held["images"], held["labels"])
+    attached.step = held and StepTotals(held["images"], held["labels"])
     seed_step(capsule.seed, capsule.number, capsule.process)
     form = ImageFormat.of(capsule.processor)
     place = 0

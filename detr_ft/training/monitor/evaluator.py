@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Examiner:
+class Evaluator:
     """Examines a model as it is at the moment. `loaded` is the share of its weights from a checkpoint, where it is known."""
 
     accelerator: Accelerator

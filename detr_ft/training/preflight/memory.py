@@ -14,8 +14,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
-from detr_ft.errors import UserError
-from detr_ft.structures import Step
+from detr_ft.errors import InputError
+from detr_ft.structures import StepTotals
 from detr_ft.training.interrupts import agreed
 from detr_ft.training.trainer import DetrTrainer
 
@@ -49,7 +49,7 @@ def fit_memory(trainer: DetrTrainer) -> None:
         if not agreed(int(worst.mebibytes is None), trainer.accelerator.num_processes, trainer.accelerator.device):
             break
         if worst.images == 1:
-            raise UserError(
+            raise InputError(
                 f"one image of {worst.width}x{worst.height} pixels with {worst.objects} objects is more than memory holds: "
                 "a smaller data.longest_edge, or train.gradient_checkpointing=true, takes less"
             )
@@ -88,7 +88,9 @@ def try_worst(trainer: DetrTrainer, most: int) -> Worst:
 
 def _gradient(trainer: DetrTrainer, inputs: Mapping[str, Any]) -> bool:
     # Said here, so that the processes need not ask each other.
-    trainer.attached.step = Step(1.0, torch.ones(trainer.model.config.num_labels, device=trainer.accelerator.device))
+    trainer.attached.step = StepTotals(
+        1.0, torch.ones(trainer.model.config.num_labels, device=trainer.accelerator.device)
+    )
     try:
         moved = trainer.format.normalise(send_to_device(dict(inputs), trainer.accelerator.device))
         trainer.wrapped(**moved).loss.backward()

@@ -14,7 +14,7 @@ from accelerate.utils import send_to_device
 from detr_ft.criterion.matchers import MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.forward_backward import PlainPasses
+from detr_ft.training.forward_backward import EagerForwardBackward
 from detr_ft.training.preflight.memory import Worst, try_worst
 from detr_ft.training.preflight.overfit import Overfit, overfit
 from detr_ft.training.trainer import DetrTrainer
@@ -56,7 +56,7 @@ def probe(trainer: DetrTrainer) -> Probe:
         seconds_per_step=seconds,
         steps=trainer.steps,
         parts=parts,
-        replayed=not isinstance(trainer.stepper.passes, PlainPasses),
+        replayed=not isinstance(trainer.stepper.passes, EagerForwardBackward),
     )
 
 

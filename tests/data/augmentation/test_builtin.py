@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from detr_ft.data.augmentation.builtin import Augmentation, Detr, Light, Strong, shift_colours
+from detr_ft.data.augmentation.builtin import Augmentation, DetrAugmentation, Light, Strong, shift_colours
 from detr_ft.data.augmentation.mixing import mix_up, mosaic, paste
 from detr_ft.data.pipeline.sample import Sample
 
@@ -94,7 +94,7 @@ def test_colours_shift_within_their_range_and_grey_stays_grey() -> None:
     assert torch.equal(shift_colours(sample, default_rng(0), 0.0).image, sample.image)
 
 
-@pytest.mark.parametrize("augment", [Light(), Detr(), Strong()])
+@pytest.mark.parametrize("augment", [Light(), DetrAugmentation(), Strong()])
 def test_no_box_leaves_its_image_and_none_is_empty(augment: Augmentation) -> None:
     others: Callable[[], Sample] = lambda: coloured(50, 120, [[0, 0, 20, 20]], first=2)  # noqa: E731
     for seed in range(150):
@@ -107,7 +107,7 @@ def test_no_box_leaves_its_image_and_none_is_empty(augment: Augmentation) -> Non
 
 
 def test_half_of_the_images_are_flipped_and_half_are_cropped() -> None:
-    for augment in (Light(jitter=0.0), Detr(), Strong(0, 0, 0, jitter=0.0)):
+    for augment in (Light(jitter=0.0), DetrAugmentation(), Strong(0, 0, 0, jitter=0.0)):
         flipped = cropped = 0
         for seed in range(200):
             made = augment(coloured(100, 80, [[10, 30, 40, 50]]), default_rng(seed), none_left)
@@ -191,13 +191,13 @@ def test_a_thin_image_fills_its_part_of_a_mosaic_without_being_enlarged_whole(mo
 
 
 def test_the_papers_scales() -> None:
-    scales = {Detr()(coloured(50, 50, []), default_rng(seed), none_left).scale for seed in range(400)}
+    scales = {DetrAugmentation()(coloured(50, 50, []), default_rng(seed), none_left).scale for seed in range(400)}
     assert scales == {side / 800 for side in range(480, 801, 32)}
 
 
 def test_an_image_of_one_pixel_survives() -> None:
     for seed in range(40):
-        for augment in (Light(), Detr(), Strong()):
+        for augment in (Light(), DetrAugmentation(), Strong()):
             made = augment(coloured(1, 1, [[0, 0, 1, 1]]), default_rng(seed), lambda: coloured(1, 1, []))
             assert made.width >= 1
             assert made.height >= 1

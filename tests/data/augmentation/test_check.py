@@ -10,7 +10,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from detr_ft.data.augmentation.builtin import NAMED, Augmentation, Detr, Light, Strong, shift_colours
+from detr_ft.data.augmentation.builtin import NAMED, Augmentation, DetrAugmentation, Light, Strong, shift_colours
 from detr_ft.data.augmentation.check import find_misplaced, try_augmentation
 from detr_ft.data.pipeline.sample import Sample
 
@@ -136,7 +136,9 @@ def test_no_false_alarm(change: Change) -> None:
     assert find_misplaced(OneImage(change)) is None
 
 
-@pytest.mark.parametrize("augment", [Light(min_crop=0.2, jitter=0.9), Detr(min_crop=0.2), Strong(mosaics=0, mix_ups=1)])
+@pytest.mark.parametrize(
+    "augment", [Light(min_crop=0.2, jitter=0.9), DetrAugmentation(min_crop=0.2), Strong(mosaics=0, mix_ups=1)]
+)
 def test_no_false_alarm_of_strong_settings(augment: Augmentation) -> None:
     assert find_misplaced(augment) is None
 

@@ -10,7 +10,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import examine
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.report.doctor.page import render_report, write_report
 
 EVIL = "<script>alert(1)</script>"
@@ -114,7 +114,7 @@ def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:
     diagnosis = examine(data)
     write_report(diagnosis, data, tmp_path / "new/report.html")
     assert (tmp_path / "new/report.html").read_text().startswith("<!DOCTYPE html>")
-    with pytest.raises(UserError, match="nothing is written over"):
+    with pytest.raises(InputError, match="nothing is written over"):
         write_report(diagnosis, data, tmp_path / "new/report.html")
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(InputError, match="can't be written"):
         write_report(diagnosis, data, tmp_path / "new/report.html/x.html")

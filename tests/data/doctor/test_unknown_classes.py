@@ -11,7 +11,7 @@ from PIL import Image
 
 from detr_ft.data import load_data
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.workflows.doctor import Outputs, run_doctor
 
 
@@ -51,7 +51,7 @@ def test_they_are_found_beside_all_else_and_left_out_of_the_mended_copy(
     data = tmp_path / "data"
     data.mkdir()
     spec, told, annotation = write(data)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(spec)
     assert caught.value.problems == [told]
     diagnosis = doctored(spec, fix=str(tmp_path / "mended"), report=tmp_path / "page.html")
@@ -68,7 +68,7 @@ def test_they_are_told_with_the_other_problems(tmp_path: Path) -> None:
     spec, told, _ = yolo(tmp_path)
     file = tmp_path / "images/a.txt"
     file.write_text(file.read_text() + "0 .5 .5\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         run_doctor(spec, Outputs(), num_queries=100, longest_edge=None, box_format=None)
     assert [problem.partition(", line ")[2][:2] for problem in caught.value.problems] == ["5:", "3:"]
     assert caught.value.problems[1] == told

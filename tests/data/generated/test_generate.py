@@ -11,7 +11,7 @@ from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.generated.scene import LARGEST, SMALLEST, render_scene
 from detr_ft.data.schema import class_names
 from detr_ft.data.sources import load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 EDGE = 128
 
@@ -111,7 +111,7 @@ def test_written_out_as_coco_it_reads_back_the_same(tmp_path: object) -> None:
     ],
 )
 def test_every_mistake_of_a_name_is_told(spec: str, words: list[str]) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         generate(spec)
     for word in words:
         assert word in str(caught.value)

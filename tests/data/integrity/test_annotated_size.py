@@ -15,9 +15,9 @@ from detr_ft.data.integrity.annotated_size import (
     SCALED,
     SIZE_ALONE,
     TURNED,
-    Annotated,
+    AnnotatedImage,
     Box,
-    Fit,
+    Rescaling,
     fits,
     moved_area,
     why_unclear,
@@ -26,11 +26,11 @@ from detr_ft.data.integrity.annotated_size import (
 MIDDLE = (40.0, 40.0, 10.0, 10.0)
 
 
-def image(stated: tuple[int, int], file: tuple[int, int], *boxes: Box, exif: int = 1) -> Annotated:
-    return Annotated(stated, boxes or (MIDDLE,), FileSize(file, exif))
+def image(stated: tuple[int, int], file: tuple[int, int], *boxes: Box, exif: int = 1) -> AnnotatedImage:
+    return AnnotatedImage(stated, boxes or (MIDDLE,), FileSize(file, exif))
 
 
-def moved(fit: Fit | None, box: Box) -> list[float]:
+def moved(fit: Rescaling | None, box: Box) -> list[float]:
     assert fit is not None
     return [round(value, 6) for value in fit.move(box)]
 
@@ -50,7 +50,7 @@ def test_a_box_on_the_stored_image_is_turned_as_its_pixels_are(
     upright = np.asarray(open_image(stream.getvalue()))
     # One that shows its turning in its size goes along, for those that don't.
     beside = image((60, 50), (50, 60), exif=6)
-    one = Annotated((60, edge), [(x, y, w, h)], FileSize((upright.shape[1], upright.shape[0]), exif))
+    one = AnnotatedImage((60, edge), [(x, y, w, h)], FileSize((upright.shape[1], upright.shape[0]), exif))
     left, top, width, height = map(round, moved(fits([beside, one])[1], (x, y, w, h)))
     assert (upright[top : top + height, left : left + width] == 255).all()
     assert (upright == 255).sum() == 3 * width * height
@@ -67,7 +67,7 @@ def test_a_resized_image_has_its_boxes_resized_to_the_pixel(
 ) -> None:
     after = (max(1, int(rounding(width * factor))), max(1, int(rounding(height * factor))))
     box = (width * 0.25, height * 0.5, width * 0.5, height * 0.25)
-    (fit,) = fits([Annotated((width, height), [box], FileSize(after))])
+    (fit,) = fits([AnnotatedImage((width, height), [box], FileSize(after))])
     assert moved(fit, box) == pytest.approx([after[0] / 4, after[1] / 2, after[0] / 2, after[1] / 4], abs=1e-4)
     assert [fit and fit.how] == [SCALED if after != (width, height) else ""]
 
@@ -91,7 +91,7 @@ def test_broken_boxes_tell_nothing_and_hide_nothing(broken: float) -> None:
     assert words(image((200, 200), (400, 400), (broken, 1, 2, 3), (300, 10, 50, 50))) == [SIZE_ALONE]
 
 
-def words(*images: Annotated) -> list[str | None]:
+def words(*images: AnnotatedImage) -> list[str | None]:
     return [fit and fit.how for fit in fits(images)]
 
 
@@ -190,9 +190,9 @@ def test_why_an_image_is_unclear() -> None:
 
 
 def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:
-    nothing = Annotated((10, 70), [], FileSize((200, 200)))
+    nothing = AnnotatedImage((10, 70), [], FileSize((200, 200)))
     unstated = image((0, 0), (200, 200))
-    broken = Annotated((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))
+    broken = AnnotatedImage((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))
     missing = image((200, 200), (0, 0), (150, 150, 9, 9))
     told = fits([nothing, unstated, broken, missing])
     assert [fit and fit.how for fit in told] == [SIZE_ALONE, SIZE_ALONE, SCALED, SIZE_ALONE]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
 from detr_ft.data.pipeline.transforms import ImageFormat
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 Rows = Callable[..., Dataset]
 BOX = [10.0, 20.0, 30.0, 40.0]
@@ -61,7 +61,7 @@ def test_a_split_as_it_should_be_is_given_back_as_it_is(make_rows: Rows) -> None
 
 def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> None:
     assert list(with_true_sizes({"train": changed.select(range(3))}, "train")) == list(inspected(changed).rows)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         with_true_sizes({"train": changed}, "train")
     assert [line.partition(": ")[0].rpartition("/")[2] for line in caught.value.problems] == [
         "4.png",

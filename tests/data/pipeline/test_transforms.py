@@ -19,7 +19,7 @@ from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.sample import as_bytes, resize_bytes
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 SIZES = [{"max_height": 96, "max_width": 96}, {"shortest_edge": 64, "longest_edge": 100}]
 SQUARE = ImageFormat({"max_height": 128, "max_width": 128}, (0.5,) * 3, (0.2,) * 3)
@@ -82,7 +82,7 @@ def test_an_image_of_the_right_size_is_equal_to_what_the_processor_makes_of_it()
     ],
 )
 def test_a_processor_that_contradicts_itself_is_refused(settings_of_processor: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(InputError, match=words):
         ImageFormat.of(DetrImageProcessor(**settings_of_processor))
 
 
@@ -197,12 +197,12 @@ def test_mixing_ends_with_its_epoch() -> None:
 
 def test_a_row_that_states_another_size_than_its_image_is_refused() -> None:
     row = row_with(Image.new("RGB", (100, 50)), [[100, 50, 50, 25]], width=200) | {"height": 100}
-    with pytest.raises(UserError, match=r"states 200x100, it is 100x50 when upright; .*with_true_sizes"):
+    with pytest.raises(InputError, match=r"states 200x100, it is 100x50 when upright; .*with_true_sizes"):
         example_of(row, SQUARE)
 
 
 def test_a_processor_that_squashes_is_refused() -> None:
-    with pytest.raises(UserError, match="longest_edge"):
+    with pytest.raises(InputError, match="longest_edge"):
         ImageFormat.of(DetrImageProcessor(size={"height": 64, "width": 64}))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def test_boxes_area_and_crowd_are_kept_and_categories_become_contiguous(
@@ -89,7 +89,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Call
     ]
     images = [{"id": 5, "file_name": "0_0.png"}, {"id": 5, "file_name": "0_1.png"}, {"id": "x", "file_name": "y"}, 3]
     file = write_coco_file(tmp_path / "a.json", annotations=rows, images=images)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"coco:{file}")
     text = str(caught.value)
     expected = ["annotation 1: category 99", "annotation 2: image 77", "annotation 2: the id is given twice"]
@@ -118,16 +118,16 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Call
 )
 def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(f"coco:{tmp_path / 'a.json'}")
 
 
 def test_two_files_for_one_split_and_a_folder_without_any(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="no COCO file found"):
+    with pytest.raises(InputError, match="no COCO file found"):
         load_data(f"coco:{tmp_path}")
     for year in ("2014", "2017"):
         write_coco_file(tmp_path / "annotations" / f"instances_train{year}.json")
-    with pytest.raises(UserError, match="several COCO files for split train"):
+    with pytest.raises(InputError, match="several COCO files for split train"):
         load_data(f"coco:{tmp_path}")
 
 
@@ -172,7 +172,7 @@ def test_images_anywhere_below_the_file_are_found_by_their_names(
     paths = [image["path"] for image in load_data(str(file))["train"]["image"]]
     assert paths == [str(tmp_path / "a" / "deep" / "0_0.png"), str(tmp_path / "b" / "0_1.png")]
     write_image(tmp_path / "c" / "0_1.png")
-    with pytest.raises(UserError, match=r"image 6: the image 0_1\.png is ambiguous: .*b/0_1\.png, .*c/0_1\.png"):
+    with pytest.raises(InputError, match=r"image 6: the image 0_1\.png is ambiguous: .*b/0_1\.png, .*c/0_1\.png"):
         load_data(str(file))
 
 
@@ -230,7 +230,7 @@ def test_wrong_segmentations_addresses_and_many_equal_problems(
     rows += [{"id": 100 + i, "image_id": 5, "category_id": 1000 + i, "bbox": [0, 0, 1, 1]} for i in range(400)]
     images = [{"id": 5, "file_name": "0_0.png"}, {"id": 6, "coco_url": "http://images.cocodataset.org/a.jpg"}]
     file = write_coco_file(tmp_path / "a.json", annotations=rows, images=images)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"coco:{file}")
     assert caught.value.problems == [
         f"{file}: image 6 has only an address and no file_name: download the images, and write the name of each as its "
@@ -264,7 +264,7 @@ def test_chess_pieces(real_data: Callable[[str], Path]) -> None:
 )
 def test_names_that_no_file_has(tmp_path: Path, write_coco_file: Callable[..., Path], name: str, message: str) -> None:
     images = [{"id": i, "file_name": one, "width": 40, "height": 30} for i, one in ((5, "0_0.png"), (6, name))]
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(f"coco:{write_coco_file(tmp_path / 'a.json', images=images)}")
 
 
@@ -285,14 +285,14 @@ def test_a_folder_as_image_is_left_to_the_doctor(
 def test_json_that_python_cant_hold(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.json").write_text(content)
     for kind in ("coco", "labelme", "labelstudio"):
-        with pytest.raises(UserError, match=rf"a\.json: not valid JSON of a data set \({message}\)"):
+        with pytest.raises(InputError, match=rf"a\.json: not valid JSON of a data set \({message}\)"):
             load_data(f"{kind}:{tmp_path / 'a.json'}")
 
 
 def test_a_class_that_cant_be_written_and_flags_that_say_neither(
     tmp_path: Path, write_coco_file: Callable[..., Path]
 ) -> None:
-    with pytest.raises(UserError, match=r"the class '\\udc80' holds characters that can't be written"):
+    with pytest.raises(InputError, match=r"the class '\\udc80' holds characters that can't be written"):
         load_data(
             f"coco:{write_coco_file(tmp_path / 'a.json', categories=[{'id': i, 'name': chr(0xDC80)} for i in (1, 7)])}"
         )
@@ -300,7 +300,7 @@ def test_a_class_that_cant_be_written_and_flags_that_say_neither(
         {"id": i, "image_id": 5, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": stated}
         for i, stated in enumerate(("False", "0", "yes", "rle"))
     ]
-    with pytest.raises(UserError, match=r"annotation 3: iscrowd must be yes .* got 'rle'") as caught:
+    with pytest.raises(InputError, match=r"annotation 3: iscrowd must be yes .* got 'rle'") as caught:
         load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows)}")
     assert len(caught.value.problems) == 1
     objects = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows[:3])}")["train"][0]["objects"]

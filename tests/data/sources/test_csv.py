@@ -11,7 +11,7 @@ import pytest
 
 from detr_ft.data import class_names, examine, load_data
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 Write = Callable[..., Path]
 
@@ -148,7 +148,7 @@ def test_mistakes_are_told_together_with_their_lines(tmp_path: Path, write_table
         '"b.jpg","two\nlines",1,1,5,5',
         "a.jpg,cat,1,1,5,5,7",
     )
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(str(file))
     assert [problem.removeprefix(f"{file}, ") for problem in caught.value.problems] == [
         "line 3: 5 cells, where the header has 6",
@@ -177,7 +177,7 @@ def test_mistakes_are_told_together_with_their_lines(tmp_path: Path, write_table
 def test_a_file_that_is_no_table_of_boxes(tmp_path: Path, write_table: Write, lines: list[str], message: str) -> None:
     write_table(tmp_path / "a.csv", *lines)
     for spec in (f"csv:{tmp_path / 'a.csv'}", f"csv:{tmp_path}"):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(InputError, match=message):
             load_data(spec)
 
 
@@ -193,7 +193,7 @@ def test_images_further_down_are_found_but_not_those_of_another_split(
     assert not paths[2].exists()
     write_image(tmp_path / "copies" / "a.jpg")
     with pytest.raises(
-        UserError, match=r"train\.csv, line 2: the image a\.jpg is ambiguous: .*copies/a\.jpg.*day/a\.jpg"
+        InputError, match=r"train\.csv, line 2: the image a\.jpg is ambiguous: .*copies/a\.jpg.*day/a\.jpg"
     ):
         load_data(f"csv:{file}")
 
@@ -202,7 +202,7 @@ def test_images_that_are_nowhere_are_told_once(tmp_path: Path, write_table: Writ
     header = "image,label,xmin,ymin,xmax,ymax,split"
     lines = [f"{split}.JPG,cat,1,1,5,5,{split}" for split in ("train", "val", "test")]
     file = write_table(tmp_path / "a.csv", header, *lines, images=("train.jpg",))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"csv:{file}")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{file}: its images are in none of these folders, nor below them: {tmp_path}, ")
@@ -222,17 +222,17 @@ def test_a_name_that_differs_in_case_names_the_near_one(
 
 
 def test_folders_without_or_with_too_many_tables(tmp_path: Path, write_table: Write) -> None:
-    with pytest.raises(UserError, match=r"no \.csv found"):
+    with pytest.raises(InputError, match=r"no \.csv found"):
         load_data(f"csv:{tmp_path}")
     for name in ("train_a.csv", "train_b.csv"):
         write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
-    with pytest.raises(UserError, match=r"isn't plain: .*train_a\.csv, .*train_b\.csv; name one of them outright"):
+    with pytest.raises(InputError, match=r"isn't plain: .*train_a\.csv, .*train_b\.csv; name one of them outright"):
         load_data(f"csv:{tmp_path}")
 
 
 def test_a_format_that_the_columns_contradict(tmp_path: Path, write_table: Write) -> None:
     file = write_table(tmp_path / "a.csv", "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
-    with pytest.raises(UserError, match="box_format xywh contradicts its columns, which are xyxy"):
+    with pytest.raises(InputError, match="box_format xywh contradicts its columns, which are xyxy"):
         load_data(str(file), box_format="xywh")
 
 
@@ -255,7 +255,7 @@ def test_a_box_in_one_column(tmp_path: Path, write_table: Write, cells: tuple[st
 
 def test_a_box_in_one_column_that_is_none(tmp_path: Path, write_table: Write) -> None:
     lines = ['a.jpg,"[1, 2, 3]",cat', 'a.jpg,"[1, 2, 3, four]",cat', 'a.jpg,"[[1, 2, 3, 4], [5, 6, 7, 8]]",cat']
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(str(write_table(tmp_path / "a.csv", "image,bbox,label", *lines)))
     assert [problem.partition(": ")[2][:22] for problem in caught.value.problems] == ["a box needs four numbe"] * 3
 
@@ -278,13 +278,13 @@ def test_a_column_tells_the_split(tmp_path: Path, write_table: Write, caplog: py
 def test_a_column_of_splits_that_says_none_or_two(tmp_path: Path, write_table: Write) -> None:
     header = "image,label,xmin,ymin,xmax,ymax,split"
     file = write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,train", "a.jpg,cat,1,1,5,5,val", "b.jpg,,,,,,")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(str(file))
     assert [problem.removeprefix(f"{file}, ") for problem in caught.value.problems] == [
         "line 3: the image 'a.jpg' is in validation, but in train before",
         "line 4: the split is empty; it is one of train, validation and test",
     ]
-    with pytest.raises(UserError, match="its splits are 'one'; name them train, validation and test"):
+    with pytest.raises(InputError, match="its splits are 'one'; name them train, validation and test"):
         load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,one")))
 
 
@@ -292,9 +292,9 @@ def test_flags_that_are_neither_yes_nor_no_and_names_that_no_file_has(tmp_path: 
     header, long = "image,label,xmin,ymin,xmax,ymax,IsGroupOf", "n" * 4000
     data = load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,-1", f"{long},cat,1,1,5,5,1")))
     assert data["train"]["objects"][1]["iscrowd"] == [True]
-    with pytest.raises(UserError, match=r"line 2: the crowd column must be yes .* got 'some'"):
+    with pytest.raises(InputError, match=r"line 2: the crowd column must be yes .* got 'some'"):
         load_data(str(write_table(tmp_path / "a.csv", header, "a.jpg,cat,1,1,5,5,some")))
-    with pytest.raises(UserError, match="line 2: no image is named"):
+    with pytest.raises(InputError, match="line 2: no image is named"):
         load_data(str(write_table(tmp_path / "a.csv", header, ".,cat,1,1,5,5,0")))
 
 
@@ -306,5 +306,7 @@ def test_classes_of_thousands_of_digits_and_descriptions_of_thousands_of_letters
     file = write_table(tmp_path / "a.csv", header, *lines)
     assert class_names(load_data(str(file))["train"]) == ["b", "9", "10", digits]
     (tmp_path / "class-descriptions.csv").write_text(f'/m/1,"{"x" * 200_000}"\n')
-    with pytest.raises(UserError, match=r"class-descriptions\.csv: can't be read as a table of classes \(field larger"):
+    with pytest.raises(
+        InputError, match=r"class-descriptions\.csv: can't be read as a table of classes \(field larger"
+    ):
         load_data(str(file))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _META = """<version>1.1</version><meta><task><id>4</id><name>t</name><size>2</size><mode>annotation</mode>
 <labels><label><name>car</name><color>#c06060</color><type>any</type><attributes></attributes></label></labels>
@@ -84,7 +84,7 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
         '<polygon label="c" points="1,2"/>',
     ]
     file = write(tmp_path, image(0, "a.png", *shapes), image(1, ""))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"cvat:{file}")
     assert caught.value.problems == [
         f"{file}: image 0 (a.png), shape 0: the box needs the numbers xtl, ytl, xbr, ybr",
@@ -108,12 +108,12 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
 )
 def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(str(tmp_path / "a.xml"))
 
 
 def test_a_folder_without_an_export(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no annotations\.xml found"):
+    with pytest.raises(InputError, match=r"no annotations\.xml found"):
         load_data(f"cvat:{tmp_path}")
 
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from detr_ft.data import load_data
 from detr_ft.data.sources.flags import flag
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 @pytest.mark.parametrize("stated", [True, 1, 1.0, "1", "1.0", "true", " Yes ", "T"])
@@ -67,5 +67,5 @@ def test_columns_of_text_in_parquet(tmp_path: Path, write_image: Any) -> None:
     Dataset.from_list([row("False", "0", "no", "true")]).to_parquet(tmp_path / "train.parquet")
     assert load_data(f"parquet:{tmp_path}")["train"][0]["objects"]["difficult"] == [False, False, False, True]
     Dataset.from_list([row("0"), row("0", "hard")]).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match=r"split train, row 1: object 1: difficult must be yes .* got 'hard'"):
+    with pytest.raises(InputError, match=r"split train, row 1: object 1: difficult must be yes .* got 'hard'"):
         load_data(f"parquet:{tmp_path}")

@@ -10,7 +10,7 @@ import pytest
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
     )
     with (tmp_path / "metadata.jsonl").open("a") as file:
         file.write("{\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"folder:{tmp_path}")
     lines = [problem.split("metadata.jsonl, line ")[1][0] for problem in caught.value.problems]
     assert lines == ["1", "2", "3", "4", "5"]
@@ -75,12 +75,12 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
 def test_an_image_id_is_used_once(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
     row = {"file_name": "a.png", "image_id": 3, "objects": {"bbox": [[0, 0, 1, 1]], "category": [0]}}
     write_folder(tmp_path, row, row)
-    with pytest.raises(UserError, match="image id 3 is given twice"):
+    with pytest.raises(InputError, match="image id 3 is given twice"):
         load_data(f"folder:{tmp_path}")
 
 
 def test_a_folder_without_metadata(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no metadata\.jsonl found"):
+    with pytest.raises(InputError, match=r"no metadata\.jsonl found"):
         load_data(f"folder:{tmp_path}")
 
 
@@ -94,5 +94,5 @@ def test_only_an_end_of_line_ends_a_line(tmp_path: Path, write_folder: Callable[
 def test_a_number_of_thousands_of_digits(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
     write_folder(tmp_path)
     (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.png", "width": {"9" * 5000}}}\n')
-    with pytest.raises(UserError, match=r"line 1: not valid JSON of a data set \(a number of thousands of digits\)"):
+    with pytest.raises(InputError, match=r"line 1: not valid JSON of a data set \(a number of thousands of digits\)"):
         load_data(str(tmp_path))

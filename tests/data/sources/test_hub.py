@@ -18,7 +18,7 @@ from detr_ft.data import class_names, load_data
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import detection_objects
 from detr_ft.data.sources.tables import hub
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def png(seed: int) -> dict[str, object]:
@@ -74,9 +74,9 @@ def test_a_list_of_dictionaries_and_other_split_names() -> None:
 
 def test_a_data_set_that_is_not_for_detection() -> None:
     raw = DatasetDict({"train": Dataset.from_dict({"text": ["a"]})})
-    with pytest.raises(UserError, match=r"not a detection data set.*it has text"):
+    with pytest.raises(InputError, match=r"not a detection data set.*it has text"):
         hub.to_schema(raw, "hub:x")
-    with pytest.raises(UserError, match="no split with images among other"):
+    with pytest.raises(InputError, match="no split with images among other"):
         hub.to_schema(DatasetDict({"other": raw["train"]}), "hub:x")
 
 
@@ -86,7 +86,7 @@ def test_a_box_that_is_incomplete_names_the_row() -> None:
     )
     rows = {"image": [png(0)], "objects": [{"bbox": [[1, 2, 3]], "category": ["a"]}]}
     raw = DatasetDict({"train": Dataset.from_dict(rows, features=features)})
-    with pytest.raises(UserError, match="split train, row 0: object 0 needs a bbox of four numbers"):
+    with pytest.raises(InputError, match="split train, row 0: object 0 needs a bbox of four numbers"):
         hub.to_schema(raw, "hub:x")
 
 
@@ -212,7 +212,7 @@ def test_images_as_paths_from_the_data_set_s_folder(tmp_path: Path, column: str)
 def test_paths_that_lead_nowhere_are_one_error() -> None:
     rows = [{"bbox": [], "label": []}, {"bbox": [[1, 2, 3, 4]], "label": ["a"]}]
     raw = detection({"bbox": BOX, "label": LABELS}, rows, ["a.png", "b.png"], Value("string"))
-    with pytest.raises(UserError, match=r"none of the first 2 is in this machine: there is no a\.png"):
+    with pytest.raises(InputError, match=r"none of the first 2 is in this machine: there is no a\.png"):
         hub.to_schema(raw, "hub:x")
 
 
@@ -229,7 +229,7 @@ def test_malformed_rows_are_told_together() -> None:
         {**good, "category": [None]},
     ]
     images = [png(0), None, *(png(i) for i in range(2, 7))]
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         hub.to_schema(detection(fields, rows, images), "hub:x")
     assert [problem.removeprefix("hub:x, split train, row ")[:30] for problem in caught.value.problems] == [
         "1: there is no image in column",
@@ -243,7 +243,7 @@ def test_malformed_rows_are_told_together() -> None:
 
 def test_data_without_one_object_or_class() -> None:
     raw = detection({"bbox": BOX, "label": LABELS}, [{"bbox": [], "label": []}])
-    with pytest.raises(UserError, match="not one object found"):
+    with pytest.raises(InputError, match="not one object found"):
         hub.to_schema(raw, "hub:x")
 
 
@@ -261,11 +261,11 @@ def test_a_hub_that_cant_be_reached_is_said_in_seconds(error: type[Exception], m
 
     monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
     start = time.perf_counter()
-    with pytest.raises(UserError, match=r"hub:nobody/nothing: the Hub can't be reached \(no route\)"):
+    with pytest.raises(InputError, match=r"hub:nobody/nothing: the Hub can't be reached \(no route\)"):
         load_data("hub:nobody/nothing")
     assert time.perf_counter() - start < 5
 
 
 def test_a_name_that_the_hub_cant_have() -> None:
-    with pytest.raises(UserError, match="not a name of the Hub"):
+    with pytest.raises(InputError, match="not a name of the Hub"):
         load_data("hub:a/b/c d")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, examine, load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def shape(label: str, kind: str, *points: list[float], group: int | None = None) -> dict[str, object]:
@@ -130,7 +130,7 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
     write(tmp_path / "b.json", {})
     (tmp_path / "c.json").write_text("{")
     write(tmp_path / "d.json", [], imagePath="gone.png", imageData="no base64!")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"labelme:{tmp_path}")
     found = [problem.removeprefix(str(tmp_path) + "/") for problem in caught.value.problems]
     assert [problem[: len(start)] for problem, start in zip(found, EXPECTED, strict=True)] == EXPECTED
@@ -150,10 +150,10 @@ EXPECTED = [
 
 def test_folders_without_labels_or_without_images(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"a": 1}')
-    with pytest.raises(UserError, match="no LabelMe files found"):
+    with pytest.raises(InputError, match="no LabelMe files found"):
         load_data(f"labelme:{tmp_path}")
     write(tmp_path / "a.json", [shape("dog", "rectangle", [1, 1], [2, 2])])
-    with pytest.raises(UserError, match=r"none of its 1 images is below .*, for example a\.png"):
+    with pytest.raises(InputError, match=r"none of its 1 images is below .*, for example a\.png"):
         load_data(f"labelme:{tmp_path}")
 
 
@@ -166,7 +166,7 @@ def test_odd_flags_names_and_images(tmp_path: Path, write_image: Callable[..., P
         "shapes": [{**shape, "difficult": one} for one in ("False", "so-so")],
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"labelme:{tmp_path}")
     assert [problem.partition(": ")[2][:40] for problem in caught.value.problems[:2]] == [
         "imageData is not base64 (string argument",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def region(kind: str, value: dict[str, object], **changes: object) -> dict[str, object]:
@@ -213,7 +213,7 @@ def test_images_that_were_turned_in_the_tool_are_refused(tmp_path: Path, write_i
         for number, turn in enumerate(turns, start=1)
     ]
     file = write(tmp_path / "a.json", tasks)
-    with pytest.raises(UserError, match=r"turned \(image_rotation\) in tasks 1, 3, 5, 6, and the export") as caught:
+    with pytest.raises(InputError, match=r"turned \(image_rotation\) in tasks 1, 3, 5, 6, and the export") as caught:
         load_data(f"labelstudio:{file}")
     assert len(caught.value.problems) == 1
 
@@ -226,7 +226,7 @@ def test_a_label_is_text_and_cancelled_is_yes_or_no(tmp_path: Path, write_image:
         task(2, "a.png", annotation(1, rectangle("cat", 0, 0, 9, 9), was_cancelled="perhaps")),
         task(3, "a.png", annotation(1, odd)),
     ]
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"labelstudio:{write(tmp_path / 'a.json', tasks)}")
     assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
         "task 2: was_cancelled must be yes (1, true) or no (0, false), got 'perhaps'",
@@ -245,7 +245,7 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
         task(3, "", annotation(1)) | {"data": {"text": "no image here"}},
     ]
     file = write(tmp_path / "a.json", tasks)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"labelstudio:{file}")
     starts = [
         f"{file}: task 1: the image a.png is ambiguous",
@@ -272,5 +272,5 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
 )
 def test_a_file_that_is_no_export(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(f"labelstudio:{tmp_path / 'a.json'}")

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 FEATURES = Features(
     {
@@ -123,12 +123,12 @@ def test_mistakes(tmp_path: Path, spec: str, message: str) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "broken" / "train.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "half" / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(spec, base=tmp_path)
 
 
 def test_a_struct_whose_path_is_a_number_is_no_image(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": b"x", "path": 3}, "objects": {"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": ["a"]}}]
     Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="not a detection data set: needs an image column"):
+    with pytest.raises(InputError, match="not a detection data set: needs an image column"):
         load_data(f"parquet:{tmp_path}")

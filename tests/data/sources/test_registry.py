@@ -12,7 +12,7 @@ from detr_ft.data import class_names, load_data
 from detr_ft.data.sources.json_format import json_kind
 from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import split_of
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def test_relative_paths_start_at_the_base(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
@@ -54,19 +54,19 @@ def test_generated_data_takes_what_follows_the_colon() -> None:
 def test_mistakes_are_told_with_what_to_do(tmp_path: Path, spec: str, message: str) -> None:
     (tmp_path / "chess_pieces").mkdir()
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(spec, base=tmp_path)
 
 
 def test_equal_problems_are_counted_and_the_number_stays_exact() -> None:
     rows = [f"a{i}.xml: object {i} has no name" for i in range(9)]
     boxes = [f"a b.txt, line {i}: class {i} isn't among 'x {i}'" for i in range(4)]
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         raise_all([*rows, "one of its kind", *boxes])
     rest = ["... and 6 more like the one above", "one of its kind", *boxes[:3], "... and 1 more like the one above"]
     assert caught.value.problems == [*rows[:3], *rest]
     letters = "abcdefghijklmnopqrstuvwxyz"
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         raise_all([f"x: {one}{two}" for one in letters for two in letters for _ in range(9)], limit=10)
     assert caught.value.problems[7] == "... and 6 more like the one above"
     assert caught.value.problems[-1] == f"... and {26 * 26 * 9 - 20} more problems"
@@ -85,7 +85,7 @@ def test_a_bare_file_is_recognised_by_what_it_holds(
     tmp_path: Path, name: str, text: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with caplog.at_level(logging.INFO), pytest.raises(UserError):
+    with caplog.at_level(logging.INFO), pytest.raises(InputError):
         load_data(str(tmp_path / name))
     assert f"looks like {kind}:" in caplog.text
 
@@ -94,7 +94,7 @@ def test_a_folder_with_an_export_of_label_studio_is_recognised(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "project-3-at-2026-11-20.json").write_text('[{"id": 1, "data": {}}]')
-    with caplog.at_level(logging.INFO), pytest.raises(UserError):
+    with caplog.at_level(logging.INFO), pytest.raises(InputError):
         load_data(str(tmp_path))
     assert "looks like LABELSTUDIO:" in caplog.text
 

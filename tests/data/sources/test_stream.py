@@ -21,7 +21,7 @@ from detr_ft.data.images import ImageError
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.pipeline.sample import read_sample
 from detr_ft.data.sources.tables import stream
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 NAMED = List(ClassLabel(names=["ant", "bee"]))
 
@@ -106,20 +106,20 @@ def test_a_data_set_of_the_hub_whose_columns_only_a_row_tells(
 
 
 def test_other_folders_are_refused_with_what_can_be_streamed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="only Parquet files and folders of save_to_disk can be streamed"):
+    with pytest.raises(InputError, match="only Parquet files and folders of save_to_disk can be streamed"):
         open_stream(f"stream:{tmp_path}")
 
 
 @pytest.mark.parametrize(("category", "label"), [(List(Value("string")), "bee"), (List(Value("int64")), 1)])
 def test_classes_that_the_data_does_not_name(write: Callable[..., Path], category: object, label: object) -> None:
     folder = write(2, category, label)
-    with pytest.raises(UserError, match=r"label doesn't name the classes.*train\.parquet\?classes=cat,dog"):
+    with pytest.raises(InputError, match=r"label doesn't name the classes.*train\.parquet\?classes=cat,dog"):
         open_stream(f"stream:{folder / 'train.parquet'}")
     rows = open_stream(f"stream:{folder}?classes=ant,bee")["train"]
     assert [row["objects"]["category"] for row in rows] == [[1], [1]]
-    with pytest.raises(UserError, match=r"row 0: object 0 has the label .* none of the 1 classes ant"):
+    with pytest.raises(InputError, match=r"row 0: object 0 has the label .* none of the 1 classes ant"):
         open_stream(f"stream:{folder}?classes=ant")
-    with pytest.raises(UserError, match="unknown option 'class'"):
+    with pytest.raises(InputError, match="unknown option 'class'"):
         open_stream(f"stream:{folder}?class=ant")
 
 
@@ -172,7 +172,7 @@ def test_the_first_rows_tell_the_frame_and_one_that_contradicts_is_named(
     file = turned_by_exif(tmp_path, [upright, upright, stored], (100, 60))
     rows = iter(open_stream(f"stream:{file}?classes=ant")["train"])
     assert [next(rows)["objects"]["bbox"] for _ in range(2)] == [[upright]] * 2
-    with pytest.raises(UserError, match=r"row 2: stated 100x60, is 60x100 upright: .* can't be told"):
+    with pytest.raises(InputError, match=r"row 2: stated 100x60, is 60x100 upright: .* can't be told"):
         next(rows)
 
 
@@ -202,7 +202,7 @@ def test_a_malformed_row_is_named_when_it_is_reached(
     boxes[7] = [1.0, 2.0]
     rows = iter(open_stream(f"stream:{write(12, boxes=boxes)}")["train"])
     assert [next(rows)["image_id"] for _ in range(7)] == list(range(7))
-    with pytest.raises(UserError, match="split train, row 7: object 0 needs a bbox of four numbers"):
+    with pytest.raises(InputError, match="split train, row 7: object 0 needs a bbox of four numbers"):
         next(rows)
 
 
@@ -231,5 +231,5 @@ def test_no_more_than_a_buffer_is_held(tmp_path: Path) -> None:
 
 
 def test_where_whole_data_is_needed_a_stream_is_refused() -> None:
-    with pytest.raises(UserError, match=r"can't be trained on or examined yet.*open_stream"):
+    with pytest.raises(InputError, match=r"can't be trained on or examined yet.*open_stream"):
         load_data("stream:user/name")

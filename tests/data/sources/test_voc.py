@@ -12,7 +12,7 @@ import pytest
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.schema import detection_objects
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def voc_xml(
@@ -151,7 +151,9 @@ def test_subfolders_blanks_parts_and_several_boxes(tmp_path: Path, write_image: 
 
 def test_another_tools_xml_is_not_taken_for_images_without_objects(voc: Path) -> None:
     (voc / "Annotations" / "b.xml").write_text("<annotations><version>1.1</version></annotations>")
-    with pytest.raises(UserError, match=r"b\.xml: .*expected <annotation> as its outermost element, got <annotations>"):
+    with pytest.raises(
+        InputError, match=r"b\.xml: .*expected <annotation> as its outermost element, got <annotations>"
+    ):
         load_data(f"voc:{voc}")
 
 
@@ -159,7 +161,7 @@ def test_problems_are_reported_together(voc: Path) -> None:
     write_sets(voc, train="a\nnowhere\nb\nc\n")
     (voc / "Annotations" / "a.xml").write_text(voc_xml(("dog", "ten", 5, 12, 9), ("", 1, 1, 2, 2)))
     (voc / "Annotations" / "b.xml").write_text("<annotation>")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(f"voc:{voc}")
     text = str(caught.value)
     expected = [
@@ -174,12 +176,12 @@ def test_entities_are_refused_before_they_expand(voc: Path) -> None:
     grow = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(9))
     text = f'<!DOCTYPE x [<!ENTITY e0 "ha">{grow}]><annotation><filename>&e9;</filename></annotation>'
     (voc / "Annotations" / "a.xml").write_text(text)
-    with pytest.raises(UserError, match=r"a\.xml: .*DOCTYPE"):
+    with pytest.raises(InputError, match=r"a\.xml: .*DOCTYPE"):
         load_data(f"voc:{voc}")
 
 
 def test_a_folder_without_annotations(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no VOC annotations found"):
+    with pytest.raises(InputError, match="no VOC annotations found"):
         load_data(f"voc:{tmp_path}")
 
 
@@ -204,8 +206,8 @@ def test_flags_in_words_and_lists_of_endless_names(voc: Path) -> None:
         (voc / "Annotations" / "b.xml").write_text(text.format(stated))
         assert load_data(f"voc:{voc}")["train"]["objects"][1]["difficult"] == [expected]
     (voc / "Annotations" / "b.xml").write_text(text.format("somewhat"))
-    with pytest.raises(UserError, match=r"object 0: difficult must be yes .* got 'somewhat'"):
+    with pytest.raises(InputError, match=r"object 0: difficult must be yes .* got 'somewhat'"):
         load_data(f"voc:{voc}")
     write_sets(voc, train="n" * 4000 + "\n")
-    with pytest.raises(UserError, match="line 1: there is no annotation file"):
+    with pytest.raises(InputError, match="line 1: there is no annotation file"):
         load_data(f"voc:{voc}")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from detr_ft.data import class_names, load_data
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_rows_of_keypoints_are_boxes_as_kpt_shape_says(yolo: Path, each: int) ->
     assert load_data(str(yolo))["train"][0]["objects"]["bbox"] == [pytest.approx([15, 12, 10, 6])]
     with (yolo / "train" / "labels" / "a.txt").open("a") as file:
         file.write("1 0.5 0.5 0.25 0.2 0.1 0.1\n")
-    with pytest.raises(UserError, match=f"line 2: expected .* as kpt_shape says, {4 * each} numbers"):
+    with pytest.raises(InputError, match=f"line 2: expected .* as kpt_shape says, {4 * each} numbers"):
         load_data(str(yolo))
 
 
 def test_rows_that_no_label_has_say_what_they_look_like(yolo: Path) -> None:
     rows = "1 .5 .5 .25 .2 .97\n" * 5 + "1 .5 .5 .25 .2 .1 .1 2\n"
     (yolo / "train" / "labels" / "a.txt").write_text(rows)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(str(yolo))
     starts = [problem.partition("line ")[2][:31] for problem in caught.value.problems[:3]]
     assert starts == [f"{line}: six columns are a prediction" for line in (1, 2, 3)]
@@ -83,7 +83,7 @@ def test_rows_that_no_label_has_say_what_they_look_like(yolo: Path) -> None:
 
 def test_pixels_instead_of_fractions_are_one_error(yolo: Path) -> None:
     (yolo / "train" / "labels" / "a.txt").write_text("1 20 15 8 6\n" * 300 + "0 0.5 0.5 1 1\n")
-    with pytest.raises(UserError, match="300 of 301 rows") as caught:
+    with pytest.raises(InputError, match="300 of 301 rows") as caught:
         load_data(str(yolo))
     assert len(caught.value.problems) == 1
     assert "divide x and widths by the image's width" in str(caught.value)
@@ -121,7 +121,7 @@ def test_lists_and_folders_of_another_machine_are_found_by_their_ends(
     assert len(data["validation"]) == 2
     assert "/content/set/valid/images is not on this machine" in caplog.text
     (yolo / "train.txt").write_text("/home/me/elsewhere/a.png\n/home/me/elsewhere/b.png\n")
-    with pytest.raises(UserError, match="none of the 2 images that it lists is here"):
+    with pytest.raises(InputError, match="none of the 2 images that it lists is here"):
         load_data(str(yolo))
 
 
@@ -167,7 +167,7 @@ def test_defective_boxes_stay_and_an_unreadable_image_does_too(yolo: Path) -> No
 def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
     (yolo / "train" / "labels" / "a.txt").write_text("0 .5 .5 .1 .1\n2 .5 .5 .1 .1\n0 a b c d\n\n0 .5 .5 .1 .1 .9\n")
     (yolo / "valid" / "labels" / "a.txt").write_text("0.5 .5 .5 .1 .1\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(InputError) as caught:
         load_data(str(yolo))
     train, valid = (yolo / split / "labels" / "a.txt" for split in ("train", "valid"))
     starts = [f"{train}, line 3: ", f"{train}, line 5: ", f"{train}, line 2: class 2", f"{valid}, line 1: class 0.5"]
@@ -198,7 +198,7 @@ def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
 )
 def test_a_yaml_file_that_is_wrong(yolo: Path, text: str, message: str) -> None:
     (yolo / "data.yaml").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         load_data(f"yolo:{yolo}")
 
 

@@ -37,7 +37,7 @@ from detr_ft.criterion import (
     VarifocalLoss,
     detr_criterion,
 )
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion, fit_labels, load_model
 from detr_ft.models.freeze import part_of
@@ -129,12 +129,12 @@ SIGMOID = ["conditional_detr", "dab-detr", "deformable_detr", "d_fine", "lw_detr
 @pytest.mark.parametrize("kind", SIGMOID)
 def test_a_family_by_sigmoid_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    with pytest.raises(UserError, match=r"(DETR|FINE)\S* is not supported yet: it scores each class by a sigmoid"):
+    with pytest.raises(InputError, match=r"(DETR|FINE)\S* is not supported yet: it scores each class by a sigmoid"):
         load_model(str(tmp_path))
 
 
 def test_recipes_say_what_trains_a_yolos(tmp_path: Path) -> None:
     yolos().save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).model_type == "yolos"
-    with pytest.raises(UserError, match="attach_criterion"):
+    with pytest.raises(InputError, match="attach_criterion"):
         load_model(str(tmp_path))

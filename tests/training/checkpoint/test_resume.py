@@ -15,7 +15,7 @@ from support.small_run import make_trainer
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.errors import Interrupted, UserError
+from detr_ft.errors import InputError, Interrupted
 from detr_ft.models import load_model
 from detr_ft.training.checkpoint.state import files_of, load_weights
 from detr_ft.training.checkpoint.store import Checkpoints
@@ -178,10 +178,10 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_pat
     checkpoint = newest(tmp_path / "run")
     config = trainer.model.config
     config.num_queries = 9
-    with pytest.raises(UserError, match=r"another model.*1 weights differ.*\[8, 32\] and not \[9, 32\]: model\.query"):
+    with pytest.raises(InputError, match=r"another model.*1 weights differ.*\[8, 32\] and not \[9, 32\]: model\.query"):
         load_weights(DetrForObjectDetection(config), checkpoint)
     config.decoder_layers, config.num_queries = 2, 8
-    with pytest.raises(UserError, match=r"differ, the first is unknown to the model: model\.decoder\.layers\.2"):
+    with pytest.raises(InputError, match=r"differ, the first is unknown to the model: model\.decoder\.layers\.2"):
         load_weights(DetrForObjectDetection(config), checkpoint)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.training.checkpoint.store import Checkpoints
 
 
@@ -74,7 +74,9 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
     first = checkpoints.save(1, {"a.bin": bytes(400_000)})
     filler = small_disk / "filler"
     filler.write_bytes(bytes(400_000))
-    with pytest.raises(UserError, match=r"step-2: the checkpoint can't be written: No space left.*goes on from step-1"):
+    with pytest.raises(
+        InputError, match=r"step-2: the checkpoint can't be written: No space left.*goes on from step-1"
+    ):
         checkpoints.save(2, {"a.bin": bytes(400_000)})
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-1"]
     assert checkpoints.newest() == first

@@ -15,11 +15,11 @@ from support.small_run import make_trainer
 from torch import Tensor
 
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion, detr_criterion
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.step import diverged
-from detr_ft.training.trainer import DetrTrainer, TrainingFailed
+from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def test_a_bad_number_is_not_applied_and_its_capsule_names_its_origin(
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, logging_steps=1)
     spoil(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(TrainingFailed, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{told}") as caught:
+    with pytest.raises(TrainingError, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{told}") as caught:
         trainer.train()
     folder = tmp_path / "run/failures/step-1"
     assert f"detr-ft replay {folder}" in str(caught.value)
@@ -121,7 +121,7 @@ def test_a_bad_number_is_not_applied_and_its_capsule_names_its_origin(
 def test_pixels_that_are_not_finite_are_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     nan_pixels(trainer)
-    with pytest.raises(TrainingFailed, match="step 1, images"):
+    with pytest.raises(TrainingError, match="step 1, images"):
         trainer.train()
     capsule = Capsule(tmp_path / "run/failures/step-1")
     capsule.processor.image_std = [0.0, 0.229, 0.225]  # what makes them so again
@@ -131,16 +131,16 @@ def test_pixels_that_are_not_finite_are_named(tiny_checkpoint: Path, tmp_path: P
 
 
 def test_a_step_that_can_be_taken_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed):
+    with pytest.raises(TrainingError):
         make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(Infinite())).train()
     assert replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion()) is None
 
 
 def test_what_is_no_capsule_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no failure capsule"):
+    with pytest.raises(InputError, match="no failure capsule"):
         Capsule(tmp_path / "nowhere")
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
-    with pytest.raises(UserError, match="no failure capsule"):
+    with pytest.raises(InputError, match="no failure capsule"):
         Capsule(tmp_path / "run/checkpoints/step-3")
 
 
@@ -179,7 +179,7 @@ def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, t
 
     trainer.stepper.passes.wrapped = short_of_memory
     with pytest.raises(
-        TrainingFailed, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. One image"
+        TrainingError, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. One image"
     ):
         trainer.train()
     assert (tmp_path / "run/failures/step-1").is_dir()
@@ -194,7 +194,7 @@ def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_p
         return values if number < 14 else {name: 1e4 * value for name, value in values.items()}
 
     trainer.stepper.take = spoiled  # type: ignore[method-assign]
-    with pytest.raises(TrainingFailed, match=r"the loss has diverged.*weights are those after this step"):
+    with pytest.raises(TrainingError, match=r"the loss has diverged.*weights are those after this step"):
         trainer.train()
     assert trainer.held.at.step == 16
 

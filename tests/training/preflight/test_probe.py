@@ -10,7 +10,7 @@ from support.small_run import make_trainer
 
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data import load_data, write_coco
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
 from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight import probe as probing
@@ -85,7 +85,7 @@ def test_before_the_first_step_so_many_go_at_once_as_fit(
     assert trainer.stepper.largest == expected
     assert ("through the model by" in caplog.text) == (expected < 4)
     monkeypatch.setattr(probing, "_gradient", lambda *_: False)
-    with pytest.raises(UserError, match=r"one image of \d+x\d+ pixels with \d+ objects is more than memory holds"):
+    with pytest.raises(InputError, match=r"one image of \d+x\d+ pixels with \d+ objects is more than memory holds"):
         fit_memory(trainer)
 
 

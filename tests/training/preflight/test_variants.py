@@ -12,7 +12,7 @@ from support.small_run import make_trainer
 from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight.variants import _MOST, _WARM, changes, in_words, step_rate
 from detr_ft.training.settings import TrainSettings
-from detr_ft.training.step import StepFailed
+from detr_ft.training.step import StepError
 from detr_ft.training.trainer import DetrTrainer
 from detr_ft.workflows import train as run
 
@@ -85,5 +85,5 @@ def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path
         return values
 
     trainer.stepper._gradients = spoiled  # type: ignore[method-assign]
-    with pytest.raises(StepFailed, match="a gradient is NaN or infinite"):
+    with pytest.raises(StepError, match="a gradient is NaN or infinite"):
         step_rate(trainer)

@@ -12,8 +12,8 @@ from detr_ft.data.box_frame import LEAST_SIDE
 from detr_ft.data.doctor.box_columns import SLACK, Boxes, Mask
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.scan import Looks
-from detr_ft.data.integrity.annotated_size import TURNED, Annotated, Fit, Frames, why_unclear
-from detr_ft.data.integrity.scan import Look
+from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, why_unclear
+from detr_ft.data.integrity.scan import ScannedImage
 from detr_ft.data.sources.errors import Place
 from detr_ft.data.sources.record import IMAGE_SUFFIXES
 
@@ -24,7 +24,9 @@ _MIRRORED = "mirrored or turned upside down, as EXIF says"
 _ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
 
 
-def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated], frames: Frames) -> Iterator[Finding]:
+def image_findings(
+    split: str, looks: Sequence[ScannedImage], images: Sequence[AnnotatedImage], frames: AnnotatedSizes
+) -> Iterator[Finding]:
     """Images that don't open, that are turned, and that aren't as annotated."""
     for row, (one, image, fit) in enumerate(zip(looks, images, map(frames.fit, images), strict=True)):
         troubles = (
@@ -34,7 +36,7 @@ def image_findings(split: str, looks: Sequence[Look], images: Sequence[Annotated
             yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row, sort=sort)
 
 
-def _image_troubles(image: Annotated, fit: Fit | None, told: bool) -> Iterator[tuple[str, str, str | None]]:
+def _image_troubles(image: AnnotatedImage, fit: Rescaling | None, told: bool) -> Iterator[tuple[str, str, str | None]]:
     """Kind, message and sort; `told`: images beside this one tell whether boxes were drawn on what EXIF turns."""
     (width, height), turned = image.file.upright, image.file.orientation
     moved = fit is not None and fit.how == TURNED
@@ -55,7 +57,7 @@ def _image_troubles(image: Annotated, fit: Fit | None, told: bool) -> Iterator[t
 
 
 def box_findings(
-    split: str, boxes: Boxes, looks: Sequence[Look], num_classes: int, faults: Mapping[Place, str]
+    split: str, boxes: Boxes, looks: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
 ) -> list[Finding]:
     """Every defect of a single box, image by image; `faults` are what the source says of unknown classes.
 
@@ -105,7 +107,7 @@ def _box_text(boxes: Boxes, index: int) -> str:
     return "box x {:g}, y {:g}, width {:g}, height {:g}".format(*boxes.xywh[index])
 
 
-def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[Look], message: str) -> Finding:
+def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[ScannedImage], message: str) -> Finding:
     row = int(boxes.row[index])
     return finding(
         kind, split, message, image=looks[row].name, image_id=looks[row].image_id,
@@ -113,7 +115,7 @@ def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[Loo
     )  # fmt: skip
 
 
-def crowded_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_queries: int) -> Iterator[Finding]:
+def crowded_findings(split: str, boxes: Boxes, looks: Sequence[ScannedImage], num_queries: int) -> Iterator[Finding]:
     """Images with more objects, crowds aside, than the model has queries."""
     counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(looks))
     for row in np.flatnonzero(counts > num_queries).tolist():
@@ -123,7 +125,7 @@ def crowded_findings(split: str, boxes: Boxes, looks: Sequence[Look], num_querie
 
 
 def tiny_findings(
-    split: str, boxes: Boxes, looks: Sequence[Look], names: Sequence[str], longest_edge: int
+    split: str, boxes: Boxes, looks: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
 ) -> Iterator[Finding]:
     """One finding a class whose boxes are tiny once images are shrunk to `longest_edge`; it names the tiniest."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.duplicates import NEAR, groups, nearest
-from detr_ft.data.integrity.scan import Look
+from detr_ft.data.integrity.scan import ScannedImage
 
 _NAMED = 3
 
@@ -93,6 +93,6 @@ def _finding(kind: str, looks: Looks, place: _Place, message: str, like: _Place)
     return finding(kind, place[0], message, image=one.name, image_id=one.image_id, row=place[1], like=like)
 
 
-def _named(some: Sequence[Look]) -> str:
+def _named(some: Sequence[ScannedImage]) -> str:
     rest = len(some) - _NAMED
     return ", ".join(one.short for one in some[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

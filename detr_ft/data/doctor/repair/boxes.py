@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from detr_ft.data.box_frame import LEAST_SIDE
 from detr_ft.data.doctor.box_columns import SLACK
-from detr_ft.data.integrity.annotated_size import AS_STATED, Box, Fit, Size
+from detr_ft.data.integrity.annotated_size import AS_STATED, Box, Rescaling, Size
 
 Step = tuple[str, Box, Box | None]  # what was done, before, after
 
@@ -22,7 +22,7 @@ class BoxMender:
 
     size: Size
     num_classes: int
-    fit: Fit = AS_STATED
+    fit: Rescaling = AS_STATED
     steps: list[Step] = field(default_factory=list)
     _kept: set[tuple[Box, int]] = field(default_factory=set)
 

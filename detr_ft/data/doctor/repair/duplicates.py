@@ -7,7 +7,7 @@ from typing import Any
 
 from detr_ft.data.doctor.repair.change_log import Change
 from detr_ft.data.doctor.scan import Looks
-from detr_ft.data.integrity.scan import Look
+from detr_ft.data.integrity.scan import ScannedImage
 
 Row = dict[str, Any]  # width, height and objects, as in the schema
 
@@ -45,5 +45,7 @@ def _move(objects: Mapping[str, list[Any]], into: Mapping[str, list[Any]]) -> It
             yield objects["id"][place], box
 
 
-def _change(split: str, one: Look, number: int | None, what: str, before: str | list[float], after: str) -> Change:
+def _change(
+    split: str, one: ScannedImage, number: int | None, what: str, before: str | list[float], after: str
+) -> Change:
     return Change(split, one.path or one.name, one.image_id, number, what, before, after)

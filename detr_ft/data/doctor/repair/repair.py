@@ -16,10 +16,18 @@ from detr_ft.data.doctor.repair.classes import merge_classes
 from detr_ft.data.doctor.repair.duplicates import Row, merge_copies
 from detr_ft.data.doctor.scan import Looks
 from detr_ft.data.export import refuse_filled, write_coco
-from detr_ft.data.integrity.annotated_size import Annotated, Fit, Frame, Frames, annotated, box_of, moved_area
-from detr_ft.data.integrity.scan import Look
+from detr_ft.data.integrity.annotated_size import (
+    AnnotatedImage,
+    AnnotatedSizes,
+    Frame,
+    Rescaling,
+    annotated,
+    box_of,
+    moved_area,
+)
+from detr_ft.data.integrity.scan import ScannedImage
 from detr_ft.data.schema import class_names, sizes_of, with_columns
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 LOG = "changes.jsonl"
 
@@ -39,7 +47,7 @@ def write_mended(mended: Mended, folder: Path) -> None:
     try:
         (folder / LOG).write_text(as_lines(mended.changes), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{folder / LOG}: can't be written ({error.strerror or error})") from error
+        raise InputError(f"{folder / LOG}: can't be written ({error.strerror or error})") from error
 
 
 def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mended:
@@ -50,7 +58,7 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     """
     data, changes = merge_classes(data)
     read = {split: _Read.of(rows, looks.splits[split]) for split, rows in data.items()}
-    frames = Frames.judge((one for own in read.values() for one in own.images), drawn_on)
+    frames = AnnotatedSizes.judge((one for own in read.values() for one in own.images), drawn_on)
     mended: dict[str, list[Row | None]] = {}
     for split, rows in data.items():
         mender = _SplitMender(split, looks.splits[split], class_names(rows))
@@ -59,7 +67,7 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     changes += merge_copies(mended, looks)
     splits = {split: _kept(data[split], new) for split, new in mended.items() if any(new)}
     if not splits:
-        raise UserError("no image can be kept, so there is nothing to write: none of them opens")
+        raise InputError("no image can be kept, so there is nothing to write: none of them opens")
     return Mended(DatasetDict(splits), tuple(changes))
 
 
@@ -75,10 +83,10 @@ class _Read:
     """The images of a split with boxes in pixels, from the format that they were likely in (None: that was pixels)."""
 
     format: str | None
-    images: list[Annotated]
+    images: list[AnnotatedImage]
 
     @classmethod
-    def of(cls, rows: Dataset, looks: Sequence[Look]) -> _Read:
+    def of(cls, rows: Dataset, looks: Sequence[ScannedImage]) -> _Read:
         boxes = boxes_of(rows)
         format = likely_format(boxes)
         in_pixels = converted(boxes, format).by_row(len(rows))
@@ -90,11 +98,11 @@ class _SplitMender:
     """One split on its way, with the changes so far."""
 
     split: str
-    looks: list[Look]
+    looks: list[ScannedImage]
     names: list[str]
     changes: list[Change] = field(default_factory=list)
 
-    def mend(self, rows: Dataset, read: _Read, frames: Frames) -> Iterator[Row | None]:
+    def mend(self, rows: Dataset, read: _Read, frames: AnnotatedSizes) -> Iterator[Row | None]:
         """Each row's size and objects as they should be; None for an image that can't be kept."""
         for index, (objects, one) in enumerate(zip(rows["objects"], read.images, strict=True)):
             fit = frames.fit(one)
@@ -103,7 +111,7 @@ class _SplitMender:
                 self._tell(index, None, *reason)
             yield None if reason or fit is None else self._mended_row(index, objects, one, fit, read.format)
 
-    def _reason_to_go(self, index: int, image: Annotated, fit: Fit | None) -> tuple[str, Any, Any] | None:
+    def _reason_to_go(self, index: int, image: AnnotatedImage, fit: Rescaling | None) -> tuple[str, Any, Any] | None:
         one = self.looks[index]
         if one.trouble:
             return f"left out: {one.trouble}", one.message, None
@@ -112,7 +120,7 @@ class _SplitMender:
         return None
 
     def _mended_row(
-        self, index: int, objects: Mapping[str, Any], image: Annotated, fit: Fit, format: str | None
+        self, index: int, objects: Mapping[str, Any], image: AnnotatedImage, fit: Rescaling, format: str | None
     ) -> Row:
         one, stated = self.looks[index], image.stated
         if stated != one.size:

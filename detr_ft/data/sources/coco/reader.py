@@ -11,7 +11,7 @@ from datasets import DatasetDict
 from detr_ft.data.schema import SPLITS
 from detr_ft.data.sources.coco.parser import Table
 from detr_ft.data.sources.record import refuse, split_folders, split_of, split_of_folder, to_dataset
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def read_coco(path: Path) -> DatasetDict:
     """
     files = _files(path)
     if not files:
-        raise UserError(
+        raise InputError(
             f"{path}: no COCO file found; expected <split>/_annotations.coco.json, annotations/instances_<split>.json "
             "or one .json file named outright"
         )
@@ -74,7 +74,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
 def _take(found: dict[str, Path], split: str, files: list[Path]) -> None:
     files = [*([found[split]] if split in found else []), *files]
     if len(files) > 1:
-        raise UserError(
+        raise InputError(
             f"several COCO files for split {split}: {', '.join(map(str, files))}; name one of them outright"
         )
     if files:

@@ -19,7 +19,7 @@ from detr_ft.data.sources.flags import flag
 from detr_ft.data.sources.image_search import NearbyImages, plain_path
 from detr_ft.data.sources.record import Flags, Record, numbers, split_of
 from detr_ft.data.sources.text import read_text, shown
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _DELIMITERS = ",;\t"
 _FIRST = 20
@@ -36,7 +36,7 @@ def read_header(file: Path) -> tuple[Header | str, str]:
         delimiter = max(_DELIMITERS, key=line.count)
         return Header.read(next(csv.reader([line], delimiter=delimiter), [])), delimiter
     except (OSError, csv.Error) as error:
-        raise UserError(f"{file}: can't be read as a table ({error})") from error
+        raise InputError(f"{file}: can't be read as a table ({error})") from error
 
 
 @dataclass
@@ -64,10 +64,10 @@ class Table:
         """The table of a file; what is wrong with it is added to `problems`, each with its line."""
         header, delimiter = read_header(file)
         if isinstance(header, str):
-            raise UserError(f"{file}: {header}")
+            raise InputError(f"{file}: {header}")
         corners = dict.fromkeys(one.corners for one in header.formats)
         if format is not None and format.corners not in corners:
-            raise UserError(
+            raise InputError(
                 f"{file}: box_format {format.name} contradicts its columns, which are {' or '.join(corners)}"
             )
         table = cls(file, split, header, delimiter, _class_descriptions(file.parent), problems)
@@ -185,5 +185,5 @@ def _class_descriptions(folder: Path) -> dict[str, str]:
     try:
         rows = list(csv.reader(io.StringIO(read_text(found[0]))))
     except csv.Error as error:
-        raise UserError(f"{found[0]}: can't be read as a table of classes ({error})") from error
+        raise InputError(f"{found[0]}: can't be read as a table of classes ({error})") from error
     return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}

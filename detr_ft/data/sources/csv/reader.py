@@ -14,7 +14,7 @@ from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import Record, files_in, split_folders, split_of, split_of_folder, to_dataset
 from detr_ft.data.sources.tables.box_reading import settle_boxes
 from detr_ft.data.sources.tables.objects import natural
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
@@ -30,7 +30,7 @@ def read_table(path: Path, format: BoxFormat | None = None) -> DatasetDict:
     files = {one: path} if path.is_file() else table_files(path)
     if not files:
         raise_all([f"{file}: {read_header(file)[0]}" for file in _all_tables(path)])
-        raise UserError(f"{path}: no .csv found; expected train.csv and val.csv, or train/_annotations.csv")
+        raise InputError(f"{path}: no .csv found; expected train.csv and val.csv, or train/_annotations.csv")
     problems: list[str] = []
     tables = [Table.read(file, split, format, problems) for split, file in files.items()]
     raise_all(problems)
@@ -66,7 +66,7 @@ def table_files(folder: Path) -> dict[str, Path]:
         splits = dict(named)
         if len(splits) < len(named) or (tables and not named):
             listed = ", ".join(str(file) for _, file in tables)
-            raise UserError(f"{folder}: which table is which split's isn't plain: {listed}; name one of them outright")
+            raise InputError(f"{folder}: which table is which split's isn't plain: {listed}; name one of them outright")
         if splits:
             return splits
     return {}

@@ -24,7 +24,7 @@ from detr_ft.data.sources.record import (
 )
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_turned
 from detr_ft.data.sources.text import parse_json, read_text, shown
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _LISTED = 50  # tasks
 
@@ -47,7 +47,7 @@ def read_labelstudio(path: Path) -> DatasetDict:
         reader.tell()
     raise_all(problems)
     if not any(splits.values()):
-        raise UserError(f"{path}: no annotated task found; export the project from Label Studio as JSON")
+        raise InputError(f"{path}: no annotated task found; export the project from Label Studio as JSON")
     names = {name for records in splits.values() for record in records for name in record.names}
     return to_dataset(splits, sorted(names), path)
 

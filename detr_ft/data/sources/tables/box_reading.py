@@ -9,7 +9,7 @@ import numpy as np
 
 from detr_ft.data.box_format import FORMATS, BoxFormat, Numbers, given, recognise
 from detr_ft.data.sources.record import Record
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def settled_format(
     sizes = np.concatenate([_sizes(record) for record in filled])
     try:
         reading = given(format, boxes, sizes) if format else recognise(boxes, sizes, among)
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
     level = logging.WARNING if reading.doubt else logging.INFO
     log.log(level, "%s: %s%s", origin, reading, "" if format else "; box_format overrides")
     return reading.format

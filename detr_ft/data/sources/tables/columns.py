@@ -13,7 +13,7 @@ from datasets import ClassLabel, Features, Image, LargeList, List, Value
 from detr_ft.data.sources.record import Record, is_id
 from detr_ft.data.sources.tables.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
 from detr_ft.data.sources.text import is_storable
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 IMAGE_KEYS = ("image", "image_path", "file_name", "filename", "path", "image_bytes", "img")
 
@@ -48,7 +48,7 @@ class Columns:
                 label = _inner(fields[category])
                 names = tuple(label.names) if isinstance(label, ClassLabel) else None
                 return cls(image, objects, box, category, names, tuple(places))
-        raise UserError(
+        raise InputError(
             f"{origin}: not a detection data set: needs an image column, and objects with lists of {'/'.join(BOX_KEYS)} "
             f"and {'/'.join(CATEGORY_KEYS)}; it has {', '.join(features)}"
         )

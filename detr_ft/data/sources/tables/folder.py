@@ -15,7 +15,7 @@ from detr_ft.data.sources.tables.box_reading import settle_boxes
 from detr_ft.data.sources.tables.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists, natural
 from detr_ft.data.sources.tables.parquet import read_parquet
 from detr_ft.data.sources.text import parse_json, read_lines
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _OTHERS = {"metadata.csv": read_table, "metadata.parquet": read_parquet}
 
@@ -32,7 +32,7 @@ def read_folder(folder: Path, format: BoxFormat | None = None) -> DatasetDict:
         for name, read in _OTHERS.items():
             if any((place / name).is_file() for place in (folder, *(child for _, child in split_folders(folder)))):
                 return read(folder, format)
-        raise UserError(f"{folder}: no metadata.jsonl found, neither there nor in train/, validation/, test/")
+        raise InputError(f"{folder}: no metadata.jsonl found, neither there nor in train/, validation/, test/")
     problems: list[str] = []
     splits = {split: list(_read_files(paths, problems)) for split, paths in files.items()}
     raise_all(problems)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.tables.rows import loading, to_schema
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 # HfHubHTTPError derives from its HTTP library's base error, which is httpx's or httpx2's as the version will have it:
 # its bases are therefore what an unreachable or silent server raises, whichever library is below.
@@ -36,7 +36,7 @@ def check_reachable(name: str) -> None:
     repository, _, revision = name.partition("@")
     reason = "" if Path(repository).exists() else _unreachable(repository, revision or None)
     if reason and not (Path(config.HF_DATASETS_CACHE) / repository.replace("/", "___")).exists():
-        raise UserError(
+        raise InputError(
             f"hub:{name}: the Hub can't be reached ({reason}) and the data set isn't in the local cache; "
             "connect, or name data on this machine, for example coco:PATH"
         )
@@ -49,9 +49,9 @@ def _unreachable(repository: str, revision: str | None) -> str:
     except HfHubHTTPError as error:
         if error.response.status_code >= 500:
             return str(error)
-        raise UserError(f"hub:{repository}: the Hub doesn't give out this data set ({error})") from error
+        raise InputError(f"hub:{repository}: the Hub doesn't give out this data set ({error})") from error
     except ValueError as error:
-        raise UserError(f"hub:{repository}: not a name of the Hub ({error})") from error
+        raise InputError(f"hub:{repository}: not a name of the Hub ({error})") from error
     except _NETWORK_ERRORS as error:
         return str(error)
     return ""

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.record import split_of, split_of_folder
 from detr_ft.data.sources.tables.rows import loading, to_schema
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def read_parquet(path: Path, format: BoxFormat | None = None) -> DatasetDict:
     """The data set of a Parquet file, or of all those below a folder; relative paths of images start beside the file."""
     files = parquet_files(path)
     if not files:
-        raise UserError(f"{path}: no .parquet file found, neither there nor in subfolders")
+        raise InputError(f"{path}: no .parquet file found, neither there nor in subfolders")
     with loading(f"parquet:{path}"):
         raw = load_dataset("parquet", data_files={split: list(map(str, paths)) for split, paths in files.items()})
     return to_schema(raw, f"parquet:{path}", format, image_places(path, files))
@@ -34,7 +34,7 @@ def read_saved(folder: Path, format: BoxFormat | None = None) -> DatasetDict:
 def saved_tables(folder: Path, origin: str) -> dict[str, Dataset]:
     """The tables of a folder of `save_to_disk`, memory-mapped."""
     if not is_saved(folder):
-        raise UserError(f"{origin}: not a folder that save_to_disk wrote: there is no dataset_dict.json or state.json")
+        raise InputError(f"{origin}: not a folder that save_to_disk wrote: there is no dataset_dict.json or state.json")
     with loading(origin):
         saved = load_from_disk(str(folder))
     return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}

@@ -20,7 +20,7 @@ from detr_ft.data.sources.record import Record, columns_of, split_of, tell_of_tr
 from detr_ft.data.sources.tables.box_reading import convert, settled_format
 from detr_ft.data.sources.tables.columns import SIZE_KEYS, Columns
 from detr_ft.data.sources.tables.objects import natural
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _FIRST = 20
 
@@ -34,7 +34,7 @@ def loading(origin: str) -> Iterator[None]:
         yield
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ else error
-        raise UserError(f"{origin}: can't be loaded ({cause})") from error
+        raise InputError(f"{origin}: can't be loaded ({cause})") from error
 
 
 def to_schema(
@@ -57,7 +57,7 @@ def to_schema(
             where = f"{origin}, split {word}"
             chosen[split] = _Table(rows, Columns.find(rows.features, where, places.get(word, ())), where)
     if not chosen:
-        raise UserError(f"{origin}: no split with images among {', '.join(raw) or 'none'}")
+        raise InputError(f"{origin}: no split with images among {', '.join(raw) or 'none'}")
     problems: list[str] = []
     chosen = {split: chosen[split] for split in SPLITS if split in chosen}
     records = {split: table.records(problems) for split, table in chosen.items()}
@@ -80,7 +80,7 @@ def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], 
     if others and all(name.isdecimal() for name in others):
         log.info("%s: classes are numbers without names: they are called %s", origin, ", ".join(others[:12]))
     if not named and not others:
-        raise UserError(f"{origin}: not one object found, and no class is named")
+        raise InputError(f"{origin}: not one object found, and no class is named")
     return [*named, *others]
 
 
@@ -117,7 +117,7 @@ class _Table:
         paths = [image["path"] for image in images if image and image["bytes"] is None]
         if paths and not any(os.path.isfile(path) for path in paths):
             looked = ", ".join(map(str, self.columns.places)) or "this machine"
-            raise UserError(
+            raise InputError(
                 f"{self.origin}: column {self.columns.image} names files, and none of the first {len(paths)} is in {looked}: "
                 f"there is no {paths[0]}"
             )

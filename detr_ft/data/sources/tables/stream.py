@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Image, IterableDataset, load_dataset
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import FileSize
-from detr_ft.data.integrity.annotated_size import Frames
+from detr_ft.data.integrity.annotated_size import AnnotatedSizes
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import Record, split_of, tell_of_troubles
@@ -25,7 +25,7 @@ from detr_ft.data.sources.tables.hub import check_reachable
 from detr_ft.data.sources.tables.parquet import image_places, is_saved, parquet_files, saved_tables
 from detr_ft.data.sources.tables.rows import loading
 from detr_ft.data.sources.tables.upright import in_pixels, move, size_of
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 _LOOKED_AT = 1000  # rows that tell the boxes' format
 _READ_ROWS, _READ_BYTES = 16, 1 << 20
@@ -89,7 +89,7 @@ class _Split:
             ]
         return [(record, size) for record, size in found if record is not None]
 
-    def converted(self, names: list[str], format: BoxFormat, frames: Frames) -> IterableDataset:
+    def converted(self, names: list[str], format: BoxFormat, frames: AnnotatedSizes) -> IterableDataset:
         """The stream in the schema."""
         index = {name: number for number, name in enumerate(names)}
         return self.rows.map(
@@ -111,7 +111,7 @@ def _open(name: str, base: Path, origin: str) -> tuple[Mapping[str, IterableData
     if path.exists():
         files = parquet_files(path)
         if not files:
-            raise UserError(
+            raise InputError(
                 f"{origin}: only Parquet files and folders of save_to_disk can be streamed from this machine"
             )
         with loading(origin):
@@ -142,7 +142,7 @@ def _classes(options: str, spec: str) -> tuple[str, ...]:
     pairs = parse_qsl(options, keep_blank_values=True)
     unknown = [key for key, _ in pairs if key != "classes"]
     if unknown or (options and not pairs):
-        raise UserError(
+        raise InputError(
             f"{spec}: unknown option {(unknown or [options])[0]!r}; there is classes, as in ?classes=cat,dog"
         )
     return tuple(name.strip() for _, value in pairs for name in value.split(",") if name.strip())
@@ -150,17 +150,17 @@ def _classes(options: str, spec: str) -> tuple[str, ...]:
 
 def _names(columns: Sequence[Columns], origin: str) -> list[str]:
     if not columns:
-        raise UserError(f"{origin}: no split of it is called train, validation or test")
+        raise InputError(f"{origin}: no split of it is called train, validation or test")
     nameless = [one.category for one in columns if one.names is None]
     if nameless:
-        raise UserError(
+        raise InputError(
             f"{origin}: {nameless[0]} doesn't name the classes, and a stream can't be searched for them: "
             f"write them in the order of their numbers, {origin}?classes=cat,dog"
         )
     return list(dict.fromkeys(name for one in columns for name in one.names or ()))
 
 
-def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> tuple[BoxFormat, Frames]:
+def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> tuple[BoxFormat, AnnotatedSizes]:
     """The boxes' format, and on which frame they were drawn, by the first rows of every split."""
     problems: list[str] = []
     first = [one for split in splits for one in split.first_records(problems)]
@@ -168,7 +168,7 @@ def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> 
     records = [record for record, _ in first]
     tell_of_troubles(records)
     settled = settled_format(records, f"{origin}, first {len(records):,} rows", format)
-    return settled, Frames.judge(in_pixels(record, size, settled) for record, size in first)
+    return settled, AnnotatedSizes.judge(in_pixels(record, size, settled) for record, size in first)
 
 
 def _convert(
@@ -178,12 +178,12 @@ def _convert(
     index: Mapping[str, int],
     origin: str,
     format: BoxFormat,
-    frames: Frames,
+    frames: AnnotatedSizes,
 ) -> dict[str, Any]:
     problems: list[str] = []
     record = columns.record(row, number, origin, problems)
     if record is None or problems:
-        raise UserError(problems)
+        raise InputError(problems)
     image = columns.stored_image(row)
     move(record, in_pixels(record, size_of(image), format), frames, f"{origin}, row {number}")
     return {

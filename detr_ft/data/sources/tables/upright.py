@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
-from detr_ft.data.integrity.annotated_size import Annotated, Frames, box_of, moved_area, why_unclear
+from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, box_of, moved_area, why_unclear
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.tables.box_reading import convert
 from detr_ft.data.sources.tables.columns import StoredImage
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 
 def size_of(image: StoredImage | None) -> FileSize:
@@ -19,7 +19,7 @@ def size_of(image: StoredImage | None) -> FileSize:
         return NO_SIZE
 
 
-def in_pixels(record: Record, size: FileSize, format: BoxFormat) -> Annotated:
+def in_pixels(record: Record, size: FileSize, format: BoxFormat) -> AnnotatedImage:
     """Convert a record's boxes from a format, in place, and give it as annotated.
 
     Fractions need no stated size: they are of the image as whoever drew the boxes saw it, upright.
@@ -27,14 +27,14 @@ def in_pixels(record: Record, size: FileSize, format: BoxFormat) -> Annotated:
     if format.unit == "fractions" and size != NO_SIZE:
         record.width, record.height = size.upright
     convert(record, format)
-    return Annotated((record.width, record.height), list(map(box_of, record.boxes)), size)
+    return AnnotatedImage((record.width, record.height), list(map(box_of, record.boxes)), size)
 
 
-def move(record: Record, one: Annotated, frames: Frames, where: str) -> None:
+def move(record: Record, one: AnnotatedImage, frames: AnnotatedSizes, where: str) -> None:
     """Bring a record's size and boxes, in place, onto its image. Raises UserError where it can't be known how."""
     fit = frames.fit(one)
     if fit is None:
-        raise UserError(f"{where}: {why_unclear(one)}")
+        raise InputError(f"{where}: {why_unclear(one)}")
     if not fit.how or one.file == NO_SIZE:
         return
     moved = [fit.move(box) for box in one.boxes]

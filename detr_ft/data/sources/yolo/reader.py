@@ -16,7 +16,7 @@ from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import files_in, images_in, refuse, to_dataset
 from detr_ft.data.sources.text import read_lines, read_text, shown
 from detr_ft.data.sources.yolo.labels import LabelReader
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 from detr_ft.utils.yaml import parse_yaml
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -32,7 +32,7 @@ def read_yolo(path: Path) -> DatasetDict:
     """The data set of a `data.yaml`, or of the folder that holds it. An image without a label file is background."""
     file = path if path.is_file() else yolo_file(path)
     if file is None:
-        raise UserError(f"{path}: no data.yaml found")
+        raise InputError(f"{path}: no data.yaml found")
     settings = _settings(file)
     problems: list[str] = []
     names = _names(settings, file, problems)
@@ -43,7 +43,7 @@ def read_yolo(path: Path) -> DatasetDict:
     splits = {split: reader.read_split(paths) for split, paths in images.items()}
     refuse(reader.problems, splits)
     if not any(record.boxes for records in splits.values() for record in records):
-        raise UserError(
+        raise InputError(
             f"{file}: not one box found; label files belong into labels/ beside images/, or beside the images"
         )
     return to_dataset(splits, list(names.values()), file)
@@ -60,13 +60,13 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file}: can't be read ({error})") from error
+        raise InputError(f"{file}: can't be read ({error})") from error
 
 
 def _settings(file: Path) -> Mapping[str, object]:
     settings = parse_yaml(read_text(file), str(file))
     if not isinstance(settings, dict) or not any(key in settings for keys in _KEYS.values() for key in keys):
-        raise UserError(f"{file}: not a YOLO data set: expected names, train and val")
+        raise InputError(f"{file}: not a YOLO data set: expected names, train and val")
     return settings
 
 

@@ -21,7 +21,7 @@ from detr_ft.data.doctor.box_columns import boxes_of
 from detr_ft.data.doctor.repair.change_log import in_words
 from detr_ft.data.doctor.repair.repair import Mended, write_mended
 from detr_ft.data.integrity.annotated_size import Frame
-from detr_ft.errors import UserError
+from detr_ft.errors import InputError
 
 W, H = 200, 150
 SOUND = [10.0, 20.0, 30.0, 40.0]
@@ -214,7 +214,7 @@ def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> Non
 def test_nothing_left_is_told(make_rows, tmp_path: Path) -> None:
     data = DatasetDict({"train": make_rows([SOUND])})
     (tmp_path / "train/0.png").unlink()
-    with pytest.raises(UserError, match="no image can be kept"):
+    with pytest.raises(InputError, match="no image can be kept"):
         mended(data)
 
 
@@ -230,7 +230,7 @@ def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
     assert in_words(result.changes) == "nothing had to be changed"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="isn't empty"):
+    with pytest.raises(InputError, match="isn't empty"):
         write_mended(result, tmp_path / "out")
 
 
