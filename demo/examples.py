@@ -17,6 +17,7 @@ from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
 from detr_ft.errors import InputError
+from detr_ft.run_directory import RECIPE
 from detr_ft.workflows.splits import split_of
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Example:
 def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Example]:
     """A few of the data given, else of what the model's run held out, else generated ones where the classes are such.
 
-    Raises UserError for given data of which the model knows no class; objects of the classes that it does not know are left out.
+    Raises InputError for given data of which the model knows no class; objects of the classes that it does not know are left out.
     """
     if data is not None:
         found = _of(split_of(model, data, None), names)
@@ -55,7 +56,7 @@ def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Exam
                 f"--data {data}: none of its first {len(found)} images has an object that the model knows: {', '.join(names)}"
             )
         return found
-    if (Path(model) / "recipe.yaml").is_file():
+    if (Path(model) / RECIPE).is_file():
         try:
             return _of(split_of(model, None, None), names)
         except InputError as error:  # the data lie elsewhere now, or the images of the run are gone

@@ -7,14 +7,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from transformers import PreTrainedModel
-
 from detr_ft.errors import InputError
-from detr_ft.models.save import save_as_stock
 
+# Files and folders of a run, relative to it.
+RECIPE = "recipe.yaml"
+LOG = "log.jsonl"
+METRICS = "metrics.json"
+REPORT = "report.html"
+REPORT_MARKDOWN = "report.md"
+PREDICTIONS = "predictions.json"
+HELD_OUT = "held-out.json"  # the images of the validation split
+SEEDS = "seeds.json"
+EXPORT_METRICS = "export.json"
+EXAMPLES = "examples"
+CHECKPOINTS = "checkpoints"
+BEST_CHECKPOINT = "checkpoints/best"
+RAW = "raw"
+PARTIAL = ".partial"
 FAILURES = "failures"  # capsules of steps that failed, which a run that begins again leaves where they are
-_BEGINNINGS = {"log.jsonl", "recipe.yaml", "held-out.json", "checkpoints", ".partial"}
+_BEGINNINGS = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIAL}
 
 
 class RunDirectory:
@@ -26,10 +37,10 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints of the run are."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def refuse_another_run(self) -> None:
-        """Raise UserError where the folder holds something, or can't be a folder. Makes nothing."""
+        """Raise InputError where the folder holds something, or can't be a folder. Makes nothing."""
         try:
             if self.path.exists() and any(one.name != FAILURES for one in self.path.iterdir()):
                 going_on = "go on with that run (--resume), " if self.checkpoints.is_dir() else ""
@@ -38,12 +49,12 @@ class RunDirectory:
                     f"Either {going_on}choose another folder (train.output_dir={self.path}-2), or remove it"
                 )
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def clear_beginnings(self) -> None:
         """Remove what a run left that ended before its first checkpoint, but for capsules of steps that failed.
 
-        Raises UserError where there is anything else.
+        Raises InputError where there is anything else.
         """
         left = sorted({path.name for path in self.path.iterdir()} - {FAILURES}) if self.path.is_dir() else []
         if not left:
@@ -57,31 +68,31 @@ class RunDirectory:
 
     def reopen(self) -> None:
         """Take away what tells of an end, and what was left half written: the run goes on."""
-        for name in ("metrics.json", "report.html"):
+        for name in (METRICS, REPORT):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / ".partial", ignore_errors=True)
+        shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
 
     def log_lines(self) -> list[str]:
         """The lines of `log.jsonl`."""
-        file = self.path / "log.jsonl"
+        file = self.path / LOG
         return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
     def create(self) -> None:
-        """Make the folder; raises UserError where it holds another run, or can't be written."""
+        """Make the folder; raises InputError where it holds another run, or can't be written."""
         self.refuse_another_run()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "log.jsonl").touch()
+            (self.path / LOG).touch()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to `log.jsonl`."""
         try:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            with (self.path / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file at the top of the run, whole or not at all."""
@@ -91,31 +102,11 @@ class RunDirectory:
             partial.write_text(text, encoding="utf-8")
             partial.replace(target)
         except OSError as error:
-            raise _unwritable(target, error) from error
-        return target
-
-    def save_model(self, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:
-        """Save model and processor below the run, whole or not at all, and answer where.
-
-        They are written beside their place first, so that a failure leaves what was there before.
-        """
-        target = self.path / folder
-        partial = self.path / ".partial"
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save_as_stock(model, partial)
-            processor.save_pretrained(partial)
-            target.mkdir(parents=True, exist_ok=True)
-            for file in partial.iterdir():
-                file.replace(target / file.name)
-            partial.rmdir()
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise _unwritable(target, error) from error
+            raise unwritable(target, error) from error
         return target
 
 
-def _unwritable(path: Path, error: OSError | SafetensorError) -> InputError:
+def unwritable(path: Path, error: Exception) -> InputError:
+    """Return the error of a file that cannot be written."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return InputError(f"{path}: can't be written: {why}")

@@ -14,6 +14,7 @@ import typer
 from detr_ft.cli.console import USER_ERROR, answer, exit_with_status
 from detr_ft.cli.options import BoxFormat, Data, JsonFlag, Model
 from detr_ft.errors import InputError
+from detr_ft.run_directory import RECIPE
 from detr_ft.utils.progress import warn
 
 app = typer.Typer(
@@ -256,11 +257,12 @@ def doctor(
 
     Ends with status 2 where there is an error: data that training would refuse or learn wrongly.
     """
+    from detr_ft.report.doctor.text import describe
     from detr_ft.workflows.doctor import Outputs, run_doctor
 
     outputs = Outputs(report, fix, write_coco, augment, drawn_on, augment_out)
     diagnosis, losses = run_doctor(data, outputs, num_queries, longest_edge, box_format)
-    typer.echo(diagnosis.to_json() if as_json else diagnosis.summary())
+    typer.echo(diagnosis.to_json() if as_json else describe(diagnosis))
     for line in losses:
         warn(line)
     if diagnosis.errors:
@@ -305,7 +307,7 @@ def replay(
 @exit_with_status
 def new(
     data: Data,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The recipe to write")] = Path("recipe.yaml"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="The recipe to write")] = Path(RECIPE),
     checkpoint: Annotated[str | None, typer.Option(help="What to start from; default: by the hardware at hand")] = None,
     box_format: BoxFormat = None,
 ) -> None:

@@ -34,7 +34,7 @@ class BoxFormat:
 
     @classmethod
     def parse(cls, name: str) -> BoxFormat:
-        """The format written `xyxy`, or `xyxy-fractions` (of the image's width and height). Raises UserError."""
+        """The format written `xyxy`, or `xyxy-fractions` (of the image's width and height). Raises InputError."""
         for one in FORMATS:
             if one.name == name.strip().lower():
                 return one
@@ -120,7 +120,7 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
 def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
     """The reading of boxes whose format is told: doubtful where they don't fit their images well.
 
-    Raises UserError where most don't fit, and another format fits: then it was told wrongly.
+    Raises InputError where most don't fit, and another format fits: then it was told wrongly.
     """
     telling = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
     count = int(telling.sum())

@@ -32,7 +32,7 @@ def write_coco(data: DatasetDict, folder: Path) -> None:
 
 
 def refuse_filled(folder: Path) -> None:
-    """A UserError where the folder holds something, or is none: nothing is written over."""
+    """A InputError where the folder holds something, or is none: nothing is written over."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and isn't empty; name a new folder")
 

@@ -28,7 +28,7 @@ def train_and_validation(
 
     With `fold`, k of n, the train split is cut into n parts, of which the k-th, from 1, is held out, and the data's own
     validation split is left alone. What is held out has its share of every class, and images that look alike, by the
-    `fingerprints` of the train split's, stay together. Raises UserError where there is too little to hold out.
+    `fingerprints` of the train split's, stay together. Raises InputError where there is too little to hold out.
     """
     if fold is not None:
         number, of = fold

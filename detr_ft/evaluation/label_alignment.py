@@ -12,7 +12,7 @@ from detr_ft.utils.progress import say
 def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
     """For each class of the model its index in the data, -1 for one that the data lack; None where both are the same.
 
-    What differs is told. Raises UserError where the data have a class that the model doesn't know.
+    What differs is told. Raises InputError where the data have a class that the model doesn't know.
     """
     if list(of_model) == list(of_data):
         return None

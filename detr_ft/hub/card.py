@@ -21,6 +21,7 @@ from detr_ft.hub.card_sections import (
 )
 from detr_ft.hub.card_values import figure, measured, section
 from detr_ft.report.markdown import text_of
+from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
 from detr_ft.utils.yaml import parse_yaml
 
 _METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
@@ -42,14 +43,14 @@ def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
 
 def licence_of(run: Path) -> str | None:
     """The licence that the run's recipe gives its model."""
-    found = section(_read(run / "recipe.yaml"), "hub").get("license")
+    found = section(_read(run / RECIPE), "hub").get("license")
     return str(found) if found else None
 
 
 def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
     """The card of a run directory. `config.json` must be there; the other files that it tells of may be missing."""
-    config, metrics, recipe = _read(run / "config.json"), _read(run / "metrics.json"), _read(run / "recipe.yaml")
-    exported = _read(run / "export.json")
+    config, metrics, recipe = _read(run / "config.json"), _read(run / METRICS), _read(run / RECIPE)
+    exported = _read(run / EXPORT_METRICS)
     if not config:
         raise InputError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
     data = _metadata(name, config, metrics, recipe, dataset)

@@ -13,6 +13,7 @@ from detr_ft import criterion as terms
 from detr_ft.hub.card_values import figure, measured, section
 from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.markdown import text_of
+from detr_ft.run_directory import EXAMPLES
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.
 _PAPER = re.compile(
@@ -22,7 +23,7 @@ _PAPER = re.compile(
 
 def examples_section(run: Path) -> str:
     """Pictures of held-out images with what was found in them."""
-    pictures = sorted((run / "examples").glob("*-found.jpg")) if (run / "examples").is_dir() else []
+    pictures = sorted((run / EXAMPLES).glob("*-found.jpg")) if (run / EXAMPLES).is_dir() else []
     shown = [f"![What was found in a held-out image](examples/{one.name})" for one in pictures if not one.is_symlink()]
     return (
         "\n".join(["## Examples", "", "Held-out images, with what is found above each class's threshold.", "", *shown])

@@ -32,7 +32,7 @@ def hub_api(token: str) -> HfApi:
 
 
 def check_name(repo_id: str) -> None:
-    """A UserError unless the name reads `USER/NAME` as the Hub allows it."""
+    """A InputError unless the name reads `USER/NAME` as the Hub allows it."""
     if not _NAME.fullmatch(repo_id):
         raise InputError(
             f"{repo_id!r} can't name a repository: write USER/NAME, with your user or organisation on the Hub, in "

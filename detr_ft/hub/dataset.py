@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_target(repo_id: str) -> None:
-    """A UserError unless there is a token and `repo_id`, `USER/NAME`, is a name that the Hub doesn't know yet."""
+    """A InputError unless there is a token and `repo_id`, `USER/NAME`, is a name that the Hub doesn't know yet."""
     if _info(repo_id) is not None:
         raise InputError(f"the data set {repo_id} exists on the Hub, and nothing is written over; choose another name")
 
@@ -33,7 +33,7 @@ def check_target(repo_id: str) -> None:
 def holds_data(repo_id: str) -> bool:
     """Whether the Hub has a data set of this name with something in it: a push that was cut short leaves an empty one.
 
-    Raises UserError without a token, for a name that is none, and for a Hub that doesn't answer.
+    Raises InputError without a token, for a name that is none, and for a Hub that doesn't answer.
     """
     info = _info(repo_id)
     return info is not None and any(one.rfilename.endswith(".parquet") for one in info.siblings or [])

@@ -54,7 +54,7 @@ def push_space(run: Path, repo_id: str, private: bool = True, options: Sequence[
 
 
 def token_for(repo_id: str, again: str) -> str:
-    """The token of this machine's user. Raises UserError where there is none."""
+    """The token of this machine's user. Raises InputError where there is none."""
     token = get_token()
     if token is None:
         raise InputError(

@@ -13,6 +13,7 @@ from huggingface_hub import SpaceCard, SpaceCardData
 from detr_ft.errors import InputError
 from detr_ft.hub.card import licence_of
 from detr_ft.hub.upload_plan import MODEL, plan
+from detr_ft.run_directory import EXAMPLES
 from detr_ft.utils.assets import demo_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,13 +41,13 @@ if __name__ == "__main__":
 
 
 def write_space(run: Path, name: str, folder: Path) -> None:
-    """Write the Space of a run, the model of which is called `name` on the Hub, into a folder. Raises UserError."""
+    """Write the Space of a run, the model of which is called `name` on the Hub, into a folder. Raises InputError."""
     files = plan(run)
     for file in files:
         if MODEL.fullmatch(file.name) and file.parent == run:
             _copy(file, folder / "model" / file.name)
-        elif file.parent.name == "examples" and not file.stem.endswith("-found"):
-            _copy(file, folder / "examples" / file.name)
+        elif file.parent.name == EXAMPLES and not file.stem.endswith("-found"):
+            _copy(file, folder / EXAMPLES / file.name)
     for source, target in ((_PACKAGE, "detr_ft"), (demo_folder(), "demo")):
         shutil.copytree(source, folder / target, ignore=shutil.ignore_patterns("__pycache__", "_share", "*.pyc"))
     (folder / "space.py").write_text(_APP, encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from detr_ft.errors import InputError
+from detr_ft.run_directory import EXAMPLES
 
 MODEL = re.compile(
     r"config\.json|preprocessor_config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
@@ -15,7 +16,7 @@ _ALLOWED = re.compile(
     MODEL.pattern + r"|README\.md|recipe\.yaml|metrics\.json|report\.html|export\.json|model\.pt2"
     r"|onnx/model(_quantized)?\.onnx|examples/\d+(-found)?\.jpg"
 )
-_FOLDERS = ("onnx", "examples")
+_FOLDERS = ("onnx", EXAMPLES)
 _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 
@@ -47,7 +48,7 @@ def plan(run: Path) -> list[Path]:
 
 
 def refuse_secrets(files: Iterable[Path], token: str) -> None:
-    """A UserError that names every text file holding the token, another token or a private key."""
+    """A InputError that names every text file holding the token, another token or a private key."""
     found = []
     for file in files:
         if file.suffix in _BINARY:

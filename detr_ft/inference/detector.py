@@ -81,7 +81,7 @@ class Detector(_Knowing):
     def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
         """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters.
 
-        Raises UserError for a single image or path in the place of a list of them.
+        Raises InputError for a single image or path in the place of a list of them.
         """
         return detect(self.model, self.processor, map(_upright, _several(images)), batch_size)
 

@@ -57,7 +57,7 @@ class OnnxDetector(_Knowing):
 
     @classmethod
     def load(cls, folder: str, file: str = "onnx/model.onnx") -> OnnxDetector:
-        """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises UserError where it can't be read."""
+        """The file of a folder, `onnx/model_quantized.onnx` being that of eight bits; raises InputError where it can't be read."""
         path = Path(folder) / file
         if not path.is_file():
             raise InputError(

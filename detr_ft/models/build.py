@@ -20,7 +20,7 @@ def build_model(
     """A model of random weights with a native backbone, for the classes `names`; its processor pads images to a square.
 
     `architecture` holds what `DetrConfig` takes; its `backbone_config` names a `model_type`. `backbone` is a checkpoint
-    whose weights the backbone starts from. Raises UserError for what transformers refuses, and for a backbone that does
+    whose weights the backbone starts from. Raises InputError for what transformers refuses, and for a backbone that does
     not fit whole.
     """
     # transformers takes a misspelt field without a word.

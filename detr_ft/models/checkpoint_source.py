@@ -25,7 +25,7 @@ _LOAD_ERRORS: tuple[type[BaseException], ...] = (
 def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
     """The commit that a name on the Hub stands for now, or in the cache where the Hub is out of reach; None of what lies here.
 
-    Raises UserError as `load_model` does.
+    Raises InputError as `load_model` does.
     """
     if not on_the_hub(checkpoint):
         return None
@@ -36,7 +36,7 @@ def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
 
 @contextmanager
 def _explained(checkpoint: str) -> Iterator[None]:
-    """What loading raises, as a UserError."""
+    """What loading raises, as a InputError."""
     try:
         yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
@@ -53,7 +53,7 @@ def on_the_hub(checkpoint: str) -> bool:
 
 
 def resolve(checkpoint: str) -> str:
-    """Where transformers finds a checkpoint: a folder, or a name on the Hub. Raises UserError for a folder that isn't there or is no checkpoint."""
+    """Where transformers finds a checkpoint: a folder, or a name on the Hub. Raises InputError for a folder that isn't there or is no checkpoint."""
     if checkpoint.startswith("embedded:"):
         name = checkpoint.removeprefix("embedded:")
         if name not in EMBEDDED:

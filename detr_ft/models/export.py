@@ -83,7 +83,7 @@ def quantise(full: Path, path: Path) -> None:
 
 
 def needed(*modules: str) -> list[Any]:
-    """Modules that only an export needs. Raises UserError where one is missing, saying how to get it."""
+    """Modules that only an export needs. Raises InputError where one is missing, saying how to get it."""
     try:
         return [import_module(module) for module in modules]
     except ImportError as error:

@@ -40,7 +40,7 @@ def set_trainable(model: Detr, freeze: Sequence[str]) -> None:
     """Train every parameter but those of the frozen parts; `backbone` stands for all of its parts.
 
     transformers freezes the whole of a native ResNet backbone without a word, so this is said for every parameter.
-    Raises UserError for a part that the model does not have.
+    Raises InputError for a part that the model does not have.
     """
     parts = {name: part_of(name) for name, _ in model.named_parameters()}
     known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})

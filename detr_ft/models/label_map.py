@@ -26,7 +26,7 @@ class LabelMap:
 
     @classmethod
     def of(cls, model: PreTrainedModel, checkpoint: str) -> LabelMap:
-        """That of a model, whose head has a row for each name. Raises UserError where its config contradicts itself."""
+        """That of a model, whose head has a row for each name. Raises InputError where its config contradicts itself."""
         config = model.config
         told = {int(index): name for index, name in config.id2label.items()}
         faults = []
@@ -63,7 +63,7 @@ def fit_labels(
     `synonyms` says for names of the data what the checkpoint calls them. No-object keeps its row, so what the model knows of
     "there is something here" is kept. A class it does not know starts from the mean of the known ones, give or take a
     little, with a bias by its share of the boxes where `counts` says how many there are of each: as a prior (Lin et al.,
-    Focal loss, ICCV 2017, section 3.3). Raises UserError for a synonym that neither side knows.
+    Focal loss, ICCV 2017, section 3.3). Raises InputError for a synonym that neither side knows.
     """
     index_of = {name: index for index, name in sorted(model.config.id2label.items(), reverse=True)}
     known_as = _known_as(names, index_of, synonyms or {})

@@ -43,7 +43,7 @@ def load_model(checkpoint: str, revision: str | None = None, pickled: bool = Fal
     """The model and its image processor, from a folder, `embedded:small` or the Hub (`owner/name`, with a revision).
 
     Weights are read from safetensors; `pickled` takes those of a `pytorch_model.bin` too, where there is nothing else.
-    Raises UserError for a checkpoint that can't be found, reached or read, that is no DETR or Table Transformer, or whose weights are not whole.
+    Raises InputError for a checkpoint that can't be found, reached or read, that is no DETR or Table Transformer, or whose weights are not whole.
     """
     return _load(checkpoint, revision, None if pickled else True, trained=True)
 
@@ -51,7 +51,7 @@ def load_model(checkpoint: str, revision: str | None = None, pickled: bool = Fal
 def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     """Any model that transformers loads as an object detector, to be evaluated: DETR, its sisters, YOLOS and others.
 
-    Raises UserError as `load_model` does; no code that a repository brings is run.
+    Raises InputError as `load_model` does; no code that a repository brings is run.
     """
     return _load(checkpoint, None, True, trained=False)
 
@@ -87,7 +87,7 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
 
 
 def load_config_and_processor(checkpoint: str) -> tuple[Any, Any]:
-    """The config and the image processor of a checkpoint, without its weights; raises UserError as `load_model` does."""
+    """The config and the image processor of a checkpoint, without its weights; raises InputError as `load_model` does."""
     source = resolve(checkpoint)
     with _explained(checkpoint):
         return _config(source, None), AutoImageProcessor.from_pretrained(source)

@@ -22,7 +22,7 @@ def add_adapters(model: Detr, rank: int, alpha: int, dropout: float = 0.0, freez
     """Freeze a model but for its heads and queries, and put adapters of a rank, scaled by `alpha / rank`, into its transformer.
 
     The model answers as before until they have learned. Parts of `freeze` stay wholly frozen, adapters included. Raises
-    UserError without peft.
+    InputError without peft.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model

@@ -15,7 +15,7 @@ def own_block(config: Any) -> dict[str, Any]:
 
 
 def refuse_damaged(config: Any, checkpoint: str) -> None:
-    """Raise UserError with all that can't be used of the block."""
+    """Raise InputError with all that can't be used of the block."""
     block = own_block(config)
     if not isinstance(block, Mapping):
         raise InputError(f"{checkpoint}: config.json: detr_ft is a mapping, and not {block!r}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from detr_ft.models.lora import merged
 from detr_ft.models.timm import in_timm_layout, is_dilated, is_plain_resnet
+from detr_ft.run_directory import PARTIAL, RunDirectory, unwritable
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
@@ -27,3 +31,25 @@ def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     config.save_pretrained(folder)
     tensors = {name: one.detach().cpu().contiguous() for name, one in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:
+    """Save model and processor in a folder of the run, completely or not at all, and return its path.
+
+    The files are first written to `.partial`, so that a failure leaves the previous ones. Raises InputError.
+    """
+    target = run.path / folder
+    partial = run.path / PARTIAL
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_as_stock(model, partial)
+        processor.save_pretrained(partial)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in partial.iterdir():
+            file.replace(target / file.name)
+        partial.rmdir()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise unwritable(target, error) from error
+    return target

@@ -46,7 +46,7 @@ def query_use(model: Detr, processor: object, images: Iterable[Image.Image]) -> 
 def keep_decoder_layers(model: Detr, number: int) -> None:
     """Take the decoder's layers after the first `number` away, in place. Every layer was trained to answer by itself.
 
-    (Carion et al., ECCV 2020, section 4.2, figure 4: what the last layers add.) Raises UserError where there are not so many.
+    (Carion et al., ECCV 2020, section 4.2, figure 4: what the last layers add.) Raises InputError where there are not so many.
     """
     decoder = model.model.decoder
     if not 1 <= number <= len(decoder.layers):

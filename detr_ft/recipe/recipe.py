@@ -164,7 +164,7 @@ class Recipe(_Section):
         return configure(self.criterion, folder) if self.criterion is not None else detr_criterion()
 
     def synonyms(self) -> dict[str, str]:
-        """What the checkpoint calls classes of the data. Raises UserError for a file that doesn't say."""
+        """What the checkpoint calls classes of the data. Raises InputError for a file that doesn't say."""
         told = self.model.synonyms
         if not isinstance(told, str):
             return told or {}
@@ -193,7 +193,7 @@ class Recipe(_Section):
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetCriterion]:
     """The recipe in a YAML file with `section.key=value` overrides, and its criterion.
 
-    Raises UserError with every mistake of the file, each with its line, and of the overrides.
+    Raises InputError with every mistake of the file, each with its line, and of the overrides.
     """
     values, lines = read_located(path)
     problems = [problem for override in overrides if (problem := _override(values, override))]
@@ -211,7 +211,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, SetC
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file as it stands, its criterion neither built nor looked at. Raises UserError."""
+    """The recipe in a YAML file as it stands, its criterion neither built nor looked at. Raises InputError."""
     values, lines = read_located(path)
     try:
         return Recipe.model_validate(values)

@@ -10,10 +10,10 @@ from PIL import Image
 
 from detr_ft.data import class_names
 from detr_ft.data.images import open_image
+from detr_ft.run_directory import EXAMPLES
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import draw
 
-FOLDER = "examples"
 _COUNT, _EDGE = 4, 800  # pictures, and pixels of the longest edge
 
 
@@ -26,7 +26,7 @@ def write_examples(
     objects = split.with_format(None).select_columns(["objects"])
     filled = [row for row, one in enumerate(objects) if one["objects"]["category"]]
     chosen = sorted({filled[turn * len(filled) // _COUNT] for turn in range(_COUNT)}) if filled else []
-    (run / FOLDER).mkdir(exist_ok=True)
+    (run / EXAMPLES).mkdir(exist_ok=True)
     written = []
     for number, row in enumerate(chosen, start=1):
         image = open_image(split[row]["image"])
@@ -36,6 +36,6 @@ def write_examples(
         one = found[row].above_each(least)
         drawn = draw(small, one.boxes * scale, one.labels, names, one.scores)
         for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}-found.jpg")):
-            picture.save(run / FOLDER / name, quality=90)
-            written.append(run / FOLDER / name)
+            picture.save(run / EXAMPLES / name, quality=90)
+            written.append(run / EXAMPLES / name)
     return written

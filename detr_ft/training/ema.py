@@ -51,7 +51,7 @@ class Ema:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a saved average. Raises UserError where it is of other weights than those that train here."""
+        """Go on from a saved average. Raises InputError where it is of other weights than those that train here."""
         own = self.state_dict()
         strange = [name for name in sorted({*own, *state}) if _shape(own, name) != _shape(state, name)]
         if strange:

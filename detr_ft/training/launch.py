@@ -35,7 +35,7 @@ def join(
 ) -> Accelerator:
     """Take this process among those of its run: data-parallel training, each with the whole model.
 
-    Raises UserError, before anything waits for another process, for a launch that would fail in words of its own or train
+    Raises InputError, before anything waits for another process, for a launch that would fail in words of its own or train
     something else than was asked for. Trackers to report to write into `folder`, where they are of those that do.
     """
     checks = (_sharded(), _accumulated(), _alone(), _without_device(), _half(mixed_precision), _untracked(report_to))

@@ -24,7 +24,7 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
 
     A section without a rate of its own learns at `train.learning_rate` (Carion et al., ECCV 2020, section 4, gives the
     backbone a lower one). With `layer_decay` x, a layer k layers below the heads learns at x^k of its section's rate
-    (Clark et al., ICLR 2020, appendix A; Bao et al., ICLR 2022). Raises UserError as `refuse_rates` does.
+    (Clark et al., ICLR 2020, appendix A; Bao et al., ICLR 2022). Raises InputError as `refuse_rates` does.
     """
     refuse_rates(model, optim)
     groups: dict[tuple[float, float], _Group] = {}
@@ -52,7 +52,7 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
 
 
 def refuse_rates(model: nn.Module, optim: OptimSettings) -> None:
-    """Raise UserError for every rate that is given to a section that is frozen, or that the model lacks."""
+    """Raise InputError for every rate that is given to a section that is frozen, or that the model lacks."""
     problems = []
     for section in _SECTIONS:
         if _own_rate(optim, section) is None:

@@ -98,7 +98,7 @@ class Stepper:
     def take(self, work: StepBatch, number: int) -> dict[str, Tensor]:
         """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
 
-        Raises StepFailed before anything is applied where a term fails, and of the step before as `settle` does.
+        Raises StepError before anything is applied where a term fails, and of the step before as `settle` does.
         """
         accelerator = self.accelerator
         holds = step_totals(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
@@ -116,7 +116,7 @@ class Stepper:
         return taken.values
 
     def settle(self) -> None:
-        """Raise StepFailed where a gradient of the last step was not finite: the optimizer took nothing of it."""
+        """Raise StepError where a gradient of the last step was not finite: the optimizer took nothing of it."""
         verdict, self._verdict = self._verdict, None
         if verdict is not None and not verdict.sound():
             why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"

@@ -60,7 +60,7 @@ class StepBatch:
 class StepLoader:
     """The share of one of `processes` in every step. The same steps hold the same images on any number of them.
 
-    Raises UserError where an image can't be read, ExampleFailed where the user's augmentation fails.
+    Raises InputError where an image can't be read, ExampleError where the user's augmentation fails.
     """
 
     def __init__(

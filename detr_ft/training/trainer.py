@@ -27,7 +27,8 @@ from detr_ft.models.families.family import Detr
 from detr_ft.models.optimizations.fused_norms import fold_norms
 from detr_ft.models.optimizations.memory import save_memory_or_time
 from detr_ft.models.optimizations.no_sync import stop_waiting
-from detr_ft.run_directory import FAILURES, RunDirectory
+from detr_ft.models.save import save_model
+from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.checkpoint.state import Progress, load_saved, load_weights
 from detr_ft.training.checkpoint.store import Checkpoints
@@ -78,7 +79,7 @@ class DetrTrainer:
     The parameters that require a gradient are trained. A step is that of `per_device_train_batch_size` images times
     `gradient_accumulation_steps` times the processes, and is the same however these share it out. `transform` makes
     examples, left out: as the processor does, without augmentation. `repeats` says how often each image comes in an epoch.
-    Everything is written into `settings.output_dir`, which is made here: raises UserError where it holds something
+    Everything is written into `settings.output_dir`, which is made here: raises InputError where it holds something
     already, unless `checkpoint` is one of that run, which then goes on from it, bit for bit. `facts` are what a checkpoint
     is to tell of the run that wrote it, and `loaded` is the share of the model's weights that came from a checkpoint: it
     is told where nothing is found.
@@ -278,7 +279,7 @@ class DetrTrainer:
             at.evaluated, self.clock.evaluation = at.step, time.monotonic() - began
             best = self._best()
             if best is not None and best.step == at.step:
-                self._save_model("checkpoints/best")
+                self._save_model(BEST_CHECKPOINT)
         return metrics, found
 
     def _remarks(self, metrics: Mapping[str, Any], epoch: int) -> dict[str, Any]:
@@ -305,7 +306,7 @@ class DetrTrainer:
         if not self.settings.load_best_model_at_end:
             self.better = better_than_last(best, self.settings.metric_for_best_model, evaluated[0])
             return evaluated
-        load_saved(self.model, self.run.path / "checkpoints/best")
+        load_saved(self.model, self.run.path / BEST_CHECKPOINT)
         self.held.ema = None  # what was saved is the average
         logger.info("the best evaluation was at step %d: the model is that one", best.step)
         return self._figures()
@@ -324,14 +325,14 @@ class DetrTrainer:
     def save(self) -> None:
         """Save model and processor, as stock transformers loads them, at the top of the run; raw weights beside averages."""
         if self.held.ema:
-            self._save_model("raw")
+            self._save_model(RAW)
         with self._averaged():
             self._save_model("")
 
     def _save_model(self, folder: str) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.run.save_model(self.model, self.processor, folder)
+            save_model(self.run, self.model, self.processor, folder)
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of where the run is, unless there is one."""

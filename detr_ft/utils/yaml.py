@@ -39,7 +39,7 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
 
 
 def parse_yaml(text: str, where: str) -> object:
-    """What a YAML text says, as plain values. Raises UserError, which begins with `where`."""
+    """What a YAML text says, as plain values. Raises InputError, which begins with `where`."""
     try:
         if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_VALUES:
             raise InputError(f"{where}: its aliases stand for more than {_MOST_VALUES:,} values; write them out")

@@ -23,7 +23,7 @@ _GAP = 8
 
 
 def refuse_other_format(out: Path) -> None:
-    """A UserError where the name of a picture doesn't say that it is a PNG."""
+    """A InputError where the name of a picture doesn't say that it is a PNG."""
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: the picture is a PNG file, so let its name end in .png")
 
@@ -31,7 +31,7 @@ def refuse_other_format(out: Path) -> None:
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
     """Write a picture of four images of the train split: as they are, then as a recipe augments them in four epochs.
 
-    The images with most objects are shown, at the recipe's size. Raises UserError.
+    The images with most objects are shown, at the recipe's size. Raises InputError.
     """
     recipe, _ = load_recipe(recipe_file)
     if "train" not in data:

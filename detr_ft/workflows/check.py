@@ -15,7 +15,7 @@ from detr_ft.workflows.probe import probe_recipe
 
 
 def check_recipe(path: Path, overrides: Sequence[str]) -> None:
-    """Check a recipe and try its criterion and augmentation; raises UserError with everything that is wrong."""
+    """Check a recipe and try its criterion and augmentation; raises InputError with everything that is wrong."""
     recipe, criterion = load_recipe(path, overrides)
     for file in code_files([recipe.criterion, recipe.data.augment], path.parent):
         say(f"{path} runs code: {file}")
@@ -35,5 +35,5 @@ def check_recipe(path: Path, overrides: Sequence[str]) -> None:
 
 
 def probe_run(path: Path, overrides: Sequence[str]) -> list[str]:
-    """Try a recipe's run out on its data, and say what came of it. Raises UserError."""
+    """Try a recipe's run out on its data, and say what came of it. Raises InputError."""
     return probe_recipe(*load_recipe(path, overrides))

@@ -20,9 +20,10 @@ from detr_ft.evaluation.intervals import Difference, Interval, differences, inte
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
 from detr_ft.models.predict import detect_split
+from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
 from detr_ft.utils.progress import console
-from detr_ft.workflows.predictions_file import PREDICTIONS, read_predictions
+from detr_ft.workflows.predictions_file import read_predictions
 from detr_ft.workflows.splits import split_of
 
 
@@ -52,7 +53,7 @@ class Comparison:
 def compare(models: Sequence[str], data: str | None, split: str | None, batch_size: int) -> list[Comparison]:
     """Compare models on a split, by default on what the run of the first held out, which the others then must have too.
 
-    Detections that a run has kept are used again. Raises UserError for fewer than two models, and for other images.
+    Detections that a run has kept are used again. Raises InputError for fewer than two models, and for other images.
     """
     if len(models) < 2:
         raise InputError("give two models or more to compare")

@@ -20,6 +20,7 @@ from detr_ft.inference import Detector
 from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.summary import verdict
+from detr_ft.run_directory import METRICS, REPORT, REPORT_MARKDOWN
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
@@ -43,7 +44,7 @@ def evaluate_model(
     """The figures of a model on a split; with `out`, a folder of report and figures; with `save`, a file of its detections, under
     the data's own `numbers` of classes.
 
-    Its classes are those of the data by name, in whatever order. Raises UserError where a class of the data is unknown to it.
+    Its classes are those of the data by name, in whatever order. Raises InputError where a class of the data is unknown to it.
     """
     if out is not None:
         refuse_used(out)
@@ -96,13 +97,13 @@ def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]
 
 
 def refuse_used(out: Path) -> None:
-    """Raise UserError for a folder that holds something."""
+    """Raise InputError for a folder that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
 
 
 def write_report(out: Path, told: EvaluationReport, title: str, where: str, criterion: str = "") -> None:
-    """Write `report.html`, `report.md` and `metrics.json` into a new folder, and say where. Raises UserError."""
+    """Write `report.html`, `report.md` and `metrics.json` into a new folder, and say where. Raises InputError."""
     about = environment()
     summary = RunReport(
         title=title,
@@ -125,12 +126,12 @@ def write_report(out: Path, told: EvaluationReport, title: str, where: str, crit
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        (out / "report.html").write_text(render_page(summary), encoding="utf-8")
-        (out / "report.md").write_text(as_markdown(told.assessment), encoding="utf-8")
+        (out / METRICS).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (out / REPORT).write_text(render_page(summary), encoding="utf-8")
+        (out / REPORT_MARKDOWN).write_text(as_markdown(told.assessment), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
-    say(f"report: {out / 'report.html'}, figures: {out / 'metrics.json'}")
+    say(f"report: {out / REPORT}, figures: {out / METRICS}")
 
 
 def evaluate_by(

@@ -27,13 +27,13 @@ from detr_ft.models.load import load_model
 from detr_ft.models.predict import Ask, ask, detect_by
 from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
 from detr_ft.models.save import save_as_stock
+from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_in_words, environment
 from detr_ft.utils.progress import console, say
 from detr_ft.workflows.evaluate import refuse_used
 from detr_ft.workflows.splits import split_of
 
 FORMATS = ("onnx", "int8", "torch")
-FIGURES = "export.json"
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
 _CHECKED = 50  # images
 _APART = 1e-3  # that probabilities and boxes (in fractions) of one model may lie on two runtimes
@@ -45,7 +45,7 @@ def export_model(
     """Write a model into its own folder, or another, in some of `FORMATS`; returns what was measured, kept in `export.json`.
 
     Every file is held against PyTorch on 50 images first, and one that answers otherwise is not kept; in eight bits it may,
-    and what that costs is measured on the whole split. Raises UserError for that, and for a format that is none.
+    and what that costs is measured on the whole split. Raises InputError for that, and for a format that is none.
     """
     wanted = _in_order(formats)
     folder = _folder(name, out)
@@ -81,7 +81,7 @@ def export_model(
     if not (folder / "config.json").is_file():
         save_as_stock(model, folder)
         processor.save_pretrained(folder)
-    (folder / FIGURES).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    (folder / EXPORT_METRICS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return told
 
 

@@ -86,7 +86,7 @@ class _Start:
 
 
 def write_recipe(source: str, out: Path, checkpoint: str | None, box_format: str | None = None) -> None:
-    """Write a recipe for a data set, fitted to its figures and to the hardware at hand. Raises UserError.
+    """Write a recipe for a data set, fitted to its figures and to the hardware at hand. Raises InputError.
 
     `box_format` says how the source writes its boxes, where what `load_data` recognises is not to be trusted.
     """

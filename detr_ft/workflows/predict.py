@@ -12,6 +12,7 @@ from detr_ft.data import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.inference import Detector
+from detr_ft.run_directory import PREDICTIONS
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.progress import console, say
 from detr_ft.workflows.evaluate import refuse_used
@@ -24,7 +25,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
 
     Without a threshold each class has the model's own.
 
-    Raises UserError for what is no image, all at once, before the model is run, and for a folder that holds something.
+    Raises InputError for what is no image, all at once, before the model is run, and for a folder that holds something.
     """
     files = _image_files(paths)
     refuse_used(out)
@@ -40,15 +41,13 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     ]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "predictions.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+        (out / PREDICTIONS).write_text(json.dumps(results, indent=1), encoding="utf-8")
         for number, (file, one) in enumerate(zip(files, found, strict=True), start=1):
             picture = draw(open_image(file), one.boxes, one.labels, detector.names, one.scores)
             picture.save(out / f"{number:04d}-{file.stem}.png")
     except OSError as error:
         raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
-    say(
-        f"{len(results)} boxes in {len(files)} images: {out / 'predictions.json'} and a picture of each image beside it"
-    )
+    say(f"{len(results)} boxes in {len(files)} images: {out / PREDICTIONS} and a picture of each image beside it")
 
 
 def _image_files(paths: Sequence[Path]) -> list[Path]:

@@ -16,10 +16,9 @@ from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
-from detr_ft.run_directory import RunDirectory
+from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
 
-PREDICTIONS = "predictions.json"
 _TOLD = 20  # faults of a file
 _LARGEST = 1e9  # pixels
 
@@ -35,7 +34,7 @@ def save_predictions(
 
 
 def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> None:
-    """The same into a file of any name; raises UserError where it can't be written."""
+    """The same into a file of any name; raises InputError where it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
@@ -57,7 +56,7 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
     """The detections of each row of a split, from a file in COCO's results format, by the images' ids.
 
     A class is known by its name, where results have a `category`; else by its `category_id`, which is one of the data's
-    own `numbers`, or where it has none the index of the class. Raises UserError with everything that doesn't fit: rows that
+    own `numbers`, or where it has none the index of the class. Raises InputError with everything that doesn't fit: rows that
     are no results, images and classes that the data lack.
     """
     names = class_names(split)

@@ -35,7 +35,6 @@ from detr_ft.training.optimizer import refuse_rates
 logger = logging.getLogger(__name__)
 
 _SHOWN = 200  # images, in which the use of queries is measured
-HELD_OUT = "held-out.json"  # in a run directory: which images it did not train on
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
-    """Load the model and fit it to the data, saying on the log what was done. Raises UserError."""
+    """Load the model and fit it to the data, saying on the log what was done. Raises InputError."""
     if "train" not in data:
         raise InputError(f"the data has no train split, only {', '.join(data)}")
     names, synonyms = class_names(data["train"]), recipe.synonyms()
@@ -142,7 +141,7 @@ def _split_seed(recipe: Recipe) -> int:
 
 
 def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageFormat) -> tuple[Dataset, Dataset, int]:
-    """What is trained on and what is held out, once every image of them was looked at. Raises UserError."""
+    """What is trained on and what is held out, once every image of them was looked at. Raises InputError."""
     taken = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
     found = inspect(data, taken, form)
     _refuse_bad_images(found, section)
@@ -155,7 +154,7 @@ def _splits(section: DataSection, seed: int, data: DatasetDict, form: ImageForma
 
 
 def _refuse_bad_images(found: Mapping[str, Inspected], section: DataSection) -> None:
-    """Raise UserError with the images that can't be trained on, unless the recipe says to skip them and they are few."""
+    """Raise InputError with the images that can't be trained on, unless the recipe says to skip them and they are few."""
     reasons = [why for one in found.values() for why in one.bad]
     if reasons and section.bad_images == "raise":
         worst = max(len(one.bad) / (len(one.bad) + len(one.rows)) for one in found.values() if one.bad)

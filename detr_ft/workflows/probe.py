@@ -22,7 +22,7 @@ from detr_ft.workflows.train import build_trainer
 
 
 def probe_recipe(recipe: Recipe, criterion: SetCriterion) -> list[str]:
-    """Try a run out on its own data and hardware, leaving nothing behind: what came of it, in words. Raises UserError."""
+    """Try a run out on its own data and hardware, leaving nothing behind: what came of it, in words. Raises InputError."""
     with tempfile.TemporaryDirectory() as folder:
         train = recipe.train.model_copy(update={"output_dir": f"{folder}/run"})
         aside = recipe.model_copy(update={"train": train})

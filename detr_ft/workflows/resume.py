@@ -15,7 +15,7 @@ from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.recipe import Recipe
-from detr_ft.run_directory import RunDirectory
+from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.changes import differences, fingerprint
 from detr_ft.training.checkpoint.state import Progress, read_state
 from detr_ft.training.checkpoint.store import Checkpoints
@@ -40,7 +40,7 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
     asked = recipe.train.model_dump(mode="json")
     then = read_state(checkpoint)["facts"].get("recipe", {}).get("train", {})
     as_long = all(then.get(name) == asked[name] for name in _LENGTHS)
-    return as_long and (Path(recipe.train.output_dir) / "metrics.json").is_file()
+    return as_long and (Path(recipe.train.output_dir) / METRICS).is_file()
 
 
 def facts_of(
@@ -60,7 +60,7 @@ def facts_of(
 
 
 def tell_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> None:
-    """Say what has changed since a checkpoint. Raises UserError for other classes or data, unless forced."""
+    """Say what has changed since a checkpoint. Raises InputError for other classes or data, unless forced."""
     vital, others = differences(read_state(checkpoint)["facts"], facts)
     if vital and not force:
         raise InputError(

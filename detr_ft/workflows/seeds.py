@@ -10,7 +10,7 @@ from typing import Any
 
 from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
-from detr_ft.run_directory import RunDirectory
+from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.progress import say
 from detr_ft.workflows.train import train_by
@@ -36,12 +36,12 @@ def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: boo
     if rank() == 0:
         found = {number: json.loads((base / f"seed-{number}/metrics.json").read_text()) for number in numbers}
         summary = summed_up(found)
-        RunDirectory(base).write_text("seeds.json", json.dumps(summary, indent=2) + "\n")
+        RunDirectory(base).write_text(SEEDS, json.dumps(summary, indent=2) + "\n")
         say(table(summary))
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds in `0,1,2`. Raises UserError for anything else, and for fewer than two or the same twice."""
+    """The seeds in `0,1,2`. Raises InputError for anything else, and for fewer than two or the same twice."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--seeds {text}: give whole numbers with commas between them, as in 0,1,2")

@@ -12,11 +12,12 @@ from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import resolve
 from detr_ft.recipe import Recipe, read_recipe
-from detr_ft.workflows.prepare import HELD_OUT, names_of
+from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
+from detr_ft.workflows.prepare import names_of
 
 
 def split_of(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:
-    """A split of some data, or where none are given what the run of a model held out. Raises UserError."""
+    """A split of some data, or where none are given what the run of a model held out. Raises InputError."""
     recipe = recipe_of(Path(model))
     if data is None:
         if recipe is None:
@@ -54,10 +55,10 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
 
 def recipe_of(run: Path) -> Recipe | None:
     """The recipe of a run directory, if it holds one."""
-    file = _run_of(run) / "recipe.yaml"
+    file = _run_of(run) / RECIPE
     return read_recipe(file) if file.is_file() else None
 
 
 def _run_of(model: Path) -> Path:
     """The run directory that a model is, or that a checkpoint lies in."""
-    return model.parents[1] if model.parent.name == "checkpoints" else model
+    return model.parents[1] if model.parent.name == CHECKPOINTS else model

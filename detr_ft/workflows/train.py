@@ -26,7 +26,7 @@ from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.report.example_pictures import write_examples
 from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.summary import data_facts, described, verdict
-from detr_ft.run_directory import RunDirectory
+from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
@@ -38,7 +38,7 @@ from detr_ft.utils.environment import _versions, environment, peak_memory_mib
 from detr_ft.utils.progress import say
 from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report
 from detr_ft.workflows.predictions_file import keep_thresholds, save_predictions
-from detr_ft.workflows.prepare import HELD_OUT, Prepared, mixing_epochs, names_of, prepare, repeats
+from detr_ft.workflows.prepare import Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.workflows.resume import facts_of, is_finished, newest_checkpoint, tell_changes
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def run_recipe(
     checkpoint: Path | None = None,
     force: bool = False,
 ) -> TrainOutcome:
-    """Train by the recipe and leave a self-contained run directory. Raises UserError, TrainingFailed, Interrupted.
+    """Train by the recipe and leave a self-contained run directory. Raises InputError, TrainingError, Interrupted.
 
     `data` is what the recipe's source holds, where the caller has it already. With a `checkpoint` of the run in
     `train.output_dir` that one goes on; what changed since is told, and refused where it is vital, unless by `force`.
@@ -87,7 +87,7 @@ def run_recipe(
     look_first(trainer)
     if process.is_main_process:
         trainer.run.reopen()
-        trainer.run.write_text("recipe.yaml", recipe.to_yaml(criterion))
+        trainer.run.write_text(RECIPE, recipe.to_yaml(criterion))
         trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
     before = trainer.evaluate(0)[0] if evaluate_before else None
     meter = EnergyMeter()
@@ -107,7 +107,7 @@ def build_trainer(
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> DetrTrainer:
-    """The trainer of a recipe, which makes its run directory. Raises UserError, also for an augmentation that fails."""
+    """The trainer of a recipe, which makes its run directory. Raises InputError, also for an augmentation that fails."""
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
@@ -159,7 +159,7 @@ def _write_results(
         "environment": about,
         "command": command,
     }
-    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
+    folder.write_text(METRICS, json.dumps(metrics, indent=2) + "\n")
     if told:
         save_predictions(folder, prepared.validation, result.detections, category_numbers(recipe.data.source))
         keep_thresholds(folder, told.assessment)
@@ -176,7 +176,7 @@ def _write_results(
         environment=about,
         command=command,
     )
-    folder.write_text("report.html", render_page(replace(summary, **told.parts) if told else summary))
+    folder.write_text(REPORT, render_page(replace(summary, **told.parts) if told else summary))
 
 
 def _told(
@@ -204,7 +204,7 @@ def say_outcome(outcome: TrainOutcome) -> None:
         verdict(outcome.before, outcome.after),
         *filter(None, [outcome.better]),
         f"Training took {took}. The model, its recipe, log and figures are in {outcome.folder}",
-        f"See it:              open {outcome.folder / 'report.html'}",
+        f"See it:              open {outcome.folder / REPORT}",
         f"Try it:              detr-ft demo {outcome.folder}",
     ]
     for line in lines:

@@ -12,6 +12,7 @@ from detr_ft.inference import Detector
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
 from detr_ft.recipe import load_recipe
+from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.progress import say
 
@@ -44,7 +45,7 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
 
     Code of a model from elsewhere is not run: it is looked at by DETR's own criterion.
     """
-    recipe = Path(model) / "recipe.yaml"
+    recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
             return load_recipe(recipe)[1]

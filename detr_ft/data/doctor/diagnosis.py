@@ -54,12 +54,6 @@ class Diagnosis:
         """The whole diagnosis as a JSON text."""
         return json.dumps(asdict(self), indent=2)
 
-    def summary(self, limit: int = 3) -> str:
-        """The diagnosis for people; of each kind of finding the first `limit` are told, and the rest counted."""
-        from detr_ft.report.doctor.text import summary
-
-        return summary(self, limit)
-
 
 def examine(data: DatasetDict, num_queries: int = 100, longest_edge: int | None = None) -> Diagnosis:
     """Decode every image and check every box of every split; nothing is changed.

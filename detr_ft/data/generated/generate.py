@@ -41,7 +41,7 @@ class SceneOptions:
 def generate(name_and_options: str) -> DatasetDict:
     """The splits of `NAME?train=800&validation=200&test=0&edge=128&max_objects=8&seed=0`, in the schema.
 
-    Raises UserError that lists every unknown name or option.
+    Raises InputError that lists every unknown name or option.
     """
     name, _, query = name_and_options.partition("?")
     options = _parse(name, query)

@@ -62,7 +62,7 @@ def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] 
     """A split, or these of its rows, in pixels of its images as they are, upright, whatever size its annotations state.
 
     All splits judge on which frame boxes were drawn, as in training. Only the headers of the files are read. Boxes that were
-    moved are told on the log. Raises UserError, with every image asked for that has no readable header, or whose boxes were
+    moved are told on the log. Raises InputError, with every image asked for that has no readable header, or whose boxes were
     drawn for nobody knows which size.
     """
     split = data[name]

@@ -74,7 +74,7 @@ class Sample:
 def read_sample(row: Mapping[str, Any]) -> Sample:
     """The sample of a row in the schema; boxes that nothing can be learned from are left out, others cut at the border.
 
-    Raises ImageError where the image can't be read, and UserError where it isn't of the size that the row states.
+    Raises ImageError where the image can't be read, and InputError where it isn't of the size that the row states.
     """
     image = open_image(row["image"])
     if image.size != (row["width"], row["height"]):

@@ -32,7 +32,7 @@ class ImageFormat:
 
     @classmethod
     def of(cls, processor: Any) -> ImageFormat:
-        """The format of an image processor; raises UserError for a resizing that is not DETR's."""
+        """The format of an image processor; raises InputError for a resizing that is not DETR's."""
         size = {key: value for key, value in dict(processor.size).items() if value is not None}
         if set(size) not in ({"max_height", "max_width"}, {"shortest_edge", "longest_edge"}, {"shortest_edge"}):
             raise InputError(
@@ -84,7 +84,7 @@ class ImageFormat:
 def canvas_of(processor: Any) -> tuple[int, int] | None:
     """The height and width that a processor pads every image to, or None where it pads to the largest of a batch.
 
-    Raises UserError for a canvas that is smaller than the images.
+    Raises InputError for a canvas that is smaller than the images.
     """
     if not (processor.do_pad and processor.pad_size):
         return None
@@ -105,7 +105,7 @@ class TrainTransform:
 
     `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
     `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. `seed` is (seed, epoch, index), and
-    `another(index)` reads some other row. Mixing of images ends before the epoch `mixing_ends`. Raises UserError for an
+    `another(index)` reads some other row. Mixing of images ends before the epoch `mixing_ends`. Raises InputError for an
     augmentation whose sample is none, with its image.
     """
 

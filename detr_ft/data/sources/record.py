@@ -158,7 +158,7 @@ def _faults(splits: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Place, str
 
 
 def refuse(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
-    """Raise UserError with the problems, if there are any, and what is to be said of unknown classes besides."""
+    """Raise InputError with the problems, if there are any, and what is to be said of unknown classes besides."""
     if problems:
         raise_all([*problems, *(fault for _, fault in _faults(splits))])
 

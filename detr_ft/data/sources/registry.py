@@ -48,7 +48,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose format is recognised by
     what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them. How a table, a folder's
     metadata or a data set of the Hub writes its boxes is recognised and said on the log, unless `box_format` tells it
-    (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`). Raises UserError; where it is only for classes that the data set
+    (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`). Raises InputError; where it is only for classes that the data set
     doesn't have, UnknownClassError, which holds all of the rest.
     """
     kind, colon, rest = spec.partition(":")

@@ -38,7 +38,7 @@ def is_detr(config: PreTrainedConfig) -> bool:
 
 
 def refuse_others(checkpoint: str, config: Any) -> None:
-    """Raises UserError for a config that is no `DetrAugmentation`'s, saying what can be done with it."""
+    """Raises InputError for a config that is no `DetrAugmentation`'s, saying what can be done with it."""
     if is_detr(config):
         return
     kind = config.model_type

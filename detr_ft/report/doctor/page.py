@@ -19,7 +19,7 @@ _TEXT = 600  # characters of a place or a message
 
 
 def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
-    """Write the report to a new file; raises UserError where that can't be."""
+    """Write the report to a new file; raises InputError where that can't be."""
     refuse_existing(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
 
 
 def refuse_existing(file: Path) -> None:
-    """A UserError where something is there already."""
+    """A InputError where something is there already."""
     if file.exists():
         raise InputError(f"{file} exists, and nothing is written over; choose another name")
 

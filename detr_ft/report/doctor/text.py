@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from detr_ft.data.doctor.diagnosis import Diagnosis
 from detr_ft.data.doctor.finding import Finding, by_kind, by_sort
 from detr_ft.data.doctor.finding_kinds import KINDS
 from detr_ft.data.doctor.statistics import SplitSummary
 
-if TYPE_CHECKING:
-    from detr_ft.data.doctor.diagnosis import Diagnosis
-
 _CLASSES = 12
 
 
-def summary(diagnosis: Diagnosis, limit: int) -> str:
-    """A line a split, a line a kind with its number and `limit` examples, the advice, and in the end the verdict."""
+def describe(diagnosis: Diagnosis, limit: int = 3) -> str:
+    """Return a line for each split, one for each kind of finding with its number and `limit` examples, the advice, and the verdict."""
     lines = [_split_line(name, one) for name, one in diagnosis.splits.items()]
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, some in by_kind(diagnosis.findings).items():

@@ -65,7 +65,7 @@ def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapp
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Give a model the weights of a checkpoint, every one of them. Raises UserError where one is missing or too many."""
+    """Give a model the weights of a checkpoint, every one of them. Raises InputError where one is missing or too many."""
     held = load_safetensors((checkpoint / WEIGHTS).read_bytes())
     own = model.state_dict()
     faults = [f"is missing: {name}" for name in own if name not in held]

@@ -30,7 +30,7 @@ class Checkpoints:
         """Write a checkpoint, whole or not at all, then remove those beyond the limit. Answers its folder.
 
         Files reach the disk before the folder gets its name, and older checkpoints go after that: there is always one.
-        Raises UserError where it can't be written, with what was there before as it was.
+        Raises InputError where it can't be written, with what was there before as it was.
         """
         target, partial = self.folder / f"step-{step}", self.folder / f".partial-step-{step}"
         try:

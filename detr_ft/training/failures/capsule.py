@@ -73,7 +73,7 @@ def write_capsule(
     """Write the capsule of a step into `folder`, whole or not at all, and answer where it is.
 
     `told` is what it says in words and numbers. Weights are those before the step; running figures of
-    norms that learn have seen it, and maybe the next one. Raises UserError where there is no room.
+    norms that learn have seen it, and maybe the next one. Raises InputError where there is no room.
     """
     batches = [{"inputs": micro.inputs, "rows": micro.rows, "counts": micro.counts} for micro in share]
     tensors = {"batches": batches, "step": step and {"images": float(step.images), "labels": step.labels.cpu()}}

@@ -35,7 +35,7 @@ class Verdict:
 
 
 class Capsule:
-    """A failure capsule, opened. Raises UserError for a folder that is none, or is not whole."""
+    """A failure capsule, opened. Raises InputError for a folder that is none, or is not whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_ft.run_directory import RunDirectory
+from detr_ft.run_directory import LOG, RunDirectory
 from detr_ft.training.step_totals import add_up, over_processes
 
 logger = logging.getLogger(__name__)
@@ -101,11 +101,11 @@ class TrainLog:
         if len(kept) < rows:
             logger.warning(
                 "%s: %d of %d rows are left%s; the run goes on, and its log lacks them",
-                self._run.path / "log.jsonl", len(kept), rows,
+                self._run.path / LOG, len(kept), rows,
                 f", line {', '.join(spoiled[:5])} is no row" if spoiled else "",
             )  # fmt: skip
         if self._writes:
-            self._run.write_text("log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+            self._run.write_text(LOG, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _row(line: str) -> dict[str, Any] | None:

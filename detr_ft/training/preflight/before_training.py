@@ -21,7 +21,7 @@ def look_first(trainer: DetrTrainer) -> None:
     """On a GPU see that the worst batch fits; before a long run see that one batch can be learned. Nothing of the run changes.
 
     A batch that can't be learned is said, and no error: somebody may want to see it happen. It is tried by a single
-    process, and not where a run goes on. Raises UserError where a single image is more than memory holds.
+    process, and not where a run goes on. Raises InputError where a single image is more than memory holds.
     """
     if trainer.accelerator.device.type == "cuda":
         fit_memory(trainer)

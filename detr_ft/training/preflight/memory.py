@@ -41,7 +41,7 @@ class Worst:
 def fit_memory(trainer: DetrTrainer) -> None:
     """Halve how many images go through the model at once until the worst batch fits, on all processes alike, and say so.
 
-    Raises UserError where a single image is too much.
+    Raises InputError where a single image is too much.
     """
     stepper = trainer.stepper
     while True:

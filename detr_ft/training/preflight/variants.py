@@ -21,7 +21,7 @@ def changes(train: TrainSettings, on_gpu: bool) -> list[dict[str, bool]]:
 
 
 def step_rate(trainer: DetrTrainer) -> float:
-    """Images a second of the first step's batch, taken again and again; the trainer is used up. Raises StepFailed."""
+    """Images a second of the first step's batch, taken again and again; the trainer is used up. Raises StepError."""
     work = next(iter(trainer.feed.steps()))
     trainer.model.train()
     for number in range(_WARM):

@@ -16,6 +16,7 @@ from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.report.doctor.page import render_report
+from detr_ft.report.doctor.text import describe
 
 Box = tuple[float, float, float, float]
 GOOD: Box = (1.0, 2.0, 30.0, 20.0)
@@ -44,7 +45,7 @@ def test_500_clean_images_give_no_finding() -> None:
     assert diagnosis.findings == ()
     assert diagnosis.splits["train"].images == 400
     assert diagnosis.splits["train"].images_without_objects > 0
-    assert "no findings" in diagnosis.summary()
+    assert "no findings" in describe(diagnosis)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +191,10 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     }
     assert len(told["findings"]) == 31
     assert told["findings"][0]["kind"] == "not finite"
-    assert "warning: zero size: 30." in diagnosis.summary()
+    assert "warning: zero size: 30." in describe(diagnosis)
     assert "... and 28 more" in diagnosis.summary(limit=2)
-    assert diagnosis.summary().count("width 0, height 0") == 3
-    assert diagnosis.summary().endswith("mend the errors first (exit status 2)")
+    assert describe(diagnosis).count("width 0, height 0") == 3
+    assert describe(diagnosis).endswith("mend the errors first (exit status 2)")
 
 
 def test_objects_are_named_by_the_id_of_their_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:
@@ -250,7 +251,7 @@ def test_wrong_sizes_are_told_by_what_becomes_of_the_boxes(tmp_path: Path, write
     mirrored = "mirrored or turned upside down, as EXIF says"
     sorts = [one.sort for one in diagnosis.findings if one.kind == "wrong size"]
     assert sorts == ["turned upright", mirrored, mirrored, "scaled to the true size", "scaled to the true size"]
-    lines = [line for line in diagnosis.summary().splitlines() if line.startswith("  of these, ")]
+    lines = [line for line in describe(diagnosis).splitlines() if line.startswith("  of these, ")]
     assert lines == [
         f"  of these, 2 {mirrored}; the first is train, {paths[1]} (image 51)",
         f"  of these, 2 scaled to the true size; the first is train, {paths[3]} (image 53)",

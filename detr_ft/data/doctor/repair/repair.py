@@ -54,7 +54,7 @@ def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mend
     """Mend every split of a data set whose files were looked at; the data set itself stays as it is.
 
     `drawn_on` says for which size boxes were drawn where a file has another than stated and they don't tell; without it
-    such images are left out. Raises UserError where no image would be left.
+    such images are left out. Raises InputError where no image would be left.
     """
     data, changes = merge_classes(data)
     read = {split: _Read.of(rows, looks.splits[split]) for split, rows in data.items()}

@@ -29,7 +29,7 @@ def settled_format(
 ) -> BoxFormat:
     """The `format`, or where it is None the one recognised; how many boxes fit it is said on the log.
 
-    Raises UserError where the `format` is plainly wrong.
+    Raises InputError where the `format` is plainly wrong.
     """
     filled = [record for record in records if record.boxes]
     if not filled:

@@ -38,7 +38,7 @@ class Columns:
 
     @classmethod
     def find(cls, features: Features, origin: str, places: Sequence[Path] = ()) -> Columns:
-        """The columns of a detection data set with these features; raises UserError where there are none."""
+        """The columns of a detection data set with these features; raises InputError where there are none."""
         image = _image_column(features)
         top = {name: feature for name, feature in features.items() if isinstance(feature, (List, LargeList))}
         candidates = [(name, _fields(feature)) for name, feature in features.items()] + [(None, top)]

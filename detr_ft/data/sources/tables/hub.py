@@ -32,7 +32,7 @@ def read_hub(name: str, format: BoxFormat | None = None) -> DatasetDict:
 
 
 def check_reachable(name: str) -> None:
-    """Raise UserError in seconds where a data set is neither on this machine, nor in the cache, nor to be had of the Hub."""
+    """Raise InputError in seconds where a data set is neither on this machine, nor in the cache, nor to be had of the Hub."""
     repository, _, revision = name.partition("@")
     reason = "" if Path(repository).exists() else _unreachable(repository, revision or None)
     if reason and not (Path(config.HF_DATASETS_CACHE) / repository.replace("/", "___")).exists():

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def loading(origin: str) -> Iterator[None]:
-    """What `datasets` raises for data that it can't read becomes a UserError that names the origin."""
+    """What `datasets` raises for data that it can't read becomes a InputError that names the origin."""
     try:
         yield
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
@@ -46,7 +46,7 @@ def to_schema(
     """Detection tables in the schema; splits that are none of ours are left out, and said so.
 
     Where `format` is None the boxes' is recognised. Relative paths of a split's images start at one of its `places`.
-    Raises UserError with all the rows that are malformed.
+    Raises InputError with all the rows that are malformed.
     """
     chosen: dict[str, _Table] = {}
     for word, rows in raw.items():
@@ -111,7 +111,7 @@ class _Table:
         return records
 
     def _refuse_vain_paths(self) -> None:
-        """Raise UserError where none of the first images can be found: all the others would be said to be missing as well."""
+        """Raise InputError where none of the first images can be found: all the others would be said to be missing as well."""
         first = self.rows.select(range(min(_FIRST, len(self.rows)))).select_columns([self.columns.image])
         images = [self.columns.stored_image(row) for row in first]
         paths = [image["path"] for image in images if image and image["bytes"] is None]

@@ -40,7 +40,7 @@ def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -
     `save_to_disk`; `?classes=cat,dog` at its end names the classes of data that doesn't. The boxes' format is recognised by
     the first 1,000 rows, unless `box_format` tells it, and by the same rows on which frame boxes were drawn where images
     aren't of the size that is stated: sizes and boxes are those of the upright images. A malformed row, and one whose boxes
-    were drawn for nobody knows which size, raises UserError with its number when it is reached.
+    were drawn for nobody knows which size, raises InputError with its number when it is reached.
     Where rows have no `image_id`, it is their number, counted anew by each worker of a DataLoader; that a stated one is
     unique can't be known. What is in memory is a few rows, but of the Hub's Parquet what Arrow reads ahead: about a file.
     """

@@ -31,7 +31,7 @@ def in_pixels(record: Record, size: FileSize, format: BoxFormat) -> AnnotatedIma
 
 
 def move(record: Record, one: AnnotatedImage, frames: AnnotatedSizes, where: str) -> None:
-    """Bring a record's size and boxes, in place, onto its image. Raises UserError where it can't be known how."""
+    """Bring a record's size and boxes, in place, onto its image. Raises InputError where it can't be known how."""
     fit = frames.fit(one)
     if fit is None:
         raise InputError(f"{where}: {why_unclear(one)}")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from detr_ft.data import examine
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.report.doctor.text import describe
 
 
 def frames(folder: Path, *videos_and_numbers: tuple[int, int]) -> Dataset:
@@ -53,7 +54,7 @@ def test_groups_within_and_across_splits(tmp_path: Path) -> None:
     assert second.message == "looks like video2-00.jpg (image 5) in train"
     assert second.like == ("train", 5)
     assert diagnosis.leaked == {"train": 0, "test": 3}
-    assert "3 of 4 images of test (75%) are the same as images of train, or look like them" in diagnosis.summary()
+    assert "3 of 4 images of test (75%) are the same as images of train, or look like them" in describe(diagnosis)
 
 
 def test_exact_copies_are_not_told_a_second_time(tmp_path: Path) -> None:
