@@ -17,7 +17,7 @@ from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.images import open_image
 from detr_ft.data.integrity.usable_images import Inspected, first_of, inspect
 from detr_ft.data.pipeline.sampling import repeat_factors
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.transforms import ImageFormat, with_longest_edge
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
@@ -103,11 +103,7 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[Detr, Any]:
         )
         return model, processor
     model, processor = load_model(str(section.checkpoint), section.revision, section.pickled)
-    if edge is not None:
-        processor.size = {"max_height": edge, "max_width": edge}
-        if processor.pad_size is not None:
-            processor.pad_size = {"height": edge, "width": edge}
-    return model, processor
+    return model, with_longest_edge(processor, edge)
 
 
 def _fit(
