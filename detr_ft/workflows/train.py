@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from datasets import DatasetDict
-from typing_extensions import TypedDict, Unpack
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
