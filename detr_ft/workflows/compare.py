@@ -14,10 +14,10 @@ from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.coco_summary import FIGURES
 from detr_ft.evaluation.detection_matching import DetectionMatches
-from detr_ft.evaluation.intervals import Difference, Interval, differences, intervals
+from detr_ft.evaluation.intervals import Difference, differences, intervals
 from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.metrics import COCO_METRICS, Interval
 from detr_ft.inference import Detector
 from detr_ft.models.predict import detect_split
 from detr_ft.run_directory import PREDICTIONS
@@ -41,7 +41,7 @@ class Comparison:
         found = self.differences or {}
         return {
             "name": self.name,
-            "figures": {name: self.figures[name] for name in FIGURES},
+            "figures": {name: self.figures[name] for name in COCO_METRICS},
             "intervals": {name: one and [one.low, one.high] for name, one in self.intervals.items()},
             "differences": {
                 name: one and {"value": one.value, "interval": [one.interval.low, one.interval.high], "real": one.real}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +117,9 @@ def write_report(out: Path, told: EvaluationReport, title: str, where: str, crit
         command=" ".join(["detr-ft", *sys.argv[1:]]),
         **told.parts,
     )
-    figures = told.assessment.as_json() | {
-        "voc": told.voc,
-        "matching": told.matching,
-        "speed": told.speed and asdict(told.speed),
-        "environment": about,
-    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / METRICS).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (out / METRICS).write_text(told.metrics(about).to_json(), encoding="utf-8")
         (out / REPORT).write_text(render_page(summary), encoding="utf-8")
         (out / REPORT_MARKDOWN).write_text(as_markdown(told.assessment), encoding="utf-8")
     except OSError as error:

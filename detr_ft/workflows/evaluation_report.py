@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -14,12 +14,14 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data import open_image
 from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.assessment import Assessment, assess
+from detr_ft.evaluation.metrics import EvaluationMetrics, MatchingMetrics, VocMetrics
 from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.evaluation.voc import voc_metrics
-from detr_ft.models.benchmark import Speed, measure
+from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import predict_split_raw
 from detr_ft.report.pictures import AnnotatedPhoto, shots_of
 from detr_ft.structures import Detections
+from detr_ft.utils.speed import Speed
 
 _ASKED = 500  # images, at most, whose matching is looked at
 _QUERIES = 18
@@ -31,10 +33,20 @@ class EvaluationReport:
 
     assessment: Assessment
     shots: list[AnnotatedPhoto]
-    matching: dict[str, Any] | None = None
+    matching: MatchingMetrics | None = None
     queries: Sequence[tuple[int, int, Tensor]] = ()
     speed: Speed | None = None
-    voc: dict[str, Any] = field(default_factory=dict)
+    voc: VocMetrics | None = None
+
+    def metrics(self, environment: Mapping[str, str]) -> EvaluationMetrics:
+        """The content of `metrics.json`, but for what training took."""
+        return replace(
+            self.assessment.metrics(),
+            voc=self.voc,
+            matching=self.matching,
+            speed=self.speed,
+            environment=dict(environment),
+        )
 
     @property
     def parts(self) -> dict[str, Any]:

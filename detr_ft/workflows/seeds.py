@@ -9,13 +9,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import MetricName, RunMetrics
 from detr_ft.recipe import load_recipe
-from detr_ft.run_directory import SEEDS, RunDirectory
+from detr_ft.run_directory import METRICS, SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.progress import say
 from detr_ft.workflows.train import train_by
 
-_FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
+_FIGURES: tuple[MetricName, ...] = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
 
 
 def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: bool, force: bool) -> None:
@@ -34,7 +35,7 @@ def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: boo
         own = [f"train.seed={number}", f"train.output_dir={base / f'seed-{number}'}", f"data.split_seed={held_out}"]
         train_by(path, [*overrides, *own], resume, force)
     if rank() == 0:
-        found = {number: json.loads((base / f"seed-{number}/metrics.json").read_text()) for number in numbers}
+        found = {number: RunMetrics.read(base / f"seed-{number}" / METRICS) for number in numbers}
         summary = summed_up(found)
         RunDirectory(base).write_text(SEEDS, json.dumps(summary, indent=2) + "\n")
         say(table(summary))
@@ -51,11 +52,11 @@ def seeds_of(text: str) -> list[int]:
     return numbers
 
 
-def summed_up(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def summed_up(found: dict[int, RunMetrics]) -> dict[str, Any]:
     """Of each figure the mean over seeds, the standard deviation and the value of each."""
     summary: dict[str, Any] = {"seeds": list(found)}
     for name in _FIGURES:
-        values = [one.get(name) for one in found.values()]
+        values = [one.coco()[name] for one in found.values()]
         known = [value for value in values if value is not None]
         if len(known) > 1:
             summary[name] = {"mean": fmean(known), "deviation": stdev(known), "values": values}

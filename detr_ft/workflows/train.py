@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
 from detr_ft.recipe import Recipe, load_recipe
@@ -147,19 +148,16 @@ def _write_results(
     about = environment()
     command = " ".join(["detr-ft", *sys.argv[1:]])
     told = _told(trainer, criterion, prepared, result, about["hardware"])
-    metrics = (told.assessment.as_json() if told else result.metrics) | {
-        "before": before and {key: value for key, value in before.items() if key != "per_class"},
-        "seconds": round(result.seconds, 1),
-        "peak_memory_mib": peak_memory_mib(),
-        "watt_hours": energy and round(energy, 2),
-        "data": data_facts(prepared),
-        "speed": told and told.speed and asdict(told.speed),
-        "voc": told and told.voc,
-        "matching": told and told.matching,
-        "environment": about,
-        "command": command,
-    }
-    folder.write_text(METRICS, json.dumps(metrics, indent=2) + "\n")
+    metrics = RunMetrics(
+        **vars(told.metrics(about) if told else EvaluationMetrics(environment=about)),
+        before={name: before[name] for name in COCO_METRICS} if before else None,
+        seconds=round(result.seconds, 1),
+        peak_memory_mib=peak_memory_mib(),
+        watt_hours=energy and round(energy, 2),
+        data=data_facts(prepared),
+        command=command,
+    )
+    folder.write_text(METRICS, metrics.to_json())
     if told:
         save_predictions(folder, prepared.validation, result.detections, category_numbers(recipe.data.source))
         keep_thresholds(folder, told.assessment)
