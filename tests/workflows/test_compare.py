@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import RunMetrics
 from detr_ft.workflows.seeds import seeds_of, summed_up
 
 
@@ -110,8 +111,6 @@ def test_what_are_no_seeds_is_told(text: str) -> None:
 
 
 def test_a_figure_that_a_run_lacks_is_no_zero() -> None:
-    found = summed_up(
-        {0: {"map": 0.2, "map_50": None}, 1: {"map": 0.4, "map_50": 0.5}, 2: {"map": 0.6, "map_50": None}}
-    )
+    found = summed_up({0: RunMetrics(map=0.2), 1: RunMetrics(map=0.4, map_50=0.5), 2: RunMetrics(map=0.6)})
     assert found["map"]["mean"] == pytest.approx(0.4)
     assert "map_50" not in found
