@@ -20,7 +20,9 @@ def doctor(
     ] = None,
     fix: Annotated[
         str | None,
-        typer.Option(help="Write a repaired copy as COCO files to this new folder, or to hub:OWNER/NAME; default: none"),
+        typer.Option(
+            help="Write a repaired copy as COCO files to this new folder, or to hub:OWNER/NAME; default: none"
+        ),
     ] = None,
     drawn_on: Annotated[
         Literal["stated", "file"] | None,
@@ -78,9 +80,9 @@ def doctor(
 
 def new(
     data: Data,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Write the recipe to this new file; default: recipe.yaml")] = Path(
-        RECIPE
-    ),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Write the recipe to this new file; default: recipe.yaml")
+    ] = Path(RECIPE),
     checkpoint: Annotated[
         str | None, typer.Option(help="Start from this checkpoint; default: chosen by this machine's hardware")
     ] = None,

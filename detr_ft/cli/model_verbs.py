@@ -98,7 +98,9 @@ def predict(
     ] = Path("predictions"),
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Keep boxes above this score; default: the model's own for each class, else 0.5"),
+        typer.Option(
+            min=0, max=1, help="Keep boxes above this score; default: the model's own for each class, else 0.5"
+        ),
     ] = None,
     batch_size: BatchSize = 8,
 ) -> None:
@@ -115,7 +117,8 @@ def demo(
         int | None, typer.Option(min=1, max=65535, help="Serve on this port; default: a free one from 7860")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Start with images of these data; default: the validation images of the model's run")
+        str | None,
+        typer.Option(help="Start with images of these data; default: the validation images of the model's run"),
     ] = None,
     compare: Annotated[str | None, typer.Option(help="Show another model beside it; default: none")] = None,
 ) -> None:
@@ -141,7 +144,9 @@ def push(
     ] = None,
     public: Annotated[
         bool | None,
-        typer.Option("--public/--private", help="Make it public or private; default: hub.private of the recipe, private"),
+        typer.Option(
+            "--public/--private", help="Make it public or private; default: hub.private of the recipe, private"
+        ),
     ] = None,
     space: Annotated[bool, typer.Option("--space", help="Also make a Gradio Space of it; default: no")] = False,
     dataset: Annotated[bool, typer.Option("--dataset", help="Also upload the training data; default: no")] = False,

@@ -53,9 +53,9 @@ def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
     seconds = outcome.seconds
     duration = f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
-    before = outcome.metrics.before
+    before, after = outcome.metrics.before, outcome.metrics.coco()
     lines = [
-        verdict(before, outcome.metrics.coco()),
+        verdict(before and {**before}, {**after}),
         outcome.better,
         f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",

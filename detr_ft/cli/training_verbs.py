@@ -30,7 +30,9 @@ def check(
     overrides: Overrides = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Also overfit one batch and estimate time and memory; default: values and terms only"),
+        typer.Option(
+            "--probe", help="Also overfit one batch and estimate time and memory; default: values and terms only"
+        ),
     ] = False,
 ) -> None:
     """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients.
@@ -79,9 +81,6 @@ def train(
             say(describe_training(outcome))
         return
     runs = train_recipe(recipe, overrides or [], resume=resume, force=force, seeds=parse_seeds(seeds))
-    for run in runs.runs.values():
-        if not run.was_finished:
-            say(describe_training(run))
     say(describe_seeds(runs))
 
 

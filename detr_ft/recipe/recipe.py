@@ -36,7 +36,9 @@ class ModelSection(_Section):
 
     checkpoint: str | None = None
     revision: str | None = None
-    pickled: bool = Field(default=False, description="also read weights from pytorch_model.bin if there is no other file")
+    pickled: bool = Field(
+        default=False, description="also read weights from pytorch_model.bin if there is no other file"
+    )
     architecture: dict[str, Any] | None = None
     backbone: str | None = Field(default=None, description="checkpoint of the architecture's backbone")
     live_norms: bool = False
@@ -82,7 +84,9 @@ class DataSection(_Section):
         description="seed of the random validation split; default: train.seed. Fix it to compare seeds",
     )
     fold: str | None = Field(
-        default=None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="k/n: validate on the k-th of n parts of the train split"
+        default=None,
+        pattern=r"^[1-9]\d*/[1-9]\d*$",
+        description="k/n: validate on the k-th of n parts of the train split",
     )
     longest_edge: int | None = Field(default=None, ge=32, description="default: the size of the checkpoint's processor")
     augment: str | dict[str, Any] = Field(

@@ -39,6 +39,4 @@ def check(recipe: Recipe | str | os.PathLike[str], overrides: Sequence[str] = ()
     if fault:
         problems.append(f"data.augment: {fault}")
     code = code_files([loaded.recipe.criterion, loaded.recipe.data.augment], loaded.recipe.folder)
-    return CheckOutcome(
-        tuple(f"{name}{problem}" for problem in problems), loaded.recipe, loaded.criterion, tuple(code)
-    )
+    return CheckOutcome(tuple(f"{name}{problem}" for problem in problems), loaded.recipe, loaded.criterion, tuple(code))

@@ -140,9 +140,7 @@ def _evaluate_file(
     return EvaluateOutcome(metrics, tuple(detections), folder)
 
 
-def _write(
-    folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = ""
-) -> EvaluationMetrics:
+def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:
     matches, about = report.assessment.marks, environment()
     page = RunReport(
         title=title,

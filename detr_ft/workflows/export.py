@@ -103,9 +103,7 @@ def export(
             program = trace(original)
         runtimes = {"pytorch": partial(ask, original)} | _write(program, formats, draft)
         sample = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED_IMAGES, len(images)))))]
-        agreement = {
-            kind: _agreement(kind, runtimes, processor, sample) for kind in runtimes if kind != "pytorch"
-        }
+        agreement = {kind: _agreement(kind, runtimes, processor, sample) for kind in runtimes if kind != "pytorch"}
         kinds = ("pytorch", "int8") if "int8" in formats else ()
         metrics = {kind: _metrics(runtimes[kind], processor, images, order) for kind in kinds}
         latency = latencies(runtimes, processor, sample[0])

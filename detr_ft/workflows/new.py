@@ -106,7 +106,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     light, rare = len(train) < _MIN_IMAGES_FOR_DETR_AUGMENTATION, "rare classes" in advice
     environment = Environment(
         loader=PackageLoader("detr_ft.recipe", "."),
-        autoescape=False,  # noqa: S701 - YAML
+        autoescape=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -36,8 +36,8 @@ from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions, save_thresholds
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.results import EvaluationReport, collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
 logger = logging.getLogger(__name__)

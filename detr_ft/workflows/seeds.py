@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,10 @@ from detr_ft.evaluation.metrics import MetricName, RunMetrics
 from detr_ft.recipe import LoadedRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
+from detr_ft.utils.formatting import metric
 from detr_ft.workflows.run import TrainOutcome, run
+
+logger = logging.getLogger(__name__)
 
 _METRICS: tuple[MetricName, ...] = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
 
@@ -52,7 +56,9 @@ def run_seeds(
     With `resume` finished runs stay as they are.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds {', '.join(map(str, seeds))}: give at least two seeds, each once; for one use train.seed")
+        raise InputError(
+            f"--seeds {', '.join(map(str, seeds))}: give at least two seeds, each once; for one use train.seed"
+        )
     recipe = loaded.recipe
     base = Path(recipe.train.output_dir)
     if not resume and rank() == 0:  # other processes may arrive when the first run has begun
@@ -62,7 +68,9 @@ def run_seeds(
     for seed in seeds:
         train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base / f"seed-{seed}")})
         own = recipe.model_copy(update={"data": section, "train": train})
+        logger.info("seed %d: %s", seed, train.output_dir)
         runs[seed] = run(replace(loaded, recipe=own), data, resume=resume, force=force)
+        logger.info("seed %d: mAP %s", seed, metric(runs[seed].metrics.map))
     statistics = seed_statistics([outcome.metrics for outcome in runs.values()])
     if rank() == 0:
         content: dict[str, Any] = {"seeds": list(seeds)}
@@ -76,7 +84,7 @@ def run_seeds(
 
 def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:
     """Return mean and standard deviation of each metric that at least two runs have."""
-    statistics = {}
+    statistics: dict[str, SeedStatistics] = {}
     for name in _METRICS:
         values = [metrics.coco()[name] for metrics in runs]
         known = [value for value in values if value is not None]

@@ -117,7 +117,9 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     if not file.is_file():
         if own:
             return with_true_sizes(splits, "validation")
-        raise InputError(f"{file} is missing: it lists the images that the run did not train on. Give --data and --split")
+        raise InputError(
+            f"{file} is missing: it lists the images that the run did not train on. Give --data and --split"
+        )
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
     name = "validation" if own else "train"
     rows = [row for row, image in enumerate(image_names(splits[name])) if image in wanted]

@@ -54,9 +54,7 @@ class TrainOptions(TypedDict, total=False):
     load_best_model_at_end: bool
     save_steps: int | None
     save_total_limit: int
-    report_to: list[
-        Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "swanlab"]
-    ]
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim", "clearml", "swanlab"]]
     seed: int
 
 
