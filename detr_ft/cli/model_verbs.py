@@ -108,7 +108,11 @@ def predict(
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 
-    say(describe_predictions(predict_images(model, images, output_dir, threshold=threshold, batch_size=batch_size)))
+    say(
+        describe_predictions(
+            predict_images(model, images, output_dir=output_dir, threshold=threshold, batch_size=batch_size)
+        )
+    )
 
 
 def demo(

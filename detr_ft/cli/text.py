@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from detr_ft.data.doctor.repair.change_log import Change, in_words
-from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics
+from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, MetricName
 from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.summary import verdict
 from detr_ft.training.preflight.summary import describe_probe
@@ -53,15 +54,18 @@ def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
     seconds = outcome.seconds
     duration = f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
-    before, after = outcome.metrics.before, outcome.metrics.coco()
     lines = [
-        verdict(before and {**before}, {**after}),
+        verdict(_by_name(outcome.metrics.before), _by_name(outcome.metrics.coco()) or {}),
         outcome.better,
         f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",
         f"Try it:              detr-ft demo {outcome.folder}",
     ]
     return "\n".join(filter(None, lines))
+
+
+def _by_name(metrics: Mapping[MetricName, float | None] | None) -> dict[str, Any] | None:
+    return None if metrics is None else {str(name): value for name, value in metrics.items()}
 
 
 def describe_seeds(outcome: SeedsOutcome) -> str:

@@ -25,7 +25,7 @@ Changes = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class LoadedRecipe:
+class BuiltRecipe:
     """A recipe and the objects that it describes."""
 
     recipe: Recipe
@@ -39,24 +39,24 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises InputError with every mistake of the file, each with its line, and of the overrides, the criterion and the
     augmentation.
     """
-    return load(Path(path), overrides).recipe
+    return build_file(Path(path), overrides).recipe
 
 
-def load(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> LoadedRecipe:
+def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
     """Return the recipe in a YAML file, with changes and overrides, and its objects. Raises InputError as `load_recipe` does."""
     values, lines = read_located(path)
     _change(values, changes or {})
     return _build(values, overrides, path.parent, lambda place, message: at(path, lines, place, message))
 
 
-def build(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> LoadedRecipe:
+def build_recipe(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
     """Return a recipe with changes and overrides, and its objects. Raises InputError with every mistake."""
-    return from_values(recipe.model_dump(mode="json"), overrides, changes, recipe.folder)
+    return build_values(recipe.model_dump(mode="json"), overrides, changes, recipe.folder)
 
 
-def from_values(
+def build_values(
     values: dict[str, Any], overrides: Sequence[str] = (), changes: Changes | None = None, folder: Path = Path()
-) -> LoadedRecipe:
+) -> BuiltRecipe:
     """Return the recipe of plain values with changes and overrides, and its objects. Raises InputError with every mistake."""
     _change(values, changes or {})
     return _build(values, overrides, folder, lambda place, message: f"{'.'.join(map(str, place))}: {message}")
@@ -73,7 +73,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _build(
     values: dict[str, Any], overrides: Sequence[str], folder: Path, message_at: Callable[[Place, str], str]
-) -> LoadedRecipe:
+) -> BuiltRecipe:
     problems = [problem for override in overrides if (problem := _override(values, override))]
     faults: list[Problem] = []
     criterion = _criterion(values, folder, faults)
@@ -85,7 +85,7 @@ def _build(
         raise InputError([*problems, *(message_at(*fault) for fault in faults), *explained]) from error
     if problems or faults:
         raise InputError([*problems, *(message_at(*fault) for fault in faults)])
-    return LoadedRecipe(recipe, criterion, augmentation)
+    return BuiltRecipe(recipe, criterion, augmentation)
 
 
 def _criterion(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> SetCriterion:

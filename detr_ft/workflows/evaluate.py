@@ -34,10 +34,8 @@ from detr_ft.workflows.results import (
     score,
     write_results,
 )
-from detr_ft.workflows.splits import DataLike, ModelLike, category_ids, read_data, recipe_of, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, category_ids, read_data, recipe_of, split_of
 from detr_ft.workflows.trained_criterion import criterion_of
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import DataLike, ModelLike, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
@@ -82,7 +82,7 @@ def export(
     *,
     split: str | None = None,
     box_format: str | None = None,
-    output_dir: str | os.PathLike[str] | None = None,
+    output_dir: PathLike | None = None,
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 

@@ -19,9 +19,9 @@ from detr_ft.data.doctor.statistics import Figures, figures_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
 from detr_ft.models.load import queries_of
-from detr_ft.recipe import Recipe, from_values
+from detr_ft.recipe import Recipe, build_values
 from detr_ft.utils.yaml import parse_yaml
-from detr_ft.workflows.splits import DataLike, GivenData, read_data
+from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data
 
 _SMALL = "embedded:small"
 # Memory of a step of DETR-ResNet-50 for an image of 800 x 800, without the model: tests/benchmarks/step_memory.py.
@@ -41,7 +41,7 @@ class NewRecipe:
 
 def new_recipe(
     data: DataLike,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     *,
     checkpoint: str | None = None,
     box_format: str | None = None,
@@ -60,7 +60,7 @@ def new_recipe(
     text = _text(given, path, checkpoint, box_format)
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
-    recipe = from_values(values).recipe
+    recipe = build_values(values).recipe
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
-from detr_ft.recipe import LoadedRecipe
+from detr_ft.recipe import BuiltRecipe
 from detr_ft.report.example_pictures import write_examples
 from detr_ft.report.html import RunReport
 from detr_ft.report.summary import data_facts, described, verdict
@@ -69,7 +69,7 @@ class TrainOutcome(os.PathLike[str]):
 
 
 def run(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     data: DatasetDict | None = None,
     *,
     resume: bool = False,
@@ -81,7 +81,7 @@ def run(
     `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
     there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
     """
-    recipe = loaded.recipe
+    recipe = built.recipe
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):
         folder = Path(recipe.train.output_dir)
@@ -92,32 +92,32 @@ def run(
         return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
-    logger.info("%s", loaded.criterion)
-    return _train(loaded, data, make_display(), checkpoint, force, evaluate_before)
+    logger.info("%s", built.criterion)
+    return _train(built, data, make_display(), checkpoint, force, evaluate_before)
 
 
 def build_trainer(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     prepared: Prepared,
     display: Display,
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> DetrTrainer:
     """Return the trainer of a recipe; creates its run directory. Raises InputError."""
-    recipe = loaded.recipe
+    recipe = built.recipe
     start = recipe.model.checkpoint
     prepared.model.config.detr_ft = own_block(prepared.model.config) | {
-        "criterion": describe(loaded.criterion),
+        "criterion": describe(built.criterion),
         "base_model": start if start and on_the_hub(start) else None,
     }
     return DetrTrainer(
         prepared.model,
-        loaded.criterion,
+        built.criterion,
         prepared.train,
         prepared.validation,
         recipe.train,
         processor=prepared.processor,
-        transform=TrainTransform(prepared.format, loaded.augmentation, recipe.mixing_epochs),
+        transform=TrainTransform(prepared.format, built.augmentation, recipe.mixing_epochs),
         optim=recipe.optim,
         display=display,
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
@@ -128,28 +128,28 @@ def build_trainer(
 
 
 def _train(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     data: DatasetDict | None,
     display: Display,
     checkpoint: Path | None,
     force: bool,
     evaluate_before: bool,
 ) -> TrainOutcome:
-    process = join(loaded.recipe.train.mixed_precision)
+    process = join(built.recipe.train.mixed_precision)
     if process.is_main_process and checkpoint is None:
-        RunDirectory(loaded.recipe.train.output_dir).refuse_another_run()
+        RunDirectory(built.recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
-    _check_augmentation(loaded)
-    prepared = prepare(loaded.recipe, read_source(loaded.recipe.data) if data is None else data)
-    loaded = replace(loaded, recipe=loaded.recipe.pinned(prepared.revision))
-    facts = facts_of(loaded, prepared.train, process.num_processes, versions())
+    check_augmentation(built)
+    prepared = prepare(built.recipe, read_source(built.recipe.data) if data is None else data)
+    built = replace(built, recipe=built.recipe.pinned(prepared.revision))
+    facts = facts_of(built, prepared.train, process.num_processes, versions())
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
-    trainer = build_trainer(loaded, prepared, display, checkpoint, facts)
+    trainer = build_trainer(built, prepared, display, checkpoint, facts)
     look_first(trainer)
     if process.is_main_process:
         trainer.run.reopen()
-        trainer.run.write_text(RECIPE, loaded.recipe.to_yaml(describe(loaded.criterion)))
+        trainer.run.write_text(RECIPE, built.recipe.to_yaml(describe(built.criterion)))
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
     before = trainer.evaluate(0)[0] if evaluate_before else None
     meter = EnergyMeter()
@@ -157,7 +157,7 @@ def _train(
     # Each of several processes meters its own GPU, and all of a machine meter the same processor.
     energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
-        metrics = _write_results(loaded, trainer, prepared, before, result, energy)
+        metrics = _write_results(built, trainer, prepared, before, result, energy)
     else:
         metrics = RunMetrics(**vars(metrics_of(result.metrics)))
     return TrainOutcome(
@@ -165,14 +165,15 @@ def _train(
     )
 
 
-def _check_augmentation(loaded: LoadedRecipe) -> None:
-    fault = loaded.augmentation and try_augmentation(loaded.augmentation)
+def check_augmentation(built: BuiltRecipe) -> None:
+    """Raise InputError if the augmentation fails on generated images."""
+    fault = built.augmentation and try_augmentation(built.augmentation)
     if fault:
         raise InputError(f"data.augment: {fault}")
 
 
 def _write_results(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     trainer: DetrTrainer,
     prepared: Prepared,
     before: Mapping[str, Any] | None,
@@ -180,8 +181,8 @@ def _write_results(
     energy: float | None,
 ) -> RunMetrics:
     """Write metrics, report, detections, thresholds and example pictures into the run directory."""
-    recipe, folder, about, command = loaded.recipe, trainer.run, environment(), command_line()
-    report = _report(trainer, loaded.criterion, prepared, result, about["hardware"])
+    recipe, folder, about, command = built.recipe, trainer.run, environment(), command_line()
+    report = _report(trainer, built.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
         **vars(report.metrics(about) if report else replace(metrics_of(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
@@ -197,8 +198,8 @@ def _write_results(
         before=before,
         log=result.log,
         data=described(recipe.data.source, prepared),
-        criterion=str(loaded.criterion),
-        recipe=recipe.to_yaml(describe(loaded.criterion)),
+        criterion=str(built.criterion),
+        recipe=recipe.to_yaml(describe(built.criterion)),
         environment=about,
         command=command,
         **(report.parts if report else {}),

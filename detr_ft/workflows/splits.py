@@ -24,6 +24,8 @@ from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
 DataLike: TypeAlias = str | os.PathLike[str] | Dataset | DatasetDict | tuple[Dataset, Dataset]
 # A run, a checkpoint's folder, `owner/name` on the Hub, or `embedded:NAME`.
 ModelLike: TypeAlias = str | os.PathLike[str]
+RecipeLike: TypeAlias = Recipe | str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
-from detr_ft.recipe import load
+from detr_ft.recipe import build_file
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
 
@@ -48,7 +48,7 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
     recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
-            return load(recipe).criterion
+            return build_file(recipe).criterion
         except InputError as error:
             logger.warning("DETR's own criterion matches instead of the run's: %s", error)
             return detr_criterion()
