@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data import class_names
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import InputError
@@ -69,7 +68,6 @@ def _picture(examples: TrainExamples, index: int, names: list[str], cell: int) -
     image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((cell, cell))  # before names are written, which would be too small to read
     labels = example["labels"]
-    size = torch.tensor([image.width, image.height]).repeat(2)
-    picture = draw(image, cxcywh_to_xyxy(labels["boxes"]) * size, labels["class_labels"], names)
+    picture = draw(image, to_pixels(labels["boxes"], image.size), labels["class_labels"], names)
     picture.thumbnail((cell, cell))
     return picture

@@ -154,7 +154,7 @@ class TrainTransform:
             "pixel_values": sample.image,
             "labels": {
                 "class_labels": kept.labels,
-                "boxes": to_fractions(kept.boxes, sample.width, sample.height),
+                "boxes": to_fractions(kept.boxes, (sample.width, sample.height)),
                 "image_id": torch.tensor([row["image_id"]]),
             },
         }

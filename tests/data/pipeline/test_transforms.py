@@ -160,7 +160,7 @@ def test_boxes_follow_their_pixels(width: int, height: int, name: str, seed: int
     rows, columns = (np.flatnonzero(inside.any(axis).numpy()) for axis in (1, 0))
     seen = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=torch.float32)
     half_a_pixel = 0.5 * max(w / width, h / height) * 2  # a window of half the image shows it twice as large
-    torch.testing.assert_close(to_pixels(boxes, w, h)[0], seen, rtol=0, atol=half_a_pixel + 0.5)
+    torch.testing.assert_close(to_pixels(boxes, (w, h))[0], seen, rtol=0, atol=half_a_pixel + 0.5)
 
 
 def test_crowds_move_along_and_are_not_trained_on() -> None:
