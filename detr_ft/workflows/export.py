@@ -22,10 +22,11 @@ from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
-from detr_ft.models.export import quantise, trace, write_onnx
+from detr_ft.models.benchmark import RUNTIMES, compare_runtimes, latencies
+from detr_ft.models.export import quantize, trace, write_onnx
+from detr_ft.models.families import Family, family_of
 from detr_ft.models.load import load_model
-from detr_ft.models.predict import Ask, ask, detect_by
-from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
+from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_in_words, environment
@@ -55,16 +56,17 @@ def export_model(
             "there is no image to check the export on: name a split that has some with --split, or other --data"
         )
     model, processor = load_model(name)
+    family = family_of(model)
     order = same_classes(Detector(model, processor).names, class_names(images))
     told: dict[str, Any] = {"hardware": cpu_in_words(), "environment": environment(), "files": {}, "apart": {}}
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with console.status("tracing the model"):
             program = trace(model)
-        asks = {"pytorch": partial(ask, model)} | _written(program, wanted, draft)
+        asks = {"pytorch": partial(forward, model)} | _written(program, wanted, draft)
         some = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED, len(images)))))]
         for kind in asks.keys() - {"pytorch"}:
-            apart = compare(asks["pytorch"], asks[kind], processor, some)
+            apart = compare_runtimes(asks["pytorch"], asks[kind], family, processor, some)
             if kind != "int8" and not (apart.probability <= _APART and apart.box <= _APART):  # NaN is neither
                 raise InputError(
                     f"{RUNTIMES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
@@ -72,7 +74,9 @@ def export_model(
                 )
             told["apart"][kind] = vars(apart)
         if "int8" in wanted:
-            told["figures"] = {kind: _figures(asks[kind], processor, images, order) for kind in ("pytorch", "int8")}
+            told["figures"] = {
+                kind: _figures(asks[kind], family, processor, images, order) for kind in ("pytorch", "int8")
+            }
         told["latency"] = latencies(asks, processor, some[0])
         for kind in wanted:
             (folder / _FILES[kind]).parent.mkdir(exist_ok=True)
@@ -123,16 +127,16 @@ def _folder(name: str, out: Path | None) -> Path:
     return folder
 
 
-def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Ask]:
+def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Forward]:
     """Each format in a folder, and how to ask it."""
-    asks: dict[str, Ask] = {}
+    asks: dict[str, Forward] = {}
     full = draft / _FILES["onnx"]
     if "onnx" in wanted:
         with console.status("writing ONNX"):
             write_onnx(program, full)
         asks["onnx"] = OnnxModel(full)
     if "int8" in wanted:
-        quantise(full, draft / _FILES["int8"])
+        quantize(full, draft / _FILES["int8"])
         asks["int8"] = OnnxModel(draft / _FILES["int8"])
     if "torch" in wanted:
         save_program(program, draft / _FILES["torch"])
@@ -141,9 +145,9 @@ def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Ask]
 
 
 @torch.inference_mode()
-def _figures(ask: Ask, processor: Any, split: Dataset, order: Any) -> dict[str, float | None]:
+def _figures(run: Forward, family: Family, processor: Any, split: Dataset, order: Any) -> dict[str, float | None]:
     with console.status(f"evaluating {len(split)} images"):
-        found = detect_by(ask, processor, (open_image(row["image"]) for row in _rows(split)))
+        found = detect_by(run, family, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
         found = [renamed(one, order) for one in found]
     figures = coco_metrics(split, found)

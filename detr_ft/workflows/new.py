@@ -18,7 +18,7 @@ from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import Figures, figures_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
-from detr_ft.models.load import queries_of
+from detr_ft.models.load import num_queries_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _fill(data: DatasetDict, source: str, out: Path, checkpoint: str | None, box
     figures = {split: figures_of(rows) for split, rows in data.items()}
     advice = {one.topic: one for one in advise(figures)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
-    own = queries_of(start.checkpoint, start.revision)
+    own = num_queries_of(start.checkpoint, start.revision)
     if own is not None:
         advice["num_queries"] = enough_queries(figures, own)
     edge, edge_reason = _edge(start, figures["train"], advice["longest_edge"].value or 800)

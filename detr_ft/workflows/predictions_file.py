@@ -14,7 +14,6 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
@@ -77,15 +76,6 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
         more = [f"{file}: and {len(faults) - _TOLD:,} more"] if len(faults) > _TOLD else []
         raise InputError([*list(faults.values())[:_TOLD], *more])
     return [_detections(one) for one in found]
-
-
-def keep_thresholds(folder: RunDirectory, told: Assessment) -> None:
-    """Write the best thresholds of the classes into the `detr_ft` block of the model's config."""
-    config: dict[str, Any] = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    config.setdefault("detr_ft", {})["thresholds"] = {
-        name: round(one.threshold, 4) for name, one in told.thresholds.items() if one.f1 > 0
-    }
-    folder.write_text("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _rows(file: Path) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel
 
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
@@ -22,13 +23,12 @@ from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
 from detr_ft.models.build import build_model
-from detr_ft.models.checkpoint_source import commit_of
-from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.label_map import fit_labels
-from detr_ft.models.load import load_model
+from detr_ft.models.load import commit_of, load_model
 from detr_ft.models.lora import add_adapters
-from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
+from detr_ft.models.metadata import write_labels, write_lora
+from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
 from detr_ft.recipe import DataSection, Recipe
 from detr_ft.training.optimizer import refuse_rates
 
@@ -43,7 +43,7 @@ class Prepared:
 
     train: Dataset
     validation: Dataset
-    model: Detr
+    model: PreTrainedModel
     processor: Any
     loaded: float  # the share of the model's weights that came from a checkpoint
     skipped: int = 0  # images that can't be trained on
@@ -74,12 +74,12 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     if recipe.model.lora is not None:
         lora = recipe.model.lora.model_dump()
         add_adapters(model, **lora, freeze=recipe.model.freeze)
-        model.config.detr_ft |= {"lora": lora}
+        write_lora(model.config, lora)
     refuse_rates(model, recipe.optim)
     return Prepared(train, validation, model, processor, _loaded(recipe, model), skipped, revision)
 
 
-def _loaded(recipe: Recipe, model: Detr) -> float:
+def _loaded(recipe: Recipe, model: PreTrainedModel) -> float:
     """The share of weights that are no random ones. A checkpoint is loaded whole, or refused."""
     if recipe.model.architecture is None:
         return 1.0
@@ -90,7 +90,7 @@ def _loaded(recipe: Recipe, model: Detr) -> float:
     return of_backbone / sum(total for _, total in counts.values())
 
 
-def _model(recipe: Recipe, names: list[str]) -> tuple[Detr, Any]:
+def _model(recipe: Recipe, names: list[str]) -> tuple[PreTrainedModel, Any]:
     """The model for these classes, and its image processor, at the recipe's size."""
     section, edge = recipe.model, recipe.data.longest_edge
     torch.manual_seed(recipe.train.seed)
@@ -111,7 +111,7 @@ def _model(recipe: Recipe, names: list[str]) -> tuple[Detr, Any]:
 
 
 def _fit(
-    model: Detr,
+    model: PreTrainedModel,
     processor: Any,
     recipe: Recipe,
     names: list[str],
@@ -121,14 +121,14 @@ def _fit(
     """Cut a checkpoint to the recipe's queries and layers, and give it the classes of the data, saying what was done."""
     section, seed = recipe.model, recipe.train.seed
     if section.decoder_layers is not None:
-        keep_decoder_layers(model, section.decoder_layers)
+        truncate_decoder(model, section.decoder_layers)
     if section.num_queries not in (None, model.config.num_queries):
         before, shown = model.config.num_queries, train.select(range(min(_SHOWN, len(train))))
         images = (open_image(row["image"]) for row in shown.with_format(None).select_columns(["image"]))
         set_queries(model, section.num_queries, query_use(model, processor, images), seed)
         logger.info("queries: %d of the checkpoint's %d, by use in %d images", section.num_queries, before, len(shown))
     labels = fit_labels(model, names, boxes_of_classes(train), synonyms, seed)
-    model.config.detr_ft = {"labels": labels.as_json()}
+    write_labels(model.config, labels.reused, labels.new)
     reused = [name if name == theirs else f"{name} from {theirs}" for name, theirs in labels.reused.items()]
     logger.info(
         "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import resolve
+from detr_ft.models.load import resolve
 from detr_ft.recipe import Recipe, read_recipe
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
 from detr_ft.workflows.prepare import names_of

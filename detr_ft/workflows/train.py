@@ -20,8 +20,8 @@ from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import on_the_hub
-from detr_ft.models.metadata import own_block
+from detr_ft.models.load import is_on_hub
+from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.report.example_pictures import write_examples
 from detr_ft.report.html import RunReport, render_page
@@ -37,7 +37,7 @@ from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
 from detr_ft.utils.progress import say
 from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report
-from detr_ft.workflows.predictions_file import keep_thresholds, save_predictions
+from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, mixing_epochs, names_of, prepare, repeats
 from detr_ft.workflows.resume import facts_of, is_finished, newest_checkpoint, tell_changes
 
@@ -113,10 +113,8 @@ def build_trainer(
     if fault:
         raise InputError(f"data.augment: {fault}")
     start = recipe.model.checkpoint
-    prepared.model.config.detr_ft = own_block(prepared.model.config) | {
-        "criterion": describe(criterion),
-        "base_model": start if start and on_the_hub(start) else None,
-    }
+    base_model = start if start and is_on_hub(start) else None
+    write_criterion(prepared.model.config, describe(criterion), base_model)
     return DetrTrainer(
         prepared.model,
         criterion,
@@ -144,13 +142,13 @@ def _write_results(
     result: TrainResult,
     energy: float | None,
 ) -> None:
-    about = environment()
+    about, peak = environment(), peak_memory_mib()  # before the report, which measures memory by itself
     command = " ".join(["detr-ft", *sys.argv[1:]])
     told = _told(trainer, criterion, prepared, result, about["hardware"])
     metrics = (told.assessment.as_json() if told else result.metrics) | {
         "before": before and {key: value for key, value in before.items() if key != "per_class"},
         "seconds": round(result.seconds, 1),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak,
         "watt_hours": energy and round(energy, 2),
         "data": data_facts(prepared),
         "speed": told and told.speed and asdict(told.speed),
@@ -162,8 +160,9 @@ def _write_results(
     folder.write_text(METRICS, json.dumps(metrics, indent=2) + "\n")
     if told:
         save_predictions(folder, prepared.validation, result.detections, category_numbers(recipe.data.source))
-        keep_thresholds(folder, told.assessment)
-        thresholds = {name: one.threshold for name, one in told.assessment.thresholds.items()}
+        chosen = told.assessment.thresholds
+        write_thresholds(folder, {name: round(one.threshold, 4) for name, one in chosen.items() if one.f1 > 0})
+        thresholds = {name: one.threshold for name, one in chosen.items()}
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
     summary = RunReport(
         title=folder.path.name,

@@ -9,8 +9,8 @@ from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
-from detr_ft.models.families.family import Detr
-from detr_ft.models.metadata import own_block
+from detr_ft.models.families import find_family
+from detr_ft.models.metadata import read_criterion
 from detr_ft.recipe import load_recipe
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
@@ -24,14 +24,15 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
     None for a model of another family: there is no matching to look at.
     """
-    if not isinstance(detector.model, Detr):
+    family = find_family(detector.model)
+    if family is None or "recipes" not in family.supports:
         return None
-    told = own_block(detector.model.config).get("criterion")
+    told = read_criterion(detector.model.config)
     if not told:
-        return detr_criterion()
+        return family.default_criterion()
     if code_files(told, Path()):
         say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
-        return detr_criterion()
+        return family.default_criterion()
     try:
         return configure(told, Path())
     except ConfigureError as error:
