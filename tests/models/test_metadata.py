@@ -27,7 +27,11 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
         ("x", ["detr_ft must be a mapping, got 'x'"]),
         (
             {"thresholds": {"cat": "high", "dog": 2}, "labels": [1]},
-            ["detr_ft.thresholds.cat must be a number from 0 to 1, got 'high'", "thresholds.dog", "detr_ft.labels must"],
+            [
+                "detr_ft.thresholds.cat must be a number from 0 to 1, got 'high'",
+                "thresholds.dog",
+                "detr_ft.labels must",
+            ],
         ),
         ({"thresholds": [1, 2]}, ["detr_ft.thresholds must be a mapping"]),
         ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused must be a mapping"]),
