@@ -18,30 +18,11 @@ from transformers import PreTrainedModel
 from detr_ft.models.families import Family
 from detr_ft.models.predict import Forward, batches_of, detect, inference
 from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory, time_calls
+from detr_ft.utils.speed import Speed
 
 RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _SPEED_SECONDS = 1.0  # of timing, each for one image and for a batch
 _RUNTIME_SECONDS = 3.0  # of timing each runtime
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The time from decoded images to boxes after warm-up, on `hardware`.
-
-    `latency` is the median time of one image in milliseconds, `latency_spread` its 10th and 90th percentile; `throughput`
-    is images per second in batches of `batch`; `flops` are those of one image of `pixels` (height, width), multiplications
-    and additions counted separately; `memory` is the peak of GPU memory in MiB, None on a CPU.
-    """
-
-    hardware: str
-    parameters: int
-    pixels: tuple[int, int]
-    flops: int
-    latency: float
-    latency_spread: tuple[float, float]
-    batch: int
-    throughput: float
-    memory: int | None
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,11 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     return _load(checkpoint, None, True, trainable=False)
 
 
-def load_config_and_processor(checkpoint: str) -> tuple[Any, Any]:
+def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
     """Load config and image processor of a checkpoint, without its weights. Raises InputError as `load_model` does."""
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
-        return _config(source, None), AutoImageProcessor.from_pretrained(source)
+        return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
 
 
 def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.criterion import SetCriterion
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
@@ -39,7 +39,7 @@ _INFERENCE_LOCK = RLock()
 
 @dataclass(frozen=True)
 class _ProcessedImage:
-    """Pixels `[1, 3, H, W]`, mask `[1, H, W]`, index among all images, and original (height, width)."""
+    """Pixels `[1, 3, H, W]`, mask `[1, H, W]`, index among all images, and original (width, height)."""
 
     index: int
     pixels: Tensor
@@ -173,7 +173,7 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
             ) from error
         pixels = encoded["pixel_values"]
         mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
-        waiting[pixels.shape].append(_ProcessedImage(index, pixels, mask, (image.height, image.width)))
+        waiting[pixels.shape].append(_ProcessedImage(index, pixels, mask, image.size))
         if len(waiting[pixels.shape]) == batch_size:
             yield waiting.pop(pixels.shape)
         elif sum(map(len, waiting.values())) >= _MAX_WAITING_BATCHES * batch_size:
@@ -198,8 +198,7 @@ def _detect_group(run: Forward, family: Family, group: list[_ProcessedImage], to
     logits, fractions = run(*_batch(group))
     # Half precision is for the network; scores and pixels are computed in fp32.
     scores, labels, queries = family.top_detections(logits.float(), top)
-    sides = torch.tensor([(width, height, width, height) for height, width in (image.size for image in group)])
-    boxes = cxcywh_to_xyxy(fractions.float()) * sides[:, None].to(fractions.device)
+    boxes = to_pixels(fractions.float(), torch.tensor([image.size for image in group]))
     boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1).cpu()  # labels are exact to 2^24
     if not rows.isfinite().all():

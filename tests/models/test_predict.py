@@ -110,7 +110,7 @@ def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_
 
 
 def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> None:
-    with pytest.raises(InputError, match="image 0: .*2000x1 pixels"):
+    with pytest.raises(InputError, match=r"image 0: .*2000x1 pixels"):
         detect(model, processor, [Image.new("RGB", (2000, 1))])
 
 
