@@ -12,7 +12,7 @@ import yaml
 from detr_ft import criterion as terms
 from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
 from detr_ft.hub.card_values import figure, section
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.markdown import text_of
 from detr_ft.run_directory import EXAMPLES
 

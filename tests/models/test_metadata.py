@@ -24,14 +24,18 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ("x", ["detr_ft is a mapping, and not 'x'"]),
+        ("x", ["detr_ft must be a mapping, got 'x'"]),
         (
             {"thresholds": {"cat": "high", "dog": 2}, "labels": [1]},
-            ["that of 'cat' is a number from 0 to 1, and not 'high'", "'dog'", "detr_ft.labels is a mapping"],
+            [
+                "detr_ft.thresholds.cat must be a number from 0 to 1, got 'high'",
+                "thresholds.dog",
+                "detr_ft.labels must",
+            ],
         ),
-        ({"thresholds": [1, 2]}, ["detr_ft.thresholds is a mapping"]),
-        ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused is a mapping"]),
-        ({"criterion": "mine"}, ["detr_ft.criterion is a mapping"]),
+        ({"thresholds": [1, 2]}, ["detr_ft.thresholds must be a mapping"]),
+        ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused must be a mapping"]),
+        ({"criterion": "mine"}, ["detr_ft.criterion must be a mapping"]),
     ],
 )
 def test_what_is_damaged_is_told_with_its_file(

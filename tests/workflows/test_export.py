@@ -18,8 +18,9 @@ from detr_ft.data import load_data
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector, OnnxDetector
+from detr_ft.models.benchmark import Agreement, compare_runtimes
+from detr_ft.models.families.detr import DETR
 from detr_ft.models.load import load_model
-from detr_ft.models.runtime_agreement import Agreement, compare
 from detr_ft.utils.assets import embedded_checkpoint
 from detr_ft.workflows import export as exporting
 from detr_ft.workflows.export import ExportedFile, ExportOutcome, export
@@ -109,7 +110,7 @@ def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match=r"ONNX Runtime differs from PyTorch by 0\.\d+ in a probability"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-    monkeypatch.setattr(exporting, "compare", lambda *_: Agreement(1, 0.0, math.nan))
+    monkeypatch.setattr(exporting, "compare_runtimes", lambda *_: Agreement(1, 0.0, math.nan))
     with pytest.raises(InputError, match="nan in a box"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
 
@@ -122,7 +123,7 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
         return torch.zeros(1, 2, 3), torch.full((1, 2, 4), torch.nan)
 
     _, processor = load_model("embedded:small")
-    apart = compare(one, other, processor, [Image.new("RGB", (64, 64))] * 2)
+    apart = compare_runtimes(one, other, DETR, processor, [Image.new("RGB", (64, 64))] * 2)
     assert apart.probability == 0
     assert math.isnan(apart.box)
 
