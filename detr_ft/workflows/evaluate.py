@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -124,7 +124,7 @@ def _evaluate_model(
             detector.model, detector.processor, criterion, split, detections, environment()["hardware"], batch_size
         )
         metrics = _write(folder, report, f"{Path(model).name} on {source}", source, str(criterion or ""))
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
 
 
 def _evaluate_file(
@@ -135,7 +135,12 @@ def _evaluate_file(
         metrics = metrics_of(coco_metrics(split, detections))
     else:
         metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
+
+
+def _named(detections: Sequence[Detections], split: Dataset) -> tuple[Detections, ...]:
+    names = class_names(split)
+    return tuple(replace(image, names=names) for image in detections)
 
 
 def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:

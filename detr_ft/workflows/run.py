@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
+from detr_ft.data import class_names
 from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.transforms import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
@@ -158,9 +159,9 @@ def _train(
         metrics = _write_results(built, trainer, prepared, before, result, energy)
     else:
         metrics = RunMetrics(**vars(metrics_of(result.metrics)))
-    return TrainOutcome(
-        trainer.run.path, metrics, tuple(result.detections), prepared.validation, result.seconds, result.better
-    )
+    names = class_names(prepared.validation)
+    detections = tuple(replace(image, names=names) for image in result.detections)
+    return TrainOutcome(trainer.run.path, metrics, detections, prepared.validation, result.seconds, result.better)
 
 
 def check_augmentation(built: BuiltRecipe) -> None:
@@ -207,7 +208,7 @@ def _write_results(
     if report:
         save_predictions(folder, prepared.validation, result.detections, category_ids(recipe.data.source))
         choices = report.assessment.thresholds
-        write_thresholds(folder, {name: round(one.threshold, 4) for name, one in choices.items() if one.f1 > 0})
+        write_thresholds(folder, {name: round(best.threshold, 4) for name, best in choices.items() if best.f1 > 0})
         thresholds = {name: choice.threshold for name, choice in choices.items()}
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
     return metrics
