@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import ExportMetrics, Interval, MetricName, RunMetrics
+from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS, ExportMetrics, Interval, RunMetrics
 from detr_ft.hub.card_sections import (
     criterion_section,
     data_section,
@@ -25,8 +25,8 @@ from detr_ft.report.markdown import text_of
 from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
 from detr_ft.utils.yaml import parse_yaml
 
-_METRICS: dict[MetricName, str] = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
-_PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}
+_METRICS = {key: HEADINGS[key] for key in (*MAIN_METRICS, "mar_100")}
+_PER_CLASS: dict[str, str] = {**{key: HEADINGS[key] for key in ("map", "map_50", "mar_100")}, "count": "objects"}
 
 
 def write_card(run: Path, name: str, dataset: str | None = None) -> Path:

@@ -15,6 +15,7 @@ from detr_ft.hub.card_values import figure, section
 from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.markdown import text_of
 from detr_ft.run_directory import EXAMPLES
+from detr_ft.utils.formatting import minutes
 
 # As the docstrings of the terms give their sources: names, venue, year, and where in it.
 _PAPER = re.compile(
@@ -157,7 +158,7 @@ def training_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
         return ""
     facts = {"hardware": about.get("hardware")}
     if metrics.seconds is not None:
-        facts["time"] = f"{metrics.seconds / 60:.1f} minutes"
+        facts["time"] = minutes(metrics.seconds)
     if metrics.watt_hours is not None:
         facts["energy"] = f"{metrics.watt_hours:g} Wh, of what computed alone"
     if metrics.peak_memory_mib is not None:

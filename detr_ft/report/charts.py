@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from detr_ft.evaluation.detection_matching import DetectionMatches
-from detr_ft.evaluation.metrics import Calibration
+from detr_ft.evaluation.metrics import HEADINGS, Calibration
 from detr_ft.evaluation.precision_recall import RECALLS, curves_of
 from detr_ft.evaluation.thresholds import f1_over_scores
 
@@ -46,8 +46,7 @@ def curves(log: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[float],
     """
     terms = dict.fromkeys(key for row in log for key in row if re.fullmatch(r"loss_(?!\w*_\d+$|\d+$)\w+", key))
     wanted = {
-        "map": "mAP",
-        "map_50": "mAP50",
+        **{key: HEADINGS[key] for key in ("map", "map_50")},
         "loss": "loss",
         **dict(zip(terms, terms, strict=True)),
         "learning_rate": "learning rate",

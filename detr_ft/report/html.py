@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,15 @@ from markupsafe import Markup
 from torch import Tensor
 
 from detr_ft.evaluation.assessment import Assessment
-from detr_ft.evaluation.metrics import MatchingMetrics
+from detr_ft.evaluation.metrics import HEADINGS, MEANINGS, TABLE_METRICS, MatchingMetrics
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
 from detr_ft.report.confusion_table import Confused, confused
 from detr_ft.report.pictures import AnnotatedPhoto, shown
 from detr_ft.report.query_map import query_map
 from detr_ft.report.remarks import remarks
+from detr_ft.utils.formatting import change, metric, percent
 from detr_ft.utils.speed import Speed
 
-_FIGURES = {
-    "map": ("mAP", "average precision over IoU .50 to .95"),
-    "map_50": ("mAP50", "at IoU .50"),
-    "map_75": ("mAP75", "at IoU .75"),
-    "map_small": ("mAP small", "objects under 32² px"),
-    "map_medium": ("mAP medium", "32² to 96² px"),
-    "map_large": ("mAP large", "over 96² px"),
-    "mar_1": ("mAR1", "average recall, 1 detection an image"),
-    "mar_10": ("mAR10", "10 detections an image"),
-    "mar_100": ("mAR100", "100 detections an image"),
-}
 _ERRORS = {
     "classification": "right place, wrong class",
     "localisation": "right class, place off (IoU 0.1 to 0.5)",
@@ -74,12 +65,12 @@ def render_page(summary: RunReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=_figure, change=_change, percent=_percent)
+    environment.filters.update(figure=partial(metric, missing="–"), change=change, percent=percent)
     told = summary.assessment
     return environment.get_template("page.html.jinja").render(
         summary=summary,
         told=told,
-        figures=[(key, *words) for key, words in _FIGURES.items()],
+        figures=[(key, HEADINGS[key], MEANINGS[key]) for key in TABLE_METRICS],
         errors=[(kind, meaning, told.errors.counts[kind], told.costs[kind]) for kind, meaning in _ERRORS.items()]
         if told
         else [],
@@ -107,15 +98,3 @@ def _answers(told: Assessment) -> list[tuple[str, str, Markup]]:
         ("F1 over the threshold", "of all classes together, at IoU 0.5", Markup(f1_chart(told.marks))),
         ("Calibration", "the share that is right, by score", Markup(calibration_chart(told.calibration))),
     ]
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
-
-
-def _change(before: float | None, after: float | None) -> str:
-    return "–" if before is None or after is None else f"{after - before:+.3f}".replace("-", "−")

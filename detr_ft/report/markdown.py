@@ -6,15 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 
 from detr_ft.evaluation.assessment import Assessment
-from detr_ft.evaluation.metrics import Interval
+from detr_ft.evaluation.metrics import HEADINGS, SUMMARY_METRICS, Interval
 from detr_ft.report.remarks import remarks
-
-_FIGURES = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "map_small": "mAP small", "map_medium": "mAP medium", "map_large": "mAP large", "mar_100": "mAR100"}  # fmt: skip
+from detr_ft.utils.formatting import metric
 
 
 def as_markdown(told: Assessment) -> str:
     """Headline figures with their intervals, each class, the errors; sections of the second level."""
-    figures = ((name, _figure(told.figures[key]), _between(told.intervals[key])) for key, name in _FIGURES.items())
+    figures = ((HEADINGS[key], _figure(told.figures[key]), _between(told.intervals[key])) for key in SUMMARY_METRICS)
     classes = (
         (text_of(name), f"{one['count']:,}", _figure(one["map"]), _figure(one["map_50"]), *_operating(told, name))
         for name, one in told.figures["per_class"].items()
@@ -43,7 +42,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return metric(value, "–")
 
 
 def _between(interval: Interval | None) -> str:

@@ -22,6 +22,7 @@ from detr_ft.inference import Detector
 from detr_ft.models.predict import detect_split
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
+from detr_ft.utils.formatting import metric
 from detr_ft.utils.progress import console
 from detr_ft.workflows.predictions_file import read_predictions
 from detr_ft.workflows.splits import split_of
@@ -76,7 +77,7 @@ def comparison_table(compared: Sequence[Comparison], figure: str = "map") -> str
     lines = [f"{'model':<{width}}  {'mAP':>6}  95 % interval   more than the first"]
     for one in compared:
         interval, value = one.intervals[figure], one.figures[figure]
-        known = f"{value:6.3f}" if value is not None else "  none"
+        known = f"{metric(value):>6}"
         between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-" * 14
         lines.append(f"{one.name:<{width}}  {known}  {between}  {_words(one, figure)}".rstrip())
     return "\n".join(lines)

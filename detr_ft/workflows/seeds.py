@@ -9,14 +9,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import MetricName, RunMetrics
+from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
 from detr_ft.recipe import load_recipe
 from detr_ft.run_directory import METRICS, SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
+from detr_ft.utils.formatting import metric
 from detr_ft.utils.progress import say
 from detr_ft.workflows.train import train_by
-
-_FIGURES: tuple[MetricName, ...] = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
 
 
 def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: bool, force: bool) -> None:
@@ -55,7 +54,7 @@ def seeds_of(text: str) -> list[int]:
 def summed_up(found: dict[int, RunMetrics]) -> dict[str, Any]:
     """Of each figure the mean over seeds, the standard deviation and the value of each."""
     summary: dict[str, Any] = {"seeds": list(found)}
-    for name in _FIGURES:
+    for name in SUMMARY_METRICS:
         values = [one.coco()[name] for one in found.values()]
         known = [value for value in values if value is not None]
         if len(known) > 1:
@@ -67,12 +66,8 @@ def table(summary: dict[str, Any]) -> str:
     """The same as plain text."""
     lines = [f"over seeds {', '.join(map(str, summary['seeds']))}: mean, and standard deviation between runs"]
     lines += [
-        f"{name:<12} {summary[name]['mean']:.3f} ± {summary[name]['deviation']:.3f}   ({', '.join(_short(value) for value in summary[name]['values'])})"
-        for name in _FIGURES
+        f"{name:<12} {summary[name]['mean']:.3f} ± {summary[name]['deviation']:.3f}   ({', '.join(metric(value) for value in summary[name]['values'])})"
+        for name in SUMMARY_METRICS
         if name in summary
     ]
     return "\n".join(lines)
-
-
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

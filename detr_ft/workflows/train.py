@@ -36,6 +36,7 @@ from detr_ft.training.trainer import DetrTrainer, TrainResult
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
+from detr_ft.utils.formatting import minutes
 from detr_ft.utils.progress import say
 from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report
 from detr_ft.workflows.predictions_file import keep_thresholds, save_predictions
@@ -197,7 +198,7 @@ def _told(
 
 def say_outcome(outcome: TrainOutcome) -> None:
     """What happened and what to type next, in four lines."""
-    took = f"{outcome.seconds:.0f} seconds" if outcome.seconds < 60 else f"{outcome.seconds / 60:.1f} minutes"
+    took = f"{outcome.seconds:.0f} seconds" if outcome.seconds < 60 else minutes(outcome.seconds)
     lines = [
         verdict(outcome.before, outcome.after),
         *filter(None, [outcome.better]),

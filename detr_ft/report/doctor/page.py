@@ -13,6 +13,7 @@ from detr_ft.data.doctor.finding_kinds import KINDS
 from detr_ft.errors import InputError
 from detr_ft.report.doctor.text import leakage, sorts, verdict
 from detr_ft.report.doctor.thumbnails import MAX_EXAMPLES, thumbnails
+from detr_ft.utils.formatting import quantity
 
 _PLACES = 100  # in the table of a kind
 _TEXT = 600  # characters of a place or a message
@@ -38,7 +39,7 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
     """The report as HTML: nothing is fetched, under 5 MB, light and dark, from 360 px on."""
     template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(cut=_cut, number=_number)
+    environment.filters.update(cut=_cut, number=quantity)
     kinds = by_kind(diagnosis.findings)
     pictures = thumbnails(kinds, data)
     most = max((count for one in diagnosis.figures.values() for count in one.boxes_per_class.values()), default=0)
@@ -64,7 +65,3 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
