@@ -23,13 +23,13 @@ COCO_METRICS: tuple[MetricName, ...] = get_args(MetricName)
 MAIN_METRICS = COCO_METRICS[:3]
 TABLE_METRICS = COCO_METRICS[:9]
 SUMMARY_METRICS: tuple[MetricName, ...] = (*COCO_METRICS[:6], "mar_100")
-HEADINGS: dict[MetricName, str] = {
+HEADINGS: dict[str, str] = {
     "map": "mAP", "map_50": "mAP50", "map_75": "mAP75",
     "map_small": "mAP small", "map_medium": "mAP medium", "map_large": "mAP large",
     "mar_1": "mAR1", "mar_10": "mAR10", "mar_100": "mAR100",
     "mar_small": "mAR small", "mar_medium": "mAR medium", "mar_large": "mAR large",
 }  # fmt: skip
-MEANINGS: dict[MetricName, str] = {
+MEANINGS: dict[str, str] = {
     "map": "average precision over IoU .50 to .95",
     "map_50": "at IoU .50",
     "map_75": "at IoU .75",
@@ -218,7 +218,7 @@ class EvaluationMetrics:
     speed: Speed | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
-    def coco(self) -> dict[MetricName, float | None]:
+    def coco(self) -> dict[str, float | None]:
         """COCO's twelve metrics by name."""
         return {name: getattr(self, name) for name in COCO_METRICS}
 
@@ -234,7 +234,7 @@ class RunMetrics(EvaluationMetrics):
     `before` are COCO's metrics before training. `peak_memory_mib` is of the GPU where there is one.
     """
 
-    before: dict[MetricName, Measured] | None = None
+    before: dict[str, Measured] | None = None
     seconds: float | None = None
     peak_memory_mib: int | None = None
     watt_hours: float | None = None
@@ -285,7 +285,7 @@ class ExportMetrics:
     hardware: str = "a CPU"
     files: dict[str, ExportedFile] = field(default_factory=dict)
     latency: dict[str, Latency] = field(default_factory=dict)
-    figures: dict[str, dict[MetricName, Measured]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path) -> ExportMetrics:

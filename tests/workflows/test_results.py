@@ -15,7 +15,7 @@ from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import detect_split, predict_split_raw
 from detr_ft.report.html import RunReport, render_page
-from detr_ft.workflows.evaluation_report import collect_report
+from detr_ft.workflows.results import collect_report
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
 
