@@ -28,7 +28,7 @@ def _interval(metrics: EvaluationMetrics) -> str:
     interval = metrics.intervals.get("map")
     if interval is None:
         return ""
-    wide = " Evaluate on more images for a narrower one." if interval.high - interval.low > _WIDE_INTERVAL else ""
+    wide = " Evaluate on more images for a narrower interval." if interval.high - interval.low > _WIDE_INTERVAL else ""
     return (
         f"On other sets of {metrics.images} such images, mAP would average between {interval.low:.3f} and {interval.high:.3f} "
         f"(95 % interval).{wide}{_few_objects(metrics)}"
@@ -48,7 +48,7 @@ def _errors(metrics: EvaluationMetrics) -> str:
     worst = max(costs, key=lambda kind: costs[kind], default="")
     if costs.get(worst, 0.0) < _MIN_MAP_50_LOST:
         return ""
-    return f"The most costly errors are of the kind {worst} ({costs[worst]:.3f} of mAP50): {_REMEDIES[worst]}."
+    return f"Most is lost by {worst} errors ({costs[worst]:.3f} of mAP50): {_REMEDIES[worst]}."
 
 
 def _classes(metrics: EvaluationMetrics) -> str:
