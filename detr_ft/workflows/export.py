@@ -22,6 +22,7 @@ from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
 from detr_ft.models.benchmark import RUNTIMES, Agreement, compare_runtimes, latencies
@@ -40,14 +41,6 @@ FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
 _CHECKED_IMAGES = 50
 _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two runtimes of one model
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A file of an export, relative to its folder."""
-
-    path: str
-    bytes: int
 
 
 @dataclass(frozen=True)
