@@ -124,6 +124,10 @@ def _find(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
         )
     source, _, attribute = name.rpartition(":")
     module = _load_file(folder / source, source) if _is_file(name) else importlib.import_module(source)
+    if source == "__main__" and not hasattr(module, attribute):
+        raise LookupError(
+            f"{attribute} was defined in a script or notebook. Move it to a file beside the recipe and write file.py:{attribute}"
+        )
     if not hasattr(module, attribute):
         defined = [
             key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
