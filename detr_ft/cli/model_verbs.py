@@ -126,7 +126,7 @@ def demo(
     ] = None,
     compare: Annotated[str | None, typer.Option(help="Show another model beside it; default: none")] = None,
 ) -> None:
-    """Open a page in the browser that shows a model's detections and how training matches them with the truth."""
+    """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"

@@ -1,4 +1,4 @@
-"""Read recipes, apply overrides, build criterion and augmentation, and explain every mistake with its line."""
+"""Read recipes, build criterion and augmentation, and explain every mistake with its line."""
 
 from __future__ import annotations
 
@@ -43,21 +43,30 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
-    """Return the recipe in a YAML file, with changes and overrides, and its objects. Raises InputError as `load_recipe` does."""
+    """Return the recipe in a YAML file, with changes and overrides, and its objects.
+
+    Raises InputError as `load_recipe` does.
+    """
     values, lines = read_located(path)
     _change(values, changes or {})
     return _build(values, overrides, path.parent, lambda place, message: at(path, lines, place, message))
 
 
 def build_recipe(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
-    """Return a recipe with changes and overrides, and its objects. Raises InputError with every mistake."""
+    """Return a recipe with changes and overrides, and its objects.
+
+    Raises InputError with every mistake.
+    """
     return build_values(recipe.model_dump(mode="json"), overrides, changes, recipe.folder)
 
 
 def build_values(
     values: dict[str, Any], overrides: Sequence[str] = (), changes: Changes | None = None, folder: Path = Path()
 ) -> BuiltRecipe:
-    """Return the recipe of plain values with changes and overrides, and its objects. Raises InputError with every mistake."""
+    """Return the recipe of plain values, with changes and overrides, and its objects.
+
+    Raises InputError with every mistake.
+    """
     _change(values, changes or {})
     return _build(values, overrides, folder, lambda place, message: f"{'.'.join(map(str, place))}: {message}")
 
@@ -122,8 +131,8 @@ def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
     if isinstance(description, str):
         if description not in NAMED:
             hint = difflib.get_close_matches(description, NAMED, 1)
-            known = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
-            raise ConfigureError([((), f"there is no {description!r}; {known}")])
+            remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
+            raise ConfigureError([((), f"there is no {description!r}; {remedy}")])
         return NAMED[description]
     augmentation: Augmentation = configure_one(description, BUILT_IN, folder)
     return augmentation
@@ -157,9 +166,9 @@ def _override(values: dict[str, Any], override: str) -> str | None:
 def _explain(error: Any) -> Problem:
     place: Place = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        hint = difflib.get_close_matches(str(place[-1]), known, 1)
-        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(known)}")
+        keys = _keys(place[:-1])
+        hint = difflib.get_close_matches(str(place[-1]), keys, 1)
+        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -167,7 +176,7 @@ def _explain(error: Any) -> Problem:
     return place, message[0].lower() + message[1:] + shown
 
 
-def _known_keys(place: Place) -> list[str]:
+def _keys(place: Place) -> list[str]:
     model: type[BaseModel] = Recipe
     for key in place:
         annotation = model.model_fields[str(key)].annotation

@@ -27,9 +27,9 @@ def check_is_png(out: Path) -> None:
 
 
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
-    """Write a picture of four images of the train split: as they are, then as a recipe augments them in four epochs.
+    """Write a picture of four images: as they are, then as a recipe augments them in four epochs.
 
-    The images with most objects are drawn, at the recipe's size. Raises InputError.
+    The images of the train split with most objects are drawn, at the recipe's size. Raises InputError.
     """
     built = build_file(recipe_file)
     recipe = built.recipe

@@ -29,7 +29,10 @@ class CheckOutcome:
 
 
 def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> CheckOutcome:
-    """Check a recipe with `section.key=value` overrides in seconds on the CPU; data and checkpoint are not read."""
+    """Check a recipe with `section.key=value` overrides; takes seconds on a CPU.
+
+    Data and checkpoint are not read.
+    """
     name = "" if isinstance(recipe, Recipe) else f"{os.fspath(recipe)}: "
     try:
         built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)

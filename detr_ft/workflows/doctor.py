@@ -105,7 +105,7 @@ class _Outputs:
 
     @property
     def picture(self) -> Path | None:
-        """The file for the picture of augmented images, by default named after the recipe in the current folder."""
+        """The file for the picture of augmented images, by default in the current folder."""
         return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
     def check(self, drawn_on: Frame | None) -> None:
@@ -134,7 +134,7 @@ def _path(path: PathLike | None) -> Path | None:
 
 
 def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
-    """Read a data set; also return its objects of unknown class, which are findings here and errors in training."""
+    """Read a data set; also return its objects of unknown class, which training refuses."""
     try:
         return read_data(data, box_format).splits, {}
     except UnknownClassError as error:

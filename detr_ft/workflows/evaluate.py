@@ -65,7 +65,7 @@ def evaluate(
     batch_size: int = 8,
     box_format: str | None = None,
 ) -> EvaluateOutcome:
-    """Evaluate a model, or a file of detections, by default on the images that the model's run did not train on.
+    """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
     is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in

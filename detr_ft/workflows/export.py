@@ -45,9 +45,9 @@ _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """The files of an export and what was measured, by format (`pytorch` is the original); also `export.json`.
+    """The files of an export and what was measured, by format; also `export.json`.
 
-    `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
+    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
     """
 
     folder: Path

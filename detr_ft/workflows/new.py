@@ -32,7 +32,7 @@ _MAX_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class NewRecipe:
-    """A recipe for a data set: its text with comments, its values, and the file that it was written to, if any."""
+    """A recipe for a data set: its text with comments, its values, and its file, if any."""
 
     text: str
     recipe: Recipe
@@ -151,7 +151,10 @@ def _start(checkpoint: str, images: int) -> _Start:
 
 
 def _edge(start: _Start, statistics: Figures, advised: int) -> tuple[int, str]:
-    """Return the longest edge in pixels and the reason: the doctor's advice, within the sizes of the checkpoint's training."""
+    """Return the longest edge in pixels, and the reason.
+
+    It is the doctor's advice, within the sizes that the checkpoint was trained with.
+    """
     shorter = statistics.shorter_share.tenth
     boxes = "" if not shorter else "; nine boxes in ten then have a shorter side of {:.0f} pixels or more"
     if start.checkpoint == _SMALL:

@@ -36,9 +36,9 @@ class ProbeOutcome:
 
 
 def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike | None = None) -> ProbeOutcome:
-    """Run a recipe for a few minutes on its own data and hardware: does it learn a batch, how fast is it, does it fit.
+    """Run a recipe for a few minutes on its own data and hardware.
 
-    Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
+    Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
     """
     built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
     check_augmentation(built)
@@ -53,7 +53,7 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
 
 
 def _step_rates(built: BuiltRecipe, prepared: Prepared, folder: Path) -> tuple[dict[str, float], str]:
-    """Return images a second of a step as the recipe says and with each setting of speed changed, and a failure."""
+    """Return images a second of a step with each setting of speed changed, and a failure."""
     rates: dict[str, float] = {}
     for number, change in enumerate([{}, *changes(built.recipe.train, torch.cuda.is_available())]):
         variant = _with_train(built, {**change, "output_dir": str(folder / f"try-{number}")})

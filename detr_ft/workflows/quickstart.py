@@ -29,7 +29,10 @@ class QuickstartOutcome:
 
 
 def quickstart(output_dir: PathLike | None = None) -> QuickstartOutcome:
-    """Run the recipe of the quickstart into a new folder, by default `runs/quickstart`, `-2`, `-3` ... Raises InputError."""
+    """Run the recipe of the quickstart. Raises InputError.
+
+    `output_dir` is a new folder, by default `runs/quickstart`, `runs/quickstart-2` and so on.
+    """
     path = recipes_folder() / RECIPE
     folder = _free_folder() if output_dir is None else Path(output_dir)
     built = build_file(path, [f"train.output_dir={folder}"])

@@ -31,7 +31,10 @@ class ReplayOutcome:
 
 
 def replay(capsule: PathLike) -> ReplayOutcome:
-    """Repeat the step of a failure capsule, the folder `RUN/failures/step-N`. Runs the code of its criterion. Raises InputError."""
+    """Repeat the step of a failure capsule, the folder `RUN/failures/step-N`.
+
+    Runs the code of its criterion. Raises InputError.
+    """
     folder = Path(capsule)
     opened = Capsule(folder)
     description, code_folder = opened.told["criterion"], Path(opened.told["facts"].get("folder", "."))

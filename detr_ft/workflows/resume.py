@@ -57,7 +57,10 @@ def facts_of(built: BuiltRecipe, train: Dataset, processes: int, versions: Mappi
 
 
 def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> None:
-    """Log what changed since a checkpoint. Raises InputError for other classes or training data, unless `force`."""
+    """Log what changed since a checkpoint.
+
+    Raises InputError for other classes or training data, unless `force`.
+    """
     vital, others = differences(read_state(checkpoint)["facts"], facts)
     if vital and not force:
         raise InputError(

@@ -77,10 +77,11 @@ def run(
     force: bool = False,
     evaluate_before: bool = False,
 ) -> TrainOutcome:
-    """Train by a recipe and write a self-contained run directory. Raises InputError, TrainingError, Interrupted.
+    """Train by a recipe and write a self-contained run directory.
 
     `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
     there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
+    Raises InputError, TrainingError, and Interrupted after a signal.
     """
     recipe = built.recipe
     checkpoint = newest_checkpoint(recipe) if resume else None

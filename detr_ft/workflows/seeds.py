@@ -49,9 +49,9 @@ def run_seeds(
     resume: bool = False,
     force: bool = False,
 ) -> SeedsOutcome:
-    """Train a run for each seed in `train.output_dir/seed-N`, with the same validation images. Raises InputError.
+    """Train a run for each seed in `train.output_dir/seed-N`, with the same validation images.
 
-    With `resume` finished runs stay as they are.
+    Raises InputError. With `resume` finished runs stay as they are.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise InputError(
@@ -85,7 +85,7 @@ def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:
     statistics: dict[str, SeedStatistics] = {}
     for name in SUMMARY_METRICS:
         values = [metrics.coco()[name] for metrics in runs]
-        known = [value for value in values if value is not None]
-        if len(known) > 1:
-            statistics[name] = SeedStatistics(fmean(known), stdev(known), tuple(values))
+        measured = [value for value in values if value is not None]
+        if len(measured) > 1:
+            statistics[name] = SeedStatistics(fmean(measured), stdev(measured), tuple(values))
     return statistics

@@ -42,7 +42,7 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
 
 def trained_by(model: str, detector: Detector) -> SetCriterion:
-    """Return the criterion of a run's recipe with its own code, or for other models that of their config, as `criterion_of`.
+    """Return the criterion of a run's recipe with its own code, or else that of `criterion_of`.
 
     Code of a model without a recipe is not run.
     """
