@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -97,6 +97,9 @@ def _download(url: str) -> bytes:
             ):
                 raise InputError(f"{url}: must be an image, got {content}. Give the URL of the image file itself.")
             return _read(response, url, deadline)
+    except HTTPError as error:
+        error.close()  # it is also the open response
+        raise InputError(f"{url}: cannot be downloaded: {error}. Check the URL.") from error
     except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError; a malformed URL is a ValueError
         reason = error.reason if isinstance(error, URLError) else error
         raise InputError(f"{url}: cannot be downloaded: {reason}. Check the URL and the network.") from error

@@ -23,6 +23,7 @@ Operation = Literal[
     "lora",
     "attention",  # attention maps of encoder and decoder
     "export",
+    "gradient_checkpointing",
     "fused_norms",
     "no_sync",
     "cuda_graphs",

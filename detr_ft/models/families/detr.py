@@ -72,7 +72,7 @@ DETR = DetrFamily(
     supports=frozenset(
         {
             "recipes", "num_queries", "decoder_layers", "lora", "attention", "export",
-            "fused_norms", "no_sync", "cuda_graphs",
+            "gradient_checkpointing", "fused_norms", "no_sync", "cuda_graphs",
         }
     ),
     images="masked",

@@ -46,7 +46,7 @@ YOLOS = YolosFamily(
         Part("class_head", "heads", "class_labels_classifier."),
         Part("box_head", "heads", "bbox_predictor."),
     ),
-    supports=frozenset(),
+    supports=frozenset({"gradient_checkpointing"}),
     images="unmasked",
     default_criterion=detr_criterion,
 )
