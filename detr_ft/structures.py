@@ -249,7 +249,7 @@ class Matches:
 
 
 class Detection(NamedTuple):
-    """One detected object: box (x_min, y_min, x_max, y_max) in pixels of the upright original, score, class name."""
+    """One detected object; `box` is (x_min, y_min, x_max, y_max) in pixels of the upright original."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -258,9 +258,9 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """Detections in one image, best first: `boxes [N, 4]` xyxy in pixels of the upright original, `scores [N]`, `labels [N]`.
+    """Detections in one image, best first.
 
-    `names` are those of the classes, in the order of their indices; without them a class is named by its index. Iteration
+    `boxes [N, 4]` are xyxy in pixels of the upright original, with `scores [N]` and `labels [N]`. `names` are those of the classes, in the order of their indices; without them a class is named by its index. Iteration
     gives `(box, score, name)`; an integer index gives one of these, a slice, mask `[N]` or index tensor gives `Detections`.
     """
 
@@ -300,7 +300,7 @@ class Detections:
         return self[self.scores > threshold]
 
     def above_each(self, thresholds: Sequence[float]) -> Detections:
-        """Return the detections with a score greater than the threshold of their class; one threshold for each index."""
+        """Return the detections with a score greater than the threshold of their class, by its index."""
         return self[self.scores > self.scores.new_tensor(thresholds)[self.labels]]
 
     def to_coco(self, *, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
@@ -316,7 +316,10 @@ class Detections:
         ]
 
     def to_supervision(self) -> Any:
-        """Return `supervision.Detections`, with class names in `data["class_name"]`. Raises ImportError without supervision."""
+        """Return `supervision.Detections`, with class names in `data["class_name"]`.
+
+        Raises ImportError without supervision.
+        """
         try:
             supervision = import_module("supervision")
         except ImportError as error:

@@ -45,7 +45,10 @@ def check_list(images: object) -> None:
 
 
 def read_image(image: ImageInput) -> Image.Image:
-    """Return an image as upright 8-bit RGB. Raises InputError for a wrong type, dtype, shape or range of values."""
+    """Return an image as upright 8-bit RGB.
+
+    Raises InputError for a wrong type, dtype, shape or range of values, and for an unreadable file or URL.
+    """
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if isinstance(image, np.ndarray):
@@ -83,7 +86,10 @@ def _bytes_of(tensor: Tensor) -> Tensor:
 
 
 def _download(url: str) -> bytes:
-    """Return the bytes of a URL. Raises InputError for other protocols, errors, other content and too much of it."""
+    """Return the bytes of a URL.
+
+    Raises InputError for other protocols, network errors, other content than an image, and too much of it.
+    """
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url}: only http and https are supported. {_EXPECTED}")
     deadline = time.monotonic() + _DOWNLOAD_SECONDS

@@ -54,9 +54,9 @@ def detect(
     batch_size: int = 8,
     top: int = 100,
 ) -> list[Detections]:
-    """Return the best `top` detections of each upright RGB image, best first: boxes xyxy in pixels of that image.
+    """Return the best `top` detections of each upright RGB image, best first.
 
-    Images are processed by the checkpoint's own processor and padded only to its `pad_size`, if it has one. Images of one
+    Boxes are xyxy in pixels of that image. Images are processed by the checkpoint's own processor and padded only to its `pad_size`, if it has one. Images of one
     processed size are batched, so the result does not depend on the batch. `images` may be a generator: only a few batches
     are in memory at a time. A model of another family, or without a pixel mask, runs image by image, and its processor
     computes the detections.
@@ -88,7 +88,7 @@ def forward(model: PreTrainedModel, pixels: Tensor, mask: Tensor) -> tuple[Tenso
 def forward_images(
     model: PreTrainedModel, processor: Any, images: Iterable[Image.Image]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `[Q, C]` and boxes `[Q, 4]` of each image in fp32, grouped by processed size, not in order."""
+    """Yield logits `[Q, C]` and boxes `[Q, 4]` of each image in fp32, not in order."""
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
             logits, boxes = forward(model, pixels, mask)
@@ -102,7 +102,7 @@ def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -
 
 @contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
-    """Run the model without dropout and gradient, and restore its mode afterwards. Only one thread runs at a time."""
+    """Run the model without dropout and gradient, one thread at a time, and restore its mode."""
     with _INFERENCE_LOCK:
         was_training = model.training
         model.eval()
@@ -120,9 +120,9 @@ def detect_split(
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[Detections]:
-    """Return the detections of each row of a split in the schema, in its order; only a few batches are in memory at a time.
+    """Return the detections of each row of a split in the schema, in its order.
 
-    `progress` is called with the number of images read.
+    Only a few batches are in memory at a time. `progress` is called with the number of images read.
     """
 
     def images() -> Iterator[Image.Image]:
@@ -137,7 +137,7 @@ def detect_split(
 def predict_split_raw(
     model: PreTrainedModel, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
 ) -> Iterator[tuple[Predictions, Targets]]:
-    """Yield the arguments of a criterion, batch by batch: predictions of all decoder layers on a split, and its targets.
+    """Yield the predictions of all decoder layers on a split, and its targets, batch by batch.
 
     The criterion is attached to the model meanwhile; its stock loss is restored afterwards.
     """
@@ -194,7 +194,7 @@ def _detect_by_processor(model: PreTrainedModel, processor: Any, image: Image.Im
 
 
 def _detect_group(run: Forward, family: Family, group: list[_ProcessedImage], top: int) -> Iterator[Detections]:
-    """Yield the best detections of each image; they are selected on the device and copied to the host together."""
+    """Yield the best detections of each image, selected on the device and copied to the host together."""
     logits, fractions = run(*_batch(group))
     # Half precision is for the network; scores and pixels are computed in fp32.
     scores, labels, queries = family.top_detections(logits.float(), top)

@@ -36,7 +36,7 @@ _TIMM_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:conv1|bn1|layer(?P<stage
 
 @dataclass(frozen=True)
 class Part:
-    """A group of parameters: its name in `model.freeze`, the section that sets its learning rate, and its prefix."""
+    """A group of parameters: name (in `model.freeze`), section (of learning rates) and prefix."""
 
     name: str
     section: Section
@@ -86,7 +86,7 @@ class Family(ABC):
 
     @abstractmethod
     def predictions(self, outputs: LossInputs) -> Predictions:
-        """Return the predictions that a criterion scores: one row for each supervised layer, the final one last."""
+        """Return the predictions for a criterion: a row for each supervised layer, the final one last."""
 
     @abstractmethod
     def apply_heads(self, model: PreTrainedModel, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,9 +128,9 @@ class Family(ABC):
         return 1 - probabilities[..., -1] if self.activation == "softmax" else probabilities.amax(-1)
 
     def top_detections(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, labels and query indices, `[B, N]` each, of the best detections of `logits [B, Q, C]`.
+        """Return scores, labels and query indices of the best detections of `logits [B, Q, C]`.
 
-        Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
+        Each is `[B, N]`. Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
         scores are in the order of the queries.
         """
         probabilities = self.probabilities(logits)

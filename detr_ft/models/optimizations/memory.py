@@ -10,9 +10,10 @@ from detr_ft.models.families import family_of
 
 
 def apply(model: PreTrainedModel, gradient_checkpointing: bool, compile: bool) -> None:
-    """Let layers recompute their activations in the backward pass, and compile the parts of the model, in place.
+    """Prepare a model for less memory or more speed, in place.
 
-    Raises InputError for a family without activation checkpointing.
+    With `gradient_checkpointing` layers recompute their activations in the backward pass; with `compile` backbone and layers
+    are compiled. Raises InputError for a family without activation checkpointing.
     """
     if gradient_checkpointing:
         family_of(model).check_supports("gradient_checkpointing")
