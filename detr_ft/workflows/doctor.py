@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from datasets import DatasetDict
 
+from detr_ft.data import load_data
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
 from detr_ft.data.doctor.repair.change_log import as_lines, in_words
 from detr_ft.data.doctor.repair.left_out import told_losses
 from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Frame
-from detr_ft.data.sources import load_data
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.dataset import check_target, push_dataset

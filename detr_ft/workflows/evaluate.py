@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
-from detr_ft.data.sources import category_numbers
+from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.inference import Detector

@@ -18,7 +18,7 @@ from detr_ft.data import load_data
 from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import boxes_of_classes
-from detr_ft.data.sources import category_numbers
+from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
