@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detr_ft.data.sources.record import IMAGE_SUFFIXES, Record, files_in, numbers
+from detr_ft.data.images import IMAGE_SUFFIXES
+from detr_ft.data.sources.image_finder import FolderIndex
+from detr_ft.data.sources.listing import files_in
+from detr_ft.data.sources.parsing import parse_numbers, read_lines
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around
-from detr_ft.data.sources.text import read_lines
 
 _FAR_BEYOND = 1.5  # of a number that should be a fraction
 _POOL = 8  # threads; they wait for the disk
@@ -30,10 +33,10 @@ class LabelReader:
         """A record for each image; one without a label file is background."""
         with ThreadPoolExecutor(_POOL) as pool:
             records = list(pool.map(Record.sized, images, range(len(images))))
-        places = _Labels()
+        labels = FolderIndex({".txt"})
         rows, beyond = 0, list[str]()
         for record in records:
-            for where, words in _rows(places.of(record.path)):
+            for where, words in _rows(_label_of(record.path, labels)):
                 values = self._coordinates(words, where)
                 if values is None:
                     continue
@@ -49,7 +52,7 @@ class LabelReader:
                 "like pixels, but YOLO rows are fractions: divide x and widths by the image's width, y and heights by "
                 "its height"
             )
-        _tell_of_orphans(images, places)
+        _tell_of_orphans(images, labels)
         return records
 
     def _add(self, record: Record, box: list[float], stated: str, where: str) -> None:
@@ -61,7 +64,7 @@ class LabelReader:
 
     def _coordinates(self, words: list[str], where: str) -> list[float] | None:
         """The numbers of a row that make its box: centre and size, or a polygon's points; None with a problem."""
-        values, count = numbers(words, len(words)), len(words)
+        values, count = parse_numbers(words, len(words)), len(words)
         got = " ".join(words)[:80]
         is_polygon = not self.keypoints and count >= 7 and count % 2 == 1
         if values is not None and (count in (5, 5 + self.keypoints) or is_polygon):
@@ -92,21 +95,10 @@ def _rows(label: Path | None) -> Iterator[tuple[str, list[str]]]:
             yield f"{label}, line {number}", line.split()
 
 
-class _Labels:
-    """Finds the label file of an image, listing each folder once."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, Path]] = {}
-
-    def of(self, image: Path) -> Path | None:
-        """The image's text file: in `labels/` where the path says `images/`, else beside it; None if there is none."""
-        return next((here[image.stem] for here in map(self.within, folders(image)) if image.stem in here), None)
-
-    def within(self, folder: Path) -> dict[str, Path]:
-        """The text files of a folder by their names without the suffix."""
-        if folder not in self._folders:
-            self._folders[folder] = {path.stem: path for path in files_in(folder, (".txt",))}
-        return self._folders[folder]
+def _label_of(image: Path, labels: FolderIndex) -> Path | None:
+    """The image's text file: in `labels/` where the path says `images/`, else beside it; None if there is none."""
+    found = (labels.by_stem(folder).get(image.stem) for folder in folders(image))
+    return next(filter(None, found), None)
 
 
 def folders(image: Path) -> list[Path]:
@@ -118,12 +110,12 @@ def folders(image: Path) -> list[Path]:
     return [Path(*parts[:last], "labels", *parts[last + 1 :]), image.parent]
 
 
-def _tell_of_orphans(images: list[Path], places: _Labels) -> None:
+def _tell_of_orphans(images: list[Path], labels: FolderIndex) -> None:
     """Label files whose image isn't there, in the folders that hold label files of these images."""
-    homes = {(image.parent, folder) for image in images for folder in folders(image) if places.within(folder)}
+    homes = {(image.parent, folder) for image in images for folder in folders(image) if labels.by_stem(folder)}
     for pictures, folder in sorted(homes):
         stems = {path.stem for path in files_in(pictures, IMAGE_SUFFIXES)}
-        left = [path for stem, path in places.within(folder).items() if stem not in stems and _is_label(path)]
+        left = [path for stem, path in labels.by_stem(folder).items() if stem not in stems and _is_label(path)]
         if left:
             log.warning(
                 "%s: %d label files have no image and are left out, the first is %s", folder, len(left), left[0]
@@ -134,4 +126,4 @@ def _is_label(file: Path) -> bool:
     """Whether a text file's first row could be an object: lists of classes and of images lie about as well."""
     with file.open("rb") as lines:  # in whatever encoding
         words = lines.readline().split()
-    return len(words) >= 5 and numbers(words, len(words)) is not None
+    return len(words) >= 5 and parse_numbers(words, len(words)) is not None

@@ -1,49 +1,34 @@
-"""Reads tables on this machine: Parquet files, and what `datasets` saved with `save_to_disk`."""
+"""Reads Parquet files on this machine."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import load_dataset
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.record import split_of, split_of_folder
-from detr_ft.data.sources.tables.rows import loading, to_schema
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.listing import files_below, split_of, split_of_file, split_of_folder
+from detr_ft.data.sources.table_rows import loading, to_schema
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def read_parquet(path: Path, format: BoxFormat | None = None) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a path is a Parquet file, or a folder with one below it."""
+    return path.suffix.lower() == ".parquet" if path.is_file() else bool(parquet_files(path))
+
+
+def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a Parquet file, or of all those below a folder; relative paths of images start beside the file."""
     files = parquet_files(path)
     if not files:
         raise InputError(f"{path}: no .parquet file found, neither there nor in subfolders")
     with loading(f"parquet:{path}"):
         raw = load_dataset("parquet", data_files={split: list(map(str, paths)) for split, paths in files.items()})
-    return to_schema(raw, f"parquet:{path}", format, image_places(path, files))
-
-
-def read_saved(folder: Path, format: BoxFormat | None = None) -> DatasetDict:
-    """The data set that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; a single one is the train split."""
-    raw = saved_tables(folder, f"saved:{folder}")
-    return to_schema(raw, f"saved:{folder}", format, {split: [folder.absolute()] for split in raw})
-
-
-def saved_tables(folder: Path, origin: str) -> dict[str, Dataset]:
-    """The tables of a folder of `save_to_disk`, memory-mapped."""
-    if not is_saved(folder):
-        raise InputError(f"{origin}: not a folder that save_to_disk wrote: there is no dataset_dict.json or state.json")
-    with loading(origin):
-        saved = load_from_disk(str(folder))
-    return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
-    single = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-    return single or (folder / "dataset_dict.json").is_file()
+    return SourceData(to_schema(raw, f"parquet:{path}", box_format, image_places(path, files)))
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
@@ -52,9 +37,9 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     Names are those of `datasets`: `train-00000-of-00002.parquet`, `validation/0000.parquet`.
     """
     if path.is_file():
-        return {split_of(path.stem) or split_of_folder(path.parent) or "train": [path]}
+        return {split_of_file(path): [path]}
     files: dict[str, list[Path]] = {}
-    for file in sorted(path.rglob("*.parquet")):
+    for file in files_below(path, {".parquet"}):
         inside = file.relative_to(path)
         if not any(part.startswith(".") for part in inside.parts):
             folders = (split_of_folder(folder) for folder in inside.parents)

@@ -6,19 +6,22 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from datasets import DatasetDict
-
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import files_in, images_in, refuse, to_dataset
-from detr_ft.data.sources.text import read_lines, read_text, shown
-from detr_ft.data.sources.yolo.labels import LabelReader
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import first_file, from_another_machine, tails
+from detr_ft.data.sources.listing import files_in, images_below
+from detr_ft.data.sources.parsing import read_lines, read_text, shown
+from detr_ft.data.sources.record import raise_with_faults, to_dataset
+from detr_ft.data.sources.yolo_labels import LabelReader
 from detr_ft.errors import InputError
 from detr_ft.utils.yaml import parse_yaml
 
+_YAML = {".yaml", ".yml"}
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 _MOST_CLASSES = 100_000
@@ -28,9 +31,14 @@ _NAMES_KEY = re.compile(rb"^['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
 log = logging.getLogger(__name__)
 
 
-def read_yolo(path: Path) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a path is a YAML file, or a folder with one that names classes."""
+    return path.suffix.lower() in _YAML if path.is_file() else _yaml_file(path) is not None
+
+
+def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a `data.yaml`, or of the folder that holds it. An image without a label file is background."""
-    file = path if path.is_file() else yolo_file(path)
+    file = path if path.is_file() else _yaml_file(path)
     if file is None:
         raise InputError(f"{path}: no data.yaml found")
     settings = _settings(file)
@@ -41,17 +49,17 @@ def read_yolo(path: Path) -> DatasetDict:
     raise_all(problems)
     reader = LabelReader(names, keypoints)
     splits = {split: reader.read_split(paths) for split, paths in images.items()}
-    refuse(reader.problems, splits)
+    raise_with_faults(reader.problems, splits)
     if not any(record.boxes for records in splits.values() for record in records):
         raise InputError(
             f"{file}: not one box found; label files belong into labels/ beside images/, or beside the images"
         )
-    return to_dataset(splits, list(names.values()), file)
+    return SourceData(to_dataset(splits, list(names.values()), file))
 
 
-def yolo_file(folder: Path) -> Path | None:
+def _yaml_file(folder: Path) -> Path | None:
     """The YAML file in a folder that describes a YOLO data set: `data.yaml`, or the only one that names classes."""
-    files = files_in(folder, (".yaml", ".yml"))
+    files = files_in(folder, _YAML)
     naming = [f for f in files if _NAMES_KEY.search(_bytes(f))]  # a recipe beside the data doesn't
     return next((f for f in files if f.stem == "data"), naming[0] if len(naming) == 1 else None)
 
@@ -132,7 +140,7 @@ def _images(settings: Mapping[str, object], file: Path, problems: list[str]) -> 
         for entry in map(str, entries):
             place = _resolve(entry, root, file.parent)
             if place:
-                found = _listed(place, (root, file.parent), problems) if place.is_file() else images_in(place)
+                found = _listed(place, (root, file.parent), problems) if place.is_file() else images_below(place)
                 images.setdefault(split, []).extend(found)
             elif split == "test":
                 # Exports without a test split keep the line.
@@ -154,20 +162,13 @@ def _resolve(entry: str, root: Path, home: Path) -> Path | None:
 
     Of a path on another machine the end is looked for, as long as it tells more than `images`.
     """
-    places = [root / entry, home / entry]
-    for tail in _tails(entry):
-        if len(tail.parts) > 1 or tail.name not in ("images", "labels"):
-            places += [root / tail, home / tail]
-    found = next((place.resolve() for place in places if os.path.exists(place)), None)
+    bases = (root, home)
+    telling = [tail for tail in tails(entry) if len(tail.parts) > 1 or tail.name not in ("images", "labels")]
+    places = [*(base / entry for base in bases), *(base / tail for tail in telling for base in bases)]
+    found = first_file(places, os.path.exists)
     if found and PurePosixPath(entry).is_absolute() and not os.path.exists(entry):
-        log.warning("%s is not on this machine; taking %s", entry, found)
-    return found
-
-
-def _tails(path: str) -> Iterator[Path]:
-    """A path without `.` and `..`, then the ends of it, the longest first."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return (Path(*parts[start:]) for start in range(len(parts)))
+        log.warning("%s is not on this machine; taking %s", entry, found.resolve())
+    return found and found.resolve()
 
 
 def _listed(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Path]:
@@ -177,13 +178,7 @@ def _listed(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Pa
     """
     bases = (*bases, file.parent)
     lines = [line.strip() for line in read_lines(file) if line.strip()]
-    found = [_one_listed(line, bases) for line in lines]
+    found = [first_file(from_another_machine(line, bases)) for line in lines]
     if lines and not any(found):
         problems.append(f"{file}: none of the {len(lines)} images that it lists is here, for example {lines[0]}")
     return [path or bases[-1] / line for path, line in zip(found, lines, strict=True)]
-
-
-def _one_listed(line: str, bases: tuple[Path, ...]) -> Path | None:
-    as_written = (base / line for base in bases)
-    ends = (base / tail for tail in _tails(line) for base in bases)
-    return next((place for places in (as_written, ends) for place in places if os.path.isfile(place)), None)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from datasets import DatasetDict
-
-from detr_ft.data.sources.flags import flag
-from detr_ft.data.sources.image_search import ImageSearch
-from detr_ft.data.sources.labelstudio.tasks import Row, as_list, from_min, image_name, is_results
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import (
-    Record,
-    numbers,
-    split_of,
-    split_of_folder,
-    stated_side,
-    to_dataset,
-)
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.images import IMAGE_SUFFIXES
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import ImageFinder
+from detr_ft.data.sources.json_files import json_tool_of
+from detr_ft.data.sources.listing import files_below, split_of_file
+from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, parse_side, read_text, shown
+from detr_ft.data.sources.record import Record, to_dataset, used_names
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_turned
-from detr_ft.data.sources.text import parse_json, read_text, shown
 from detr_ft.errors import InputError
 
 _LISTED = 50  # tasks
 
+Row = Mapping[str, object]
+
 log = logging.getLogger(__name__)
 
 
-def read_labelstudio(path: Path) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a file, or a file of the splits of a folder, is Label Studio's."""
+    return json_tool_of(path) == "labelstudio"
+
+
+def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a Label Studio export, or of a folder with one for each split; classes are sorted by name.
 
     Rectangles (turned ones get the box around them) and polygons become objects; other regions are left out. Of several
@@ -39,17 +41,16 @@ def read_labelstudio(path: Path) -> DatasetDict:
     """
     splits: dict[str, list[Record]] = {}
     problems: list[str] = []
-    for file in [path] if path.is_file() else sorted(path.rglob("*.json")):
-        records = splits.setdefault(split_of(file.stem) or split_of_folder(file.absolute().parent) or "train", [])
+    for file in [path] if path.is_file() else files_below(path, {".json"}):
+        records = splits.setdefault(split_of_file(file.absolute()), [])
         reader = _Reader(file)
         records.extend(reader.read(len(records)))
-        problems += [*reader.problems, *reader.refused(), *reader.search.nothing_found(file)]
+        problems += [*reader.problems, *reader.refused(), *reader.finder.nothing_found(file)]
         reader.tell()
     raise_all(problems)
     if not any(splits.values()):
         raise InputError(f"{path}: no annotated task found; export the project from Label Studio as JSON")
-    names = {name for records in splits.values() for record in records for name in record.names}
-    return to_dataset(splits, sorted(names), path)
+    return SourceData(to_dataset(splits, sorted(used_names(splits)), path))
 
 
 @dataclass
@@ -64,7 +65,7 @@ class _Reader:
     turned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.search = ImageSearch(self.file.parent)
+        self.finder = ImageFinder(self.file.parent)
 
     def read(self, first_id: int) -> Iterator[Record]:
         """The records of the tasks, numbered from `first_id`."""
@@ -74,7 +75,7 @@ class _Reader:
             annotation = self._newest(task)
             if annotation is None:
                 continue
-            regions: list[Row] = [one for one in as_list(annotation.get("result")) if isinstance(one, dict)]
+            regions: list[Row] = [one for one in _as_list(annotation.get("result")) if isinstance(one, dict)]
             record = self._record(task, regions, first_id, where)
             if any(map(_is_turned, regions)):
                 self.turned.append(name)
@@ -111,26 +112,28 @@ class _Reader:
             return []
         rows = content if isinstance(content, list) else []
         tasks: list[Row] = [row for row in rows if isinstance(row, dict) and "image_id" not in row]
-        detections = "; a list of image_id, category_id and score is detections, no labels" if is_results(rows) else ""
+        detections = "; a list of image_id, category_id and score is detections, no labels" if _is_results(rows) else ""
         if not tasks or len(tasks) < len(rows):
             self.problems.append(
                 f"{self.file}: not an export of Label Studio: expected a list of tasks, each with data{detections}"
             )
             return []
-        return tasks if "data" in tasks[0] else from_min(tasks)
+        return tasks if "data" in tasks[0] else _from_min(tasks)
 
     def _newest(self, task: Row) -> Row | None:
-        annotations = [one for one in as_list(task.get("annotations")) if isinstance(one, dict)]
+        annotations = [one for one in _as_list(task.get("annotations")) if isinstance(one, dict)]
         where = f"{self.file}: task {shown(task.get('id'))}"
         valid = [
-            one for one in annotations if not flag(one.get("was_cancelled"), "was_cancelled", where, self.problems)
+            one
+            for one in annotations
+            if not parse_flag(one.get("was_cancelled"), "was_cancelled", where, self.problems)
         ]
         self.unannotated += not valid
         self.annotated_often += len(valid) > 1
         return max(valid, key=_age, default=None)
 
     def _record(self, task: Row, regions: list[Row], image_id: int, where: str) -> Record | None:
-        name = image_name(task.get("data"))
+        name = _image_name(task.get("data"))
         if name is None:
             self.problems.append(f"{where}: data names no image")
             return None
@@ -150,9 +153,9 @@ class _Reader:
         prefix, dash, rest = plain.name.partition("-")
         if dash and rest and len(prefix) == 8 and set(prefix) <= set("0123456789abcdef"):
             without = str(plain.with_name(rest))
-            if not self.search.locate(name, where, []) and self.search.locate(without, where, []):
+            if not self.finder.locate(name, where, []) and self.finder.locate(without, where, []):
                 name = without
-        return self.search.find(name, where, self.problems)
+        return self.finder.find(name, where, self.problems)
 
     def _add(self, record: Record, region: Row, where: str) -> None:
         value = region.get("value")
@@ -180,7 +183,7 @@ class _Reader:
 def _is_turned(region: Row) -> bool:
     """Whether a region was drawn on an image that Label Studio showed turned; what isn't a number counts as turned."""
     stated = region.get("image_rotation")
-    degrees = numbers([stated or 0], 1)
+    degrees = parse_numbers([stated or 0], 1)
     return degrees is None or degrees[0] % 360 != 0
 
 
@@ -188,17 +191,17 @@ def _labels(region: Row) -> list[object]:
     """The classes of a region, under `rectanglelabels`, `polygonlabels` or `labels`."""
     value = region.get("value")
     fields = value if isinstance(value, dict) else {}
-    return next((as_list(fields[key]) for key in fields if key.endswith("labels")), [])
+    return next((_as_list(fields[key]) for key in fields if key.endswith("labels")), [])
 
 
 def _box(value: Row, width: int, height: int) -> list[float] | None:
     """The box xywh in pixels of a region in percent."""
     if "points" in value:
-        points = [numbers(point, 2) for point in as_list(value["points"])]
+        points = [parse_numbers(point, 2) for point in _as_list(value["points"])]
         whole = [[x * width / 100, y * height / 100] for x, y in filter(None, points)]
         return box_around(whole) if len(whole) == len(points) >= 3 else None
-    found = numbers([value.get(key) for key in ("x", "y", "width", "height")], 4)
-    turned = numbers([value.get("rotation") or 0], 1)
+    found = parse_numbers([value.get(key) for key in ("x", "y", "width", "height")], 4)
+    turned = parse_numbers([value.get("rotation") or 0], 1)
     if found is None or turned is None:
         return None
     x, y, w, h = found
@@ -207,7 +210,7 @@ def _box(value: Row, width: int, height: int) -> list[float] | None:
 
 
 def _stated_size(region: Row) -> tuple[int, int] | None:
-    width, height = stated_side(region.get("original_width")), stated_side(region.get("original_height"))
+    width, height = parse_side(region.get("original_width")), parse_side(region.get("original_height"))
     return (width, height) if width and height else None
 
 
@@ -215,3 +218,47 @@ def _age(annotation: Row) -> tuple[str, int]:
     number = annotation.get("id")
     when = annotation.get("updated_at") or annotation.get("created_at")
     return str(when or ""), number if isinstance(number, int) else 0
+
+
+def _from_min(rows: list[Row]) -> list[Row]:
+    """The tasks of JSON-MIN, a row for each annotation, in the shape of those of JSON."""
+    tasks: dict[object, dict[str, object]] = {}
+    for number, row in enumerate(rows):
+        regions = [
+            {"type": key, "value": one, **one}
+            for key, value in row.items()
+            for one in _as_list(value)
+            if isinstance(one, dict)
+        ]
+        task = tasks.setdefault(str(row.get("id", f"row {number}")), {"id": row.get("id", number), "data": row})
+        annotations = _as_list(task.setdefault("annotations", []))
+        annotations.append({**row, "id": row.get("annotation_id"), "result": regions})
+    return list(tasks.values())
+
+
+def _image_name(data: object) -> str | None:
+    """The image's path in a task's data: that called image, else the first text that ends as an image file does."""
+    fields = data if isinstance(data, dict) else {}
+    texts = [fields.get("image"), *fields.values()]
+    names = [_path_of(text) for text in texts if isinstance(text, str) and text]
+    return next((name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES), None)
+
+
+def _path_of(address: str) -> str:
+    """The path in an address; local storage writes it as `/data/local-files/?d=PATH`."""
+    try:
+        parts = urlsplit(address.replace("\\", "/"))
+    except ValueError:  # no address at all
+        return address
+    local = parse_qs(parts.query).get("d")
+    return (local[0] if local else unquote(parts.path)).lstrip("/")
+
+
+def _is_results(rows: list[object]) -> bool:
+    """Whether these are detections, as COCO's results are written."""
+    return bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
+
+
+def _as_list(value: object) -> list[object]:
+    """The list that a field holds; an empty one for anything else."""
+    return value if isinstance(value, list) else []

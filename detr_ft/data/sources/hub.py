@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import DatasetDict, config, load_dataset
+from datasets import config, load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.tables.rows import loading, to_schema
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.table_rows import loading, to_schema
 from detr_ft.errors import InputError
 
 # HfHubHTTPError derives from its HTTP library's base error, which is httpx's or httpx2's as the version will have it:
@@ -18,17 +19,17 @@ _NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, O
 _REACH_SECONDS = 10.0
 
 
-def read_hub(name: str, format: BoxFormat | None = None) -> DatasetDict:
+def read(name: str, box_format: BoxFormat | None) -> SourceData:
     """The data set of the Hub called `name` (`USER/NAME`, optionally `@REVISION`), or the copy of it in the local cache.
 
-    Its rows need an image, and objects with boxes and categories; the boxes' format is recognised where `format` is None.
+    Its rows need an image, and objects with boxes and categories; the boxes' format is recognised where `box_format` is None.
     """
     repository, _, revision = name.partition("@")
     check_reachable(name)
     with loading(f"hub:{name}"):
         raw = load_dataset(repository, revision=revision or None)
     places = [Path(repository).absolute()] if Path(repository).is_dir() else []
-    return to_schema(raw, f"hub:{name}", format, dict.fromkeys(raw, places))
+    return SourceData(to_schema(raw, f"hub:{name}", box_format, dict.fromkeys(raw, places)))
 
 
 def check_reachable(name: str) -> None:

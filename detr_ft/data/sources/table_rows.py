@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +14,12 @@ from datasets.exceptions import DatasetsError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import SPLITS, detection_features
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import Record, columns_of, split_of, tell_of_troubles
-from detr_ft.data.sources.tables.box_reading import convert, settled_format
-from detr_ft.data.sources.tables.columns import SIZE_KEYS, Columns
-from detr_ft.data.sources.tables.objects import natural
+from detr_ft.data.sources.box_reading import convert, settled_format
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import first_file
+from detr_ft.data.sources.listing import split_of
+from detr_ft.data.sources.record import Record, columns_of, natural, tell_of_troubles, used_names
+from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns
 from detr_ft.errors import InputError
 
 _FIRST = 20
@@ -75,8 +75,7 @@ def to_schema(
 def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], origin: str) -> list[str]:
     """The classes: those that the features name, in their order, then others that occur, sorted."""
     named = dict.fromkeys(name for one in columns for name in one.names or ())
-    used = {name for split in records.values() for record in split for name in record.names}
-    others = natural(used - named.keys())
+    others = natural(used_names(records) - named.keys())
     if others and all(name.isdecimal() for name in others):
         log.info("%s: classes are numbers without names: they are called %s", origin, ", ".join(others[:12]))
     if not named and not others:
@@ -115,7 +114,7 @@ class _Table:
         first = self.rows.select(range(min(_FIRST, len(self.rows)))).select_columns([self.columns.image])
         images = [self.columns.stored_image(row) for row in first]
         paths = [image["path"] for image in images if image and image["bytes"] is None]
-        if paths and not any(os.path.isfile(path) for path in paths):
+        if paths and first_file(paths) is None:
             looked = ", ".join(map(str, self.columns.places)) or "this machine"
             raise InputError(
                 f"{self.origin}: column {self.columns.image} names files, and none of the first {len(paths)} is in {looked}: "

@@ -5,43 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from datasets import DatasetDict
-
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.csv.reader import read_table
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import Record, is_id, split_folders, to_dataset
-from detr_ft.data.sources.tables.box_reading import settle_boxes
-from detr_ft.data.sources.tables.objects import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists, natural
-from detr_ft.data.sources.tables.parquet import read_parquet
-from detr_ft.data.sources.text import parse_json, read_lines
+from detr_ft.data.sources import csv_table, parquet
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.box_reading import settle_boxes
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.listing import split_folders
+from detr_ft.data.sources.parsing import is_id, parse_json, read_lines
+from detr_ft.data.sources.record import Record, natural, to_dataset, used_names
+from detr_ft.data.sources.table_columns import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
 from detr_ft.errors import InputError
 
-_OTHERS = {"metadata.csv": read_table, "metadata.parquet": read_parquet}
+_OTHERS = {"metadata.csv": csv_table.read, "metadata.parquet": parquet.read}
 
 
-def read_folder(folder: Path, format: BoxFormat | None = None) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a path is a `.jsonl` file, or a folder with a `metadata.jsonl` for the whole or for a split."""
+    return path.suffix.lower() == ".jsonl" if path.is_file() else bool(_metadata_files(path))
+
+
+def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a folder with one `metadata.jsonl` (or .csv, .parquet), or one for each split; classes are sorted.
 
-    A line holds `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in `format`, or where it is
+    A line holds `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in `box_format`, or where it is
     None in the one recognised; whole numbers as categories become the names "0", "1", ...; `width`, `height`, `image_id`,
     and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated` are read where given.
     """
-    files = metadata_files(folder) if folder.is_dir() else {"train": [folder]}
+    files = _metadata_files(folder) if folder.is_dir() else {"train": [folder]}
     if not files:
-        for name, read in _OTHERS.items():
+        for name, read_other in _OTHERS.items():
             if any((place / name).is_file() for place in (folder, *(child for _, child in split_folders(folder)))):
-                return read(folder, format)
+                return read_other(folder, box_format)
         raise InputError(f"{folder}: no metadata.jsonl found, neither there nor in train/, validation/, test/")
     problems: list[str] = []
     splits = {split: list(_read_files(paths, problems)) for split, paths in files.items()}
     raise_all(problems)
-    settle_boxes((record for records in splits.values() for record in records), f"folder:{folder}", format)
-    names = natural(name for records in splits.values() for record in records for name in record.names)
-    return to_dataset(splits, names, folder)
+    settle_boxes((record for records in splits.values() for record in records), f"folder:{folder}", box_format)
+    names = natural(used_names(splits))
+    return SourceData(to_dataset(splits, names, folder))
 
 
-def metadata_files(folder: Path) -> dict[str, list[Path]]:
+def _metadata_files(folder: Path) -> dict[str, list[Path]]:
     """The `metadata.jsonl` files of each split below a folder; empty if there is none."""
     files: dict[str, list[Path]] = {}
     for split, child in split_folders(folder):

@@ -14,23 +14,33 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, IterableDataset, load_dataset
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.images import FileSize
-from detr_ft.data.integrity.annotated_size import AnnotatedSizes
+from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
+from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, box_of, moved_area, why_unclear
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import Record, split_of, tell_of_troubles
-from detr_ft.data.sources.tables.box_reading import settled_format
-from detr_ft.data.sources.tables.columns import Columns
-from detr_ft.data.sources.tables.hub import check_reachable
-from detr_ft.data.sources.tables.parquet import image_places, is_saved, parquet_files, saved_tables
-from detr_ft.data.sources.tables.rows import loading
-from detr_ft.data.sources.tables.upright import in_pixels, move, size_of
+from detr_ft.data.sources import saved
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.box_reading import convert, settled_format
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.hub import check_reachable
+from detr_ft.data.sources.listing import split_of
+from detr_ft.data.sources.parquet import image_places, parquet_files
+from detr_ft.data.sources.record import Record, tell_of_troubles
+from detr_ft.data.sources.table_columns import Columns, StoredImage
+from detr_ft.data.sources.table_rows import loading
 from detr_ft.errors import InputError
 
 _LOOKED_AT = 1000  # rows that tell the boxes' format
 _READ_ROWS, _READ_BYTES = 16, 1 << 20
 
 log = logging.getLogger(__name__)
+
+
+def read(name: str, box_format: BoxFormat | None) -> SourceData:
+    """Raise InputError: a stream is not read as a whole."""
+    raise InputError(
+        f"stream:{name}: a stream can't be trained on or examined yet: from Python, detr_ft.data.open_stream gives its "
+        f"rows; to have the data set whole, write hub:{name} or its path"
+    )
 
 
 def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -> dict[str, IterableDataset]:
@@ -84,7 +94,7 @@ class _Split:
         """The first rows, and the sizes of their files."""
         with loading(self.origin):
             found = [
-                (self.columns.record(row, number, self.origin, problems), size_of(self.columns.stored_image(row)))
+                (self.columns.record(row, number, self.origin, problems), _size_of(self.columns.stored_image(row)))
                 for number, row in enumerate(self.rows.take(_LOOKED_AT))
             ]
         return [(record, size) for record, size in found if record is not None]
@@ -103,11 +113,10 @@ class _Split:
 def _open(name: str, base: Path, origin: str) -> tuple[Mapping[str, IterableDataset], Mapping[str, list[Path]]]:
     """The raw streams by their split's word, and where relative paths of their images may start."""
     path = base / Path(name).expanduser()
-    if path.is_dir() and is_saved(path):
-        saved = saved_tables(path, origin)
-        return {word: rows.to_iterable_dataset() for word, rows in saved.items()}, {
-            word: [path.absolute()] for word in saved
-        }
+    if saved.recognizes(path):
+        tables = saved.saved_tables(path, origin)
+        places = {word: [path.absolute()] for word in tables}
+        return {word: rows.to_iterable_dataset() for word, rows in tables.items()}, places
     if path.exists():
         files = parquet_files(path)
         if not files:
@@ -168,7 +177,7 @@ def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> 
     records = [record for record, _ in first]
     tell_of_troubles(records)
     settled = settled_format(records, f"{origin}, first {len(records):,} rows", format)
-    return settled, AnnotatedSizes.judge(in_pixels(record, size, settled) for record, size in first)
+    return settled, AnnotatedSizes.judge(_in_pixels(record, size, settled) for record, size in first)
 
 
 def _convert(
@@ -185,7 +194,7 @@ def _convert(
     if record is None or problems:
         raise InputError(problems)
     image = columns.stored_image(row)
-    move(record, in_pixels(record, size_of(image), format), frames, f"{origin}, row {number}")
+    _move(record, _in_pixels(record, _size_of(image), format), frames, f"{origin}, row {number}")
     return {
         "image": image,
         "image_id": record.image_id,
@@ -193,3 +202,36 @@ def _convert(
         "height": record.height,
         "objects": record.objects(index),
     }
+
+
+def _size_of(image: StoredImage | None) -> FileSize:
+    """The size of an image's file; none of one that can't be read: whoever decodes it says so."""
+    try:
+        return file_size(image) if image else NO_SIZE
+    except ImageError:
+        return NO_SIZE
+
+
+def _in_pixels(record: Record, size: FileSize, format: BoxFormat) -> AnnotatedImage:
+    """Convert a record's boxes from a format, in place, and give it as annotated.
+
+    Fractions need no stated size: they are of the image as whoever drew the boxes saw it, upright.
+    """
+    if format.unit == "fractions" and size != NO_SIZE:
+        record.width, record.height = size.upright
+    convert(record, format)
+    return AnnotatedImage((record.width, record.height), list(map(box_of, record.boxes)), size)
+
+
+def _move(record: Record, one: AnnotatedImage, frames: AnnotatedSizes, where: str) -> None:
+    """Bring a record's size and boxes, in place, onto its image. Raises InputError where it can't be known how."""
+    fit = frames.fit(one)
+    if fit is None:
+        raise InputError(f"{where}: {why_unclear(one)}")
+    if not fit.how or one.file == NO_SIZE:
+        return
+    moved = [fit.move(box) for box in one.boxes]
+    areas = zip(record.areas, one.boxes, moved, strict=True)
+    record.areas = [area if area is None else moved_area(area, before, after) for area, before, after in areas]
+    record.boxes = [list(box) for box in moved]
+    record.width, record.height = one.file.upright
