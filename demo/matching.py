@@ -141,7 +141,7 @@ class Solved:
 
     def probabilities(self, number: int) -> Tensor:
         """`[Q, K+1]` at a layer."""
-        return self.scene.predictions.logits[number - 1, 0].softmax(-1)
+        return self.scene.predictions.probabilities[number - 1, 0]
 
     def overlaps(self, number: int) -> Tensor:
         """`[T, Q]`: the IoU of each object with each query's box."""

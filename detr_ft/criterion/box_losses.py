@@ -109,8 +109,7 @@ class CardinalityError:
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         with torch.no_grad():
-            logits = predictions.logits
-            said = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # [L, B]
+            said = (predictions.most_probable != predictions.num_classes).sum(-1)  # [L, B]
             true = torch.tensor(targets.counts, dtype=torch.float32).to(said.device, non_blocking=True)
             images = len(targets.counts) if targets.step is None else targets.step.images
             return (said - true).abs().sum(-1) / images

@@ -6,6 +6,8 @@ Whoever finds a bad number, as a training loop must before it steps, asks here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,8 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
     >>> find_fault(detr_criterion(), Predictions(torch.zeros(1, 1, 1, 2), boxes), targets)[:37]
     '1 predicted boxes are NaN or infinite'
     """
-    free = Predictions(*(one.detach().clone().requires_grad_() for one in (predictions.logits, predictions.boxes)))
+    logits, boxes = (values.detach().clone().requires_grad_() for values in (predictions.logits, predictions.boxes))
+    free = replace(predictions, logits=logits, boxes=boxes)
     try:
         raise_for_defects(torch.cat(vital_signs(free, targets)).detach().cpu().numpy(), free, targets)
         matches = criterion.matcher(free, targets)
@@ -67,16 +70,10 @@ def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: M
 def _image_of(loss: Loss, layer: int, predictions: Predictions, targets: Targets, matches: Matches) -> str:
     """The first image that has the fault by itself, in words; nothing where none has."""
     for image in range(predictions.num_images):
-        own, place = matches.image == image, targets.image == image
-        part = Predictions(predictions.logits[:, [image]], predictions.boxes[:, [image]])
-        truth = Targets(
-            targets.labels[place], targets.boxes[place], torch.zeros_like(targets.image[place]), (targets.counts[image],),
-            targets.num_boxes, targets.step,
-        )  # fmt: skip
-        start = sum(targets.counts[:image])
+        own, start = matches.image == image, sum(targets.counts[:image])
         pairs = Matches(
             matches.layer[own], torch.zeros_like(matches.image[own]), matches.query[own], matches.target[own] - start, matches.num_boxes
         )  # fmt: skip
-        if not loss(part, truth, pairs)[layer].isfinite():
+        if not loss(predictions.images([image]), targets.of_image(image), pairs)[layer].isfinite():
             return f", image {image} of the batch"
     return ""

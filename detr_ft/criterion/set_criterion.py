@@ -76,8 +76,8 @@ class SetCriterion:
                 )
             if loss.weight:
                 weighted.append(loss.weight * per_layer)
-            *auxiliary, values[loss.name] = per_layer.unbind()
-            values |= {f"{loss.name}_{layer}": value for layer, value in enumerate(auxiliary)}
+            rows = sorted(zip(predictions.rows, per_layer.unbind(), strict=True), key=lambda row: row[0] != "")
+            values |= {f"{loss.name}_{row}" if row else loss.name: value for row, value in rows}
         return torch.stack(weighted).sum(), values
 
     def at(self, epoch: int) -> SetCriterion:

@@ -86,6 +86,16 @@ def test_weights_scale_the_sum_and_not_the_log() -> None:
     torch.testing.assert_close(values["loss_bbox"] + values["loss_bbox_0"] + values["loss_bbox_1"], one)
 
 
+def test_terms_are_logged_by_the_names_of_rows() -> None:
+    predictions, targets, _ = random_batch(0, (3, 1))
+    criterion = SetCriterion(HungarianMatcher(), [BoxL1Loss()])
+    _, plain = criterion(predictions, targets)
+    assert list(plain) == ["loss_bbox", "loss_bbox_0", "loss_bbox_1"]
+    _, named = criterion(replace(predictions, rows=("enc", "", "dn_0")), targets)
+    assert list(named) == ["loss_bbox", "loss_bbox_enc", "loss_bbox_dn_0"]
+    assert [named["loss_bbox_enc"], named["loss_bbox"]] == [plain["loss_bbox_0"], plain["loss_bbox_1"]]
+
+
 def test_refuses_what_is_no_criterion() -> None:
     with pytest.raises(ValueError, match="loss_bbox"):
         SetCriterion(HungarianMatcher(), [BoxL1Loss(), BoxL1Loss()])

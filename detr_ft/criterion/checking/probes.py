@@ -56,7 +56,7 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
             yield f"{name}: costs of an image depend on the queries of other images; index them by targets.image"
             return
     for dtype in (torch.bfloat16, torch.float16):
-        half = cost(Predictions(predictions.logits.to(dtype), predictions.boxes.to(dtype)), targets)
+        half = cost(_in_precision(predictions, dtype), targets)
         if half.dtype != torch.float32 or not half.isfinite().all():
             yield f"{name}: not finite and fp32 where predictions are {dtype}; compute in fp32 (detr_ft.boxes.at_least_fp32)"
             return
@@ -65,6 +65,10 @@ def try_cost(cost: Cost, case: Case) -> Iterator[str]:
         if alone.shape != values[:, place].shape or not torch.allclose(alone, values[:, place], rtol=1e-4, atol=1e-5):
             yield f"{name}: costs of an image's targets depend on those of other images; costs are computed a few images at a time"
             return
+
+
+def _in_precision(predictions: Predictions, dtype: torch.dtype) -> Predictions:
+    return replace(predictions, logits=predictions.logits.to(dtype), boxes=predictions.boxes.to(dtype))
 
 
 def try_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
@@ -92,7 +96,7 @@ def try_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
 def try_precision(criterion: SetCriterion, case: Case) -> Iterator[str]:
     """Predictions in half precision, as under autocast: every term answers in full."""
     for dtype in (torch.bfloat16, torch.float16):
-        half = Predictions(case.predictions.logits.to(dtype), case.predictions.boxes.to(dtype))
+        half = _in_precision(case.predictions, dtype)
         matches = criterion.matcher(half, case.targets)
         for loss in criterion.losses:
             value = loss(half, case.targets, matches)
@@ -133,18 +137,18 @@ def try_training(criterion: SetCriterion, case: Case) -> Iterator[str]:
     optimizer = torch.optim.Adam([logits], lr=0.2)
     for _ in range(_ROUNDS):
         optimizer.zero_grad()
-        loss, _ = criterion(Predictions(logits, boxes), targets)
+        loss, _ = criterion(replace(case.predictions, logits=logits, boxes=boxes), targets)
         if not loss.requires_grad:
             yield "no loss trains the scores: add one of classes, such as CrossEntropyLoss"
             return
         loss.backward()
         optimizer.step()
-    trained = Predictions(logits.detach(), boxes)
+    trained = replace(case.predictions, logits=logits.detach(), boxes=boxes)
     matches = criterion.matcher(trained, targets)
-    said = matches.predicted(trained.logits).argmax(-1)
+    said = matches.predicted(trained.most_probable)
     wrong = (said != matches.target_values(targets.labels)).sum()
     free = matches.assign(torch.ones(logits.shape[:3]), torch.zeros(len(matches.layer))).bool()
-    loud = (trained.logits.argmax(-1)[free] != classes).sum()
+    loud = (trained.most_probable[free] != classes).sum()
     if wrong or loud:
         yield (
             f"after training free scores by it, {int(wrong)} of {len(said)} matched queries do not say their class, and "
@@ -190,7 +194,7 @@ def _alike(matches: Matches, case: Case) -> bool:
 
 def try_softmax(criterion: SetCriterion, case: Case) -> Iterator[str]:
     """A softmax does not change when all K+1 logits grow alike, so neither may a loss that trains one."""
-    predictions = Predictions(case.predictions.logits.detach() + 1.5, case.predictions.boxes)
+    predictions = replace(case.predictions, logits=case.predictions.logits.detach() + 1.5)
     matches = criterion.matcher(case.predictions, case.targets)
     for loss in criterion.losses:
         if isinstance(loss, CardinalityError):
@@ -210,12 +214,9 @@ def try_sharing(criterion: SetCriterion, case: Case, whole: float) -> Iterator[s
     labels = torch.bincount(targets.labels, minlength=predictions.num_classes).float()
     step = StepTotals(len(targets.counts), labels)
     shared = 0.0
-    for image, count in enumerate(targets.counts):
-        own = targets.image == image
-        part = Predictions(predictions.logits[:, [image]], predictions.boxes[:, [image]])
-        there = torch.zeros(count, dtype=torch.long)
-        truth = Targets(targets.labels[own], targets.boxes[own], there, (count,), targets.num_boxes, step)
-        shared += criterion(part, truth)[0].item()
+    for image in range(predictions.num_images):
+        own = replace(targets.of_image(image), step=step)
+        shared += criterion(predictions.images([image]), own)[0].item()
     if abs(shared - whole) > 1e-3 * max(1.0, abs(whole)):
         yield (
             f"the loss depends on how processes share the images, {whole:.6g} together and {shared:.6g} one by one; "
