@@ -1,6 +1,5 @@
 """Set prediction: costs decide the matching, losses score it. Needs torch, SciPy and nothing else."""
 
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost, Loss, Matcher, PairLoss, QueryLoss
 from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, CIoULoss, DIoULoss, GIoULoss, SmoothL1Loss
 from detr_ft.criterion.checking.check import check_cost, check_criterion, check_loss
@@ -14,6 +13,7 @@ from detr_ft.criterion.class_losses import (
 from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, FocalCost, GIoUCost, LogClassCost
 from detr_ft.criterion.explain import explain
 from detr_ft.criterion.fault_finder import find_fault
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import (
     CostMatcher,
     GreedyMatcher,

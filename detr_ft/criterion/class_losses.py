@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, iou
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import QueryLoss
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.structures import Matches, Predictions, Targets
 
 

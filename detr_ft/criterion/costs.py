@@ -6,16 +6,16 @@ giving target p the query q *of its own image* at layer l. Built-in terms are fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from detr_ft.boxes import at_least_fp32, ciou, diou, giou
-from detr_ft.criterion.assignment.image_blocks import blocks
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.structures import Predictions, Targets
 
 # How many costs `[L, P, Q]` are computed at a time.
@@ -127,6 +127,36 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
                 _check_shape(cost, values, (layers, len(some.labels), queries))
                 total[:, place].add_(cast(Tensor, values), alpha=cost.weight)
         return total
+
+
+def blocks(targets: Targets, most: int) -> Iterator[tuple[slice, Targets]]:
+    """The targets image by image, in blocks of up to `most` where an image has no more: their place, and they.
+
+    A block is a batch of all images, of which only some have targets.
+    """
+    if len(targets.labels) <= most:
+        yield slice(None), targets
+        return
+    start, counts = 0, targets.counts
+    for first, last in _runs(counts, most):
+        stop = start + sum(counts[first:last])
+        here = (0,) * first + counts[first:last] + (0,) * (len(counts) - last)
+        place = slice(start, stop)
+        labels, boxes, image = targets.labels[place], targets.boxes[place], targets.image[place]
+        yield place, replace(targets, labels=labels, boxes=boxes, image=image, counts=here)
+        start = stop
+
+
+def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Successive runs of images, as first and one past the last, whose counts add up to at most `most`, or single ones."""
+    first, held = 0, 0
+    for index, count in enumerate(counts):
+        if held and held + count > most:
+            yield first, index
+            first, held = index, 0
+        held += count
+    if held:
+        yield first, len(counts)
 
 
 def _check_shape(cost: Cost, values: object, shape: tuple[int, int, int]) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.assignment.solve import Plan
-from detr_ft.criterion.assignment.solvers import hungarian
+from detr_ft.criterion.assignment import Plan, hungarian
 from detr_ft.criterion.base import Cost, Loss, Matcher, PairLoss, QueryLoss
 from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.assignment.input_checks import CriterionError, raise_for_defects, vital_signs
 from detr_ft.criterion.base import Loss
+from detr_ft.criterion.input_checks import CriterionError, raise_for_defects, vital_signs
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Matches, Predictions, Targets
 

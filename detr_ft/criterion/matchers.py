@@ -10,11 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from detr_ft.criterion.assignment.solve import Plan, solve
-from detr_ft.criterion.assignment.solvers import brute_force, greedy, hungarian
+from detr_ft.criterion.assignment import Plan, greedy, hungarian, solve
 from detr_ft.criterion.base import Cost, Loss, Matcher
 from detr_ft.criterion.costs import BoxL1Cost, ClassCost, GIoUCost
 from detr_ft.structures import Matches, Predictions, Targets
@@ -89,20 +87,6 @@ class GreedyMatcher(CostMatcher):
     @property
     def plan(self) -> Plan:
         return Plan(tuple(self.costs), greedy)
-
-
-@dataclass(frozen=True)
-class BruteForceMatcher(CostMatcher):
-    """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries and targets.
-
-    Raises ValueError for more.
-    """
-
-    costs: Sequence[Cost] = DETR_COSTS
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(tuple(self.costs), brute_force)
 
 
 @dataclass(frozen=True)
@@ -200,9 +184,3 @@ def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     if not any(cost.weight for cost in costs):
         raise ValueError("a matcher needs at least one cost whose weight is not 0")
     return costs
-
-
-def pairs_as_lists(matches: Matches) -> list[tuple[int, int, int, int]]:
-    """The pairs `(layer, image, query, target)` on the host, sorted: for tests and explanations."""
-    stacked: Tensor = torch.stack([matches.layer, matches.image, matches.query, matches.target], 1)
-    return sorted((int(a), int(b), int(c), int(d)) for a, b, c, d in stacked.tolist())

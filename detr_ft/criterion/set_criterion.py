@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost, Loss, Matcher
 from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, GIoULoss
 from detr_ft.criterion.class_losses import CrossEntropyLoss
-from detr_ft.criterion.description import in_words
-from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher, MatcherSchedule, is_weight, refuse_learnable
+from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.criterion.matchers import (
+    DETR_COSTS,
+    CostMatcher,
+    HungarianMatcher,
+    LayerMatcher,
+    MatcherSchedule,
+    is_weight,
+    refuse_learnable,
+)
 from detr_ft.structures import Predictions, Targets
 
 
@@ -94,3 +101,46 @@ def detr_criterion() -> SetCriterion:
         matcher=HungarianMatcher(DETR_COSTS),
         losses=[CrossEntropyLoss(weight=1, eos_coef=0.1), BoxL1Loss(weight=5), GIoULoss(weight=2), CardinalityError()],
     )
+
+
+def in_words(matcher: Matcher, losses: Sequence[Loss]) -> str:
+    """Three sentences at most: what is matched by, what is scored by, and what is only logged."""
+    trained = [loss for loss in losses if loss.weight]
+    logged = [loss for loss in losses if not loss.weight]
+    sentences = [f"Matched by {_matcher(matcher)}.", f"Scored by {_sum(trained)}."]
+    if logged:
+        sentences.append(f"Only logged: {', '.join(type(loss).__name__ + _parameters(loss) for loss in logged)}.")
+    return "\n".join(sentences)
+
+
+def _matcher(matcher: Matcher) -> str:
+    if isinstance(matcher, MatcherSchedule):
+        ends = [f" up to epoch {start}" for start in matcher.starts[1:]]
+        turns = zip(matcher.matchers, [*ends, ""], strict=True)
+        return ", then by ".join(_matcher(one) + end for one, end in turns)
+    if isinstance(matcher, LayerMatcher):
+        return f"{_matcher(matcher.last)} in the last layer and {_matcher(matcher.auxiliary)} in the others"
+    if isinstance(matcher, CostMatcher):
+        return f"{type(matcher).__name__}{_parameters(matcher)} on {_sum(matcher.costs)}"
+    return repr(matcher)
+
+
+def _sum(terms: Sequence[Cost | Loss]) -> str:
+    return " + ".join(f"{term.weight:g} x {type(term).__name__}{_parameters(term)}" for term in terms)
+
+
+def _parameters(term: object) -> str:
+    """The parameters beside weight and costs that differ from `None`, in brackets."""
+    if not is_dataclass(term):
+        return ""
+    shown = [
+        f"{field.name} {getattr(term, field.name)}"
+        for field in fields(term)
+        if field.name not in {"weight", "costs"} and getattr(term, field.name) not in (None, _neutral(field.default))
+    ]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def _neutral(default: object) -> object:
+    """A parameter that is 0 unless somebody asks for it, such as label smoothing, needs no mention at 0."""
+    return default if default is not MISSING and default == 0 else None

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_batches import random_batch
+from support.brute_force import BruteForceMatcher
+from support.random_batches import pairs_as_lists, random_batch
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.criterion import (
@@ -24,7 +25,7 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.criterion.costs import total_cost
-from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
+from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.criterion.serialization import configure, describe
 from detr_ft.structures import Matches, Predictions, Targets
 

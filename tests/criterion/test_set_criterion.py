@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.brute_force import BruteForceMatcher
 from support.random_batches import random_batch
 
 from detr_ft.criterion import (
@@ -17,6 +18,7 @@ from detr_ft.criterion import (
     CriterionError,
     CrossEntropyLoss,
     GIoULoss,
+    GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
     MatcherSchedule,
@@ -28,7 +30,6 @@ from detr_ft.criterion import (
 )
 from detr_ft.criterion.checking.cases import cases
 from detr_ft.criterion.checking.probes import try_matches
-from detr_ft.criterion.matchers import BruteForceMatcher
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -397,3 +398,45 @@ def test_a_shape_that_is_not_per_layer_is_named() -> None:
     predictions, targets, _ = random_batch(0, (1,))
     with pytest.raises(CriterionError, match="Scalar"):
         SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), Scalar()])(predictions, targets)
+
+
+def test_detrs_own() -> None:
+    assert str(detr_criterion()) == (
+        "Matched by HungarianMatcher on 1 x ClassCost + 5 x BoxL1Cost + 2 x GIoUCost.\n"
+        "Scored by 1 x CrossEntropyLoss (eos_coef 0.1) + 5 x BoxL1Loss + 2 x GIoULoss.\n"
+        "Only logged: CardinalityError."
+    )
+
+
+def test_turns_layers_and_parameters() -> None:
+    costs = [BoxL1Cost(2.5)]
+    layers = LayerMatcher(HungarianMatcher(costs), OneToManyMatcher(4, costs))
+    schedule = MatcherSchedule([layers, GreedyMatcher(costs)], [0, 7])
+    losses = [BoxL1Loss(1), CrossEntropyLoss(0, label_smoothing=0.1)]
+    assert str(SetCriterion(schedule, losses)) == (
+        "Matched by HungarianMatcher on 2.5 x BoxL1Cost in the last layer and OneToManyMatcher (k 4) on 2.5 x BoxL1Cost "
+        "in the others up to epoch 7, then by GreedyMatcher on 2.5 x BoxL1Cost.\n"
+        "Scored by 1 x BoxL1Loss.\n"
+        "Only logged: CrossEntropyLoss (eos_coef 0.1, label_smoothing 0.1)."
+    )
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A matcher without costs."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return HungarianMatcher()(predictions, targets)
+
+
+class Unparametrised:
+    """A loss that is no dataclass."""
+
+    name, weight = "loss_plain", 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.boxes.sum((1, 2, 3))
+
+
+def test_what_is_not_ours_goes_by_its_name() -> None:
+    assert str(SetCriterion(Nearest(), [Unparametrised()])) == "Matched by Nearest().\nScored by 2 x Unparametrised."

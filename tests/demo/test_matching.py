@@ -22,7 +22,7 @@ from matching_view import matrix, padding
 from PIL import Image
 
 from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
-from detr_ft.criterion.assignment.solvers import by_scipy
+from detr_ft.criterion.assignment import by_scipy
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector

@@ -6,13 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_batches import random_batch
+from support.random_batches import pairs_as_lists, random_batch
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from transformers.loss.loss_for_object_detection import HungarianMatcher as StockMatcher
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.criterion.matchers import pairs_as_lists
 from detr_ft.structures import Predictions
 
 CONFIG = DetrConfig(auxiliary_loss=True, num_labels=5, backbone_config={"model_type": "resnet"})

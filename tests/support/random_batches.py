@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from detr_ft.structures import Predictions, Targets
+from detr_ft.structures import Matches, Predictions, Targets
 
 
 def random_boxes(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -34,3 +34,9 @@ def random_batch(
         for count in counts
     ]
     return Predictions(logits, boxes), Targets.from_labels(labels, logits.device), labels
+
+
+def pairs_as_lists(matches: Matches) -> list[tuple[int, int, int, int]]:
+    """The pairs `(layer, image, query, target)` on the host, sorted."""
+    stacked: torch.Tensor = torch.stack([matches.layer, matches.image, matches.query, matches.target], 1)
+    return sorted((int(a), int(b), int(c), int(d)) for a, b, c, d in stacked.tolist())

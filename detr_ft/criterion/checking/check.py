@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost, Loss
 from detr_ft.criterion.checking.cases import Case, cases, many_queries
 from detr_ft.criterion.checking.probes import (
@@ -24,6 +23,7 @@ from detr_ft.criterion.checking.probes import (
     try_weights,
 )
 from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule, checked_costs
 from detr_ft.criterion.set_criterion import SetCriterion
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from detr_ft.criterion.assignment.image_blocks import blocks
 from detr_ft.criterion.base import Cost
 from detr_ft.criterion.box_losses import CardinalityError
 from detr_ft.criterion.checking.cases import LAYERS, QUERIES, Case, elsewhere, reversal, reversed_targets
+from detr_ft.criterion.costs import blocks
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Matches, Predictions, StepTotals, Targets
 

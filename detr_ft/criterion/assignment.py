@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
-from detr_ft.criterion.assignment.input_checks import CriterionError, raise_for_defects, vital_signs
-from detr_ft.criterion.assignment.solvers import Solver
 from detr_ft.criterion.base import Cost
 from detr_ft.criterion.costs import total_cost
+from detr_ft.criterion.input_checks import CriterionError, raise_for_defects, vital_signs
 from detr_ft.structures import Matches, Predictions, Targets
 
+try:
+    from lap import lapjvh_batch  # of lapx 0.11 or newer: older releases, and the package `lap`, have no such function
+except ImportError:
+    lapjvh_batch = None
+
 logger = logging.getLogger(__name__)
+
+# Cost matrices `[N, T, Q]` to the rows and columns of their pairs, twice `[N, min(T, Q)]`, on the host.
+Solver = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -124,3 +133,64 @@ def _name_bad_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: T
                 f"{int(targets.image[target])} of the batch), query {query}; predictions and targets are finite"
             )
     return "the weighted sum of the costs overflows: lower their weights"
+
+
+def hungarian(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest assignments: by SciPy, or by lapx where that is installed and has proved equal.
+
+    Where several assignments cost exactly the same, the two may choose differently.
+    """
+    return by_lapx(costs) if lapx_is_equal() else by_scipy(costs)
+
+
+def by_scipy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest assignments (Crouse, 2016, a shortest augmenting path). Targets as rows are the fast way round."""
+    return _one_by_one(linear_sum_assignment, costs.astype(np.float64, order="C"))
+
+
+def by_lapx(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest assignments by lapx's batch solver (Jonker and Volgenant, 1987), of release 0.11 or newer."""
+    # One thread: a pool for each call costs more than such small problems do.
+    rows, columns = lapjvh_batch(costs.astype(np.float64, order="C"), extend_cost=True, return_cost=False, n_threads=1)
+    return np.stack(rows), np.stack(columns)
+
+
+@cache
+def lapx_is_equal() -> bool:
+    """Whether lapx is installed and its assignments are as cheap as SciPy's on problems of many shapes, ties among them."""
+    if lapjvh_batch is None:
+        return False
+    generator = np.random.default_rng(0)
+    shapes = [(1, 1), (1, 9), (7, 100), (50, 300), (40, 40), (12, 5)]
+    problems = [generator.normal(size=(4, *shape)) for shape in shapes]
+    problems += [problem.round() for problem in problems]  # many ties
+    return all(np.allclose(_totals(by_lapx, one), _totals(by_scipy, one), rtol=1e-12) for one in problems)
+
+
+def _totals(solve: Solver, costs: np.ndarray) -> np.ndarray:
+    rows, columns = solve(costs)
+    whole: np.ndarray = costs[np.arange(len(costs))[:, None], rows, columns].sum(1)
+    return whole
+
+
+def greedy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest pair, then the cheapest of what is left, and so on."""
+    return _one_by_one(_greedy, costs)
+
+
+def _one_by_one(solve: Solver, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pairs = np.empty((2, len(costs), min(costs.shape[1:])), dtype=np.int64)
+    for index, matrix in enumerate(costs):
+        pairs[0, index], pairs[1, index] = solve(matrix)
+    return pairs[0], pairs[1]
+
+
+def _greedy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    left = costs.astype(np.float64)
+    pairs = []
+    for _ in range(min(left.shape)):
+        row, column = np.unravel_index(left.argmin(), left.shape)
+        pairs.append((int(row), int(column)))
+        left[row], left[:, column] = np.inf, np.inf
+    rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+    return rows, columns
