@@ -151,7 +151,7 @@ class Solved:
         """For each loss and layer, weighted, what matched pairs add to it and what the other queries do."""
         return {
             name: [
-                (sum(pair.shares.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
+                (sum(pair.losses.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
                 for layer in self.told.layers
             ]
             for name in self.told.layers[0].no_object

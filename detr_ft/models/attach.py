@@ -10,6 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
+from detr_ft.criterion import check_activation
 from detr_ft.models.families.family import AttachableModel, Detr
 from detr_ft.structures import Predictions, StepTotals, Targets
 
@@ -114,6 +115,7 @@ def attach_criterion(model: AttachableModel, criterion: Criterion) -> AttachedCr
             "attach_criterion takes a DetrForObjectDetection, TableTransformerForObjectDetection or "
             f"YolosForObjectDetection, got {type(model).__name__}; attach before wrapping the model for distribution or compilation"
         )
+    check_activation(criterion, "softmax")
     previous = model.loss_function
     if isinstance(previous, AttachedCriterion):
         previous.detach()

@@ -16,7 +16,7 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.data.box_format import BoxFormatName
 from detr_ft.errors import InputError
 from detr_ft.training.settings import OptimSettings, TrainSettings
-from detr_ft.utils.components import ConfigureError, configure_one
+from detr_ft.utils.components import ConfigureError, build_object
 from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
 
 _LARGEST_EDGE = 8192  # pixels: (8192 / 32)^2 places, and 65,536^2 pairs of them in the encoder's attention
@@ -237,7 +237,7 @@ def _augmentation(described: object, folder: Path) -> Augmentation | None:
             there = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
             raise ConfigureError([((), f"there is no {described!r}; {there}")])
         return NAMED[described]
-    augmentation: Augmentation = configure_one(described, BUILT_IN, folder)
+    augmentation: Augmentation = build_object(described, BUILT_IN, folder)
     return augmentation
 
 

@@ -63,7 +63,7 @@ def test_is_brute_force_in_words(seed: int, counts: tuple[int, ...]) -> None:
         start += count
     loss, _ = criterion(predictions, targets)
     shares = sum(
-        sum(sum(pair.shares.values()) for pair in layer.pairs) + sum(layer.no_object.values())
+        sum(sum(pair.losses.values()) for pair in layer.pairs) + sum(layer.no_object.values())
         for image in explained
         for layer in image.layers
     )
@@ -165,7 +165,7 @@ def test_regrets_are_those_of_the_last_layers_pairs() -> None:
         criterion = SetCriterion(matcher, detr_criterion().losses)
         expected = [pair.regret for one in explain(criterion, predictions, targets) for pair in one.layers[-1].pairs]
         assert regrets(criterion, predictions, targets) == pytest.approx([one for one in expected if one != math.inf])
-        assert regrets(criterion, predictions, targets, most=4) == pytest.approx(expected[:4])
+        assert regrets(criterion, predictions, targets, max_pairs=4) == pytest.approx(expected[:4])
 
 
 def test_what_has_no_alternative_or_no_costs_is_not_regretted() -> None:
@@ -189,6 +189,6 @@ def test_a_sum_over_pairs_of_ones_own_is_taken_apart() -> None:
     predictions, targets, _ = random_batch(0, (2, 0, 3))
     criterion = SetCriterion(HungarianMatcher(), [OfOnesOwn(), BoxL1Loss(weight=0)])
     explained = explain(criterion, predictions, targets)
-    shares = [pair.shares["loss_own"] for image in explained for layer in image.layers for pair in layer.pairs]
+    shares = [pair.losses["loss_own"] for image in explained for layer in image.layers for pair in layer.pairs]
     assert len(shares) == 15
     assert sum(shares) == pytest.approx(criterion(predictions, targets)[0].item(), rel=1e-4)

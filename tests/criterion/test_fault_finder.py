@@ -84,7 +84,7 @@ def test_a_bad_loss_is_named_with_its_layer_and_image(layer: int, label: int, im
 def test_a_fault_of_no_single_image_is_told_without_one() -> None:
     fault = fault_of(Together()) or ""
     assert "Together" in fault
-    assert "is nan at layer 0; predictions, targets and costs are finite" in fault
+    assert "is nan at layer 0. " in fault
 
 
 def test_a_bad_gradient_is_named_with_its_query() -> None:
@@ -93,7 +93,7 @@ def test_a_bad_gradient_is_named_with_its_query() -> None:
     assert "boxes of query 4 of image 1 of the batch, at layer 1" in fault
 
 
-@pytest.mark.parametrize(("answer", "words"), [(None, "returned NoneType"), (torch.zeros(5), r"returned [5]")])
+@pytest.mark.parametrize(("answer", "words"), [(None, "got NoneType"), (torch.zeros(5), "got [5]")])
 def test_a_loss_with_a_wrong_answer_is_named(answer: object, words: str) -> None:
     class Wrong:
         weight, name = 1.0, "loss_wrong"

@@ -16,14 +16,14 @@ from detr_ft.criterion import (
     CriterionError,
     CrossEntropyLoss,
     DIoULoss,
-    FocalLoss,
     GIoULoss,
     HungarianMatcher,
     Loss,
-    MatchabilityLoss,
-    QualityFocalLoss,
     SmoothL1Loss,
-    VarifocalLoss,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
     check_loss,
 )
 from detr_ft.criterion.base import PairLoss, QueryLoss
@@ -32,10 +32,10 @@ from detr_ft.structures import Matches, Predictions, Targets
 CLASS_LOSSES: list[Any] = [
     CrossEntropyLoss(),
     CrossEntropyLoss(class_weights=(1, 2, 3, 4, 5), label_smoothing=0.1),
-    FocalLoss(),
-    QualityFocalLoss(),
-    VarifocalLoss(),
-    MatchabilityLoss(),
+    SoftmaxFocalLoss(),
+    SoftmaxQualityFocalLoss(),
+    SoftmaxVarifocalLoss(),
+    SoftmaxMatchabilityLoss(),
 ]
 BOX_LOSSES: list[Any] = [BoxL1Loss(), SmoothL1Loss(), GIoULoss(), DIoULoss(), CIoULoss()]
 BY_NAME: Any = lambda loss: type(loss).__name__  # noqa: E731
@@ -113,7 +113,7 @@ def test_focal_without_gamma_is_cross_entropy() -> None:
     predictions, targets, _ = random_batch(0, (3, 0, 2))
     matches = HungarianMatcher()(predictions, targets)
     torch.testing.assert_close(
-        FocalLoss(eos_coef=0.1, gamma=0)(predictions, targets, matches),
+        SoftmaxFocalLoss(eos_coef=0.1, gamma=0)(predictions, targets, matches),
         CrossEntropyLoss()(predictions, targets, matches),
     )
 
@@ -124,14 +124,16 @@ def test_focal_minds_what_is_right_less() -> None:
     matches = HungarianMatcher()(predictions, targets)
     shares = [
         loss.per_query(predictions, targets, matches) / loss(predictions, targets, matches)[:, None, None]
-        for loss in (CrossEntropyLoss(), FocalLoss(eos_coef=0.1))
+        for loss in (CrossEntropyLoss(), SoftmaxFocalLoss(eos_coef=0.1))
     ]
     worst = shares[0].flatten(1).argmax(-1, keepdim=True)
     assert (shares[1].flatten(1).gather(1, worst) > shares[0].flatten(1).gather(1, worst)).all()
 
 
 @pytest.mark.parametrize(
-    ("loss", "power"), [(QualityFocalLoss(), 1), (VarifocalLoss(), 1), (MatchabilityLoss(), 1.5)], ids=str
+    ("loss", "power"),
+    [(SoftmaxQualityFocalLoss(), 1), (SoftmaxVarifocalLoss(), 1), (SoftmaxMatchabilityLoss(), 1.5)],
+    ids=str,
 )
 def test_the_best_score_is_the_quality_of_the_box(loss: Loss, power: float) -> None:
     """Descent on the logits alone ends where the class has q (or q^gamma) and no-object the rest."""
@@ -156,7 +158,7 @@ def test_a_pair_whose_boxes_do_not_meet_is_a_negative() -> None:
     matches = Matches(*(torch.tensor([value]) for value in (0, 0, 0, 0)), num_boxes=torch.tensor([1.0]))
     logits = torch.tensor([[[[3.0, 0.0, 0.0]]]], requires_grad=True)
     said = Predictions(logits, torch.tensor([[[[0.2, 0.2, 0.1, 0.1]]]]))
-    for loss in (QualityFocalLoss(), VarifocalLoss(), MatchabilityLoss()):
+    for loss in (SoftmaxQualityFocalLoss(), SoftmaxVarifocalLoss(), SoftmaxMatchabilityLoss()):
         (gradient,) = torch.autograd.grad(loss(said, targets, matches).sum(), logits)
         assert gradient[..., -1] < 0 < gradient[..., 0]
 
@@ -177,13 +179,13 @@ def test_smooth_l1_is_quadratic_near_and_linear_far() -> None:
     ("build", "words"),
     [
         (lambda: SmoothL1Loss(beta=0), "BoxL1Loss"),
-        (lambda: FocalLoss(gamma=0.5), "exponent"),
-        (lambda: CrossEntropyLoss(eos_coef=0), "weigh nothing"),
-        (lambda: FocalLoss(class_weights=(1, -1)), "above 0"),
-        (lambda: FocalLoss(gamma=float("nan")), "exponent"),
+        (lambda: SoftmaxFocalLoss(gamma=0.5), "gamma"),
+        (lambda: CrossEntropyLoss(eos_coef=0), "eos_coef"),
+        (lambda: SoftmaxFocalLoss(class_weights=(1, -1)), "above 0"),
+        (lambda: SoftmaxFocalLoss(gamma=float("nan")), "gamma"),
         (lambda: CrossEntropyLoss(eos_coef=float("inf")), "finite number"),
         (lambda: CrossEntropyLoss(class_weights=(0, 1)), "above 0"),
-        (lambda: CardinalityError(weight=1), "for the log"),
+        (lambda: CardinalityError(weight=1), "weight must be 0"),
         (lambda: CrossEntropyLoss(label_smoothing=1.5), "label_smoothing"),
     ],
 )
@@ -195,7 +197,7 @@ def test_refuses_parameters_that_make_no_sense(build: Any, words: str) -> None:
 def test_class_weights_must_be_as_many_as_classes() -> None:
     predictions, targets, _ = random_batch(0, (2,))
     matches = HungarianMatcher()(predictions, targets)
-    with pytest.raises(CriterionError, match="3 values, and there are 5 classes"):
+    with pytest.raises(CriterionError, match=r"3 values.*5 classes"):
         CrossEntropyLoss(class_weights=(1, 2, 3))(predictions, targets, matches)
 
 
@@ -213,7 +215,7 @@ class Sigmoid:
 
 
 def test_a_loss_that_does_not_train_the_softmax_is_found() -> None:
-    assert any("transformers serves softmax scores" in problem for problem in check_loss(Sigmoid()))
+    assert any("log_probability" in problem for problem in check_loss(Sigmoid()))
 
 
 class Learning(nn.Module):

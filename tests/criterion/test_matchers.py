@@ -210,7 +210,7 @@ def test_any_bad_number_is_named_where_it_is(
         HungarianMatcher()(predictions, targets)
     targets.labels[target] = 0
     targets.boxes[target, 0] = bad
-    with pytest.raises(CriterionError, match=f"in image {int(targets.image[target])} of the batch; it is not finite"):
+    with pytest.raises(CriterionError, match=f"in image {int(targets.image[target])} of the batch. It is not finite"):
         HungarianMatcher()(predictions, targets)
 
 
@@ -267,11 +267,11 @@ def test_names_a_cost_that_is_not_finite() -> None:
 
 
 def test_refuses_what_can_not_match() -> None:
-    with pytest.raises(TypeError, match="give a list"):
+    with pytest.raises(TypeError, match=r"\[ClassCost"):
         HungarianMatcher(ClassCost())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="put all turns into one"):
+    with pytest.raises(ValueError, match="one schedule"):
         MatcherSchedule([MatcherSchedule([HungarianMatcher()], [0])], [0])
-    with pytest.raises(ValueError, match="at least one cost"):
+    with pytest.raises(ValueError, match="weight is not 0"):
         HungarianMatcher([ClassCost(weight=0)])
     with pytest.raises(ValueError, match="at least 1"):
         OneToManyMatcher(k=0)

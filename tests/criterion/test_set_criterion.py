@@ -29,7 +29,7 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.criterion.checking.cases import cases
-from detr_ft.criterion.checking.probes import try_matches
+from detr_ft.criterion.checking.probes import probe_matches
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -211,7 +211,8 @@ class ClassesAlone(Scalar):
 
 def test_the_check_trains_scores_and_finds_queries_that_never_say_no_object() -> None:
     (problem,) = check_criterion(SetCriterion(HungarianMatcher(), [ClassesAlone(), BoxL1Loss()]))
-    assert "0 of 18 matched queries do not say their class, and 45 of 45 others say a class" in problem
+    assert "0 of 18 matched queries" in problem
+    assert "45 of 45 others" in problem
 
 
 def test_the_check_misses_a_loss_of_classes() -> None:
@@ -229,7 +230,7 @@ def test_the_check_tries_the_costs_of_every_matcher() -> None:
     inner = LayerMatcher(HungarianMatcher(), OneToManyMatcher(2, [ClassCost(), Near()]))
     criterion = SetCriterion(MatcherSchedule([inner, HungarianMatcher()], [0, 2]), detr_criterion().losses)
     problems = check_criterion(criterion)
-    assert any("Near: costs of an image's targets depend on those of other images" in one for one in problems)
+    assert any("Near: " in problem and "targets of other images" in problem for problem in problems)
 
 
 def test_the_check_finds_a_matcher_that_a_real_model_is_too_large_for() -> None:
@@ -279,23 +280,23 @@ class Spoilt:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("type", "answers with a list"),
-        ("query", "there are 7, counted from 0"),
-        ("negative", "layer -1; there are 3"),
+        ("type", "got list"),
+        ("query", "Matches.query must be in 0..6"),
+        ("negative", "Matches.layer must be in 0..2, got -1"),
         ("image", "a query of one image with a target of another"),
         ("twice", "one query to two targets"),
-        ("num_boxes", "num_boxes has the shape [1]"),
+        ("num_boxes", "Matches.num_boxes must have one value"),
     ],
 )
 def test_the_pairs_of_a_matcher_are_looked_at(what: str, words: str) -> None:
     case = cases(4)[0]
-    found = list(try_matches(Spoilt(what)(case.predictions, case.targets), case))
+    found = list(probe_matches(Spoilt(what)(case.predictions, case.targets), case))
     assert words in found[0]
 
 
 def test_predictions_and_targets_of_other_numbers_of_images_are_refused() -> None:
     predictions, _, _ = random_batch(0, (1, 2))
-    with pytest.raises(CriterionError, match="2 images were predicted, and targets are of 1"):
+    with pytest.raises(CriterionError, match=r"targets: .*2, got 1"):
         detr_criterion()(predictions, random_batch(0, (1,))[1])
 
 
@@ -336,7 +337,7 @@ def test_the_check_tries_every_matcher_of_a_schedule() -> None:
     [
         (3, [BoxL1Loss()], "no matcher"),
         (BoxL1Cost(), [BoxL1Loss()], "no matcher"),
-        (HungarianMatcher(), [BoxL1Cost()], "this is a cost, and costs go to the matcher"),
+        (HungarianMatcher(), [BoxL1Cost()], "Give costs to the matcher"),
         (HungarianMatcher(), [3], "no loss"),
         (HungarianMatcher(), [BoxL1Loss(weight="abc")], "0 or above"),  # type: ignore[arg-type]
         (HungarianMatcher(), [BoxL1Loss(weight=-1)], "0 or above"),
@@ -358,7 +359,7 @@ def test_the_check_of_what_is_no_loss_says_so(loss: Any, words: str) -> None:
 
 def test_a_schedule_goes_around_a_layer_matcher() -> None:
     schedule = MatcherSchedule([HungarianMatcher()], [0])
-    with pytest.raises(ValueError, match="goes around"):
+    with pytest.raises(ValueError, match="Give the schedule a LayerMatcher"):
         LayerMatcher(schedule, HungarianMatcher())
 
 
@@ -371,21 +372,21 @@ def test_refuses_what_is_no_cost(cost: object) -> None:
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (Scalar(), "one value for each decoder"),
+        (Scalar(), "one value for each layer"),
         (Detached(), "no gradient"),
         (Dividing(), "a batch without objects"),
         (Ordered(), "order of the targets"),
         (Flat(), "0 everywhere"),
-        (OwnMean(), "how processes share"),
+        (OwnMean(), "split of images over processes"),
         (Mixed(), "depends on other layers"),
         (Misspelt(), "NameError: name 'predicted' is not defined (test_set_criterion.py, line "),
-        (Steep(), "boxes that are exactly right"),
+        (Steep(), "exact boxes"),
         (HalfHearted(), "the value is torch.bfloat16"),
         (Overflowing(), "NaN or infinite where predictions are torch.float16"),
-        (Weighing(), "changes with its weight"),
+        (Weighing(), "depends on its weight"),
         (Late(), "on 100 queries"),
-        (Undivided(), "grows with the number of processes"),
-        (NotATensor(), "returned a NoneType"),
+        (Undivided(), "depends on the number of processes"),
+        (NotATensor(), "got NoneType"),
         (OverTargets(), "objects without area"),
     ],
 )

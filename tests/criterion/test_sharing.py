@@ -11,13 +11,13 @@ from support.random_batches import random_batch
 from detr_ft.criterion import (
     BoxL1Loss,
     CrossEntropyLoss,
-    FocalLoss,
     HungarianMatcher,
-    MatchabilityLoss,
     OneToManyMatcher,
-    QualityFocalLoss,
     SetCriterion,
-    VarifocalLoss,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
     detr_criterion,
 )
 from detr_ft.structures import Predictions, StepTotals, Targets
@@ -26,10 +26,10 @@ WEIGHTED = SetCriterion(
     HungarianMatcher(),
     [
         CrossEntropyLoss(class_weights=(1, 2, 3, 4, 5), label_smoothing=0.1),
-        FocalLoss(class_weights=(5, 1, 1, 1, 0.5)),
-        QualityFocalLoss(),
-        VarifocalLoss(),
-        MatchabilityLoss(),
+        SoftmaxFocalLoss(class_weights=(5, 1, 1, 1, 0.5)),
+        SoftmaxQualityFocalLoss(),
+        SoftmaxVarifocalLoss(),
+        SoftmaxMatchabilityLoss(),
         BoxL1Loss(),
     ],
 )
