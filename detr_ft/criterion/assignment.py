@@ -1,4 +1,4 @@
-"""Assignment of queries to targets: one cost tensor of all layers and images travels to the host once and is solved there."""
+"""Assignment of queries to targets on the host, from one cost tensor of all layers and images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Solver = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The matching of a layer: the costs that are summed, the solver, and the number of queries for each target."""
+    """The matching of a layer: costs to sum, solver, and the number of queries for each target."""
 
     costs: tuple[Cost, ...]
     solver: Solver
@@ -77,9 +77,9 @@ def _equal_runs(values: Sequence[_T]) -> list[tuple[_T, int, int]]:
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    """Return whether all values are finite. Their sum is faster to check and is finite unless a value is not or it overflows."""
+    """Return whether all values are finite, mostly from their sum, which is faster to check."""
     with np.errstate(all="ignore"):
-        return math.isfinite(values.sum()) or bool(np.isfinite(values).all())
+        return math.isfinite(values.sum()) or bool(np.isfinite(values).all())  # a sum of finite values may overflow
 
 
 def _as_matches(pairs: np.ndarray, targets: Targets, layers: int, copies: int) -> Matches:
@@ -140,7 +140,8 @@ def hungarian(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_scipy(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The assignments of minimal cost by shortest augmenting paths (Crouse, 2016). Targets as rows are the fast orientation."""
+    """The assignments of minimal cost by shortest augmenting paths (Crouse, 2016)."""
+    # SciPy is faster with fewer rows than columns, that is with targets as rows.
     return _each(linear_sum_assignment, costs.astype(np.float64, order="C"))
 
 
@@ -153,7 +154,7 @@ def by_lapx(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def lapx_is_equal() -> bool:
-    """Return whether lapx is installed and its assignments cost as much as those of SciPy, in many shapes and with ties."""
+    """Return whether lapx is installed and its assignments cost as much as those of SciPy."""
     if lapjvh_batch is None:
         return False
     generator = np.random.default_rng(0)

@@ -71,7 +71,7 @@ class PairLoss(ABC):
 
 
 def _clamp_to_fp16(gradient: Tensor) -> Tensor:
-    """Limit a gradient to the range of fp16: near boxes without area it is steep and would become infinite."""
+    """Limit a gradient, which is steep near boxes without area, to the range of fp16."""
     largest = torch.finfo(torch.float16).max
     return gradient.clamp(-largest, largest)
 

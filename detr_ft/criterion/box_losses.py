@@ -41,8 +41,9 @@ class BoxL1Loss(PairLoss):
 
 @dataclass(frozen=True)
 class SmoothL1Loss(PairLoss):
-    """Sum of `d^2 / (2 beta)` below beta and `d - beta / 2` above over `num_boxes`, for four distances d: `[L]`.
+    """Sum of the smooth L1 distances of matched boxes over `num_boxes`: `[L]`.
 
+    Formula: for each of the four distances d, `d^2 / (2 beta)` below beta and `d - beta / 2` above.
     Paper: Girshick, ICCV 2015, equation 3, where beta is 1 and boxes are relative to anchors.
     Relations: `BoxL1Loss` is the limit for beta 0.
     When to choose: for noisy annotations. Small errors have a small gradient and are left to the IoU loss.

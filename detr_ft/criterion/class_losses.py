@@ -133,9 +133,9 @@ class SoftmaxQualityFocalLoss(QueryLoss):
 
 @dataclass(frozen=True)
 class SoftmaxVarifocalLoss(QueryLoss):
-    """Cross-entropy to (class q, no-object 1-q), times q for pairs and focal for other queries, over `num_boxes`: `[L]`.
+    """Sum of q times the cross-entropy to (class q, no-object 1-q) over `num_boxes`: `[L]`.
 
-    Unmatched queries, and pairs whose boxes do not overlap, have the factor `alpha (1 - p(no-object))^gamma`.
+    Unmatched queries, and pairs whose boxes do not overlap, have the factor `alpha (1 - p(no-object))^gamma` instead of q.
     Paper: Zhang et al., CVPR 2021, equation 2 (VarifocalNet), with p by sigmoid.
     Relations: `SoftmaxMatchabilityLoss` leaves out the factor q, `SoftmaxQualityFocalLoss` weights all queries by their
     error.
@@ -166,7 +166,7 @@ class SoftmaxVarifocalLoss(QueryLoss):
 
 @dataclass(frozen=True)
 class SoftmaxMatchabilityLoss(QueryLoss):
-    """Cross-entropy to (class q^gamma, no-object 1 - q^gamma), focal for unmatched queries, over `num_boxes`: `[L]`.
+    """Sum of the cross-entropy to (class q^gamma, no-object 1 - q^gamma) over `num_boxes`: `[L]`.
 
     Pairs have the factor 1, unmatched queries `(1 - p(no-object))^gamma`.
     Paper: Huang et al., CVPR 2025 (matchability-aware loss of DEIM), with p by sigmoid.
@@ -216,7 +216,7 @@ def _class_weights(predictions: Predictions, eos_coef: float, class_weights: tup
 
 
 def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: Matches) -> Tensor:
-    """The sum of the weights of all queries of the step, `[L, 1, 1]`, from the `weights [L, B, Q]` of this batch.
+    """The total weight of the queries of a step, `[L, 1, 1]`, from the `weights [L, B, Q]` of this batch.
 
     Of the other batches of the step only the numbers of images and labels are known. They give the exact sum while
     each target has as many queries as the matcher assigns; in images with too few queries it is an estimate.
@@ -235,14 +235,14 @@ def _total_weight(weights: Tensor, by_class: Tensor, targets: Targets, matches: 
 
 
 def _log_probabilities(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the target class and of no-object, equal for unmatched queries: twice `[L, B, Q]`."""
+    """Log-probabilities of the target class, no-object for unmatched queries, and of no-object."""
     classes = _target_classes(predictions, targets, matches)
     none = torch.full_like(classes, predictions.num_classes)
     return predictions.log_probability(classes), predictions.log_probability(none)
 
 
 def _matched_iou(predictions: Predictions, targets: Targets, matches: Matches) -> tuple[Tensor, Tensor]:
-    """The IoU of each matched query, 0 elsewhere, without gradient, and a mask of matched queries: twice `[L, B, Q]`."""
+    """The IoU of matched queries without gradient, 0 elsewhere, and their mask: twice `[L, B, Q]`."""
     with torch.no_grad():
         overlap = iou(matches.predicted(predictions.boxes), matches.target_values(targets.boxes))
         none = overlap.new_zeros(predictions.logits.shape[:3])
@@ -275,6 +275,7 @@ def _check_weights(loss: CrossEntropyLoss | SoftmaxFocalLoss) -> None:
 
 
 def _check_exponent(loss: object, name: str, value: float) -> None:
-    """Raise ValueError for exponents in 0 to 1, for which the gradient of `(1 - p)^gamma` is unlimited near p = 1."""
+    """Raise ValueError for exponents between 0 and 1."""
+    # The gradient of (1 - p)^gamma would be unlimited near p = 1.
     if value != 0 and not 1 <= value < math.inf:
         raise ValueError(f"{type(loss).__name__}: {name} must be 0, or at least 1 and finite, got {value}")

@@ -47,7 +47,7 @@ class ClassCost:
 
 @dataclass(frozen=True)
 class LogClassCost:
-    """Minus the logarithm of the probability of the target's class, `-log p(c)`: `[L, P, Q]` of 0 and above.
+    """Minus the log-probability of the target's class, `-log p(c)`: `[L, P, Q]` of 0 and above.
 
     Paper: Stewart et al., CVPR 2016, who match by the loss itself.
     Relations: `CrossEntropyLoss` of the pair; `ClassCost` is its limited counterpart.
@@ -68,9 +68,9 @@ class LogClassCost:
 
 @dataclass(frozen=True)
 class SoftmaxFocalCost:
-    """Difference of the focal losses of being and not being the target's class, p by softmax: `[L, P, Q]`.
+    """Difference of the focal losses of predicting and not predicting the target's class: `[L, P, Q]`.
 
-    Formula: `alpha (1-p)^gamma (-log p) - (1-alpha) p^gamma (-log(1-p))`.
+    Formula: `alpha (1-p)^gamma (-log p) - (1-alpha) p^gamma (-log(1-p))`, with p by softmax.
     Paper: Zhu et al., ICLR 2021 (matching of Deformable DETR), with Lin et al., ICCV 2017, equation 5. Both have p by
     sigmoid.
     Relations: `ClassCost` and `LogClassCost` depend on p alone, too, and order the queries of a target equally.
@@ -205,9 +205,9 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
 
 
 def image_blocks(targets: Targets, max_targets: int) -> Iterator[tuple[slice, Targets]]:
-    """The targets of successive images, at most `max_targets` or those of a single image, with their indices.
+    """The targets in blocks of successive images, with their indices.
 
-    A block is a batch of all images, of which only some have targets.
+    A block has at most `max_targets` targets, or a single image. It is a batch of all images, of which only some have targets.
     """
     if len(targets.labels) <= max_targets:
         yield slice(None), targets
@@ -247,8 +247,8 @@ def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
 
 
 def _boxes(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Queries of each target's image `[P, L, Q, 4]` and targets `[P, 1, 1, 4]`, both cxcywh in at least fp32.
+    """Boxes of the queries of each target's image `[P, L, Q, 4]`, and of the targets `[P, 1, 1, 4]`.
 
-    Targets come first, because layers and queries of an image are contiguous in memory.
+    Both are cxcywh in at least fp32. Targets come first, because layers and queries of an image are contiguous in memory.
     """
     return targets.queries(predictions.cxcywh), at_least_fp32(targets.boxes)[:, None, None]

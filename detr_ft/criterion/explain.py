@@ -1,4 +1,4 @@
-"""Explanation of a criterion: costs by term, the matching, and the parts of each pair and of no-object in the loss.
+"""Explanation of a criterion: costs by term, the matching, and the parts of the loss.
 
 Start with `explain(criterion, predictions, targets)[image].layers[layer].pairs`. Training does not need this module, and
 nothing in it has a gradient.
@@ -41,7 +41,7 @@ class PairExplanation:
 
 @dataclass(frozen=True, eq=False)
 class LayerExplanation:
-    """An image at a layer: weighted costs `[T, Q]` in total and by term, pairs, and the part of no-object in the loss."""
+    """An image at a layer: weighted costs `[T, Q]` in total and by term, pairs, and losses of no-object."""
 
     costs: Tensor
     terms: dict[str, Tensor]
@@ -57,7 +57,7 @@ class ImageExplanation:
 
     @property
     def partners(self) -> list[list[int | None]]:
-        """`[T][L]`: the query of each target at each layer, the cheapest of several, None where it is not matched."""
+        """`[T][L]`: the query of each target at each layer, the cheapest of several, or None."""
         targets = len(self.layers[0].costs)
         partners: list[list[int | None]] = [[None] * len(self.layers) for _ in range(targets)]
         for index, layer in enumerate(self.layers):
@@ -76,7 +76,7 @@ class ImageExplanation:
 
 @torch.no_grad()
 def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> list[ImageExplanation]:
-    """Explain each image and layer: costs in total and by term, pairs with their regret, and parts of the loss.
+    """Explain each image and layer: costs, pairs with their regret, and parts of the loss.
 
     The parts of all pairs and of no-object, over all images and layers, add up to the loss if every loss is a sum over
     pairs or a QueryLoss, as all built-in ones are. Other losses are left out. Raises TypeError for a matcher without costs.
@@ -137,7 +137,7 @@ def _plan_of(matcher: Matcher, last: bool) -> Plan:
 
 
 def _weighted_costs(costs: Sequence[Cost], predictions: Predictions, targets: Targets, own: slice) -> dict[str, Tensor]:
-    """The weighted costs `[T, Q]` of the targets of an image by name; the second cost of a class is `Class 2`."""
+    """The weighted costs `[T, Q]` of the targets of an image by name (`GIoUCost`, `GIoUCost 2`)."""
     terms: dict[str, Tensor] = {}
     for cost in costs:
         kind = type(cost).__name__
@@ -150,7 +150,7 @@ def _weighted_costs(costs: Sequence[Cost], predictions: Predictions, targets: Ta
 def _regret(
     costs: Tensor, target: int, query: int, copies: int, queries_of_target: list[int]
 ) -> tuple[float, int | None]:
-    """The additional cost of the best assignment without this pair, and the query that the target gains in it."""
+    """The additional cost of the best assignment without a pair, and the query that the target gains."""
     count, queries = costs.shape
     repeats = max(1, min(copies, queries // count))
     rows = np.tile(costs.double().numpy(), (repeats, 1))
@@ -211,7 +211,7 @@ def _loss_of_single_pairs(loss: Loss, predictions: Predictions, targets: Targets
 
 @torch.no_grad()
 def regrets(criterion: SetCriterion, predictions: Predictions, targets: Targets, max_pairs: int = 32) -> list[float]:
-    """The additional cost of the best assignment without a pair, for up to `max_pairs` pairs of the last layer.
+    """The regret of up to `max_pairs` pairs of the last layer, as in `PairExplanation`.
 
     Pairs without an alternative are left out. Empty for a matcher without costs.
     """

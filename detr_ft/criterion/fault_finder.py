@@ -18,7 +18,7 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 
 def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> str | None:
-    """Describe the first fault of a batch, or return None where the criterion and its gradient are finite.
+    """Describe the first fault of a batch; None where the criterion and its gradient are finite.
 
     The message names the prediction, target, cost or loss, its layer, and its image of the batch.
 

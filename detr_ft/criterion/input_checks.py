@@ -32,7 +32,7 @@ def defect_signs(predictions: Predictions, targets: Targets) -> list[Tensor]:
 
 
 def raise_for_defects(signs: np.ndarray, predictions: Predictions, targets: Targets) -> None:
-    """Raise CriterionError with image, layer and likely cause where the concatenated `defect_signs` show a defect."""
+    """Raise CriterionError with image, layer and likely cause of a defect in concatenated `defect_signs`."""
     total = len(targets.labels)
     if total:
         _check_labels(signs[4 * total : -1], predictions, targets)

@@ -1,4 +1,4 @@
-"""Matchers: which queries are trained for which targets. `(predictions, targets) -> Matches`, without gradient.
+"""Matchers assign queries to targets: `(predictions, targets) -> Matches`, without gradient.
 
 Layers and images are solved from one cost tensor, which travels to the host once.
 """
@@ -63,9 +63,9 @@ class HungarianMatcher(CostMatcher):
 
 @dataclass(frozen=True)
 class OneToManyMatcher(CostMatcher):
-    """The matching of minimal cost that gives each target `k` queries, or as many as the image has for each.
+    """The matching of minimal cost that gives each target `k` queries.
 
-    Box losses are divided by k times the number of targets.
+    A target has fewer where an image has too few queries for all. Box losses are divided by k times the number of targets.
     Paper: Jia et al., CVPR 2023 (hybrid matching).
     Relations: `HungarianMatcher` is k 1.
     When to choose: for auxiliary layers (`LayerMatcher`) or first epochs (`MatcherSchedule`). More matched queries

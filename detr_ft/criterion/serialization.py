@@ -38,7 +38,7 @@ FORMS: Mapping[str, Mapping[Activation, type]] = {
 
 
 def built_in_terms(activation: Activation = "softmax") -> dict[str, type]:
-    """The classes of this package by the names that a recipe may use; a plain name is its form for `activation`."""
+    """The classes of this package by their names in recipes; a plain name is its form for `activation`."""
     plain = {name: forms[activation] for name, forms in FORMS.items() if activation in forms}
     return {**TERMS, **plain}
 
@@ -76,7 +76,7 @@ def describe(criterion: SetCriterion) -> dict[str, Any]:
 
 
 def check_activation(criterion: object, activation: Activation) -> None:
-    """Raise CriterionError if a cost or a loss of a SetCriterion does not support the activation of a model.
+    """Raise CriterionError if a cost or a loss does not support the activation of a model.
 
     Terms without the attribute `activations`, and criteria of other classes, are not checked.
     """

@@ -19,7 +19,7 @@ from detr_ft.structures import Predictions, Targets
 
 @dataclass(frozen=True)
 class SetCriterion:
-    """`(predictions, targets) -> (loss, loss_dict)`: match, score by each term, sum over terms and layers.
+    """`(predictions, targets) -> (loss, loss_dict)`: match, compute each loss, sum terms and layers.
 
     `loss_dict` has the unweighted value of every term under the keys of transformers: `loss_ce` for the last layer,
     `loss_ce_0 ..` for the auxiliary ones, or `loss_ce_NAME` for the `rows` of the predictions. Raises CriterionError where
@@ -120,7 +120,8 @@ def _sum_text(terms: Sequence[Cost | Loss]) -> str:
 
 
 def _parameters(term: object) -> str:
-    """The parameters of a term in brackets, without weight, costs, None and the 0 of a parameter that is 0 by default."""
+    """The parameters of a term in brackets."""
+    # Without weight and costs, which the caller adds, and without parameters that are None, or 0 as by default.
     if not is_dataclass(term):
         return ""
     shown = [

@@ -103,7 +103,7 @@ class ObjectBuilder:
 
 
 def as_description(value: Any) -> Any:
-    """The description from which a dataclass, or a list of them, can be built again. Raises TypeError for other objects."""
+    """The description from which dataclasses can be built again. Raises TypeError for other objects."""
     if isinstance(value, (list, tuple)):
         return [as_description(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):

@@ -34,7 +34,7 @@ def test_terms_have_an_example_relations_and_a_choice(kind: type) -> None:
     assert "Relations: " in text
     assert "When to choose: " in text
     first_line = text.partition("\n")[0]
-    assert len(first_line) < 120, first_line
+    assert len(first_line) < 100, first_line
 
 
 @pytest.mark.parametrize("kind", TERMS.values(), ids=TERMS)

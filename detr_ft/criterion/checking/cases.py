@@ -105,7 +105,7 @@ def in_precision(predictions: Predictions, dtype: torch.dtype) -> Predictions:
 
 
 def reversal(targets: Targets) -> list[int]:
-    """For each target the index of the target that replaces it when the targets of each image are reversed."""
+    """For each target the index of its replacement when the targets of each image are reversed."""
     starts = [sum(targets.counts[:index]) for index in range(len(targets.counts))]
     return [
         start + offset for start, count in zip(starts, targets.counts, strict=True) for offset in reversed(range(count))

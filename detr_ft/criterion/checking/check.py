@@ -1,6 +1,6 @@
-"""Checks of terms, a user's own included, on small extreme batches: seconds on a CPU. Each returns a list of problems.
+"""Checks of terms, a user's own included, on small extreme batches, in seconds on a CPU.
 
-assert check_loss(MyLoss()) == []
+Each check returns a list of problems: `assert check_loss(MyLoss()) == []`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _DEFAULT_CLASSES = 4
 
 
 def check_cost(cost: Cost) -> list[str]:
-    """Check a cost: shape `[L, P, Q]`, fp32, finite, of the target's own image, independent of the order of targets.
+    """Check a cost: shape `[L, P, Q]`, fp32, finite, each target with the queries of its own image.
+
+    The cost of a target must not depend on the order of targets, nor on other images.
 
     >>> from detr_ft.criterion import GIoUCost
     >>> check_cost(GIoUCost())
