@@ -97,7 +97,8 @@ def _split(boxes: Tensor) -> _Box:
 def _overlap(a: _Box, b: _Box) -> tuple[Tensor, Tensor, Tensor]:
     """IoU and area of the union, `[...]`, and sides of the hull, `[..., 2]`.
 
-    The hull is the smallest box around both. Along each axis the overlap of two intervals is at most the smaller one; a negative overlap is the gap between them.
+    The hull is the smallest box around both. Along each axis the overlap of two intervals is at most the smaller one; a
+    negative overlap is the gap between them.
     """
     sum_of_sides = a[1] + b[1]
     overlap = torch.minimum(torch.minimum(a[1], b[1]), 0.5 * sum_of_sides - (a[0] - b[0]).abs())

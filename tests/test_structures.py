@@ -15,7 +15,7 @@ from detr_ft.structures import Activation, Matches, Predictions, StepTotals, Tar
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def test_shapes_that_do_not_fit_raise() -> None:
     logits, boxes = torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4)
     with pytest.raises(ValueError, match=r"boxes must be \[2, 1, 3, 4\]"):
         Predictions(logits, boxes[:, :, :2])
@@ -33,7 +33,7 @@ def test_rows_are_as_many_different_names_as_layers(rows: tuple[str, ...]) -> No
         Predictions(torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4), rows=rows)
 
 
-def test_layers_and_images_carry_everything_along() -> None:
+def test_layers_and_images_slice_every_field() -> None:
     predictions, _, _ = random_batch(0, (2, 1, 0))
     assert predictions.rows == ("0", "1", "")
     extras = {"corners": torch.rand(3, 3, 9, 2, requires_grad=True)}
@@ -96,7 +96,7 @@ def test_log_probabilities_and_their_gradient(activation: Activation) -> None:
     expected = plain.gather(-1, classes[..., None])[..., 0]
     torch.testing.assert_close(predictions.log_probabilities, plain.detach())
     assert not predictions.log_probabilities.requires_grad
-    for _ in range(2):  # a graph of its own for each
+    for _ in range(2):  # each call has its own graph
         mine = predictions.log_probability(classes)
         torch.testing.assert_close(mine, expected)
         weights = torch.arange(mine.numel()).view_as(mine) / 7.0
@@ -107,12 +107,12 @@ def test_log_probabilities_and_their_gradient(activation: Activation) -> None:
 
 def test_gradients_have_the_precision_of_the_logits() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
-    logits, boxes = (one.detach().bfloat16().requires_grad_() for one in (predictions.logits, predictions.boxes))
+    logits, boxes = (values.detach().bfloat16().requires_grad_() for values in (predictions.logits, predictions.boxes))
     loss, _ = detr_criterion()(Predictions(logits, boxes), targets)
-    assert [one.dtype for one in torch.autograd.grad(loss, (logits, boxes))] == [torch.bfloat16] * 2
+    assert [values.dtype for values in torch.autograd.grad(loss, (logits, boxes))] == [torch.bfloat16] * 2
 
 
-def test_what_is_changed_in_place_is_worked_out_again() -> None:
+def test_values_changed_in_place_are_computed_again() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
     detr_criterion()(predictions, targets)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_what_is_changed_in_place_is_worked_out_again() -> None:
     assert torch.equal(predictions.cxcywh, fresh.cxcywh)
 
 
-def test_inference_mode_is_as_good() -> None:
+def test_inference_mode_gives_the_same_loss() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
     expected = detr_criterion()(predictions, targets)[0].detach()
     with torch.inference_mode():
@@ -153,11 +153,11 @@ def test_the_targets_of_an_image_are_a_batch() -> None:
 def test_matches_gather_assign_and_sum() -> None:
     predictions, targets, _ = random_batch(0, (2, 0, 1))
     matches = HungarianMatcher()(predictions, targets)
-    place = matches.layer, matches.image, matches.query
-    assert torch.equal(matches.predicted(predictions.boxes), predictions.boxes[place])
+    index = matches.layer, matches.image, matches.query
+    assert torch.equal(matches.predicted(predictions.boxes), predictions.boxes[index])
     assert torch.equal(matches.target_values(targets.boxes), targets.boxes[matches.target])
     values = matches.assign(torch.full(predictions.logits.shape[:3], -1), matches.target)
-    assert torch.equal(values[place], matches.target)
+    assert torch.equal(values[index], matches.target)
     assert int((values >= 0).sum()) == len(matches.layer)
     sums = matches.per_layer(torch.ones(len(matches.layer)))
     assert sums.tolist() == [3, 3, 3]

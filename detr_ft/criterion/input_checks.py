@@ -78,10 +78,10 @@ def _likely_cause(boxes: np.ndarray, first: np.ndarray) -> str:
     if (first[2:] < 0).any():
         return "Its width or height is negative"
     if (np.abs(first) > 2).any():
-        return "They look like pixels: divide by the size of the un-padded image"
+        return "They are probably pixels: divide by the size of the un-padded image"
     if (boxes[:, 2:] >= boxes[:, :2]).all():
-        return "They look like corners (xyxy): convert with detr_ft.boxes.xyxy_to_cxcywh"
-    return "They look like xywh of COCO, or reach beyond the image"
+        return "They are probably corners (xyxy): convert with detr_ft.boxes.xyxy_to_cxcywh"
+    return "They are probably xywh of COCO, or reach beyond the image"
 
 
 def _check_finite(name: str, values: Tensor) -> None:

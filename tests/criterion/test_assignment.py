@@ -16,7 +16,7 @@ from detr_ft.criterion.assignment import Solver, by_lapx, by_scipy, greedy, hung
 
 @settings(deadline=None, max_examples=150)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 10_000), ties=st.booleans())
-def test_hungarian_is_brute_force(rows: int, columns: int, seed: int, ties: bool) -> None:
+def test_hungarian_costs_as_much_as_brute_force(rows: int, columns: int, seed: int, ties: bool) -> None:
     random = np.random.default_rng(seed)
     shape = (3, rows, columns)
     costs = random.integers(0, 3, shape) * 1.0 if ties else random.normal(size=shape)
@@ -34,15 +34,15 @@ def test_hungarian_is_brute_force(rows: int, columns: int, seed: int, ties: bool
 
 
 @pytest.mark.parametrize("solver", [hungarian, brute_force])
-def test_what_greed_misses(solver: Solver) -> None:
+def test_greedy_costs_more_than_hungarian(solver: Solver) -> None:
     costs = np.array([[[1.0, 2.0], [2.0, 9.0]]])
-    one = np.zeros((1, 1), dtype=int)
-    assert costs[(one, *greedy(costs))].sum() == 10
-    assert costs[(one, *solver(costs))].sum() == 4
+    problem = np.zeros((1, 1), dtype=int)
+    assert costs[(problem, *greedy(costs))].sum() == 10
+    assert costs[(problem, *solver(costs))].sum() == 4
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
-    """Put a batch solver that computes by `solve` in the place of lapx's, or none."""
+    """Replace the batch solver of lapx by one that computes with `solve`, or by none."""
     batch = solve and (lambda costs, **_: tuple(map(list, solve(costs))))
     monkeypatch.setattr(assignment, "lapjvh_batch", batch)
     lapx_is_equal.cache_clear()

@@ -67,7 +67,7 @@ class Ranges:
     weight: float = 1.0
     limits: tuple[float, ...] = (0.5, 1.0)
     names: list[str] = field(default_factory=list)
-    worked_out: float = field(init=False, default=0.0)
+    computed: float = field(init=False, default=0.0)
     name: str = "loss_ranges"
 
     def __call__(self, predictions, targets, matches):
@@ -95,7 +95,7 @@ MATCHERS = [
 
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda matcher: type(matcher).__name__)
-def test_there_and_back_is_the_same(matcher: Matcher) -> None:
+def test_a_described_criterion_is_configured_equally(matcher: Matcher) -> None:
     """By YAML, as in a recipe, and by JSON, as in a checkpoint's config."""
     criterion = SetCriterion(matcher, LOSSES)
     description = describe(criterion)
@@ -184,19 +184,19 @@ def test_terms_for_any_activation_and_unknown_criteria_pass() -> None:
     check_activation(lambda predictions, targets: None, "sigmoid")
 
 
-def test_lists_tuples_and_what_is_worked_out_come_back(tmp_path: Path) -> None:
+def test_lists_tuples_and_computed_fields_are_restored(tmp_path: Path) -> None:
     (tmp_path / "terms").mkdir()
     (tmp_path / "terms/shapes.py").write_text(SHAPES)
     description = describe(detr_criterion())
     description["losses"].append({"use": "terms/shapes.py:Ranges", "limits": [0.1, 0.2], "names": ["a"]})
     criterion = configure(description, tmp_path)
     assert repr(criterion.losses[-1]) == (
-        "Ranges(weight=1.0, limits=(0.1, 0.2), names=['a'], worked_out=0.0, name='loss_ranges')"
+        "Ranges(weight=1.0, limits=(0.1, 0.2), names=['a'], computed=0.0, name='loss_ranges')"
     )
     assert configure(json.loads(json.dumps(describe(criterion))), tmp_path) == criterion
 
 
-def test_a_term_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
+def test_a_term_that_cannot_be_described_raises(tmp_path: Path) -> None:
     (tmp_path / "shapes.py").write_text(SHAPES)
     description = describe(detr_criterion())
     description["losses"].append({"use": "shapes.py:Plain"})
@@ -206,7 +206,7 @@ def test_a_term_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
         describe(SetCriterion(lambda predictions, targets: None, [BoxL1Loss()]))  # type: ignore[arg-type, return-value]
 
 
-def test_a_term_of_ones_own_lies_in_a_file(tmp_path: Path) -> None:
+def test_a_user_term_is_configured_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "area.py").write_text(TERM)
     description = describe(detr_criterion())
     description["losses"].append({"use": "area.py:Area", "weight": 3, "scale": 0.5})
@@ -217,7 +217,7 @@ def test_a_term_of_ones_own_lies_in_a_file(tmp_path: Path) -> None:
     assert code_files(description, tmp_path) == [tmp_path / "area.py"]
 
 
-def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "area.py").write_text(TERM)
     with pytest.raises(ConfigureError) as caught:
         configure(
@@ -231,17 +231,17 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
             },
             tmp_path,
         )
-    told = {".".join(map(str, place)): message for place, message in caught.value.problems}
-    assert "did you mean ClassCost?" in told["matcher.costs.0.use"]
-    assert "did you mean weight?" in told["matcher.costs.1.wieght"]
-    assert "needs `use:`" in told["losses.0"]
-    assert "no such file" in told["losses.1.use"]
-    assert "It defines Area" in told["losses.2.use"]
-    assert "area.py:MyLoss" in told["losses.3.use"]
-    assert "eos" in told
+    messages = {".".join(map(str, path)): message for path, message in caught.value.problems}
+    assert "did you mean ClassCost?" in messages["matcher.costs.0.use"]
+    assert "did you mean weight?" in messages["matcher.costs.1.wieght"]
+    assert "needs `use:`" in messages["losses.0"]
+    assert "no such file" in messages["losses.1.use"]
+    assert "It defines Area" in messages["losses.2.use"]
+    assert "area.py:MyLoss" in messages["losses.3.use"]
+    assert "eos" in messages
 
 
-def test_a_value_that_a_term_refuses_is_told() -> None:
+def test_an_invalid_parameter_is_reported() -> None:
     with pytest.raises(ConfigureError, match=r"matcher: .*k must be"):
         configure({"matcher": {"use": "OneToManyMatcher", "k": 0}, "losses": [{"use": "BoxL1Loss"}]})
     with pytest.raises(ConfigureError, match="losses: needs a list"):
@@ -251,7 +251,7 @@ def test_a_value_that_a_term_refuses_is_told() -> None:
 def test_a_file_that_fails_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("SCALE = 1 / 0")
     description = describe(detr_criterion()) | {"matcher": {"use": "broken.py:Matcher"}}
-    for _ in range(2):  # a module that failed isn't taken for one that is loaded
+    for _ in range(2):  # a module that failed is not in sys.modules
         with pytest.raises(ConfigureError, match=r"broken\.py: ZeroDivisionError"):
             configure(description, tmp_path)
 
@@ -263,7 +263,7 @@ def test_two_losses_of_a_name_are_refused() -> None:
         configure(description)
 
 
-def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_term_of_an_installed_package_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "areas.py").write_text(TERM)
     monkeypatch.syspath_prepend(tmp_path)
     description = describe(detr_criterion())
@@ -272,7 +272,7 @@ def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("description", "place", "words"),
+    ("description", "path", "words"),
     [
         ({"use": "BoxL1Cos"}, ("use",), "did you mean BoxL1Cost?"),
         ({"use": "GIoUCost"}, ("use",), "there is no 'GIoUCost'"),
@@ -281,9 +281,9 @@ def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monke
         ({"weight": 1}, (), "needs `use:`"),
     ],
 )
-def test_one_object_of_given_classes(description: object, place: tuple[str, ...], words: str) -> None:
+def test_build_object_of_given_classes(description: object, path: tuple[str, ...], words: str) -> None:
     known = {"BoxL1Cost": BoxL1Cost}
     assert build_object({"use": "BoxL1Cost", "weight": 3}, known) == BoxL1Cost(weight=3)
     with pytest.raises(ConfigureError) as caught:
         build_object(description, known)
-    assert [(where, words in message) for where, message in caught.value.problems] == [(place, True)]
+    assert [(own, words in message) for own, message in caught.value.problems] == [(path, True)]

@@ -1,4 +1,4 @@
-"""The default criterion is the stock loss of transformers: every term, the sum, and every gradient."""
+"""The default criterion equals the stock loss of transformers in every term, the sum, and every gradient."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_a_thousand_random_cases(hundred: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_scored_as_the_same_numbers_in_full(dtype: torch.dtype) -> None:
+def test_low_precision_equals_the_stock_loss_of_the_same_values_in_fp32(dtype: torch.dtype) -> None:
     predictions, targets, labels = random_batch(1, (3, 0, 2))
-    logits, boxes = (one.detach().to(dtype) for one in (predictions.logits, predictions.boxes))
+    logits, boxes = (values.detach().to(dtype) for values in (predictions.logits, predictions.boxes))
     full = logits.float(), boxes.float()
     stock, _, _ = ForObjectDetectionLoss(full[0][-1], labels, logits.device, full[1][-1], CONFIG, *full)
     torch.testing.assert_close(detr_criterion()(Predictions(logits, boxes), targets)[0], stock, rtol=1e-5, atol=1e-5)

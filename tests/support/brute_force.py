@@ -1,4 +1,4 @@
-"""Matching by trying every order: the proof of the solvers, for up to 7 queries and targets."""
+"""Exhaustive matching for up to 7 queries and targets, the reference of the solvers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detr_ft.criterion.assignment import Plan
 from detr_ft.criterion.base import Cost
 from detr_ft.criterion.matchers import DETR_COSTS
 
-MOST_TRIED = 7  # queries: 5,040 orders
+_MAX_QUERIES = 7  # 5,040 orders
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class BruteForceMatcher(CostMatcher):
 
 
 def brute_force(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest of all assignments, by trying each: some seconds for 7 x 7, and the proof of the others."""
+    """The assignments of minimal cost, each by trying all orders."""
     pairs = [_brute_force(matrix) for matrix in costs]
     return np.stack([rows for rows, _ in pairs]), np.stack([columns for _, columns in pairs])
 
 
 def _brute_force(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if max(costs.shape) > MOST_TRIED:
+    if max(costs.shape) > _MAX_QUERIES:
         raise ValueError(
-            f"brute force tries all orders of up to {MOST_TRIED} queries or targets, not {max(costs.shape)}"
+            f"brute force tries all orders of up to {_MAX_QUERIES} queries or targets, not {max(costs.shape)}"
         )
     wide = costs.T if costs.shape[0] > costs.shape[1] else costs
     short = np.arange(wide.shape[0])
