@@ -19,6 +19,7 @@ from theme import NO_SHARING
 from torch import Tensor, nn
 
 from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.inference import Detector
 from detr_ft.models.attention import Inside, look_inside
 from detr_ft.structures import Predictions
@@ -151,9 +152,8 @@ def query_at(one: View, across: float, down: float) -> int | None:
 
 def with_boxes(one: View, names: Sequence[str]) -> Image.Image:
     """The picture with the boxes of the queries that are sure of an object."""
-    sides = torch.tensor([*one.picture.size, *one.picture.size])
     scores, labels = (values[-1, 0] for values in one.said.best)
-    boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0]) * sides
+    boxes = to_pixels(one.said.boxes[-1, 0], one.picture.size)
     return draw(one.picture, boxes[one.sure], labels[one.sure], list(names), scores[one.sure])
 
 

@@ -192,7 +192,7 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     assert len(told["findings"]) == 31
     assert told["findings"][0]["kind"] == "not finite"
     assert "warning: zero size: 30." in describe(diagnosis)
-    assert "... and 28 more" in diagnosis.summary(limit=2)
+    assert "... and 28 more" in describe(diagnosis, limit=2)
     assert describe(diagnosis).count("width 0, height 0") == 3
     assert describe(diagnosis).endswith("mend the errors first (exit status 2)")
 
