@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import sys
 from types import ModuleType
 
@@ -7,22 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.brute_force import brute_force
 
-from detr_ft.criterion.assignment import solvers
-from detr_ft.criterion.assignment.solvers import (
-    Solver,
-    brute_force,
-    by_lapx,
-    by_scipy,
-    greedy,
-    hungarian,
-    lapx_is_equal,
-)
+from detr_ft.criterion import assignment
+from detr_ft.criterion.assignment import Solver, by_lapx, by_scipy, greedy, hungarian, lapx_is_equal
 
 
 @settings(deadline=None, max_examples=150)
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 10_000), ties=st.booleans())
-def test_hungarian_is_brute_force(rows: int, columns: int, seed: int, ties: bool) -> None:
+def test_hungarian_costs_as_much_as_brute_force(rows: int, columns: int, seed: int, ties: bool) -> None:
     random = np.random.default_rng(seed)
     shape = (3, rows, columns)
     costs = random.integers(0, 3, shape) * 1.0 if ties else random.normal(size=shape)
@@ -40,19 +34,17 @@ def test_hungarian_is_brute_force(rows: int, columns: int, seed: int, ties: bool
 
 
 @pytest.mark.parametrize("solver", [hungarian, brute_force])
-def test_what_greed_misses(solver: Solver) -> None:
+def test_greedy_costs_more_than_hungarian(solver: Solver) -> None:
     costs = np.array([[[1.0, 2.0], [2.0, 9.0]]])
-    one = np.zeros((1, 1), dtype=int)
-    assert costs[(one, *greedy(costs))].sum() == 10
-    assert costs[(one, *solver(costs))].sum() == 4
+    problem = np.zeros((1, 1), dtype=int)
+    assert costs[(problem, *greedy(costs))].sum() == 10
+    assert costs[(problem, *solver(costs))].sum() == 4
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
-    """Put a module in the place of lapx, whose batch solver is `solve`, or which has none."""
-    module = ModuleType("lap")
-    if solve is not None:
-        module.lapjvh_batch = lambda costs, **_: tuple(map(list, solve(costs)))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lap", module)
+    """Replace the batch solver of lapx by one that computes with `solve`, or by none."""
+    batch = solve and (lambda costs, **_: tuple(map(list, solve(costs))))
+    monkeypatch.setattr(assignment, "lapjvh_batch", batch)
     lapx_is_equal.cache_clear()
 
 
@@ -72,15 +64,31 @@ def test_lapx_is_used_where_it_is_installed_and_equal(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("solve", [None, greedy])
-def test_another_module_or_a_worse_solver_is_not_used(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
+def test_no_solver_or_a_worse_one_is_not_used(monkeypatch: pytest.MonkeyPatch, solve: Solver | None) -> None:
     stand_in(monkeypatch, solve)
     assert not lapx_is_equal()
     _, column = hungarian(np.array([[[1.0, 2.0], [2.0, 9.0]]]))
     assert column.tolist() == [[1, 0]]
 
 
+@pytest.mark.parametrize("module", [None, ModuleType("lap")], ids=["not installed", "another package"])
+def test_modules_without_the_batch_solver_are_left_out(
+    module: ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lap", module)
+    spec = importlib.util.spec_from_file_location("assignment_without_lapx", assignment.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, copy)
+    spec.loader.exec_module(copy)
+    assert copy.lapjvh_batch is None
+    assert not copy.lapx_is_equal()
+
+
 def test_the_real_lapx_is_equal() -> None:
-    lap = pytest.importorskip("lap", reason="lapx is not installed")
-    assert lapx_is_equal() == hasattr(lap, "lapjvh_batch")
+    if assignment.lapjvh_batch is None:
+        pytest.skip("lapx is not installed")
+    assert lapx_is_equal()
     costs = np.random.default_rng(1).normal(size=(5, 30, 90))
-    np.testing.assert_allclose(solvers._totals(by_lapx, costs), solvers._totals(by_scipy, costs), rtol=1e-12)
+    np.testing.assert_allclose(assignment._totals(by_lapx, costs), assignment._totals(by_scipy, costs), rtol=1e-12)
