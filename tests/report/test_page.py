@@ -13,10 +13,11 @@ from support.made_up_models import model, truth
 
 from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import mark
-from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics
+from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics, RunMetrics
+from detr_ft.evaluation.query_statistics import QueryBoxes
 from detr_ft.report.charts import precision_chart
-from detr_ft.report.html import RunReport, render_page
-from detr_ft.report.markdown import as_markdown
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import SECTIONS, render_markdown, render_page
 from detr_ft.report.pictures import AnnotatedPhoto, Outline
 from detr_ft.utils.speed import Speed
 
@@ -69,8 +70,8 @@ OUTLINE = Outline((4.0, 5.0, 20.0, 30.0), "cup", "#ff0000", 0.75)
 
 def shot(picture: Image.Image | None = None, caption: str = "image 7", name: str = "cup") -> AnnotatedPhoto:
     picture = picture or Image.new("RGB", (64, 48), "teal")
-    found = Outline((4.0, 5.0, 20.0, 30.0), name, "#ff0000", 0.75)
-    return AnnotatedPhoto("Worst", caption, picture, [Outline((1.0, 2.0, 9.0, 9.0), name, "#00ff00")], [found])
+    detected = Outline((4.0, 5.0, 20.0, 30.0), name, "#ff0000", 0.75)
+    return AnnotatedPhoto("Worst", caption, picture, [Outline((1.0, 2.0, 9.0, 9.0), name, "#00ff00")], [detected])
 
 
 def summary(**changes: Any) -> RunReport:
@@ -84,21 +85,24 @@ def summary(**changes: Any) -> RunReport:
         "title": "a run",
         "verdict": "It learned.",
         "before": BEFORE,
-        "assessment": TOLD,
         "log": log,
-        "shots": [shot()],
-        "matching": MatchingMetrics(
-            [LayerMatching(0.5, 0.9, 1.0, 1.25)], 80, unreached=3, beyond=2, queries=9, queries_used=7
-        ),
-        "queries": [(4, 17, torch.rand(40, 4, generator=torch.Generator().manual_seed(0)))],
-        "speed": Speed("an abacus", 1_234_567, (480, 640), 2_000_000_000, 12.5, (11.0, 14.0), 8, 90.0, None),
         "data": {"trained on": "some images"},
         "criterion": "SetCriterion(\n  ...)",
         "recipe": "model: {}",
         "environment": {"torch": "2.0"},
         "command": "detr-ft train <recipe>",
     }
-    return RunReport(**(values | changes))
+    evaluation: dict[str, Any] = {
+        "assessment": TOLD,
+        "photos": [shot()],
+        "matching": MatchingMetrics(
+            [LayerMatching(0.5, 0.9, 1.0, 1.25)], 80, unreached=3, beyond=2, queries=9, queries_used=7
+        ),
+        "queries": [QueryBoxes(4, 17, torch.rand(40, 4, generator=torch.Generator().manual_seed(0)))],
+        "speed": Speed("an abacus", 1_234_567, (480, 640), 2_000_000_000, 12.5, (11.0, 14.0), 8, 90.0, None),
+    }
+    evaluation |= {name: changes.pop(name) for name in list(changes) if name in evaluation}
+    return RunReport(evaluation=EvaluationReport(**evaluation), **(values | changes))
 
 
 def test_the_page_is_whole_and_holds_the_figures() -> None:
@@ -109,9 +113,9 @@ def test_the_page_is_whole_and_holds_the_figures() -> None:
     for text in (
         "It learned.", "0.062", f"{value:.3f}", f"{value - 0.0625:+.3f}", f"{interval.low:.3f} to {interval.high:.3f}",
         "cup", str(TOLD.figures["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
-        "an abacus", "1,234,567", "12.5 ms", "2.00 GFLOP", "7 of 9 queries", "3 objects are reached", "2 are more", "1.25",
-        f"localisationright class, place off (IoU 0.1 to 0.5){errors['localisation']}", "query 4: 17", "cup 0.75",
-        "such images, mAP would average between", "By how full an image is",
+        "an abacus", "1,234,567", "12.5 ms", "2.00 GFLOP", "7 of 9 queries", "3 objects have no query", "2 objects exceed", "1.25",
+        f"localisationright class, box off (IoU 0.1 to 0.5){errors['localisation']}", "query 4: 17", "cup 0.75",
+        "such images, mAP would average between", "Images by their number of objects",
     ):  # fmt: skip
         assert text in page.text, text
     assert "detr-ft train <recipe>" in page.text
@@ -127,7 +131,7 @@ def test_confusion_is_a_matrix_of_few_classes_and_a_list_of_many() -> None:
     names = [f"class {number}" for number in range(30)]
     many = Page(render_page(summary(assessment=assess(mark(names, 30, objects, model(rng, objects, hard)), times=20))))
     assert ("class", "matrix") not in many.attributes
-    assert "There isIt saidTimes" in many.text.replace("\n", "")
+    assert "ObjectDetectedCount" in many.text.replace("\n", "")
 
 
 def test_one_chart_for_each_of_map_loss_its_terms_and_the_rate() -> None:
@@ -172,7 +176,7 @@ def test_text_is_escaped(place: str) -> None:
 def test_names_captions_and_terms_are_escaped() -> None:
     evil = summary(
         assessment=told([EVIL, "b", "c", "d"]),
-        shots=[shot(caption='"><script>', name=EVIL)],
+        photos=[shot(caption='"><script>', name=EVIL)],
         environment={EVIL: EVIL},
         title=EVIL,
     )
@@ -183,7 +187,7 @@ def test_names_captions_and_terms_are_escaped() -> None:
 
 def test_at_most_thirty_images_and_under_five_megabytes() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
-    html = render_page(summary(shots=[shot(Image.fromarray(noise))] * 31))
+    html = render_page(summary(photos=[shot(Image.fromarray(noise))] * 31))
     assert Page(html).tags.count("img") == 30
     assert len(html.encode()) < 5_000_000
 
@@ -217,14 +221,26 @@ def test_a_set_without_objects_has_a_page() -> None:
     nobody = type(objects)(*(getattr(objects, name)[:0] for name in ("image", "label", "box", "area", "crowd")))
     empty = assess(mark(["cup", "b", "c", "d"], 3, nobody, model(rng, objects, hard)), times=20)
     assert Page(render_page(summary(assessment=empty, before=None))).open == []
-    assert "| mAP | – | – |" in as_markdown(empty)
+    assert "| mAP | – | – |" in render_markdown(empty.metrics())
 
 
 def test_markdown_holds_the_same_figures() -> None:
-    text = as_markdown(TOLD)
+    text = render_markdown(TOLD.metrics())
     interval, one = TOLD.intervals["map"], TOLD.figures["per_class"]["cup"]
     assert interval is not None
     assert f"| mAP | {TOLD.figures['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
     assert f"| cup | {one['count']} | {one['map']:.3f} |" in text
     assert f"| missed | {TOLD.errors.counts['missed']} | {TOLD.costs['missed']:.3f} |" in text
-    assert "a\\|b" in as_markdown(told(["a|b", "b", "c", "d"]))
+    assert "a\\|b" in render_markdown(told(["a|b", "b", "c", "d"]).metrics())
+
+
+def test_a_section_without_content_is_left_out() -> None:
+    whole, empty = render_page(summary()), render_page(RunReport(title="a run", verdict="Nothing was measured."))
+    for section in SECTIONS:
+        assert f"<h2>{section.title}</h2>" in whole
+        assert f"<h2>{section.title}</h2>" not in empty
+
+
+def test_metrics_that_are_missing_leave_out_their_sections() -> None:
+    assert render_markdown(RunMetrics(map=0.5)).count("### ") == 1
+    assert "| mAP | 0.500 | – |" in render_markdown(RunMetrics(map=0.5))

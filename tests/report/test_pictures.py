@@ -1,4 +1,4 @@
-"""Pictures for the card: of images with objects, as they are and with what is believed in them."""
+"""Example pictures of images with objects, without and with detections above the thresholds; data URIs within a budget."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.report import example_pictures as examples
-from detr_ft.report.example_pictures import write_examples
+from detr_ft.report import pictures
+from detr_ft.report.pictures import data_uris, write_examples
 from detr_ft.structures import Detections
 
 DATA = generate("workshop?train=0&validation=0&test=9&edge=64")["test"]
@@ -28,7 +28,7 @@ def test_four_images_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("score", "drawn"), [(0.8, 1), (0.6, 0)])
-def test_only_what_is_believed_is_drawn(
+def test_only_detections_above_the_threshold_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, drawn: int
 ) -> None:
     seen: list[list[int]] = []
@@ -37,7 +37,7 @@ def test_only_what_is_believed_is_drawn(
         seen.append(labels.tolist())
         return image
 
-    monkeypatch.setattr(examples, "draw", draw)
+    monkeypatch.setattr(pictures, "draw", draw)
     write_examples(tmp_path, DATA, found(score), {"wrench": 0.7})
     assert seen == [[1] * drawn] * 4
 
@@ -49,3 +49,19 @@ def test_images_without_objects_are_passed_over_and_large_ones_made_smaller(tmp_
     (first, *_) = write_examples(tmp_path, large, found(0.9)[:2], {})
     with Image.open(first) as picture:
         assert max(picture.size) == 800
+
+
+def test_data_uris_keep_the_budget() -> None:
+    noise = Image.effect_noise((200, 200), 90).convert("RGB")
+
+    def draw_at(side: int) -> list[Image.Image]:
+        return [noise.resize((side, side))] * 3
+
+    sizes = ((200, 90), (50, 50))
+    large = data_uris(draw_at, sizes, 10**9)
+    small = data_uris(draw_at, sizes, sum(map(len, large)) - 1)
+    assert len(large) == len(small) == 3
+    assert len(small[0]) < len(large[0])
+    assert small[0].startswith("data:image/jpeg;base64,")
+    assert data_uris(draw_at, sizes, 2 * len(small[0])) == small[:2]
+    assert data_uris(lambda side: [], sizes, 0) == []
