@@ -71,7 +71,7 @@ class AttachedCriterion:
         targets = Targets.from_labels(labels, predictions.logits.device)
         step = self.step or _batch_totals(targets, predictions.num_classes)
         targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
-        self.last = replace(predictions, logits=predictions.logits.detach(), boxes=predictions.boxes.detach()), targets
+        self.last = predictions.detach(), targets
         return self.criterion(predictions, targets)
 
     def detach(self) -> None:

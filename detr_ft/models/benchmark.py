@@ -64,9 +64,9 @@ def compare_runtimes(
     """Return the largest differences between the outputs of two runtimes; NaN counts as the largest."""
     probabilities, boxes = [torch.zeros(())], [torch.zeros(())]
     for pixels, mask in batches_of(processor, images, batch_size=4):
-        (logits, expected_boxes), (other_logits, other_boxes) = reference(pixels, mask), other(pixels, mask)
-        probabilities.append(_largest(family.probabilities(logits) - family.probabilities(other_logits)))
-        boxes.append(_largest(expected_boxes - other_boxes))
+        first, second = (family.final(*run(pixels, mask)) for run in (reference, other))
+        probabilities.append(_largest(first.probabilities - second.probabilities))
+        boxes.append(_largest(first.boxes - second.boxes))
     return Agreement(len(images), float(torch.stack(probabilities).max()), float(torch.stack(boxes).max()))
 
 

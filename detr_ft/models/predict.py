@@ -24,7 +24,7 @@ from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.families import Family, find_family
+from detr_ft.models.families import Family, family_of, find_family
 from detr_ft.structures import Detections, Predictions, StepTotals, Targets
 
 # An image waits for others of its processed size. If this many batches are waiting, the largest group is not filled.
@@ -85,14 +85,12 @@ def forward(model: PreTrainedModel, pixels: Tensor, mask: Tensor) -> tuple[Tenso
     return outputs.logits, outputs.pred_boxes
 
 
-def forward_images(
-    model: PreTrainedModel, processor: Any, images: Iterable[Image.Image]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `[Q, C]` and boxes `[Q, 4]` of each image in fp32, not in order."""
+def final_predictions(model: PreTrainedModel, processor: Any, images: Iterable[Image.Image]) -> Iterator[Predictions]:
+    """Yield the predictions of the last layer for batches of the images, not in order."""
+    family = family_of(model)
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
-            logits, boxes = forward(model, pixels, mask)
-            yield from zip(logits.float(), boxes.float(), strict=True)
+            yield family.final(*forward(model, pixels, mask))
 
 
 def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -197,7 +195,7 @@ def _detect_group(run: Forward, family: Family, group: list[_ProcessedImage], to
     """Yield the best detections of each image, selected on the device and copied to the host together."""
     logits, fractions = run(*_batch(group))
     # Half precision is for the network; scores and pixels are computed in fp32.
-    scores, labels, queries = family.top_detections(logits.float(), top)
+    scores, labels, queries = family.top_detections(family.final(logits, fractions), top)
     boxes = to_pixels(fractions.float(), torch.tensor([image.size for image in group]))
     boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1).cpu()  # labels are exact to 2^24

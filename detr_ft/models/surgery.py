@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
 from detr_ft.models.families import family_of
-from detr_ft.models.predict import forward_images
+from detr_ft.models.predict import final_predictions
 
 _COPY_NOISE = 0.3  # of a copied query, in standard deviations of all queries
 
@@ -43,10 +43,10 @@ def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0)
 
 def query_use(model: PreTrainedModel, processor: object, images: Iterable[Image.Image]) -> Tensor:
     """Return the use `[Q]` of each query: its probability of an object, summed over images."""
-    family = family_of(model)
     use = torch.zeros(model.config.num_queries)
-    for logits, _ in forward_images(model, processor, images):
-        use += family.object_probability(logits).cpu()
+    for predictions in final_predictions(model, processor, images):
+        for objectness in predictions.objectness[0]:  # [Q] of each image
+            use += objectness.cpu()
     return use
 
 

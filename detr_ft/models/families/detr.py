@@ -27,6 +27,7 @@ class DetrFamily(Family):
         return Predictions(
             torch.cat([outputs.layer_logits[:-1], outputs.logits[None]]),
             torch.cat([outputs.layer_boxes[:-1], outputs.boxes[None]]),
+            self.activation,
         )
 
     def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ class YolosFamily(Family):
 
     def predictions(self, outputs: LossInputs) -> Predictions:
         """Return the final layer as the only row."""
-        return Predictions(outputs.logits[None], outputs.boxes[None])
+        return self.final(outputs.logits, outputs.boxes)
 
     def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the heads to the final states of the detection tokens."""
