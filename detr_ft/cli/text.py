@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detr_ft.data.doctor.repair.change_log import Change, in_words
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
 from detr_ft.training.preflight.summary import describe_probe
 from detr_ft.training.preflight.variants import in_words as describe_rates

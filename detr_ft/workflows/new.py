@@ -18,7 +18,7 @@ from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import Figures, figures_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
-from detr_ft.models.load import queries_of
+from detr_ft.models.load import num_queries_of
 from detr_ft.recipe import Recipe, from_values
 from detr_ft.utils.yaml import parse_yaml
 from detr_ft.workflows.splits import DataLike, GivenData, read_data
@@ -96,7 +96,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     statistics = {split: figures_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
-    queries = queries_of(start.checkpoint, start.revision)
+    queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
     edge, edge_reason = _edge(start, statistics["train"], advice["longest_edge"].value or 800)

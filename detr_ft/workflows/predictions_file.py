@@ -1,4 +1,4 @@
-"""Detections in COCO's results format, and the thresholds in a model's config."""
+"""Detections in COCO's results format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
@@ -79,15 +78,6 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
         more = [f"{file}: and {hidden:,} more"] if hidden > 0 else []
         raise InputError([*list(faults.values())[:_MAX_FAULTS_SHOWN], *more])
     return [_detections(rows) for rows in results]
-
-
-def save_thresholds(folder: RunDirectory, assessment: Assessment) -> None:
-    """Write the best thresholds of the classes into the `detr_ft` block of the model's config."""
-    config: dict[str, Any] = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    config.setdefault("detr_ft", {})["thresholds"] = {
-        name: round(choice.threshold, 4) for name, choice in assessment.thresholds.items() if choice.f1 > 0
-    }
-    folder.write_text("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _rows(file: Path) -> list[Any]:

@@ -19,8 +19,8 @@ from detr_ft.data.pipeline.transforms import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
-from detr_ft.models.checkpoint_source import on_the_hub
-from detr_ft.models.metadata import own_block
+from detr_ft.models.load import is_on_hub
+from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe import LoadedRecipe
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
@@ -34,7 +34,7 @@ from detr_ft.training.trainer import DetrTrainer, TrainResult
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
-from detr_ft.workflows.predictions_file import save_predictions, save_thresholds
+from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
 from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
 from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
@@ -106,10 +106,8 @@ def build_trainer(
     """Return the trainer of a recipe; creates its run directory. Raises InputError."""
     recipe = loaded.recipe
     start = recipe.model.checkpoint
-    prepared.model.config.detr_ft = own_block(prepared.model.config) | {
-        "criterion": describe(loaded.criterion),
-        "base_model": start if start and on_the_hub(start) else None,
-    }
+    base_model = start if start and is_on_hub(start) else None
+    write_criterion(prepared.model.config, describe(loaded.criterion), base_model)
     return DetrTrainer(
         prepared.model,
         loaded.criterion,
@@ -181,12 +179,13 @@ def _write_results(
 ) -> RunMetrics:
     """Write metrics, report, detections, thresholds and example pictures into the run directory."""
     recipe, folder, about, command = loaded.recipe, trainer.run, environment(), command_line()
+    peak = peak_memory_mib()  # before the report, whose benchmark starts a new measurement
     report = _report(trainer, loaded.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
         **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
         seconds=round(result.seconds, 1),
-        peak_memory_mib=peak_memory_mib(),
+        peak_memory_mib=peak,
         watt_hours=energy and round(energy, 2),
         data=data_facts(prepared.train, prepared.validation, prepared.skipped),
         command=command,
@@ -206,8 +205,9 @@ def _write_results(
     write_results(folder.path, metrics, page)
     if report:
         save_predictions(folder, prepared.validation, result.detections, category_ids(recipe.data.source))
-        save_thresholds(folder, report.assessment)
-        thresholds = {name: choice.threshold for name, choice in report.assessment.thresholds.items()}
+        choices = report.assessment.thresholds
+        write_thresholds(folder, {name: round(one.threshold, 4) for name, one in choices.items() if one.f1 > 0})
+        thresholds = {name: choice.threshold for name, choice in choices.items()}
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
     return metrics
 

@@ -15,7 +15,7 @@ from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import resolve
+from detr_ft.models.load import resolve
 from detr_ft.recipe import DataSection, Recipe, read_recipe
 from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
