@@ -19,9 +19,8 @@ from transformers import PreTrainedModel
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat, canvas_of
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families.family import Detr

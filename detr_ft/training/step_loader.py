@@ -13,8 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.dataset import TrainExamples, collate
 from detr_ft.data.pipeline.sampling import Batches, shares
 from detr_ft.errors import InputError
 

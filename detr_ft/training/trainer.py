@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sampling import Batches, aspects
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families.family import Detr

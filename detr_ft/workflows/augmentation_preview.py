@@ -9,8 +9,8 @@ from PIL import Image
 
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import to_pixels
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.utils.drawing import draw

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from datasets import DatasetDict
 
 from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
-from detr_ft.data.doctor.repair.change_log import as_lines, in_words
-from detr_ft.data.doctor.repair.left_out import told_losses
-from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
+from detr_ft.data.doctor.changes import Mended, as_lines, in_words, told_losses
+from detr_ft.data.doctor.repair import LOG, write_mended
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources import load_data

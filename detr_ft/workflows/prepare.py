@@ -16,8 +16,8 @@ from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.images import open_image
 from detr_ft.data.integrity.usable_images import Inspected, first_of, inspect
+from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sampling import repeat_factors
-from detr_ft.data.pipeline.transforms import ImageFormat, with_longest_edge
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError

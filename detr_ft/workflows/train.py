@@ -16,7 +16,8 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.data import load_data
 from detr_ft.data.augmentation.check import try_augmentation
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.sources import category_numbers
 from detr_ft.errors import InputError

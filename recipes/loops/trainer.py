@@ -17,9 +17,8 @@ from transformers import Trainer, TrainingArguments
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 
 

@@ -20,9 +20,9 @@ from PIL import Image
 from telling import Tables, parser_of
 from transformers import DetrImageProcessor
 
-from detr_ft.data.pipeline.collate import collate
+from detr_ft.data.pipeline.dataset import TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sampling import Batches
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.data.schema import detection_objects
 
 BAR = 10

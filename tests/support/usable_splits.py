@@ -9,7 +9,7 @@ from pathlib import Path
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity import usable_images
 from detr_ft.data.integrity.usable_images import inspect, with_true_sizes
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.training.launch import join
 from detr_ft.utils.distributed import rank
 

@@ -23,9 +23,8 @@ from transformers import DetrForObjectDetection, Trainer, TrainerCallback, Train
 
 from detr_ft.criterion import CriterionError, detr_criterion
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 from detr_ft.training.trainer import TrainingError
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sample import Sample
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import InputError
 
 _EPOCHS = 4

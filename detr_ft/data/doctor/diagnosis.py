@@ -12,21 +12,29 @@ from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.doctor.advice import Advice, advise
-from detr_ft.data.doctor.box_columns import Boxes, boxes_of, converted, other_format
-from detr_ft.data.doctor.checks.boxes_and_images import (
+from detr_ft.data.doctor.checks import (
     box_findings,
     crowded_findings,
+    find_alike,
     image_findings,
+    missing_classes,
+    similar_names,
     tiny_findings,
     unrecorded_files,
 )
-from detr_ft.data.doctor.checks.classes import missing_classes, similar_names
-from detr_ft.data.doctor.checks.duplicates import find_alike
 from detr_ft.data.doctor.finding import Finding, finding
-from detr_ft.data.doctor.scan import Looks, look
-from detr_ft.data.doctor.statistics import Figures, SplitSummary, figures, summarise
+from detr_ft.data.doctor.statistics import (
+    Boxes,
+    Figures,
+    SplitSummary,
+    boxes_of,
+    converted,
+    figures,
+    other_format,
+    summarise,
+)
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated
-from detr_ft.data.integrity.scan import ScannedImage
+from detr_ft.data.integrity.scan import Looks, ScannedImage, look
 from detr_ft.data.schema import class_names, sizes_of
 from detr_ft.data.sources.errors import Place
 

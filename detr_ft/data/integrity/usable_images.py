@@ -23,7 +23,7 @@ from detr_ft.data.integrity.annotated_size import (
     why_unclear,
 )
 from detr_ft.data.integrity.scan import ScannedImage, scan_images
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import provenance, sizes_of, with_columns
 from detr_ft.errors import InputError
 from detr_ft.utils.collectives import map_divided

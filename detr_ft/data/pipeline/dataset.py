@@ -1,14 +1,74 @@
-"""A data set of training examples."""
+"""Training examples: from a row of the schema to labels and pixels, and from examples to a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
+from numpy.random import Generator
 from torch.utils.data import Dataset as TorchDataset
 
-from detr_ft.data.pipeline.transforms import TrainTransform
+from detr_ft.data.augmentation.builtin import Augmentation, Mixing
+from detr_ft.data.box_frame import to_fractions
+from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.pipeline.sample import Sample, fault_of, read_sample
+from detr_ft.data.schema import provenance
+from detr_ft.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: an example, the same for the same arguments.
+
+    `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
+    `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. The augmentation is drawn from `random`,
+    and `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
+    Raises InputError, with the image, if the augmentation returns an invalid sample.
+    """
+
+    format: ImageFormat
+    augment: Augmentation | None = None
+    mixing_ends: int | None = None
+
+    def __call__(
+        self,
+        row: Mapping[str, Any],
+        epoch: int,
+        random: Generator,
+        another: Callable[[float], Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        sample = read_sample(row)
+        augment = self._augment_at(epoch)
+        if augment is not None:
+            augmented = augment(sample, random, lambda: read_sample(another(random.random())))
+            fault = fault_of(augmented)
+            if fault is not None:
+                raise InputError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
+            sample = augmented
+        sample = self._fit(sample)
+        kept = sample.keep(~sample.crowd)
+        return {
+            "pixel_values": sample.image,
+            "labels": {
+                "class_labels": kept.labels,
+                "boxes": to_fractions(kept.boxes, (sample.width, sample.height)),
+                "image_id": torch.tensor([row["image_id"]]),
+            },
+        }
+
+    def _augment_at(self, epoch: int) -> Augmentation | None:
+        if isinstance(self.augment, Mixing) and self.mixing_ends is not None and epoch >= self.mixing_ends:
+            return self.augment.without_mixing()
+        return self.augment
+
+    def _fit(self, sample: Sample) -> Sample:
+        """The sample at the size at which it is shown."""
+        width, height = self.format.resized(sample.width, sample.height)
+        return sample.resize(*(max(1, round(side * sample.scale)) for side in (width, height)))
 
 
 class TrainExamples(TorchDataset[dict[str, Any]]):
@@ -39,3 +99,24 @@ class TrainExamples(TorchDataset[dict[str, Any]]):
         """The row at a place from 0 to 1."""
         row: dict[str, Any] = self.split[int(place * len(self.split))]
         return row
+
+
+def collate(
+    examples: Sequence[dict[str, Any]], canvas: tuple[int, int] | None = None, rounding: int = 1
+) -> dict[str, Any]:
+    """`pixel_values [B, 3, H, W]`, bytes, `pixel_mask [B, H, W]` (true where image) and `labels`, a list of B dictionaries.
+
+    Images are padded to the `canvas` (height, width), or where there is none to the largest of them,
+    its sides rounded up to a multiple of `rounding`, so that batches come in few shapes. A convolution tells
+    padding from the end of the image, so a model is to be asked on the canvas that it was trained on. Bytes, because they
+    travel to a device four times as fast as floats: `ImageFormat.normalise` makes of them what a model takes.
+    """
+    largest = (max(example["pixel_values"].shape[side] for example in examples) for side in (1, 2))
+    height, width = canvas or (-(-side // rounding) * rounding for side in largest)
+    pixels = torch.zeros(len(examples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)  # channels last
+    mask = torch.zeros(len(examples), height, width, dtype=torch.bool)
+    for index, example in enumerate(examples):
+        _, h, w = example["pixel_values"].shape
+        pixels[index, :, :h, :w] = example["pixel_values"]
+        mask[index, :h, :w] = True
+    return {"pixel_values": pixels, "pixel_mask": mask, "labels": [example["labels"] for example in examples]}

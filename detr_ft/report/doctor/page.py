@@ -8,8 +8,7 @@ from datasets import DatasetDict
 from jinja2 import Environment, StrictUndefined
 
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import by_kind
-from detr_ft.data.doctor.finding_kinds import KINDS
+from detr_ft.data.doctor.finding import KINDS, by_kind
 from detr_ft.errors import InputError
 from detr_ft.report.doctor.text import leakage, sorts, verdict
 from detr_ft.report.doctor.thumbnails import MAX_EXAMPLES, thumbnails

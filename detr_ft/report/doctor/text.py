@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import Finding, by_kind, by_sort
-from detr_ft.data.doctor.finding_kinds import KINDS
+from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
 from detr_ft.data.doctor.statistics import SplitSummary
 
 _CLASSES = 12

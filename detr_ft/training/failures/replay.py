@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetec
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.assignment.input_checks import TargetError
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.families.family import Detr

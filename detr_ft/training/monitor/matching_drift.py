@@ -10,9 +10,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.predict import inference
 from detr_ft.structures import Predictions, Targets
 

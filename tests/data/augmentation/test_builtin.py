@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from detr_ft.data.augmentation.builtin import Augmentation, DetrAugmentation, Light, Strong, shift_colours
-from detr_ft.data.augmentation.mixing import mix_up, mosaic, paste
+from detr_ft.data.augmentation.builtin import (
+    Augmentation,
+    DetrAugmentation,
+    Light,
+    Strong,
+    mix_up,
+    mosaic,
+    paste,
+    shift_colours,
+)
 from detr_ft.data.pipeline.sample import Sample
 
 BRIGHT = 200

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
+from detr_ft.data.doctor.finding import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.report.doctor.page import render_report
 from detr_ft.report.doctor.text import describe

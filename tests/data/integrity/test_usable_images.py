@@ -16,7 +16,7 @@ from support.usable_splits import SIZES
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 
 Rows = Callable[..., Dataset]

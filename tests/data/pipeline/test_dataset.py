@@ -14,10 +14,9 @@ from transformers import DetrImageProcessor
 from detr_ft.data.augmentation.builtin import NAMED, Augmentation, Strong
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sample import as_bytes, resize_bytes
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, with_longest_edge
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import InputError
 

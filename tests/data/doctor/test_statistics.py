@@ -8,7 +8,7 @@ from datasets import DatasetDict
 
 from detr_ft.data import examine
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.doctor.box_columns import boxes_of, converted, other_format
+from detr_ft.data.doctor.statistics import boxes_of, converted, other_format
 
 W, H = 200, 150
 

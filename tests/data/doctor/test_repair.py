@@ -17,9 +17,9 @@ from PIL import Image
 
 from detr_ft.data import class_names, examine, load_data
 from detr_ft.data.doctor import look, mend
-from detr_ft.data.doctor.box_columns import boxes_of
-from detr_ft.data.doctor.repair.change_log import in_words
-from detr_ft.data.doctor.repair.repair import Mended, write_mended
+from detr_ft.data.doctor.changes import in_words
+from detr_ft.data.doctor.repair import Mended, write_mended
+from detr_ft.data.doctor.statistics import boxes_of
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.errors import InputError
 

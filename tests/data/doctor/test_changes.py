@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.doctor import look, mend
-from detr_ft.data.doctor.repair.left_out import told_losses
+from detr_ft.data.doctor.changes import told_losses
 
 BOX, THIN = [1.0, 2.0, 30.0, 20.0], [1.0, 2.0, 0.0, 20.0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,35 +11,96 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.doctor.box_columns import boxes_of, converted, other_format
-from detr_ft.data.doctor.repair.boxes import BoxMender
-from detr_ft.data.doctor.repair.change_log import Change, as_lines
-from detr_ft.data.doctor.repair.classes import merge_classes
-from detr_ft.data.doctor.repair.duplicates import Row, merge_copies
-from detr_ft.data.doctor.scan import Looks
+from detr_ft.data.box_frame import LEAST_SIDE
+from detr_ft.data.doctor.changes import Change, Mended, as_lines
+from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
+from detr_ft.data.doctor.statistics import SLACK, boxes_of, converted, other_format
 from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import (
+    AS_STATED,
     AnnotatedImage,
     AnnotatedSizes,
+    Box,
     Frame,
     Rescaling,
+    Size,
     annotated,
     box_of,
     moved_area,
 )
-from detr_ft.data.integrity.scan import ScannedImage
+from detr_ft.data.integrity.scan import Looks, ScannedImage
 from detr_ft.data.schema import class_names, sizes_of, with_columns
 from detr_ft.errors import InputError
 
+Step = tuple[str, Box, Box | None]  # what was done, before, after
+
+
+@dataclass
+class BoxMender:
+    """Mends one image's boxes, one after another; it remembers those that it kept, to leave out their copies.
+
+    `size` is the true one, in pixels, and `fit` what the boxes need to fit it; the steps of a box are in `steps`.
+    """
+
+    size: Size
+    num_classes: int
+    fit: Rescaling = AS_STATED
+    steps: list[Step] = field(default_factory=list)
+    _kept: set[tuple[Box, int]] = field(default_factory=set)
+
+    def mend(self, box: Box, label: int) -> Box | None:
+        """The box as it should be, or None where nothing of it can be kept; fills `steps`."""
+        self.steps = []
+        for what, after in self._mends(box, label):
+            self.steps.append((what, box, after))
+            if after is None:
+                return None
+            box = after
+        self._kept.add((box, label))
+        return box
+
+    def _mends(self, box: Box, label: int) -> Iterator[tuple[str, Box | None]]:
+        if not 0 <= label < self.num_classes:
+            yield "left out: unknown class", None
+        if not all(map(math.isfinite, box)):
+            yield "left out: not finite", None
+        moved = self.fit.move(box)
+        if moved != box:
+            box = moved
+            yield self.fit.how, box
+        if min(box[2:]) < 0:
+            box = _in_order(box)
+            yield "corners put in order", box
+        if min(box[2:]) <= LEAST_SIDE:
+            yield "left out: zero size", None
+        if _leaves(box, self.size):
+            clipped = _clipped(box, self.size)
+            if clipped is None:
+                yield "left out: outside", None
+            else:
+                box = clipped
+                yield "clipped to the image", box
+        if (box, label) in self._kept:
+            yield "left out: duplicate box", None
+
+
+def _in_order(box: Box) -> Box:
+    x, y, w, h = box
+    return min(x, x + w), min(y, y + h), abs(w), abs(h)
+
+
+def _leaves(box: Box, size: Size) -> bool:
+    x, y, w, h = box
+    return min(x, y) < -SLACK or x + w > size[0] + SLACK or y + h > size[1] + SLACK
+
+
+def _clipped(box: Box, size: Size) -> Box | None:
+    left, top = max(box[0], 0.0), max(box[1], 0.0)
+    width, height = min(box[0] + box[2], size[0]) - left, min(box[1] + box[3], size[1]) - top
+    return (left, top, width, height) if min(width, height) > LEAST_SIDE else None
+
+
 LOG = "changes.jsonl"
-
-
-@dataclass(frozen=True)
-class Mended:
-    """The mended data set, in the schema, and what was changed."""
-
-    data: DatasetDict
-    changes: tuple[Change, ...]
 
 
 def write_mended(mended: Mended, folder: Path) -> None:

@@ -1,21 +1,16 @@
-"""From a row of the schema to a training example: read, augment, resize, box frame; and bytes to what a model takes."""
+"""The format of images that a checkpoint's processor makes: size, normalization and padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.random import Generator
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import get_image_size_for_max_height_width
 
-from detr_ft.data.augmentation.builtin import Augmentation, Mixing
-from detr_ft.data.box_frame import to_fractions
-from detr_ft.data.pipeline.sample import Sample, fault_of, read_sample
-from detr_ft.data.schema import provenance
 from detr_ft.errors import InputError
 
 
@@ -117,54 +112,3 @@ def canvas_of(processor: Any) -> tuple[int, int] | None:
             "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
         )
     return canvas
-
-
-@dataclass(frozen=True)
-class TrainTransform:
-    """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: an example, the same for the same arguments.
-
-    `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
-    `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. The augmentation is drawn from `random`,
-    and `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
-    Raises InputError, with the image, if the augmentation returns an invalid sample.
-    """
-
-    format: ImageFormat
-    augment: Augmentation | None = None
-    mixing_ends: int | None = None
-
-    def __call__(
-        self,
-        row: Mapping[str, Any],
-        epoch: int,
-        random: Generator,
-        another: Callable[[float], Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        sample = read_sample(row)
-        augment = self._augment_at(epoch)
-        if augment is not None:
-            augmented = augment(sample, random, lambda: read_sample(another(random.random())))
-            fault = fault_of(augmented)
-            if fault is not None:
-                raise InputError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
-            sample = augmented
-        sample = self._fit(sample)
-        kept = sample.keep(~sample.crowd)
-        return {
-            "pixel_values": sample.image,
-            "labels": {
-                "class_labels": kept.labels,
-                "boxes": to_fractions(kept.boxes, (sample.width, sample.height)),
-                "image_id": torch.tensor([row["image_id"]]),
-            },
-        }
-
-    def _augment_at(self, epoch: int) -> Augmentation | None:
-        if isinstance(self.augment, Mixing) and self.mixing_ends is not None and epoch >= self.mixing_ends:
-            return self.augment.without_mixing()
-        return self.augment
-
-    def _fit(self, sample: Sample) -> Sample:
-        """The sample at the size at which it is shown."""
-        width, height = self.format.resized(sample.width, sample.height)
-        return sample.resize(*(max(1, round(side * sample.scale)) for side in (width, height)))
