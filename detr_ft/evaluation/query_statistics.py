@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from detr_ft.boxes import iou
+from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics
 from detr_ft.structures import Matches, Predictions, Targets
 
 _REACHED = 0.5  # an object is reached by a query whose box has this IoU with it, whatever its class
@@ -84,30 +84,28 @@ class Assignments:
             )
 
     @property
-    def layers(self) -> list[dict[str, float]]:
-        """For each layer, of matched pairs the mean `iou`, the share whose class is `right` and that is `settled`, with the
-        query of the last layer; and `answers_an_object`, sure queries of the right class for each object that has one.
-        """
+    def layers(self) -> list[LayerMatching]:
+        """The matching of each layer."""
         return [
-            {
-                "iou": one.iou / max(1, one.matched),
-                "right": one.right / max(1, one.matched),
-                "settled": one.settled / max(1, one.matched),
-                "answers_an_object": one.answers / max(1, one.answered),
-            }
+            LayerMatching(
+                iou=one.iou / max(1, one.matched),
+                right=one.right / max(1, one.matched),
+                settled=one.settled / max(1, one.matched),
+                answers_an_object=one.answers / max(1, one.answered),
+            )
             for one in self._layers
         ]
 
-    def summary(self) -> dict[str, Any]:
-        """`layers`, and of the last one: `objects`, those `unreached` by any query and `beyond` the queries, `queries_used`."""
-        return {
-            "layers": self.layers,
-            "objects": self.objects,
-            "unreached": self.unreached,
-            "beyond": self.beyond,
-            "queries": len(self._taken),
-            "queries_used": int((self._taken > 0).sum()),
-        }
+    def summary(self) -> MatchingMetrics:
+        """The matching of all layers and queries."""
+        return MatchingMetrics(
+            layers=self.layers,
+            objects=self.objects,
+            unreached=self.unreached,
+            beyond=self.beyond,
+            queries=len(self._taken),
+            queries_used=int((self._taken > 0).sum()),
+        )
 
     def places(self, most: int) -> list[tuple[int, int, Tensor]]:
         """Of the `most` queries that took the most objects: number, how many it took, and its boxes `[I, 4]`, by falling use."""

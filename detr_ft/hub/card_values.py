@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +12,8 @@ def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def measured(value: object) -> bool:
-    """Whether a figure was measured; COCO writes -1 where there is nothing to measure."""
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
-
-
-def figure(value: object) -> str:
+def figure(value: float | None) -> str:
     """A figure, or a dash for what was not measured."""
-    if not measured(value):
+    if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from detr_ft.evaluation.calibration import Calibration
 from detr_ft.evaluation.detection_matching import DetectionMatches
+from detr_ft.evaluation.metrics import Calibration
 from detr_ft.evaluation.precision_recall import RECALLS, curves_of
 from detr_ft.evaluation.thresholds import f1_over_scores
 

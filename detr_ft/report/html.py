@@ -12,12 +12,13 @@ from markupsafe import Markup
 from torch import Tensor
 
 from detr_ft.evaluation.assessment import Assessment
-from detr_ft.models.benchmark import Speed
+from detr_ft.evaluation.metrics import MatchingMetrics
 from detr_ft.report.charts import calibration_chart, curves, f1_chart, line_chart, precision_chart
 from detr_ft.report.confusion_table import Confused, confused
 from detr_ft.report.pictures import AnnotatedPhoto, shown
 from detr_ft.report.query_map import query_map
 from detr_ft.report.remarks import remarks
+from detr_ft.utils.speed import Speed
 
 _FIGURES = {
     "map": ("mAP", "average precision over IoU .50 to .95"),
@@ -54,7 +55,7 @@ class RunReport:
     before: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, Any]] = ()
     shots: Sequence[AnnotatedPhoto] = ()
-    matching: Mapping[str, Any] | None = None
+    matching: MatchingMetrics | None = None
     queries: Sequence[tuple[int, int, Tensor]] = ()
     speed: Speed | None = None
     data: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from detr_ft.evaluation.assessment import Assessment
-from detr_ft.evaluation.intervals import Interval
+from detr_ft.evaluation.metrics import Interval
 from detr_ft.report.remarks import remarks
 
 _FIGURES = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "map_small": "mAP small", "map_medium": "mAP medium", "map_large": "mAP large", "mar_100": "mAR100"}  # fmt: skip

@@ -20,7 +20,7 @@ from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import picks
-from detr_ft.evaluation.thresholds import ThresholdChoice
+from detr_ft.evaluation.metrics import ThresholdChoice
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import class_colour
 

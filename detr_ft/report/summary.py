@@ -10,6 +10,7 @@ from datasets import Dataset
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.detection_matching import AREAS
+from detr_ft.evaluation.metrics import DataFacts
 from detr_ft.workflows.prepare import Prepared
 
 
@@ -24,19 +25,19 @@ def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], where: s
     )
 
 
-def data_facts(prepared: Prepared) -> dict[str, Any]:
+def data_facts(prepared: Prepared) -> DataFacts:
     """The data of a run in figures: images and boxes, of each class and size, and what was left out."""
     trained = boxes_of_classes(prepared.train)
     counts = count_boxes(prepared.train)
-    return {
-        "train_images": len(prepared.train),
-        "held_out_images": len(prepared.validation),
-        "skipped_images": prepared.skipped,
-        "train_boxes": sum(trained.values()),
-        "boxes": str(counts),
-        "per_class": trained,
-        "sizes": _sizes(prepared.train),
-    }
+    return DataFacts(
+        train_images=len(prepared.train),
+        held_out_images=len(prepared.validation),
+        skipped_images=prepared.skipped,
+        train_boxes=sum(trained.values()),
+        boxes=str(counts),
+        per_class=trained,
+        sizes=_sizes(prepared.train),
+    )
 
 
 def _sizes(split: Dataset) -> dict[str, int]:

@@ -13,11 +13,12 @@ from support.made_up_models import model, truth
 
 from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import mark
-from detr_ft.models.benchmark import Speed
+from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics
 from detr_ft.report.charts import precision_chart
 from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.markdown import as_markdown
 from detr_ft.report.pictures import AnnotatedPhoto, Outline
+from detr_ft.utils.speed import Speed
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
@@ -86,14 +87,9 @@ def summary(**changes: Any) -> RunReport:
         "assessment": TOLD,
         "log": log,
         "shots": [shot()],
-        "matching": {
-            "layers": [{"iou": 0.5, "right": 0.9, "settled": 1.0, "answers_an_object": 1.25}],
-            "objects": 80,
-            "unreached": 3,
-            "beyond": 2,
-            "queries": 9,
-            "queries_used": 7,
-        },
+        "matching": MatchingMetrics(
+            [LayerMatching(0.5, 0.9, 1.0, 1.25)], 80, unreached=3, beyond=2, queries=9, queries_used=7
+        ),
         "queries": [(4, 17, torch.rand(40, 4, generator=torch.Generator().manual_seed(0)))],
         "speed": Speed("an abacus", 1_234_567, (480, 640), 2_000_000_000, 12.5, (11.0, 14.0), 8, 90.0, None),
         "data": {"trained on": "some images"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from rich.progress import (
 
 from detr_ft.training.monitor.eta import Remaining
 from detr_ft.utils.distributed import rank
+from detr_ft.utils.progress import terminal
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 
@@ -144,10 +148,10 @@ def _figure(value: float | None) -> str:
 
 
 def make_display() -> Display:
-    """A live display where stderr is a terminal, plain lines elsewhere, silence on all processes but the main one."""
+    """Return a live display on the command's terminal, else one that logs lines; silent on all processes but the main one."""
     if rank() > 0:
         return PlainDisplay(lambda line: None)
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    console = terminal()
+    if console is not None and console.is_terminal:
         return LiveDisplay(console)
-    return PlainDisplay(lambda line: console.print(line, soft_wrap=True, markup=False))
+    return PlainDisplay(lambda line: logger.info("%s", line))

@@ -15,7 +15,7 @@ from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import detect_split, predict_split_raw
 from detr_ft.report.html import RunReport, render_page
-from detr_ft.workflows.evaluation_report import collect_report
+from detr_ft.workflows.results import collect_report
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
 
@@ -35,12 +35,12 @@ def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
     )
     assert told.assessment.figures == coco_metrics(split, found)
     assert told.matching is not None
-    assert told.matching["objects"] == sum(boxes_of_classes(split).values())
-    assert len(told.matching["layers"]) == detector.model.config.decoder_layers
+    assert told.matching.objects == sum(boxes_of_classes(split).values())
+    assert len(told.matching.layers) == detector.model.config.decoder_layers
     assert len(told.queries) == min(18, detector.model.config.num_queries)
     assert told.speed is not None
     assert told.speed.parameters == detector.model.num_parameters()
-    assert sum(group["classes"] for group in told.assessment.frequency.values()) == len(
+    assert sum(group.classes for group in told.assessment.frequency.values()) == len(
         told.assessment.figures["per_class"]
     )
     assert told.shots
