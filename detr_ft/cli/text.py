@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from detr_ft.data.doctor.changes import Change, in_words
+from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics
 from detr_ft.models.runtime_agreement import RUNTIMES
 from detr_ft.report.summary import verdict
@@ -29,7 +29,7 @@ _HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large",
 
 def describe_changes(changes: Sequence[Change]) -> str:
     """Return the number of changes of each kind in a repaired copy."""
-    return in_words(changes)
+    return summarize_changes(changes)
 
 
 def describe_check(recipe: Path, outcome: CheckOutcome) -> str:

@@ -76,7 +76,7 @@ XYWH = FORMATS[0]
 
 
 @dataclass(frozen=True)
-class Reading:
+class FormatReading:
     """In which `format` boxes are read, how many fit their image under each format, and the `doubt`, if there is any."""
 
     format: BoxFormat
@@ -93,7 +93,7 @@ class Reading:
         return f"{text}: {self.doubt}" if self.doubt else text
 
 
-def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMATS) -> Reading:
+def recognize_format(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMATS) -> FormatReading:
     """The format of boxes `[N, 4]` in images of `sizes` `[N, 2]`, among those given, the most preferred first.
 
     All splits belong into one call. Boxes that aren't finite, and those of images without a size, tell nothing.
@@ -103,10 +103,10 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
     fits = {one: int(one.fits(boxes[telling], sizes[telling]).sum()) for one in among}
     if not count:
         doubt = "no box has numbers and an image whose size is known" if len(boxes) else ""
-        return Reading(among[0], 0, fits, doubt)
+        return FormatReading(among[0], 0, fits, doubt)
     best = max(among, key=lambda one: fits[one])  # the first among equals
     if fits[best] < _WELL * count:
-        return Reading(among[0], count, fits, "no format fits well")
+        return FormatReading(among[0], count, fits, "no format fits well")
     # Where every box fits the preferred, a rival could only be the truth if all of its misfits were defective: a few tell.
     certain = best == among[0] and fits[best] == count
     lead = _LEAST_LEAD if certain else max(_LEAST_LEAD, _NOISE * count)
@@ -116,10 +116,10 @@ def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMA
     rivals = [one for one in alike if one != chosen and _differ(one, chosen, boxes[telling], sizes[telling])]
     likely = " or ".join(_short(one) for one in rivals if fits[one])
     doubt = f"they might as well be {likely}" if likely else "too few boxes to be sure" if rivals else ""
-    return Reading(chosen, count, fits, doubt)
+    return FormatReading(chosen, count, fits, doubt)
 
 
-def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
+def check_format(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> FormatReading:
     """The reading of boxes whose format is told: doubtful where they don't fit their images well.
 
     Raises InputError where most don't fit, and another format fits: then it was told wrongly.
@@ -134,16 +134,16 @@ def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
             f"as {best.name} {fits[best]:,} do"
         )
     doubt = "box_format doesn't fit them well" if fits[format] < _WELL * count else ""
-    return Reading(format, count, {format: fits[format]}, doubt)
+    return FormatReading(format, count, {format: fits[format]}, doubt)
 
 
-def contradicted(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
+def contradicting_format(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
     """Return the format that boxes written as xywh in pixels are in instead, or None if xywh in pixels may be right.
 
     Another format counts only if it explains nearly all boxes that do not fit: defective boxes, which leave their image to
     the right or below, often fit as cxcywh, and then some of the valid ones do not.
     """
-    reading = recognise(boxes, sizes)
+    reading = recognize_format(boxes, sizes)
     misfits = {format: reading.boxes - reading.fits[format] for format in FORMATS}
     explained = misfits[reading.format] * _LEAST_EXPLAINED <= misfits[XYWH]
     return reading.format if reading.format != XYWH and not reading.doubt and explained else None

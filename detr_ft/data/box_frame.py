@@ -16,14 +16,14 @@ from detr_ft.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh
 
 Sizes = Tensor | tuple[float, float]  # width and height, `[..., 2]`
 
-LEAST_SIDE = 1e-3  # pixels; thinner boxes have no area to speak of
+MIN_SIDE_PX = 1e-3  # pixels; thinner boxes have no area to speak of
 
 
 @dataclass(frozen=True)
 class BoxCounts:
     """What became of the boxes of a data set on their way into training."""
 
-    kept: int = 0
+    trainable: int = 0
     clipped: int = 0
     dropped_empty: int = 0
     dropped_not_finite: int = 0
@@ -35,11 +35,11 @@ class BoxCounts:
 
     def _values(self) -> tuple[int, ...]:
         return (
-            self.kept, self.clipped, self.dropped_empty, self.dropped_not_finite, self.dropped_outside, self.crowds,
+            self.trainable, self.clipped, self.dropped_empty, self.dropped_not_finite, self.dropped_outside, self.crowds,
         )  # fmt: skip
 
     def __str__(self) -> str:
-        parts = [f"{self.kept} boxes are trained on"]
+        parts = [f"{self.trainable} boxes are trained on"]
         notes = {
             "clipped to the image": self.clipped,
             "dropped for having no area": self.dropped_empty,
@@ -57,15 +57,15 @@ def trainable_boxes(bbox: Tensor, iscrowd: Tensor, width: float, height: float) 
     image, and the indices `[N]` of their rows.
     """
     finite = bbox.isfinite().all(-1)
-    positive = finite & (bbox[:, 2:] > LEAST_SIDE).all(-1)
+    positive = finite & (bbox[:, 2:] > MIN_SIDE_PX).all(-1)
     corners = xywh_to_xyxy(torch.where(finite[:, None], bbox, torch.zeros_like(bbox)))
     limit = torch.tensor([width, height, width, height], dtype=corners.dtype)
     clipped = torch.minimum(corners.clamp(min=0), limit)
-    inside = positive & (clipped[:, 2:] - clipped[:, :2] > LEAST_SIDE).all(-1)
+    inside = positive & (clipped[:, 2:] - clipped[:, :2] > MIN_SIDE_PX).all(-1)
     keep = inside & ~iscrowd
     changed = keep & ((clipped - corners).abs() > 0.5).any(-1)
     counts = BoxCounts(
-        kept=int(keep.sum()),
+        trainable=int(keep.sum()),
         clipped=int(changed.sum()),
         dropped_empty=int((finite & ~positive).sum()),
         dropped_not_finite=int((~finite).sum()),

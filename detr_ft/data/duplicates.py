@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 # Images no farther apart than this are alike. Saving a photograph anew, at 60 % of its size and JPEG quality 40, moves it by
 # up to 0.1; photographs of other things are beyond 0.3.
-NEAR = 0.15
+MAX_DISTANCE = 0.15
 
 _CELLS = 8
 _LEAST_STEP = 1.0  # levels of 255 between neighbouring places that count as a change
@@ -43,7 +43,7 @@ def fingerprint(image: Image.Image) -> bytes:
     return np.packbits(np.concatenate([brighter, darker])).tobytes()
 
 
-def groups(fingerprints: Sequence[bytes], distance: float = NEAR) -> list[list[int]]:
+def similar_groups(fingerprints: Sequence[bytes], distance: float = MAX_DISTANCE) -> list[list[int]]:
     """Groups of two or more that are alike, each a sorted list of indices; the groups in the order of their first.
 
     An image belongs to a group if it is within `distance`, 0 to 1, of any of its members.

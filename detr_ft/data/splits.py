@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from detr_ft.data.duplicates import groups
+from detr_ft.data.duplicates import similar_groups
 from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 
@@ -55,7 +55,7 @@ def partition(split: Dataset, fingerprints: Sequence[bytes], fractions: Sequence
     twice its size, the largest group is cut in two between neighbouring rows, and the next, until it doesn't; a warning
     says so. The same seed gives the same parts.
     """
-    alike = groups(fingerprints)
+    alike = similar_groups(fingerprints)
     alone = [[row] for row in sorted(set(range(len(split))) - {row for group in alike for row in group})]
     held, wanted = _held(split), _whole_numbers(len(split), fractions)
     cut: set[int] = set()

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
-from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform, collate
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
 from detr_ft.data.pipeline.image_format import ImageFormat, canvas_of
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
@@ -192,7 +192,7 @@ def predict_split_raw(
     The model has the criterion attached meanwhile, and its stock loss afterwards.
     """
     form = ImageFormat.of(processor)
-    examples = TrainExamples(split, TrainTransform(form), seed=0)
+    examples = TrainDataset(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
     # By itself: the loss is of no interest, and one process may ask where others don't.
     attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
@@ -203,7 +203,7 @@ def predict_split_raw(
                 batch = collate([examples.at(0, row) for row in rows], form.canvas)
                 labels = [{name: value.to(model.device) for name, value in one.items()} for one in batch["labels"]]
                 pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-                model(**form.normalise(pixels), labels=labels)
+                model(**form.normalize(pixels), labels=labels)
                 assert attached.last is not None
                 yield attached.last
     finally:

@@ -188,7 +188,7 @@ class Stepper:
         with nullcontext() if last else self.accelerator.no_sync(self.passes.wrapped):
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
             try:
-                loss, terms = self.passes.take(self.format.normalise(inputs), share)
+                loss, terms = self.passes.take(self.format.normalize(inputs), share)
             except torch.OutOfMemoryError:
                 raise
             except CriterionError as error:

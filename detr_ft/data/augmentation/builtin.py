@@ -47,7 +47,7 @@ class Light:
         sample = _flip(sample, random)
         if random.random() < 0.5:
             sample = _crop(sample, random, self.min_crop, self.min_visible)
-        return shift_colours(sample, random, self.jitter) if self.jitter else sample
+        return shift_colors(sample, random, self.jitter) if self.jitter else sample
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Strong:
         elif drawn < self.mosaics + self.mix_ups + self.pastes:
             sample = paste(sample, random, another(), self.min_visible)
         sample = DetrAugmentation(min_visible=self.min_visible)(sample, random, another)
-        return shift_colours(sample, random, self.jitter)
+        return shift_colors(sample, random, self.jitter)
 
     def without_mixing(self) -> Strong:
         """The same without images made of several."""
@@ -109,7 +109,7 @@ BUILT_IN: dict[str, type] = {
 NAMED: dict[str, Augmentation | None] = {"none": None, "light": Light(), "detr": DetrAugmentation(), "strong": Strong()}
 
 
-def shift_colours(sample: Sample, random: Generator, jitter: float) -> Sample:
+def shift_colors(sample: Sample, random: Generator, jitter: float) -> Sample:
     """Brightness, contrast and saturation each changed by a factor of up to `jitter` more or less."""
     brightness, contrast, saturation = (float(random.uniform(1 - jitter, 1 + jitter)) for _ in range(3))
     grey = torch.tensor([0.299, 0.587, 0.114])  # how bright the eye finds red, green and blue (ITU-R BT.601)

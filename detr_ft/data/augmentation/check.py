@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.dataset import TrainExamples, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sample import Sample
 from detr_ft.errors import InputError
@@ -34,7 +34,7 @@ def try_augmentation(augment: Augmentation) -> str | None:
     Also told is where an object is no longer in its box.
     """
     split = generate("shapes?train=24&validation=0&edge=96")["train"]
-    examples = TrainExamples(split, TrainTransform(_FORMAT, augment), seed=0)
+    examples = TrainDataset(split, TrainTransform(_FORMAT, augment), seed=0)
     try:
         for examples.epoch in range(_EPOCHS):
             for index in range(len(split)):

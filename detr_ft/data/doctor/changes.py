@@ -33,14 +33,14 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairedData:
     """The mended data set, in the schema, and what was changed."""
 
     data: DatasetDict
     changes: tuple[Change, ...]
 
 
-def as_lines(changes: Iterable[Change]) -> str:
+def to_json_lines(changes: Iterable[Change]) -> str:
     """The changes as JSON, one a line; NaN and infinite numbers, which JSON doesn't have, as text."""
     lines = []
     for one in changes:
@@ -49,7 +49,7 @@ def as_lines(changes: Iterable[Change]) -> str:
     return "".join(lines)
 
 
-def in_words(changes: Iterable[Change]) -> str:
+def summarize_changes(changes: Iterable[Change]) -> str:
     """What was done, how many times, the most frequent first."""
     counts = Counter(("image" if one.annotation_id is None else "box", one.what) for one in changes)
     told = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
@@ -62,7 +62,7 @@ def _plain(value: Value) -> object:
     return [number if math.isfinite(number) else str(number) for number in value]
 
 
-def told_losses(data: DatasetDict, mended: Mended) -> Iterator[str]:
+def left_out_warnings(data: DatasetDict, mended: RepairedData) -> Iterator[str]:
     """A line each for images and for boxes where more than a tenth is left out, and for a split of which nothing is left."""
     left = [(one, one.what.removeprefix(_LEFT_OUT)) for one in mended.changes if one.what.startswith(_LEFT_OUT)]
     images = Counter(why for one, why in left if one.annotation_id is None)

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_ft.data.box_frame import LEAST_SIDE
+from detr_ft.data.box_frame import MIN_SIDE_PX
 from detr_ft.data.doctor.finding import Finding, finding
-from detr_ft.data.doctor.statistics import SLACK, Boxes, Mask, SplitSummary
-from detr_ft.data.duplicates import NEAR, groups, nearest
-from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, why_unclear
-from detr_ft.data.integrity.scan import Looks, ScannedImage
+from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSummary
+from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
+from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
+from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.sources.errors import Place
 from detr_ft.data.sources.record import IMAGE_SUFFIXES
 
 # A shorter side of fewer pixels after resizing is tiny.
-TINY = 4.0
+TINY_PX = 4.0
 _TURNED_ASIDE = 5  # from this EXIF orientation on width and height change places; 2 to 4 leave the size as it is
 _MIRRORED = "mirrored or turned upside down, as EXIF says"
 _ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
@@ -51,7 +51,7 @@ def _image_troubles(image: AnnotatedImage, fit: Rescaling | None, told: bool) ->
         else:
             yield "exif rotation", text, None
     if fit is None:
-        yield "unclear size", why_unclear(image), None
+        yield "unclear size", unclear_reason(image), None
     elif fit.how:
         sort = _MIRRORED if moved and turned < _TURNED_ASIDE else fit.how
         size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
@@ -59,7 +59,7 @@ def _image_troubles(image: AnnotatedImage, fit: Rescaling | None, told: bool) ->
 
 
 def box_findings(
-    split: str, boxes: Boxes, looks: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
+    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
 ) -> list[Finding]:
     """Every defect of a single box, image by image; `faults` are what the source says of unknown classes.
 
@@ -81,21 +81,21 @@ def box_findings(
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
-def _box_masks(boxes: Boxes, num_classes: int) -> dict[str, Mask]:
+def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
     known, finite = (boxes.size > 0).all(1), boxes.finite
     xywh = np.where(finite[:, None], boxes.xywh, 0)
     least, high = xywh[:, 2:].min(1), xywh[:, :2] + xywh[:, 2:]
-    beyond = (xywh[:, :2] < -SLACK).any(1) | (high > boxes.size + SLACK).any(1)
+    beyond = (xywh[:, :2] < -SLACK_PX).any(1) | (high > boxes.size + SLACK_PX).any(1)
     return {
         "unknown class": ((boxes.label < 0) | (boxes.label >= num_classes)),
         "not finite": known & ~finite,
         "negative size": known & finite & (least < 0),
-        "zero size": known & finite & (least >= 0) & (least <= LEAST_SIDE),
+        "zero size": known & finite & (least >= 0) & (least <= MIN_SIDE_PX),
         "outside": known & finite & beyond,
     }
 
 
-def _twice(boxes: Boxes) -> Iterator[tuple[int, int]]:
+def _twice(boxes: BoxColumns) -> Iterator[tuple[int, int]]:
     """Each box that an earlier one of its image equals, class included, and that earlier one."""
     some = np.flatnonzero(boxes.finite & (boxes.size > 0).all(1))
     key = np.column_stack([boxes.row[some], boxes.label[some], boxes.xywh[some]])
@@ -105,11 +105,13 @@ def _twice(boxes: Boxes) -> Iterator[tuple[int, int]]:
             yield int(some[place]), int(some[earlier])
 
 
-def _box_text(boxes: Boxes, index: int) -> str:
+def _box_text(boxes: BoxColumns, index: int) -> str:
     return "box x {:g}, y {:g}, width {:g}, height {:g}".format(*boxes.xywh[index])
 
 
-def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[ScannedImage], message: str) -> Finding:
+def _of_box(
+    kind: str, split: str, boxes: BoxColumns, index: int, looks: Sequence[ScannedImage], message: str
+) -> Finding:
     row = int(boxes.row[index])
     return finding(
         kind, split, message, image=looks[row].name, image_id=looks[row].image_id,
@@ -117,7 +119,9 @@ def _of_box(kind: str, split: str, boxes: Boxes, index: int, looks: Sequence[Sca
     )  # fmt: skip
 
 
-def crowded_findings(split: str, boxes: Boxes, looks: Sequence[ScannedImage], num_queries: int) -> Iterator[Finding]:
+def crowded_findings(
+    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], num_queries: int
+) -> Iterator[Finding]:
     """Images with more objects, crowds aside, than the model has queries."""
     counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(looks))
     for row in np.flatnonzero(counts > num_queries).tolist():
@@ -127,26 +131,26 @@ def crowded_findings(split: str, boxes: Boxes, looks: Sequence[ScannedImage], nu
 
 
 def tiny_findings(
-    split: str, boxes: Boxes, looks: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
+    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
 ) -> Iterator[Finding]:
     """One finding a class whose boxes are tiny once images are shrunk to `longest_edge`; it names the tiniest."""
     with np.errstate(divide="ignore", invalid="ignore"):
         own = boxes.size.max(1, initial=0)
         shorter: NDArray[np.float64] = boxes.xywh[:, 2:].min(1, initial=np.inf) * (longest_edge / own)
-        tiny = boxes.sound & (own - longest_edge >= _ROUNDING) & (shorter < TINY)
+        tiny = boxes.valid & (own - longest_edge >= _ROUNDING) & (shorter < TINY_PX)
     for label, name in enumerate(names):
         of_class = boxes.label == label
         some = np.flatnonzero(tiny & of_class)
         if len(some):
             tiniest = int(some[shorter[some].argmin()])
             message = (
-                f"{len(some)} of {int(of_class.sum())} boxes of {name!r} are under {TINY:g} pixels at longest_edge "
+                f"{len(some)} of {int(of_class.sum())} boxes of {name!r} are under {TINY_PX:g} pixels at longest_edge "
                 f"{longest_edge}; this one is {shorter[tiniest]:.1f} pixels thin"
             )
             yield _of_box("tiny after resize", split, boxes, tiniest, looks, message)
 
 
-def unrecorded_files(looks: Looks) -> Iterator[Finding]:
+def unrecorded_files(looks: DatasetScan) -> Iterator[Finding]:
     """Image files that lie in the same folders as the data set's images, and that no split names."""
     folders: dict[Path, str] = {}
     named: set[Path] = set()
@@ -167,14 +171,14 @@ _Place = tuple[str, int]  # split and row
 
 
 @dataclass(frozen=True)
-class Alike:
+class Duplicates:
     """The findings, and for each split how many of its images are the same as, or look like, one of a split before it."""
 
     findings: list[Finding]
     leaked: dict[str, int]
 
 
-def find_alike(looks: Looks) -> Alike:
+def find_duplicates(looks: DatasetScan) -> Duplicates:
     """Exact copies first, one finding each; then what looks alike, one finding for a group and split."""
     copies, firsts = _exact(looks)
     leaked = dict.fromkeys(looks.splits, 0)
@@ -184,7 +188,7 @@ def find_alike(looks: Looks) -> Alike:
         leaked[place[0]] += across
         findings.append(_copy(looks, place, first, "leakage" if across else "duplicate image"))
     prints = [looks.splits[split][row].fingerprint for split, row in firsts]
-    for group in groups(prints):
+    for group in similar_groups(prints):
         members: dict[str, list[int]] = {split: [] for split in looks.splits}
         for index in group:
             members[firsts[index][0]].append(firsts[index][1])
@@ -193,10 +197,10 @@ def find_alike(looks: Looks) -> Alike:
         for one, count in _across(looks, members):
             findings.append(one)
             leaked[one.split] += count
-    return Alike(findings, leaked)
+    return Duplicates(findings, leaked)
 
 
-def _exact(looks: Looks) -> tuple[list[tuple[_Place, _Place]], list[_Place]]:
+def _exact(looks: DatasetScan) -> tuple[list[tuple[_Place, _Place]], list[_Place]]:
     """Copies, each with the first that has the same bytes, and all firsts."""
     first: dict[bytes, _Place] = {}
     copies = []
@@ -207,19 +211,19 @@ def _exact(looks: Looks) -> tuple[list[tuple[_Place, _Place]], list[_Place]]:
     return copies, list(first.values())
 
 
-def _copy(looks: Looks, place: _Place, first: _Place, kind: str) -> Finding:
+def _copy(looks: DatasetScan, place: _Place, first: _Place, kind: str) -> Finding:
     other = looks.splits[first[0]][first[1]]
     message = f"the same bytes as {other.name}" + (f" in {first[0]}" if first[0] != place[0] else "")
     return _finding(kind, looks, place, message, first)
 
 
-def _within(looks: Looks, split: str, rows: Sequence[int]) -> Iterator[Finding]:
+def _within(looks: DatasetScan, split: str, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) > 1:
         others = [looks.splits[split][row] for row in rows[1:]]
         yield _finding("near duplicate", looks, (split, rows[0]), f"looks like {_named(others)}", (split, rows[1]))
 
 
-def _across(looks: Looks, members: Mapping[str, Sequence[int]]) -> Iterator[tuple[Finding, int]]:
+def _across(looks: DatasetScan, members: Mapping[str, Sequence[int]]) -> Iterator[tuple[Finding, int]]:
     """For each split with members that look like those of splits before it: the closest, and how many there are."""
     before: list[_Place] = []
     for split, rows in members.items():
@@ -228,7 +232,7 @@ def _across(looks: Looks, members: Mapping[str, Sequence[int]]) -> Iterator[tupl
                 [looks.splits[split][row].fingerprint for row in rows],
                 [looks.splits[other][row].fingerprint for other, row in before],
             )
-            near = int((apart <= NEAR).sum())
+            near = int((apart <= MAX_DISTANCE).sum())
             if near:
                 closest = int(apart.argmin())
                 other = before[int(which[closest])]
@@ -239,7 +243,7 @@ def _across(looks: Looks, members: Mapping[str, Sequence[int]]) -> Iterator[tupl
         before += [(split, row) for row in rows]
 
 
-def _finding(kind: str, looks: Looks, place: _Place, message: str, like: _Place) -> Finding:
+def _finding(kind: str, looks: DatasetScan, place: _Place, message: str, like: _Place) -> Finding:
     one = looks.splits[place[0]][place[1]]
     return finding(kind, place[0], message, image=one.name, image_id=one.image_id, row=place[1], like=like)
 

@@ -18,7 +18,7 @@ class Kind:
     level: Level
     what: str
     why: str
-    mend: str
+    remedy: str
 
 
 KINDS: dict[str, Kind] = {
@@ -212,7 +212,7 @@ def finding(
     """A finding with the level and the remedy of its kind."""
     known = KINDS[kind]
     return Finding(
-        kind, known.level, split, image, image_id, annotation, message, known.mend, row, place, like, sort
+        kind, known.level, split, image, image_id, annotation, message, known.remedy, row, place, like, sort
     )  # fmt: skip
 
 

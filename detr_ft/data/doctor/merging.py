@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data.doctor.changes import Change
-from detr_ft.data.integrity.scan import Looks, ScannedImage
+from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.schema import class_names, provenance, with_columns
 
 
@@ -70,7 +70,7 @@ Row = dict[str, Any]  # width, height and objects, as in the schema
 _KEPT_FIRST = ("test", "validation", "train")
 
 
-def merge_copies(rows: Mapping[str, list[Row | None]], looks: Looks) -> Iterator[Change]:
+def merge_copies(rows: Mapping[str, list[Row | None]], looks: DatasetScan) -> Iterator[Change]:
     """Of the rows with the same bytes all but one become None, in place, and that one gets the boxes of all; the changes.
 
     Of boxes that are the same, class included, there is one in the end. Rows that are None already have no part in it.

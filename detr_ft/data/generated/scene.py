@@ -76,7 +76,7 @@ SHAPES: dict[str, tuple[Polygon, ...]] = {
 }  # fmt: skip
 
 
-SMALLEST, LARGEST = 0.06, 0.60  # a box's longer side, in fractions of the image's longer side
+MIN_SIDE_FRACTION, MAX_SIDE_FRACTION = 0.06, 0.60  # a box's longer side, in fractions of the image's longer side
 _EMPTY_SHARE = 0.1
 _CROWDED_SHARE = 0.15
 _LEAST_VISIBLE = 0.5  # of an object's own pixels
@@ -109,7 +109,7 @@ def render_scene(random: Generator, names: list[str], edge: int, max_objects: in
     for fraction, centre in _layout(random, edge, height, width, max_objects):
         label = int(random.integers(len(names)))
         alpha = _silhouette(random, names[label], fraction * edge)
-        placed = _place(random, alpha, centre, owner, full, SMALLEST * edge)
+        placed = _place(random, alpha, centre, owner, full, MIN_SIDE_FRACTION * edge)
         if placed is None:
             continue
         top, left = placed
@@ -138,8 +138,8 @@ def _layout(
         return []
     crowded = random.random() < _CROWDED_SHARE
     count = max_objects if crowded else min(max_objects, 1 + int(random.poisson(max_objects / 4)))
-    largest = 0.3 if crowded else LARGEST
-    sizes = SMALLEST + (largest - SMALLEST) * random.random(count)
+    largest = 0.3 if crowded else MAX_SIDE_FRACTION
+    sizes = MIN_SIDE_FRACTION + (largest - MIN_SIDE_FRACTION) * random.random(count)
     middle = np.array([random.uniform(0.3, 0.7) * height, random.uniform(0.3, 0.7) * width])
     layout = []
     for size in sorted(sizes.tolist(), reverse=True):

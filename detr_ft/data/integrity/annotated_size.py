@@ -64,17 +64,17 @@ class AnnotatedImage(NamedTuple):
     file: FileSize
 
 
-def annotated(
+def annotated_images(
     stated: Iterable[Size], boxes: Iterable[Iterable[Sequence[float]]], files: Iterable[FileSize]
 ) -> list[AnnotatedImage]:
     """The images of a split, from its columns."""
     return [
-        AnnotatedImage(size, [box_of(values) for values in own], file)
+        AnnotatedImage(size, [as_box(values) for values in own], file)
         for size, own, file in zip(stated, boxes, files, strict=True)
     ]
 
 
-def box_of(values: Sequence[float]) -> Box:
+def as_box(values: Sequence[float]) -> Box:
     """A box as a row holds it, as a tuple."""
     x, y, w, h = values
     return x, y, w, h
@@ -91,7 +91,7 @@ class AnnotatedSizes:
     mirrored: Frame | None
 
     @classmethod
-    def judge(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
+    def infer(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
         """As all boxes of a group tell; where the sizes differ and boxes don't tell, `drawn_on` says on which they were drawn.
 
         One tool made a data set: all of its splits belong into one call.
@@ -122,13 +122,7 @@ class AnnotatedSizes:
         return _fit(one, group, frame, self.mirrored)
 
 
-def fits(images: Sequence[AnnotatedImage], drawn_on: Frame | None = None) -> list[Rescaling | None]:
-    """What the boxes of each image of a data set need, judged by all of them (`AnnotatedSizes`); None where it can't be known."""
-    frames = AnnotatedSizes.judge(images, drawn_on)
-    return [frames.fit(one) for one in images]
-
-
-def why_unclear(one: AnnotatedImage) -> str:
+def unclear_reason(one: AnnotatedImage) -> str:
     """Why it can't be known what the boxes of an image need, as the end of a sentence that begins with its name."""
     width, height = one.file.upright
     if one.stated == one.file.upright:

@@ -77,7 +77,7 @@ def _content(image: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Looks:
+class DatasetScan:
     """What the files of each split told, row by row, and the seconds that it took."""
 
     splits: Mapping[str, list[ScannedImage]]
@@ -89,8 +89,8 @@ class Looks:
         return sum(map(len, self.splits.values())) / max(self.seconds, 1e-9)
 
 
-def look(data: DatasetDict) -> Looks:
+def scan_dataset(data: DatasetDict) -> DatasetScan:
     """Read and decode every image of every split, on all cores, with a progress bar."""
     start = time.perf_counter()
     splits = {split: scan_images(rows, f"Examining {split}") for split, rows in data.items()}
-    return Looks(splits, time.perf_counter() - start)
+    return DatasetScan(splits, time.perf_counter() - start)

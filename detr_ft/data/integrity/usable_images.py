@@ -17,10 +17,10 @@ from detr_ft.data.integrity.annotated_size import (
     AnnotatedImage,
     AnnotatedSizes,
     Rescaling,
-    annotated,
-    box_of,
+    annotated_images,
+    as_box,
     moved_area,
-    why_unclear,
+    unclear_reason,
 )
 from detr_ft.data.integrity.scan import ScannedImage, scan_images
 from detr_ft.data.pipeline.image_format import ImageFormat
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Inspected:
+class InspectedSplit:
     """A split once its files were looked at: `rows` are those that can be trained on, their boxes on images as they are.
 
     `fingerprints` are what the rows' images look like, and `bad` says of every image left out why.
@@ -44,7 +44,7 @@ class Inspected:
     bad: list[str]
 
 
-def inspect(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat) -> dict[str, Inspected]:
+def inspect_splits(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat) -> dict[str, InspectedSplit]:
     """Look at every image of these splits. The processes of a run share the work, and each gets all of the answer.
 
     Bad are images that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
@@ -70,22 +70,24 @@ def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] 
     unreadable = {row: one for row, one in enumerate(sizes) if isinstance(one, str)}
     problems = [found[row] for found in (unreadable, unknown) for row in wanted if row in found]
     if problems:
-        raise InputError(first_of(problems))
+        raise InputError(shorten(problems))
     return fitted if rows is None else fitted.select(rows)
 
 
-def first_of(problems: Sequence[str], shown: int = 10) -> list[str]:
+def shorten(problems: Sequence[str], shown: int = 10) -> list[str]:
     """The first few of many lines, and how many more there are."""
     return [*problems[:shown], *([f"and {len(problems) - shown} more"] if len(problems) > shown else [])]
 
 
-def _inspected(split: Dataset, looks: Sequence[ScannedImage], frames: AnnotatedSizes, form: ImageFormat) -> Inspected:
+def _inspected(
+    split: Dataset, looks: Sequence[ScannedImage], frames: AnnotatedSizes, form: ImageFormat
+) -> InspectedSplit:
     rows, unknown = _fitted(split, [one.file for one in looks], frames)
     bad = {
         row: why for row, one in enumerate(looks) if (why := one.message or unknown.get(row) or _too_thin(one, form))
     }
     kept = [row for row in range(len(split)) if row not in bad]
-    return Inspected(
+    return InspectedSplit(
         rows.select(kept) if bad else rows, [looks[row].fingerprint for row in kept], [bad[row] for row in sorted(bad)]
     )
 
@@ -98,12 +100,12 @@ def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]
             one if isinstance(one, FileSize) else NO_SIZE for one in map_divided(split, _header_sizes)
         ]
         images += _annotated(split, files)
-    return AnnotatedSizes.judge(images)
+    return AnnotatedSizes.infer(images)
 
 
 def _annotated(split: Dataset, files: Sequence[FileSize]) -> list[AnnotatedImage]:
     objects = split.with_format(None).select_columns(["objects"])
-    return annotated(sizes_of(split), (row["objects"]["bbox"] for row in objects), files)
+    return annotated_images(sizes_of(split), (row["objects"]["bbox"] for row in objects), files)
 
 
 def _header_sizes(split: Dataset) -> list[FileSize | str]:
@@ -132,7 +134,7 @@ def _fitted(split: Dataset, files: Sequence[FileSize], frames: AnnotatedSizes) -
     images = _annotated(split, files)
     found = [frames.fit(one) for one in images]
     unknown = {
-        row: f"{_name(split, row)}: {why_unclear(images[row])}; `detr-ft doctor` says how to mend it"
+        row: f"{_name(split, row)}: {unclear_reason(images[row])}; `detr-ft doctor` says how to mend it"
         for row, fit in enumerate(found)
         if fit is None
     }
@@ -152,8 +154,8 @@ def _fitted(split: Dataset, files: Sequence[FileSize], frames: AnnotatedSizes) -
 
 def _moved(row: dict[str, Any], fit: Rescaling, file: FileSize) -> dict[str, Any]:
     objects = row["objects"]
-    boxes = [fit.move(box) for box in map(box_of, objects["bbox"])]
-    areas = zip(objects["area"], map(box_of, objects["bbox"]), boxes, strict=True)
+    boxes = [fit.move(box) for box in map(as_box, objects["bbox"])]
+    areas = zip(objects["area"], map(as_box, objects["bbox"]), boxes, strict=True)
     moved = {**objects, "bbox": [list(box) for box in boxes], "area": [moved_area(*one) for one in areas]}
     return {"width": file.upright[0], "height": file.upright[1], "objects": moved}
 

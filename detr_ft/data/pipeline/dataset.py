@@ -71,7 +71,7 @@ class TrainTransform:
         return sample.resize(*(max(1, round(side * sample.scale)) for side in (width, height)))
 
 
-class TrainExamples(TorchDataset[dict[str, Any]]):
+class TrainDataset(TorchDataset[dict[str, Any]]):
     """The rows of a split as training examples, of the epoch that `epoch` says; `at` gives those of any.
 
     Augmentation is drawn from (seed, epoch, index) alone.

@@ -66,7 +66,7 @@ class ImageFormat:
         side = self.size.get("shortest_edge") or min(self.size["max_height"], self.size["max_width"])
         return -(-side // 5)
 
-    def normalise(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def normalize(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of bytes as the model takes it: pixels normalised as the processor does, padding 0, where they lie now.
 
         On the device, that is: a quarter of the traffic, and work that the processor cores are spared.

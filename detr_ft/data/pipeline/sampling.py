@@ -19,7 +19,7 @@ _SORTED_TOGETHER = 16
 _BLUR = 0.1
 
 
-class Batches:
+class BatchSampler:
     """Batches of indices, each epoch in another order: that of (seed, epoch) alone. The last one may be smaller.
 
     `aspects [N]`, width over height of each image, puts images of similar shape together, so that less is padded.
@@ -31,19 +31,19 @@ class Batches:
         num_images: int,
         batch_size: int,
         seed: int,
-        aspects: Sequence[float] | None = None,
+        aspect_ratios: Sequence[float] | None = None,
         repeats: Sequence[float] | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.seed = seed
-        self._aspects = None if aspects is None else np.asarray(aspects, dtype=np.float64)
+        self._aspects = None if aspect_ratios is None else np.asarray(aspect_ratios, dtype=np.float64)
         self._repeats = np.ones(num_images) if repeats is None else np.asarray(repeats, dtype=np.float64)
 
     def __len__(self) -> int:
         """The number of batches of an epoch; with `repeats` it is that on average, and every epoch keeps to it."""
         return -(-self._num_drawn // self.batch_size)
 
-    def of(self, epoch: int) -> list[list[int]]:
+    def of_epoch(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, counted from 0."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self._drawn(random))
@@ -67,7 +67,7 @@ class Batches:
         return np.repeat(shuffled, np.diff(ends, prepend=0.0).astype(np.int64))
 
 
-def shares(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
+def shard_batch(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
     """A batch shared out: for each process its micro-batches of at most `size` images, as many as every other has.
 
     Neighbours are kept together, since they are of similar shape. Where the images don't go round, shares differ by one,
@@ -82,7 +82,7 @@ def _chunks(values: Sequence[int] | NDArray[np.int64], size: int) -> list[list[i
     return [[int(value) for value in values[start : start + size]] for start in range(0, len(values), size)]
 
 
-def aspects(split: Dataset) -> list[float]:
+def aspect_ratios(split: Dataset) -> list[float]:
     """Width over height of each image, as stated; 1 where nothing is."""
     if not len(split):
         return []

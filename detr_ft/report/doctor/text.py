@@ -54,7 +54,7 @@ def sorts(some: list[Finding]) -> Iterator[str]:
 
 def _kind_lines(kind: str, some: list[Finding], limit: int) -> Iterator[str]:
     known = KINDS[kind]
-    yield f"{known.level}: {kind}: {len(some)}. To mend: {known.mend}"
+    yield f"{known.level}: {kind}: {len(some)}. To mend: {known.remedy}"
     yield from (f"  of these, {told}" for told in sorts(some))
     for one in some[:limit]:
         yield f"  {one.where}: {one.message}"

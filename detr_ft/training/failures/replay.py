@@ -80,7 +80,7 @@ def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
     form = ImageFormat.of(capsule.processor)
     place = 0
     for batch in capsule.batches:
-        inputs = form.normalise(batch["inputs"])
+        inputs = form.normalize(batch["inputs"])
         ids = capsule.images[place : place + len(batch["rows"]) * batch["counts"]]
         place += len(ids)
         verdict = _of_inputs(inputs) or _of_step(model, attached, criterion, inputs, capsule.told["mixed_precision"])

@@ -10,7 +10,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from detr_ft.data.augmentation.builtin import NAMED, Augmentation, DetrAugmentation, Light, Strong, shift_colours
+from detr_ft.data.augmentation.builtin import NAMED, Augmentation, DetrAugmentation, Light, Strong, shift_colors
 from detr_ft.data.augmentation.check import find_misplaced, try_augmentation
 from detr_ft.data.pipeline.sample import Sample
 
@@ -126,7 +126,7 @@ def noise(sample: Sample, random: Generator) -> Sample:
         noise,
         image_alone(lambda image: 255 - image),
         image_alone(lambda image: image.float().mean(0, keepdim=True).expand(3, -1, -1).to(torch.uint8)),
-        lambda sample, random: shift_colours(sample, random, 0.9),
+        lambda sample, random: shift_colors(sample, random, 0.9),
         lambda sample, random: sample.flip().crop(0, 0, 90, 90).resize(40, 70),
         lambda sample, random: sample.keep(sample.labels > 0),
     ],

@@ -226,7 +226,7 @@ def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
     for kind in KINDS.values():
         assert kind.what.endswith(".")
         assert kind.why.endswith(".")
-        assert kind.mend
+        assert kind.remedy
         assert kind.level in LEVELS
 
 

@@ -15,7 +15,7 @@ from support.forked import run_together
 from support.usable_splits import SIZES
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
+from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, with_true_sizes
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 
@@ -25,8 +25,8 @@ SCRIPT = Path(__file__).parents[2] / "support/usable_splits.py"
 FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
 
 
-def inspected(rows: Dataset, form: ImageFormat = FORM) -> Inspected:
-    return inspect({"train": rows}, ["train"], form)["train"]
+def inspected(rows: Dataset, form: ImageFormat = FORM) -> InspectedSplit:
+    return inspect_splits({"train": rows}, ["train"], form)["train"]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_all_splits_judge(make_rows: Rows) -> None:
         for name, rows in (("train", large), ("validation", small))
     }
     assert with_true_sizes(data, "validation")[0]["objects"]["bbox"] == [BOX]
-    assert inspect(data, ["validation"], FORM)["validation"].rows[0]["objects"]["bbox"] == [BOX]
+    assert inspect_splits(data, ["validation"], FORM)["validation"].rows[0]["objects"]["bbox"] == [BOX]
     alone = {"validation": data["validation"]}
     assert with_true_sizes(alone, "validation")[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
 
@@ -115,5 +115,5 @@ def test_two_processes_on_cpus_divide_the_images_of_two_splits(tmp_path: Path) -
     assert (first["scanned"], second["scanned"]) == (5, 4)
     assert first["images"] == second["images"] == SIZES["validation"]
     assert first["fingerprints"] == second["fingerprints"]
-    alone = inspect(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
+    alone = inspect_splits(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
     assert first["fingerprints"] == {name: [one.hex() for one in split.fingerprints] for name, split in alone.items()}

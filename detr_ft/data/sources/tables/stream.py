@@ -168,7 +168,7 @@ def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> 
     records = [record for record, _ in first]
     tell_of_troubles(records)
     settled = settled_format(records, f"{origin}, first {len(records):,} rows", format)
-    return settled, AnnotatedSizes.judge(in_pixels(record, size, settled) for record, size in first)
+    return settled, AnnotatedSizes.infer(in_pixels(record, size, settled) for record, size in first)
 
 
 def _convert(

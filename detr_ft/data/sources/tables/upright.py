@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
-from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, box_of, moved_area, why_unclear
+from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, as_box, moved_area, unclear_reason
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.tables.box_reading import convert
 from detr_ft.data.sources.tables.columns import StoredImage
@@ -27,14 +27,14 @@ def in_pixels(record: Record, size: FileSize, format: BoxFormat) -> AnnotatedIma
     if format.unit == "fractions" and size != NO_SIZE:
         record.width, record.height = size.upright
     convert(record, format)
-    return AnnotatedImage((record.width, record.height), list(map(box_of, record.boxes)), size)
+    return AnnotatedImage((record.width, record.height), list(map(as_box, record.boxes)), size)
 
 
 def move(record: Record, one: AnnotatedImage, frames: AnnotatedSizes, where: str) -> None:
     """Bring a record's size and boxes, in place, onto its image. Raises InputError where it can't be known how."""
     fit = frames.fit(one)
     if fit is None:
-        raise InputError(f"{where}: {why_unclear(one)}")
+        raise InputError(f"{where}: {unclear_reason(one)}")
     if not fit.how or one.file == NO_SIZE:
         return
     moved = [fit.move(box) for box in one.boxes]
