@@ -63,7 +63,7 @@ def test_groups_are_those_of_all_pairs_whatever_the_blocks(monkeypatch: pytest.M
     assert whole[0] == [0, 1, 2]
     assert all(len(group) == (3 if group[0] < 28 else 2) for group in whole)
     assert [group[0] for group in whole] == list(range(0, 60, 4))
-    monkeypatch.setattr(duplicates, "_BLOCK", 7)
+    monkeypatch.setattr(duplicates, "_IMAGES_PER_BLOCK", 7)
     assert similar_groups(prints) == whole
     assert nearest(prints[1:9], prints[:1] + prints[4:5])[1].tolist()[3] == 1
     assert similar_groups([]) == []

@@ -1,4 +1,4 @@
-"""Training examples: from a row of the schema to labels and pixels, and from examples to a batch."""
+"""Training examples: a row of the schema to pixels and labels, and examples to a batch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from detr_ft.errors import InputError
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: an example, the same for the same arguments.
+    """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: a training example.
 
-    `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
-    `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. The augmentation is drawn from `random`,
-    and `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
+    The result depends only on the arguments. `pixel_values` are bytes, resized, neither normalized nor padded. `labels` has the keys of transformers: `class_labels
+    [T]`, `boxes [T, 4]` (cxcywh in fractions) and `image_id [1]`. The augmentation draws from `random`, and
+    `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
     Raises InputError, with the image, if the augmentation returns an invalid sample.
     """
 
@@ -50,12 +50,12 @@ class TrainTransform:
                 raise InputError(f"{provenance(row['image'], row['image_id'])}: the augmentation {augment!r} {fault}")
             sample = augmented
         sample = self._fit(sample)
-        kept = sample.keep(~sample.crowd)
+        objects = sample.keep(~sample.crowd)
         return {
             "pixel_values": sample.image,
             "labels": {
-                "class_labels": kept.labels,
-                "boxes": to_fractions(kept.boxes, (sample.width, sample.height)),
+                "class_labels": objects.labels,
+                "boxes": to_fractions(objects.boxes, (sample.width, sample.height)),
                 "image_id": torch.tensor([row["image_id"]]),
             },
         }
@@ -66,15 +66,15 @@ class TrainTransform:
         return self.augment
 
     def _fit(self, sample: Sample) -> Sample:
-        """The sample at the size at which it is shown."""
+        """Return the sample at the size that the model sees."""
         width, height = self.format.resized(sample.width, sample.height)
         return sample.resize(*(max(1, round(side * sample.scale)) for side in (width, height)))
 
 
 class TrainDataset(TorchDataset[dict[str, Any]]):
-    """The rows of a split as training examples, of the epoch that `epoch` says; `at` gives those of any.
+    """The rows of a split as training examples of the epoch in `epoch`; `at` returns those of any epoch.
 
-    Augmentation is drawn from (seed, epoch, index) alone.
+    The augmentation depends only on (seed, epoch, index).
     """
 
     def __init__(self, split: Dataset, transform: TrainTransform, seed: int) -> None:
@@ -87,29 +87,29 @@ class TrainDataset(TorchDataset[dict[str, Any]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The example of a row, without normalisation. Raises ImageError where its image can't be read."""
+        """Return the example of a row, not normalized. Raises ImageError if its image can't be read."""
         return self.at(self.epoch, index)
 
     def at(self, epoch: int, index: int) -> dict[str, Any]:
-        """The example of a row as an epoch, counted from 0, shows it."""
+        """Return the example of a row in an epoch, counted from 0."""
         random = np.random.default_rng((self.seed, epoch, index))
         return self.transform(self.split[index], epoch, random, self._another)
 
-    def _another(self, place: float) -> dict[str, Any]:
-        """The row at a place from 0 to 1."""
-        row: dict[str, Any] = self.split[int(place * len(self.split))]
+    def _another(self, position: float) -> dict[str, Any]:
+        """Return the row at a position from 0 to 1."""
+        row: dict[str, Any] = self.split[int(position * len(self.split))]
         return row
 
 
 def collate(
     examples: Sequence[dict[str, Any]], canvas: tuple[int, int] | None = None, rounding: int = 1
 ) -> dict[str, Any]:
-    """`pixel_values [B, 3, H, W]`, bytes, `pixel_mask [B, H, W]` (true where image) and `labels`, a list of B dictionaries.
+    """Return `pixel_values [B, 3, H, W]` (bytes), `pixel_mask [B, H, W]` and `labels`, a list of B.
 
-    Images are padded to the `canvas` (height, width), or where there is none to the largest of them,
-    its sides rounded up to a multiple of `rounding`, so that batches come in few shapes. A convolution tells
-    padding from the end of the image, so a model is to be asked on the canvas that it was trained on. Bytes, because they
-    travel to a device four times as fast as floats: `ImageFormat.normalise` makes of them what a model takes.
+    The mask is true inside images. Images are padded to the `canvas` (height, width), or without one to the largest of them, with its sides rounded up to a
+    multiple of `rounding` so that batches have few shapes. Convolutions detect the border of the padding, so use a model on
+    the canvas that it was trained on. Bytes move to a device four times as fast as floats; `ImageFormat.normalize` converts
+    them there.
     """
     largest = (max(example["pixel_values"].shape[side] for example in examples) for side in (1, 2))
     height, width = canvas or (-(-side // rounding) * rounding for side in largest)

@@ -1,4 +1,4 @@
-"""The format of images that a checkpoint's processor makes: size, normalization and padding."""
+"""The image format of a checkpoint: size, normalization and padding."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from detr_ft.errors import InputError
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How a checkpoint's own processor makes pixels: `size` as the processor writes it, mean and deviation by channel.
+    """Size, normalization and padding of a checkpoint's image processor.
 
-    `canvas` is the height and width that every image is padded to; None: to the largest of its batch.
+    `size` has the keys that the processor writes. `mean` and `std` are by channel. `canvas` is the height and width that every image is padded to; None means the largest
+    image of a batch.
     """
 
     size: Mapping[str, int]
@@ -37,17 +38,17 @@ class ImageFormat:
         size = {key: value for key, value in dict(processor.size).items() if value is not None}
         if set(size) not in ({"max_height", "max_width"}, {"shortest_edge", "longest_edge"}, {"shortest_edge"}):
             raise InputError(
-                f"the checkpoint's image processor resizes to {size}, which does not keep the shape of an image; "
-                "give data.longest_edge in the recipe"
+                f"preprocessor_config.json: the image processor resizes to {size}, which changes the aspect ratio. "
+                "Set data.longest_edge in the recipe."
             )
         if not processor.do_resize:
             raise InputError(
-                "the checkpoint's image processor does not resize (do_resize is false), and training would"
+                "preprocessor_config.json: the image processor does not resize, but training does. Set do_resize to true."
             )
         return cls(size, tuple(processor.image_mean), tuple(processor.image_std), canvas_of(processor))
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing, as the processor rounds them."""
+        """Return width and height after resizing, rounded as by the processor. Raises InputError for 0."""
         if "max_height" in self.size:
             size = get_image_size_for_max_height_width((height, width), self.size["max_height"], self.size["max_width"])
         else:
@@ -56,34 +57,34 @@ class ImageFormat:
             )
         if min(size) < 1:
             raise InputError(
-                f"an image of {width}x{height} pixels is too thin for {dict(self.size)}: a side would vanish"
+                f"an image of {width}x{height} pixels is too thin: resized to {dict(self.size)}, a side is 0 pixels. Crop it."
             )
         return int(size[1]), int(size[0])
 
     @property
     def rounding(self) -> int:
-        """What the sides of a batch are rounded up to, where few shapes are wanted: a fifth of an image's, which fits it."""
+        """The multiple that sides of a batch are rounded up to for few shapes: a fifth of an image's."""
         side = self.size.get("shortest_edge") or min(self.size["max_height"], self.size["max_width"])
         return -(-side // 5)
 
     def normalize(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of bytes as the model takes it: pixels normalised as the processor does, padding 0, where they lie now.
+        """Return a batch of bytes as the model expects it: pixels normalized as by the processor, padding 0.
 
-        On the device, that is: a quarter of the traffic, and work that the processor cores are spared.
+        Runs on the batch's device: bytes are a quarter of the traffic of floats, and the CPU cores have less work.
         """
-        given = batch["pixel_values"].permute(0, 2, 3, 1)  # [B, H, W, 3], as it lies in memory
-        height, width = given.shape[1:3]
+        data = batch["pixel_values"].permute(0, 2, 3, 1)  # [B, H, W, 3], the order in memory
+        height, width = data.shape[1:3]
         std = torch.tensor(self.std)
-        # A row of numbers at a time: over the three of a pixel alone it would take three times as long.
-        factor = (1 / 255 / std).repeat(width).to(given.device, non_blocking=True)
-        offset = (torch.tensor(self.mean) / std).repeat(width).to(given.device, non_blocking=True)
-        pixels = given.reshape(-1, height, width * 3).float().mul_(factor).sub_(offset).view(-1, height, width, 3)
+        # Broadcasting over a row of pixels; over the three channels alone it would take three times as long.
+        factor = (1 / 255 / std).repeat(width).to(data.device, non_blocking=True)
+        offset = (torch.tensor(self.mean) / std).repeat(width).to(data.device, non_blocking=True)
+        pixels = data.reshape(-1, height, width * 3).float().mul_(factor).sub_(offset).view(-1, height, width, 3)
         pixels = pixels.mul_(batch["pixel_mask"][..., None]).permute(0, 3, 1, 2)
         return {**batch, "pixel_values": pixels}
 
 
 def with_longest_edge(processor: Any, longest_edge: int | None) -> Any:
-    """Return an image processor that resizes the longer side to `longest_edge` pixels: a copy, or the same for None.
+    """Return a copy of an image processor that resizes to `longest_edge` pixels; itself for None.
 
     If the processor pads to a fixed canvas, the copy pads to a square with sides of `longest_edge`.
     """
@@ -97,7 +98,7 @@ def with_longest_edge(processor: Any, longest_edge: int | None) -> Any:
 
 
 def canvas_of(processor: Any) -> tuple[int, int] | None:
-    """The height and width that a processor pads every image to, or None where it pads to the largest of a batch.
+    """Return the height and width that images are padded to, or None for the largest of a batch.
 
     Raises InputError for a canvas that is smaller than the images.
     """
@@ -108,7 +109,7 @@ def canvas_of(processor: Any) -> tuple[int, int] | None:
     longest = max(size.get(key) or 0 for key in ("longest_edge", "max_height", "max_width"))
     if min(canvas) < longest:
         raise InputError(
-            f"the checkpoint's image processor resizes to {longest} pixels and pads to {canvas[0]} x {canvas[1]}, "
-            "which is less; mend pad_size in its preprocessor_config.json, or give data.longest_edge"
+            f"preprocessor_config.json: images of {longest} pixels don't fit pad_size {canvas[0]} x {canvas[1]}. "
+            "Correct pad_size, or set data.longest_edge in the recipe."
         )
     return canvas

@@ -105,7 +105,7 @@ def image_alone(change: Callable[[Tensor], Tensor], share: float = 1.0) -> Chang
 def test_an_image_that_moves_without_its_boxes_is_told(change: Change) -> None:
     told = find_misplaced(OneImage(change))
     assert told is not None
-    assert "moved the image without its boxes, or boxes without their image: of 64 tries" in told
+    assert "moves pixels without boxes" in told
 
 
 def erase(sample: Sample, random: Generator) -> Sample:
@@ -145,4 +145,4 @@ def test_no_false_alarm_of_strong_settings(augment: Augmentation) -> None:
 
 def test_it_is_found_before_a_run() -> None:
     told = try_augmentation(OneImage(image_alone(lambda image: image.flip(-1))))
-    assert "without its boxes" in str(told)
+    assert "pixels without boxes" in str(told)

@@ -104,7 +104,7 @@ def test_written_out_as_coco_it_reads_back_the_same(tmp_path: object) -> None:
     ("spec", "words"),
     [
         ("shpaes", ["shpaes", "shapes, workshop"]),
-        ("shapes?sed=1&train=x", ["unknown option 'sed'", "train needs a whole number"]),
+        ("shapes?sed=1&train=x", ["unknown option 'sed'", "train must be a whole number"]),
         ("shapes?train=0&validation=0", ["no split has an image"]),
         ("shapes?edge=10", ["edge must be at least 64"]),
         ("shapes?max_objects=0", ["max_objects"]),

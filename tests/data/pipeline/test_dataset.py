@@ -211,7 +211,7 @@ def test_mixing_ends_with_its_epoch() -> None:
 
 def test_a_row_that_states_another_size_than_its_image_is_refused() -> None:
     row = row_with(Image.new("RGB", (100, 50)), [[100, 50, 50, 25]], width=200) | {"height": 100}
-    with pytest.raises(InputError, match=r"states 200x100, it is 100x50 when upright; .*with_true_sizes"):
+    with pytest.raises(InputError, match=r"states 200x100, .* is 100x50\. .*with_true_sizes"):
         example_of(row, SQUARE)
 
 
