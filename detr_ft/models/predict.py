@@ -78,11 +78,11 @@ def detect_by(
     return [results[place] for place in range(len(results))]
 
 
-def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
-    """The logits `[Q, K+1]` of each image, in no certain order."""
+def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Predictions]:
+    """The predictions of the last layer for batches of the images, in no certain order."""
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
-            yield from ask(model, pixels, mask)[0].float()
+            yield Predictions.from_layer(*ask(model, pixels, mask))
 
 
 def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -142,7 +142,7 @@ def _chosen(ask: Ask, group: list[_Waiting], top: int) -> Iterator[Detections]:
     """The best detections of a group: chosen on the device, so that only they travel, all at once."""
     logits, fractions = ask(*_batch(group))
     # Half precision is for the network; scores and pixels deserve the whole.
-    scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+    scores, labels = (values[0] for values in Predictions.from_layer(logits, fractions).best)
     order = scores.argsort(dim=-1, descending=True, stable=True)[:, :top]
     boxes = to_pixels(fractions.float(), torch.tensor([one.size for one in group]))
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -15,8 +15,8 @@ from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
-from detr_ft.report.html import RunReport
-from detr_ft.report.markdown import as_markdown
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import render_markdown
 from detr_ft.report.summary import verdict
 from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
@@ -26,7 +26,6 @@ from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
-    EvaluationReport,
     check_new_folder,
     collect_report,
     command_line,
@@ -145,6 +144,7 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
     page = RunReport(
         title=title,
         verdict=verdict(None, report.assessment.figures, source),
+        evaluation=report,
         data={
             "data": source,
             "images": f"{matches.num_images:,}",
@@ -153,13 +153,12 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         criterion=criterion,
         environment=about,
         command=command_line(),
-        **report.parts,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
-    metrics = report.metrics(about)
+    metrics = replace(report.metrics, environment=about)
     write_results(folder, metrics, page)
-    RunDirectory(folder).write_text(REPORT_MARKDOWN, as_markdown(report.assessment))
+    RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")
     return metrics

@@ -22,9 +22,9 @@ from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
 from detr_ft.models.checkpoint_source import on_the_hub
 from detr_ft.models.metadata import own_block
 from detr_ft.recipe import LoadedRecipe
-from detr_ft.report.example_pictures import write_examples
-from detr_ft.report.html import RunReport
-from detr_ft.report.summary import data_facts, described, verdict
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.pictures import write_examples
+from detr_ft.report.summary import data_facts, describe_data, verdict
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
@@ -36,7 +36,7 @@ from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions, save_thresholds
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.results import EvaluationReport, collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
 from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
@@ -183,25 +183,25 @@ def _write_results(
     recipe, folder, about, command = loaded.recipe, trainer.run, environment(), command_line()
     report = _report(trainer, loaded.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
-        **vars(report.metrics(about) if report else replace(metrics_of(result.metrics), environment=about)),
+        **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
         seconds=round(result.seconds, 1),
         peak_memory_mib=peak_memory_mib(),
         watt_hours=energy and round(energy, 2),
-        data=data_facts(prepared),
+        data=data_facts(prepared.train, prepared.validation, prepared.skipped),
         command=command,
     )
     page = RunReport(
         title=folder.path.name,
         verdict=" ".join(filter(None, [verdict(before, result.metrics), result.better])),
+        evaluation=report,
         before=before,
         log=result.log,
-        data=described(recipe.data.source, prepared),
+        data=describe_data(recipe.data.source, prepared.train, prepared.validation),
         criterion=str(loaded.criterion),
         recipe=recipe.to_yaml(describe(loaded.criterion)),
         environment=about,
         command=command,
-        **(report.parts if report else {}),
     )
     write_results(folder.path, metrics, page)
     if report:

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import DatasetDict
 
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import MetricName, RunMetrics
+from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
 from detr_ft.recipe import LoadedRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
@@ -21,8 +21,6 @@ from detr_ft.utils.formatting import metric
 from detr_ft.workflows.run import TrainOutcome, run
 
 logger = logging.getLogger(__name__)
-
-_METRICS: tuple[MetricName, ...] = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def run_seeds(
 def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:
     """Return mean and standard deviation of each metric that at least two runs have."""
     statistics: dict[str, SeedStatistics] = {}
-    for name in _METRICS:
+    for name in SUMMARY_METRICS:
         values = [metrics.coco()[name] for metrics in runs]
         known = [value for value in values if value is not None]
         if len(known) > 1:

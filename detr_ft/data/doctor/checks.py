@@ -14,10 +14,10 @@ from detr_ft.data.box_frame import MIN_SIDE_PX
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSummary
 from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
+from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.sources.errors import Place
-from detr_ft.data.sources.record import IMAGE_SUFFIXES
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
