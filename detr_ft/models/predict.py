@@ -19,9 +19,8 @@ from transformers import PreTrainedModel
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat, canvas_of
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families import Family, family_of, find_family
@@ -140,7 +139,7 @@ def predict_split_raw(
     The criterion is attached to the model meanwhile; its stock loss is restored afterwards.
     """
     form = ImageFormat.of(processor)
-    examples = TrainExamples(split, TrainTransform(form), seed=0)
+    examples = TrainDataset(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
     # Any totals do, because the loss is not used; without them the processes would have to communicate.
     attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
@@ -151,7 +150,7 @@ def predict_split_raw(
                 batch = collate([examples.at(0, row) for row in rows], form.canvas)
                 labels = [{name: value.to(model.device) for name, value in label.items()} for label in batch["labels"]]
                 pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-                model(**form.normalise(pixels), labels=labels)
+                model(**form.normalize(pixels), labels=labels)
                 assert attached.last is not None
                 yield attached.last
     finally:
