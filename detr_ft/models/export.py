@@ -50,7 +50,7 @@ def trace(model: PreTrainedModel) -> ExportedProgram:
         "pixel_mask": {0: batch, 1: dynamic, 2: dynamic},
     }
     with torch.no_grad():
-        return torch.export.export(_TensorsOnly(model).eval(), example, dynamic_shapes=shapes)
+        return torch.export.export(_TensorsOnly(model).eval(), example, dynamic_shapes=shapes, strict=False)
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:
