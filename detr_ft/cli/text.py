@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from detr_ft.data.doctor.repair.change_log import Change, in_words
+from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
 from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
@@ -27,7 +27,7 @@ from detr_ft.workflows.seeds import SeedsOutcome
 
 def describe_changes(changes: Sequence[Change]) -> str:
     """Return the number of changes of each kind in a repaired copy."""
-    return in_words(changes)
+    return summarize_changes(changes)
 
 
 def describe_check(recipe: Path, outcome: CheckOutcome) -> str:

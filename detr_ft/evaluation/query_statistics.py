@@ -77,16 +77,15 @@ class Assignments:
     ) -> None:
         paired = (partner >= 0).nonzero()[:, 0]
         image, query = targets.image[paired], partner[paired]
-        probabilities = predictions.logits[number].softmax(-1)
-        said = probabilities[..., :-1].max(-1)
+        scores, labels = (values[0] for values in predictions.layers(number, number + 1).best)
         layer.matched += len(paired)
         layer.iou += float(iou(predictions.boxes[number, image, query], targets.boxes[paired]).sum())
-        layer.right += int((said.indices[image, query] == targets.labels[paired]).sum())
+        layer.right += int((labels[image, query] == targets.labels[paired]).sum())
         layer.settled += int((partner[paired] == last[paired]).sum())
         if len(partner):
             overlap = iou(targets.boxes[:, None], predictions.boxes[number][targets.image])  # [P, Q]
-            own = said.indices[targets.image] == targets.labels[:, None]
-            answers = ((overlap >= _REACHED) & own & (said.values[targets.image] > _SURE)).sum(1)
+            own = labels[targets.image] == targets.labels[:, None]
+            answers = ((overlap >= _REACHED) & own & (scores[targets.image] > _SURE)).sum(1)
             layer.answers, layer.answered = (
                 layer.answers + int(answers.sum()),
                 layer.answered + int((answers > 0).sum()),

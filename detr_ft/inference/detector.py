@@ -119,7 +119,10 @@ class Detector(DetectorBase):
         return self.model.config
 
     def predictions(self, image: ImageInput) -> Predictions:
-        """Return the predictions for an image at every decoder layer, on the CPU: `logits [L, 1, Q, C]`, `boxes [L, 1, Q, 4]`."""
+        """Return the predictions of every decoder layer for an image, on the CPU.
+
+        `logits [L, 1, Q, C]` and `boxes [L, 1, Q, 4]`.
+        """
         ((pixels, mask),) = batches_of(self.processor, [read_image(image)], batch_size=1)
         with inference(self.model):  # before attaching: the criterion records every forward pass of the model
             attached = attach_criterion(self.model, _zero_loss)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -45,7 +45,10 @@ def check_list(images: object) -> None:
 
 
 def read_image(image: ImageInput) -> Image.Image:
-    """Return an image as upright 8-bit RGB. Raises InputError for a wrong type, dtype, shape or range of values."""
+    """Return an image as upright 8-bit RGB.
+
+    Raises InputError for a wrong type, dtype, shape or range of values, and for an unreadable file or URL.
+    """
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if isinstance(image, np.ndarray):
@@ -83,7 +86,10 @@ def _bytes_of(tensor: Tensor) -> Tensor:
 
 
 def _download(url: str) -> bytes:
-    """Return the bytes of a URL. Raises InputError for other protocols, errors, other content and too much of it."""
+    """Return the bytes of a URL.
+
+    Raises InputError for other protocols, network errors, other content than an image, and too much of it.
+    """
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url}: only http and https are supported. {_EXPECTED}")
     deadline = time.monotonic() + _DOWNLOAD_SECONDS
@@ -97,6 +103,9 @@ def _download(url: str) -> bytes:
             ):
                 raise InputError(f"{url}: must be an image, got {content}. Give the URL of the image file itself.")
             return _read(response, url, deadline)
+    except HTTPError as error:
+        error.close()  # it is also the open response
+        raise InputError(f"{url}: cannot be downloaded: {error}. Check the URL.") from error
     except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError; a malformed URL is a ValueError
         reason = error.reason if isinstance(error, URLError) else error
         raise InputError(f"{url}: cannot be downloaded: {reason}. Check the URL and the network.") from error

@@ -57,7 +57,7 @@ class OnnxModel:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxDetector(DetectorBase):
-    """A model written by `detr-ft export --to onnx`, on ONNX Runtime: `OnnxDetector.load("runs/mine")("photo.jpg")`."""
+    """A model exported to ONNX, on ONNX Runtime: `OnnxDetector.load("runs/mine")("photo.jpg")`."""
 
     model: OnnxModel
     processor: Any

@@ -1,4 +1,4 @@
-"""The connection between a model and its loss: `attach_criterion` trains a stock model by a criterion of this package."""
+"""Attach a criterion to a stock model in place of its loss."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class AttachedCriterion:
         targets = Targets.from_labels(labels, predictions.logits.device)
         step = self.step or _batch_totals(targets, predictions.num_classes)
         targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
-        self.last = replace(predictions, logits=predictions.logits.detach(), boxes=predictions.boxes.detach()), targets
+        self.last = predictions.detach(), targets
         return self.criterion(predictions, targets)
 
     def detach(self) -> None:
@@ -81,7 +81,10 @@ class AttachedCriterion:
         self._model.loss_function = self._stock_loss
 
     def layer_outputs(self) -> tuple[Tensor, Tensor]:
-        """Return logits `[L, B, Q, C]` and boxes `[L, B, Q, 4]` of the decoder layers in the latest forward pass, and clear them."""
+        """Return the outputs of the decoder layers in the latest forward pass, and clear the recorded states.
+
+        Logits `[L, B, Q, C]` and boxes `[L, B, Q, 4]`.
+        """
         hidden = torch.stack(self._hidden)  # [L, B, Q, D]
         self._hidden = []
         return self._family.apply_heads(self._model, hidden)
@@ -125,9 +128,9 @@ def attach_criterion(model: PreTrainedModel, criterion: Criterion) -> AttachedCr
 
 
 def _batch_totals(targets: Targets, classes: int) -> StepTotals | None:
-    """Return the totals of a batch over all processes, divided by their number; None with a single process.
+    """Return the totals of a batch over all processes, divided by their number.
 
-    Computed on the device without synchronization.
+    None with a single process. Computed on the device without synchronization.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return None

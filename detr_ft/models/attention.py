@@ -18,9 +18,9 @@ from detr_ft.models.predict import batches_of, inference
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """Attention of one image, the shapes of each stage, and the grid (height, width) of the encoder's tokens.
+    """Attention maps of one image.
 
-    `encoder [N, N]` is the attention of each token to each token in the last layer, averaged over heads; `decoder [L, Q, N]`
+    `shapes` are those of the tensors at each stage, `grid` is (height, width) of the encoder's tokens. `encoder [N, N]` is the attention of each token to each token in the last layer, averaged over heads; `decoder [L, Q, N]`
     that of each query at each decoder layer. N is height times width of the image alone, without padding.
     """
 
@@ -43,7 +43,10 @@ class AttentionMaps:
 
 @torch.no_grad()
 def attention_maps(model: PreTrainedModel, processor: Any, image: Image.Image) -> AttentionMaps:
-    """Run a model on an image and return its attention. Raises InputError for a family without cross-attention."""
+    """Run a model on an image and return its attention.
+
+    Raises InputError for a family whose attention cannot be read.
+    """
     family_of(model).check_supports("attention")
     ((pixels, mask),) = batches_of(processor, [image], batch_size=1)
     shapes: dict[str, tuple[int, ...]] = {"pixels": tuple(pixels.shape[1:])}

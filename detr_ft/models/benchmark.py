@@ -27,7 +27,7 @@ _RUNTIME_SECONDS = 3.0  # of timing each runtime
 
 @dataclass(frozen=True)
 class Agreement:
-    """The largest difference of a probability, and of a box coordinate in fractions of the image, over some images."""
+    """The largest difference of a probability and of a box coordinate (in fractions) over some images."""
 
     images: int
     probability: float
@@ -64,17 +64,17 @@ def compare_runtimes(
     """Return the largest differences between the outputs of two runtimes; NaN counts as the largest."""
     probabilities, boxes = [torch.zeros(())], [torch.zeros(())]
     for pixels, mask in batches_of(processor, images, batch_size=4):
-        (logits, expected_boxes), (other_logits, other_boxes) = reference(pixels, mask), other(pixels, mask)
-        probabilities.append(_largest(family.probabilities(logits) - family.probabilities(other_logits)))
-        boxes.append(_largest(expected_boxes - other_boxes))
+        first, second = (family.final(*run(pixels, mask)) for run in (reference, other))
+        probabilities.append(_largest(first.probabilities - second.probabilities))
+        boxes.append(_largest(first.boxes - second.boxes))
     return Agreement(len(images), float(torch.stack(probabilities).max()), float(torch.stack(boxes).max()))
 
 
 @torch.inference_mode()
 def latencies(runtimes: Mapping[str, Forward], processor: Any, image: Image.Image) -> dict[str, dict[str, float]]:
-    """Return milliseconds per processed image of each runtime: median, and 10th (low) and 90th (high) percentile.
+    """Return milliseconds per processed image of each runtime.
 
-    The runtimes take turns, so that other load on the machine slows all of them alike.
+    `median`, `low` and `high` are the 50th, 10th and 90th percentile. The runtimes take turns, so that other load on the machine slows all of them alike.
     """
     ((pixels, mask),) = batches_of(processor, [image], batch_size=1)
     seconds = time_calls({name: partial(run, pixels, mask) for name, run in runtimes.items()}, _RUNTIME_SECONDS)

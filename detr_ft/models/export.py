@@ -36,9 +36,9 @@ class _TensorsOnly(nn.Module):
 
 
 def trace(model: PreTrainedModel) -> ExportedProgram:
-    """Trace a model for any number and size of images: pixels `[B, 3, H, W]` and a mask to logits `[B, Q, C]` and boxes.
+    """Trace a model for any number and size of images.
 
-    The size of the mask may differ from that of the pixels: transformers.js always passes 64 by 64. Frozen norms are fused
+    Pixels `[B, 3, H, W]` and a mask to logits `[B, Q, C]` and boxes `[B, Q, 4]`. The size of the mask may differ from that of the pixels: transformers.js always passes 64 by 64. Frozen norms are fused
     into the convolutions, in place. Raises InputError for a family that cannot be exported.
     """
     family_of(model).check_supports("export")
@@ -50,11 +50,11 @@ def trace(model: PreTrainedModel) -> ExportedProgram:
         "pixel_mask": {0: batch, 1: dynamic, 2: dynamic},
     }
     with torch.no_grad():
-        return torch.export.export(_TensorsOnly(model).eval(), example, dynamic_shapes=shapes)
+        return torch.export.export(_TensorsOnly(model).eval(), example, dynamic_shapes=shapes, strict=False)
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write a traced model as ONNX, with the names of inputs and outputs that Optimum and transformers.js expect."""
+    """Write a traced model as ONNX, with the names that Optimum and transformers.js expect."""
     import_optional("export to ONNX", EXTRA, "onnx", "onnxscript")
     names = {
         "pixel_values": {0: "batch_size", 2: "height", 3: "width"},

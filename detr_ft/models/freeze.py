@@ -46,7 +46,7 @@ def trainable_counts(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
 
 def live_norms(module: nn.Module) -> None:
-    """Replace every frozen norm by a BatchNorm2d that trains, in place, for a backbone with random weights.
+    """Replace every frozen norm of DETR by a BatchNorm2d that trains, in place.
 
     With random weights the frozen norms are identities, so the backbone would train without any normalization.
     """
@@ -60,7 +60,7 @@ def live_norms(module: nn.Module) -> None:
 
 
 def frozen_norms(module: nn.Module) -> None:
-    """Replace every BatchNorm2d by a frozen norm with the same statistics, in place: the reverse of `live_norms`."""
+    """Replace every BatchNorm2d by a frozen norm of the same statistics, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             frozen = DetrFrozenBatchNorm2d(child.num_features)

@@ -28,7 +28,7 @@ class LabelMap:
 
     @classmethod
     def of(cls, model: PreTrainedModel, checkpoint: str) -> LabelMap:
-        """Return the map of a model whose head has a row for each name. Raises InputError for a contradictory config."""
+        """Return the map in the config of a model. Raises InputError if the config contradicts itself."""
         config = model.config
         name_of = {int(index): name for index, name in config.id2label.items()}
         faults = []
@@ -55,9 +55,9 @@ def fit_labels(
     synonyms: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> LabelMap:
-    """Give the model the classes `names`, in this order, in place, reusing the weights of classes that it has by name.
+    """Give the model the classes `names`, in this order, in place.
 
-    `synonyms` maps names of the data to names of the checkpoint. No-object keeps its row. A new class starts from the mean
+    Classes that it has by name keep their weights. `synonyms` maps names of the data to names of the checkpoint. No-object keeps its row. A new class starts from the mean
     of the old ones with a little noise; with `counts`, the number of boxes of each class, its bias is a prior (Lin et al.,
     Focal loss, ICCV 2017, section 3.3). Raises InputError for a synonym that data or checkpoint lack.
     """
@@ -77,7 +77,7 @@ def fit_labels(
 
 
 def _fitted_layer(old: Any, classes: int, rows: Sequence[int | None], prior: Sequence[float], seed: int) -> nn.Linear:
-    """Return a linear layer with a row for each new class: a copy of a row of the old layer, or a new row for None.
+    """Return a linear layer with a row for each class: a copy of an old row, or a new one for None.
 
     Rows of the old layer after its classes (no-object) stay.
     """

@@ -68,14 +68,17 @@ def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
 
 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
-    """Load config and image processor of a checkpoint, without its weights. Raises InputError as `load_model` does."""
+    """Load config and image processor of a checkpoint. Raises InputError as `load_model` does."""
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
         return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
 
 
 def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
-    """Return the number of queries in a checkpoint's config; None if it is not on this machine, or cannot be trained."""
+    """Return the number of queries in a checkpoint's config.
+
+    None if the config is not on this machine, or has no number of queries that can be changed.
+    """
     try:
         config = AutoConfig.from_pretrained(resolve(checkpoint), revision=revision, local_files_only=True)
     except _LOAD_OR_INPUT_ERRORS:
@@ -85,9 +88,9 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
 
 
 def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
-    """Return the commit of a repository of the Hub, or of its cached copy if the Hub is unreachable; None for local files.
+    """Return the commit of a repository of the Hub, None for local files.
 
-    Raises InputError as `load_model` does.
+    If the Hub is unreachable it is that of the cached copy. Raises InputError as `load_model` does.
     """
     if not is_on_hub(checkpoint):
         return None
@@ -102,7 +105,7 @@ def is_on_hub(checkpoint: str) -> bool:
 
 
 def resolve(checkpoint: str) -> str:
-    """Return the folder or repository name for transformers. Raises InputError for a folder without a checkpoint."""
+    """Return a folder or repository name. Raises InputError for a folder without a checkpoint."""
     if checkpoint.startswith("embedded:"):
         name = checkpoint.removeprefix("embedded:")
         if name not in EMBEDDED:

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al., LoRA, ICLR 2022) by peft, merged into the weights when a model is saved."""
+"""Low-rank adapters (Hu et al., LoRA, ICLR 2022) by peft, merged when a model is saved."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BASE, _A, _B = ".base_layer.", ".lora_A.", ".lora_B."
 def add_adapters(
     model: PreTrainedModel, rank: int, alpha: int, dropout: float = 0.0, freeze: Sequence[str] = ()
 ) -> None:
-    """Freeze all but heads and queries, and insert adapters, scaled by `alpha / rank`, into the transformer, in place.
+    """Freeze all but heads and queries, and insert adapters into the transformer, in place.
 
-    Before training the outputs stay the same. Parts of `freeze` are frozen entirely, adapters included. Raises InputError
+    They are scaled by `alpha / rank`. Before training the outputs stay the same. Parts of `freeze` are frozen entirely, adapters included. Raises InputError
     without peft, and for a family without adapters.
     """
     family = family_of(model)

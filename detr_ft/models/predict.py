@@ -19,12 +19,11 @@ from transformers import PreTrainedModel
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, canvas_of
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat, canvas_of
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.families import Family, find_family
+from detr_ft.models.families import Family, family_of, find_family
 from detr_ft.structures import Detections, Predictions, StepTotals, Targets
 
 # An image waits for others of its processed size. If this many batches are waiting, the largest group is not filled.
@@ -54,9 +53,9 @@ def detect(
     batch_size: int = 8,
     top: int = 100,
 ) -> list[Detections]:
-    """Return the best `top` detections of each upright RGB image, best first: boxes xyxy in pixels of that image.
+    """Return the best `top` detections of each upright RGB image, best first.
 
-    Images are processed by the checkpoint's own processor and padded only to its `pad_size`, if it has one. Images of one
+    Boxes are xyxy in pixels of that image. Images are processed by the checkpoint's own processor and padded only to its `pad_size`, if it has one. Images of one
     processed size are batched, so the result does not depend on the batch. `images` may be a generator: only a few batches
     are in memory at a time. A model of another family, or without a pixel mask, runs image by image, and its processor
     computes the detections.
@@ -85,14 +84,12 @@ def forward(model: PreTrainedModel, pixels: Tensor, mask: Tensor) -> tuple[Tenso
     return outputs.logits, outputs.pred_boxes
 
 
-def forward_images(
-    model: PreTrainedModel, processor: Any, images: Iterable[Image.Image]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits `[Q, C]` and boxes `[Q, 4]` of each image in fp32, grouped by processed size, not in order."""
+def final_predictions(model: PreTrainedModel, processor: Any, images: Iterable[Image.Image]) -> Iterator[Predictions]:
+    """Yield the predictions of the last layer for batches of the images, not in order."""
+    family = family_of(model)
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
-            logits, boxes = forward(model, pixels, mask)
-            yield from zip(logits.float(), boxes.float(), strict=True)
+            yield family.final(*forward(model, pixels, mask))
 
 
 def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -102,7 +99,7 @@ def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -
 
 @contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
-    """Run the model without dropout and gradient, and restore its mode afterwards. Only one thread runs at a time."""
+    """Run the model without dropout and gradient, one thread at a time, and restore its mode."""
     with _INFERENCE_LOCK:
         was_training = model.training
         model.eval()
@@ -120,9 +117,9 @@ def detect_split(
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[Detections]:
-    """Return the detections of each row of a split in the schema, in its order; only a few batches are in memory at a time.
+    """Return the detections of each row of a split in the schema, in its order.
 
-    `progress` is called with the number of images read.
+    Only a few batches are in memory at a time. `progress` is called with the number of images read.
     """
 
     def images() -> Iterator[Image.Image]:
@@ -137,12 +134,12 @@ def detect_split(
 def predict_split_raw(
     model: PreTrainedModel, processor: Any, criterion: SetCriterion, split: Dataset, batch_size: int = 8
 ) -> Iterator[tuple[Predictions, Targets]]:
-    """Yield the arguments of a criterion, batch by batch: predictions of all decoder layers on a split, and its targets.
+    """Yield the predictions of all decoder layers on a split, and its targets, batch by batch.
 
     The criterion is attached to the model meanwhile; its stock loss is restored afterwards.
     """
     form = ImageFormat.of(processor)
-    examples = TrainExamples(split, TrainTransform(form), seed=0)
+    examples = TrainDataset(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
     # Any totals do, because the loss is not used; without them the processes would have to communicate.
     attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
@@ -153,7 +150,7 @@ def predict_split_raw(
                 batch = collate([examples.at(0, row) for row in rows], form.canvas)
                 labels = [{name: value.to(model.device) for name, value in label.items()} for label in batch["labels"]]
                 pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
-                model(**form.normalise(pixels), labels=labels)
+                model(**form.normalize(pixels), labels=labels)
                 assert attached.last is not None
                 yield attached.last
     finally:
@@ -194,10 +191,10 @@ def _detect_by_processor(model: PreTrainedModel, processor: Any, image: Image.Im
 
 
 def _detect_group(run: Forward, family: Family, group: list[_ProcessedImage], top: int) -> Iterator[Detections]:
-    """Yield the best detections of each image; they are selected on the device and copied to the host together."""
+    """Yield the best detections of each image, selected on the device and copied to the host together."""
     logits, fractions = run(*_batch(group))
     # Half precision is for the network; scores and pixels are computed in fp32.
-    scores, labels, queries = family.top_detections(logits.float(), top)
+    scores, labels, queries = family.top_detections(family.final(logits, fractions), top)
     boxes = to_pixels(fractions.float(), torch.tensor([image.size for image in group]))
     boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1).cpu()  # labels are exact to 2^24

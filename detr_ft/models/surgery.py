@@ -12,15 +12,15 @@ from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
 from detr_ft.models.families import family_of
-from detr_ft.models.predict import forward_images
+from detr_ft.models.predict import final_predictions
 
 _COPY_NOISE = 0.3  # of a copied query, in standard deviations of all queries
 
 
 def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0) -> None:
-    """Give the model `number` queries, in place: its most used ones in their order, or all and copies of little used ones.
+    """Give the model `number` queries, in place.
 
-    `use [Q]` is that of `query_use`. Until training separates them, a copy detects the same objects as its original; the
+    Fewer: its most used ones, in their order. More: all of them, and copies of little used ones. `use [Q]` is that of `query_use`. Until training separates them, a copy detects the same objects as its original; the
     least used fifth is copied, because copies of a busy query would report its objects twice. Copies have noise, because
     equal queries have equal gradients and would stay equal. Raises InputError for a family without learned queries.
     """
@@ -43,17 +43,17 @@ def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0)
 
 def query_use(model: PreTrainedModel, processor: object, images: Iterable[Image.Image]) -> Tensor:
     """Return the use `[Q]` of each query: its probability of an object, summed over images."""
-    family = family_of(model)
     use = torch.zeros(model.config.num_queries)
-    for logits, _ in forward_images(model, processor, images):
-        use += family.object_probability(logits).cpu()
+    for predictions in final_predictions(model, processor, images):
+        for objectness in predictions.objectness[0]:  # [Q] of each image
+            use += objectness.cpu()
     return use
 
 
 def truncate_decoder(model: PreTrainedModel, number: int) -> None:
-    """Remove the decoder layers after the first `number`, in place; auxiliary losses train each layer to predict by itself.
+    """Remove the decoder layers after the first `number`, in place.
 
-    (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of the last layers.) Raises InputError if there are fewer.
+    Auxiliary losses train each layer to predict by itself (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of the last layers). Raises InputError if there are fewer.
     """
     family = family_of(model)
     family.check_supports("decoder_layers")

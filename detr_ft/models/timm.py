@@ -1,4 +1,4 @@
-"""Checkpoints with a ResNet of timm on the ResNet of transformers: configs, weight names and dilation, in both directions.
+"""Checkpoints with a ResNet of timm, loaded as that of transformers, and saved under the names of timm.
 
 The Hub's DETR checkpoints use timm, which needs torchvision. The two ResNets are the same function, but only timm's has
 dilation (DC5: Carion et al., ECCV 2020, section 4.1), which is added to the native one here.
@@ -31,7 +31,7 @@ _DC5_OUTPUT_STRIDE = 16
 
 
 def native_weight_names(config: PreTrainedConfig) -> dict[str, str]:
-    """Return patterns of timm's weight names with the native names, for `from_pretrained(key_mapping=...)`."""
+    """Return native names by patterns of timm's names, for `from_pretrained(key_mapping=...)`."""
     family = find_family(config)
     # Families without a description have conv_encoder, as Table Transformer has.
     path = family.backbone if family and family.backbone else "model.backbone.conv_encoder.model"
@@ -58,7 +58,7 @@ def uses_timm(config: PreTrainedConfig) -> bool:
 
 
 def without_legacy_fields(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config.json with `backbone_config` in place of `backbone` and `backbone_kwargs` of older releases.
+    """Return a config.json with `backbone_config` in place of the backbone fields of older releases.
 
     With the old fields transformers sends a request to the Hub each time it reads the config; they always name a timm
     backbone.
@@ -89,7 +89,7 @@ def timm_available() -> bool:
 
 
 def native_config(config: PreTrainedConfig) -> PreTrainedConfig | None:
-    """Return the config with a native ResNet of the same shape; None if the backbone is not a plain ResNet."""
+    """Return the config with a native ResNet of the same shape, None for other backbones."""
     # A name may end in the training of its weights: resnet50.a1_in1k.
     name = str(config.backbone_config.backbone).rsplit("/", 1)[-1].partition(".")[0]
     if name not in _RESNETS:
@@ -125,7 +125,7 @@ def is_dilated(config: PreTrainedConfig) -> bool:
 
 
 def dilate(backbone: nn.Module) -> None:
-    """Replace the stride of the last stage of a native ResNet by dilation, in place, as in the authors' DC5.
+    """Replace the stride of the last stage of a native ResNet by dilation (DC5), in place.
 
     The first 3x3 convolution of the stage has a dilation of 1, as in torchvision and timm.
     """
@@ -140,7 +140,7 @@ def dilate(backbone: nn.Module) -> None:
 def to_timm_layout(
     config: PreTrainedConfig, weights: Mapping[str, Tensor]
 ) -> tuple[PreTrainedConfig, dict[str, Tensor]]:
-    """Return config and weights of a native model as timm's: the only form in which transformers implements dilation."""
+    """Return config and weights of a native model as timm's, where transformers implements dilation."""
     shape = config.backbone_config.layer_type, list(config.backbone_config.depths)
     converted = deepcopy(config)
     (name,) = (name for name, resnet in _RESNETS.items() if resnet == shape)

@@ -16,7 +16,7 @@ from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
-from detr_ft.utils.components import ConfigureError, configure_one
+from detr_ft.utils.components import ConfigureError, build_object
 from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
 
 Problem = tuple[Place, str]
@@ -134,7 +134,7 @@ def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
             remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
             raise ConfigureError([((), f"there is no {description!r}; {remedy}")])
         return NAMED[description]
-    augmentation: Augmentation = configure_one(description, BUILT_IN, folder)
+    augmentation: Augmentation = build_object(description, BUILT_IN, folder)
     return augmentation
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.sampling import Batches, aspects
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.errors import Interrupted
 from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.models.attach import attach_criterion
@@ -117,7 +117,7 @@ class DetrTrainer:
         self.criterion = self.current = criterion
         transform = transform or TrainTransform(ImageFormat.of(processor))
         self.format = transform.format
-        self.examples = TrainExamples(train_dataset, transform, settings.seed)
+        self.examples = TrainDataset(train_dataset, transform, settings.seed)
         self.feed = self._feed(repeats)
         self.steps_an_epoch = len(self.feed.batches)
         self.steps = settings.num_train_epochs * self.steps_an_epoch
@@ -385,10 +385,10 @@ class DetrTrainer:
         split = self.examples.split
         # Each shape of batch is recorded, or compiled, by itself.
         few_shapes = settings.torch_compile or (settings.cuda_graphs and self.accelerator.device.type == "cuda")
-        shapes = None if canvas else aspects(split)
+        shapes = None if canvas else aspect_ratios(split)
         return StepLoader(
             self.examples,
-            Batches(len(split), self._images_a_step, settings.seed, aspects=shapes, repeats=repeats),
+            BatchSampler(len(split), self._images_a_step, settings.seed, aspect_ratios=shapes, repeats=repeats),
             settings.num_train_epochs,
             settings.per_device_train_batch_size,
             self.accelerator.process_index,

@@ -28,7 +28,10 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mib() -> int:
-    """Return the peak memory of this process in MiB: of the GPU since the last reset if it uses one, else of the host."""
+    """Return the peak memory of this process in MiB.
+
+    Of the GPU since the last reset if the process uses one, else of the host.
+    """
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_reserved() // 2**20
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -62,7 +65,10 @@ def time_calls(calls: Mapping[str, Callable[[], object]], seconds: float) -> dic
 
 
 def import_optional(feature: str, requirement: str, *modules: str) -> list[Any]:
-    """Import modules that only one feature needs. Raises InputError with the package to install if one is missing."""
+    """Import modules that only one feature needs.
+
+    Raises InputError with the package to install if one is missing.
+    """
     try:
         return [import_module(module) for module in modules]
     except ImportError as error:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor.advice import advise, enough_queries
-from detr_ft.data.doctor.statistics import Figures, figures_of
+from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
 from detr_ft.models.load import num_queries_of
@@ -93,7 +93,7 @@ class _Start:
 
 def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format: str | None) -> str:
     train, gpu = given.splits["train"], torch.cuda.is_available()
-    statistics = {split: figures_of(rows) for split, rows in given.splits.items()}
+    statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
     queries = num_queries_of(start.checkpoint, start.revision)
@@ -115,7 +115,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,
         images=len(train),
-        boxes=count_boxes(train).kept,
+        boxes=count_boxes(train).trainable,
         names=class_names(train),
         out=out or "RECIPE",
         stem=out.stem if out else "recipe",
@@ -150,7 +150,7 @@ def _start(checkpoint: str, images: int) -> _Start:
     return _Start(checkpoint, freeze, why, "1.0e-4", backbone_rate, why_rate, 6000, 200, 0.1)
 
 
-def _edge(start: _Start, statistics: Figures, advised: int) -> tuple[int, str]:
+def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int, str]:
     """Return the longest edge in pixels, and the reason.
 
     It is the doctor's advice, within the sizes that the checkpoint was trained with.
@@ -176,7 +176,7 @@ def _batch(start: _Start, edge: int, gpu: bool) -> tuple[int, str]:
     return size, f"an image takes about {image:.1f} GiB at this size, of {free / 2**30:.0f} free"
 
 
-def _repeat_threshold(statistics: Figures) -> str:
+def _repeat_threshold(statistics: SplitStatistics) -> str:
     counts = sorted(count for count in statistics.images_per_class.values() if count)
     return f"{counts[len(counts) // 2] / statistics.images:.2g}"
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.images import open_image
-from detr_ft.data.integrity.usable_images import Inspected, first_of, inspect
+from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, shorten
+from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sampling import repeat_factors
-from detr_ft.data.pipeline.transforms import ImageFormat, with_longest_edge
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
@@ -102,7 +102,7 @@ def _split(recipe: Recipe, data: DatasetDict, format: ImageFormat) -> tuple[Data
     """
     section = recipe.data
     names = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
-    inspected = inspect(data, names, format)
+    inspected = inspect_splits(data, names, format)
     _check_bad_images(inspected, section)
     train, validation = inspected["train"], inspected.get("validation")
     parts = train_and_validation(
@@ -114,7 +114,7 @@ def _split(recipe: Recipe, data: DatasetDict, format: ImageFormat) -> tuple[Data
         "data: %d images to train, %d held out, %d classes; %s",
         *map(len, parts), len(class_names(parts[0])), counts,
     )  # fmt: skip
-    if counts.kept == 0:
+    if counts.trainable == 0:
         raise InputError(f"{section.source}: no image of the train split has a box that can be trained on")
     return *parts, sum(len(split.bad) for split in inspected.values())
 
@@ -171,7 +171,7 @@ def _loaded(recipe: Recipe, model: PreTrainedModel) -> float:
     return of_backbone / sum(total for _, total in counts.values())
 
 
-def _check_bad_images(inspected: Mapping[str, Inspected], section: DataSection) -> None:
+def _check_bad_images(inspected: Mapping[str, InspectedSplit], section: DataSection) -> None:
     """Raise InputError with the unusable images, unless the recipe skips them and they are few."""
     reasons = [reason for split in inspected.values() for reason in split.bad]
     if reasons and section.bad_images == "raise":
@@ -179,7 +179,7 @@ def _check_bad_images(inspected: Mapping[str, Inspected], section: DataSection) 
         allowed = f" data.max_bad_fraction={math.ceil(100 * worst) / 100:g}" if worst > section.max_bad_fraction else ""
         raise InputError(
             [
-                *first_of(reasons),
+                *shorten(reasons),
                 f"{len(reasons)} image{'s' if len(reasons) > 1 else ''} can't be trained on. Repair them, or train without "
                 f"them with data.bad_images=skip{allowed} (at most data.max_bad_fraction of a split, now "
                 f"{section.max_bad_fraction:g})",
@@ -190,7 +190,7 @@ def _check_bad_images(inspected: Mapping[str, Inspected], section: DataSection) 
         if len(split.bad) > section.max_bad_fraction * total:
             raise InputError(
                 [
-                    *first_of(split.bad),
+                    *shorten(split.bad),
                     f"{len(split.bad)} of {total} images of the {name} split can't be trained on, more than "
                     f"data.max_bad_fraction allows ({section.max_bad_fraction:g})",
                 ]

@@ -16,7 +16,7 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.data import class_names
 from detr_ft.data.augmentation.check import try_augmentation
-from detr_ft.data.pipeline.transforms import TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics

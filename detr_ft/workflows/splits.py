@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources import category_numbers
+from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
 from detr_ft.models.load import resolve
 from detr_ft.recipe import DataSection, Recipe, read_recipe

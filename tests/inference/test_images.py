@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -47,10 +48,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/slow.png":
             self._head(200, "image/png")
-            for _ in range(20):
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.05)
+            with suppress(BrokenPipeError, ConnectionResetError):  # of a client that does not wait
+                for _ in range(20):
+                    self.wfile.write(b"x")
+                    self.wfile.flush()
+                    time.sleep(0.05)
         elif self.path == "/redirect":
             self.send_response(302)
             self.send_header("Location", "/image.png")
@@ -81,6 +83,7 @@ def server() -> Iterator[str]:
     threading.Thread(target=served.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{served.server_port}"
     served.shutdown()
+    served.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +139,8 @@ def test_files_and_urls_that_are_no_images(server: str, tmp_path: Path, monkeypa
     for source, words in [
         (f"{server}/page", "got text/html"),
         (f"{server}/broken.png", "no known format"),
-        (f"{server}/gone.png", "404|Not Found"),
-        (f"{server}/to-file", "ftp"),
+        (f"{server}/gone.png", "404"),
+        (f"{server}/to-file", "302"),
         ((tmp_path / "file.png").as_uri(), "only http and https"),
         ("ftp://127.0.0.1/image.png", "only http and https"),
         ("http://127.0.0.1:1/image.png", "cannot be downloaded"),
@@ -167,9 +170,9 @@ def test_a_call_gives_detections_above_the_class_thresholds() -> None:
     assert any(len(one) for one in expected)
     one = detector(photos[0])
     assert isinstance(one, Detections)
-    assert torch.equal(one.boxes, expected[0].boxes)
-    several = detector(iter(photos), batch_size=2)
-    assert [found.scores.tolist() for found in several] == [found.scores.tolist() for found in expected]
+    torch.testing.assert_close(one.boxes, expected[0].boxes, rtol=1e-4, atol=1e-3)
+    for found, same in zip(detector(iter(photos), batch_size=2), expected, strict=True):
+        torch.testing.assert_close(found.scores, same.scores, rtol=1e-4, atol=1e-5)
     assert [name for _, _, name in one] == [detector.names[label] for label in one.labels.tolist()]
     assert len(detector(photos[0], threshold=0.0)) > len(one)
     assert detector([]) == []

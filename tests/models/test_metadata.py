@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
+from detr_ft.models.metadata import (
+    read_criterion,
+    read_labels,
+    read_lora,
+    read_thresholds,
+    write_criterion,
+    write_labels,
+    write_lora,
+    write_thresholds,
+)
+from detr_ft.run_directory import RunDirectory
 from detr_ft.workflows.evaluate import evaluate
 
 
@@ -63,3 +75,20 @@ def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
     split = load_data("generated:shapes?train=1&validation=2")["validation"]
     with pytest.raises(InputError, match=r"detr_ft\.criterion\.matcher"):
         evaluate(model, split, batch_size=2, output_dir=tmp_path / "out")
+
+
+def test_everything_written_is_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_checkpoint)
+    read = (read_labels, read_criterion, read_lora, read_thresholds)
+    assert [one(config) for one in read] == [{}, None, None, {}]
+    config.detr_ft = {"criterion": {"of": "the checkpoint"}, "thresholds": {"cat": 0.3}}
+    write_labels(config, {"kitten": "cat"}, ["elk"])
+    assert [one(config) for one in read] == [{"kitten": "cat"}, None, None, {}]
+    write_lora(config, {"rank": 4})
+    write_criterion(config, {"losses": []}, "owner/name")
+    config.save_pretrained(tmp_path)
+    write_thresholds(RunDirectory(tmp_path), {"elk": 0.25})
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert [one(again) for one in read] == [{"kitten": "cat"}, {"losses": []}, {"rank": 4}, {"elk": 0.25}]
+    assert again.detr_ft["base_model"] == "owner/name"
+    assert again.detr_ft["labels"]["new"] == ["elk"]

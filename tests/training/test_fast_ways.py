@@ -13,8 +13,8 @@ from torch import nn
 from transformers import DetrForObjectDetection, DetrImageProcessor
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.dataset import collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.inference import Detector
 from detr_ft.models.optimizations import fused_norms
 from detr_ft.models.optimizations.fused_norms import FusedConvLayer

@@ -66,13 +66,13 @@ def assert_onnx_finds_the_same(folder: Path) -> None:
 
 
 def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"model\.onnx: is not there; detr-ft export MODEL --to onnx"):
+    with pytest.raises(InputError, match=r"model\.onnx: .*detr-ft export .* --to onnx"):
         OnnxDetector.load(str(tmp_path))
     copy = tmp_path / "copy"
     shutil.copytree(embedded_checkpoint("small"), copy)
     (copy / "onnx").mkdir()
     (copy / "onnx/model.onnx").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"model\.onnx: can't be read by ONNX Runtime"):
+    with pytest.raises(InputError, match=r"model\.onnx: .*Export the model again"):
         OnnxDetector.load(str(copy))
 
 
@@ -94,10 +94,10 @@ def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
     shutil.copytree(embedded_checkpoint("small"), copy)
     (copy / "onnx").mkdir()
     save_model(model_of(["x"], [1, 9, 9]), copy / "onnx/model.onnx")
-    with pytest.raises(InputError, match=r"no DETR that detr-ft export wrote: it takes \('x',\)"):
+    with pytest.raises(InputError, match=r"onnx: .*got \['x'\].*detr-ft export"):
         OnnxDetector.load(str(copy))
     save_model(model_of(["pixel_values", "pixel_mask"], [1, 9, 4]), copy / "onnx/model.onnx")
-    with pytest.raises(InputError, match=r"tells 3 classes apart, and config.json beside it names \d+"):
+    with pytest.raises(InputError, match=r"onnx: has 3 classes.*config\.json.*Export the model again"):
         OnnxDetector.load(str(copy))
 
 

@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from transformers import AutoImageProcessor
 
 from detr_ft.data import class_names, load_data, write_coco
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models import load_model
 from detr_ft.recipe import Recipe, load_recipe

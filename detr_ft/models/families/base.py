@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.errors import InputError
-from detr_ft.structures import Predictions
+from detr_ft.structures import Activation, Predictions
 
 Section = Literal["backbone", "encoder", "decoder", "heads"]
 Operation = Literal[
@@ -23,6 +23,7 @@ Operation = Literal[
     "lora",
     "attention",  # attention maps of encoder and decoder
     "export",
+    "gradient_checkpointing",
     "fused_norms",
     "no_sync",
     "cuda_graphs",
@@ -35,7 +36,7 @@ _TIMM_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:conv1|bn1|layer(?P<stage
 
 @dataclass(frozen=True)
 class Part:
-    """A group of parameters: its name in `model.freeze`, the section that sets its learning rate, and its prefix."""
+    """A group of parameters: name (in `model.freeze`), section (of learning rates) and prefix."""
 
     name: str
     section: Section
@@ -70,7 +71,7 @@ class Family(ABC):
     name: str
     model_type: str  # of the config
     model_class: type[PreTrainedModel]
-    activation: Literal["softmax", "sigmoid"]
+    activation: Activation
     class_layers: tuple[str, ...]
     parts: tuple[Part, ...]  # their prefixes cover every parameter exactly once
     supports: frozenset[Operation]
@@ -85,7 +86,7 @@ class Family(ABC):
 
     @abstractmethod
     def predictions(self, outputs: LossInputs) -> Predictions:
-        """Return the predictions that a criterion scores: one row for each supervised layer, the final one last."""
+        """Return the predictions for a criterion: a row for each supervised layer, the final one last."""
 
     @abstractmethod
     def apply_heads(self, model: PreTrainedModel, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,29 +118,23 @@ class Family(ABC):
         if operation not in self.supports:
             raise InputError(f"model: {self.name} does not support {operation}. Remove the setting, or use a DETR.")
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each column of `logits [..., C]`."""
-        return logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
+    def final(self, logits: Tensor, boxes: Tensor) -> Predictions:
+        """Return the final outputs of a model, `logits [B, Q, C]` and `boxes [B, Q, 4]`, as the only row."""
+        return Predictions.from_layer(logits, boxes, self.activation)
 
-    def object_probability(self, logits: Tensor) -> Tensor:
-        """Return the probability `[...]` that queries with `logits [..., C]` predict an object of any class."""
-        probabilities = self.probabilities(logits)
-        return 1 - probabilities[..., -1] if self.activation == "softmax" else probabilities.amax(-1)
+    def top_detections(self, predictions: Predictions, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores, labels and query indices of the best detections of the last row.
 
-    def top_detections(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, labels and query indices, `[B, N]` each, of the best detections of `logits [B, Q, C]`.
-
-        Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
+        Each is `[B, N]`. Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
         scores are in the order of the queries.
         """
-        probabilities = self.probabilities(logits)
         if self.activation == "softmax":
-            scores, labels = probabilities[..., :-1].max(-1)
+            scores, labels = (values[-1] for values in predictions.best)
             queries = scores.argsort(dim=-1, descending=True, stable=True)[:, :count]
             return scores.gather(1, queries), labels.gather(1, queries), queries
-        pairs = probabilities.flatten(1)
+        pairs = predictions.probabilities[-1].flatten(1)
         order = pairs.argsort(dim=-1, descending=True, stable=True)[:, :count]
-        return pairs.gather(1, order), order % logits.shape[-1], order // logits.shape[-1]
+        return pairs.gather(1, order), order % predictions.num_classes, order // predictions.num_classes
 
 
 def _stage(parameter: str, part: Part) -> str:

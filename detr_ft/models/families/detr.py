@@ -27,6 +27,7 @@ class DetrFamily(Family):
         return Predictions(
             torch.cat([outputs.layer_logits[:-1], outputs.logits[None]]),
             torch.cat([outputs.layer_boxes[:-1], outputs.boxes[None]]),
+            self.activation,
         )
 
     def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +73,7 @@ DETR = DetrFamily(
     supports=frozenset(
         {
             "recipes", "num_queries", "decoder_layers", "lora", "attention", "export",
-            "fused_norms", "no_sync", "cuda_graphs",
+            "gradient_checkpointing", "fused_norms", "no_sync", "cuda_graphs",
         }
     ),
     images="masked",

@@ -14,7 +14,7 @@ TABLE_TRANSFORMER = replace(
     name="Table Transformer",
     model_type="table-transformer",
     model_class=TableTransformerForObjectDetection,
-    supports=DETR.supports - {"no_sync", "cuda_graphs"},
+    supports=DETR.supports - {"gradient_checkpointing", "no_sync", "cuda_graphs"},
     backbone="model.backbone.conv_encoder.model",
     frozen_norm=TableTransformerFrozenBatchNorm2d,
 )

@@ -19,7 +19,7 @@ class YolosFamily(Family):
 
     def predictions(self, outputs: LossInputs) -> Predictions:
         """Return the final layer as the only row."""
-        return Predictions(outputs.logits[None], outputs.boxes[None])
+        return self.final(outputs.logits, outputs.boxes)
 
     def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the heads to the final states of the detection tokens."""
@@ -46,7 +46,7 @@ YOLOS = YolosFamily(
         Part("class_head", "heads", "class_labels_classifier."),
         Part("box_head", "heads", "bbox_predictor."),
     ),
-    supports=frozenset(),
+    supports=frozenset({"gradient_checkpointing"}),
     images="unmasked",
     default_criterion=detr_criterion,
 )

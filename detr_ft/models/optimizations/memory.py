@@ -10,8 +10,13 @@ from detr_ft.models.families import family_of
 
 
 def apply(model: PreTrainedModel, gradient_checkpointing: bool, compile: bool) -> None:
-    """Let layers recompute their activations in the backward pass, and compile the parts of the model, in place."""
+    """Prepare a model for less memory or more speed, in place.
+
+    With `gradient_checkpointing` layers recompute their activations in the backward pass; with `compile` backbone and layers
+    are compiled. Raises InputError for a family without activation checkpointing.
+    """
     if gradient_checkpointing:
+        family_of(model).check_supports("gradient_checkpointing")
         # The reentrant kind needs inputs that require a gradient, and those of a frozen backbone do not.
         options = {"use_reentrant": False}
         # Renamed in newer releases of transformers, which warn about the old name.
@@ -27,7 +32,7 @@ def apply(model: PreTrainedModel, gradient_checkpointing: bool, compile: bool) -
 
 def revert(model: PreTrainedModel) -> None:
     """Store activations and run the parts of the model uncompiled again, in place."""
-    if model.is_gradient_checkpointing:
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         renamed: Any = getattr(model, "activation_checkpointing_disable", None)
         (renamed or model.gradient_checkpointing_disable)()
     for part in family_of(model).compiled_parts(model):

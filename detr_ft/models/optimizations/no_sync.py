@@ -14,7 +14,7 @@ from detr_ft.models.families import family_of
 
 
 class NoSyncEncoder(DetrEncoder):
-    """The encoder with the mask in its final shape, so that transformers does not read whether there is padding."""
+    """The encoder with its mask in the final shape: transformers then does not read the mask."""
 
     def forward(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Run the encoder of transformers."""
@@ -30,7 +30,7 @@ class NoSyncDecoder(DetrDecoder):
 
 
 class NoSyncEncoderLayer(DetrEncoderLayer):
-    """The encoder layer with infinite values always clamped, instead of only after the host has read that there are some."""
+    """The encoder layer with infinite values always clamped, without reading whether there are any."""
 
     def forward(
         self,

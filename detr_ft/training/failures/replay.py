@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
-from detr_ft.criterion.assignment.input_checks import TargetError
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.criterion.input_checks import TargetError
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.freeze import live_norms
@@ -80,7 +80,7 @@ def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
     form = ImageFormat.of(capsule.processor)
     place = 0
     for batch in capsule.batches:
-        inputs = form.normalise(batch["inputs"])
+        inputs = form.normalize(batch["inputs"])
         ids = capsule.images[place : place + len(batch["rows"]) * batch["counts"]]
         place += len(ids)
         verdict = _of_inputs(inputs) or _of_step(model, attached, criterion, inputs, capsule.told["mixed_precision"])

@@ -90,7 +90,7 @@ def _gradient(trainer: DetrTrainer, inputs: Mapping[str, Any]) -> bool:
         1.0, torch.ones(trainer.model.config.num_labels, device=trainer.accelerator.device)
     )
     try:
-        moved = trainer.format.normalise(send_to_device(dict(inputs), trainer.accelerator.device))
+        moved = trainer.format.normalize(send_to_device(dict(inputs), trainer.accelerator.device))
         trainer.wrapped(**moved).loss.backward()
     except torch.OutOfMemoryError:
         return False

@@ -104,7 +104,7 @@ def _time_steps(trainer: DetrTrainer) -> tuple[dict[str, float], float]:
     for number, work in enumerate(source):
         clock.ends("reading")
         for micro in work.share:
-            inputs = form.normalise(send_to_device(micro.inputs, clock.device, non_blocking=True))
+            inputs = form.normalize(send_to_device(micro.inputs, clock.device, non_blocking=True))
             clock.ends("moving")
             loss = trainer.wrapped(**inputs).loss
             clock.ends("loss")

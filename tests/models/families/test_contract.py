@@ -115,6 +115,7 @@ def test_outputs_become_predictions_and_train_a_step(family: Family) -> None:
     assert predictions.logits.shape == (rows, 2, queries, outputs.logits.shape[-1])
     assert predictions.boxes.shape == (rows, 2, queries, 4)
     assert predictions.num_classes == model.config.num_labels
+    assert predictions.activation == family.activation
     assert torch.equal(predictions.logits[-1], outputs.logits)
     assert torch.equal(predictions.boxes[-1], outputs.pred_boxes)
     assert targets.counts == (2, 1)
@@ -150,7 +151,7 @@ def test_top_detections_are_those_of_the_processor(family: Family) -> None:
     for path in family.class_layers:
         model.get_submodule(path).weight.normal_(0, 3)  # scores that differ
     outputs = model(batch()["pixel_values"])
-    scores, labels, queries = family.top_detections(outputs.logits, 5)
+    scores, labels, queries = family.top_detections(family.final(outputs.logits, outputs.pred_boxes), 5)
     processor = PROCESSORS.get(family.model_type, DetrImageProcessor)()
     sizes = [(40, 60), (30, 20)]
     expected = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=sizes)

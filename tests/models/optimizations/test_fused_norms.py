@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_config
+from models.families.test_family import table_transformer, yolos
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
@@ -93,3 +95,17 @@ def test_norms_that_learn_are_left_alone_and_fold_once_frozen() -> None:
     frozen_norms(model)
     assert fused_norms.apply(model) == 15
     assert fused_norms.apply(model) == 0
+
+
+@pytest.mark.parametrize("build", [lambda: DetrForObjectDetection(tiny_config()), table_transformer])
+def test_apply_and_revert(build: Callable[[], nn.Module]) -> None:
+    model = build()
+    kinds = [type(module) for module in model.modules()]
+    assert fused_norms.apply(model) > 3
+    assert [type(module) for module in model.modules()] != kinds
+    fused_norms.revert(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_a_family_without_a_resnet_stays() -> None:
+    assert fused_norms.apply(yolos()) == 0

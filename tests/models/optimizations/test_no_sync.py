@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_config
+from models.families.test_family import table_transformer
 from torch import Tensor
 from transformers import DetrForObjectDetection
 
@@ -98,3 +99,19 @@ def test_nothing_in_its_code_asks_for_a_value(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
     monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
     asked(model, padded())
+
+
+def test_apply_and_revert() -> None:
+    model = made()
+    kinds = [type(module) for module in model.modules()]
+    no_sync.apply(model)
+    assert sum(type(module).__name__.startswith("NoSync") for module in model.modules()) == 3
+    no_sync.revert(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_another_family_stays() -> None:
+    model = table_transformer()
+    kinds = [type(module) for module in model.modules()]
+    no_sync.apply(model)
+    assert [type(module) for module in model.modules()] == kinds
