@@ -143,7 +143,7 @@ def describe_push(outcome: PushOutcome) -> str:
 
 
 def describe_export(outcome: ExportOutcome) -> str:
-    """Return a table of the files of an export with size, time, difference and mAP, and the cost of eight bits."""
+    """Return a table of the files of an export, and the mAP that eight bits cost."""
     base = outcome.latency["pytorch"]["median"]
     lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'to PyTorch':>16} {'difference':>10} {'mAP':>7}"]
     for kind, latency in outcome.latency.items():

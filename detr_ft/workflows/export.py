@@ -22,6 +22,7 @@ from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
 from detr_ft.models.benchmark import RUNTIMES, Agreement, compare_runtimes, latencies
@@ -34,7 +35,7 @@ from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import DataLike, ModelLike, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
@@ -43,18 +44,10 @@ _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two
 
 
 @dataclass(frozen=True)
-class ExportedFile:
-    """A file of an export, relative to its folder."""
-
-    path: str
-    bytes: int
-
-
-@dataclass(frozen=True)
 class ExportOutcome:
-    """The files of an export and what was measured, by format (`pytorch` is the original); also `export.json`.
+    """The files of an export and what was measured, by format; also `export.json`.
 
-    `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
+    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
     """
 
     folder: Path
@@ -83,7 +76,7 @@ def export(
     *,
     split: str | None = None,
     box_format: str | None = None,
-    output_dir: str | os.PathLike[str] | None = None,
+    output_dir: PathLike | None = None,
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 

@@ -26,7 +26,7 @@ _MAX_CATEGORIES_SHOWN = 10
 def save_predictions(
     folder: RunDirectory, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]
 ) -> None:
-    """Write `predictions.json` into a run: results by the images' ids, with the name of each class as `category`.
+    """Write `predictions.json` into a run, with the name of each class as `category`.
 
     `numbers` are the data's own category ids; if it has none, an id is the index of the class.
     """
@@ -53,9 +53,9 @@ def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[
 
 
 def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
-    """Return the detections of each row of a split from a file in COCO's results format, matched by the images' ids.
+    """Return the detections of each row of a split from a file in COCO's results format.
 
-    A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
+    Results are matched with images by `image_id`. A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
     or by its index if it has none. Raises InputError with everything that doesn't fit: malformed rows, and images and classes
     that the data don't have.
     """

@@ -57,7 +57,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
-    """Check and split the data, then load the model and fit it to them; logs what was done. Raises InputError.
+    """Check and split the data, then load the model and fit it to them. Raises InputError.
 
     Of the checkpoint only the config files are read before the data are known to be usable.
     """
@@ -96,7 +96,10 @@ def _processor(recipe: Recipe) -> Any:
 
 
 def _split(recipe: Recipe, data: DatasetDict, format: ImageFormat) -> tuple[Dataset, Dataset, int]:
-    """Inspect every image; return the train and validation split and the number of images left out. Raises InputError."""
+    """Inspect every image; return train and validation split and the number of images left out.
+
+    Raises InputError.
+    """
     section = recipe.data
     names = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
     inspected = inspect_splits(data, names, format)
@@ -139,7 +142,7 @@ def _fit(
     synonyms: Mapping[str, str],
     train: Dataset,
 ) -> None:
-    """Reduce a checkpoint to the recipe's queries and layers, and give it the classes of the data; logs what was done."""
+    """Reduce a checkpoint to the recipe's queries and layers, and give it the classes of the data."""
     section, seed = recipe.model, recipe.train.seed
     if section.decoder_layers is not None:
         truncate_decoder(model, section.decoder_layers)
@@ -169,7 +172,7 @@ def _loaded(recipe: Recipe, model: PreTrainedModel) -> float:
 
 
 def _check_bad_images(inspected: Mapping[str, InspectedSplit], section: DataSection) -> None:
-    """Raise InputError with the images that can't be trained on, unless the recipe skips them and they are few."""
+    """Raise InputError with the unusable images, unless the recipe skips them and they are few."""
     reasons = [reason for split in inspected.values() for reason in split.bad]
     if reasons and section.bad_images == "raise":
         worst = max(len(split.bad) / (len(split.bad) + len(split.rows)) for split in inspected.values() if split.bad)

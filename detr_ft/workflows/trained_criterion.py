@@ -12,7 +12,7 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families import find_family
 from detr_ft.models.metadata import read_criterion
-from detr_ft.recipe import load
+from detr_ft.recipe import build_file
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
 
@@ -42,14 +42,14 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
 
 def trained_by(model: str, detector: Detector) -> SetCriterion:
-    """Return the criterion of a run's recipe with its own code, or for other models that of their config, as `criterion_of`.
+    """Return the criterion of a run's recipe with its own code, or else that of `criterion_of`.
 
     Code of a model without a recipe is not run.
     """
     recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
-            return load(recipe).criterion
+            return build_file(recipe).criterion
         except InputError as error:
             logger.warning("DETR's own criterion matches instead of the run's: %s", error)
             return detr_criterion()

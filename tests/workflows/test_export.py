@@ -17,13 +17,14 @@ from detr_ft.cli.text import describe_export
 from detr_ft.data import load_data
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.benchmark import Agreement, compare_runtimes
 from detr_ft.models.families.detr import DETR
 from detr_ft.models.load import load_model
 from detr_ft.utils.assets import embedded_checkpoint
 from detr_ft.workflows import export as exporting
-from detr_ft.workflows.export import ExportedFile, ExportOutcome, export
+from detr_ft.workflows.export import ExportOutcome, export
 
 DATA = "generated:shapes?train=4&validation=20"
 
