@@ -28,9 +28,10 @@ _COMPONENTS_FIRST, _COMPONENTS_LAST = (3, 1, 0, 2), (2, 1, 3, 0)
 class Predictions:
     """The outputs of a model: `logits [L, B, Q, C]` and `boxes [L, B, Q, 4]`.
 
-    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax" C is K + 1 and index K is no-object, with "sigmoid" C is K.
-    `rows` names the L rows; a loss term is logged under `name_row`, or under `name` for the row "". By default the last
-    row is "" and the others are "0", "1", ..., as in transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
+    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax" C is
+    K + 1 and index K is no-object, with "sigmoid" C is K. `rows` names the L rows; a loss term is logged under `name_row`,
+    or under `name` for the row "". By default the last row is "" and the others are "0", "1", ..., as in transformers.
+    `extras` are further outputs `[L, B, Q, ...]` by name.
     """
 
     logits: Tensor

@@ -207,7 +207,8 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
 def image_blocks(targets: Targets, max_targets: int) -> Iterator[tuple[slice, Targets]]:
     """The targets in blocks of successive images, with their indices.
 
-    A block has at most `max_targets` targets, or a single image. It is a batch of all images, of which only some have targets.
+    A block has at most `max_targets` targets, or a single image. It is a batch of all images, of which only some have
+    targets.
     """
     if len(targets.labels) <= max_targets:
         yield slice(None), targets
