@@ -54,7 +54,7 @@ def doctor(
     Ends with status 2 if there is an error: data that training would refuse or learn wrongly.
     """
     from detr_ft.cli.text import describe_changes
-    from detr_ft.report.doctor.text import describe
+    from detr_ft.report.doctor import describe
     from detr_ft.workflows.doctor import doctor as examine
 
     outcome = examine(

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from detr_ft.data.doctor.repair.change_log import Change, in_words
-from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.data.doctor.changes import Change, summarize_changes
+from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
 from detr_ft.training.preflight.summary import describe_probe
 from detr_ft.training.preflight.variants import in_words as describe_rates
-from detr_ft.utils.formatting import metric
+from detr_ft.utils.formatting import metric, minutes
 from detr_ft.workflows.check import CheckOutcome
 from detr_ft.workflows.compare import ComparedModel, CompareOutcome
 from detr_ft.workflows.export import ExportOutcome
@@ -24,12 +24,10 @@ from detr_ft.workflows.replay import ReplayOutcome
 from detr_ft.workflows.run import TrainOutcome
 from detr_ft.workflows.seeds import SeedsOutcome
 
-_HEADLINES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
-
 
 def describe_changes(changes: Sequence[Change]) -> str:
     """Return the number of changes of each kind in a repaired copy."""
-    return in_words(changes)
+    return summarize_changes(changes)
 
 
 def describe_check(recipe: Path, outcome: CheckOutcome) -> str:
@@ -52,10 +50,10 @@ def describe_probe_outcome(outcome: ProbeOutcome) -> str:
 def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
     seconds = outcome.seconds
-    duration = f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
+    duration = f"{seconds:.0f} seconds" if seconds < 60 else minutes(seconds)
     before, after = outcome.metrics.before, outcome.metrics.coco()
     lines = [
-        verdict(before and {**before}, {**after}),
+        verdict(before, after),
         outcome.better,
         f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",
@@ -94,7 +92,7 @@ def metrics_as_json(metrics: EvaluationMetrics) -> str:
 def describe_metrics(metrics: EvaluationMetrics) -> str:
     """Return tables of COCO's metrics and of those of each class."""
     coco = metrics.coco()
-    lines = [f"{name:<12} {metric(coco[name]):>5}" for name in COCO_METRICS if name in _HEADLINES]
+    lines = [f"{name:<12} {metric(coco[name]):>5}" for name in TABLE_METRICS]
     width = max([5, *map(len, metrics.per_class)])
     lines.append(f"\n{'class':<{width}}  boxes    map  map_50")
     for name, row in metrics.per_class.items():
@@ -145,7 +143,7 @@ def describe_push(outcome: PushOutcome) -> str:
 
 
 def describe_export(outcome: ExportOutcome) -> str:
-    """Return a table of the files of an export with size, time, difference and mAP, and the cost of eight bits."""
+    """Return a table of the files of an export, and the mAP that eight bits cost."""
     base = outcome.latency["pytorch"]["median"]
     lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'to PyTorch':>16} {'difference':>10} {'mAP':>7}"]
     for kind, latency in outcome.latency.items():

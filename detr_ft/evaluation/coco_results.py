@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.structures import Detections
 
 
@@ -17,9 +16,7 @@ def coco_results(
     `category_ids` holds the id under which each class goes, in the order of the class indices.
     """
     return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
+        row
         for image_id, found in zip(image_ids, detections, strict=True)
-        for label, bbox, score in zip(
-            found.labels.tolist(), xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True
-        )
+        for row in found.to_coco(image_id=image_id, category_ids=category_ids)
     ]

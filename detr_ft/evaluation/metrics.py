@@ -20,6 +20,26 @@ MetricName = Literal[
     "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 ]  # fmt: skip
 COCO_METRICS: tuple[MetricName, ...] = get_args(MetricName)
+MAIN_METRICS = COCO_METRICS[:3]
+TABLE_METRICS = COCO_METRICS[:9]
+SUMMARY_METRICS: tuple[MetricName, ...] = (*COCO_METRICS[:6], "mar_100")
+HEADINGS: dict[str, str] = {
+    "map": "mAP", "map_50": "mAP50", "map_75": "mAP75",
+    "map_small": "mAP small", "map_medium": "mAP medium", "map_large": "mAP large",
+    "mar_1": "mAR1", "mar_10": "mAR10", "mar_100": "mAR100",
+    "mar_small": "mAR small", "mar_medium": "mAR medium", "mar_large": "mAR large",
+}  # fmt: skip
+MEANINGS: dict[str, str] = {
+    "map": "average precision over IoU .50 to .95",
+    "map_50": "at IoU .50",
+    "map_75": "at IoU .75",
+    "map_small": "objects under 32² px",
+    "map_medium": "32² to 96² px",
+    "map_large": "over 96² px",
+    "mar_1": "average recall, 1 detection an image",
+    "mar_10": "10 detections an image",
+    "mar_100": "100 detections an image",
+}
 
 # A fraction of 1, or None where there is nothing to count, which COCO's own code writes as -1.
 Measured = Annotated[
@@ -198,7 +218,7 @@ class EvaluationMetrics:
     speed: Speed | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
-    def coco(self) -> dict[MetricName, float | None]:
+    def coco(self) -> dict[str, float | None]:
         """COCO's twelve metrics by name."""
         return {name: getattr(self, name) for name in COCO_METRICS}
 
@@ -214,7 +234,7 @@ class RunMetrics(EvaluationMetrics):
     `before` are COCO's metrics before training. `peak_memory_mib` is of the GPU where there is one.
     """
 
-    before: dict[MetricName, Measured] | None = None
+    before: dict[str, Measured] | None = None
     seconds: float | None = None
     peak_memory_mib: int | None = None
     watt_hours: float | None = None
@@ -265,7 +285,7 @@ class ExportMetrics:
     hardware: str = "a CPU"
     files: dict[str, ExportedFile] = field(default_factory=dict)
     latency: dict[str, Latency] = field(default_factory=dict)
-    figures: dict[str, dict[MetricName, Measured]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path) -> ExportMetrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,14 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 _REACHED = 0.5  # an object is reached by a query whose box has this IoU with it, whatever its class
 _SURE = 0.5  # a score above which a query says something
+
+
+class QueryBoxes(NamedTuple):
+    """A query, the number of objects matched to it, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
+
+    query: int
+    matched: int
+    boxes: Tensor
 
 
 @dataclass
@@ -106,8 +115,8 @@ class Assignments:
             queries_used=int((self._taken > 0).sum()),
         )
 
-    def places(self, most: int) -> list[tuple[int, int, Tensor]]:
-        """Of the `most` queries that took the most objects: number, how many it took, and its boxes `[I, 4]`, by falling use."""
+    def places(self, most: int) -> list[QueryBoxes]:
+        """Return the `most` queries that matched the most objects, the first the most used."""
         boxes = torch.cat(self._places) if self._places else torch.zeros(0, 0, 4)
         order = self._taken.argsort(descending=True, stable=True)[:most].tolist()
-        return [(query, int(self._taken[query]), boxes[:, query]) for query in order]
+        return [QueryBoxes(query, int(self._taken[query]), boxes[:, query]) for query in order]

@@ -10,23 +10,22 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import ExportMetrics, Interval, MetricName, RunMetrics
+from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS, ExportMetrics, Interval, RunMetrics
 from detr_ft.hub.card_sections import (
     criterion_section,
     data_section,
-    errors_section,
     examples_section,
     exports_section,
     limits_section,
+    section,
     training_section,
 )
-from detr_ft.hub.card_values import figure, section
-from detr_ft.report.markdown import text_of
+from detr_ft.report.page import render_markdown
 from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
+from detr_ft.utils.formatting import markdown_text
 from detr_ft.utils.yaml import parse_yaml
 
-_METRICS: dict[MetricName, str] = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
-_PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}
+_INDEX_METRICS = (*MAIN_METRICS, "mar_100")
 
 
 def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
@@ -57,12 +56,11 @@ def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
         raise InputError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
-        f"# {text_of(name.rsplit('/', 1)[-1])}",
+        f"# {markdown_text(name.rsplit('/', 1)[-1])}",
         _detects(config, recipe),
         _usage(name),
         examples_section(run),
-        _results(metrics),
-        errors_section(metrics),
+        _evaluation(metrics),
         data_section(metrics),
         criterion_section(config),
         limits_section(config, metrics),
@@ -99,11 +97,11 @@ def _metadata(
             dataset_type=data_type,
             dataset_name=data_name,
             metric_type=key,
-            metric_name=title,
+            metric_name=HEADINGS[key],
             metric_value=round(value, 4),
             metric_args=_bounds(metrics.intervals.get(key)),
         )
-        for key, title in _METRICS.items()
+        for key in _INDEX_METRICS
         if (value := values[key]) is not None
     ]
     source = str(section(recipe, "data").get("source", ""))
@@ -131,53 +129,23 @@ def _data(recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 def _detects(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     names = [
-        text_of(str(value)) for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
+        markdown_text(str(value))
+        for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
     ]
     _, data_name = _data(recipe)
     number = f"{len(names)} class" if len(names) == 1 else f"{len(names)} classes"
-    return (
-        f"A DETR detector of {number}, trained on {text_of(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
-    )
+    return f"A DETR detector of {number}, trained on {markdown_text(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
 
 
-def _results(metrics: RunMetrics) -> str:
-    """The measured figures and the table of classes, in COCO's protocol."""
-    values = metrics.coco()
+def _evaluation(metrics: RunMetrics) -> str:
+    """Return the sections of the report that have a Markdown form."""
     if metrics.map is None:
         return ""
-    where = "data" if metrics.images is None else f"{metrics.images:,} images"
-    lines = [
-        "## Results",
-        "",
-        f"COCO protocol, on {where} held out from training. Intervals of 95 %, by resampling the images.",
-        "",
-        "| figure | value | interval |",
-        "|---|---|---|",
-        *(
-            f"| {title} | {figure(values[key])} | {_interval(metrics.intervals.get(key))} |"
-            for key, title in _METRICS.items()
-        ),
-    ]
-    if metrics.per_class:
-        lines += ["", f"| class | {' | '.join(_PER_CLASS.values())} | threshold | F1 there |"]
-        lines.append("|---" * (len(_PER_CLASS) + 3) + "|")
-        for name, row in metrics.per_class.items():
-            best = metrics.thresholds.get(name)
-            cells = [
-                *(figure(getattr(row, key)) for key in _PER_CLASS),
-                figure(best.threshold if best else None),
-                figure(best.f1 if best else None),
-            ]
-            lines.append(f"| {text_of(name)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return f"## Evaluation\n\nOn images that were not used for training.\n\n{render_markdown(metrics).rstrip()}"
 
 
 def _bounds(interval: Interval | None) -> dict[str, Any] | None:
     return interval and {"interval": [round(bound, 4) for bound in interval], "level": 0.95}
-
-
-def _interval(interval: Interval | None) -> str:
-    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
 
 
 def _usage(name: str) -> str:

@@ -11,10 +11,15 @@ import yaml
 
 from detr_ft.criterion.serialization import built_in_terms
 from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
-from detr_ft.hub.card_values import figure, section
-from detr_ft.models.runtime_agreement import RUNTIMES
-from detr_ft.report.markdown import text_of
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.run_directory import EXAMPLES
+from detr_ft.utils.formatting import markdown_text, minutes
+
+
+def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a mapping inside another one, empty if there is none."""
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def examples_section(run: Path) -> str:
@@ -28,18 +33,6 @@ def examples_section(run: Path) -> str:
     )
 
 
-def errors_section(metrics: RunMetrics) -> str:
-    """The errors of TIDE, with what each costs."""
-    rows = [
-        f"| {text_of(kind)} | {figure(error.count)} | {figure(error.map_50_lost)} |"
-        for kind, error in metrics.errors.items()
-    ]
-    if not rows:
-        return ""
-    head = ["## Errors", "", "By kind (Bolya et al., TIDE, ECCV 2020), with the mAP50 that each costs.", ""]
-    return "\n".join([*head, "| error | detections | mAP50 lost |", "|---|---|---|", *rows])
-
-
 def data_section(metrics: RunMetrics) -> str:
     """What the model was trained on."""
     data = metrics.data
@@ -49,15 +42,17 @@ def data_section(metrics: RunMetrics) -> str:
         "## Training data",
         "",
         f"- {data.train_images:,} images to train on, {data.held_out_images:,} held out",
-        f"- {text_of(data.boxes)}",
+        f"- {markdown_text(data.boxes)}",
     ]
     if data.skipped_images:
         lines.append(f"- {data.skipped_images:,} images could not be trained on and were left out")
     if data.sizes:
-        sizes = ", ".join(f"{count:,} {text_of(name)}" for name, count in data.sizes.items())
+        sizes = ", ".join(f"{count:,} {markdown_text(name)}" for name, count in data.sizes.items())
         lines.append(f"- {sizes} boxes (COCO's sizes)")
     if data.per_class:
-        lines.append("- boxes: " + ", ".join(f"{text_of(name)} {count:,}" for name, count in data.per_class.items()))
+        lines.append(
+            "- boxes: " + ", ".join(f"{markdown_text(name)} {count:,}" for name, count in data.per_class.items())
+        )
     return "\n".join(lines)
 
 
@@ -104,11 +99,11 @@ def limits_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
     maps = {name: row.map for name, row in metrics.per_class.items() if row.map is not None}
     if len(maps) > 1:
         worst = min(maps, key=lambda name: maps[name])
-        lines.append(f"Of its classes {text_of(worst)} has the lowest mAP, {maps[worst]:.3f}.")
+        lines.append(f"Of its classes {markdown_text(worst)} has the lowest mAP, {maps[worst]:.3f}.")
     counts = metrics.data.per_class if metrics.data else {}
     few = [name for name, count in counts.items() if count < 20]
     if few:
-        lines.append(f"Trained on fewer than 20 boxes: {', '.join(map(text_of, few))}.")
+        lines.append(f"Trained on fewer than 20 boxes: {', '.join(map(markdown_text, few))}.")
     if metrics.calibration and metrics.calibration.error is not None:
         lines.append(
             f"Its scores are off by {metrics.calibration.error:.2f} on average: compare them with the thresholds above, not with each other's."
@@ -125,14 +120,14 @@ def exports_section(exported: ExportMetrics) -> str:
     lines = [
         "## Other runtimes",
         "",
-        f"One image, processed already, on {text_of(exported.hardware)}.",
+        f"One image, processed already, on {markdown_text(exported.hardware)}.",
         "",
     ]
     lines += ["| runtime | file | ms | against PyTorch |", "|---|---|---|---|"]
     for kind, spent in exported.latency.items():
         name = f"`{exported.files[kind].path}`" if kind in exported.files else ""
         lines.append(
-            f"| {RUNTIMES.get(kind, text_of(kind))} | {name} | {spent.median:.1f} | {spent.median / base.median:.2f} |"
+            f"| {RUNTIMES.get(kind, markdown_text(kind))} | {name} | {spent.median:.1f} | {spent.median / base.median:.2f} |"
         )
     full, small = (exported.figures.get(kind, {}).get("map") for kind in ("pytorch", "int8"))
     if full is not None and small is not None:
@@ -147,7 +142,7 @@ def training_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
         return ""
     facts = {"hardware": about.get("hardware")}
     if metrics.seconds is not None:
-        facts["time"] = f"{metrics.seconds / 60:.1f} minutes"
+        facts["time"] = minutes(metrics.seconds)
     if metrics.watt_hours is not None:
         facts["energy"] = f"{metrics.watt_hours:g} Wh, of what computed alone"
     if metrics.peak_memory_mib is not None:
@@ -159,6 +154,6 @@ def training_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
         facts["classes known before"] = ", ".join(
             ours if ours == theirs else f"{ours} (as {theirs})" for ours, theirs in reused.items()
         )
-    lines = ["## Training", "", *(f"- {name}: {text_of(value)}" for name, value in facts.items() if value)]
+    lines = ["## Training", "", *(f"- {name}: {markdown_text(value)}" for name, value in facts.items() if value)]
     command = metrics.command
     return "\n".join(lines + ([f"\n```bash\n{command}\n```"] if command and "`" not in command else []))

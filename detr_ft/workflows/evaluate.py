@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -15,8 +15,8 @@ from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
-from detr_ft.report.html import RunReport
-from detr_ft.report.markdown import as_markdown
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import render_markdown
 from detr_ft.report.summary import verdict
 from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
@@ -26,7 +26,6 @@ from detr_ft.utils.environment import environment
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
-    EvaluationReport,
     check_new_folder,
     collect_report,
     command_line,
@@ -34,10 +33,8 @@ from detr_ft.workflows.results import (
     score,
     write_results,
 )
-from detr_ft.workflows.splits import DataLike, ModelLike, category_ids, read_data, recipe_of, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, category_ids, read_data, recipe_of, split_of
 from detr_ft.workflows.trained_criterion import criterion_of
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def evaluate(
     batch_size: int = 8,
     box_format: str | None = None,
 ) -> EvaluateOutcome:
-    """Evaluate a model, or a file of detections, by default on the images that the model's run did not train on.
+    """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
     is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in
@@ -126,7 +123,7 @@ def _evaluate_model(
             detector.model, detector.processor, criterion, split, detections, environment()["hardware"], batch_size
         )
         metrics = _write(folder, report, f"{Path(model).name} on {source}", source, str(criterion or ""))
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
 
 
 def _evaluate_file(
@@ -137,7 +134,12 @@ def _evaluate_file(
         metrics = metrics_of(coco_metrics(split, detections))
     else:
         metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
+
+
+def _named(detections: Sequence[Detections], split: Dataset) -> tuple[Detections, ...]:
+    names = class_names(split)
+    return tuple(replace(image, names=names) for image in detections)
 
 
 def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:
@@ -145,6 +147,7 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
     page = RunReport(
         title=title,
         verdict=verdict(None, report.assessment.figures, source),
+        evaluation=report,
         data={
             "data": source,
             "images": f"{matches.num_images:,}",
@@ -153,13 +156,12 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         criterion=criterion,
         environment=about,
         command=command_line(),
-        **report.parts,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
-    metrics = report.metrics(about)
+    metrics = replace(report.metrics, environment=about)
     write_results(folder, metrics, page)
-    RunDirectory(folder).write_text(REPORT_MARKDOWN, as_markdown(report.assessment))
+    RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")
     return metrics

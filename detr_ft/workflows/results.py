@@ -1,70 +1,47 @@
-"""The results of a model on a split: collect metrics, pictures and timings; write `metrics.json` and `report.html`."""
+"""Collect the results of a model on a split; write `metrics.json` and `report.html`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from torch import Tensor
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.arrays import mark_split
-from detr_ft.evaluation.assessment import Assessment, assess
-from detr_ft.evaluation.metrics import ClassMetrics, EvaluationMetrics, MatchingMetrics, VocMetrics
+from detr_ft.evaluation.assessment import assess
+from detr_ft.evaluation.metrics import ClassMetrics, EvaluationMetrics
 from detr_ft.evaluation.query_statistics import Assignments
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import predict_split_raw
-from detr_ft.report.html import RunReport, render_page
-from detr_ft.report.pictures import AnnotatedPhoto, shots_of
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import render_page
+from detr_ft.report.pictures import select_photos
 from detr_ft.run_directory import METRICS, REPORT, RunDirectory
 from detr_ft.structures import Detections
-from detr_ft.utils.speed import Speed
 
 _MATCHING_IMAGES = 500
 _QUERY_MAPS = 18
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationReport:
-    """Everything that was measured. `matching` and `queries` are `Assignments.summary` and `.places`."""
-
-    assessment: Assessment
-    shots: list[AnnotatedPhoto]
-    matching: MatchingMetrics | None = None
-    queries: Sequence[tuple[int, int, Tensor]] = ()
-    speed: Speed | None = None
-    voc: VocMetrics | None = None
-
-    def metrics(self, environment: Mapping[str, str]) -> EvaluationMetrics:
-        """Return the content of `metrics.json`."""
-        return replace(
-            self.assessment.metrics(),
-            voc=self.voc,
-            matching=self.matching,
-            speed=self.speed,
-            environment=dict(environment),
-        )
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """The fields that a page shows, by name."""
-        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "voc"}
-
-
 def score(
     split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None
 ) -> EvaluationReport:
-    """Assess detections of any origin; `trained_on` is the number of boxes of each class in the training data."""
+    """Assess detections of any origin.
+
+    `trained_on` is the number of boxes of each class in the training data.
+    """
     assessment = assess(mark_split(split, detections), trained_on)
-    return EvaluationReport(assessment, shots_of(split, detections, assessment), voc=voc_metrics(split, detections))
+    return EvaluationReport(
+        assessment, select_photos(split, detections, assessment), voc=voc_metrics(split, detections)
+    )
 
 
 def collect_report(

@@ -22,8 +22,8 @@ def test_the_card_round_trips_and_tells_what_was_measured(run: Path) -> None:
     assert card.data.base_model == "facebook/detr-resnet-50"
     assert {result.metric_type: result.metric_value for result in card.data.eval_results}["map"] == 0.512
     assert "bolt, nut" in card.text
-    assert "| bolt | 0.500 | 0.750 | 0.600 | 12 |" in card.text
-    assert "| nut | - | - | - | 0 |" in card.text
+    assert "| bolt | 12 | 0.500 | 0.750 | 0.600 |" in card.text
+    assert "| nut | 0 | – | – | – |" in card.text
     assert "HungarianMatcher" in card.text
     assert f'model="{NAME}"' in card.text
     assert "private" not in str(card)  # the folders of the data
@@ -35,7 +35,7 @@ def test_the_card_of_a_bare_model_is_valid(tiny_model: Path, tmp_path: Path) -> 
 
 def test_class_names_cannot_break_the_table(run: Path) -> None:
     (run / "metrics.json").write_text('{"map": 0.1, "per_class": {"a|b\\n<i>": {"map": 0.1}}}')
-    assert "| a\\|b &lt;i> | 0.100 |" in model_card(run, NAME).text
+    assert "| a\\|b &lt;i> | 0 | 0.100 |" in model_card(run, NAME).text
 
 
 def test_a_broken_file_is_named(run: Path) -> None:
@@ -81,9 +81,9 @@ def told(run: Path) -> Path:
     "words",
     [
         "| mAP | 0.512 | 0.400 to 0.600 |",
-        "| mAP50 | 0.800 | - |",
-        "on 40 images held out",
-        "| bolt | 0.500 | 0.750 | 0.600 | 12 | 0.700 | 0.850 |",
+        "| mAP50 | 0.800 | – |",
+        "on 40 images",
+        "| bolt | 12 | 0.500 | 0.750 | 0.600 | 0.70 | 0.900 | 0.800 | 0.850 |",
         "| missed | 7 | 0.120 |",
         "1,200 images to train on, 40 held out",
         "2 images could not be trained on",

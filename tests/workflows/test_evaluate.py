@@ -172,7 +172,7 @@ def test_no_objects_at_all(tmp_path: Path, run: Run) -> None:
     )
     assert status == 0, stderr
     assert "map          none" in stdout or "map           none" in stdout
-    assert "hold no objects" in (tmp_path / "out/report.html").read_text()
+    assert "no objects" in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize("family", ["yolos", "conditional_detr"])

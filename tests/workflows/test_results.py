@@ -14,7 +14,8 @@ from detr_ft.inference import Detector
 from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import detect_split, predict_split_raw
-from detr_ft.report.html import RunReport, render_page
+from detr_ft.report.content import RunReport
+from detr_ft.report.page import render_page
 from detr_ft.workflows.results import collect_report
 
 DATA = generate("workshop?train=12&validation=10&edge=64")
@@ -43,12 +44,12 @@ def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
     assert sum(group.classes for group in told.assessment.frequency.values()) == len(
         told.assessment.figures["per_class"]
     )
-    assert told.shots
-    for shot in told.shots:
-        assert all(outline.score is None for outline in shot.truth)
-        assert all(outline.score is not None for outline in shot.found)
-        assert f"{len(shot.truth)} there, {len(shot.found)} found" in shot.caption
-    html = render_page(RunReport(title="t", verdict="v", **told.parts))
+    assert told.photos
+    for photo in told.photos:
+        assert all(outline.score is None for outline in photo.objects)
+        assert all(outline.score is not None for outline in photo.detections)
+        assert f"{len(photo.objects)} objects, {len(photo.detections)} detections" in photo.caption
+    html = render_page(RunReport(title="t", verdict="v", evaluation=told))
     assert len(html.encode()) < 5_000_000
 
 
@@ -57,10 +58,10 @@ def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> No
     found = detect_split(detector.model, detector.processor, split)
     told = collect_report(detector.model, detector.processor, detr_criterion(), split, found, "here", 4)
     objects = {row["image_id"]: len(row["objects"]["category"]) for row in split}
-    assert told.shots
-    for shot in told.shots:
-        image = int(re.search(r"image (\d+)", shot.caption)[1])  # type: ignore[index]
-        assert len(shot.truth) == objects[image]
+    assert told.photos
+    for photo in told.photos:
+        image = int(re.search(r"image (\d+)", photo.caption)[1])  # type: ignore[index]
+        assert len(photo.objects) == objects[image]
 
 
 def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector) -> None:

@@ -13,10 +13,9 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
+from detr_ft.data.doctor.finding import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.report.doctor.page import render_report
-from detr_ft.report.doctor.text import describe
+from detr_ft.report.doctor import describe, render_report
 
 Box = tuple[float, float, float, float]
 GOOD: Box = (1.0, 2.0, 30.0, 20.0)
@@ -194,7 +193,7 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     assert "warning: zero size: 30." in describe(diagnosis)
     assert "... and 28 more" in describe(diagnosis, limit=2)
     assert describe(diagnosis).count("width 0, height 0") == 3
-    assert describe(diagnosis).endswith("mend the errors first (exit status 2)")
+    assert describe(diagnosis).endswith("repair the errors first (exit status 2)")
 
 
 def test_objects_are_named_by_the_id_of_their_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:
@@ -226,7 +225,7 @@ def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
     for kind in KINDS.values():
         assert kind.what.endswith(".")
         assert kind.why.endswith(".")
-        assert kind.mend
+        assert kind.remedy
         assert kind.level in LEVELS
 
 
