@@ -142,7 +142,7 @@ class Solved:
 
     def probabilities(self, number: int) -> Tensor:
         """`[Q, K+1]` at a layer."""
-        return self.scene.predictions.logits[number - 1, 0].softmax(-1)
+        return self.scene.predictions.probabilities[number - 1, 0]
 
     def overlaps(self, number: int) -> Tensor:
         """`[T, Q]`: the IoU of each object with each query's box."""
@@ -152,7 +152,7 @@ class Solved:
         """For each loss and layer, weighted, what matched pairs add to it and what the other queries do."""
         return {
             name: [
-                (sum(pair.shares.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
+                (sum(pair.losses.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
                 for layer in self.told.layers
             ]
             for name in self.told.layers[0].no_object

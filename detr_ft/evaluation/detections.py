@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.errors import InputError
 from detr_ft.structures import Detections
 
@@ -50,9 +49,7 @@ def coco_results(
     `category_ids` are the ids of the classes, in the order of the class indices.
     """
     return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
+        row
         for image_id, image in zip(image_ids, detections, strict=True)
-        for label, bbox, score in zip(
-            image.labels.tolist(), xyxy_to_xywh(image.boxes).tolist(), image.scores.tolist(), strict=True
-        )
+        for row in image.to_coco(image_id=image_id, category_ids=category_ids)
     ]

@@ -73,16 +73,15 @@ class MatchingStatistics:
     ) -> None:
         paired = (partner >= 0).nonzero()[:, 0]
         image, query = targets.image[paired], partner[paired]
-        probabilities = predictions.logits[number].softmax(-1)
-        top = probabilities[..., :-1].max(-1)
+        scores, labels = (values[0] for values in predictions.layers(number, number + 1).best)
         sums.matched += len(paired)
         sums.iou += float(iou(predictions.boxes[number, image, query], targets.boxes[paired]).sum())
-        sums.right += int((top.indices[image, query] == targets.labels[paired]).sum())
+        sums.right += int((labels[image, query] == targets.labels[paired]).sum())
         sums.settled += int((partner[paired] == last[paired]).sum())
         if len(partner):
             overlap = iou(targets.boxes[:, None], predictions.boxes[number][targets.image])  # [P, Q]
-            same_class = top.indices[targets.image] == targets.labels[:, None]
-            answers = ((overlap >= _MIN_IOU) & same_class & (top.values[targets.image] > _MIN_SCORE)).sum(1)
+            same_class = labels[targets.image] == targets.labels[:, None]
+            answers = ((overlap >= _MIN_IOU) & same_class & (scores[targets.image] > _MIN_SCORE)).sum(1)
             sums.answers += int(answers.sum())
             sums.answered += int((answers > 0).sum())
 

@@ -9,16 +9,11 @@ from typing import Any
 
 import yaml
 
-from detr_ft import criterion as terms
+from detr_ft.criterion.serialization import built_in_terms
 from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.run_directory import EXAMPLES
 from detr_ft.utils.formatting import markdown_text, minutes
-
-# As the docstrings of the terms give their sources: names, venue, year, and where in it.
-_PAPER = re.compile(
-    r"[A-Z][\w-]+(?: et al\.)?, (?:[A-Z][A-Za-z]+ )?(?:CVPR|ECCV|ICCV|ICLR|NeurIPS|AAAI|BMVC|WACV)W? \d{4}(?:, (?:equations?|section|table|figure|appendix) [A-Z]?[\d.]*\d)?"
-)
 
 
 def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -68,19 +63,14 @@ def criterion_section(config: Mapping[str, Any]) -> str:
         return ""
     written = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True).rstrip()
     lines = ["## Criterion", "", "Costs decide the matching, losses score it.", "", f"```yaml\n{written}\n```"]
-    papers = {name: papers_of(name) for name in dict.fromkeys(_used(described))}
-    cited = [f"- `{name}`: {'; '.join(found)}" for name, found in papers.items() if found]
+    papers = {name: paper_of(name) for name in dict.fromkeys(_used(described))}
+    cited = [f"- `{name}`: {paper}" for name, paper in papers.items() if paper]
     return "\n".join(lines + (["", "Sources:", "", *cited] if cited else []))
 
 
-def papers_of(name: str) -> list[str]:
-    """The papers that a built-in term's docstring names; none for a term of somebody's own."""
-    term = getattr(terms, name, None) if name in terms.__all__ else None
-    return (
-        list(dict.fromkeys(" ".join(one.split()) for one in _PAPER.findall(" ".join((term.__doc__ or "").split()))))
-        if term
-        else []
-    )
+def paper_of(name: str) -> str:
+    """The papers of a built-in term, without their arXiv ids; empty for other terms."""
+    return re.sub(r" \(arXiv:[\d.]+\)", "", getattr(built_in_terms().get(name), "paper", ""))
 
 
 def _used(described: object) -> Iterable[str]:

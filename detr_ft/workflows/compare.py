@@ -29,9 +29,9 @@ from detr_ft.workflows.splits import DataLike, ModelLike, split_of
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """COCO's metrics of a model with 95 % intervals, and its differences to the first model with 99 % intervals.
+    """COCO's metrics of a model with 95 % intervals, and its differences to the first model.
 
-    `differences` are None for the first model; an interval or a difference is None if there is too little to compute it.
+    Differences have 99 % intervals. `differences` are None for the first model; an interval or a difference is None if there is too little to compute it.
     """
 
     name: str
@@ -72,9 +72,9 @@ class CompareOutcome:
 def compare(
     models: Sequence[ModelLike], data: DataLike | None = None, *, split: str | None = None, batch_size: int = 8
 ) -> CompareOutcome:
-    """Compare models on a split, by default on the validation images of their runs, which must be the same.
+    """Compare models on a split, by default on the validation images of their runs.
 
-    The detections that runs saved are used again if no data are given. Raises InputError for fewer than two models, and for
+    Those must be the same for all runs. The detections that runs saved are used again if no data are given. Raises InputError for fewer than two models, and for
     runs with different validation images.
     """
     names = [os.fspath(model) for model in models]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,10 +32,8 @@ from detr_ft.workflows.results import (
     score,
     write_results,
 )
-from detr_ft.workflows.splits import DataLike, ModelLike, category_ids, read_data, recipe_of, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, category_ids, read_data, recipe_of, split_of
 from detr_ft.workflows.trained_criterion import criterion_of
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def evaluate(
     batch_size: int = 8,
     box_format: str | None = None,
 ) -> EvaluateOutcome:
-    """Evaluate a model, or a file of detections, by default on the images that the model's run did not train on.
+    """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
     is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in
@@ -124,7 +122,7 @@ def _evaluate_model(
             detector.model, detector.processor, criterion, split, detections, environment()["hardware"], batch_size
         )
         metrics = _write(folder, report, f"{Path(model).name} on {source}", source, str(criterion or ""))
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
 
 
 def _evaluate_file(
@@ -135,7 +133,12 @@ def _evaluate_file(
         metrics = EvaluationMetrics.of_coco(coco_metrics(split, detections))
     else:
         metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
-    return EvaluateOutcome(metrics, tuple(detections), folder)
+    return EvaluateOutcome(metrics, _named(detections, split), folder)
+
+
+def _named(detections: Sequence[Detections], split: Dataset) -> tuple[Detections, ...]:
+    names = class_names(split)
+    return tuple(replace(image, names=names) for image in detections)
 
 
 def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:

@@ -1,4 +1,4 @@
-"""The results of a model on a split: collect metrics, pictures and timings; write `metrics.json` and `report.html`."""
+"""Collect the results of a model on a split; write `metrics.json` and `report.html`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ _QUERY_MAPS = 18
 def score(
     split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None
 ) -> EvaluationReport:
-    """Assess detections of any origin; `trained_on` is the number of boxes of each class in the training data."""
+    """Assess detections of any origin.
+
+    `trained_on` is the number of boxes of each class in the training data.
+    """
     assessment = assess(match_split(split, detections), trained_on)
     return EvaluationReport(
         assessment, select_photos(split, detections, assessment), voc=voc_metrics(split, detections)

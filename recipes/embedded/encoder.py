@@ -30,9 +30,8 @@ from transformers import DetrForObjectDetection, get_scheduler
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, OneToManyMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.build import build_model
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
 from detr_ft.structures import Predictions, Targets
@@ -62,8 +61,8 @@ STRIDE = 16  # pixels of an image from one token to the next
 
 
 @dataclass(frozen=True)
-class CentreCost:
-    """How far a query's own place is from a target's centre, in fractions of the image: `[L, P, Q]`."""
+class CenterCost:
+    """Distance of the position of a query from the center of the target, in fractions of the image: `[L, P, Q]`."""
 
     places: Tensor  # [B, Q, 2], x and y
     weight: float = 1.0
@@ -107,7 +106,7 @@ def main(out: Path) -> None:
     set_trainable(model, ["decoder", "queries"])
     tokens = EncoderTokens(model).to(memory_format=torch.channels_last)
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, AUGMENT), SEED)
+    examples = TrainDataset(train, TrainTransform(form, AUGMENT), SEED)
     order = RandomSampler(examples, generator=torch.Generator().manual_seed(SEED))
     on_canvas = partial(collate, canvas=form.canvas)
     loader = DataLoader(examples, BATCH // accelerator.num_processes, sampler=order, collate_fn=on_canvas)
@@ -120,10 +119,10 @@ def main(out: Path) -> None:
     step = 0
     for epoch in range(EPOCHS):
         examples.epoch = epoch
-        for batch in map(form.normalise, loader):
+        for batch in map(form.normalize, loader):
             logits, boxes, places = wrapped(batch["pixel_values"], batch["pixel_mask"])
             targets = Targets.from_labels(batch["labels"], logits.device)
-            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CentreCost(places)]), losses)
+            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CenterCost(places)]), losses)
             loss, terms = criterion(Predictions(logits, boxes), targets)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(tokens.parameters(), 0.5)
