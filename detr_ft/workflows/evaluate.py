@@ -12,7 +12,7 @@ from datasets import Dataset
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
 from detr_ft.report.content import EvaluationReport, RunReport
@@ -29,7 +29,6 @@ from detr_ft.workflows.results import (
     check_new_folder,
     collect_report,
     command_line,
-    metrics_of,
     score,
     write_results,
 )
@@ -108,13 +107,13 @@ def _evaluate_model(
 ) -> EvaluateOutcome:
     accelerator = join()
     detector = Detector.load_any(model)
-    order = same_classes(detector.names, class_names(split))
+    order = align_classes(detector.names, class_names(split))
     with status(f"evaluating {len(split)} images"):
         figures, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
         if order is not None:
-            detections = [renamed(image, order) for image in detections]
+            detections = [relabel(image, order) for image in detections]
             figures = coco_metrics(split, detections)
-    metrics = metrics_of(figures)
+    metrics = EvaluationMetrics.of_coco(figures)
     if accelerator.is_main_process and save is not None:
         write_predictions(save, split, detections, numbers)
     if accelerator.is_main_process and folder is not None:
@@ -131,7 +130,7 @@ def _evaluate_file(
 ) -> EvaluateOutcome:
     detections = read_predictions(file, split, numbers)
     if folder is None:
-        metrics = metrics_of(coco_metrics(split, detections))
+        metrics = EvaluationMetrics.of_coco(coco_metrics(split, detections))
     else:
         metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
     return EvaluateOutcome(metrics, _named(detections, split), folder)
@@ -143,10 +142,10 @@ def _named(detections: Sequence[Detections], split: Dataset) -> tuple[Detections
 
 
 def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:
-    matches, about = report.assessment.marks, environment()
+    matches, about = report.assessment.matches, environment()
     page = RunReport(
         title=title,
-        verdict=verdict(None, report.assessment.figures, source),
+        verdict=verdict(None, report.assessment.coco, source),
         evaluation=report,
         data={
             "data": source,

@@ -21,7 +21,7 @@ from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
@@ -91,7 +91,7 @@ def export(
         raise InputError("the split has no images to verify the export with. Choose another with --split or --data")
     original, processor = load_model(name)
     family = family_of(original)
-    order = same_classes(Detector(original, processor).names, class_names(images))
+    order = align_classes(Detector(original, processor).names, class_names(images))
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with status("tracing the model"):
@@ -180,7 +180,7 @@ def _metrics(
     with status(f"evaluating {len(split)} images"):
         detections = detect_by(runtime, family, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
-        detections = [renamed(image, order) for image in detections]
+        detections = [relabel(image, order) for image in detections]
     metrics = coco_metrics(split, detections)
     return {name: metrics[name] for name in ("map", "map_50")}
 

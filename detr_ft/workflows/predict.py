@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detr_ft.data import open_image
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections

@@ -14,7 +14,7 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
 

@@ -19,7 +19,7 @@ from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
+from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
 from detr_ft.models.load import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe import BuiltRecipe
@@ -37,7 +37,7 @@ from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.results import collect_report, command_line, write_results
 from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
@@ -159,7 +159,7 @@ def _train(
     if process.is_main_process:
         metrics = _write_results(built, trainer, prepared, before, result, energy)
     else:
-        metrics = RunMetrics(**vars(metrics_of(result.metrics)))
+        metrics = RunMetrics(**vars(EvaluationMetrics.of_coco(result.metrics)))
     names = class_names(prepared.validation)
     detections = tuple(replace(image, names=names) for image in result.detections)
     return TrainOutcome(trainer.run.path, metrics, detections, prepared.validation, result.seconds, result.better)
@@ -185,7 +185,7 @@ def _write_results(
     peak = peak_memory_mib()  # before the report, whose benchmark starts a new measurement
     report = _report(trainer, built.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
-        **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
+        **vars(replace(report.metrics if report else EvaluationMetrics.of_coco(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
         seconds=round(result.seconds, 1),
         peak_memory_mib=peak,
