@@ -38,9 +38,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
     train, edge = data["train"], recipe.data.longest_edge or 800
     format = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
     plain = TrainDataset(train, TrainTransform(format), recipe.train.seed)
-    augmented = TrainDataset(
-        train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed
-    )
+    augmented = TrainDataset(train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed)
     cell = min(max(_MIN_CELL_PX, edge), _MAX_CELL_PX)
     side = cell + _GAP_PX
     sheet = Image.new("RGB", (_COLUMNS * side + _GAP_PX, _ROWS * side + _GAP_PX), "white")
