@@ -15,6 +15,7 @@ from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import writing
 from detr_ft.workflows.prepare import mixing_epochs
 
 _ROWS, _COLUMNS = 4, 5  # images, and how often each is shown: as it is, then augmented
@@ -51,11 +52,9 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
             examples.epoch = max(0, column - 1)
             picture = _picture(examples, index, class_names(train), cell)
             sheet.paste(picture, (_GAP + column * side, _GAP + row * side))
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
 
 
 def _fullest(split: Dataset) -> list[int]:

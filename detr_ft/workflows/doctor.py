@@ -14,13 +14,14 @@ from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
 from detr_ft.data.doctor.repair.change_log import as_lines, in_words
 from detr_ft.data.doctor.repair.left_out import told_losses
 from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
-from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.recipe import load_recipe
-from detr_ft.report.doctor.page import refuse_existing, write_report
+from detr_ft.report.doctor.page import write_report
+from detr_ft.utils.files import check_new_file, check_new_folder
 from detr_ft.utils.progress import say
 from detr_ft.workflows.augmentation_preview import preview_augmentation, refuse_other_format
 
@@ -93,19 +94,19 @@ def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Pla
 
 def _check(outputs: Outputs) -> None:
     if outputs.report is not None:
-        refuse_existing(outputs.report)
+        check_new_file(outputs.report)
     if outputs.coco is not None:
-        refuse_filled(outputs.coco)
+        check_new_folder(outputs.coco)
     if outputs.fix is not None and outputs.fix.startswith(_HUB):
         check_target(outputs.fix.removeprefix(_HUB))
     elif outputs.fix is not None:
-        refuse_filled(Path(outputs.fix))
+        check_new_folder(Path(outputs.fix))
     if outputs.augment is not None:
         load_recipe(outputs.augment)
     elif outputs.augment_out is not None:
         raise InputError("--augment-out goes with --augment RECIPE: it says where its picture goes")
     if outputs.picture is not None:
-        refuse_existing(outputs.picture)
+        check_new_file(outputs.picture)
         refuse_other_format(outputs.picture)
     if outputs.drawn_on is not None and outputs.fix is None:
         raise InputError("--drawn-on goes with --fix: it says how images of unclear size are mended")

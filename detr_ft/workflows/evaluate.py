@@ -25,6 +25,7 @@ from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
+from detr_ft.utils.files import check_new_folder, writing
 from detr_ft.utils.progress import console, say
 from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report, score, speed_on
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
@@ -47,7 +48,7 @@ def evaluate_model(
     Its classes are those of the data by name, in whatever order. Raises InputError where a class of the data is unknown to it.
     """
     if out is not None:
-        refuse_used(out)
+        check_new_folder(out, "Choose another folder with --out.")
     accelerator = join()
     detector = Detector.load_any(model)
     order = same_classes(detector.names, class_names(split))
@@ -83,7 +84,7 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
     """The figures of a file in COCO's results format; with `out`, a folder of report and figures."""
     if out is not None:
-        refuse_used(out)
+        check_new_folder(out, "Choose another folder with --out.")
     found = read_predictions(file, split, numbers)
     told = score(split, found)
     if out is not None:
@@ -94,12 +95,6 @@ def evaluate_predictions(
 def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]:
     """The figures of detections."""
     return score(split, found).assessment.figures
-
-
-def refuse_used(out: Path) -> None:
-    """Raise InputError for a folder that holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
 
 
 def write_report(out: Path, told: EvaluationReport, title: str, where: str, criterion: str = "") -> None:
@@ -124,13 +119,11 @@ def write_report(out: Path, told: EvaluationReport, title: str, where: str, crit
         "speed": told.speed and asdict(told.speed),
         "environment": about,
     }
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / METRICS).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (out / REPORT).write_text(render_page(summary), encoding="utf-8")
         (out / REPORT_MARKDOWN).write_text(as_markdown(told.assessment), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
     say(f"report: {out / REPORT}, figures: {out / METRICS}")
 
 

@@ -29,8 +29,8 @@ from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_in_words, environment
+from detr_ft.utils.files import check_new_folder, writing
 from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluate import refuse_used
 from detr_ft.workflows.splits import split_of
 
 FORMATS = ("onnx", "int8", "torch")
@@ -113,13 +113,11 @@ def _folder(name: str, out: Path | None) -> Path:
     if out is None and not folder.is_dir():
         raise InputError(f"{name} is no folder of this machine: say where to write with --out")
     if out is not None:
-        refuse_used(out)
-    try:
+        check_new_folder(out, "Choose another folder with --out.")
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     return folder
 
 

@@ -19,6 +19,7 @@ from detr_ft.data.doctor.statistics import Figures, figures_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
 from detr_ft.models.load import queries_of
+from detr_ft.utils.files import check_new_file, writing
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +91,14 @@ def write_recipe(source: str, out: Path, checkpoint: str | None, box_format: str
 
     `box_format` says how the source writes its boxes, where what `load_data` recognises is not to be trusted.
     """
-    if out.exists():
-        raise InputError(f"{out} exists, and nothing is written over; choose another name with -o")
+    check_new_file(out, "Choose another name with -o.")
     data = load_data(source, box_format=box_format)
     if "train" not in data:
         raise InputError(f"{source}: there is no train split, only {', '.join(data)}")
     text = _fill(data, source, out, checkpoint, box_format)
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
     logger.info("%s is written: look through it, then: detr-ft train %s", out, out)
 
 

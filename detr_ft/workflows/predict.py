@@ -9,15 +9,14 @@ from pathlib import Path
 from rich.progress import track
 
 from detr_ft.data import open_image
+from detr_ft.data.sources.listing import images_in
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import check_new_folder, writing
 from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluate import refuse_used
-
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float | None, batch_size: int) -> None:
@@ -28,7 +27,7 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
     Raises InputError for what is no image, all at once, before the model is run, and for a folder that holds something.
     """
     files = _image_files(paths)
-    refuse_used(out)
+    check_new_folder(out, "Choose another folder with --out.")
     detector = Detector.load(model)
     found = [
         detector.filter(one, threshold)
@@ -39,14 +38,12 @@ def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float
         row | {"category": detector.names[int(row["category_id"])], "file_name": str(files[int(row["image_id"]) - 1])}
         for row in coco_results(found, ids, list(range(len(detector.names))))
     ]
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PREDICTIONS).write_text(json.dumps(results, indent=1), encoding="utf-8")
         for number, (file, one) in enumerate(zip(files, found, strict=True), start=1):
             picture = draw(open_image(file), one.boxes, one.labels, detector.names, one.scores)
             picture.save(out / f"{number:04d}-{file.stem}.png")
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
     say(f"{len(results)} boxes in {len(files)} images: {out / PREDICTIONS} and a picture of each image beside it")
 
 
@@ -55,7 +52,7 @@ def _image_files(paths: Sequence[Path]) -> list[Path]:
     problems = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            inside = images_in(path)
             files += inside
             if not inside:
                 problems.append(f"{path}: this folder holds no images")

@@ -18,6 +18,7 @@ from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.utils.files import writing
 
 _TOLD = 20  # faults of a file
 _LARGEST = 1e9  # pixels
@@ -35,11 +36,9 @@ def save_predictions(
 
 def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> None:
     """The same into a file of any name; raises InputError where it can't be written."""
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be written: {error.strerror or error}") from error
 
 
 def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> str:

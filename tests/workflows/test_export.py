@@ -132,7 +132,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         export_model("embedded:small", ["onnx"], DATA, None, None, None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="nothing is written over"):
+    with pytest.raises(InputError, match="not an empty folder.*--out"):
         export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "full")
     with pytest.raises(InputError, match="classes that the model doesn't know"):
         export_model(

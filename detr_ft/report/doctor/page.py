@@ -10,9 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from detr_ft.data.doctor.diagnosis import Diagnosis
 from detr_ft.data.doctor.finding import by_kind
 from detr_ft.data.doctor.finding_kinds import KINDS
-from detr_ft.errors import InputError
 from detr_ft.report.doctor.text import leakage, sorts, verdict
 from detr_ft.report.doctor.thumbnails import MAX_EXAMPLES, thumbnails
+from detr_ft.utils.files import check_new_file, writing
 
 _PLACES = 100  # in the table of a kind
 _TEXT = 600  # characters of a place or a message
@@ -20,18 +20,11 @@ _TEXT = 600  # characters of a place or a message
 
 def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
     """Write the report to a new file; raises InputError where that can't be."""
-    refuse_existing(file)
-    try:
+    check_new_file(file)
+    page = render_report(diagnosis, data)
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(render_report(diagnosis, data), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be written ({error.strerror or error})") from error
-
-
-def refuse_existing(file: Path) -> None:
-    """A InputError where something is there already."""
-    if file.exists():
-        raise InputError(f"{file} exists, and nothing is written over; choose another name")
+        file.write_text(page, encoding="utf-8")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:

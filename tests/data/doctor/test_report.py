@@ -114,7 +114,7 @@ def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:
     diagnosis = examine(data)
     write_report(diagnosis, data, tmp_path / "new/report.html")
     assert (tmp_path / "new/report.html").read_text().startswith("<!DOCTYPE html>")
-    with pytest.raises(InputError, match="nothing is written over"):
+    with pytest.raises(InputError, match="already exists"):
         write_report(diagnosis, data, tmp_path / "new/report.html")
     with pytest.raises(InputError, match="can't be written"):
         write_report(diagnosis, data, tmp_path / "new/report.html/x.html")

@@ -15,7 +15,7 @@ from detr_ft.data.doctor.repair.change_log import Change, as_lines
 from detr_ft.data.doctor.repair.classes import merge_classes
 from detr_ft.data.doctor.repair.duplicates import Row, merge_copies
 from detr_ft.data.doctor.scan import Looks
-from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.integrity.annotated_size import (
     AnnotatedImage,
     AnnotatedSizes,
@@ -28,6 +28,7 @@ from detr_ft.data.integrity.annotated_size import (
 from detr_ft.data.integrity.scan import ScannedImage
 from detr_ft.data.schema import class_names, sizes_of, with_columns
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_new_folder, writing
 
 LOG = "changes.jsonl"
 
@@ -42,12 +43,10 @@ class Mended:
 
 def write_mended(mended: Mended, folder: Path) -> None:
     """Write the copy as COCO files, image files byte for byte, with `changes.jsonl`; the folder must be new or empty."""
-    refuse_filled(folder)
+    check_new_folder(folder)
     write_coco(mended.data, folder)
-    try:
+    with writing(folder / LOG):
         (folder / LOG).write_text(as_lines(mended.changes), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder / LOG}: can't be written ({error.strerror or error})") from error
 
 
 def mend(data: DatasetDict, looks: Looks, drawn_on: Frame | None = None) -> Mended:

@@ -230,7 +230,7 @@ def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
     assert in_words(result.changes) == "nothing had to be changed"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="isn't empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         write_mended(result, tmp_path / "out")
 
 
