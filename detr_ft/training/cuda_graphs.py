@@ -55,9 +55,9 @@ class CudaGraphForwardBackward:
             # What gets no gradient is no business of the optimizer's; a recording gives everything one.
             self._able = self._able and all(one.grad is not None for one in self._layers.trained())
             return told
-        answers = [one.requires_grad_() for one in recording.forward(inputs)]
+        logits, boxes = answers = [one.requires_grad_() for one in recording.forward(inputs)]
         with self._accelerator.autocast():
-            loss, terms = self._attached.score(Predictions(*answers), inputs["labels"])
+            loss, terms = self._attached.score(Predictions(logits, boxes), inputs["labels"])
         self._accelerator.backward(share * loss)
         recording.backward([one.grad for one in answers])
         return loss, terms

@@ -22,6 +22,7 @@ from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.sampling import Batches, aspects
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import Interrupted
+from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families.family import Detr
 from detr_ft.models.optimizations.fused_norms import fold_norms
@@ -52,7 +53,6 @@ from detr_ft.training.step_loader import StepBatch, StepLoader
 
 logger = logging.getLogger(__name__)
 
-_HEADLINES = ("map", "map_50", "map_75")
 _LOST = 10  # epochs after which, again and again, a model that finds nothing is looked into
 _OVER = 1  # what processes agree on, where it is no signal: the time is over
 _EVERY = 60.0  # seconds: an epoch's end is saved once the last checkpoint is as old
@@ -272,7 +272,7 @@ class DetrTrainer:
             metrics, found = self._figures()
             row = {"step": at.step, "epoch": epoch}
             row |= {name: value for name, value in metrics.items() if name != "per_class"}
-            row |= {f"raw_{name}": raw[name] for name in _HEADLINES if raw}
+            row |= {f"raw_{name}": raw[name] for name in MAIN_METRICS if raw}
             row |= self._remarks(metrics, epoch)
             self._write(row)
             self.display.evaluation(row)

@@ -12,13 +12,13 @@ from detr_ft.errors import InputError
 def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
     """Raise InputError where something exists at a path; the `remedy` ends the message."""
     if file.exists():
-        raise InputError(f"{file}: already exists. {remedy}")
+        raise InputError(f"{file} exists and is not overwritten. {remedy}")
 
 
 def check_new_folder(folder: Path, remedy: str = "Choose a new folder.") -> None:
     """Raise InputError where a folder has contents, or is a file; the `remedy` ends the message."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: not an empty folder. {remedy}")
+        raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
 
 
 @contextmanager

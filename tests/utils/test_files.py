@@ -13,7 +13,7 @@ from detr_ft.utils.files import check_new_file, check_new_folder, unwritable, wr
 def test_an_existing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     check_new_file(tmp_path / "new.txt")
     (tmp_path / "old.txt").touch()
-    with pytest.raises(InputError, match=r"old\.txt: already exists\. Choose another name with -o\."):
+    with pytest.raises(InputError, match=r"old\.txt exists .* Choose another name with -o\."):
         check_new_file(tmp_path / "old.txt", "Choose another name with -o.")
 
 
@@ -24,7 +24,7 @@ def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError) as caught:
             check_new_folder(folder, "Take another.")
-        assert str(caught.value).startswith(f"{folder}: ")
+        assert str(caught.value).startswith(f"{folder} is not empty")
         assert str(caught.value).endswith(". Take another.")
 
 

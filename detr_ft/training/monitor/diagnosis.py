@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from detr_ft.boxes import cxcywh_to_xyxy, iou, xywh_to_xyxy, xyxy_to_cxcywh
+from detr_ft.boxes import iou, xywh_to_xyxy, xyxy_to_cxcywh
+from detr_ft.data.box_format import FORMATS, XYWH
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 
@@ -26,12 +28,9 @@ _SLOW, _USUAL, _FAST = (
     1e-3,
 )  # rates of AdamW at which a transformer learns next to nothing, well, and comes apart
 
-# What the four numbers of a box may be, where they aren't x_min, y_min, width, height.
-_FRAMES = {
-    "corners (x_min, y_min, x_max, y_max)": lambda boxes: boxes,
-    "centre and size (cx, cy, width, height)": cxcywh_to_xyxy,
-    "rows before columns (y_min, x_min, height, width)": lambda boxes: xywh_to_xyxy(boxes[:, [1, 0, 3, 2]]),
-}
+_OTHER_FORMATS = [format for format in FORMATS if format.unit == "pixels" and format != XYWH]
+_ROWS_FIRST = "rows before columns (y_min, x_min, height, width)"
+_READINGS = (*map(str, _OTHER_FORMATS), _ROWS_FIRST)
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Seen:
     said: Counter[tuple[int, int]] = field(
         default_factory=Counter
     )  # of objects found: class, and class of the best box
-    otherwise: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _FRAMES})
+    otherwise: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _READINGS})
 
     @property
     def overlap(self) -> float:
@@ -92,8 +91,15 @@ def _compare(seen: Seen, found: Detections, objects: Mapping[str, Any]) -> None:
     for place, overlap, box in zip(kept, best.tolist(), which.tolist(), strict=True):
         if overlap >= _FOUND:
             seen.said[objects["category"][place], labels[box]] += 1
-    for name, as_corners in _FRAMES.items():
-        seen.otherwise[name] += _overlaps(as_corners(truth), boxes).max(1).values.tolist()
+    for name, xywh in _read_otherwise(truth).items():
+        seen.otherwise[name] += _overlaps(xywh_to_xyxy(xywh), boxes).max(1).values.tolist()
+
+
+def _read_otherwise(boxes: Tensor) -> dict[str, Tensor]:
+    """The boxes `[T, 4]` as xywh, if their numbers were in another format of pixels than xywh."""
+    pixels = np.ones((len(boxes), 2))  # fractions alone need the size of the image
+    readings = {str(format): torch.from_numpy(format.to_xywh(boxes.numpy(), pixels)) for format in _OTHER_FORMATS}
+    return readings | {_ROWS_FIRST: boxes[:, [1, 0, 3, 2]]}
 
 
 def _overlaps(truth: Tensor, boxes: Tensor) -> Tensor:

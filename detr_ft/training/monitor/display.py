@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,8 +16,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS
 from detr_ft.training.monitor.eta import Remaining
 from detr_ft.utils.distributed import rank
+from detr_ft.utils.formatting import metric
+from detr_ft.utils.progress import terminal
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 
@@ -133,21 +139,15 @@ def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
     """The headline figures of an evaluation in a line, and one for each remark on it."""
     changed = row.get("changed_since_last")
     moved = "" if changed is None else f", {100 * changed:.0f} % of the objects changed their query"
-    figures = ", ".join(
-        f"{said} {_figure(row[name])}" for name, said in (("map", "mAP"), ("map_50", "mAP50"), ("map_75", "mAP75"))
-    )
+    figures = ", ".join(f"{HEADINGS[name]} {metric(row[name])}" for name in MAIN_METRICS)
     return [f"epoch {row['epoch']}: {figures}{moved}", *(f"  {remark}" for remark in row.get("remarks", []))]
 
 
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
 def make_display() -> Display:
-    """A live display where stderr is a terminal, plain lines elsewhere, silence on all processes but the main one."""
+    """Return a live display on the command's terminal, else one that logs lines; silent on all processes but the main one."""
     if rank() > 0:
         return PlainDisplay(lambda line: None)
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    console = terminal()
+    if console is not None and console.is_terminal:
         return LiveDisplay(console)
-    return PlainDisplay(lambda line: console.print(line, soft_wrap=True, markup=False))
+    return PlainDisplay(lambda line: logger.info("%s", line))

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from detr_ft.utils.formatting import duration
+
 _T = TypeVar("_T")
 _WARM, _STEPS = 2, 20
 _MUCH = 0.25  # of the time spent waiting for images, before it is worth a word
@@ -49,7 +51,7 @@ class Pace:
         share = self.waited / self.taken
         advice = "; train.dataloader_num_workers reads them beside the steps" if share > _MUCH else ""
         return (
-            f"{self.images / self.taken:.1f} images a second on this process: the {left} steps that are left take about {_time(left * self.taken / _STEPS)}, "
+            f"{self.images / self.taken:.1f} images a second on this process: the {left} steps that are left take about {duration(left * self.taken / _STEPS)}, "
             f"evaluations not counted. {100 * share:.0f} % of a step is waiting for images{advice}{self._too_long(left, seconds)}"
         )
 
@@ -61,12 +63,6 @@ class Pace:
             f". train.max_minutes ends the run after about {able} of these steps; the learning rate falls as if it took them "
             "all, so fewer train.num_train_epochs use the time better"
         )
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 class Remaining:

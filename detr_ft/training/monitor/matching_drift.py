@@ -57,7 +57,7 @@ class MatchingSample:
     ) -> tuple[Tensor, int]:
         pixels = {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
         said = model(**self._format.normalise(pixels))
-        predictions = Predictions(said.logits[None], said.pred_boxes[None])
+        predictions = Predictions.from_layer(said.logits, said.pred_boxes)
         targets = Targets.from_labels(batch["labels"], device)
         matches = criterion.matcher(predictions, targets)
         partners = torch.full((len(targets.labels),), -1)

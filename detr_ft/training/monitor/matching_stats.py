@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.distributed as distributed
@@ -30,7 +31,7 @@ def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -
     """
     matches = criterion.matcher(predictions, targets)
     last = matches.layer == predictions.num_layers - 1
-    said = predictions.logits[-1].argmax(-1)  # [B, Q]
+    said = predictions.most_probable[-1]  # [B, Q]
     right = said[matches.image, matches.query][last] == targets.labels[matches.target[last]]
     boxes = predictions.boxes[-1][matches.image, matches.query][last]
     overlap = iou(boxes, targets.boxes[matches.target[last]].to(boxes))
@@ -75,7 +76,7 @@ def _squares(criterion: SetCriterion, predictions: Predictions, targets: Targets
     with torch.enable_grad():
         logits = predictions.logits.detach().float().requires_grad_()
         before = predictions.boxes.detach().float().logit(_BORDER).requires_grad_()
-        again = Predictions(logits, before.sigmoid())
+        again = replace(predictions, logits=logits, boxes=before.sigmoid())
         squares = {}
         for loss in criterion.losses:
             value = loss.weight * loss(again, targets, matches).sum() if loss.weight else logits.new_zeros(())

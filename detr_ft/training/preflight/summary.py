@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detr_ft.training.preflight.probe import Probe
+from detr_ft.utils.formatting import duration
 
 
 def describe_probe(found: Probe, workers: int) -> list[str]:
@@ -13,7 +14,7 @@ def describe_probe(found: Probe, workers: int) -> list[str]:
     return [
         f"one batch: {found.overfit.verdict}: {found.overfit.reason}",
         f"speed: {found.images_per_second:.1f} images/s, {found.seconds_per_step:.2f} s a step; "
-        f"{found.steps} steps will take {_duration(found.hours)}, without evaluations",
+        f"{found.steps} steps will take {duration(3600 * found.hours)}, without evaluations",
         *(
             ["that was one operation after another; replayed as CUDA graphs, steps are as fast as the last line says"]
             if found.replayed
@@ -45,9 +46,3 @@ def _advice(found: Probe, workers: int) -> list[str]:
 
 def _share(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
-
-
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{60 * hours:.0f} minutes" if hours > 1 / 60 else f"{3600 * hours:.0f} seconds"

@@ -77,8 +77,8 @@ def test_of_a_sound_run_nothing_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (as_corners, "unless its boxes are corners (x_min, y_min, x_max, y_max): then IoU is 0.79"),
-        (as_centres, "unless its boxes are centre and size"),
+        (as_corners, "unless its boxes are xyxy in pixels: then IoU is 0.79"),
+        (as_centres, "unless its boxes are cxcywh in pixels"),
         (rows_first, "unless its boxes are rows before columns"),
         (elsewhere, "its boxes or its images are of another kind"),
     ],

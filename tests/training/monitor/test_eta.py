@@ -51,11 +51,6 @@ def test_a_limit_that_ends_the_run_before_is_told(
     assert f"ends the run after about {able} of these steps" in words or able is None
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(80, "80 seconds"), (600, "10 minutes"), (9000, "2.5 hours")])
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert pace._time(seconds) == words
-
-
 def test_a_run_says_it_once(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=10, eval_epochs=0).train()

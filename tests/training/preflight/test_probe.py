@@ -8,17 +8,17 @@ import pytest
 import torch
 from support.small_run import make_trainer
 
+from detr_ft.cli.text import describe_probe_outcome
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
-from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight import probe as probing
 from detr_ft.training.preflight.memory import Worst, fit_memory, try_worst
 from detr_ft.training.preflight.overfit import Overfit, judge_overfit
 from detr_ft.training.preflight.probe import PARTS, Probe, probe
 from detr_ft.training.preflight.summary import describe_probe
-from detr_ft.workflows.probe import probe_recipe
+from detr_ft.workflows.probe import probe as probe_recipe
 
 
 def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -98,8 +98,10 @@ def test_a_probe_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path, mo
         "train: {output_dir: runs/a, per_device_train_batch_size: 4}\n"
     )
     before = sorted(tmp_path.rglob("*"))
-    lines = probe_recipe(*load_recipe(tmp_path / "recipe.yaml"))
+    outcome = probe_recipe(tmp_path / "recipe.yaml")
     assert sorted(tmp_path.rglob("*")) == before
+    assert outcome.recipe.train.output_dir == "runs/a"
+    lines = describe_probe_outcome(outcome).splitlines()
     assert [line.partition(":")[0] for line in lines[:3]] == ["one batch", "speed", "a step's time"]
 
 
