@@ -266,7 +266,7 @@ def test_an_image_mirrored_by_exif_is_warned_of_where_nothing_tells_of_its_boxes
     path = write_image(tmp_path / "a.jpg", orientation=orientation)
     (found,) = examine(DatasetDict({"train": split([path], [GOOD])})).findings
     assert (found.kind, found.level) == ("exif mirroring", "warning")
-    assert "nothing tells whether its boxes were drawn before or after" in found.message
+    assert "it is unclear if its boxes were drawn" in found.message
     assert "--report" in found.remedy
     without = examine(DatasetDict({"train": split([path], [])})).findings
     assert [one.kind for one in without] == ["exif rotation", "class missing"]

@@ -50,7 +50,7 @@ def test_groups_within_and_across_splits(tmp_path: Path) -> None:
     ]
     within, _, first, second = diagnosis.findings
     assert within.message.endswith("video1-03.jpg (image 3) and 1 more")
-    assert "in train; in test 1 more look like that one" in first.message
+    assert "in train; in test 1 more look like it" in first.message
     assert second.message == "looks like video2-00.jpg (image 5) in train"
     assert second.like == ("train", 5)
     assert diagnosis.leaked == {"train": 0, "test": 3}

@@ -53,7 +53,7 @@ def test_it_says_what_why_how_to_mend_and_where_with_a_picture(make_rows) -> Non
     data = DatasetDict({"train": make_rows([[10, 10, 50, 40], [150, 10, 90, 40]])})
     told = page(data)
     assert "0 errors, 1 warning and 0 notes: the data can be trained on." in told.text
-    for words in ("A box leaves its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
+    for words in ("A box extends beyond its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
         assert words in told.text
     assert told.tags.count("img") == 1
     for name, value in told.attributes:

@@ -53,7 +53,7 @@ def test_columns_follow_the_rows(make_rows) -> None:
     rows = make_rows([[1, 2, 3, 4]], [], [[5, 6, 7, 8], [1, 1, 0, float("inf")]])
     boxes = boxes_of(rows)
     assert boxes.row.tolist() == [0, 2, 2]
-    assert boxes.place.tolist() == [0, 0, 1]
+    assert boxes.position.tolist() == [0, 0, 1]
     assert boxes.id.tolist() == [1000, 1100, 1101]
     assert boxes.valid.tolist() == [True, True, False]
     assert boxes_of(make_rows([], [])).xywh.shape == (0, 4)
