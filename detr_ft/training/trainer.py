@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
-from transformers import enable_full_determinism
+from transformers import PreTrainedModel, enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
@@ -24,10 +24,7 @@ from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.errors import Interrupted
 from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.families.family import Detr
-from detr_ft.models.optimizations.fused_norms import fold_norms
-from detr_ft.models.optimizations.memory import save_memory_or_time
-from detr_ft.models.optimizations.no_sync import stop_waiting
+from detr_ft.models.optimizations import fused_norms, memory, no_sync
 from detr_ft.models.save import save_model
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.structures import Detections
@@ -87,7 +84,7 @@ class DetrTrainer:
 
     def __init__(
         self,
-        model: Detr,
+        model: PreTrainedModel,
         criterion: SetCriterion,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
@@ -113,8 +110,8 @@ class DetrTrainer:
             self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
         if checkpoint is not None:
             load_weights(model, checkpoint)
-        fold_norms(model)
-        stop_waiting(model)
+        fused_norms.apply(model)
+        no_sync.apply(model)
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
         self.criterion = self.current = criterion
@@ -125,7 +122,7 @@ class DetrTrainer:
         self.steps_an_epoch = len(self.feed.batches)
         self.steps = settings.num_train_epochs * self.steps_an_epoch
         optimizer = build_optimizer(model, settings, optim or OptimSettings())
-        save_memory_or_time(model, settings)
+        memory.apply(model, settings.gradient_checkpointing, settings.torch_compile)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.examiner = Evaluator(
             self.accelerator, self.model, processor, self.optimizer, train_dataset, eval_dataset,

@@ -21,13 +21,11 @@ from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor import refuse_existing, write_report
 from detr_ft.workflows.augmentation_preview import check_is_png, preview_augmentation
-from detr_ft.workflows.splits import DataLike, read_data
+from detr_ft.workflows.splits import DataLike, PathLike, read_data
 
 logger = logging.getLogger(__name__)
 
 _HUB = "hub:"
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class _Outputs:
 
     @property
     def picture(self) -> Path | None:
-        """The file for the picture of augmented images, by default named after the recipe in the current folder."""
+        """The file for the picture of augmented images, by default in the current folder."""
         return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
     def check(self, drawn_on: Frame | None) -> None:
@@ -135,7 +133,7 @@ def _path(path: PathLike | None) -> Path | None:
 
 
 def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
-    """Read a data set; also return its objects of unknown class, which are findings here and errors in training."""
+    """Read a data set; also return its objects of unknown class, which training refuses."""
     try:
         return read_data(data, box_format).splits, {}
     except UnknownClassError as error:

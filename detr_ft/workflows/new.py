@@ -18,10 +18,10 @@ from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
-from detr_ft.models.load import queries_of
-from detr_ft.recipe import Recipe, from_values
+from detr_ft.models.load import num_queries_of
+from detr_ft.recipe import Recipe, build_values
 from detr_ft.utils.yaml import parse_yaml
-from detr_ft.workflows.splits import DataLike, GivenData, read_data
+from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data
 
 _SMALL = "embedded:small"
 # Memory of a step of DETR-ResNet-50 for an image of 800 x 800, without the model: tests/benchmarks/step_memory.py.
@@ -32,7 +32,7 @@ _MAX_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class NewRecipe:
-    """A recipe for a data set: its text with comments, its values, and the file that it was written to, if any."""
+    """A recipe for a data set: its text with comments, its values, and its file, if any."""
 
     text: str
     recipe: Recipe
@@ -41,7 +41,7 @@ class NewRecipe:
 
 def new_recipe(
     data: DataLike,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     *,
     checkpoint: str | None = None,
     box_format: str | None = None,
@@ -60,7 +60,7 @@ def new_recipe(
     text = _text(given, path, checkpoint, box_format)
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
-    recipe = from_values(values).recipe
+    recipe = build_values(values).recipe
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
-    queries = queries_of(start.checkpoint, start.revision)
+    queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
     edge, edge_reason = _edge(start, statistics["train"], advice["longest_edge"].value or 800)
@@ -151,7 +151,10 @@ def _start(checkpoint: str, images: int) -> _Start:
 
 
 def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int, str]:
-    """Return the longest edge in pixels and the reason: the doctor's advice, within the sizes of the checkpoint's training."""
+    """Return the longest edge in pixels, and the reason.
+
+    It is the doctor's advice, within the sizes that the checkpoint was trained with.
+    """
     shorter = statistics.shorter_share.tenth
     boxes = "" if not shorter else "; nine boxes in ten then have a shorter side of {:.0f} pixels or more"
     if start.checkpoint == _SMALL:
