@@ -1,4 +1,4 @@
-"""A mended copy that lacks much of its data set says so, with the reasons."""
+"""Warnings for a repaired copy that lacks much of its data set, with the reasons."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def page(data: DatasetDict) -> Page:
     return Page(html)
 
 
-def test_it_says_what_why_how_to_mend_and_where_with_a_picture(make_rows) -> None:
+def test_a_kind_has_effect_remedy_location_and_picture(make_rows) -> None:
     data = DatasetDict({"train": make_rows([[10, 10, 50, 40], [150, 10, 90, 40]])})
     told = page(data)
     assert "0 errors, 1 warning and 0 notes: the data can be trained on." in told.text
