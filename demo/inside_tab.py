@@ -171,7 +171,7 @@ def _shown(label: str, name: str) -> gr.Image:
 def look(detector: Detector, picture: Image.Image) -> View:
     """Run the model and look at it on the way."""
     scale = _EDGE / max(picture.size)
-    shape = tuple(max(1, round(side * scale)) for side in picture.size)
+    shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     inside = attention_maps(detector.model, detector.processor, picture)
     return View(picture.resize(shape, Image.Resampling.LANCZOS), inside, detector.predictions(picture))
 

@@ -38,6 +38,6 @@ def make_trainer(
         TrainSettings(output_dir=str(output), **(values | settings)),
         processor=processor,
         transform=TrainTransform(ImageFormat.of(processor), augment),
-        display=PlainDisplay([].append if lines is None else lines.append),
+        display=PlainDisplay((lines if lines is not None else []).append),
         checkpoint=checkpoint,
     )
