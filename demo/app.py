@@ -88,7 +88,7 @@ def build(
 def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
     """Serve the page without waiting, on this machine alone unless another host is given; returns its address."""
     try:
-        _, url, _ = page.launch(
+        launched: tuple[Any, str, str] = page.launch(
             server_name=host,
             server_port=port,
             share=False,
@@ -105,7 +105,7 @@ def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
         raise InputError(
             f"the demo can't listen on port {port or '7860 to 7959'}: {error}; give another --port"
         ) from error
-    return url
+    return launched[1]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.models.families.family import Detr
+from detr_ft.models.families import family_of
 from detr_ft.structures import Predictions
 from detr_ft.training.forward_backward import EagerForwardBackward, ForwardBackward
 from detr_ft.training.settings import TrainSettings
@@ -37,7 +37,7 @@ class CudaGraphForwardBackward:
     """Passes of a DETR on one GPU: plain for a shape of batch that is new, recorded and replayed for one that comes again."""
 
     def __init__(
-        self, plain: EagerForwardBackward, accelerator: Accelerator, model: DetrForObjectDetection, attached: AttachedCriterion, pool: Pool
+        self, plain: EagerForwardBackward, accelerator: Accelerator, model: PreTrainedModel, attached: AttachedCriterion, pool: Pool
     ) -> None:  # fmt: skip
         self.wrapped = plain.wrapped
         self._plain, self._accelerator, self._attached, self._pool = plain, accelerator, attached, pool
@@ -86,7 +86,7 @@ class CudaGraphForwardBackward:
 
 
 def passes_of(
-    accelerator: Accelerator, model: Detr, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
+    accelerator: Accelerator, model: PreTrainedModel, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
 ) -> ForwardBackward:  # fmt: skip
     """Replayed passes where this model, machine and these settings allow them, else plain ones."""
     plain = EagerForwardBackward(accelerator, wrapped)
@@ -96,7 +96,7 @@ def passes_of(
         or accelerator.num_processes > 1  # gradients are shared among processes while they are made
         or settings.full_determinism  # the plain way, which a step that a resumed run takes first goes, rounds otherwise
         or settings.gradient_checkpointing  # asks for the state of the random numbers
-        or not isinstance(model, DetrForObjectDetection)
+        or "cuda_graphs" not in family_of(model).supports
         or model.config.auxiliary_loss  # its layers are fed, and answer, in another way
     ):
         return plain
@@ -106,13 +106,13 @@ def passes_of(
 class _Layers(nn.Module):
     """Logits `[L, B, Q, K+1]` and boxes `[L, B, Q, 4]` of all decoder layers, fp32."""
 
-    def __init__(self, model: DetrForObjectDetection, attached: AttachedCriterion) -> None:
+    def __init__(self, model: PreTrainedModel, attached: AttachedCriterion) -> None:
         super().__init__()
         self.model, self._attached = model, attached
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
-        self.model.model(pixel_values=pixel_values, pixel_mask=pixel_mask)
-        logits, boxes = self._attached.of_layers(self.model)
+        self.model.base_model(pixel_values=pixel_values, pixel_mask=pixel_mask)
+        logits, boxes = self._attached.layer_outputs()
         return logits.float(), boxes.float()
 
     def trained(self) -> list[nn.Parameter]:

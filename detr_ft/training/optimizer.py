@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
-from detr_ft.models.freeze import part_of, trainable_counts
+from detr_ft.models.families import Family, family_of
+from detr_ft.models.freeze import trainable_counts
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 _SECTIONS = ("backbone", "encoder", "decoder", "heads")  # from the image to the answer
-# What belongs to a section by another name. The projection makes the encoder's tokens, the queries are the decoder's.
-_READ_BY = {"input_projection": "encoder", "queries": "decoder", "encoder": "encoder", "decoder": "decoder"}
 _LAST_NORM = (_SECTIONS.index("decoder"), 10**6)  # after all of the decoder's layers, beside the heads
 
 
-def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings) -> AdamW:
+def build_optimizer(model: PreTrainedModel, train: TrainSettings, optim: OptimSettings) -> AdamW:
     """AdamW over the parameters that train, those of one rate and one decay in one group, the heads' group last.
 
     A section without a rate of its own learns at `train.learning_rate` (Carion et al., ECCV 2020, section 4, gives the
@@ -28,11 +28,12 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
     """
     refuse_rates(model, optim)
     groups: dict[tuple[float, float], _Group] = {}
+    family = family_of(model)
     below, spared = _distances(model), _without_decay(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        place = _place(name)
+        place = _place(family, name)
         rate = (_own_rate(optim, place.section) or train.learning_rate) * optim.layer_decay ** below[place.layer]
         decay = 0.0 if id(parameter) in spared else train.weight_decay
         label = place.section if optim.layer_decay == 1 else place.label
@@ -51,13 +52,16 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
     )
 
 
-def refuse_rates(model: nn.Module, optim: OptimSettings) -> None:
+def refuse_rates(model: PreTrainedModel, optim: OptimSettings) -> None:
     """Raise InputError for every rate that is given to a section that is frozen, or that the model lacks."""
     problems = []
+    family = family_of(model)
     for section in _SECTIONS:
         if _own_rate(optim, section) is None:
             continue
-        train = [parameter.requires_grad for name, parameter in model.named_parameters() if _is_of(name, section)]
+        train = [
+            parameter.requires_grad for name, parameter in model.named_parameters() if _is_of(family, name, section)
+        ]
         if not train:
             problems.append(f"optim.{section}_learning_rate: the model has no {section}; leave the rate out")
         elif not any(train):
@@ -69,12 +73,14 @@ def refuse_rates(model: nn.Module, optim: OptimSettings) -> None:
         raise InputError(problems)
 
 
-def training_table(model: nn.Module, optimizer: Optimizer) -> str:
+def training_table(model: PreTrainedModel, optimizer: Optimizer) -> str:
     """For each part of the model: how many of its parameters train, of how many, at which rates and decay."""
     held = {id(one): group for group in optimizer.param_groups for one in group["params"]}
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault(part_of(name), []).extend([held[id(parameter)]] if id(parameter) in held else [])
+        groups.setdefault(family_of(model).part_of(name).name, []).extend(
+            [held[id(parameter)]] if id(parameter) in held else []
+        )
     rows = [
         (part, f"{training:,}", f"{total:,}", _span(groups[part], "initial_lr"), _span(groups[part], "weight_decay"))
         for part, (training, total) in trainable_counts(model).items()
@@ -124,12 +130,11 @@ class _Group:
         return "+".join(self.labels)
 
 
-def _place(name: str) -> _Place:
-    part = part_of(name)
+def _place(family: Family, name: str) -> _Place:
+    part, section = family.part_of(name).name, family.part_of(name).section
     if part.startswith("backbone"):
         stage = re.search(r"stage(\d+)$", part)
         return _Place("backbone", (0, int(stage[1]) if stage else 0), part)
-    section = _READ_BY.get(part, "heads")
     floor = _SECTIONS.index(section)
     layer = re.search(r"\.layers\.(\d+)\.", name)
     if section == "heads":
@@ -140,10 +145,11 @@ def _place(name: str) -> _Place:
     return _Place(section, (floor, number), f"{section}.{number}")
 
 
-def _distances(model: nn.Module) -> dict[tuple[int, int], int]:
+def _distances(model: PreTrainedModel) -> dict[tuple[int, int], int]:
     """How many layers each layer is below the heads, those counted that don't train."""
     heads = (_SECTIONS.index("heads"), 0)
-    layers = {heads, *(_place(name).layer for name, _ in model.named_parameters())} - {_LAST_NORM}
+    family = family_of(model)
+    layers = {heads, *(_place(family, name).layer for name, _ in model.named_parameters())} - {_LAST_NORM}
     return {_LAST_NORM: 0} | {layer: distance for distance, layer in enumerate(sorted(layers, reverse=True))}
 
 
@@ -165,9 +171,10 @@ def _own_rate(optim: OptimSettings, section: str) -> float | None:
     return rate
 
 
-def _is_of(name: str, section: str) -> bool:
+def _is_of(family: Family, name: str, section: str) -> bool:
     """Whether a parameter is of the section by its own name: a frozen encoder is frozen, whatever its projection does."""
-    return _place(name).section == section and part_of(name) not in ("input_projection", "queries")
+    part = family.part_of(name)
+    return part.section == section and (section == "heads" or part.name.split(".")[0] == section)
 
 
 def _span(groups: list[dict[str, Any]], key: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from detr_ft.criterion import CriterionError, find_fault
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.training.async_scalar import AsyncScalar
@@ -188,7 +188,7 @@ class Stepper:
         with nullcontext() if last else self.accelerator.no_sync(self.passes.wrapped):
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
             try:
-                loss, terms = self.passes.take(self.format.normalise(inputs), share)
+                loss, terms = self.passes.take(self.format.normalize(inputs), share)
             except torch.OutOfMemoryError:
                 raise
             except CriterionError as error:

@@ -13,9 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.sampling import Batches, shares
+from detr_ft.data.pipeline.dataset import TrainDataset, collate
+from detr_ft.data.pipeline.sampling import BatchSampler, shard_batch
 from detr_ft.errors import InputError
 
 Item = tuple[int, int]  # epoch, index
@@ -65,8 +64,8 @@ class StepLoader:
 
     def __init__(
         self,
-        examples: TrainExamples,
-        batches: Batches,
+        examples: TrainDataset,
+        batches: BatchSampler,
         epochs: int,
         micro_size: int,
         process: int,
@@ -98,17 +97,17 @@ class StepLoader:
     def plan(self, epoch: int, place: int) -> Iterator[tuple[int, int, int, list[list[int]]]]:
         """Epoch, place, images and this process's indices of every step from one on."""
         for at in range(epoch, self.epochs):
-            for number, batch in enumerate(self.batches.of(at)):
+            for number, batch in enumerate(self.batches.of_epoch(at)):
                 if at > epoch or number >= place:
                     yield at, number, len(batch), self.share(batch)
 
     def stand_in(self, epoch: int, place: int) -> list[int]:
         """What is read for an empty share: an image of its step, since every step has one."""
-        return self.batches.of(epoch)[place][:1]
+        return self.batches.of_epoch(epoch)[place][:1]
 
     def share(self, batch: list[int]) -> list[list[int]]:
         """The micro-batches of a step that are this process's."""
-        return shares(batch, self._size, self._processes)[self._process]
+        return shard_batch(batch, self._size, self._processes)[self._process]
 
 
 class _Items(Sampler[list[Item]]):
@@ -126,7 +125,7 @@ class _Items(Sampler[list[Item]]):
 class _Tried(TorchDataset[Any]):
     """Examples by (epoch, index). What goes wrong is answered, since a worker that raises tells of itself, not the image."""
 
-    def __init__(self, examples: TrainExamples) -> None:
+    def __init__(self, examples: TrainDataset) -> None:
         self._examples = examples
 
     def __getitem__(self, item: Item) -> dict[str, Any] | Exception:

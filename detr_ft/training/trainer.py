@@ -15,19 +15,16 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
-from transformers import enable_full_determinism
+from transformers import PreTrainedModel, enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.sampling import Batches, aspects
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.errors import Interrupted
 from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.families.family import Detr
-from detr_ft.models.optimizations.fused_norms import fold_norms
-from detr_ft.models.optimizations.memory import save_memory_or_time
-from detr_ft.models.optimizations.no_sync import stop_waiting
+from detr_ft.models.optimizations import fused_norms, memory, no_sync
 from detr_ft.models.save import save_model
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.structures import Detections
@@ -87,7 +84,7 @@ class DetrTrainer:
 
     def __init__(
         self,
-        model: Detr,
+        model: PreTrainedModel,
         criterion: SetCriterion,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
@@ -113,19 +110,19 @@ class DetrTrainer:
             self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
         if checkpoint is not None:
             load_weights(model, checkpoint)
-        fold_norms(model)
-        stop_waiting(model)
+        fused_norms.apply(model)
+        no_sync.apply(model)
         # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
         self.criterion = self.current = criterion
         transform = transform or TrainTransform(ImageFormat.of(processor))
         self.format = transform.format
-        self.examples = TrainExamples(train_dataset, transform, settings.seed)
+        self.examples = TrainDataset(train_dataset, transform, settings.seed)
         self.feed = self._feed(repeats)
         self.steps_an_epoch = len(self.feed.batches)
         self.steps = settings.num_train_epochs * self.steps_an_epoch
         optimizer = build_optimizer(model, settings, optim or OptimSettings())
-        save_memory_or_time(model, settings)
+        memory.apply(model, settings.gradient_checkpointing, settings.torch_compile)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.examiner = Evaluator(
             self.accelerator, self.model, processor, self.optimizer, train_dataset, eval_dataset,
@@ -388,10 +385,10 @@ class DetrTrainer:
         split = self.examples.split
         # Each shape of batch is recorded, or compiled, by itself.
         few_shapes = settings.torch_compile or (settings.cuda_graphs and self.accelerator.device.type == "cuda")
-        shapes = None if canvas else aspects(split)
+        shapes = None if canvas else aspect_ratios(split)
         return StepLoader(
             self.examples,
-            Batches(len(split), self._images_a_step, settings.seed, aspects=shapes, repeats=repeats),
+            BatchSampler(len(split), self._images_a_step, settings.seed, aspect_ratios=shapes, repeats=repeats),
             settings.num_train_epochs,
             settings.per_device_train_batch_size,
             self.accelerator.process_index,

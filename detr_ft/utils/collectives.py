@@ -26,7 +26,7 @@ def on_cpus() -> bool:
 
 
 def map_divided(rows: Dataset, work: Callable[[Dataset], Iterable[T]]) -> list[T]:
-    """Return what `work` yields for each row, in the order of the rows; every process handles its part of them.
+    """Return the results of `work` for all rows, in order; every process handles a part of them.
 
     `work` must yield one result a row. Every process of the run must call this, and each gets all results.
     """

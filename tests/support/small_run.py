@@ -8,7 +8,8 @@ from typing import Any
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
@@ -37,6 +38,6 @@ def make_trainer(
         TrainSettings(output_dir=str(output), **(values | settings)),
         processor=processor,
         transform=TrainTransform(ImageFormat.of(processor), augment),
-        display=PlainDisplay([].append if lines is None else lines.append),
+        display=PlainDisplay((lines if lines is not None else []).append),
         checkpoint=checkpoint,
     )

@@ -51,7 +51,7 @@ def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Pa
     clipped = 0
     for number, work in enumerate(plain.feed.steps(), start=1):
         seed_step(plain.settings.seed, number, process=0)
-        plain.model(**plain.format.normalise(work.share[0].inputs)).loss.backward()
+        plain.model(**plain.format.normalize(work.share[0].inputs)).loss.backward()
         clipped += bool(clip_grad_norm_(plain.model.parameters(), 0.05) > 0.05)
         optimizer.step()
         schedule.step()

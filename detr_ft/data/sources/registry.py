@@ -126,12 +126,6 @@ def sources_table() -> str:
     return "\n".join(lines)
 
 
-def sources_sentence() -> str:
-    """The sources that the command reads as one sentence of Markdown."""
-    forms = _listed((f"`{one.usage}` ({one.help})" for one in _in_command()), "or")
-    return f"`DATA` is a file or folder, whose format is recognized by its content, or {forms}."
-
-
 def _in_command() -> list[Source]:
     return sorted((one for one in SOURCES if not one.streamed), key=lambda one: (one.follows != "PATH", one.name))
 

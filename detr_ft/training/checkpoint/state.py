@@ -20,7 +20,7 @@ from torch import nn
 
 from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
-from detr_ft.models.lora import without_learned
+from detr_ft.models.lora import weights_with_zero_adapters
 
 STATE, WEIGHTS, _TENSORS = "state.json", "model.safetensors", "training.pt"
 
@@ -84,7 +84,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 def load_saved(model: nn.Module, folder: Path) -> None:
     """Give a model of the same architecture the weights of a stock checkpoint, every one of them."""
-    saved = without_learned(model, load_model(str(folder))[0].state_dict())
+    saved = weights_with_zero_adapters(model, load_model(str(folder))[0].state_dict())
     result = model.load_state_dict(saved, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # norms that learn
     if missing or result.unexpected_keys:

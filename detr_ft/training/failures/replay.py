@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.input_checks import TargetError
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
-from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms
 from detr_ft.models.lora import add_adapters
-from detr_ft.models.metadata import own_block
+from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
 from detr_ft.training.step_totals import seed_step
@@ -54,17 +53,18 @@ class Capsule:
                 f"{folder}: the model was too large for the capsule: put its weights of step {self.number - 1} there as {WEIGHTS}"
             )
 
-    def model(self) -> Detr:
+    def model(self) -> PreTrainedModel:
         """The model as it was before the step, in training mode."""
-        model: Detr = AutoModelForObjectDetection.from_config(self.config)
+        model: PreTrainedModel = AutoModelForObjectDetection.from_config(self.config)
         if self.told["live_norms"]:
             live_norms(model)
-        if lora := own_block(self.config).get("lora"):
+        if lora := read_lora(self.config):
             add_adapters(model, **lora)
         load_weights(model, self.folder)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self.told["frozen"])
-        return model.train()
+        model.train()
+        return model
 
 
 def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
@@ -80,7 +80,7 @@ def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
     form = ImageFormat.of(capsule.processor)
     place = 0
     for batch in capsule.batches:
-        inputs = form.normalise(batch["inputs"])
+        inputs = form.normalize(batch["inputs"])
         ids = capsule.images[place : place + len(batch["rows"]) * batch["counts"]]
         place += len(ids)
         verdict = _of_inputs(inputs) or _of_step(model, attached, criterion, inputs, capsule.told["mixed_precision"])
@@ -103,7 +103,7 @@ def _of_inputs(inputs: dict[str, Any]) -> Verdict | None:
 
 
 def _of_step(
-    model: Detr,
+    model: PreTrainedModel,
     attached: AttachedCriterion,
     criterion: SetCriterion,
     inputs: dict[str, Any],

@@ -10,9 +10,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.predict import inference
 from detr_ft.structures import Predictions, Targets
 
@@ -24,7 +23,7 @@ class MatchingSample:
 
     def __init__(self, split: Dataset, form: ImageFormat, batch_size: int) -> None:
         rows = torch.linspace(0, len(split) - 1, min(_MOST, len(split))).long().tolist()
-        self._examples = TrainExamples(split.select(rows), TrainTransform(form), 0)
+        self._examples = TrainDataset(split.select(rows), TrainTransform(form), 0)
         self._format, self._batch_size = form, batch_size
         self.partners = torch.zeros(0, dtype=torch.long)  # the query of each target when last looked at, -1 for none
 
@@ -56,7 +55,7 @@ class MatchingSample:
         self, model: Any, criterion: SetCriterion, batch: Mapping[str, Any], device: torch.device
     ) -> tuple[Tensor, int]:
         pixels = {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
-        said = model(**self._format.normalise(pixels))
+        said = model(**self._format.normalize(pixels))
         predictions = Predictions.from_layer(said.logits, said.pred_boxes)
         targets = Targets.from_labels(batch["labels"], device)
         matches = criterion.matcher(predictions, targets)

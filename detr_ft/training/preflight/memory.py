@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from detr_ft.errors import InputError
 from detr_ft.structures import StepTotals
 from detr_ft.training.interrupts import agreed
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +78,10 @@ def try_worst(trainer: DetrTrainer, most: int) -> Worst:
         "pixel_mask": torch.ones(images, height, width, dtype=torch.bool),
         "labels": [label] * images,
     }
-    if trainer.accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory()
     with _untouched(trainer.model), trainer.accelerator.no_sync(trainer.wrapped):
         fits = _gradient(trainer, inputs)
-    return Worst(images, height, width, objects, _peak(trainer) if fits else None)
+    return Worst(images, height, width, objects, peak_memory_mib() if fits else None)
 
 
 def _gradient(trainer: DetrTrainer, inputs: Mapping[str, Any]) -> bool:
@@ -92,7 +90,7 @@ def _gradient(trainer: DetrTrainer, inputs: Mapping[str, Any]) -> bool:
         1.0, torch.ones(trainer.model.config.num_labels, device=trainer.accelerator.device)
     )
     try:
-        moved = trainer.format.normalise(send_to_device(dict(inputs), trainer.accelerator.device))
+        moved = trainer.format.normalize(send_to_device(dict(inputs), trainer.accelerator.device))
         trainer.wrapped(**moved).loss.backward()
     except torch.OutOfMemoryError:
         return False
@@ -132,10 +130,3 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         for name, value in model.named_buffers():
             value.copy_(buffers[name])
         model.train(training)
-
-
-def _peak(trainer: DetrTrainer) -> int:
-    """MiB at the most: of the GPU where the model is on one, since it was last asked, else of this process so far."""
-    if trainer.accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

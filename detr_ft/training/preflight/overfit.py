@@ -42,7 +42,7 @@ def overfit(trainer: DetrTrainer) -> Overfit:
     terms: list[dict[str, float]] = []
     with _without_dropout(trainer.model):
         while len(losses) < _OVERFIT_STEPS and time.monotonic() - began < _OVERFIT_SECONDS:
-            inputs = trainer.format.normalise(send_to_device(micro.inputs, trainer.accelerator.device))
+            inputs = trainer.format.normalize(send_to_device(micro.inputs, trainer.accelerator.device))
             outputs = trainer.wrapped(**inputs)
             outputs.loss.backward()
             nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.settings.max_grad_norm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from detr_ft.training.forward_backward import EagerForwardBackward
 from detr_ft.training.preflight.memory import Worst, try_worst
 from detr_ft.training.preflight.overfit import Overfit, overfit
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.environment import device_time
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +69,12 @@ class _Clock:
     _since: float = 0.0
 
     def start(self) -> None:
-        self._since = self._now()
+        self._since = device_time(self.device)
 
     def ends(self, part: str) -> None:
-        now = self._now()
+        now = device_time(self.device)
         self.seconds[part] += now - self._since
         self._since = now
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def _time_steps(trainer: DetrTrainer) -> tuple[dict[str, float], float]:
     for number, work in enumerate(source):
         clock.ends("reading")
         for micro in work.share:
-            inputs = form.normalise(send_to_device(micro.inputs, clock.device, non_blocking=True))
+            inputs = form.normalize(send_to_device(micro.inputs, clock.device, non_blocking=True))
             clock.ends("moving")
             loss = trainer.wrapped(**inputs).loss
             clock.ends("loss")

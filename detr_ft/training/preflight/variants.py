@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import torch
-
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.environment import device_time
 
 _WARM, _MOST, _SECONDS = 4, 10, 6.0  # steps before timing begins (a CUDA graph is recorded in the second), and then
 
@@ -26,22 +25,17 @@ def step_rate(trainer: DetrTrainer) -> float:
     trainer.model.train()
     for number in range(_WARM):
         trainer.stepper.take(work, min(number + 1, trainer.steps))
-    _settle(trainer)
-    began, steps = time.perf_counter(), 0
+    device = trainer.accelerator.device
+    began, steps = device_time(device), 0
     while steps < _MOST and time.perf_counter() - began < _SECONDS:
         trainer.stepper.take(work, trainer.steps)
         steps += 1
-    _settle(trainer)
+    ended = device_time(device)
     trainer.stepper.settle()
-    return steps * work.images / (time.perf_counter() - began)
+    return steps * work.images / (ended - began)
 
 
 def in_words(own: float, others: Mapping[str, float]) -> str:
     """One line on the rates of a step as it is set, and otherwise."""
     told = ", ".join(f"{name} {rate:.1f} ({rate / own:.2f} times)" for name, rate in others.items())
     return f"a step alone, with its batch at hand: {own:.1f} images/s as it is set; {told or 'there is nothing else to try'}"
-
-
-def _settle(trainer: DetrTrainer) -> None:
-    if trainer.accelerator.device.type == "cuda":
-        torch.cuda.synchronize(trainer.accelerator.device)

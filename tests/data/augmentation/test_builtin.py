@@ -1,4 +1,4 @@
-"""Augmentations on images where an object of class 0, 1 or 2 is all that is red, green or blue: pixels tell its box."""
+"""Augmentations on images with one object per color channel: the pixels show its box."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from detr_ft.data.augmentation.builtin import Augmentation, DetrAugmentation, Light, Strong, shift_colours
-from detr_ft.data.augmentation.mixing import mix_up, mosaic, paste
+from detr_ft.data.augmentation.builtin import (
+    Augmentation,
+    DetrAugmentation,
+    Light,
+    Strong,
+    mix_up,
+    mosaic,
+    paste,
+    shift_colors,
+)
 from detr_ft.data.pipeline.sample import Sample
 
 BRIGHT = 200
@@ -85,13 +93,13 @@ def test_objects_too_large_to_paste_and_crowds_are_not_pasted() -> None:
 def test_colours_shift_within_their_range_and_grey_stays_grey() -> None:
     sample = coloured(64, 64, [])
     sample.image[:, :32] = 60
-    shifted = [shift_colours(sample, default_rng(seed), 0.25).image for seed in range(50)]
+    shifted = [shift_colors(sample, default_rng(seed), 0.25).image for seed in range(50)]
     means = torch.tensor([float(image[:, :32].float().mean()) for image in shifted])
     assert means.std() > 3
     assert ((means > 0.5 * 60) & (means < 1.6 * 60)).all()
     for image in shifted:
         assert (image.float().amax(0) - image.float().amin(0)).max() <= 1
-    assert torch.equal(shift_colours(sample, default_rng(0), 0.0).image, sample.image)
+    assert torch.equal(shift_colors(sample, default_rng(0), 0.0).image, sample.image)
 
 
 @pytest.mark.parametrize("augment", [Light(), DetrAugmentation(), Strong()])
@@ -121,8 +129,8 @@ def test_half_of_the_images_are_flipped_and_half_are_cropped() -> None:
 @pytest.mark.parametrize(
     ("augment", "like"), [(Strong(1, 0, 0), "mosaic"), (Strong(0, 1, 0), "mix-up"), (Strong(0, 0, 1), "paste")]
 )
-def test_strong_makes_images_of_several_as_often_as_it_says(augment: Strong, like: str) -> None:
-    """Half of the objects are the other image's; without mixing no other image is asked for."""
+def test_strong_mixes_images_with_its_probabilities(augment: Strong, like: str) -> None:
+    """Half of the objects are the other image's; without mixing no other image is read."""
     calls = 0
 
     def another() -> Sample:

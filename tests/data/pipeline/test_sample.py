@@ -26,7 +26,7 @@ def test_labels_and_flags_stay_with_their_boxes_where_others_are_left_out() -> N
     assert sample.crowd.tolist() == [False, True, False]
 
 
-def test_a_box_leaves_where_less_than_the_asked_part_of_it_is_seen() -> None:
+def test_crop_removes_boxes_below_min_visible() -> None:
     boxes = torch.tensor([[0.0, 0, 100, 10], [0, 20, 100, 30], [60, 40, 100, 50]])
     sample = Sample(torch.zeros(3, 60, 100, dtype=torch.uint8), boxes, torch.tensor([7, 8, 9]), boxes[:, 0] > 50)
     cut = sample.crop(61, 0, 39, 60, min_visible=0.4)
@@ -46,7 +46,7 @@ SOUND = Sample(
     ("returned", "words"),
     [
         (None, "returned a NoneType, not a Sample"),
-        (replace(SOUND, image=SOUND.image.float()), r"image \[3, 40, 60\] of torch.float32; it is bytes"),
+        (replace(SOUND, image=SOUND.image.float()), r"image \[3, 40, 60\] of torch.float32; it must be uint8"),
         (replace(SOUND, image=SOUND.image.permute(1, 2, 0)), r"image \[40, 60, 3\]"),
         (replace(SOUND, image=SOUND.image[:, :0]), r"image \[3, 0, 60\]"),
         (replace(SOUND, boxes=SOUND.boxes[:, :3]), r"boxes \[1, 3\]"),
@@ -54,14 +54,14 @@ SOUND = Sample(
         (replace(SOUND, labels=SOUND.labels[:0]), r"1 boxes with labels \[0\]"),
         (replace(SOUND, labels=SOUND.labels.float()), "labels .* of torch.float32"),
         (replace(SOUND, crowd=SOUND.crowd.repeat(2)), r"1 boxes with crowd \[2\]"),
-        (replace(SOUND, boxes=SOUND.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is no xyxy within"),
+        (replace(SOUND, boxes=SOUND.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is not xyxy"),
         (replace(SOUND, boxes=SOUND.boxes * float("nan")), "the box .*nan"),
         (replace(SOUND, boxes=SOUND.boxes.flip(-1)), "the box"),
         (replace(SOUND, scale=0.0), "the scale 0.0"),
         (replace(SOUND, scale=float("inf")), "the scale inf"),
     ],
 )
-def test_what_is_no_sample_is_told(returned: Any, words: str) -> None:
+def test_invalid_samples_have_a_fault(returned: Any, words: str) -> None:
     import re
 
     fault = fault_of(returned)

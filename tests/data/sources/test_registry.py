@@ -1,4 +1,4 @@
-"""The list of sources: specifications, bare paths, mistakes, help.   python tests/data/sources/test_registry.py   writes the README's sentence"""
+"""The list of sources: specifications, bare paths, mistakes, help.   python tests/data/sources/test_registry.py   writes the table of docs/data.md"""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pytest
 from detr_ft.data import class_names, load_data
 from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.json_files import json_tool
-from detr_ft.data.sources.registry import SOURCES, box_format_help, data_help, sources_sentence, sources_table
+from detr_ft.data.sources.registry import SOURCES, box_format_help, data_help, sources_table
 from detr_ft.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/data.md"
 MARKERS = ("<!-- sources: python tests/data/sources/test_registry.py -->", "<!-- end of sources -->")
 IN_COMMAND = [source for source in SOURCES if not source.streamed]
 
 
-def with_sentence(page: str) -> str:
-    """A page with the sentence between its markers renewed."""
+def with_table(page: str) -> str:
+    """A page with the table between its markers renewed."""
     before, _, rest = page.partition(MARKERS[0])
-    return f"{before}{MARKERS[0]}\n\n{sources_sentence()}\n\n{MARKERS[1]}{rest.partition(MARKERS[1])[2]}"
+    return f"{before}{MARKERS[0]}\n\n{sources_table()}\n\n{MARKERS[1]}{rest.partition(MARKERS[1])[2]}"
 
 
-def test_the_readme_has_the_sentence_of_the_list() -> None:
-    page = README.read_text(encoding="utf-8")
-    assert page == with_sentence(page), "run: python tests/data/sources/test_registry.py"
+def test_the_page_on_data_has_the_table_of_the_list() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page), "run: python tests/data/sources/test_registry.py"
 
 
 def test_names_are_unique_and_help_is_short() -> None:
@@ -156,4 +156,4 @@ def test_a_recipe_beside_the_data_is_no_data(tmp_path: Path, write_image: Callab
 
 
 if __name__ == "__main__":
-    README.write_text(with_sentence(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""DETR's sisters: Table Transformer goes through everything, YOLOS through the criterion, and the others are refused by name."""
+"""Families beside DETR: Table Transformer in every step, YOLOS in a loop, others refused by name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from detr_ft.criterion import (
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion, fit_labels, load_model
-from detr_ft.models.freeze import part_of
+from detr_ft.models.families import family_of
 
 CRITERIA: dict[str, Callable[[], SetCriterion]] = {
     "detr": detr_criterion,
@@ -94,12 +94,12 @@ def test_every_criterion_trains_them(name: str, build: Any, layers: int) -> None
 def test_the_default_criterion_is_their_stock_loss(build: Any) -> None:
     ours, theirs = build().eval(), build().eval()
     attach_criterion(ours, CRITERIA["detr"]())
-    told, expected = (
+    values, expected = (
         ours(**batch()).loss_dict,
         theirs(**batch()).loss_dict,
     )
     for name in ("loss_ce", "loss_bbox", "loss_giou"):
-        torch.testing.assert_close(told[name], expected[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(values[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_the_head_of_a_yolos_takes_new_classes() -> None:
@@ -119,7 +119,8 @@ def test_a_table_transformer_trains_and_is_saved_as_one(checkpoint: Path, tmp_pa
     saved = tmp_path / "run"
     model, _ = load_model(str(saved))
     assert isinstance(model, TableTransformerForObjectDetection)
-    assert part_of(next(name for name, _ in model.named_parameters())) == "backbone.stem"
+    first = next(name for name, _ in model.named_parameters())
+    assert family_of(model).part_of(first).name == "backbone.stem"
     start = load_model(str(checkpoint))[0].state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in model.state_dict().items() if name in start)
     assert Detector.load(str(saved)).names[0] == "gear"
@@ -131,7 +132,7 @@ SIGMOID = ["conditional_detr", "dab-detr", "deformable_detr", "d_fine", "lw_detr
 @pytest.mark.parametrize("kind", SIGMOID)
 def test_a_family_by_sigmoid_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    with pytest.raises(InputError, match=r"(DETR|FINE)\S* is not supported yet: it scores each class by a sigmoid"):
+    with pytest.raises(InputError, match=r"(DETR|FINE)\S* is not supported.* Use DETR"):
         load_model(str(tmp_path))
 
 

@@ -55,11 +55,11 @@ def with_loss(loss: Any) -> SetCriterion:
 
 
 def nan_pixels(trainer: DetrTrainer) -> None:
-    normalise = trainer.format.normalise
+    normalize = trainer.format.normalize
     object.__setattr__(
         trainer.format,
         "normalise",
-        lambda batch: normalise(batch) | {"pixel_values": normalise(batch)["pixel_values"] / 0},
+        lambda batch: normalize(batch) | {"pixel_values": normalize(batch)["pixel_values"] / 0},
     )
 
 

@@ -1,0 +1,91 @@
+"""The changes of a repair: their log, their summary, and a warning if much is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from datasets import DatasetDict
+
+_MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
+_LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
+
+Value = str | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of an image's record or, with `annotation_id`, of a box (x, y, width, height in pixels).
+
+    `after` is None for an image or box that is left out.
+    """
+
+    split: str
+    file: str
+    image_id: int
+    annotation_id: int | None
+    what: str
+    before: Value
+    after: Value
+
+
+@dataclass(frozen=True)
+class RepairedData:
+    """The repaired data set, in the schema, and its changes."""
+
+    data: DatasetDict
+    changes: tuple[Change, ...]
+
+
+def to_json_lines(changes: Iterable[Change]) -> str:
+    """Return the changes as JSON, one per line, with NaN and infinite numbers as text."""
+    lines = []
+    for change in changes:
+        fields = asdict(change) | {"before": _to_json(change.before), "after": _to_json(change.after)}
+        lines.append(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def _to_json(value: Value) -> object:
+    if value is None or isinstance(value, str):
+        return value
+    return [number if math.isfinite(number) else str(number) for number in value]
+
+
+def summarize_changes(changes: Iterable[Change]) -> str:
+    """Return each kind of change with its number, the most frequent first."""
+    counts = Counter(("image" if change.annotation_id is None else "box", change.what) for change in changes)
+    lines = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
+    return "\n".join(lines) or "no changes were necessary"
+
+
+def left_out_warnings(data: DatasetDict, repaired: RepairedData) -> Iterator[str]:
+    """Yield a warning if over a tenth of images or boxes is left out, and for a split without any."""
+    reasons = [
+        (change, change.what.removeprefix(_LEFT_OUT))
+        for change in repaired.changes
+        if change.what.startswith(_LEFT_OUT)
+    ]
+    images = Counter(reason for change, reason in reasons if change.annotation_id is None)
+    boxes = Counter(reason for change, reason in reasons if change.annotation_id is not None)
+    total = _count_boxes(data)
+    boxes["with their images"] = total - _count_boxes(repaired.data) - boxes.total()
+    yield from _warning("images", images, sum(map(len, data.values())))
+    yield from _warning("boxes", boxes, total)
+    for split in data:
+        if split not in repaired.data:
+            yield f"WARNING: no image of {split} is left: the repaired copy does not have this split"
+
+
+def _warning(noun: str, reasons: Counter[str], total: int) -> Iterator[str]:
+    count = reasons.total()
+    if count > _MIN_LEFT_OUT_FRACTION * total:
+        text = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common() if number)
+        yield f"WARNING: {count} of {total} {noun} ({count / total:.0%}) are left out of the repaired copy: {text}"
+
+
+def _count_boxes(data: DatasetDict) -> int:
+    return sum(len(objects["bbox"]) for rows in data.values() for objects in rows["objects"])

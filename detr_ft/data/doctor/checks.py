@@ -1,0 +1,291 @@
+"""Checks of a data set: image files, boxes, copies of images, and classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_ft.data.box_frame import MIN_SIDE_PX
+from detr_ft.data.doctor.finding import Finding, finding
+from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSummary
+from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
+from detr_ft.data.images import IMAGE_SUFFIXES
+from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
+from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
+from detr_ft.data.sources.errors import Place
+
+# A shorter side of fewer pixels after resizing is tiny.
+TINY_PX = 4.0
+_FIRST_SWAPPING_ORIENTATION = 5  # EXIF orientations from this on swap width and height; 2 to 4 don't
+_MIRRORED = "mirrored or turned upside down, as EXIF says"
+_MIN_SHRINK_PX = 32  # an edge rounded down to a multiple of 32 does not count as shrinking
+_MAX_NAMES = 3
+
+_Row = tuple[str, int]  # split, and row in it
+
+
+def image_findings(
+    split: str, scans: Sequence[ScannedImage], images: Sequence[AnnotatedImage], sizes: AnnotatedSizes
+) -> Iterator[Finding]:
+    """Yield findings of images that can't be read, that EXIF turns, or that differ from their annotations."""
+    for row, (scan, image, rescaling) in enumerate(zip(scans, images, map(sizes.fit, images), strict=True)):
+        troubles = (
+            [(scan.trouble, scan.message, None)]
+            if scan.trouble
+            else _image_troubles(image, rescaling, sizes.show_turning)
+        )
+        for kind, message, sort in troubles:
+            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, sort=sort)
+
+
+def _image_troubles(
+    image: AnnotatedImage, rescaling: Rescaling | None, show_turning: bool
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield kind, message and sort.
+
+    `show_turning`: sizes of other images show if boxes were drawn before EXIF was applied.
+    """
+    (width, height), turned = image.file.upright, image.file.orientation
+    moved = rescaling is not None and rescaling.how == TURNED
+    if turned > 1:
+        text = "EXIF orientation {} turns or mirrors {}x{} as stored".format(turned, *image.file.stored)
+        swaps_sides = turned >= _FIRST_SWAPPING_ORIENTATION
+        if moved:
+            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", None
+        elif not swaps_sides and image.boxes and rescaling is not None and not show_turning:
+            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", None
+        else:
+            yield "exif rotation", text, None
+    if rescaling is None:
+        yield "unclear size", unclear_reason(image), None
+    elif rescaling.how:
+        sort = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
+        size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
+        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {sort}", sort
+
+
+def box_findings(
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
+) -> list[Finding]:
+    """Return every defect of a single box, by image.
+
+    `faults` are the source's messages on unknown classes. Of images without a size, only unknown classes are reported.
+    """
+    findings: list[tuple[int, Finding]] = []
+    for kind, mask in _box_masks(boxes, num_classes).items():
+        for index in np.flatnonzero(mask).tolist():
+            text = _box_text(boxes, index)
+            if kind == "unknown class":
+                number = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
+                text = faults.get((split, int(boxes.row[index]), int(boxes.position[index])), number)
+            elif kind == "outside":
+                text += " in an image of {:g}x{:g}".format(*boxes.size[index])
+            findings.append((index, _of_box(kind, split, boxes, index, scans, text)))
+    for index, first in _repeated(boxes):
+        text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
+        findings.append((index, _of_box("duplicate box", split, boxes, index, scans, text)))
+    return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
+
+
+def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
+    has_size, finite = (boxes.size > 0).all(1), boxes.finite
+    xywh = np.where(finite[:, None], boxes.xywh, 0)
+    shorter, high = xywh[:, 2:].min(1), xywh[:, :2] + xywh[:, 2:]
+    beyond = (xywh[:, :2] < -SLACK_PX).any(1) | (high > boxes.size + SLACK_PX).any(1)
+    return {
+        "unknown class": ((boxes.label < 0) | (boxes.label >= num_classes)),
+        "not finite": has_size & ~finite,
+        "negative size": has_size & finite & (shorter < 0),
+        "zero size": has_size & finite & (shorter >= 0) & (shorter <= MIN_SIDE_PX),
+        "outside": has_size & finite & beyond,
+    }
+
+
+def _repeated(boxes: BoxColumns) -> Iterator[tuple[int, int]]:
+    """Yield each box that equals an earlier one of its image and class, and the index of that."""
+    indices = np.flatnonzero(boxes.finite & (boxes.size > 0).all(1))
+    key = np.column_stack([boxes.row[indices], boxes.label[indices], boxes.xywh[indices]])
+    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    for position, earlier in enumerate(first[group.reshape(-1)]):
+        if earlier != position:
+            yield int(indices[position]), int(indices[earlier])
+
+
+def _box_text(boxes: BoxColumns, index: int) -> str:
+    return "box x {:g}, y {:g}, width {:g}, height {:g}".format(*boxes.xywh[index])
+
+
+def _of_box(
+    kind: str, split: str, boxes: BoxColumns, index: int, scans: Sequence[ScannedImage], message: str
+) -> Finding:
+    row = int(boxes.row[index])
+    return finding(
+        kind, split, message, image=scans[row].name, image_id=scans[row].image_id,
+        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]),
+    )  # fmt: skip
+
+
+def crowded_findings(
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_queries: int
+) -> Iterator[Finding]:
+    """Yield the images with more objects, without crowds, than the model has queries."""
+    counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(scans))
+    for row in np.flatnonzero(counts > num_queries).tolist():
+        message = f"{counts[row]} objects, {num_queries} queries"
+        scan = scans[row]
+        yield finding("more objects than queries", split, message, image=scan.name, image_id=scan.image_id, row=row)
+
+
+def tiny_findings(
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
+) -> Iterator[Finding]:
+    """Yield the smallest box of each class with boxes that are tiny in images of `longest_edge`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        longer = boxes.size.max(1, initial=0)
+        shorter: NDArray[np.float64] = boxes.xywh[:, 2:].min(1, initial=np.inf) * (longest_edge / longer)
+        tiny = boxes.valid & (longer - longest_edge >= _MIN_SHRINK_PX) & (shorter < TINY_PX)
+    for label, name in enumerate(names):
+        of_class = boxes.label == label
+        indices = np.flatnonzero(tiny & of_class)
+        if len(indices):
+            smallest = int(indices[shorter[indices].argmin()])
+            message = (
+                f"{len(indices)} of {int(of_class.sum())} boxes of {name!r} are under {TINY_PX:g} pixels at longest_edge "
+                f"{longest_edge}; this one is {shorter[smallest]:.1f} pixels thin"
+            )
+            yield _of_box("tiny after resize", split, boxes, smallest, scans, message)
+
+
+def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
+    """Yield the image files in the folders of the data set's images that no split lists."""
+    folders: dict[Path, str] = {}
+    listed: set[Path] = set()
+    for split, images in scan.splits.items():
+        for path in (Path(image.path) for image in images if image.path is not None):
+            listed.add(path)
+            folders.setdefault(path.parent, split)
+    for folder, split in folders.items():
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix.lower() in IMAGE_SUFFIXES and path not in listed and not path.name.startswith("."):
+                yield finding("no record", split, "the annotations don't list this file", image=str(path))
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The findings, and for each split the number of images that are the same as, or like, earlier ones."""
+
+    findings: list[Finding]
+    leaked: dict[str, int]
+
+
+def find_duplicates(scan: DatasetScan) -> Duplicates:
+    """Find exact copies, one finding each, then similar images, one finding for a group and split."""
+    copies, originals = _exact_copies(scan)
+    leaked = dict.fromkeys(scan.splits, 0)
+    findings = []
+    for row, original in copies:
+        across = row[0] != original[0]
+        leaked[row[0]] += across
+        findings.append(_copy(scan, row, original, "leakage" if across else "duplicate image"))
+    fingerprints = [scan.splits[split][row].fingerprint for split, row in originals]
+    for group in similar_groups(fingerprints):
+        members: dict[str, list[int]] = {split: [] for split in scan.splits}
+        for index in group:
+            members[originals[index][0]].append(originals[index][1])
+        for split, rows in members.items():
+            findings.extend(_within_split(scan, split, rows))
+        for leak, count in _across_splits(scan, members):
+            findings.append(leak)
+            leaked[leak.split] += count
+    return Duplicates(findings, leaked)
+
+
+def _exact_copies(scan: DatasetScan) -> tuple[list[tuple[_Row, _Row]], list[_Row]]:
+    """Return copies, each with the first row of the same bytes, and all first rows."""
+    first: dict[bytes, _Row] = {}
+    copies = []
+    for split, images in scan.splits.items():
+        for row, image in enumerate(images):
+            if image.digest and first.setdefault(image.digest, (split, row)) != (split, row):
+                copies.append(((split, row), first[image.digest]))
+    return copies, list(first.values())
+
+
+def _copy(scan: DatasetScan, row: _Row, original: _Row, kind: str) -> Finding:
+    other = scan.splits[original[0]][original[1]]
+    message = f"the same bytes as {other.name}" + (f" in {original[0]}" if original[0] != row[0] else "")
+    return _of_image(kind, scan, row, message, original)
+
+
+def _within_split(scan: DatasetScan, split: str, rows: Sequence[int]) -> Iterator[Finding]:
+    if len(rows) > 1:
+        names = _listed([scan.splits[split][row].short for row in rows[1:]])
+        yield _of_image("near duplicate", scan, (split, rows[0]), f"looks like {names}", (split, rows[1]))
+
+
+def _across_splits(scan: DatasetScan, members: Mapping[str, Sequence[int]]) -> Iterator[tuple[Finding, int]]:
+    """Yield for each split with images like those of earlier splits the closest, and their number."""
+    earlier: list[_Row] = []
+    for split, rows in members.items():
+        if earlier and rows:
+            distances, indices = nearest(
+                [scan.splits[split][row].fingerprint for row in rows],
+                [scan.splits[other][row].fingerprint for other, row in earlier],
+            )
+            count = int((distances <= MAX_DISTANCE).sum())
+            if count:
+                closest = int(distances.argmin())
+                other = earlier[int(indices[closest])]
+                message = f"looks like {scan.splits[other[0]][other[1]].short} in {other[0]}"
+                rest = f"; in {split} {count - 1} more look like it or similar images"
+                message += rest if count > 1 else ""
+                yield _of_image("leakage", scan, (split, rows[closest]), message, other), count
+        earlier += [(split, row) for row in rows]
+
+
+def _of_image(kind: str, scan: DatasetScan, row: _Row, message: str, like: _Row) -> Finding:
+    image = scan.splits[row[0]][row[1]]
+    return finding(kind, row[0], message, image=image.name, image_id=image.image_id, row=row[1], like=like)
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def missing_classes(splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:
+    """Yield a finding for each class and split without boxes of it; only one for a class without any."""
+    for name in next(iter(splits.values())).boxes_per_class:
+        empty = [split for split, summary in splits.items() if not summary.boxes_per_class.get(name)]
+        if len(empty) == len(splits):
+            yield finding("class missing", ", ".join(splits), f"no box of class {name!r} in any split")
+        else:
+            for split in empty:
+                yield finding("class missing", split, f"no box of class {name!r}")
+
+
+def similar_names(names: Sequence[str], splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:
+    """Yield a finding for each group of names that differ only in case, blanks and a plural s."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_plain(name), []).append(name)
+    for group in groups.values():
+        if len(group) > 1:
+            counts = {name: sum(split.boxes_per_class.get(name, 0) for split in splits.values()) for name in group}
+            text = ", ".join(f"{name!r} ({count})" for name, count in counts.items())
+            message = f"{text} are nearly the same name; in brackets the number of boxes"
+            yield finding("similar class names", ", ".join(splits), message)
+
+
+def _plain(name: str) -> str:
+    """Return the name in lower case, without blanks, hyphens and a plural s; single letters do not change."""
+    plain = re.sub(r"[\s_-]+", "", name)
+    if len(plain) < 2:
+        return plain
+    plain = plain.casefold()
+    return plain[:-1] if len(plain) > 3 and plain.endswith("s") and not plain.endswith("ss") else plain
