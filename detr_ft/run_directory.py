@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import writing
 
 # Files and folders of a run, relative to it.
 RECIPE = "recipe.yaml"
@@ -41,15 +42,13 @@ class RunDirectory:
 
     def refuse_another_run(self) -> None:
         """Raise InputError where the folder holds something, or can't be a folder. Makes nothing."""
-        try:
+        with writing(self.path):
             if self.path.exists() and any(one.name != FAILURES for one in self.path.iterdir()):
                 going_on = "go on with that run (--resume), " if self.checkpoints.is_dir() else ""
                 raise InputError(
                     f"{self.path} is not empty: it may hold another run, and nothing is written over. "
                     f"Either {going_on}choose another folder (train.output_dir={self.path}-2), or remove it"
                 )
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def clear_beginnings(self) -> None:
         """Remove what a run left that ended before its first checkpoint, but for capsules of steps that failed.
@@ -80,33 +79,20 @@ class RunDirectory:
     def create(self) -> None:
         """Make the folder; raises InputError where it holds another run, or can't be written."""
         self.refuse_another_run()
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / LOG).touch()
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to `log.jsonl`."""
-        try:
-            with (self.path / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file at the top of the run, whole or not at all."""
         target = self.path / name
         partial = target.with_name(f".{name}.partial")
-        try:
+        with writing(target):
             partial.write_text(text, encoding="utf-8")
             partial.replace(target)
-        except OSError as error:
-            raise unwritable(target, error) from error
         return target
-
-
-def unwritable(path: Path, error: Exception) -> InputError:
-    """Return the error of a file that cannot be written."""
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InputError(f"{path}: can't be written: {why}")

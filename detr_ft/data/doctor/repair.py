@@ -15,7 +15,7 @@ from detr_ft.data.box_frame import MIN_SIDE_PX
 from detr_ft.data.doctor.changes import Change, RepairedData, to_json_lines
 from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
 from detr_ft.data.doctor.statistics import SLACK_PX, boxes_of, converted, other_format
-from detr_ft.data.export import refuse_filled, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.integrity.annotated_size import (
     AS_STATED,
     SIZE_ALONE,
@@ -32,6 +32,7 @@ from detr_ft.data.integrity.annotated_size import (
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.schema import class_names, sizes_of, with_columns
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_new_folder, writing
 
 CHANGE_LOG = "changes.jsonl"
 
@@ -40,12 +41,10 @@ Step = tuple[str, Box, Box | None]  # what was done, before, after
 
 def write_repaired(repaired: RepairedData, folder: Path) -> None:
     """Write the copy, image files unchanged, as COCO files with `changes.jsonl` to an empty folder."""
-    refuse_filled(folder)
+    check_new_folder(folder)
     write_coco(repaired.data, folder)
-    try:
+    with writing(folder / CHANGE_LOG):
         (folder / CHANGE_LOG).write_text(to_json_lines(repaired.changes), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder / CHANGE_LOG}: can't be written ({error.strerror or error})") from error
 
 
 def repair_data(data: DatasetDict, scan: DatasetScan, drawn_on: Frame | None = None) -> RepairedData:
