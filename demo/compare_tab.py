@@ -12,8 +12,8 @@ import gradio as gr
 import matching_view as view
 from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, matcher_choice, numbered, weight_sliders
 from examples import Example
+from markup import head, table
 from matching import Knobs, Scene, Solved, look, tried
-from tables import head, table
 
 from detr_ft.inference import Detector
 

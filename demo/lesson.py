@@ -194,11 +194,19 @@ class Areas:
 
 def areas(true: Tensor, said: Tensor) -> Areas:
     """Of two boxes cxcywh, in squares of the image."""
-    a, b = (cxcywh_to_xyxy(one) for one in (true, said))
-    shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
-    around = (torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])).prod()
-    union = true[2:].prod() + said[2:].prod() - shared
-    return Areas(float(shared), float(union), float(around))
+    corners = cxcywh_to_xyxy(true), cxcywh_to_xyxy(said)
+    shared, around = (float((box[2:] - box[:2]).clamp(min=0).prod()) for box in (overlap(*corners), hull(*corners)))
+    return Areas(shared, float(true[2:].prod() + said[2:].prod()) - shared, around)
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """The intersection of two boxes, all xyxy; with a negative side where they do not touch."""
+    return torch.cat([torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])])
+
+
+def hull(a: Tensor, b: Tensor) -> Tensor:
+    """The smallest box around two boxes, all xyxy."""
+    return torch.cat([torch.minimum(a[:2], b[:2]), torch.maximum(a[2:], b[2:])])
 
 
 # Two objects and two queries, where the probability and its logarithm choose differently: a very bad pair costs little by the

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from exhaustive_matcher import MOST, TryingMatcher
+from markup import embedded
 from PIL import Image
-from svg import embedded
 from torch import Tensor
 
 from detr_ft.boxes import iou
