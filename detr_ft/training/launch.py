@@ -15,6 +15,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
 from detr_ft.errors import InputError
+from detr_ft.utils.collectives import on_cpus
 from detr_ft.utils.distributed import processes
 
 logger = logging.getLogger(__name__)
@@ -59,16 +60,6 @@ def _forget_other_precision(mixed_precision: str | None) -> None:
     state = AcceleratorState._shared_state
     if state and mixed_precision not in (None, AcceleratorState().mixed_precision):
         AcceleratorState._reset_state()
-
-
-def on_cpus() -> bool:
-    """Whether accelerate is to leave GPUs alone, for `cpu=` of Accelerator and PartialState.
-
-    So it is where its own launcher was told so, and for one of several processes on a machine without GPUs. Left to itself,
-    accelerate takes what `torchrun` starts on CPUs for that many runs of one process, each of which would train alone and
-    write into the same folder. A single process is left alone: it may find an accelerator.
-    """
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or (processes() > 1 and not torch.cuda.is_available())
 
 
 def _sharded() -> str | None:

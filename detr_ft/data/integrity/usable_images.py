@@ -6,12 +6,10 @@ Every image is decoded, and boxes are brought onto images that aren't of the siz
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset
 
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
@@ -28,11 +26,10 @@ from detr_ft.data.integrity.scan import ScannedImage, scan_images
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.data.schema import provenance, sizes_of, with_columns
 from detr_ft.errors import InputError
+from detr_ft.utils.collectives import map_divided
 from detr_ft.utils.parallel import map_rows
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def inspect(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat
     Bad are images that can't be read, that have boxes for nobody knows which size, or that `form`, the model's, would resize
     to nothing. On which frame boxes were drawn is judged by all splits. Boxes that were moved are told on the log.
     """
-    looks = {name: _shared(data[name], lambda rows: scan_images(rows, "Looking at every image")) for name in names}
+    looks = {name: map_divided(data[name], lambda rows: scan_images(rows, "Looking at every image")) for name in names}
     frames = _judged(data, {name: [one.file for one in own] for name, own in looks.items()})
     return {name: _inspected(data[name], own, frames, form) for name, own in looks.items()}
 
@@ -98,7 +95,7 @@ def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]
     images: list[AnnotatedImage] = []
     for name, split in data.items():
         files = known.get(name) or [
-            one if isinstance(one, FileSize) else NO_SIZE for one in _shared(split, _header_sizes)
+            one if isinstance(one, FileSize) else NO_SIZE for one in map_divided(split, _header_sizes)
         ]
         images += _annotated(split, files)
     return AnnotatedSizes.judge(images)
@@ -107,14 +104,6 @@ def _judged(data: Mapping[str, Dataset], known: Mapping[str, Sequence[FileSize]]
 def _annotated(split: Dataset, files: Sequence[FileSize]) -> list[AnnotatedImage]:
     objects = split.with_format(None).select_columns(["objects"])
     return annotated(sizes_of(split), (row["objects"]["bbox"] for row in objects), files)
-
-
-def _shared(split: Dataset, work: Callable[[Dataset], Iterable[T]]) -> list[T]:
-    """What `work` gives of each row; every process does it of its share of them."""
-    state = PartialState()
-    mine = range(state.process_index, len(split), state.num_processes)
-    done = zip(mine, work(split.select(mine)), strict=True)
-    return [one for _, one in sorted(gather_object(list(done)), key=lambda pair: pair[0])]
 
 
 def _header_sizes(split: Dataset) -> list[FileSize | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +11,17 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from PIL import Image
+from support.forked import run_together
+from support.usable_splits import SIZES
 
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import InputError
 
 Rows = Callable[..., Dataset]
 BOX = [10.0, 20.0, 30.0, 40.0]
+SCRIPT = Path(__file__).parents[2] / "support/usable_splits.py"
 FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
 
 
@@ -99,3 +104,16 @@ def test_an_image_too_thin_for_the_model_is_bad_by_name(make_rows: Rows) -> None
     assert len(found.rows) == 0
     assert ["0.png (image 100): an image of 3000x2 pixels is too thin for" in found.bad[0]] == [True]
     assert inspected(rows, replace(FORM, size={"max_height": 3000, "max_width": 3000})).rows is rows
+
+
+@pytest.mark.slow
+def test_two_processes_on_cpus_divide_the_images_of_two_splits(tmp_path: Path) -> None:
+    """Each process scans half of the images, gets the result for all, and is one of two when an evaluation begins."""
+    run_together(str(SCRIPT), str(tmp_path), processes=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert (first["processes"], second["processes"]) == (2, 2)
+    assert (first["scanned"], second["scanned"]) == (5, 4)
+    assert first["images"] == second["images"] == SIZES["validation"]
+    assert first["fingerprints"] == second["fingerprints"]
+    alone = inspect(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
+    assert first["fingerprints"] == {name: [one.hex() for one in split.fingerprints] for name, split in alone.items()}

@@ -1,0 +1,38 @@
+"""Two splits inspected, then an evaluation's processes joined; each rank writes its part.   torchrun usable_splits.py FOLDER"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.integrity import usable_images
+from detr_ft.data.integrity.usable_images import inspect, with_true_sizes
+from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.training.launch import join
+from detr_ft.utils.distributed import rank
+
+SIZES = {"train": 5, "validation": 4}
+FORM = ImageFormat({"max_height": 64, "max_width": 64}, (0.0,) * 3, (1.0,) * 3)
+
+
+def main() -> None:
+    scanned: list[int] = []
+    scan = usable_images.scan_images
+    usable_images.scan_images = lambda rows, words: scanned.append(len(rows)) or scan(rows, words)
+    data = generate("shapes?edge=64&" + "&".join(f"{name}={count}" for name, count in SIZES.items()))
+    images = len(with_true_sizes(data, "validation"))  # what `evaluate` does before it joins
+    inspected = inspect(data, list(data), FORM)
+    accelerator = join()
+    result = {
+        "images": images,
+        "scanned": sum(scanned),
+        "fingerprints": {name: [one.hex() for one in split.fingerprints] for name, split in inspected.items()},
+        "processes": accelerator.num_processes,
+    }
+    (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
