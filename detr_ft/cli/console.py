@@ -14,7 +14,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 from rich.markup import escape
 
 from detr_ft.errors import InputError, Interrupted
-from detr_ft.utils.distributed import first_to_tell, rank
+from detr_ft.utils.distributed import processes, rank
 from detr_ft.utils.progress import _faults, console
 
 P = ParamSpec("P")
@@ -91,11 +91,17 @@ def debugging() -> bool:
 
 def _tell(kind: str, problems: Sequence[str]) -> bool:
     """Tell what went wrong, unless another process of the run has told the same already; whether it was told."""
-    told = first_to_tell("\n".join(problems))
+    told = processes() == 1 or _is_first_report("\n".join(problems))
     if told:
         for problem in problems:
             _faults.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
     return told
+
+
+def _is_first_report(text: str) -> bool:
+    from detr_ft.utils.collectives import is_first_report  # torch, which a single process need not load for an error
+
+    return is_first_report(text)
 
 
 def _exit(status: int) -> NoReturn:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 
 from detr_ft.models.families.family import AttachableModel, Detr
 from detr_ft.structures import Predictions, StepTotals, Targets
+from detr_ft.utils.collectives import has_process_group, sum_over_processes, world_size
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 
 
 class AttachedCriterion:
-    """What stands in a model's place of its loss; `step`, when set, is what the whole optimisation step holds.
+    """What stands in a model's place of its loss.
 
-    Left None, it is this batch of all processes, where there are several: every term is then what one process with all
-    the images would compute. A loop that accumulates gradients sets it to what its micro-batches hold together, divided
-    by the processes. `last` is what the criterion was last asked about, without gradient: for `find_fault`.
+    Terms are normalized by the batch of all processes, as one process with all the images would compute them, or within
+    `step_totals` by the totals given there. `last` has the latest arguments of the criterion, without gradient, for
+    `find_fault`.
     """
 
     # A plain object, never an nn.Module: a model swallows those as submodules and goes on with the stock loss.
     def __init__(self, model: AttachableModel, criterion: Criterion) -> None:
         self.criterion = criterion
-        self.step: StepTotals | None = None
+        self._totals: StepTotals | None = None
         self.last: tuple[Predictions, Targets] | None = None
         self._model = model
         self._stock_loss = model.loss_function
@@ -68,10 +69,22 @@ class AttachedCriterion:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of all layers' answers, and its terms."""
         targets = Targets.from_labels(labels, predictions.logits.device)
-        step = self.step or _over_processes(targets, predictions.num_classes)
+        step = self._totals or _over_processes(targets, predictions.num_classes)
         targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
         self.last = Predictions(predictions.logits.detach(), predictions.boxes.detach()), targets
         return self.criterion(predictions, targets)
+
+    @contextmanager
+    def step_totals(self, totals: StepTotals | None) -> Iterator[None]:
+        """Normalize terms by the totals of an optimizer step within the context; None: by the batch of all processes.
+
+        A loop that accumulates gradients passes the totals of its micro-batches, divided by the number of processes.
+        """
+        previous, self._totals = self._totals, totals
+        try:
+            yield
+        finally:
+            self._totals = previous
 
     def detach(self) -> None:
         """Give the model its stock loss back."""
@@ -128,12 +141,11 @@ def attach_criterion(model: AttachableModel, criterion: Criterion) -> AttachedCr
 
 def _over_processes(targets: Targets, classes: int) -> StepTotals | None:
     """What this batch holds over all processes, divided by them; None where there is one. Nothing waits for it."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not has_process_group():
         return None
     held = torch.zeros(classes + 1, device=targets.labels.device)
     ones = torch.ones_like(targets.labels, dtype=held.dtype)
     held.index_add_(0, targets.labels.clamp(0, classes - 1), ones)  # the criterion tells of labels out of range
     held[classes:] = len(targets.counts)
-    distributed.all_reduce(held)
-    held /= distributed.get_world_size()
+    sum_over_processes(held).div_(world_size())
     return StepTotals(held[classes], held[:classes])

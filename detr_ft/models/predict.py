@@ -196,10 +196,10 @@ def predict_split_raw(
     form = ImageFormat.of(processor)
     examples = TrainExamples(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
-    # By itself: the loss is of no interest, and one process may ask where others don't.
-    attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
+    # Constant totals: the loss is not used, and a collective would block where one process predicts alone.
+    totals = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
     try:
-        with inference(model):
+        with inference(model), attached.step_totals(totals):
             for start in range(0, len(examples), batch_size):
                 rows = range(start, min(start + batch_size, len(examples)))
                 batch = collate([examples.at(0, row) for row in rows], form.canvas)

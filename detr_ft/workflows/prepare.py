@@ -30,7 +30,6 @@ from detr_ft.models.load import load_model
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
 from detr_ft.recipe import DataSection, Recipe
-from detr_ft.training.optimizer import refuse_rates
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,6 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         lora = recipe.model.lora.model_dump()
         add_adapters(model, **lora, freeze=recipe.model.freeze)
         model.config.detr_ft |= {"lora": lora}
-    refuse_rates(model, recipe.optim)
     return Prepared(train, validation, model, processor, _loaded(recipe, model), skipped, revision)
 
 

@@ -13,9 +13,8 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data import load_data
 from detr_ft.recipe import Recipe
 from detr_ft.training.monitor.display import PlainDisplay
-from detr_ft.training.preflight.probe import probe
-from detr_ft.training.preflight.summary import describe_probe
-from detr_ft.training.preflight.variants import changes, in_words, step_rate
+from detr_ft.training.preflight.probe import describe_probe, probe
+from detr_ft.training.preflight.timing import changes, describe_rates, step_rate
 from detr_ft.training.step import StepError
 from detr_ft.workflows.prepare import Prepared, prepare
 from detr_ft.workflows.train import build_trainer
@@ -29,7 +28,11 @@ def probe_recipe(recipe: Recipe, criterion: SetCriterion) -> list[str]:
         prepared = prepare(aside, load_data(recipe.data.source, box_format=recipe.data.box_format))
         fresh = copy.deepcopy(prepared.model)
         trainer = build_trainer(aside, criterion, prepared, PlainDisplay(lambda line: None))
-        lines = describe_probe(probe(trainer), recipe.train.dataloader_num_workers)
+        try:
+            result = probe(trainer)
+        except StepError as failure:
+            return [f"a step fails: {failure.reason}"]
+        lines = describe_probe(result, recipe.train.dataloader_num_workers)
         return [*lines, _tried_otherwise(aside, criterion, replace(prepared, model=fresh), Path(folder))]
 
 
@@ -46,5 +49,5 @@ def _tried_otherwise(recipe: Recipe, criterion: SetCriterion, prepared: Prepared
         try:
             rates[name] = step_rate(trainer)
         except StepError as failed:
-            return f"a step {f'by {name} ' if name else ''}can't be taken: {failed.why}"
-    return in_words(rates.pop(""), rates)
+            return f"a step {f'by {name} ' if name else ''}can't be taken: {failed.reason}"
+    return describe_rates(rates.pop(""), rates)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
-from detr_ft.training.failures.capsule import in_words
+from detr_ft.training.failures.capsule import describe_images
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.progress import console, say
@@ -15,7 +15,7 @@ from detr_ft.utils.progress import console, say
 def replay_capsule(folder: Path) -> str:
     """Take the step of a failure capsule again, and say what is wrong with it."""
     capsule = Capsule(folder)
-    described, place = capsule.told["criterion"], Path(capsule.told["facts"].get("folder", "."))
+    described, place = capsule.state["criterion"], Path(capsule.state["facts"].get("folder", "."))
     for file in code_files(described, place):
         say(f"{folder} runs code: {file}")
     try:
@@ -24,7 +24,7 @@ def replay_capsule(folder: Path) -> str:
         raise InputError(
             [f"{folder}: its criterion can't be built: {message}" for _, message in error.problems]
         ) from error
-    say(f"step {capsule.number}, images {in_words(capsule.images)}; then: {capsule.told['why']}")
+    say(f"step {capsule.number}, images {describe_images(capsule.images)}; then: {capsule.state['why']}")
     with console.status("taking the step again"):
         verdict = replay(capsule, criterion)
     if verdict is None:

@@ -28,10 +28,11 @@ from detr_ft.report.html import RunReport, render_page
 from detr_ft.report.summary import data_facts, described, verdict
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.training.callbacks import TrainResult
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
-from detr_ft.training.preflight.before_training import look_first
-from detr_ft.training.trainer import DetrTrainer, TrainResult
+from detr_ft.training.preflight.probe import check_before_training
+from detr_ft.training.trainer import DetrTrainer
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import _versions, environment, peak_memory_mib
@@ -76,20 +77,16 @@ def run_recipe(
     process.wait_for_everyone()
     prepared = prepare(recipe, data or load_data(recipe.data.source, box_format=recipe.data.box_format))
     recipe = recipe.pinned(prepared.revision)
-    augment = recipe.build_augmentation()
-    fault = augment and try_augmentation(augment)
-    if fault:
-        raise InputError(f"data.augment: {fault}")
     facts = facts_of(recipe, criterion, prepared.train, process.num_processes, _versions())
     if checkpoint is not None:
         tell_changes(checkpoint, facts, force)
     trainer = build_trainer(recipe, criterion, prepared, display, checkpoint, facts)
-    look_first(trainer)
+    check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()
         trainer.run.write_text(RECIPE, recipe.to_yaml(criterion))
         trainer.run.write_text(HELD_OUT, json.dumps(names_of(prepared.validation)) + "\n")
-    before = trainer.evaluate(0)[0] if evaluate_before else None
+    before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
     result = trainer.train()
     # Of several processes each counts its own GPU, and all of one machine its processor.
@@ -107,7 +104,7 @@ def build_trainer(
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> DetrTrainer:
-    """The trainer of a recipe, which makes its run directory. Raises InputError, also for an augmentation that fails."""
+    """Return the trainer of a recipe. Raises InputError, also for an augmentation that fails."""
     augment = recipe.build_augmentation()
     fault = augment and try_augmentation(augment)
     if fault:
@@ -130,7 +127,7 @@ def build_trainer(
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
         checkpoint=checkpoint,
         facts=facts,
-        loaded=prepared.loaded,
+        pretrained_fraction=prepared.loaded,
     )
 
 

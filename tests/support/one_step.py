@@ -51,10 +51,12 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
         gradient_accumulation_steps=size // micro,
         max_grad_norm=1e9,
     )
-    return DetrTrainer(
+    trainer = DetrTrainer(
         model, detr_criterion(), images(number), None, settings,
         processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay([].append),
     )  # fmt: skip
+    trainer.setup()
+    return trainer
 
 
 def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -74,7 +76,7 @@ def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
         named = trainer.model.named_parameters()
         seen.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
 
-    trainer.optimizer.optimizer.register_step_pre_hook(remember)
+    trainer.stepper.optimizer.optimizer.register_step_pre_hook(remember)
     log = trainer.train().log
     terms = {name: torch.tensor(value) for name, value in log[0].items() if name.startswith(TERMS)}
     return seen | terms

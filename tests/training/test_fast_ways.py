@@ -19,7 +19,7 @@ from detr_ft.inference import Detector
 from detr_ft.models.optimizations import fused_norms as folding
 from detr_ft.models.optimizations.fused_norms import FoldedConv2d
 from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer
-from detr_ft.training import trainer as loop
+from detr_ft.training import setup
 from detr_ft.training.trainer import DetrTrainer
 
 
@@ -39,9 +39,9 @@ def test_a_trainer_takes_the_fast_ways_by_itself(tiny_checkpoint: Path, tmp_path
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     assert is_fast(trainer.model)
     assert kinds(trainer.model, SteadyEncoderLayer) == trainer.model.config.encoder_layers
-    assert trainer.optimizer.optimizer.defaults["fused"]
-    assert len(trainer.optimizer.param_groups) <= 4
-    pixels = next(iter(trainer.feed.steps())).share[0].inputs["pixel_values"]
+    assert trainer.stepper.optimizer.optimizer.defaults["fused"]
+    assert len(trainer.stepper.optimizer.param_groups) <= 4
+    pixels = next(iter(trainer.loader.steps())).micro_batches[0].inputs["pixel_values"]
     assert pixels.dtype == torch.uint8
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
@@ -56,7 +56,7 @@ def test_a_run_without_them_is_the_same(
 ) -> None:
     fast = losses(make_trainer(tiny_checkpoint, tmp_path / "fast", logging_steps=1))
     for name in ways:
-        monkeypatch.setattr(loop, name, lambda model: None)
+        monkeypatch.setattr(setup, name, lambda model: None)
     slow = make_trainer(tiny_checkpoint, tmp_path / "slow", logging_steps=1)
     assert not is_fast(slow.model) or "fold_norms" not in ways
     assert losses(slow) == pytest.approx(fast, rel=1e-3)
@@ -72,8 +72,8 @@ def test_batches_come_in_few_shapes_where_each_is_compiled(tiny_checkpoint: Path
     form = ImageFormat.of(processor)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "plain")
     compiled = make_trainer(tiny_checkpoint, tmp_path / "compiled", torch_compile=True)
-    assert trainer.feed.rounding == 1
-    assert compiled.feed.rounding == compiled.format.rounding > 1
+    assert trainer.loader.rounding == 1
+    assert compiled.loader.rounding == compiled.stepper.format.rounding > 1
     random = torch.Generator().manual_seed(0)
     sizes = [(480 + int(one), 640) for one in torch.randint(-160, 160, (300,), generator=random)]
     shown = [form.resized(width, height) for height, width in sizes]

@@ -9,7 +9,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError
 from detr_ft.models import set_trainable
-from detr_ft.training.optimizer import build_optimizer, rates, training_table
+from detr_ft.training.optimizer import build_optimizer, check_rates, rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 RATES = {
@@ -165,7 +165,7 @@ def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForO
 def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder", "class_head", "box_head"])
     with pytest.raises(InputError) as caught:
-        build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+        check_rates(tiny_model, OptimSettings(**RATES))
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
         "optim.encoder_learning_rate",
         "optim.heads_learning_rate",
@@ -174,9 +174,9 @@ def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObje
     model = timm_model()
     model.model.decoder = nn.Identity()
     with pytest.raises(InputError, match=r"optim\.decoder_learning_rate: the model has no decoder"):
-        build_optimizer(model, settings(), OptimSettings(decoder_learning_rate=1e-4))
+        check_rates(model, OptimSettings(decoder_learning_rate=1e-4))
     set_trainable(tiny_model, ["backbone.stem"])  # a part of a section may be frozen
-    build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+    check_rates(tiny_model, OptimSettings(**RATES))
 
 
 def test_the_table_says_what_trains_and_at_which_rate(tiny_model: DetrForObjectDetection) -> None:

@@ -10,19 +10,25 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small_run import make_trainer
+from support.small_run import make_trainer, stop_after
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.models.optimizations.memory import checkpoint_activations
-from detr_ft.training.early_stopping import Best, best_of
+from detr_ft.training.stopping import Best, best_of
+from detr_ft.training.monitor.evaluator import Evaluation
 from detr_ft.training.trainer import DetrTrainer
 
 
 def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:
-    """Let evaluations find these mAPs, one after another."""
-    answers: Iterator[float | None] = iter(figures)
-    trainer._figures = lambda: ({"map": next(answers), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])  # type: ignore[method-assign]
+    """Let evaluations have these mAPs, one after another."""
+    values: Iterator[float | None] = iter(figures)
+
+
+    def measure(check_stop: object) -> Evaluation:
+        return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])
+
+    trainer.monitor.measure = measure  # type: ignore[method-assign]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -32,12 +38,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
     seen: list[dict[str, torch.Tensor]] = []
-    trainer.optimizer.optimizer.register_step_post_hook(
+    trainer.stepper.optimizer.optimizer.register_step_post_hook(
         lambda *_: seen.append({name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()})
     )
     start = {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
     result = trainer.train()
-    assert trainer.held.ema is not None
+    assert trainer.stepper.ema is not None
     expected = start
     for number, now in enumerate(seen, start=1):
         decay = min(0.5, (1 + number) / (10 + number))
@@ -53,7 +59,7 @@ def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) 
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", ema_decay=0.9)
     whole.train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
-    trainer.display.step = lambda step, row: setattr(trainer.signals, "received", 15 if step == 4 else None)  # type: ignore[method-assign]
+    stop_after(trainer, 4)
     with pytest.raises(Interrupted):
         trainer.train()
     make_trainer(
@@ -97,9 +103,9 @@ def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
 def test_when_the_time_is_over_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=0.02)
     result = trainer.train()
-    assert 0 < trainer.held.at.step < 1500
+    assert 0 < trainer.progress.step < 1500
     assert result.seconds < 30
-    assert result.log[-1]["step"] == trainer.held.at.step
+    assert result.log[-1]["step"] == trainer.progress.step
     assert result.metrics["map"] is not None
     assert (tmp_path / "run/model.safetensors").is_file()
 
@@ -116,15 +122,15 @@ def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
     assert all(torch.allclose(plain[name], less[name], rtol=1e-9, atol=1e-12) for name in plain)
 
 
-@pytest.mark.parametrize(("asked", "times"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(("checkpointing", "times"), [(False, 1), (True, 2)])
 def test_checkpointed_layers_run_again_for_the_backward_pass(
-    tiny_checkpoint: Path, tmp_path: Path, asked: bool, times: int
+    tiny_checkpoint: Path, tmp_path: Path, checkpointing: bool, times: int
 ) -> None:
-    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=asked)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=checkpointing)
     runs = []
     trainer.model.train()
     trainer.model.model.encoder.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
-    trainer.stepper.take(next(iter(trainer.feed.steps())), 1)
+    trainer.stepper.step(next(iter(trainer.loader.steps())), 1)
     assert len(runs) == times
 
 
@@ -132,7 +138,7 @@ def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpo
     result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
     assert all(row["loss"] < 100 for row in result.log if "loss" in row)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="fp16 needs a GPU"):
+        with pytest.raises(InputError, match=r"train\.fp16: .*train\.bf16"):
             make_trainer(tiny_checkpoint, tmp_path / "other", fp16=True)
 
 
@@ -149,7 +155,7 @@ def test_a_trackers_board_has_the_rows_of_the_log(tiny_checkpoint: Path, tmp_pat
 
 
 def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not installed: aim \(pip install aim\)"):
+    with pytest.raises(InputError, match=r"train\.report_to: .*pip install aim"):
         make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
     assert not (tmp_path / "run").exists()
 
@@ -163,6 +169,7 @@ def test_a_better_evaluation_than_the_last_is_told(
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)
     of_figures(trainer, figures)
     better = trainer.train().better
-    last = "nothing" if figures[-1] is None else f"{figures[-1]:.3f}"
+    last = "none" if figures[-1] is None else f"{figures[-1]:.3f}"
     assert bool(better) == told
-    assert (f"(map {figures[0]:.3f}, at the end {last}): that model is in checkpoints/best" in better) == told
+    assert (f"(map {figures[0]:.3f}, at the end {last})" in better) == told
+    assert ("checkpoints/best" in better and "train.load_best_model_at_end=true" in better) == told

@@ -13,7 +13,7 @@ from support.small_run import make_trainer
 from torch import nn
 from torch.optim import AdamW
 
-from detr_ft.training.schedule import build_schedule, warmup_of
+from detr_ft.training.optimizer import build_schedule, warmup_of
 from detr_ft.training.settings import TrainSettings
 
 HALF = math.sqrt(0.5)
@@ -110,7 +110,7 @@ def test_a_step_that_half_precision_skips_leaves_the_rates_of_later_ones(
     settings = {"lr_scheduler_type": "linear", "logging_steps": 1}
     plain = make_trainer(tiny_checkpoint, tmp_path / "plain", **settings).train().log
     trainer = make_trainer(tiny_checkpoint, tmp_path / "skips", **settings)
-    skipped = property(lambda self: trainer.held.at.step < 2)
+    skipped = property(lambda self: trainer.progress.step < 2)
     monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
     rates = [[row["learning_rate"] for row in log if "loss" in row] for log in (plain, trainer.train().log)]
     assert rates[0] == rates[1]

@@ -71,19 +71,19 @@ def test_by_its_own_counts_a_micro_batch_is_another_step(
 
 def test_a_step_holds_what_all_its_micro_batches_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", 5, 8, 2)
-    held: list[StepTotals] = []
+    totals: list[StepTotals] = []
     counted = step.step_totals
 
     def remember(*arguments: Any) -> StepTotals:
-        held.append(counted(*arguments))
-        return held[-1]
+        totals.append(counted(*arguments))
+        return totals[-1]
 
     monkeypatch.setattr(step, "step_totals", remember)
     trainer.train()
-    objects = trainer.examples.split["objects"]
+    objects = trainer.loader.examples.split["objects"]
     classes = torch.tensor([label for one in objects for label in one["category"]])
-    assert [one.images for one in held] == [5]
-    assert torch.equal(held[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
+    assert [one.images for one in totals] == [5]
+    assert torch.equal(totals[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
 
 
 def test_what_is_random_in_a_step_is_drawn_from_seed_step_and_process() -> None:

@@ -86,8 +86,8 @@ def test_one_bad_number_ruins_a_stock_run_in_silence(tiny_checkpoint: Path, tmp_
     trainer.save_model(str(tmp_path / "stock"))
     assert not finite(DetrForObjectDetection.from_pretrained(tmp_path / "stock"))
     ours = make_trainer(tiny_checkpoint, tmp_path / "ours")
-    made = ours.examples.at
-    ours.examples.at = lambda epoch, index: infinite_box(made(epoch, index))  # type: ignore[method-assign]
+    made = ours.loader.examples.at
+    ours.loader.examples.at = lambda epoch, index: infinite_box(made(epoch, index))  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="step 1, images"):
         ours.train()
     assert finite(ours.model)

@@ -43,7 +43,7 @@ def newest(folder: Path) -> Path:
 
 
 def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
-    state = trainer.optimizer.state_dict()["state"]
+    state = trainer.stepper.optimizer.state_dict()["state"]
     return [value for one in state.values() for value in one.values()]
 
 
@@ -61,7 +61,7 @@ def test_stopped_and_gone_on_is_never_stopped(
     }  # fmt: skip
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", augment=Light(), **settings)
     expected = whole.train()
-    assert whole.held.at.step == 12
+    assert whole.progress.step == 12
     checkpoint = None
     for stop in stops:
         trainer = make_trainer(tiny_checkpoint, tmp_path / "run", augment=Light(), checkpoint=checkpoint, **settings)
@@ -122,15 +122,38 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
     assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
 
 
+def test_a_signal_in_the_evaluation_of_averaged_weights_saves_the_models_own(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = {"ema_decay": 0.9, "learning_rate": 1e-2, "per_device_eval_batch_size": 2}
+    whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings)
+    whole.train()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
+    evaluated: list[int] = []
+
+    def interrupted(done: int, total: int) -> None:
+        evaluated.append(done)
+        if len(evaluated) == total + 3:  # of raw weights all images are evaluated, then of averaged ones
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.display.evaluating = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    resumed = make_trainer(tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), **settings)
+    resumed.train()
+    first, second = (load_file(tmp_path / name / "raw/model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
-    files = trainer.held.files
+    files = trainer.state.files
 
     def interrupted(facts: Any) -> dict[str, bytes]:
         os.kill(os.getpid(), signal.SIGTERM)
         return files(facts)
 
-    trainer.held.files = interrupted  # type: ignore[method-assign]
+    trainer.state.files = interrupted  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         trainer.train()
     assert newest(tmp_path / "run").name == "step-2"
@@ -154,7 +177,7 @@ def test_a_damaged_log_is_told_and_costs_no_run(
     result = make_trainer(
         tiny_checkpoint, tmp_path / "run", logging_steps=1, checkpoint=newest(tmp_path / "run")
     ).train()
-    assert "log.jsonl: 2 of 3 rows are left, line 2 is no row" in caplog.text
+    assert "log.jsonl: 2 of 3 rows are left, line 2 is damaged" in caplog.text
     assert [row["step"] for row in result.log] == [1, 3, 3, 4, 5, 6, 6]
     assert [json.loads(line) for line in log.read_text().splitlines()] == result.log
 
@@ -167,9 +190,9 @@ def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: P
     again = make_trainer(
         tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), per_device_train_batch_size=4
     )
-    assert (again.held.at.step, again.held.at.epoch, again.held.at.place) == (4, 0, 2)
+    assert (again.progress.step, again.progress.epoch, again.progress.index) == (4, 0, 2)
     again.train()
-    assert again.held.at.epoch == 2
+    assert again.progress.epoch == 2
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from detr_ft.training.checkpoint.store import Checkpoints
 
 
 def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", limit=2)
     assert checkpoints.newest() is None
     for step in (2, 9, 10):
         checkpoints.save(step, {"a.bin": bytes([step]), "b.json": b"{}"})
@@ -29,7 +29,7 @@ def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
     "damage", ["truncated", "altered", "missing", "no marker", "empty marker", "marker of another kind"]
 )
 def test_a_damaged_one_is_told_and_passed_over(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints = Checkpoints(tmp_path, limit=3)
     good, bad = (checkpoints.save(step, {"a.bin": b"weights"}) for step in (1, 2))
     match damage:
         case "truncated":
@@ -50,7 +50,7 @@ def test_a_damaged_one_is_told_and_passed_over(tmp_path: Path, damage: str, capl
 
 
 def test_a_step_is_saved_again_where_a_run_goes_on_from_before_it(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, limit=2)
     checkpoints.save(4, {"a.bin": b"old"})
     folder = checkpoints.save(4, {"a.bin": b"new"})
     assert (folder / "a.bin").read_bytes() == b"new"
@@ -70,12 +70,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
-    checkpoints = Checkpoints(small_disk / "checkpoints", keep=1)
+    checkpoints = Checkpoints(small_disk / "checkpoints", limit=1)
     first = checkpoints.save(1, {"a.bin": bytes(400_000)})
     filler = small_disk / "filler"
     filler.write_bytes(bytes(400_000))
     with pytest.raises(
-        InputError, match=r"step-2: the checkpoint can't be written: No space left.*goes on from step-1"
+        InputError, match=r"step-2: the checkpoint can't be written: No space left.*--resume from step-1"
     ):
         checkpoints.save(2, {"a.bin": bytes(400_000)})
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-1"]
@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
 
 
 def test_the_limit_never_takes_what_was_just_written_for_a_later_one_that_is_damaged(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, limit=1)
     checkpoints.save(5, _files(5))
     (tmp_path / "step-900").mkdir()
     (tmp_path / "step-700").symlink_to(tmp_path / "nowhere")
@@ -98,7 +98,7 @@ def test_the_limit_never_takes_what_was_just_written_for_a_later_one_that_is_dam
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork
 def test_fifty_kills_inside_saving_leave_the_newest_whole_one(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, limit=2)
     began = time.monotonic()
     checkpoints.save(0, _files(0))
     one_save = time.monotonic() - began

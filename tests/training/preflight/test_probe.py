@@ -13,11 +13,11 @@ from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
 from detr_ft.recipe import load_recipe
-from detr_ft.training.preflight import probe as probing
-from detr_ft.training.preflight.memory import Worst, fit_memory, try_worst
+from detr_ft.training.preflight import memory
+from detr_ft.training.preflight.memory import LargestBatch, fit_memory, try_largest
 from detr_ft.training.preflight.overfit import Overfit, judge_overfit
-from detr_ft.training.preflight.probe import PARTS, Probe, probe
-from detr_ft.training.preflight.summary import describe_probe
+from detr_ft.training.preflight.probe import Probe, describe_probe, probe
+from detr_ft.training.preflight.timing import PARTS
 from detr_ft.workflows.probe import probe_recipe
 
 
@@ -32,7 +32,7 @@ def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoi
     assert found.seconds_per_step == pytest.approx(sum(found.parts.values()))
     assert found.images_per_second == pytest.approx(1 / found.seconds_per_step)
     assert found.steps == 24
-    assert found.worst.mebibytes is not None
+    assert found.largest.mebibytes is not None
 
 
 def test_a_run_that_cannot_learn_fails_with_what_did_not_fall(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -57,15 +57,14 @@ def test_the_worst_batch_is_that_of_the_plan_and_changes_nothing(tiny_checkpoint
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     live_norms(trainer.model)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    worst = try_worst(trainer, 3)
-    split = trainer.examples.split
-    sizes = [trainer.format.resized(*size) for size in zip(split["width"], split["height"], strict=True)]
-    assert worst.images == 3
-    assert worst.objects == max(len(one["category"]) for one in split["objects"])
-    assert worst.width * worst.height >= max(width * height for width, height in sizes)
+    largest = try_largest(trainer, 3)
+    split = trainer.loader.examples.split
+    sizes = [trainer.stepper.format.resized(*size) for size in zip(split["width"], split["height"], strict=True)]
+    assert largest.images == 3
+    assert largest.objects == max(len(one["category"]) for one in split["objects"])
+    assert largest.width * largest.height >= max(width * height for width, height in sizes)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     assert all(one.grad is None for one in trainer.model.parameters())
-    assert trainer.attached.step is None
 
 
 @pytest.mark.parametrize(("most", "expected"), [(4, 4), (3, 2), (1, 1)])
@@ -74,18 +73,18 @@ def test_before_the_first_step_so_many_go_at_once_as_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    gradient = probing._gradient
+    fits = memory._gradient_fits
 
     def short_of_memory(trainer: Any, inputs: Any) -> bool:
-        return len(inputs["labels"]) <= most and gradient(trainer, inputs)
+        return len(inputs["labels"]) <= most and fits(trainer, inputs)
 
-    monkeypatch.setattr(probing, "_gradient", short_of_memory)
+    monkeypatch.setattr(memory, "_gradient_fits", short_of_memory)
     with caplog.at_level(logging.INFO):
         fit_memory(trainer)
-    assert trainer.stepper.largest == expected
-    assert ("through the model by" in caplog.text) == (expected < 4)
-    monkeypatch.setattr(probing, "_gradient", lambda *_: False)
-    with pytest.raises(InputError, match=r"one image of \d+x\d+ pixels with \d+ objects is more than memory holds"):
+    assert trainer.stepper.max_images == expected
+    assert ("out of memory with 4 images" in caplog.text) == (expected < 4)
+    monkeypatch.setattr(memory, "_gradient_fits", lambda *_: False)
+    with pytest.raises(InputError, match=r"out of memory with one image of \d+x\d+ pixels .*data\.longest_edge"):
         fit_memory(trainer)
 
 
@@ -106,16 +105,16 @@ def test_a_probe_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path, mo
 def test_what_to_change_is_said_where_there_is_something() -> None:
     overfit = Overfit("pass", 9, {"loss": 9.0}, {"loss": 4.0}, "it fell")
 
-    def lines(worst: int | None = 100, replayed: bool = False, **parts: float) -> str:
+    def lines(mebibytes: int | None = 100, uses_cuda_graphs: bool = False, **parts: float) -> str:
         seconds = dict.fromkeys(PARTS, 0.0) | {"forward": 1.0} | parts
         total = sum(seconds.values())
-        found = Probe(overfit, Worst(8, 800, 1333, 60, worst), 8 / total, total, 7200, seconds, replayed)
+        found = Probe(overfit, LargestBatch(8, 800, 1333, 60, mebibytes), 8 / total, total, 7200, seconds, uses_cuda_graphs)
         return "\n".join(describe_probe(found, 0))
 
     assert "advice" not in lines()
     assert "CUDA graphs" not in lines()
-    assert "replayed as CUDA graphs, steps are as fast as the last line says" in lines(replayed=True)
-    assert "7200 steps will take 2.0 hours" in lines()
+    assert "with CUDA graphs" in lines(uses_cuda_graphs=True)
+    assert "7200 steps take 2.0 hours" in lines()
     assert "train.dataloader_num_workers=2" in lines(reading=0.5)
     assert "detr-ft[fast]" in lines(matching=0.2)
-    assert "per_device_train_batch_size=4 with train.gradient_accumulation_steps=2" in lines(worst=None)
+    assert "per_device_train_batch_size=4 with train.gradient_accumulation_steps=2" in lines(mebibytes=None)

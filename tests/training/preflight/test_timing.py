@@ -10,11 +10,11 @@ import torch
 from support.small_run import make_trainer
 
 from detr_ft.recipe import load_recipe
-from detr_ft.training.preflight.variants import _MOST, _WARM, changes, in_words, step_rate
+from detr_ft.training.preflight.timing import _RATE_STEPS, _RATE_WARMUP_STEPS, changes, describe_rates, step_rate
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import StepError
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.workflows import train as run
+from detr_ft.workflows import probe as workflow
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_one_is_changed_at_a_time(train: dict[str, Any], on_gpu: bool, tried: li
 def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     seen: list[torch.Tensor] = []
-    take = trainer.stepper.take
+    step = trainer.stepper.step
 
-    def noted(work: Any, number: int) -> Any:
-        seen.append(work.share[0].inputs["pixel_values"])
-        return take(work, number)
+    def noted(batch: Any, number: int) -> Any:
+        seen.append(batch.micro_batches[0].inputs["pixel_values"])
+        return step(batch, number)
 
-    trainer.stepper.take = noted  # type: ignore[method-assign]
+    trainer.stepper.step = noted  # type: ignore[method-assign]
     assert step_rate(trainer) > 1
     assert len(seen) > 5
     assert all(torch.equal(one, seen[0]) for one in seen)
@@ -59,28 +59,28 @@ def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.Monk
         tried.append(trainer.settings.bf16)
         return 1.0 + len(tried)
 
-    monkeypatch.setattr(run, "step_rate", rate)
-    monkeypatch.setattr(run, "probe", lambda trainer: None)
-    monkeypatch.setattr(run, "describe_probe", lambda found, workers: [])
-    (line,) = run.probe_recipe(*load_recipe(tmp_path / "mine.yaml"))
+    monkeypatch.setattr(workflow, "step_rate", rate)
+    monkeypatch.setattr(workflow, "probe", lambda trainer: None)
+    monkeypatch.setattr(workflow, "describe_probe", lambda found, workers: [])
+    (line,) = workflow.probe_recipe(*load_recipe(tmp_path / "mine.yaml"))
     assert tried == [False, True]
-    assert line.endswith("2.0 images/s as it is set; train.bf16=true 3.0 (1.50 times)")
+    assert line.endswith("2.0 images/s with these settings; train.bf16=true 3.0 (1.50 times)")
 
 
 def test_rates_in_words() -> None:
-    told = in_words(40.0, {"train.bf16=true": 60.0})
-    assert told.endswith("40.0 images/s as it is set; train.bf16=true 60.0 (1.50 times)")
-    assert in_words(40.0, {}).endswith("there is nothing else to try")
+    line = describe_rates(40.0, {"train.bf16=true": 60.0})
+    assert line.endswith("40.0 images/s with these settings; train.bf16=true 60.0 (1.50 times)")
+    assert describe_rates(40.0, {}).endswith("no other setting applies")
 
 
 def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9)
     gradients, last = trainer.stepper._gradients, []
 
-    def spoiled(taken: Any) -> Any:
-        values = gradients(taken)
-        last.append(taken.number)
-        if len(last) == _WARM + _MOST:  # the last of all: no step comes after it
+    def spoiled(attempt: Any) -> Any:
+        values = gradients(attempt)
+        last.append(attempt.number)
+        if len(last) == _RATE_WARMUP_STEPS + _RATE_STEPS:  # the last of all: no step comes after it
             next(trainer.model.parameters()).grad[0] = torch.inf
         return values
 

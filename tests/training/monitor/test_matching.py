@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.random_batches import random_batch as random_batch_of
-from support.small_run import make_trainer
+from support.small_run import make_trainer, stop_after
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from detr_ft.boxes import iou
@@ -28,8 +28,8 @@ from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.monitor.matching_drift import MatchingSample
-from detr_ft.training.monitor.matching_stats import figures, tally
+from detr_ft.training.monitor.matching import MatchingSample
+from detr_ft.training.monitor.matching import matching_statistics, tally
 from detr_ft.utils.assets import embedded_checkpoint
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def random_batch(seed: int) -> tuple[Predictions, Targets]:
 
 
 def of(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> dict[str, float]:
-    return figures([tally(criterion, predictions, targets)], 1)
+    return matching_statistics([tally(criterion, predictions, targets)])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -162,7 +162,7 @@ def test_queries_that_take_nothing_are_counted(tiny_model: DetrForObjectDetectio
         query = torch.tensor([place % 2 for place in chosen])
         return Matches(torch.zeros_like(target), targets.image[target], query, target, torch.ones(1))
 
-    found = MatchingSample(split, form, 5).look(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
+    found = MatchingSample(split, form, 5).update(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
     assert found["queries_never_used"] == 0.75
 
 
@@ -170,7 +170,7 @@ def test_changes_are_counted_on_after_a_stop(tiny_checkpoint: Path, tmp_path: Pa
     settings = {"num_train_epochs": 3, "learning_rate": 1e-2}
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train()
     first = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
-    first.display.step = lambda step, row: setattr(first.signals, "received", 15 if step == 4 else None)  # type: ignore[method-assign]
+    stop_after(first, 4)
     with pytest.raises(Interrupted):
         first.train()
     again = make_trainer(
