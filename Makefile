@@ -1,7 +1,12 @@
 # `make quickstart` and `make test` do all the set-up on a new machine: a virtual environment in .venv, pinned releases.
 #
+# Three tiers of tests, each with what it leaves out:
+#   make check     lint, types, unit tests: two minutes; leaves out processes, browsers, servers and whole runs
+#   make test      all tests but those marked `slow`; the criterion's reach its every line and branch
+#   make test-all  also the slow ones, a wheel, and the lowest and newest versions of the dependencies
+#
 #   CPU=1       take PyTorch's CPU wheels, a smaller download, for a machine without a GPU
-#   PYTHON=...  the Python to make the environment with, 3.10 or newer
+#   PYTHON=...  the Python of the environment, 3.11 or newer
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,26 +19,40 @@ TORCH_INDEX := --index-url https://download.pytorch.org/whl/cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test cover bench lint types format wheel clean
+PYTEST_RUN := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+.PHONY: help quickstart check test test-all cover bench lint types format wheel lowest newest resolve clean
 
-help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from set-up to report (about five minutes)
 	$(BIN)/detr-ft quickstart
 
-test: $(VENV)/.dev  ## Run all tests; those of the criterion must reach its every line and branch
+check: lint types  ## Check style and types, and run the unit tests (two minutes)
+	$(PYTEST_RUN) --quiet -m "not slow and not alone and not browser" $(UNIT)
+
+UNIT := tests/test_architecture.py tests/test_boxes.py tests/test_structures.py tests/test_vocabulary.py tests/criterion tests/data \
+	tests/evaluation tests/utils
+COVERING := tests/criterion tests/parity tests/recipes
+
+test: $(VENV)/.dev  ## Run the tests, without those marked slow; PYTEST="FILE -k NAME" chooses some
 ifdef PYTEST
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone" $(PYTEST)
+	$(PYTEST_RUN) -m "not alone" $(PYTEST)
 else
 	$(MAKE) cover
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=25 -m "not alone" $(COVERING:%=--ignore=%)
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST_RUN) --durations=25 -m "not alone and not slow" $(COVERING:%=--ignore=%)
+	$(BIN)/python -m pytest -m "alone and not slow"
+	@echo "left out: tests marked slow, the lowest and the newest versions (make test-all)"
 endif
 
-COVERING := tests/criterion tests/parity tests/recipes
+test-all: test  ## Run all tests, also the slow ones, and those of the lowest and newest versions
+	$(PYTEST_RUN) --durations=25 -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
+	$(MAKE) resolve lowest newest
+	@echo "left out: GPUs (tests/benchmarks), the real Hub"
+
 cover: $(VENV)/.dev  ## Check that tests reach every line and branch of the criterion
-	$(BIN)/python -m pytest --numprocesses 2 --quiet $(COVERING) \
+	$(BIN)/python -m pytest --numprocesses 2 --quiet -m "not alone and not slow" $(COVERING) \
 		--cov=detr_ft.criterion --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 lint: $(VENV)/.dev  ## Check style
@@ -43,18 +62,32 @@ lint: $(VENV)/.dev  ## Check style
 types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
-format: $(VENV)/.dev  ## Mend style
+format: $(VENV)/.dev  ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## Time the criterion beside the stock loss
+bench: $(VENV)/.dev  ## Time the criterion against the stock loss
 	$(BIN)/python -W ignore tests/benchmarks/criterion_speed.py
 
 wheel: $(VENV)/.dev  ## Build a wheel into dist/
 	$(BIN)/python -m build --wheel
 
-clean:  ## Remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info
+# The versions of `pyproject.toml`: its lower bounds, the newest releases, and whether they resolve on each Python.
+PYTHONS := 3.11 3.12 3.13 3.14
+resolve: $(VENV)/.dev  ## Check that the dependencies resolve on every supported Python
+	@for version in $(PYTHONS); do \
+		$(BIN)/uv pip compile --quiet --all-extras --python-version $$version pyproject.toml --output-file /dev/null || exit 1; \
+		echo "Python $$version: the dependencies resolve"; \
+	done
+
+lowest: $(VENV)/.dev  ## Train, evaluate, predict, export and start the demo with the lowest versions of pyproject.toml
+	$(BIN)/python tests/support/version_bounds.py lowest $(VENV)-lowest
+
+newest: $(VENV)/.dev  ## The same with the newest releases
+	$(BIN)/python tests/support/version_bounds.py newest $(VENV)-newest
+
+clean:  ## Remove the environments and build outputs
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist *.egg-info
 
 $(VENV)/.python:
 	@echo "making $(VENV), and installing what the command needs (a few minutes the first time)"

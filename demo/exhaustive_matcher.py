@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_ft.criterion import CostMatcher
-from detr_ft.criterion.assignment.solve import Plan
+from detr_ft.criterion.assignment import Plan
 from detr_ft.criterion.base import Cost
 
 MOST = 4  # objects: up to 43,680 orders of the sixteen queries that can matter

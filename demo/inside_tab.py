@@ -19,6 +19,7 @@ from theme import NO_SHARING
 from torch import Tensor, nn
 
 from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.inference import Detector
 from detr_ft.models.attention import Inside, look_inside
 from detr_ft.structures import Predictions
@@ -83,7 +84,7 @@ class View:
     @property
     def sure(self) -> Tensor:
         """`[Q]`: whether a query says that there is an object."""
-        return 1 - self.said.logits[-1, 0].softmax(-1)[:, -1] > _SURE
+        return self.said.objectness[-1, 0] > _SURE
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +152,8 @@ def query_at(one: View, across: float, down: float) -> int | None:
 
 def with_boxes(one: View, names: Sequence[str]) -> Image.Image:
     """The picture with the boxes of the queries that are sure of an object."""
-    sides = torch.tensor([*one.picture.size, *one.picture.size])
-    scores, labels = one.said.logits[-1, 0].softmax(-1)[:, :-1].max(-1)
-    boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0]) * sides
+    scores, labels = (values[-1, 0] for values in one.said.best)
+    boxes = to_pixels(one.said.boxes[-1, 0], one.picture.size)
     return draw(one.picture, boxes[one.sure], labels[one.sure], list(names), scores[one.sure])
 
 
@@ -178,7 +178,7 @@ def look(detector: Detector, picture: Image.Image) -> View:
 
 def queries_of(one: View, names: Sequence[str]) -> list[tuple[str, int]]:
     """The queries, the surest first, with what they say."""
-    scores, labels = one.said.logits[-1, 0].softmax(-1)[:, :-1].max(-1)
+    scores, labels = (values[-1, 0] for values in one.said.best)
     order = scores.argsort(descending=True).tolist()
     return [(f"q{query}: {names[int(labels[query])]} {float(scores[query]):.2f}", query) for query in order]
 
@@ -204,7 +204,7 @@ def shapes_of(one: View) -> str:
 def specialities(every: Sequence[View]) -> str:
     """Where the surest queries look and where their boxes lie, over all images: what each has specialised in (Carion et al., figure 7)."""
     said = [one.said for one in every]
-    scores = np.stack([1 - one.logits[-1, 0].softmax(-1)[:, -1].numpy() for one in said])
+    scores = np.stack([one.objectness[-1, 0].numpy() for one in said])
     chosen = (-scores.sum(0)).argsort(kind="stable")[:_SHOWN]
     parts = []
     for query in chosen.tolist():

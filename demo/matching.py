@@ -13,7 +13,7 @@ from PIL import Image
 from svg import embedded
 from torch import Tensor
 
-from detr_ft.boxes import iou, xyxy_to_cxcywh
+from detr_ft.boxes import iou
 from detr_ft.criterion import (
     CostMatcher,
     CriterionError,
@@ -30,6 +30,7 @@ from detr_ft.criterion import (
 from detr_ft.criterion.base import Cost
 from detr_ft.criterion.explain import ImageExplanation, LayerExplanation
 from detr_ft.criterion.matchers import DETR_COSTS
+from detr_ft.data.box_frame import to_fractions
 from detr_ft.inference import Detector
 from detr_ft.structures import Predictions, Targets
 
@@ -123,7 +124,7 @@ class Scene:
     @property
     def targets(self) -> Targets:
         """The truth as a criterion takes it."""
-        truth = {"class_labels": self.labels, "boxes": xyxy_to_cxcywh(self.boxes / self.sides)}
+        truth = {"class_labels": self.labels, "boxes": to_fractions(self.boxes, self.size)}
         return Targets.from_labels([truth], torch.device("cpu"))
 
 
@@ -141,7 +142,7 @@ class Solved:
 
     def probabilities(self, number: int) -> Tensor:
         """`[Q, K+1]` at a layer."""
-        return self.scene.predictions.logits[number - 1, 0].softmax(-1)
+        return self.scene.predictions.probabilities[number - 1, 0]
 
     def overlaps(self, number: int) -> Tensor:
         """`[T, Q]`: the IoU of each object with each query's box."""
@@ -151,7 +152,7 @@ class Solved:
         """For each loss and layer, weighted, what matched pairs add to it and what the other queries do."""
         return {
             name: [
-                (sum(pair.shares.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
+                (sum(pair.losses.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
                 for layer in self.told.layers
             ]
             for name in self.told.layers[0].no_object

@@ -12,7 +12,7 @@ from svg import rectangle, scene
 from tables import head, table
 from torch import Tensor
 
-from detr_ft.boxes import cxcywh_to_xyxy
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.utils.drawing import class_colour
 
 _COLUMNS = 10  # of the cost matrix
@@ -22,7 +22,7 @@ def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
     """Truth in full lines, the queries that took it dashed, a line between the two, and the other queries faint."""
     seen = solved.scene
     scale = torch.tensor([*seen.shape, *seen.shape]) / seen.sides
-    boxes = cxcywh_to_xyxy(seen.predictions.boxes[layer - 1, 0]) * seen.sides * scale
+    boxes = to_pixels(seen.predictions.boxes[layer - 1, 0], seen.size) * scale
     pairs = solved.layer(layer).pairs
     taken = {pair.query for pair in pairs}
     parts = [

@@ -1,40 +1,62 @@
 """Predictions, targets and matches: the only place where shapes are defined.
 
-L decoder layers (the last is the final one), B images, Q queries, K classes (index K is no-object),
+L rows of predictions (decoder layers, the last is the final one), B images, Q queries, K classes, C logits of a query,
 P targets of the whole batch one after another, M matched pairs. Nothing is padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from detr_ft.boxes import at_least_fp32
 
-# From `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
-_APART, _TOGETHER = (3, 1, 0, 2), (2, 1, 3, 0)
+Activation = Literal["softmax", "sigmoid"]
+
+# Permutations of dimensions: from `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
+_COMPONENTS_FIRST, _COMPONENTS_LAST = (3, 1, 0, 2), (2, 1, 3, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the model says: `logits [L, B, Q, K+1]` and `boxes [L, B, Q, 4]`, cxcywh, fractions of the un-padded image."""
+    """The outputs of a model: `logits [L, B, Q, C]` and `boxes [L, B, Q, 4]`.
+
+    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax" C is K + 1 and index K is no-object, with "sigmoid" C is K.
+    `rows` names the L rows; a loss term is logged under `name_row`, or under `name` for the row "". By default the last
+    row is "" and the others are "0", "1", ..., as in transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
+    """
 
     logits: Tensor
     boxes: Tensor
+    activation: Activation = "softmax"
+    rows: tuple[str, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.logits.ndim != 4 or self.boxes.shape != (*self.logits.shape[:3], 4):
+        shape = self.logits.shape[:3]
+        if self.logits.ndim != 4 or any(values.shape[:3] != shape for values in self.extras.values()):
+            shapes = {name: list(values.shape) for name, values in {"logits": self.logits, **self.extras}.items()}
+            raise ValueError(f"Predictions: logits [L, B, Q, C] and extras [L, B, Q, ...] must fit, got {shapes}")
+        if self.boxes.shape != (*shape, 4):
             raise ValueError(
-                "Predictions need logits [L, B, Q, K+1] and boxes [L, B, Q, 4] of the same L, B, Q; "
-                f"got {list(self.logits.shape)} and {list(self.boxes.shape)}"
+                f"Predictions: boxes must be {[*shape, 4]} beside these logits, got {list(self.boxes.shape)}"
             )
+        rows = self.rows or (*map(str, range(shape[0] - 1)), "")
+        if len(set(rows)) != shape[0]:
+            raise ValueError(f"Predictions: rows must be {shape[0]} different names, got {list(rows)}")
+        object.__setattr__(self, "rows", rows)
+
+    @classmethod
+    def from_layer(cls, logits: Tensor, boxes: Tensor, activation: Activation = "softmax") -> Predictions:
+        """The predictions of a single layer, `logits [B, Q, C]` and `boxes [B, Q, 4]`."""
+        return cls(logits[None], boxes[None], activation)
 
     @property
     def num_layers(self) -> int:
@@ -50,59 +72,112 @@ class Predictions:
 
     @property
     def num_classes(self) -> int:
-        """K: the number of classes without no-object, which is also no-object's index."""
-        return self.logits.shape[3] - 1
+        """K: the number of classes without no-object, which is also the index of no-object."""
+        return self.logits.shape[3] - 1 if self.activation == "softmax" else self.logits.shape[3]
 
     @property
     def device(self) -> torch.device:
         return self.logits.device
 
     @property
+    def probabilities(self) -> Tensor:
+        """The probabilities of the classes and, with softmax, of no-object, in at least fp32: `[L, B, Q, C]`."""
+        logits = at_least_fp32(self.logits)
+        return logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
+
+    @property
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The score and the label of the best class of each query, without no-object: twice `[L, B, Q]`."""
+        scores, labels = self.probabilities[..., : self.num_classes].max(-1)
+        return scores, labels
+
+    @property
+    def objectness(self) -> Tensor:
+        """The probability that a query predicts an object of any class: `[L, B, Q]`."""
+        if self.activation == "softmax":
+            return 1 - self.probabilities[..., -1]
+        return self.probabilities.amax(-1)
+
+    @property
+    def most_probable(self) -> Tensor:
+        """The class that each query predicts, K where that is no-object: `[L, B, Q]`.
+
+        With sigmoid a query predicts no-object where no class has a probability of at least one half.
+        """
+        likeliest = self.logits.argmax(-1)
+        if self.activation == "softmax":
+            return likeliest
+        return likeliest.where(self.logits.amax(-1) >= 0, self.num_classes)
+
+    @property
     def log_probabilities(self) -> Tensor:
-        """Log-softmax of the logits over K+1, in at least fp32: `[L, B, Q, K+1]`, without gradient: for costs."""
-        return self._once(self.logits, lambda logits: at_least_fp32(logits).log_softmax(-1))
+        """The logarithms of `probabilities`, `[L, B, Q, C]`, without gradient: for costs."""
+        return self._cached(self.logits, self._log_probabilities)
 
     def log_probability(self, classes: Tensor) -> Tensor:
-        """`log p(c)` of one class for each query, `classes [L, B, Q]`, in at least fp32: `[L, B, Q]`, with gradient: for losses."""
-        chosen: Tensor = _LogProbability.apply(self.logits, self.log_probabilities, classes[..., None])
-        return chosen
+        """`log p(c)` of one class for each query, `classes [L, B, Q]`, with gradient: for losses.
+
+        `[L, B, Q]` in at least fp32. With softmax a class may be K, no-object.
+        """
+        indices = classes[..., None]
+        if self.activation == "softmax":
+            chosen: Tensor = _LogSoftmaxEntry.apply(self.logits, self.log_probabilities, indices)
+            return chosen
+        return self._log_probabilities(self.logits.gather(-1, indices))[..., 0]
+
+    def _log_probabilities(self, logits: Tensor) -> Tensor:
+        logits = at_least_fp32(logits)
+        return logits.log_softmax(-1) if self.activation == "softmax" else nn.functional.logsigmoid(logits)
 
     @property
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
-        In memory each coordinate lies by itself, and an image's layers and queries together: what costs compute for
-        every target then runs over those, which is several times faster than over the four numbers of a box.
+        In memory each coordinate is contiguous, by image, layer and query. Costs of all targets then run over the queries
+        of an image, which is several times faster than over the four coordinates of a box.
         """
-        return self._once(
-            self.boxes, lambda boxes: at_least_fp32(boxes).permute(_APART).contiguous().permute(_TOGETHER)
+        return self._cached(
+            self.boxes,
+            lambda boxes: at_least_fp32(boxes).permute(_COMPONENTS_FIRST).contiguous().permute(_COMPONENTS_LAST),
         )
 
-    def _once(self, source: Tensor, work_out: Callable[[Tensor], Tensor]) -> Tensor:
-        """What is worked out from `source`, without gradient, and kept until somebody changes that in place."""
+    def _cached(self, source: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute(source)` without gradient, computed again only after `source` was changed in place."""
         version = -1 if source.is_inference() else source._version
-        known = self._known.get(id(source))
-        if known is None or known[0] != version:
-            known = self._known[id(source)] = version, work_out(source.detach())
-        return known[1]
+        entry = self._cache.get(id(source))
+        if entry is None or entry[0] != version:
+            entry = self._cache[id(source)] = version, compute(source.detach())
+        return entry[1]
 
     @cached_property
-    def _known(self) -> dict[int, tuple[int, Tensor]]:
+    def _cache(self) -> dict[int, tuple[int, Tensor]]:
         return {}
 
     def layers(self, start: int, stop: int) -> Predictions:
-        """The same predictions for the layers `start..stop-1` alone."""
+        """The same predictions for the rows `start..stop-1` alone."""
         if (start, stop) == (0, self.num_layers):
-            return self  # with what is worked out already
-        return Predictions(self.logits[start:stop], self.boxes[start:stop])
+            return self  # with its cache
+        return self._map(lambda values: values[start:stop], self.rows[start:stop])
+
+    def images(self, indices: Sequence[int]) -> Predictions:
+        """The same predictions for some images alone."""
+        return self._map(lambda values: values[:, indices], self.rows)
+
+    def detach(self) -> Predictions:
+        """The same predictions without gradient."""
+        return self._map(Tensor.detach, self.rows)
+
+    def _map(self, change: Callable[[Tensor], Tensor], rows: tuple[str, ...]) -> Predictions:
+        extras = {name: change(values) for name, values in self.extras.items()}
+        return Predictions(change(self.logits), change(self.boxes), self.activation, rows, extras)
 
 
 @dataclass(frozen=True, eq=False)
 class StepTotals:
-    """What a whole optimisation step holds, over all processes and accumulated micro-batches, divided by the processes.
+    """Totals of an optimizer step over all processes and micro-batches.
 
-    `images` is their number, `labels [K]` the number of targets of each class. A class loss that is a mean over queries
-    divides by what the step weighs, not by what its own share does: then no way of sharing out the images matters.
+    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets of each class. Class losses that are means over
+    queries divide by the total weight of the step, which makes them independent of the split over processes.
     """
 
     images: float | Tensor
@@ -110,19 +185,19 @@ class StepTotals:
 
     @property
     def num_boxes(self) -> Tensor:
-        """The number of targets, at least 1; on the device, and nothing waits for it."""
+        """The number of targets, at least 1, on the device without synchronization."""
         return self.labels.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The truth of a batch: `labels [P]`, `boxes [P, 4]` (cxcywh, fractions of the un-padded image), `image [P]`.
+    """The targets of a batch: `labels [P]`, `boxes [P, 4]` and the index of their image, `image [P]`.
 
-    `counts` holds the number of targets of each of the B images, as host integers. `num_boxes` is the number that box
-    losses are divided by: the targets of the whole optimisation step over all processes and accumulated micro-batches,
+    Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images, as host
+    integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and micro-batches,
     divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`, extended to
-    accumulation). `step`, where given, is for class losses what `num_boxes` is for box losses. Left out, `num_boxes` is
-    that of the step, and without a step the number of targets of this batch.
+    accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is that of the step, or
+    without a step the number of targets of this batch.
     """
 
     labels: Tensor
@@ -136,7 +211,7 @@ class Targets:
         total = sum(self.counts)
         if self.labels.shape != (total,) or self.boxes.shape != (total, 4) or self.image.shape != (total,):
             raise ValueError(
-                f"Targets with counts {list(self.counts)} need labels [{total}], boxes [{total}, 4] and image [{total}]; "
+                f"Targets: counts {list(self.counts)} need labels [{total}], boxes [{total}, 4] and image [{total}], "
                 f"got {list(self.labels.shape)}, {list(self.boxes.shape)} and {list(self.image.shape)}"
             )
         if not isinstance(self.num_boxes, Tensor) and self.num_boxes <= 0:
@@ -151,17 +226,17 @@ class Targets:
         num_boxes: float | Tensor = 0.0,
         step: StepTotals | None = None,
     ) -> Targets:
-        """From the list that transformers takes: a mapping with `class_labels [T]` and `boxes [T, 4]` for each image."""
-        counts = tuple(one["class_labels"].shape[0] for one in labels)
+        """From the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image."""
+        counts = tuple(of_image["class_labels"].shape[0] for of_image in labels)
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:
             return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
-        classes = torch.cat([one["class_labels"] for one in labels])
+        classes = torch.cat([of_image["class_labels"] for of_image in labels])
         if len(classes) and classes.is_floating_point():
-            raise ValueError(f"class_labels must be whole numbers, got {classes.dtype}")
+            raise ValueError(f"class_labels must be integers, got {classes.dtype}")
         return cls(
             classes.long().to(device, non_blocking=True),
-            torch.cat([one["boxes"] for one in labels]).to(device, non_blocking=True),
+            torch.cat([of_image["boxes"] for of_image in labels]).to(device, non_blocking=True),
             image.to(device, non_blocking=True),
             counts,
             num_boxes,
@@ -169,18 +244,25 @@ class Targets:
         )
 
     def queries(self, values: Tensor) -> Tensor:
-        """The entries of `values [L, B, Q, C]` of each target's own image: `[P, L, Q, C]`, targets first.
+        """The entries of `values [L, B, Q, C]` for the image of each target: `[P, L, Q, C]`, targets first.
 
-        Where all targets are of one image it is `[1, L, Q, C]`, which broadcasts: nothing is copied.
+        If all targets are in one image it is a view `[1, L, Q, C]`, which broadcasts.
         """
-        held = [image for image, count in enumerate(self.counts) if count]
-        if len(held) == 1:
-            return values[:, held[0]][None]
-        return values.permute(_APART).index_select(1, self.image).permute(1, 2, 3, 0)
+        occupied = [image for image, count in enumerate(self.counts) if count]
+        if len(occupied) == 1:
+            return values[:, occupied[0]][None]
+        return values.permute(_COMPONENTS_FIRST).index_select(1, self.image).permute(1, 2, 3, 0)
 
     def image_of(self, target: int) -> int:
-        """The image of a target, from the counts on the host."""
+        """The image of a target, computed on the host."""
         return int(np.searchsorted(np.cumsum(self.counts), target, side="right"))
+
+    def of_image(self, image: int) -> Targets:
+        """The targets of one image as a batch of that image alone, divided by as many boxes as before."""
+        start = sum(self.counts[:image])
+        own = slice(start, start + self.counts[image])
+        labels, boxes, index = self.labels[own], self.boxes[own], torch.zeros_like(self.image[own])
+        return replace(self, labels=labels, boxes=boxes, image=index, counts=(self.counts[image],))
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
@@ -189,9 +271,9 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """M pairs of a query and a target, as four index vectors `[M]`, and what box losses are divided by, `[L]`.
+    """M pairs of a query and a target as four index vectors `[M]`, and the divisor of box losses, `[L]`.
 
-    One-to-one, one-to-many, more targets than queries, another matcher for each layer: all are just other pairs.
+    One-to-one, one-to-many and different matchings of layers are all represented by pairs.
     """
 
     layer: Tensor
@@ -201,38 +283,38 @@ class Matches:
     num_boxes: Tensor
 
     def predicted(self, values: Tensor) -> Tensor:
-        """The matched queries' entries of `values [L, B, Q, ...]`: `[M, ...]`."""
-        # One index instead of three: the gradient is a sum at places, and no sort of them on a GPU.
-        return values.flatten(0, 2).index_select(0, self._places(*values.shape[1:3]))
+        """The entries of `values [L, B, Q, ...]` for the matched queries: `[M, ...]`."""
+        # With one index instead of three the gradient on a GPU needs no sort of the indices.
+        return values.flatten(0, 2).index_select(0, self._flat_index(*values.shape[1:3]))
 
     def assign(self, values: Tensor, of_pairs: Tensor) -> Tensor:
-        """`values [L, B, Q]`, changed in place: the matched queries get `of_pairs [M]`."""
-        values.view(-1).scatter_(0, self._places(*values.shape[1:3]), of_pairs)
+        """Write `of_pairs [M]` to the matched queries of `values [L, B, Q]`, in place, and return `values`."""
+        values.view(-1).scatter_(0, self._flat_index(*values.shape[1:3]), of_pairs)
         return values
 
     def target_values(self, values: Tensor) -> Tensor:
-        """The matched targets' entries of `values [P, ...]`: `[M, ...]`."""
+        """The entries of `values [P, ...]` for the matched targets: `[M, ...]`."""
         return values.index_select(0, self.target)
 
     def per_layer(self, values: Tensor) -> Tensor:
-        """The sum of `values [M]` within each layer: `[L]`."""
+        """The sum of `values [M]` over the pairs of each layer: `[L]`."""
         return values.new_zeros(len(self.num_boxes)).index_add(0, self.layer, values)
 
-    def _places(self, images: int, queries: int) -> Tensor:
-        """Where the matched queries stand among all, `[M]`; worked out once."""
-        known = self._known_places.get((images, queries))
-        if known is None:
-            known = (self.layer * images + self.image) * queries + self.query
-            self._known_places[images, queries] = known
-        return known
+    def _flat_index(self, images: int, queries: int) -> Tensor:
+        """The index of each matched query in the flattened `[L * B * Q]`: `[M]`."""
+        index = self._flat_indices.get((images, queries))
+        if index is None:
+            index = (self.layer * images + self.image) * queries + self.query
+            self._flat_indices[images, queries] = index
+        return index
 
     @cached_property
-    def _known_places(self) -> dict[tuple[int, int], Tensor]:
+    def _flat_indices(self) -> dict[tuple[int, int], Tensor]:
         return {}
 
     @staticmethod
     def join(parts: Sequence[Matches]) -> Matches:
-        """The matches of successive blocks of layers as those of all layers."""
+        """Concatenate the matches of successive blocks of layers."""
         offset, layers = 0, []
         for part in parts:
             layers.append(part.layer + offset)
@@ -266,8 +348,8 @@ class Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
 
 
-class _LogProbability(torch.autograd.Function):
-    """Entries of the log-softmax of `logits`, which is known already: values that costs and losses share are computed once."""
+class _LogSoftmaxEntry(torch.autograd.Function):
+    """Entries of the log-softmax of `logits`, whose values `log_p` costs have computed already."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, log_p: Tensor, classes: Tensor) -> Tensor:
@@ -280,5 +362,5 @@ class _LogProbability(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         log_p, classes = ctx.saved_tensors
         of_class = gradient[..., None]
-        of_logits = log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class)  # 1 at the class, less p
+        of_logits = log_p.exp().mul_(-of_class).scatter_add_(-1, classes, of_class)  # (1 at the class) - p
         return of_logits.to(ctx.dtype), None, None

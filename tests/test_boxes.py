@@ -47,11 +47,11 @@ def by_corners(kind: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -
 @settings(deadline=None, max_examples=200)
 @given(first=boxes, second=boxes, tie=st.booleans())
 @pytest.mark.parametrize("kind", FAMILY)
-def test_values_and_gradients_are_the_papers(
+def test_values_and_gradients_equal_the_papers(
     kind: Callable[[Tensor, Tensor], Tensor], first: tuple[float, ...], second: tuple[float, ...], tie: bool
 ) -> None:
-    """For boxes with an area; with sizes and places on a grid of eighths edges often fall together."""
-    a, b = (torch.tensor(one, dtype=torch.float64) for one in (first, second))
+    """For boxes with an area. On a grid of eighths edges often coincide."""
+    a, b = (torch.tensor(box, dtype=torch.float64) for box in (first, second))
     if tie:
         a, b = (a * 8).round() / 8, (b * 8).round() / 8
     a[2:], b[2:] = a[2:].clamp(min=0.125), b[2:].clamp(min=0.125)
@@ -70,8 +70,8 @@ def test_values_and_gradients_are_the_papers(
 def test_values_and_gradients_are_finite(
     kind: Callable[[Tensor, Tensor], Tensor], first: tuple[float, ...], second: tuple[float, ...], scale: float
 ) -> None:
-    for one, other in ((first, second), (first, first), ((*first[:2], 0, 0), second), ((*first[:2], 0, 0),) * 2):
-        a, b = scale * torch.tensor(one), scale * torch.tensor(other)
+    for box, other in ((first, second), (first, first), ((*first[:2], 0, 0), second), ((*first[:2], 0, 0),) * 2):
+        a, b = scale * torch.tensor(box), scale * torch.tensor(other)
         a.requires_grad_()
         value = kind(a, b)
         assert -2 <= value.item() <= 1 + 1e-5
@@ -79,7 +79,7 @@ def test_values_and_gradients_are_finite(
 
 
 @pytest.mark.parametrize("kind", FAMILY)
-def test_half_precision_is_computed_in_full(kind: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_half_precision_is_computed_in_fp32(kind: Callable[[Tensor, Tensor], Tensor]) -> None:
     a, b = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert kind(a, b).dtype == torch.float32
     torch.testing.assert_close(kind(a, b), kind(a.float(), b.float()))
@@ -88,7 +88,7 @@ def test_half_precision_is_computed_in_full(kind: Callable[[Tensor, Tensor], Ten
 
 @settings(deadline=None)
 @given(box=boxes)
-def test_formats_come_back(box: tuple[float, ...]) -> None:
+def test_formats_round_trip(box: tuple[float, ...]) -> None:
     given_box = torch.tensor(box, dtype=torch.float64)
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(given_box)), given_box)
     torch.testing.assert_close(xyxy_to_xywh(xywh_to_xyxy(given_box)), given_box)

@@ -1,22 +1,82 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.random_batches import random_batch
+from torch import nn
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.structures import Matches, Predictions, StepTotals, Targets
+from detr_ft.structures import Activation, Matches, Predictions, StepTotals, Targets
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"logits \[L, B, Q, K\+1\]"):
-        Predictions(torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 2, 4))
+def test_shapes_that_do_not_fit_raise() -> None:
+    logits, boxes = torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4)
+    with pytest.raises(ValueError, match=r"boxes must be \[2, 1, 3, 4\]"):
+        Predictions(logits, boxes[:, :, :2])
+    with pytest.raises(ValueError, match=r"logits \[L, B, Q, C\]"):
+        Predictions(logits[0], boxes[0])
+    with pytest.raises(ValueError, match=r"'corners': \[2, 1, 2\]"):
+        Predictions(logits, boxes, extras={"corners": torch.zeros(2, 1, 2)})
     with pytest.raises(ValueError, match="counts"):
         Targets(torch.zeros(2), torch.zeros(2, 4), torch.zeros(2), (1,))
+
+
+@pytest.mark.parametrize("rows", [("enc",), ("enc", "enc")])
+def test_rows_are_as_many_different_names_as_layers(rows: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="2 different names"):
+        Predictions(torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4), rows=rows)
+
+
+def test_layers_and_images_slice_every_field() -> None:
+    predictions, _, _ = random_batch(0, (2, 1, 0))
+    assert predictions.rows == ("0", "1", "")
+    extras = {"corners": torch.rand(3, 3, 9, 2, requires_grad=True)}
+    rich = Predictions(predictions.logits, predictions.boxes, "sigmoid", ("enc", "0", ""), extras)
+    assert rich.layers(0, 3) is rich
+    first, last = rich.layers(0, 2), rich.images([2]).detach()
+    assert (first.rows, first.activation) == (("enc", "0"), "sigmoid")
+    assert torch.equal(first.logits, rich.logits[:2])
+    assert torch.equal(first.extras["corners"], extras["corners"][:2])
+    assert (last.rows, last.activation) == (rich.rows, "sigmoid")
+    assert torch.equal(last.boxes, rich.boxes[:, 2:])
+    assert torch.equal(last.extras["corners"], extras["corners"][:, 2:])
+    assert not any(values.requires_grad for values in (last.logits, last.boxes, last.extras["corners"]))
+
+
+def test_classes_by_softmax() -> None:
+    logits = torch.tensor([[[[2.0, 0.0, 1.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]]]])
+    predictions = Predictions(logits, torch.zeros(1, 1, 3, 4))
+    assert predictions.num_classes == 2
+    assert torch.equal(predictions.probabilities, logits.softmax(-1))
+    scores, labels = predictions.best
+    assert torch.equal(scores, logits.softmax(-1)[..., :2].amax(-1))
+    assert labels.tolist() == [[[0, 1, 0]]]
+    assert torch.equal(predictions.objectness, 1 - logits.softmax(-1)[..., 2])
+    assert predictions.most_probable.tolist() == [[[0, 2, 0]]]
+
+
+def test_classes_by_sigmoid() -> None:
+    logits = torch.tensor([[[[2.0, 0.0, 1.0], [-1.0, -2.0, -3.0], [-1.0, 0.0, -1.0]]]])
+    predictions = Predictions(logits, torch.zeros(1, 1, 3, 4), "sigmoid")
+    assert predictions.num_classes == 3
+    assert torch.equal(predictions.probabilities, logits.sigmoid())
+    scores, labels = predictions.best
+    assert torch.equal(scores, logits.sigmoid().amax(-1))
+    assert labels.tolist() == [[[0, 0, 1]]]
+    assert torch.equal(predictions.objectness, scores)
+    assert predictions.most_probable.tolist() == [[[0, 3, 1]]]
+
+
+def test_half_precision_gives_probabilities_in_full() -> None:
+    logits = torch.randn(1, 1, 2, 4, generator=torch.Generator().manual_seed(0)).half()
+    predictions = Predictions(logits, torch.zeros(1, 1, 2, 4))
+    assert torch.equal(predictions.probabilities, logits.float().softmax(-1))
 
 
 @settings(deadline=None, max_examples=30)
@@ -26,13 +86,17 @@ def test_the_image_of_a_target(counts: tuple[int, ...]) -> None:
     assert [targets.image_of(target) for target in range(len(targets.labels))] == targets.image.tolist()
 
 
-def test_log_probabilities_are_those_of_the_softmax_with_their_gradient() -> None:
-    predictions, _, _ = random_batch(0, (2, 1), dtype=torch.float64)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_log_probabilities_and_their_gradient(activation: Activation) -> None:
+    batch, _, _ = random_batch(0, (2, 1), dtype=torch.float64)
+    predictions = replace(batch, activation=activation)
     classes = torch.randint(6, predictions.logits.shape[:3], generator=torch.Generator().manual_seed(0))
-    plain = predictions.logits.log_softmax(-1)
+    logarithm = {"softmax": lambda logits: logits.log_softmax(-1), "sigmoid": nn.functional.logsigmoid}[activation]
+    plain = logarithm(predictions.logits)
     expected = plain.gather(-1, classes[..., None])[..., 0]
     torch.testing.assert_close(predictions.log_probabilities, plain.detach())
-    for _ in range(2):  # a graph of its own for each
+    assert not predictions.log_probabilities.requires_grad
+    for _ in range(2):  # each call has its own graph
         mine = predictions.log_probability(classes)
         torch.testing.assert_close(mine, expected)
         weights = torch.arange(mine.numel()).view_as(mine) / 7.0
@@ -43,12 +107,12 @@ def test_log_probabilities_are_those_of_the_softmax_with_their_gradient() -> Non
 
 def test_gradients_have_the_precision_of_the_logits() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
-    logits, boxes = (one.detach().bfloat16().requires_grad_() for one in (predictions.logits, predictions.boxes))
+    logits, boxes = (values.detach().bfloat16().requires_grad_() for values in (predictions.logits, predictions.boxes))
     loss, _ = detr_criterion()(Predictions(logits, boxes), targets)
-    assert [one.dtype for one in torch.autograd.grad(loss, (logits, boxes))] == [torch.bfloat16] * 2
+    assert [values.dtype for values in torch.autograd.grad(loss, (logits, boxes))] == [torch.bfloat16] * 2
 
 
-def test_what_is_changed_in_place_is_worked_out_again() -> None:
+def test_values_changed_in_place_are_computed_again() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
     detr_criterion()(predictions, targets)
     with torch.no_grad():
@@ -59,7 +123,7 @@ def test_what_is_changed_in_place_is_worked_out_again() -> None:
     assert torch.equal(predictions.cxcywh, fresh.cxcywh)
 
 
-def test_inference_mode_is_as_good() -> None:
+def test_inference_mode_gives_the_same_loss() -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
     expected = detr_criterion()(predictions, targets)[0].detach()
     with torch.inference_mode():
@@ -77,14 +141,23 @@ def test_the_number_of_boxes_comes_from_the_step_or_the_batch() -> None:
     assert Targets.from_labels([], device).counts == ()
 
 
+def test_the_targets_of_an_image_are_a_batch() -> None:
+    _, targets, labels = random_batch(0, (2, 0, 3))
+    alone = targets.of_image(2)
+    assert (alone.counts, alone.image.tolist(), alone.num_boxes) == ((3,), [0, 0, 0], 5)
+    assert torch.equal(alone.boxes, labels[2]["boxes"])
+    assert torch.equal(alone.labels, labels[2]["class_labels"])
+    assert targets.of_image(1).counts == (0,)
+
+
 def test_matches_gather_assign_and_sum() -> None:
     predictions, targets, _ = random_batch(0, (2, 0, 1))
     matches = HungarianMatcher()(predictions, targets)
-    place = matches.layer, matches.image, matches.query
-    assert torch.equal(matches.predicted(predictions.boxes), predictions.boxes[place])
+    index = matches.layer, matches.image, matches.query
+    assert torch.equal(matches.predicted(predictions.boxes), predictions.boxes[index])
     assert torch.equal(matches.target_values(targets.boxes), targets.boxes[matches.target])
     values = matches.assign(torch.full(predictions.logits.shape[:3], -1), matches.target)
-    assert torch.equal(values[place], matches.target)
+    assert torch.equal(values[index], matches.target)
     assert int((values >= 0).sum()) == len(matches.layer)
     sums = matches.per_layer(torch.ones(len(matches.layer)))
     assert sums.tolist() == [3, 3, 3]

@@ -18,15 +18,16 @@ assert detr_ft.__file__.startswith(sys.argv[1]), detr_ft.__file__
 from detr_ft.utils.assets import demo_folder, embedded_checkpoint, recipes_folder
 from detr_ft.workflows.quickstart import RECIPE
 from detr_ft.recipe import load_recipe
-from detr_ft.report.html import RunSummary, render_page
+from detr_ft.report.content import RunReport
+from detr_ft.report.page import render_page
 from detr_ft.inference import Detector
 for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_checkpoint("small") / "config.json"):
     assert str(place).startswith(sys.argv[1]), place
     assert place.is_file(), place
 load_recipe(recipes_folder() / RECIPE)
-render_page(RunSummary(title="t", verdict="v"))
+render_page(RunReport(title="t", verdict="v"))
 from detr_ft.data import examine, load_data
-from detr_ft.report.doctor.page import render_report
+from detr_ft.report.doctor import render_report
 data = load_data("generated:shapes?train=1&validation=0&edge=64")
 render_report(examine(data), data)
 print(len(Detector.load("embedded:small").names))

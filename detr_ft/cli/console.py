@@ -1,4 +1,4 @@
-"""How the command speaks: people's words on stderr, results on stdout, one message for a user's mistake."""
+"""Terminal output: messages on stderr, results on stdout, and one message and an exit status for every error."""
 
 from __future__ import annotations
 
@@ -11,33 +11,47 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
+from rich.console import Console
 from rich.markup import escape
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.utils.distributed import processes, rank
-from detr_ft.utils.progress import _faults, console
+from detr_ft.utils.progress import shown_on
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+INVALID_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
+
+console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of the main process
+_errors = Console(stderr=True, highlight=False)  # of every process
 
 
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "none"
-        where = _faults if record.levelno >= logging.ERROR else console
-        where.print(escape(self.format(record)), style=style, soft_wrap=True)
+        target = _errors if record.levelno >= logging.ERROR else console
+        target.print(escape(self.format(record)), style=style, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a message on stderr."""
+    console.print(escape(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    console.print(escape(text), style="bold yellow", soft_wrap=True)
 
 
 def answer(text: str) -> None:
-    """A result, on stdout, of the main process alone."""
+    """Print a result on stdout; on the main process only."""
     if rank() == 0:
         print(text)
 
 
 def set_up_logging() -> None:
-    """Our own notices on stderr; of the libraries below only what is wrong, and no progress bars of theirs."""
+    """Show the toolkit's messages on stderr, and only errors of the libraries that it uses."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     root = logging.getLogger("detr_ft")
     root.handlers = [_ConsoleHandler()]
@@ -55,51 +69,52 @@ def set_up_logging() -> None:
 
 
 def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a command raises into a message and an exit status: 2 for the user's mistake, 130, or 1."""
+    """Turn an exception of a command into a message and an exit status: 2 for invalid input, 130 for Ctrl-C, else 1."""
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             set_up_logging()
-            return command(*args, **kwargs)
+            with shown_on(console):
+                return command(*args, **kwargs)
         except InputError as error:
-            _tell("error", error.problems)
-            _exit(USER_ERROR)
+            _report("error", error.problems)
+            _exit(INVALID_INPUT)
         except Interrupted as error:
-            console.print("the same command with --resume goes on from there", style="yellow")
+            console.print("the same command with --resume continues from the checkpoint", style="yellow")
             _exit(128 + error.signal)
         except KeyboardInterrupt:
             console.print("interrupted", style="yellow")
             _exit(INTERRUPTED)
-        except BrokenPipeError:  # the reader of our output left, as `head` does
+        except BrokenPipeError:  # the reader of stdout closed it, as `head` does
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
             raise SystemExit(FAILURE) from None
-        except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a message
+        except Exception as error:  # noqa: BLE001 - the process boundary
             if debugging():
                 traceback.print_exc()
-            if _tell("failed", [str(error) or type(error).__name__]) and not debugging():
-                _faults.print("--debug before the command shows where: detr-ft --debug ...", style="dim")
+            if _report("failed", [str(error) or type(error).__name__]) and not debugging():
+                _errors.print("--debug before the command shows the traceback: detr-ft --debug ...", style="dim")
             _exit(FAILURE)
 
     return guarded
 
 
 def debugging() -> bool:
-    """Whether the user asked for tracebacks with --debug."""
+    """Return True if the user asked for tracebacks with --debug."""
     return os.environ.get("DETR_FT_DEBUG") == "1"
 
 
-def _tell(kind: str, problems: Sequence[str]) -> bool:
-    """Tell what went wrong, unless another process of the run has told the same already; whether it was told."""
-    told = processes() == 1 or _is_first_report("\n".join(problems))
-    if told:
+def _report(kind: str, problems: Sequence[str]) -> bool:
+    """Print what went wrong unless another process of the run has printed the same; returns True if it was printed."""
+    first = processes() == 1 or _is_first_report("\n".join(problems))
+    if first:
         for problem in problems:
-            _faults.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
-    return told
+            _errors.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
+    return first
 
 
 def _is_first_report(text: str) -> bool:
-    from detr_ft.utils.collectives import is_first_report  # torch, which a single process need not load for an error
+    from detr_ft.utils.collectives import is_first_report  # loads torch
 
     return is_first_report(text)
 

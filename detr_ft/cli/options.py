@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,11 +16,16 @@ Data = Annotated[
 BoxFormat = Annotated[
     str | None,
     typer.Option(
-        help="How tables, folders and the Hub's data write boxes: xywh, xyxy or cxcywh, in pixels, or with -fractions; "
-        "default: as recognised"
+        help="Read boxes of tables, folders and the Hub as xywh, xyxy or cxcywh, in pixels or with -fractions; default: as recognized"
     ),
 ]
 Model = Annotated[
     str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout")]
+Split = Annotated[
+    str | None, typer.Option(help="Use the split train, validation or test; default: validation, else test, else train")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Run so many images at once; default: 8")]
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, a YAML file")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; default: as a table")]

@@ -1,19 +1,19 @@
-"""Set prediction: costs decide the matching, losses score it. Needs torch, SciPy and nothing else."""
+"""Set prediction: costs decide the matching, losses score it. Needs torch, NumPy and SciPy only."""
 
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost, Loss, Matcher, PairLoss, QueryLoss
 from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, CIoULoss, DIoULoss, GIoULoss, SmoothL1Loss
 from detr_ft.criterion.checking.check import check_cost, check_criterion, check_loss
 from detr_ft.criterion.class_losses import (
     CrossEntropyLoss,
-    FocalLoss,
-    MatchabilityLoss,
-    QualityFocalLoss,
-    VarifocalLoss,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
 )
-from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, FocalCost, GIoUCost, LogClassCost
+from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, GIoUCost, LogClassCost, SoftmaxFocalCost
 from detr_ft.criterion.explain import explain
 from detr_ft.criterion.fault_finder import find_fault
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import (
     CostMatcher,
     GreedyMatcher,
@@ -22,6 +22,7 @@ from detr_ft.criterion.matchers import (
     MatcherSchedule,
     OneToManyMatcher,
 )
+from detr_ft.criterion.serialization import check_activation
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 
 __all__ = [
@@ -37,8 +38,6 @@ __all__ = [
     "CrossEntropyLoss",
     "DIoUCost",
     "DIoULoss",
-    "FocalCost",
-    "FocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GreedyMatcher",
@@ -46,16 +45,19 @@ __all__ = [
     "LayerMatcher",
     "LogClassCost",
     "Loss",
-    "MatchabilityLoss",
     "Matcher",
     "MatcherSchedule",
     "OneToManyMatcher",
     "PairLoss",
-    "QualityFocalLoss",
     "QueryLoss",
     "SetCriterion",
     "SmoothL1Loss",
-    "VarifocalLoss",
+    "SoftmaxFocalCost",
+    "SoftmaxFocalLoss",
+    "SoftmaxMatchabilityLoss",
+    "SoftmaxQualityFocalLoss",
+    "SoftmaxVarifocalLoss",
+    "check_activation",
     "check_cost",
     "check_criterion",
     "check_loss",

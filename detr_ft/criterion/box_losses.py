@@ -1,10 +1,8 @@
-"""Losses: how a matching is scored; here the contract and the losses of boxes, in `class_losses` those of classes.
+"""Losses of boxes, and the error of the number of objects.
 
-The contract: a loss is a callable `(predictions, targets, matches) -> [L]`, one value for each decoder layer, with a
-`name` (the key in the log) and a `weight` (0: logged only). It sees everything. Class losses must train logits whose
-softmax over K+1 is the score, since that is how plain transformers serves the model.
-
-A loss that is a sum over pairs, or over queries, can be a `PairLoss` or a `QueryLoss`; `explain` takes those apart.
+A loss is a callable `(predictions, targets, matches) -> [L]`, one value for each layer, with a `name` (the key in the
+log) and a `weight` (0: logged only). Boxes are cxcywh in fractions of the image. `of_pair` compares predicted and true
+boxes `[M, 4]`.
 """
 
 from __future__ import annotations
@@ -16,19 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from detr_ft.boxes import ciou, diou, giou
-from detr_ft.criterion.base import PairLoss
+from detr_ft.criterion.base import ANY_ACTIVATION, PairLoss
 from detr_ft.structures import Matches, Predictions, Targets
 
 
 @dataclass(frozen=True)
 class BoxL1Loss(PairLoss):
-    """Sum of the L1 distances of matched cxcywh boxes, in fractions of the image, over `num_boxes`: `[L]`.
+    """Sum of the L1 distances of matched boxes over `num_boxes`: `[L]`.
 
-    Carion et al., ECCV 2020, section 3.1 and appendix A.2.
+    Paper: Carion et al., ECCV 2020, section 3.1 and appendix A.2.
+    Relations: `SmoothL1Loss` weights errors below its beta less. `GIoULoss` is relative to the size, this is absolute.
+    When to choose: beside an IoU loss. Alone it neglects errors of small boxes.
+
+    >>> BoxL1Loss().of_pair(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    tensor([0.2000])
     """
 
     weight: float = 5.0
     name: ClassVar[str] = "loss_bbox"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = "Carion et al., ECCV 2020, section 3.1 (arXiv:2005.12872)"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         return (predicted - true).abs().sum(-1)
@@ -36,19 +41,26 @@ class BoxL1Loss(PairLoss):
 
 @dataclass(frozen=True)
 class SmoothL1Loss(PairLoss):
-    """Sum of `d^2 / (2 beta)` below beta and `d - beta / 2` above, over the four distances d of matched boxes: `[L]`.
+    """Sum of the smooth L1 distances of matched boxes over `num_boxes`: `[L]`.
 
-    Distances of cxcywh boxes in fractions of the image, over `num_boxes`. Girshick, ICCV 2015, equation 3: small errors
-    pull less, so that boxes that are nearly right are left to GIoU.
+    Formula: for each of the four distances d, `d^2 / (2 beta)` below beta and `d - beta / 2` above.
+    Paper: Girshick, ICCV 2015, equation 3, where beta is 1 and boxes are relative to anchors.
+    Relations: `BoxL1Loss` is the limit for beta 0.
+    When to choose: for noisy annotations. Small errors have a small gradient and are left to the IoU loss.
+
+    >>> SmoothL1Loss(beta=0.1).of_pair(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    tensor([0.1500])
     """
 
     weight: float = 5.0
     beta: float = 0.05
     name: ClassVar[str] = "loss_smooth_l1"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = "Girshick, ICCV 2015, equation 3 (arXiv:1504.08083)"
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
-            raise ValueError(f"SmoothL1Loss needs a beta above 0, got {self.beta}; for 0 take BoxL1Loss")
+            raise ValueError(f"SmoothL1Loss: beta must be above 0, got {self.beta}. Use BoxL1Loss for 0")
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         return nn.functional.smooth_l1_loss(predicted, true, reduction="none", beta=self.beta).sum(-1)
@@ -56,10 +68,21 @@ class SmoothL1Loss(PairLoss):
 
 @dataclass(frozen=True)
 class GIoULoss(PairLoss):
-    """Sum of `1 - GIoU` of matched boxes over `num_boxes`: `[L]`. Rezatofighi et al., CVPR 2019."""
+    """Sum of `1 - GIoU` of matched boxes over `num_boxes`: `[L]`, for each pair in 0 to 2.
+
+    Paper: Rezatofighi et al., CVPR 2019.
+    Relations: `1 - IoU` where one box contains the other. `DIoULoss` and `CIoULoss` replace the area of the hull by its
+    diagonal.
+    When to choose: by default. Boxes that do not overlap have a gradient, which IoU lacks.
+
+    >>> GIoULoss().of_pair(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    tensor([0.5000])
+    """
 
     weight: float = 2.0
     name: ClassVar[str] = "loss_giou"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = "Rezatofighi et al., CVPR 2019 (arXiv:1902.09630)"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         return 1 - giou(predicted, true)
@@ -67,13 +90,21 @@ class GIoULoss(PairLoss):
 
 @dataclass(frozen=True)
 class DIoULoss(PairLoss):
-    """Sum of `1 - DIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 7.
+    """Sum of `1 - DIoU` of matched boxes over `num_boxes`: `[L]`, for each pair in 0 to 2.
 
-    Pulls centres together even where one box lies within the other, where GIoU is only IoU.
+    Formula: `1 - IoU + d^2 / diagonal^2`, with the distance d of the centers and the diagonal of the hull.
+    Paper: Zheng et al., AAAI 2020, equation 7.
+    Relations: `CIoULoss` adds the aspect ratio. Unlike `GIoULoss` it moves centers together inside a containing box.
+    When to choose: where GIoU converges slowly, and in crowds.
+
+    >>> DIoULoss().of_pair(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    tensor([0.5000])
     """
 
     weight: float = 2.0
     name: ClassVar[str] = "loss_diou"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = "Zheng et al., AAAI 2020, equation 7 (arXiv:1911.08287)"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         return 1 - diou(predicted, true)
@@ -81,13 +112,21 @@ class DIoULoss(PairLoss):
 
 @dataclass(frozen=True)
 class CIoULoss(PairLoss):
-    """Sum of `1 - CIoU` of matched boxes over `num_boxes`: `[L]`. Zheng et al., AAAI 2020, equation 10.
+    """Sum of `1 - CIoU` of matched boxes over `num_boxes`: `[L]`, for each pair in 0 to 3.
 
-    DIoU with a term for the aspect ratio.
+    Formula: that of `DIoULoss` plus `alpha v`, where v compares the aspect ratios (`boxes.ciou`).
+    Paper: Zheng et al., AAAI 2020, equation 10.
+    Relations: `DIoULoss` where both boxes have one aspect ratio.
+    When to choose: where the aspect ratio of boxes matters.
+
+    >>> CIoULoss().of_pair(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    tensor([0.5032])
     """
 
     weight: float = 2.0
     name: ClassVar[str] = "loss_ciou"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = "Zheng et al., AAAI 2020, equation 10 (arXiv:1911.08287)"
 
     def of_pair(self, predicted: Tensor, true: Tensor) -> Tensor:
         return 1 - ciou(predicted, true)
@@ -95,22 +134,30 @@ class CIoULoss(PairLoss):
 
 @dataclass(frozen=True)
 class CardinalityError:
-    """Mean distance between the number of objects said and true: `[L]`, for the log alone, without gradient.
+    """Mean absolute error of the number of objects predicted in an image: `[L]`, without gradient.
 
-    The mean is over the images of the whole step, where `targets.step` says how many they are.
+    A query counts as an object where no-object is not its most probable class. The mean is over the images of the whole
+    step where `targets.step` is given.
+    Relations: of no paper; the implementation of DETR logs it under this name.
+    When to choose: to log whether the model predicts too many objects or too few. Its weight is 0.
+
+    >>> from detr_ft.criterion.checking.cases import example
+    >>> CardinalityError()(*example())
+    tensor([0.])
     """
 
     weight: float = 0.0
     name: ClassVar[str] = "cardinality_error"
+    activations: ClassVar[frozenset[str]] = ANY_ACTIVATION
+    paper: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if self.weight != 0:
-            raise ValueError(f"CardinalityError has no gradient and is for the log: its weight is 0, not {self.weight}")
+            raise ValueError(f"CardinalityError: weight must be 0, got {self.weight}, because it has no gradient")
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
         with torch.no_grad():
-            logits = predictions.logits
-            said = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # [L, B]
-            true = torch.tensor(targets.counts, dtype=torch.float32).to(said.device, non_blocking=True)
+            predicted = (predictions.most_probable != predictions.num_classes).sum(-1)  # [L, B]
+            true = torch.tensor(targets.counts, dtype=torch.float32).to(predicted.device, non_blocking=True)
             images = len(targets.counts) if targets.step is None else targets.step.images
-            return (said - true).abs().sum(-1) / images
+            return (predicted - true).abs().sum(-1) / images

@@ -1,24 +1,26 @@
-"""What went wrong in a step whose loss or gradient is not finite: which term, at which layer and image.
+"""Search for the term, layer and image of a loss or gradient that is not finite.
 
-A criterion does not look at its losses while it trains, since that would make it wait for the device once more a step.
-Whoever finds a bad number, as a training loop must before it steps, asks here.
+A criterion does not check its losses, because that would synchronize the device at every step. Call `find_fault` when a
+loss or a gradient is not finite.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from dataclasses import replace
 
-from detr_ft.criterion.assignment.input_checks import CriterionError, raise_for_defects, vital_signs
+import torch
+
 from detr_ft.criterion.base import Loss
-from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.criterion.input_checks import CriterionError, defect_signs, raise_for_defects
+from detr_ft.criterion.set_criterion import SetCriterion, check_value
 from detr_ft.structures import Matches, Predictions, Targets
 
 
 def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> str | None:
-    """The first fault of a batch in words, or None where the criterion and its gradient are finite.
+    """Describe the first fault of a batch; None where the criterion and its gradient are finite.
 
-    Says whether a prediction, a target, a cost or a loss is bad, with the layer and the image of the batch.
+    The message names the prediction, target, cost or loss, its layer, and its image of the batch.
 
     >>> from detr_ft.criterion import detr_criterion
     >>> boxes = torch.tensor([[[[0.5, 0.5, 0.2, float("nan")]]]])
@@ -26,29 +28,27 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
     >>> find_fault(detr_criterion(), Predictions(torch.zeros(1, 1, 1, 2), boxes), targets)[:37]
     '1 predicted boxes are NaN or infinite'
     """
-    free = Predictions(*(one.detach().clone().requires_grad_() for one in (predictions.logits, predictions.boxes)))
+    logits, boxes = (values.detach().clone().requires_grad_() for values in (predictions.logits, predictions.boxes))
+    leaves = replace(predictions, logits=logits, boxes=boxes)
     try:
-        raise_for_defects(torch.cat(vital_signs(free, targets)).detach().cpu().numpy(), free, targets)
-        matches = criterion.matcher(free, targets)
+        raise_for_defects(torch.cat(defect_signs(leaves, targets)).detach().cpu().numpy(), leaves, targets)
+        matches = criterion.matcher(leaves, targets)
+        for loss in criterion.losses:
+            fault = _fault_of(loss, leaves, targets, matches)
+            if fault is not None:
+                return f"{fault}. Predictions, targets and costs are finite, so the fault is in the loss"
     except CriterionError as error:
         return str(error)
-    for loss in criterion.losses:
-        fault = _fault_of(loss, free, targets, matches)
-        if fault is not None:
-            return f"{fault}; predictions, targets and costs are finite, so look into the loss"
     return None
 
 
 def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: Matches) -> str | None:
-    values: object = loss(predictions, targets, matches)
-    if not isinstance(values, Tensor) or values.shape != (predictions.num_layers,):
-        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        return f"the loss {loss!r} returned {shape}; a loss returns a tensor [L], here [{predictions.num_layers}]"
+    values = loss(predictions, targets, matches)
+    check_value(loss, values, predictions.num_layers)
     for layer, value in enumerate((loss.weight * values if loss.weight else values).tolist()):
-        if not torch.isfinite(torch.tensor(value)):
-            return (
-                f"the loss {loss!r} is {value} at layer {layer}{_image_of(loss, layer, predictions, targets, matches)}"
-            )
+        if not math.isfinite(value):
+            image = _image_of(loss, layer, predictions, targets, matches)
+            return f"the loss {loss!r} is {value} at layer {layer}{image}"
     if not loss.weight or not values.requires_grad:
         return None
     inputs = {"logits": predictions.logits, "boxes": predictions.boxes}
@@ -59,24 +59,18 @@ def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: M
             layer, image, query = bad[0, :3].tolist()
             return (
                 f"the gradient of the loss {loss!r} is NaN or infinite in the {name} of query {query} of image {image} of "
-                f"the batch, at layer {layer}; the value of the loss is finite"
+                f"the batch, at layer {layer}, while the value of the loss is finite"
             )
     return None
 
 
 def _image_of(loss: Loss, layer: int, predictions: Predictions, targets: Targets, matches: Matches) -> str:
-    """The first image that has the fault by itself, in words; nothing where none has."""
+    """The first image whose own loss is not finite, as the end of a message; empty where there is none."""
     for image in range(predictions.num_images):
-        own, place = matches.image == image, targets.image == image
-        part = Predictions(predictions.logits[:, [image]], predictions.boxes[:, [image]])
-        truth = Targets(
-            targets.labels[place], targets.boxes[place], torch.zeros_like(targets.image[place]), (targets.counts[image],),
-            targets.num_boxes, targets.step,
-        )  # fmt: skip
-        start = sum(targets.counts[:image])
+        own, start = matches.image == image, sum(targets.counts[:image])
         pairs = Matches(
             matches.layer[own], torch.zeros_like(matches.image[own]), matches.query[own], matches.target[own] - start, matches.num_boxes
         )  # fmt: skip
-        if not loss(part, truth, pairs)[layer].isfinite():
+        if not loss(predictions.images([image]), targets.of_image(image), pairs)[layer].isfinite():
             return f", image {image} of the batch"
     return ""

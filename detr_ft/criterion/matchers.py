@@ -1,21 +1,17 @@
-"""Matchers: which queries answer for which targets. `(predictions, targets) -> Matches`, without gradient.
+"""Matchers assign queries to targets: `(predictions, targets) -> Matches`, without gradient.
 
-All layers and images are solved from one cost tensor that travels to the host once.
+Layers and images are solved from one cost tensor, which travels to the host once.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from detr_ft.criterion.assignment.solve import Plan, solve
-from detr_ft.criterion.assignment.solvers import brute_force, greedy, hungarian
-from detr_ft.criterion.base import Cost, Loss, Matcher
+from detr_ft.criterion.assignment import Plan, greedy, hungarian, solve
+from detr_ft.criterion.base import Cost, Loss, Matcher, check_weight
 from detr_ft.criterion.costs import BoxL1Cost, ClassCost, GIoUCost
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -23,9 +19,9 @@ DETR_COSTS: tuple[Cost, ...] = (ClassCost(weight=1), BoxL1Cost(weight=5), GIoUCo
 
 
 class CostMatcher(ABC):
-    """A matcher that decides by a sum of costs, by one plan at every layer.
+    """A matcher that minimizes a sum of costs, by one plan for all layers.
 
-    Several of them share one transfer to the host, and `explain` can say why they decided as they did.
+    Two of them share one transfer to the host, and `explain` can report their costs.
     """
 
     costs: Sequence[Cost]
@@ -39,17 +35,26 @@ class CostMatcher(ABC):
     @property
     @abstractmethod
     def plan(self) -> Plan:
-        """How a layer is matched."""
+        """Costs, solver and queries of a target for one layer."""
 
 
 @dataclass(frozen=True)
 class HungarianMatcher(CostMatcher):
-    """The optimal one-to-one matching of every image at every layer. Carion et al., ECCV 2020, equation 1.
+    """The one-to-one matching of minimal cost, for every image and layer.
 
-    With more targets than queries in an image the cheapest targets are matched and the surplus is counted in a warning.
+    An image with more targets than queries leaves the most expensive targets unmatched; a warning counts them.
+    Paper: Carion et al., ECCV 2020, equation 1.
+    Relations: `OneToManyMatcher` with k 1 is this matcher; `GreedyMatcher` costs as much or more.
+    When to choose: by default, and always for the last layer.
+
+    >>> from detr_ft.criterion.checking.cases import example
+    >>> matches = HungarianMatcher()(*example()[:2])
+    >>> matches.query, matches.target
+    (tensor([0]), tensor([0]))
     """
 
     costs: Sequence[Cost] = DETR_COSTS
+    paper: ClassVar[str] = "Carion et al., ECCV 2020, equation 1 (arXiv:2005.12872)"
 
     @property
     def plan(self) -> Plan:
@@ -58,18 +63,26 @@ class HungarianMatcher(CostMatcher):
 
 @dataclass(frozen=True)
 class OneToManyMatcher(CostMatcher):
-    """The optimal matching that gives each target `k` queries; fewer where an image has too few queries for all.
+    """The matching of minimal cost that gives each target `k` queries.
 
-    Jia et al., CVPR 2023 (hybrid matching): more positive queries train faster; the loss is divided by the number of
-    pairs. Queries trained so answer several times for one object, so use it for auxiliary layers.
+    A target has fewer where an image has too few queries for all. Box losses are divided by k times the number of targets.
+    Paper: Jia et al., CVPR 2023 (hybrid matching).
+    Relations: `HungarianMatcher` is k 1.
+    When to choose: for auxiliary layers (`LayerMatcher`) or first epochs (`MatcherSchedule`). More matched queries
+    train faster, but predict each object several times.
+
+    >>> from detr_ft.criterion.checking.cases import example
+    >>> sorted(OneToManyMatcher(k=2)(*example()[:2]).query.tolist())
+    [0, 1]
     """
 
     k: int = 3
     costs: Sequence[Cost] = DETR_COSTS
+    paper: ClassVar[str] = "Jia et al., CVPR 2023 (arXiv:2207.13080)"
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"OneToManyMatcher needs a whole number k of at least 1, got {self.k}")
+            raise ValueError(f"OneToManyMatcher: k must be a whole number of at least 1, got {self.k}")
         super().__post_init__()
 
     @property
@@ -79,12 +92,18 @@ class OneToManyMatcher(CostMatcher):
 
 @dataclass(frozen=True)
 class GreedyMatcher(CostMatcher):
-    """Cheapest pair first, each target and each query once: for comparison with the optimal matching.
+    """The cheapest pair of each image, then the cheapest of the rest, and so on, one to one.
 
-    Its total cost is never below that of `HungarianMatcher`; it is what matching without an assignment problem comes to.
+    Relations: of no paper; its cost is at least that of `HungarianMatcher`.
+    When to choose: to measure the effect of the optimal matching.
+
+    >>> from detr_ft.criterion.checking.cases import example
+    >>> GreedyMatcher()(*example()[:2]).query
+    tensor([0])
     """
 
     costs: Sequence[Cost] = DETR_COSTS
+    paper: ClassVar[str] = ""
 
     @property
     def plan(self) -> Plan:
@@ -92,25 +111,13 @@ class GreedyMatcher(CostMatcher):
 
 
 @dataclass(frozen=True)
-class BruteForceMatcher(CostMatcher):
-    """The cheapest of all one-to-one matchings, found by trying each: the proof of the others, for up to 7 queries and targets.
-
-    Raises ValueError for more.
-    """
-
-    costs: Sequence[Cost] = DETR_COSTS
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(tuple(self.costs), brute_force)
-
-
-@dataclass(frozen=True)
 class LayerMatcher:
-    """`last` for the last layer, `auxiliary` for the decoder layers before it. Jia et al., CVPR 2023 (hybrid layer scheme).
+    """`last` for the last layer and `auxiliary` for the layers before it.
 
-    One-to-many in the auxiliary layers trains more queries for each object, and one-to-one in the last, which alone
-    answers, keeps duplicates away. By costs, both are solved from one transfer.
+    Paper: Jia et al., CVPR 2023 (hybrid layer scheme).
+    Relations: `MatcherSchedule` changes the matcher by epoch instead of layer.
+    When to choose: with one-to-many `auxiliary` to train more queries of each object, and one-to-one `last`, whose
+    predictions are used, against duplicates.
 
     >>> LayerMatcher(last=HungarianMatcher(), auxiliary=OneToManyMatcher(k=3)).auxiliary.k
     3
@@ -118,32 +125,37 @@ class LayerMatcher:
 
     last: Matcher
     auxiliary: Matcher
+    paper: ClassVar[str] = "Jia et al., CVPR 2023 (arXiv:2207.13080)"
 
     def __post_init__(self) -> None:
         if isinstance(self.last, MatcherSchedule) or isinstance(self.auxiliary, MatcherSchedule):
-            raise ValueError("a MatcherSchedule goes around a LayerMatcher, not into it: give it one for each turn")
+            raise ValueError(
+                "LayerMatcher: must not contain a MatcherSchedule. Give the schedule a LayerMatcher instead"
+            )
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        final = predictions.num_layers - 1
+        last = predictions.num_layers - 1
         if isinstance(self.last, CostMatcher) and isinstance(self.auxiliary, CostMatcher):
-            return solve([self.auxiliary.plan] * final + [self.last.plan], predictions, targets)
-        if final == 0:
+            return solve([self.auxiliary.plan] * last + [self.last.plan], predictions, targets)
+        if last == 0:
             return self.last(predictions, targets)
         return Matches.join(
             [
-                self.auxiliary(predictions.layers(0, final), targets),
-                self.last(predictions.layers(final, final + 1), targets),
+                self.auxiliary(predictions.layers(0, last), targets),
+                self.last(predictions.layers(last, last + 1), targets),
             ]
         )
 
 
 @dataclass(frozen=True)
 class MatcherSchedule:
-    """Matchers that take turns: `matchers[i]` from epoch `starts[i]` on, the first from epoch 0.
+    """`matchers[i]` from epoch `starts[i]` on; the first starts at epoch 0.
 
-    One-to-many first and one-to-one later trains fast and ends without duplicates (the hybrid epoch scheme of Jia et al.,
-    CVPR 2023). `detr-ft train` follows it. A loop of one's own asks for the turn at each epoch, as in
-    `attached.criterion = criterion.at(epoch)`; called itself, it is the last one, with which training ends.
+    `detr-ft train` follows it. Another loop sets `attached.criterion = criterion.at(epoch)` at each epoch. A call uses
+    the last matcher, with which training ends.
+    Paper: Jia et al., CVPR 2023 (hybrid epoch scheme).
+    Relations: `LayerMatcher` changes the matcher by layer instead of epoch.
+    When to choose: one-to-many first trains fast, one-to-one later removes duplicates.
 
     >>> schedule = MatcherSchedule([OneToManyMatcher(k=3), HungarianMatcher()], starts=[0, 20])
     >>> [type(schedule.at(epoch)).__name__ for epoch in (0, 19, 20)]
@@ -152,16 +164,19 @@ class MatcherSchedule:
 
     matchers: Sequence[Matcher]
     starts: Sequence[int]
+    paper: ClassVar[str] = "Jia et al., CVPR 2023 (arXiv:2207.13080)"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "matchers", tuple(self.matchers))
         object.__setattr__(self, "starts", tuple(self.starts))
         if any(isinstance(matcher, MatcherSchedule) for matcher in self.matchers):
-            raise ValueError("a MatcherSchedule within a MatcherSchedule: put all turns into one")
+            raise ValueError("MatcherSchedule: must not contain a MatcherSchedule. List all matchers in one schedule")
         if len(self.matchers) != len(self.starts) or not self.starts:
-            raise ValueError(f"{len(self.matchers)} matchers need as many starts; got {len(self.starts)}")
+            raise ValueError(
+                f"MatcherSchedule: must have as many starts as matchers, got {len(self.starts)} and {len(self.matchers)}"
+            )
         if self.starts[0] != 0 or list(self.starts) != sorted(set(self.starts)):
-            raise ValueError(f"starts must be epochs that rise from 0, got {list(self.starts)}")
+            raise ValueError(f"MatcherSchedule: starts must be epochs that rise from 0, got {list(self.starts)}")
 
     def at(self, epoch: int) -> Matcher:
         """The matcher of an epoch, counted from 0."""
@@ -171,38 +186,33 @@ class MatcherSchedule:
         return self.matchers[-1](predictions, targets)
 
 
-def is_weight(value: object) -> bool:
-    """Whether a term may have this weight."""
-    return isinstance(value, (int, float)) and 0 <= value < math.inf
-
-
-def refuse_learnable(term: object) -> None:
-    """Raise TypeError for a term with weights of its own that would have to be trained."""
-    inside = term.parameters() if isinstance(term, nn.Module) else getattr(term, "__dict__", {}).values()
-    if any(isinstance(value, nn.Parameter) for value in inside):
-        raise TypeError(
-            f"{type(term).__name__} has learnable weights: nothing would train them, and the saved model would lack them"
-        )
-
-
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
-    """The costs as a tuple; raises for what is no cost, and where there is none or all weights are 0."""
-    one: object = costs
-    if isinstance(one, Cost):
-        raise TypeError(f"{costs!r} is a cost by itself: give a list of costs")
-    costs = tuple(costs)
-    given: tuple[object, ...] = costs
-    for cost in given:
-        if isinstance(cost, Loss) or not isinstance(cost, Cost):
-            raise TypeError(f"{cost!r} is no cost: a cost takes predictions and targets, and has a weight and no name")
-        if not is_weight(cost.weight):
-            raise ValueError(f"{cost!r}: the weight must be a finite number of 0 or above")
+    """The costs as a tuple. Raise TypeError for other objects, ValueError where all weights are 0."""
+    if isinstance(costs, Cost):
+        raise TypeError(f"costs: must be a list of costs, got a single cost. Write [{costs!r}]")
+    terms: tuple[object, ...] = tuple(costs)
+    for term in terms:
+        if isinstance(term, Loss) or not isinstance(term, Cost):
+            raise TypeError(
+                f"costs: {term!r} is no cost. A cost takes predictions and targets, has a weight and no name"
+            )
+        check_weight(term)
     if not any(cost.weight for cost in costs):
-        raise ValueError("a matcher needs at least one cost whose weight is not 0")
+        raise ValueError("costs: must contain at least one whose weight is not 0")
+    return tuple(costs)
+
+
+def costs_of(matcher: Matcher) -> list[Cost]:
+    """The costs of a matcher and of the matchers inside it, each once."""
+    if isinstance(matcher, CostMatcher):
+        return list(matcher.costs)
+    inner: Sequence[Matcher] = ()
+    if isinstance(matcher, LayerMatcher):
+        inner = (matcher.last, matcher.auxiliary)
+    if isinstance(matcher, MatcherSchedule):
+        inner = matcher.matchers
+    costs: list[Cost] = []
+    for cost in (cost for part in inner for cost in costs_of(part)):
+        if not any(cost is other or cost == other for other in costs):
+            costs.append(cost)
     return costs
-
-
-def pairs_as_lists(matches: Matches) -> list[tuple[int, int, int, int]]:
-    """The pairs `(layer, image, query, target)` on the host, sorted: for tests and explanations."""
-    stacked: Tensor = torch.stack([matches.layer, matches.image, matches.query, matches.target], 1)
-    return sorted((int(a), int(b), int(c), int(d)) for a, b, c, d in stacked.tolist())

@@ -1,7 +1,7 @@
-"""A criterion as plain data and back: what stands in a recipe and in a checkpoint's config.
+"""A criterion as plain data and back, for recipes and checkpoints, and the names of terms in them.
 
-A term is a mapping with `use`, the name of a class of this package, `file.py:Name` or `package.module:Name`, and its
-parameters: `{use: BoxL1Cost, weight: 5}`.
+A term is a mapping with its parameters and `use`: the name of a class of this package, `file.py:Name` or
+`package.module:Name`, as in `{use: BoxL1Cost, weight: 5}`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,50 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-import detr_ft.criterion.box_losses as losses
-import detr_ft.criterion.class_losses as class_losses
-import detr_ft.criterion.costs as costs
-import detr_ft.criterion.matchers as matchers
-import detr_ft.criterion.set_criterion as set_criterion
+from detr_ft.criterion import box_losses, class_losses, costs, matchers
+from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.criterion.matchers import costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
-from detr_ft.utils.components import ConfigureError, _Builder, _describe
+from detr_ft.structures import Activation
+from detr_ft.utils.components import ConfigureError, KeyPath, ObjectBuilder, as_description
 
-_BUILT_IN: dict[str, type] = {
+_KEYS = {"matcher", "losses"}
+
+TERMS: Mapping[str, type] = {
     name: value
-    for module in (costs, losses, class_losses, matchers, set_criterion)
+    for module in (costs, box_losses, class_losses, matchers)
     for name, value in vars(module).items()
     if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
 }
+# Terms that exist in several forms, by the name that stands for any of them in a recipe.
+FORMS: Mapping[str, Mapping[Activation, type]] = {
+    "FocalCost": {"softmax": costs.SoftmaxFocalCost},
+    "FocalLoss": {"softmax": class_losses.SoftmaxFocalLoss},
+    "QualityFocalLoss": {"softmax": class_losses.SoftmaxQualityFocalLoss},
+    "VarifocalLoss": {"softmax": class_losses.SoftmaxVarifocalLoss},
+    "MatchabilityLoss": {"softmax": class_losses.SoftmaxMatchabilityLoss},
+}
 
 
-def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCriterion:
-    """The criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes; files of terms lie in `folder`.
+def built_in_terms(activation: Activation = "softmax") -> dict[str, type]:
+    """The classes of this package by their names in recipes; a plain name is its form for `activation`."""
+    plain = {name: forms[activation] for name, forms in FORMS.items() if activation in forms}
+    return {**TERMS, **plain}
 
-    Raises ConfigureError with every mistake and its place.
+
+def configure(
+    description: Mapping[str, Any], folder: Path = Path(), activation: Activation = "softmax"
+) -> SetCriterion:
+    """Build the criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes.
+
+    Files of terms are relative to `folder`. `activation` is that of the model and selects the form of plain names such as
+    `FocalLoss`. Raises ConfigureError with the path and the message of every mistake.
     """
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-    unknown = sorted(set(description) - {"matcher", "losses"})
-    problems += [((key,), "a criterion has a matcher and losses, nothing else") for key in unknown]
-    problems += [((key,), "is missing") for key in ("matcher", "losses") if key not in description]
-    build = _Builder(_BUILT_IN, folder, problems)
+    problems: list[tuple[KeyPath, str]] = [
+        ((key,), "unknown key; a criterion has matcher and losses") for key in sorted(set(description) - _KEYS)
+    ]
+    problems += [((key,), "is missing") for key in sorted(_KEYS - set(description), reverse=True)]
+    build = ObjectBuilder(built_in_terms(activation), folder, problems)
     built = {key: build(description[key], (key,)) for key in ("matcher", "losses") if key in description}
     if not problems and not (isinstance(built["losses"], list) and built["losses"]):
         problems.append((("losses",), "needs a list of at least one loss"))
@@ -50,5 +68,31 @@ def configure(description: Mapping[str, Any], folder: Path = Path()) -> SetCrite
 
 
 def describe(criterion: SetCriterion) -> dict[str, Any]:
-    """The reverse of `configure`: `configure(describe(criterion)) == criterion`."""
-    return {"matcher": _describe(criterion.matcher), "losses": [_describe(loss) for loss in criterion.losses]}
+    """The reverse of `configure`, with explicit names: `configure(describe(criterion)) == criterion`."""
+    return {
+        "matcher": as_description(criterion.matcher),
+        "losses": [as_description(loss) for loss in criterion.losses],
+    }
+
+
+def check_activation(criterion: object, activation: Activation) -> None:
+    """Raise CriterionError if a cost or a loss does not support the activation of a model.
+
+    Terms without the attribute `activations`, and criteria of other classes, are not checked.
+    """
+    if not isinstance(criterion, SetCriterion):
+        return
+    for term in (*costs_of(criterion.matcher), *criterion.losses):
+        supported = getattr(term, "activations", None)
+        if supported is not None and activation not in supported:
+            raise CriterionError(
+                f"{type(term).__name__} is for {' and '.join(sorted(supported))} scores, but the model has {activation} scores. "
+                f"Use {_counterpart(type(term), activation)}"
+            )
+
+
+def _counterpart(kind: type, activation: Activation) -> str:
+    for forms in FORMS.values():
+        if kind in forms.values() and activation in forms:
+            return forms[activation].__name__
+    return f"a term whose `activations` contain {activation!r}"

@@ -22,6 +22,7 @@ _PIXEL_SLACK = 1.0  # what rounding to whole pixels can do to an edge
 _FRACTION_SLACK = 2e-3
 _LEAST_PIXELS = 1 - 1e-6  # a box thinner than a pixel says that its numbers aren't pixels
 _WELL = 0.9  # the part of the boxes that a format has to fit to be believed
+_LEAST_EXPLAINED = 20  # times fewer boxes that don't fit, for another format to contradict the one that is stated
 _NOISE, _LEAST_LEAD = 0.02, 3  # a lead of fewer boxes than this part, or number, may come from a few defects
 
 
@@ -71,6 +72,7 @@ class BoxFormat:
 
 # In the order of preference where several fit alike.
 FORMATS = tuple(BoxFormat(corners, unit) for unit in ("pixels", "fractions") for corners in ("xywh", "xyxy", "cxcywh"))
+XYWH = FORMATS[0]
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,18 @@ def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
         )
     doubt = "box_format doesn't fit them well" if fits[format] < _WELL * count else ""
     return Reading(format, count, {format: fits[format]}, doubt)
+
+
+def contradicted(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
+    """Return the format that boxes written as xywh in pixels are in instead, or None if xywh in pixels may be right.
+
+    Another format counts only if it explains nearly all boxes that do not fit: defective boxes, which leave their image to
+    the right or below, often fit as cxcywh, and then some of the valid ones do not.
+    """
+    reading = recognise(boxes, sizes)
+    misfits = {format: reading.boxes - reading.fits[format] for format in FORMATS}
+    explained = misfits[reading.format] * _LEAST_EXPLAINED <= misfits[XYWH]
+    return reading.format if reading.format != XYWH and not reading.doubt and explained else None
 
 
 def _short(one: BoxFormat) -> str:

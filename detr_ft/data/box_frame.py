@@ -14,6 +14,8 @@ from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh
 
+Sizes = Tensor | tuple[float, float]  # width and height, `[..., 2]`
+
 LEAST_SIDE = 1e-3  # pixels; thinner boxes have no area to speak of
 
 
@@ -91,11 +93,17 @@ def as_tensors(objects: dict[str, list[object]]) -> tuple[Tensor, Tensor]:
     return bbox, torch.tensor(objects["iscrowd"], dtype=torch.bool)
 
 
-def to_fractions(boxes: Tensor, width: float, height: float) -> Tensor:
-    """Xyxy in pixels of an un-padded image to cxcywh in fractions of it: `[N, 4]`."""
-    return xyxy_to_cxcywh(boxes) / torch.tensor([width, height, width, height], dtype=boxes.dtype)
+def to_fractions(boxes: Tensor, sizes: Sizes) -> Tensor:
+    """Convert xyxy in pixels `[..., N, 4]` to cxcywh in fractions of un-padded images of `sizes [..., 2]`, width and height."""
+    return xyxy_to_cxcywh(boxes) / _sides(boxes, sizes)
 
 
-def to_pixels(boxes: Tensor, width: float, height: float) -> Tensor:
-    """Cxcywh in fractions of an un-padded image to xyxy in its pixels: `[N, 4]`."""
-    return cxcywh_to_xyxy(boxes) * torch.tensor([width, height, width, height], dtype=boxes.dtype)
+def to_pixels(boxes: Tensor, sizes: Sizes) -> Tensor:
+    """Convert cxcywh in fractions `[..., N, 4]` to xyxy in pixels of un-padded images of `sizes [..., 2]`, width and height."""
+    return cxcywh_to_xyxy(boxes) * _sides(boxes, sizes)
+
+
+def _sides(boxes: Tensor, sizes: Sizes) -> Tensor:
+    """Width, height, width, height of each image, `[..., 1, 4]`."""
+    sides = torch.as_tensor(sizes, dtype=boxes.dtype, device=boxes.device)
+    return torch.cat([sides, sides], -1)[..., None, :]

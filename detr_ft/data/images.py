@@ -21,8 +21,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from detr_ft.errors import InputError
 
 MAX_PIXELS = 100_000_000
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
 
-Source = str | Path | bytes | Mapping[str, object]
+ImageSource = str | Path | bytes | Mapping[str, object]
 Trouble = Literal["missing", "unreadable", "truncated", "too large"]
 
 # Formats that data sets use. Others stay shut: Pillow hands some of them (EPS) to an external interpreter.
@@ -62,7 +63,7 @@ class ImageError(InputError):
         super().__init__(f"{name}: {why}")
 
 
-def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image as 8-bit RGB, upright (EXIF applied), alpha on white. `source`: a file, its bytes, or the schema's mapping.
 
     More than `max_pixels` are refused before anything is decoded. 16-bit greys are scaled linearly, not clipped.
@@ -102,12 +103,12 @@ class FileSize:
 NO_SIZE = FileSize((0, 0))  # of an image that can't be opened
 
 
-def image_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(source: ImageSource, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height in pixels of the upright image (EXIF applied), from the header alone."""
     return file_size(source, max_pixels).upright
 
 
-def file_size(source: Source, max_pixels: int = MAX_PIXELS) -> FileSize:
+def file_size(source: ImageSource, max_pixels: int = MAX_PIXELS) -> FileSize:
     """The size of an image, and whether EXIF turns it, from the header alone."""
     with _opened(source, max_pixels) as (image, _):
         width, height = image.size
@@ -117,7 +118,7 @@ def file_size(source: Source, max_pixels: int = MAX_PIXELS) -> FileSize:
         return FileSize((height, width) if turned >= 5 else (width, height), turned)
 
 
-def image_format(source: Source, max_pixels: int = MAX_PIXELS) -> str:
+def image_format(source: ImageSource, max_pixels: int = MAX_PIXELS) -> str:
     """The file format that the header tells, in Pillow's words: `JPEG`, `PNG`, ..."""
     with _opened(source, max_pixels) as (image, _):
         return str(image.format)
@@ -155,7 +156,7 @@ def _names_in(folder: Path, changed: int) -> dict[str, str]:
 
 
 @contextmanager
-def _opened(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+def _opened(source: ImageSource, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
     stream, name = _stream(source)
     try:
         image = Image.open(stream, formats=_FORMATS)
@@ -182,7 +183,7 @@ def _said(error: Exception) -> str:
     return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the file", str(error))
 
 
-def _stream(source: Source) -> tuple[str | BytesIO, str]:
+def _stream(source: ImageSource) -> tuple[str | BytesIO, str]:
     if isinstance(source, Mapping):
         data, path = source.get("bytes"), source.get("path")
         if isinstance(data, bytes):

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from detr_ft.evaluation.calibration import Calibration, calibration
+from detr_ft.evaluation.calibration import calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.detection_matching import DetectionMatches, Ints
-from detr_ft.evaluation.intervals import Interval, intervals
-from detr_ft.evaluation.slices import Group, by_crowding, by_frequency
-from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds, best_thresholds
+from detr_ft.evaluation.intervals import intervals
+from detr_ft.evaluation.metrics import (
+    Calibration,
+    ClassMetrics,
+    ConfusionMatrix,
+    CrowdingSlice,
+    ErrorCost,
+    EvaluationMetrics,
+    FrequencySlice,
+    Interval,
+    ThresholdChoice,
+)
+from detr_ft.evaluation.slices import by_crowding, by_frequency
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds
 from detr_ft.evaluation.tide import Errors, errors_of
 
 
@@ -28,22 +39,25 @@ class Assessment:
     thresholds: dict[str, ThresholdChoice]
     confusion: Ints
     calibration: Calibration
-    crowding: dict[str, Group]
-    frequency: dict[str, Group]
+    crowding: dict[str, CrowdingSlice]
+    frequency: dict[str, FrequencySlice]
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures, and `intervals` (95 %), `errors`, `thresholds`, `confusion`, `calibration` and groups beside them."""
-        counts = self.errors.counts
-        return self.figures | {
-            "intervals": {name: one and [one.low, one.high] for name, one in self.intervals.items()},
-            "errors": {kind: {"count": counts[kind], "map_50_lost": cost} for kind, cost in self.costs.items()},
-            "thresholds": {name: asdict(one) for name, one in self.thresholds.items()},
-            "confusion": {"names": [*self.marks.names, "background"], "matrix": self.confusion.tolist()},
-            "calibration": asdict(self.calibration),
-            "by_crowding": self.crowding,
-            "by_frequency": self.frequency,
-            "images": self.marks.num_images,
-        }
+    def metrics(self) -> EvaluationMetrics:
+        """The content of `metrics.json`, without the sections that need the model."""
+        counts, coco = self.errors.counts, dict(self.figures)
+        per_class = {name: ClassMetrics(**row) for name, row in coco.pop("per_class").items()}
+        return EvaluationMetrics(
+            **coco,
+            per_class=per_class,
+            intervals=self.intervals,
+            errors={kind: ErrorCost(counts[kind], cost) for kind, cost in self.costs.items()},
+            thresholds=self.thresholds,
+            confusion=ConfusionMatrix([*self.marks.names, "background"], self.confusion.tolist()),
+            calibration=self.calibration,
+            by_crowding=self.crowding,
+            by_frequency=self.frequency,
+            images=self.marks.num_images,
+        )
 
 
 def assess(

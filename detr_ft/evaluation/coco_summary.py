@@ -11,10 +11,6 @@ import numpy as np
 from detr_ft.evaluation.detection_matching import AREAS, MOST, THRESHOLDS, Floats
 
 LIMITS = (1, 10, MOST)  # of detections of a class in an image
-FIGURES = (
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
-    "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
-)  # fmt: skip
 Value = TypeVar("Value")
 
 
@@ -27,7 +23,7 @@ class Table:
 
 
 def summarise(tables: Mapping[str, Table], mean: Callable[[Floats], Value]) -> dict[str, Value]:
-    """`FIGURES` by name, from a table for each of `AREAS`, and the mean to take of its values."""
+    """`COCO_METRICS` by name, from a table for each of `AREAS`, and the mean to take of its values."""
     whole, sizes = tables["all"], [area for area in AREAS if area != "all"]
     at_75 = int(np.argmin(np.abs(THRESHOLDS - 0.75)))
     figures = {

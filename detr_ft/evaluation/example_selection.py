@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats, Ints
-from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds
+from detr_ft.evaluation.metrics import ThresholdChoice
+from detr_ft.evaluation.thresholds import above_thresholds
 from detr_ft.evaluation.tide import KINDS, RIGHT, Errors
 
 

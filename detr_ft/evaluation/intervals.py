@@ -13,6 +13,7 @@ import numpy as np
 
 from detr_ft.evaluation.bootstrap import draw, resampled
 from detr_ft.evaluation.detection_matching import DetectionMatches, Floats
+from detr_ft.evaluation.metrics import Interval
 
 LEVEL = 0.95  # of such intervals cover what they are to, in the long run
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this one, about one in sixty.
@@ -22,14 +23,6 @@ _MOST, _LEAST, _IMAGES = 1000, 200, 500_000  # resampled sets; fewer of many ima
 # are missing from one set in seven, or in three.
 _KNOWN = 0.9
 _FEWEST = 3  # images, below which there is no interval of anything
-
-
-@dataclass(frozen=True)
-class Interval:
-    """From `low` to `high`, by percentiles of resampled sets (Efron 1979)."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

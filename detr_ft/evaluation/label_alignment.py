@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from detr_ft.errors import InputError
 from detr_ft.structures import Detections
-from detr_ft.utils.progress import say
+
+logger = logging.getLogger(__name__)
 
 
 def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
@@ -24,9 +26,9 @@ def same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] |
         )
     more = [name for name in of_model if name not in of_data]
     if more:
-        say(f"classes of the model that the data lack, and that don't count: {', '.join(more)}")
+        logger.info("classes of the model that the data lack, and that don't count: %s", ", ".join(more))
     if [name for name in of_model if name in of_data] != list(of_data):
-        say("the classes of model and data come in another order, and are compared by name")
+        logger.info("the classes of model and data come in another order, and are compared by name")
     index = {name: place for place, name in enumerate(of_data)}
     return [index.get(name, -1) for name in of_model]
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from detr_ft.boxes import iou
+from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics
 from detr_ft.structures import Matches, Predictions, Targets
 
 _REACHED = 0.5  # an object is reached by a query whose box has this IoU with it, whatever its class
 _SURE = 0.5  # a score above which a query says something
+
+
+class QueryBoxes(NamedTuple):
+    """A query, the number of objects matched to it, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
+
+    query: int
+    matched: int
+    boxes: Tensor
 
 
 @dataclass
@@ -68,49 +77,46 @@ class Assignments:
     ) -> None:
         paired = (partner >= 0).nonzero()[:, 0]
         image, query = targets.image[paired], partner[paired]
-        probabilities = predictions.logits[number].softmax(-1)
-        said = probabilities[..., :-1].max(-1)
+        scores, labels = (values[0] for values in predictions.layers(number, number + 1).best)
         layer.matched += len(paired)
         layer.iou += float(iou(predictions.boxes[number, image, query], targets.boxes[paired]).sum())
-        layer.right += int((said.indices[image, query] == targets.labels[paired]).sum())
+        layer.right += int((labels[image, query] == targets.labels[paired]).sum())
         layer.settled += int((partner[paired] == last[paired]).sum())
         if len(partner):
             overlap = iou(targets.boxes[:, None], predictions.boxes[number][targets.image])  # [P, Q]
-            own = said.indices[targets.image] == targets.labels[:, None]
-            answers = ((overlap >= _REACHED) & own & (said.values[targets.image] > _SURE)).sum(1)
+            own = labels[targets.image] == targets.labels[:, None]
+            answers = ((overlap >= _REACHED) & own & (scores[targets.image] > _SURE)).sum(1)
             layer.answers, layer.answered = (
                 layer.answers + int(answers.sum()),
                 layer.answered + int((answers > 0).sum()),
             )
 
     @property
-    def layers(self) -> list[dict[str, float]]:
-        """For each layer, of matched pairs the mean `iou`, the share whose class is `right` and that is `settled`, with the
-        query of the last layer; and `answers_an_object`, sure queries of the right class for each object that has one.
-        """
+    def layers(self) -> list[LayerMatching]:
+        """The matching of each layer."""
         return [
-            {
-                "iou": one.iou / max(1, one.matched),
-                "right": one.right / max(1, one.matched),
-                "settled": one.settled / max(1, one.matched),
-                "answers_an_object": one.answers / max(1, one.answered),
-            }
+            LayerMatching(
+                iou=one.iou / max(1, one.matched),
+                right=one.right / max(1, one.matched),
+                settled=one.settled / max(1, one.matched),
+                answers_an_object=one.answers / max(1, one.answered),
+            )
             for one in self._layers
         ]
 
-    def summary(self) -> dict[str, Any]:
-        """`layers`, and of the last one: `objects`, those `unreached` by any query and `beyond` the queries, `queries_used`."""
-        return {
-            "layers": self.layers,
-            "objects": self.objects,
-            "unreached": self.unreached,
-            "beyond": self.beyond,
-            "queries": len(self._taken),
-            "queries_used": int((self._taken > 0).sum()),
-        }
+    def summary(self) -> MatchingMetrics:
+        """The matching of all layers and queries."""
+        return MatchingMetrics(
+            layers=self.layers,
+            objects=self.objects,
+            unreached=self.unreached,
+            beyond=self.beyond,
+            queries=len(self._taken),
+            queries_used=int((self._taken > 0).sum()),
+        )
 
-    def places(self, most: int) -> list[tuple[int, int, Tensor]]:
-        """Of the `most` queries that took the most objects: number, how many it took, and its boxes `[I, 4]`, by falling use."""
+    def places(self, most: int) -> list[QueryBoxes]:
+        """Return the `most` queries that matched the most objects, the first the most used."""
         boxes = torch.cat(self._places) if self._places else torch.zeros(0, 0, 4)
         order = self._taken.argsort(descending=True, stable=True)[:most].tolist()
-        return [(query, int(self._taken[query]), boxes[:, query]) for query in order]
+        return [QueryBoxes(query, int(self._taken[query]), boxes[:, query]) for query in order]

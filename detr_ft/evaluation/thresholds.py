@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats
-
-
-@dataclass(frozen=True)
-class ThresholdChoice:
-    """Precision, recall and their harmonic mean F1 of the detections whose score is greater than the threshold, at IoU 0.5."""
-
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
+from detr_ft.evaluation.metrics import ThresholdChoice
 
 
 def best_thresholds(marks: DetectionMatches) -> dict[str, ThresholdChoice]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -11,12 +10,13 @@ from datasets import Dataset
 from detr_ft.data.schema import class_names
 from detr_ft.evaluation.arrays import found_of, objects_of
 from detr_ft.evaluation.detection_matching import Bools, DetectionArrays, Floats, GroundTruthArrays, Ints
+from detr_ft.evaluation.metrics import VocClassMetrics, VocMetrics
 from detr_ft.structures import Detections
 
 _RECALLS = np.linspace(0, 1, 11)
 
 
-def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: float = 0.5) -> dict[str, Any]:
+def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: float = 0.5) -> VocMetrics:
     """VOC's figures of `detections[i]` against row `i` of a split in the schema, at an IoU above `threshold`.
 
     `map_all_points`: the area under the precision's envelope, VOC's own since 2010; `map_11_points`: the mean at eleven
@@ -39,15 +39,12 @@ def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: flo
             right, counts = _marked(objects, there, counted, found, here, threshold)
             hits, asked = np.cumsum(right), np.cumsum(counts)
             recall, precision = hits / counted.sum(), hits / np.maximum(asked, 1)
-            per_class[name] = {
-                "map_all_points": _area(recall, precision),
-                "map_11_points": _eleven(recall, precision),
-                "count": int(counted.sum()),
-            }
-    return {
-        key: float(np.mean([one[key] for one in per_class.values()])) if per_class else None
-        for key in ("map_all_points", "map_11_points")
-    } | {"per_class": per_class}
+            per_class[name] = VocClassMetrics(_area(recall, precision), _eleven(recall, precision), int(counted.sum()))
+    return VocMetrics(
+        _mean([one.map_all_points for one in per_class.values()]),
+        _mean([one.map_11_points for one in per_class.values()]),
+        per_class,
+    )
 
 
 def _marked(
@@ -78,6 +75,10 @@ def _overlap(box: Floats, others: Floats) -> Floats:
     inter = np.clip(high - low, 0, None).prod(1)
     union = box[2:].prod() + others[:, 2:].prod(1) - inter
     return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _area(recall: Floats, precision: Floats) -> float:

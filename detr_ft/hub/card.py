@@ -10,22 +10,22 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS, ExportMetrics, Interval, RunMetrics
 from detr_ft.hub.card_sections import (
     criterion_section,
     data_section,
-    errors_section,
     examples_section,
     exports_section,
     limits_section,
+    section,
     training_section,
 )
-from detr_ft.hub.card_values import figure, measured, section
-from detr_ft.report.markdown import text_of
+from detr_ft.report.page import render_markdown
 from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
+from detr_ft.utils.formatting import markdown_text
 from detr_ft.utils.yaml import parse_yaml
 
-_METRICS = {"map": "mAP", "map_50": "mAP50", "map_75": "mAP75", "mar_100": "AR100"}
-_PER_CLASS = {"map": "mAP", "map_50": "mAP50", "mar_100": "AR100", "count": "objects"}
+_INDEX_METRICS = (*MAIN_METRICS, "mar_100")
 
 
 def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
@@ -49,18 +49,18 @@ def licence_of(run: Path) -> str | None:
 
 def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
     """The card of a run directory. `config.json` must be there; the other files that it tells of may be missing."""
-    config, metrics, recipe = _read(run / "config.json"), _read(run / METRICS), _read(run / RECIPE)
-    exported = _read(run / EXPORT_METRICS)
+    config, recipe = _read(run / "config.json"), _read(run / RECIPE)
+    metrics = RunMetrics.read(run / METRICS) if (run / METRICS).is_file() else RunMetrics()
+    exported = ExportMetrics.read(run / EXPORT_METRICS) if (run / EXPORT_METRICS).is_file() else ExportMetrics()
     if not config:
         raise InputError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
-        f"# {text_of(name.rsplit('/', 1)[-1])}",
+        f"# {markdown_text(name.rsplit('/', 1)[-1])}",
         _detects(config, recipe),
         _usage(name),
         examples_section(run),
-        _results(metrics),
-        errors_section(metrics),
+        _evaluation(metrics),
         data_section(metrics),
         criterion_section(config),
         limits_section(config, metrics),
@@ -85,11 +85,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _metadata(
-    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], recipe: Mapping[str, Any], dataset: str | None
+    name: str, config: Mapping[str, Any], metrics: RunMetrics, recipe: Mapping[str, Any], dataset: str | None
 ) -> ModelCardData:
     """The card's YAML header, with a model-index of the measured figures and their intervals."""
     data_type, data_name = (dataset, dataset) if dataset else _data(recipe)
-    intervals = section(metrics, "intervals")
+    values = metrics.coco()
     results = [
         EvalResult(
             task_type="object-detection",
@@ -97,12 +97,12 @@ def _metadata(
             dataset_type=data_type,
             dataset_name=data_name,
             metric_type=key,
-            metric_name=title,
-            metric_value=round(float(metrics[key]), 4),
-            metric_args=_bounds(intervals.get(key)),
+            metric_name=HEADINGS[key],
+            metric_value=round(value, 4),
+            metric_args=_bounds(metrics.intervals.get(key)),
         )
-        for key, title in _METRICS.items()
-        if measured(metrics.get(key))
+        for key in _INDEX_METRICS
+        if (value := values[key]) is not None
     ]
     source = str(section(recipe, "data").get("source", ""))
     known = dataset or (source.removeprefix("hub:") if source.startswith("hub:") else None)
@@ -129,60 +129,23 @@ def _data(recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 def _detects(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     names = [
-        text_of(str(value)) for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
+        markdown_text(str(value))
+        for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
     ]
     _, data_name = _data(recipe)
     number = f"{len(names)} class" if len(names) == 1 else f"{len(names)} classes"
-    return (
-        f"A DETR detector of {number}, trained on {text_of(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
-    )
+    return f"A DETR detector of {number}, trained on {markdown_text(data_name)} with detr-ft.\n\nIt detects: {', '.join(names)}."
 
 
-def _results(metrics: Mapping[str, Any]) -> str:
-    """The measured figures and the table of classes, in COCO's protocol."""
-    intervals = section(metrics, "intervals")
-    figures = [
-        f"| {title} | {figure(metrics[key])} | {_interval(intervals.get(key))} |"
-        for key, title in _METRICS.items()
-        if key in metrics
-    ]
-    if not figures:
+def _evaluation(metrics: RunMetrics) -> str:
+    """Return the sections of the report that have a Markdown form."""
+    if metrics.map is None:
         return ""
-    images = metrics.get("images")
-    where = f"{images:,} images" if isinstance(images, int) else "data"
-    lines = [
-        "## Results",
-        "",
-        f"COCO protocol, on {where} held out from training. Intervals of 95 %, by resampling the images.",
-    ]
-    lines += ["", "| figure | value | interval |", "|---|---|---|", *figures]
-    per_class, thresholds = metrics.get("per_class") or {}, section(metrics, "thresholds")
-    if per_class:
-        lines += ["", f"| class | {' | '.join(_PER_CLASS.values())} | threshold | F1 there |"]
-        lines.append("|---" * (len(_PER_CLASS) + 3) + "|")
-        for name, row in per_class.items():
-            best = section(thresholds, name)
-            cells = [
-                *(figure(row.get(key)) for key in _PER_CLASS),
-                figure(best.get("threshold")),
-                figure(best.get("f1")),
-            ]
-            lines.append(f"| {text_of(name)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return f"## Evaluation\n\nOn images that were not used for training.\n\n{render_markdown(metrics).rstrip()}"
 
 
-def _bounds(interval: Any) -> dict[str, Any] | None:
-    if not _is_interval(interval):
-        return None
-    return {"interval": [round(float(one), 4) for one in interval], "level": 0.95}
-
-
-def _interval(interval: Any) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}" if _is_interval(interval) else "-"
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(measured(one) for one in value)
+def _bounds(interval: Interval | None) -> dict[str, Any] | None:
+    return interval and {"interval": [round(bound, 4) for bound in interval], "level": 0.95}
 
 
 def _usage(name: str) -> str:

@@ -9,16 +9,17 @@ from typing import Any
 
 import yaml
 
-from detr_ft import criterion as terms
-from detr_ft.hub.card_values import figure, measured, section
+from detr_ft.criterion.serialization import built_in_terms
+from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
 from detr_ft.models.runtime_agreement import RUNTIMES
-from detr_ft.report.markdown import text_of
 from detr_ft.run_directory import EXAMPLES
+from detr_ft.utils.formatting import markdown_text, minutes
 
-# As the docstrings of the terms give their sources: names, venue, year, and where in it.
-_PAPER = re.compile(
-    r"[A-Z][\w-]+(?: et al\.)?, (?:[A-Z][A-Za-z]+ )?(?:CVPR|ECCV|ICCV|ICLR|NeurIPS|AAAI|BMVC|WACV)W? \d{4}(?:, (?:equations?|section|table|figure|appendix) [A-Z]?[\d.]*\d)?"
-)
+
+def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a mapping inside another one, empty if there is none."""
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def examples_section(run: Path) -> str:
@@ -32,42 +33,26 @@ def examples_section(run: Path) -> str:
     )
 
 
-def errors_section(metrics: Mapping[str, Any]) -> str:
-    """The errors of TIDE, with what each costs."""
-    errors = section(metrics, "errors")
-    rows = [
-        f"| {text_of(kind)} | {figure(section(errors, kind).get('count'))} | {figure(section(errors, kind).get('map_50_lost'))} |"
-        for kind in errors
-    ]
-    if not rows:
-        return ""
-    head = ["## Errors", "", "By kind (Bolya et al., TIDE, ECCV 2020), with the mAP50 that each costs.", ""]
-    return "\n".join([*head, "| error | detections | mAP50 lost |", "|---|---|---|", *rows])
-
-
-def data_section(metrics: Mapping[str, Any]) -> str:
+def data_section(metrics: RunMetrics) -> str:
     """What the model was trained on."""
-    data = section(metrics, "data")
-    if not data:
+    data = metrics.data
+    if data is None:
         return ""
     lines = [
         "## Training data",
         "",
-        f"- {figure(data.get('train_images'))} images to train on, {figure(data.get('held_out_images'))} held out",
-        f"- {text_of(data.get('boxes', ''))}",
+        f"- {data.train_images:,} images to train on, {data.held_out_images:,} held out",
+        f"- {markdown_text(data.boxes)}",
     ]
-    if data.get("skipped_images"):
-        lines.append(f"- {figure(data['skipped_images'])} images could not be trained on and were left out")
-    sizes = section(data, "sizes")
-    if sizes:
+    if data.skipped_images:
+        lines.append(f"- {data.skipped_images:,} images could not be trained on and were left out")
+    if data.sizes:
+        sizes = ", ".join(f"{count:,} {markdown_text(name)}" for name, count in data.sizes.items())
+        lines.append(f"- {sizes} boxes (COCO's sizes)")
+    if data.per_class:
         lines.append(
-            "- "
-            + ", ".join(f"{figure(count)} {text_of(name)}" for name, count in sizes.items())
-            + " boxes (COCO's sizes)"
+            "- boxes: " + ", ".join(f"{markdown_text(name)} {count:,}" for name, count in data.per_class.items())
         )
-    counts = section(data, "per_class")
-    if counts:
-        lines.append("- boxes: " + ", ".join(f"{text_of(name)} {figure(count)}" for name, count in counts.items()))
     return "\n".join(lines)
 
 
@@ -78,19 +63,14 @@ def criterion_section(config: Mapping[str, Any]) -> str:
         return ""
     written = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True).rstrip()
     lines = ["## Criterion", "", "Costs decide the matching, losses score it.", "", f"```yaml\n{written}\n```"]
-    papers = {name: papers_of(name) for name in dict.fromkeys(_used(described))}
-    cited = [f"- `{name}`: {'; '.join(found)}" for name, found in papers.items() if found]
+    papers = {name: paper_of(name) for name in dict.fromkeys(_used(described))}
+    cited = [f"- `{name}`: {paper}" for name, paper in papers.items() if paper]
     return "\n".join(lines + (["", "Sources:", "", *cited] if cited else []))
 
 
-def papers_of(name: str) -> list[str]:
-    """The papers that a built-in term's docstring names; none for a term of somebody's own."""
-    term = getattr(terms, name, None) if name in terms.__all__ else None
-    return (
-        list(dict.fromkeys(" ".join(one.split()) for one in _PAPER.findall(" ".join((term.__doc__ or "").split()))))
-        if term
-        else []
-    )
+def paper_of(name: str) -> str:
+    """The papers of a built-in term, without their arXiv ids; empty for other terms."""
+    return re.sub(r" \(arXiv:[\d.]+\)", "", getattr(built_in_terms().get(name), "paper", ""))
 
 
 def _used(described: object) -> Iterable[str]:
@@ -105,73 +85,68 @@ def _used(described: object) -> Iterable[str]:
             yield from _used(value)
 
 
-def limits_section(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def limits_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
     """What the figures say that the model is not good at, and what no figure can say."""
     lines = []
     queries = config.get("num_queries")
     if isinstance(queries, int):
         lines.append(f"It has {queries} queries: of an image with more objects the rest can't be found.")
-    sizes = {name: metrics.get(f"map_{name}") for name in ("small", "medium", "large")}
-    known = {name: float(value) for name, value in sizes.items() if value is not None and measured(value)}
+    sizes = {"small": metrics.map_small, "medium": metrics.map_medium, "large": metrics.map_large}
+    known = {name: value for name, value in sizes.items() if value is not None}
     if len(known) > 1:
         worst = min(known, key=lambda name: known[name])
         lines.append(f"It is weakest on {worst} objects (mAP {known[worst]:.3f}), by COCO's sizes.")
-    rows = {
-        name: row for name, row in section(metrics, "per_class").items() if measured(section({"": row}, "").get("map"))
-    }
-    if len(rows) > 1:
-        worst = min(rows, key=lambda name: rows[name]["map"])
-        lines.append(f"Of its classes {text_of(worst)} has the lowest mAP, {rows[worst]['map']:.3f}.")
-    counts = section(section(metrics, "data"), "per_class")
-    few = [name for name, count in counts.items() if isinstance(count, int) and count < 20]
+    maps = {name: row.map for name, row in metrics.per_class.items() if row.map is not None}
+    if len(maps) > 1:
+        worst = min(maps, key=lambda name: maps[name])
+        lines.append(f"Of its classes {markdown_text(worst)} has the lowest mAP, {maps[worst]:.3f}.")
+    counts = metrics.data.per_class if metrics.data else {}
+    few = [name for name, count in counts.items() if count < 20]
     if few:
-        lines.append(f"Trained on fewer than 20 boxes: {', '.join(map(text_of, few))}.")
-    calibrated = section(metrics, "calibration").get("error")
-    if measured(calibrated):
+        lines.append(f"Trained on fewer than 20 boxes: {', '.join(map(markdown_text, few))}.")
+    if metrics.calibration and metrics.calibration.error is not None:
         lines.append(
-            f"Its scores are off by {calibrated:.2f} on average: compare them with the thresholds above, not with each other's."
+            f"Its scores are off by {metrics.calibration.error:.2f} on average: compare them with the thresholds above, not with each other's."
         )
     lines.append("On images unlike those it was trained on nothing is known of it: measure it on yours.")
     return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])
 
 
-def exports_section(exported: Mapping[str, Any]) -> str:
+def exports_section(exported: ExportMetrics) -> str:
     """The files for other runtimes, how fast they are, and what eight bits cost."""
-    latency, files = section(exported, "latency"), section(exported, "files")
-    base = section(latency, "pytorch").get("median")
-    if not latency or not measured(base) or not base:
+    base = exported.latency.get("pytorch")
+    if base is None:
         return ""
     lines = [
         "## Other runtimes",
         "",
-        f"One image, processed already, on {text_of(exported.get('hardware', 'a CPU'))}.",
+        f"One image, processed already, on {markdown_text(exported.hardware)}.",
         "",
     ]
     lines += ["| runtime | file | ms | against PyTorch |", "|---|---|---|---|"]
-    for kind, spent in latency.items():
-        path = section(files, kind).get("path")
-        median = section({"": spent}, "").get("median")
-        if isinstance(median, int | float):
-            name = f"`{path}`" if path else ""
-            lines.append(f"| {RUNTIMES.get(kind, text_of(kind))} | {name} | {median:.1f} | {median / base:.2f} |")
-    full, small = (section(section(exported, "figures"), kind).get("map") for kind in ("pytorch", "int8"))
-    if isinstance(full, int | float) and isinstance(small, int | float):
+    for kind, spent in exported.latency.items():
+        name = f"`{exported.files[kind].path}`" if kind in exported.files else ""
+        lines.append(
+            f"| {RUNTIMES.get(kind, markdown_text(kind))} | {name} | {spent.median:.1f} | {spent.median / base.median:.2f} |"
+        )
+    full, small = (exported.figures.get(kind, {}).get("map") for kind in ("pytorch", "int8"))
+    if full is not None and small is not None:
         lines += ["", f"In eight bits the mAP is {small:.4f}, in full {full:.4f}."]
     return "\n".join(lines)
 
 
-def training_section(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def training_section(config: Mapping[str, Any], metrics: RunMetrics) -> str:
     """Hardware, time, energy and versions, and the command."""
-    about = section(metrics, "environment")
+    about = metrics.environment
     if not about:
         return ""
     facts = {"hardware": about.get("hardware")}
-    if isinstance(metrics.get("seconds"), int | float):
-        facts["time"] = f"{metrics['seconds'] / 60:.1f} minutes"
-    if measured(metrics.get("watt_hours")):
-        facts["energy"] = f"{metrics['watt_hours']:g} Wh, of what computed alone"
-    if isinstance(metrics.get("peak_memory_mib"), int):
-        facts["memory"] = f"{metrics['peak_memory_mib']:,} MiB at most"
+    if metrics.seconds is not None:
+        facts["time"] = minutes(metrics.seconds)
+    if metrics.watt_hours is not None:
+        facts["energy"] = f"{metrics.watt_hours:g} Wh, of what computed alone"
+    if metrics.peak_memory_mib is not None:
+        facts["memory"] = f"{metrics.peak_memory_mib:,} MiB at most"
     versions = [f"{name} {value}" for name, value in about.items() if name not in ("hardware", "date")]
     facts |= {"date": about.get("date"), "with": ", ".join(versions)}
     reused = section(section(section(config, "detr_ft"), "labels"), "reused")
@@ -179,8 +154,6 @@ def training_section(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> s
         facts["classes known before"] = ", ".join(
             ours if ours == theirs else f"{ours} (as {theirs})" for ours, theirs in reused.items()
         )
-    lines = ["## Training", "", *(f"- {name}: {text_of(value)}" for name, value in facts.items() if value)]
-    command = metrics.get("command")
-    return "\n".join(
-        lines + ([f"\n```bash\n{command}\n```"] if isinstance(command, str) and "`" not in command else [])
-    )
+    lines = ["## Training", "", *(f"- {name}: {markdown_text(value)}" for name, value in facts.items() if value)]
+    command = metrics.command
+    return "\n".join(lines + ([f"\n```bash\n{command}\n```"] if command and "`" not in command else []))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Detector(_Knowing):
                 said = attached.last[0]
             finally:
                 attached.detach()
-        return Predictions(said.logits.float().cpu(), said.boxes.float().cpu())
+        return replace(said, logits=said.logits.float().cpu(), boxes=said.boxes.float().cpu())
 
 
 def _at_home(model: Any) -> Any:

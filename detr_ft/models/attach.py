@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detr_ft.criterion import check_activation
 from detr_ft.models.families.family import AttachableModel, Detr
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.utils.collectives import has_process_group, sum_over_processes, world_size
@@ -71,7 +72,7 @@ class AttachedCriterion:
         targets = Targets.from_labels(labels, predictions.logits.device)
         step = self._totals or _over_processes(targets, predictions.num_classes)
         targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
-        self.last = Predictions(predictions.logits.detach(), predictions.boxes.detach()), targets
+        self.last = predictions.detach(), targets
         return self.criterion(predictions, targets)
 
     @contextmanager
@@ -127,6 +128,7 @@ def attach_criterion(model: AttachableModel, criterion: Criterion) -> AttachedCr
             "attach_criterion takes a DetrForObjectDetection, TableTransformerForObjectDetection or "
             f"YolosForObjectDetection, got {type(model).__name__}; attach before wrapping the model for distribution or compilation"
         )
+    check_activation(criterion, "softmax")
     previous = model.loss_function
     if isinstance(previous, AttachedCriterion):
         previous.detach()

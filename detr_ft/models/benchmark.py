@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,29 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from detr_ft.models.predict import detect, inference
+from detr_ft.utils.speed import Speed
 
 _SECONDS = 1.0  # of measuring, each for one image and for many
 _LEAST, _WARM = 5, 2  # rounds
-
-
-@dataclass(frozen=True)
-class Speed:
-    """From a decoded image to its boxes, warm, on `hardware`.
-
-    `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
-    images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and
-    additions counted apart; `memory` the most that the model held on a GPU, in MiB, or None on a CPU.
-    """
-
-    hardware: str
-    parameters: int
-    pixels: tuple[int, int]
-    flops: int
-    latency: float
-    latency_spread: tuple[float, float]
-    batch: int
-    throughput: float
-    memory: int | None
 
 
 def measure(model: PreTrainedModel, processor: Any, images: Sequence[Image.Image], batch: int, hardware: str) -> Speed:

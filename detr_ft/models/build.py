@@ -38,9 +38,16 @@ def build_model(
     _original_start(model)
     if backbone is not None:
         _load_backbone(model, backbone)
-    # Where a small model is to learn places from the start, the border of what it sees had better not move.
+    return model, square_processor(longest_edge)
+
+
+def square_processor(longest_edge: int) -> Any:
+    """Return a processor that pads images to a square with sides of `longest_edge` pixels.
+
+    A small model that learns positions from the start needs the border of its images to stay where it is.
+    """
     square = {"height": longest_edge, "width": longest_edge}
-    return model, DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
+    return DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
 
 
 def _original_start(model: DetrForObjectDetection) -> None:

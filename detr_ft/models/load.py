@@ -86,11 +86,11 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
     return model, processor
 
 
-def load_config_and_processor(checkpoint: str) -> tuple[Any, Any]:
+def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
     """The config and the image processor of a checkpoint, without its weights; raises InputError as `load_model` does."""
     source = resolve(checkpoint)
     with _explained(checkpoint):
-        return _config(source, None), AutoImageProcessor.from_pretrained(source)
+        return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
 
 
 def _refuse_surprises(checkpoint: str, loading: Mapping[str, Any]) -> None:

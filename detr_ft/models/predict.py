@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.criterion import SetCriterion
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.images import open_image
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
@@ -39,7 +39,7 @@ _ASKED = RLock()  # by the thread that asks a model just now
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A processed image `[1, 3, H, W]`, its mask `[1, H, W]`, its place, and its original (height, width)."""
+    """A processed image `[1, 3, H, W]`, its mask `[1, H, W]`, its place, and its original (width, height)."""
 
     place: int
     pixels: Tensor
@@ -79,11 +79,11 @@ def detect_by(
     return [results[place] for place in range(len(results))]
 
 
-def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Tensor]:
-    """The logits `[Q, K+1]` of each image, in no certain order."""
+def answers(model: Detr, processor: Any, images: Iterable[Image.Image]) -> Iterator[Predictions]:
+    """The predictions of the last layer for batches of the images, in no certain order."""
     with inference(model):
         for pixels, mask in batches_of(processor, images, batch_size=8):
-            yield from ask(model, pixels, mask)[0].float()
+            yield Predictions.from_layer(*ask(model, pixels, mask))
 
 
 def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -119,7 +119,7 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
             raise InputError(f"an image of {size} pixels is nothing for the checkpoint's processor: {error}") from error
         pixels = encoded["pixel_values"]
         mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
-        waiting[pixels.shape].append(_Waiting(place, pixels, mask, (image.height, image.width)))
+        waiting[pixels.shape].append(_Waiting(place, pixels, mask, image.size))
         if len(waiting[pixels.shape]) == batch_size:
             yield waiting.pop(pixels.shape)
         elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
@@ -143,10 +143,9 @@ def _chosen(ask: Ask, group: list[_Waiting], top: int) -> Iterator[Detections]:
     """The best detections of a group: chosen on the device, so that only they travel, all at once."""
     logits, fractions = ask(*_batch(group))
     # Half precision is for the network; scores and pixels deserve the whole.
-    scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+    scores, labels = (values[0] for values in Predictions.from_layer(logits, fractions).best)
     order = scores.argsort(dim=-1, descending=True, stable=True)[:, :top]
-    sides = torch.tensor([(width, height, width, height) for height, width in (one.size for one in group)])
-    boxes = cxcywh_to_xyxy(fractions.float()) * sides[:, None].to(fractions.device)
+    boxes = to_pixels(fractions.float(), torch.tensor([one.size for one in group]))
     rows = torch.cat([boxes, scores[..., None], labels[..., None].float()], -1)  # labels are exact to 2^24
     chosen = rows.gather(1, order[..., None].expand(-1, -1, 6)).cpu()
     if not chosen.isfinite().all():

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from detr_ft.models.predict import Ask, batches_of
+from detr_ft.structures import Predictions
 
 RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _SECONDS, _LEAST = 3.0, 5  # of timing for each runtime, and rounds
@@ -32,9 +33,9 @@ def compare(one: Ask, other: Ask, processor: Any, images: Sequence[Image.Image])
     """How far apart the answers of two are on some images."""
     probabilities, sides = [torch.zeros(())], [torch.zeros(())]
     for pixels, mask in batches_of(processor, images, batch_size=4):
-        (logits, boxes), (theirs, others) = one(pixels, mask), other(pixels, mask)
-        probabilities.append((logits.softmax(-1) - theirs.softmax(-1)).abs().max())
-        sides.append((boxes - others).abs().max())
+        ours, theirs = (Predictions.from_layer(*ask(pixels, mask)) for ask in (one, other))
+        probabilities.append((ours.probabilities - theirs.probabilities).abs().max())
+        sides.append((ours.boxes - theirs.boxes).abs().max())
     return Agreement(
         len(images), *(float(torch.stack(one).max()) for one in (probabilities, sides))
     )  # NaN is the largest

@@ -38,8 +38,9 @@ def set_queries(model: Detr, number: int, use: Tensor, seed: int = 0) -> None:
 def query_use(model: Detr, processor: object, images: Iterable[Image.Image]) -> Tensor:
     """`[Q]`: how many objects each query speaks of, over some images: the sum of its probabilities of any class."""
     use = torch.zeros(model.config.num_queries)
-    for logits in answers(model, processor, images):
-        use += (1 - logits.softmax(-1)[:, -1]).cpu()
+    for predictions in answers(model, processor, images):
+        for objectness in predictions.objectness[0]:
+            use += objectness.cpu()
     return use
 
 

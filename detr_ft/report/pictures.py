@@ -1,9 +1,9 @@
-"""Pictures of the page: a photo, and over it the outlines of what is there and of what was found, which can be switched."""
+"""Pictures of a report: photos with objects and detections, data URIs within a budget, and example files for the card."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,17 +20,12 @@ from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import picks
-from detr_ft.evaluation.thresholds import ThresholdChoice
+from detr_ft.evaluation.metrics import ThresholdChoice
+from detr_ft.run_directory import EXAMPLES
 from detr_ft.structures import Detections
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_colour, draw
 
-MOST = 30
-_BYTES = 3_200_000
-# Longest side and JPEG quality, tried in turn until all pictures together are small enough.
-_SIZES = ((720, 85), (560, 80), (420, 75), (320, 65), (240, 50), (160, 40))
-
-
-_OF_EACH = 6  # pictures under a heading
+_MAX_PHOTOS_PER_HEADING = 6
 _HEADINGS = {
     "worst": "Worst",
     "false_alarms": "False alarms",
@@ -38,98 +33,114 @@ _HEADINGS = {
     "best": "Best",
     "others": "Others",
 }
+_EXAMPLES, _EXAMPLE_EDGE_PX = 4, 800
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A box xyxy in pixels of the picture, the name of its class, its colour, and the score of one that was found."""
+    """A box xyxy in pixels of the photo, the name of its class, its color, and the score of a detection."""
 
     box: tuple[float, float, float, float]
     name: str
-    colour: str
+    color: str
     score: float | None = None
 
 
 @dataclass(frozen=True)
 class AnnotatedPhoto:
-    """A picture under the heading that it belongs to."""
+    """A photo with the outlines of its objects and detections, under a heading."""
 
     heading: str
     caption: str
-    picture: Image.Image
-    truth: Sequence[Outline]
-    found: Sequence[Outline]
+    image: Image.Image
+    objects: Sequence[Outline]
+    detections: Sequence[Outline]
 
 
-@dataclass(frozen=True)
-class RenderedPhoto:
-    """A shot as the page takes it: a data URI, the size of the picture, and lines and text as thick as suits it."""
+def data_uris(
+    draw_at: Callable[[int], Sequence[Image.Image]], sizes: Sequence[tuple[int, int]], max_bytes: int
+) -> list[str]:
+    """Return pictures as JPEG data URIs of at most `max_bytes` together.
 
-    shot: AnnotatedPhoto
-    uri: str
-    width: int
-    height: int
-    line: float
-    text: float
-
-
-def shown(shots: Sequence[AnnotatedPhoto]) -> dict[str, list[RenderedPhoto]]:
-    """The shots by heading, as large as the room for all of them allows."""
-    chosen, uris = shots[:MOST], [""]
-    for side, quality in _SIZES:
-        uris = [_uri(shot.picture, side, quality) for shot in chosen]
-        if sum(map(len, uris)) <= _BYTES:
-            break
-    found: dict[str, list[RenderedPhoto]] = {}
-    for shot, uri in zip(chosen, uris, strict=False):
-        width, height = shot.picture.size
-        one = RenderedPhoto(shot, uri, width, height, max(width, height) / 260, max(width, height) / 30)
-        found.setdefault(shot.heading, []).append(one)
-    return found
+    `draw_at` draws them for a longest side in pixels. `sizes` are sides with the quality of the JPEG, the largest first; at
+    the last one, pictures that exceed the budget are left out from the end.
+    """
+    uris: list[str] = []
+    for side, quality in sizes:
+        uris = [_data_uri(picture, quality) for picture in draw_at(side)]
+        if sum(map(len, uris)) <= max_bytes:
+            return uris
+    while sum(map(len, uris)) > max_bytes:
+        uris.pop()
+    return uris
 
 
-def _uri(image: Image.Image, side: int, quality: int) -> str:
-    picture = image.convert("RGB")
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+def _data_uri(picture: Image.Image, quality: int) -> str:
     stream = BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    # Full color resolution, or thin colored lines would blur. Not optimized: Pillow's buffer is then too small for noise.
+    picture.save(stream, "JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def shots_of(split: Dataset, detections: Sequence[Detections], told: Assessment) -> list[AnnotatedPhoto]:
-    """The images that tell most, with the truth and what was found above the best thresholds."""
-    rows = np.argsort(np.asarray(split["image_id"]), kind="stable")  # images are marked in the order of their ids
-    chosen = picks(told.errors, told.thresholds, _OF_EACH)
+def select_photos(split: Dataset, detections: Sequence[Detections], assessment: Assessment) -> list[AnnotatedPhoto]:
+    """Select the worst, the best and other photos of a split, with their objects and the detections above the thresholds."""
+    rows = np.argsort(np.asarray(split["image_id"]), kind="stable")  # matches number the images by their ids
+    selected = picks(assessment.errors, assessment.thresholds, _MAX_PHOTOS_PER_HEADING)
+    names = class_names(split)
     return [
-        _shot(
-            _HEADINGS[kind], split[int(rows[image])], class_names(split), detections[int(rows[image])], told.thresholds
-        )
-        for kind, images in chosen.items()
-        for image in images
+        _photo(_HEADINGS[kind], split[row], names, detections[row], assessment.thresholds)
+        for kind, images in selected.items()
+        for row in map(int, rows[images])
     ]
 
 
-def _shot(
+def _photo(
     heading: str,
     row: Mapping[str, Any],
     names: Sequence[str],
-    found: Detections,
+    detections: Detections,
     thresholds: Mapping[str, ThresholdChoice],
 ) -> AnnotatedPhoto:
     boxes, _ = as_tensors(row["objects"])
-    truth = [
+    objects = [
         _outline(box, label, names) for box, label in zip(xywh_to_xyxy(boxes), row["objects"]["category"], strict=True)
     ]
-    said = [
+    detected = [
         _outline(box, label, names, score)
-        for box, label, score in zip(found.boxes, found.labels.tolist(), found.scores.tolist(), strict=True)
+        for box, label, score in zip(
+            detections.boxes, detections.labels.tolist(), detections.scores.tolist(), strict=True
+        )
         if names[label] in thresholds and score > thresholds[names[label]].threshold
     ]
     name = Path(provenance(row["image"], row["image_id"])).name
-    caption = f"{name}: {len(truth)} there, {len(said)} found"
-    return AnnotatedPhoto(heading, caption, open_image(row["image"]), truth, said)
+    caption = f"{name}: {len(objects)} objects, {len(detected)} detections"
+    return AnnotatedPhoto(heading, caption, open_image(row["image"]), objects, detected)
 
 
 def _outline(box: Tensor, label: int, names: Sequence[str], score: float | None = None) -> Outline:
     x0, y0, x1, y1 = (float(side) for side in box)
     return Outline((x0, y0, x1, y1), names[label], "#{:02x}{:02x}{:02x}".format(*class_colour(label)), score)
+
+
+def write_examples(
+    run: Path, split: Dataset, detections: Sequence[Detections], thresholds: Mapping[str, float]
+) -> list[Path]:
+    """Write `examples/N.jpg` and `examples/N-found.jpg` into a run: images with objects, evenly spaced over the split."""
+    names = class_names(split)
+    class_thresholds = [thresholds.get(name, 0.5) for name in names]
+    objects = split.with_format(None).select_columns(["objects"])
+    filled = [row for row, content in enumerate(objects) if content["objects"]["category"]]
+    rows = sorted({filled[turn * len(filled) // _EXAMPLES] for turn in range(_EXAMPLES)}) if filled else []
+    (run / EXAMPLES).mkdir(exist_ok=True)
+    written = []
+    for number, row in enumerate(rows, start=1):
+        image = open_image(split[row]["image"])
+        scale = min(1.0, _EXAMPLE_EDGE_PX / max(image.size))
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
+        above = detections[row].above_each(class_thresholds)
+        drawn = draw(small, above.boxes * scale, above.labels, names, above.scores)
+        for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}-found.jpg")):
+            picture.save(run / EXAMPLES / name, quality=90)
+            written.append(run / EXAMPLES / name)
+    return written

@@ -55,9 +55,9 @@ class CudaGraphForwardBackward:
                 parameter.grad is not None for parameter in self._layers.trained()
             )
             return result
-        outputs = [output.requires_grad_() for output in graphs.forward(inputs)]
+        logits, boxes = outputs = [output.requires_grad_() for output in graphs.forward(inputs)]
         with self._accelerator.autocast():
-            loss, terms = self._attached.score(Predictions(*outputs), inputs["labels"])
+            loss, terms = self._attached.score(Predictions(logits, boxes), inputs["labels"])
         self._accelerator.backward(weight * loss)
         graphs.backward([output.grad for output in outputs])
         return loss, terms

@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Metric = Literal[
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
-    "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
-]  # fmt: skip
+from detr_ft.evaluation.metrics import MetricName
 
 
 class TrainSettings(BaseModel):
@@ -45,7 +42,7 @@ class TrainSettings(BaseModel):
     dataloader_num_workers: int = Field(default=0, ge=0)
     logging_steps: int = Field(default=10, ge=1)
     eval_epochs: int = Field(default=1, ge=0, description="evaluate after every so many epochs; 0: at the end only")
-    metric_for_best_model: Metric = "map"
+    metric_for_best_model: MetricName = "map"
     early_stopping_patience: int | None = Field(
         default=None, ge=1, description="stop after so many evaluations without a better figure; left out: never"
     )

@@ -21,22 +21,23 @@ def peak_memory_mib() -> int:
     return kibibytes // (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def cpu_in_words() -> str:
-    """The processor as torch uses it."""
+def cpu_description() -> str:
+    """Return the processor as torch uses it."""
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def environment() -> dict[str, str]:
-    """Versions, hardware and date of this run, for its report and card."""
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_in_words()
+    """Return versions, hardware and date of this process, for reports and cards."""
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_description()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": hardware,
         "python": platform.python_version(),
-        **_versions(),
+        **versions(),
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the installed version of each package that results depend on."""
     return {package: version(package) for package in _PACKAGES}

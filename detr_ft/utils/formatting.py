@@ -1,6 +1,9 @@
-"""Numbers and durations as text."""
+"""Numbers, durations and Markdown tables as text."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
 
 
 def metric(value: float | None, missing: str = "none") -> str:
@@ -33,3 +36,14 @@ def duration(seconds: float) -> str:
 def minutes(seconds: float, decimals: int = 1) -> str:
     """Return a time in minutes."""
     return f"{seconds / 60:.{decimals}f} minutes"
+
+
+def markdown_text(value: object) -> str:
+    """Return a name as plain text in a line or a table cell of Markdown, with all markup escaped."""
+    return " ".join(re.sub(r"([\\`*_\[|])", r"\\\1", str(value)).replace("<", "&lt;").split())
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose columns are aligned to the right except for the first."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from datasets import Dataset
-from rich.console import Console
-from rich.progress import track
+
+from detr_ft.utils.progress import track
 
 T = TypeVar("T")
 
@@ -24,9 +23,8 @@ def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, words: str)
 
     Each thread fetches its own row, and only a few are ahead of the reader: images are never all in memory.
     """
-    quiet = not sys.stderr.isatty()
     results = _in_order(lambda index: function(rows[index]), len(rows))
-    yield from track(results, words, len(rows), console=Console(stderr=True), disable=quiet, transient=True)
+    yield from track(results, words, len(rows))
 
 
 def _in_order(function: Callable[[int], T], count: int) -> Iterator[T]:

@@ -1,21 +1,48 @@
-"""Progress messages on stderr, of the main process alone."""
+"""Progress display: silent unless the command line shows it on its terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
 from rich.console import Console
-from rich.markup import escape
+from rich.progress import track as rich_track
 
-from detr_ft.utils.distributed import rank
+T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of a run's processes the main one speaks,
-_faults = Console(stderr=True, highlight=False)  # and whichever met what went wrong
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    console.print(escape(text), soft_wrap=True)
+_console: Console | None = None
 
 
-def warn(text: str) -> None:
-    """A line for people that they mustn't miss, on stderr."""
-    console.print(escape(text), style="bold yellow", soft_wrap=True)
+@contextmanager
+def shown_on(console: Console) -> Iterator[None]:
+    """Show progress on a console within the context."""
+    global _console
+    before, _console = _console, console
+    try:
+        yield
+    finally:
+        _console = before
+
+
+def terminal() -> Console | None:
+    """Return the console that shows progress, None if there is none."""
+    return _console
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Show a line with a spinner within the context."""
+    if _console is None:
+        yield
+        return
+    with _console.status(text):
+        yield
+
+
+def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and show a progress bar, which disappears at the end."""
+    if _console is None or not _console.is_terminal:
+        yield from items
+        return
+    yield from rich_track(items, text, total, console=_console, transient=True)

@@ -1,56 +1,55 @@
-"""A picture of what an augmentation does to somebody's own images."""
+"""A picture of what an augmentation does to images of a data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data import class_names
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import InputError
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe import load
 from detr_ft.utils.drawing import draw
-from detr_ft.workflows.prepare import mixing_epochs
 
-_ROWS, _COLUMNS = 4, 5  # images, and how often each is shown: as it is, then augmented
-_LEAST, _MOST = 320, 480  # pixels of a cell's side: the recipe's own size within these
-_GAP = 8
+_ROWS, _COLUMNS = 4, 5  # images, and how often each is drawn: as it is, then augmented
+_MIN_CELL_PX, _MAX_CELL_PX = 320, 480  # sides of a cell; the recipe's size if it is between them
+_GAP_PX = 8
 
 
-def refuse_other_format(out: Path) -> None:
-    """A InputError where the name of a picture doesn't say that it is a PNG."""
+def check_is_png(out: Path) -> None:
+    """Raise InputError if the name of a picture doesn't end in .png."""
     if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: the picture is a PNG file, so let its name end in .png")
+        raise InputError(f"{out}: the output is a PNG. Use a file name ending in .png")
 
 
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
     """Write a picture of four images of the train split: as they are, then as a recipe augments them in four epochs.
 
-    The images with most objects are shown, at the recipe's size. Raises InputError.
+    The images with most objects are drawn, at the recipe's size. Raises InputError.
     """
-    recipe, _ = load_recipe(recipe_file)
+    loaded = load(recipe_file)
+    recipe = loaded.recipe
     if "train" not in data:
-        raise InputError(f"the data has no train split to augment, only {', '.join(data)}")
+        raise InputError(f"the data have no train split to augment, only {', '.join(data)}")
     train, edge = data["train"], recipe.data.longest_edge or 800
-    form = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
-    plain = TrainExamples(train, TrainTransform(form), recipe.train.seed)
+    format = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
+    plain = TrainExamples(train, TrainTransform(format), recipe.train.seed)
     augmented = TrainExamples(
-        train, TrainTransform(form, recipe.build_augmentation(), mixing_epochs(recipe)), recipe.train.seed
+        train, TrainTransform(format, loaded.augmentation, recipe.mixing_epochs), recipe.train.seed
     )
-    cell = min(max(_LEAST, edge), _MOST)
-    side = cell + _GAP
-    sheet = Image.new("RGB", (_COLUMNS * side + _GAP, _ROWS * side + _GAP), "white")
+    cell = min(max(_MIN_CELL_PX, edge), _MAX_CELL_PX)
+    side = cell + _GAP_PX
+    sheet = Image.new("RGB", (_COLUMNS * side + _GAP_PX, _ROWS * side + _GAP_PX), "white")
     for row, index in enumerate(_fullest(train)):
         for column in range(_COLUMNS):
             examples = augmented if column else plain
             examples.epoch = max(0, column - 1)
             picture = _picture(examples, index, class_names(train), cell)
-            sheet.paste(picture, (_GAP + column * side, _GAP + row * side))
+            sheet.paste(picture, (_GAP_PX + column * side, _GAP_PX + row * side))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
@@ -69,7 +68,6 @@ def _picture(examples: TrainExamples, index: int, names: list[str], cell: int) -
     image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((cell, cell))  # before names are written, which would be too small to read
     labels = example["labels"]
-    size = torch.tensor([image.width, image.height]).repeat(2)
-    picture = draw(image, cxcywh_to_xyxy(labels["boxes"]) * size, labels["class_labels"], names)
+    picture = draw(image, to_pixels(labels["boxes"], image.size), labels["class_labels"], names)
     picture.thumbnail((cell, cell))
     return picture

@@ -1,118 +1,150 @@
-"""What `detr-ft doctor` does: one look at the files, then what it found, as it is asked for."""
+"""Examine a data set, and write its report, repaired copy and pictures."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets import DatasetDict
 
-from detr_ft.data.doctor import Diagnosis, diagnose, look, mend
-from detr_ft.data.doctor.repair.change_log import as_lines, in_words
+from detr_ft.data import export as coco_export
+from detr_ft.data.doctor import Diagnosis, Finding, diagnose, look, mend
+from detr_ft.data.doctor.repair.change_log import Change, as_lines
 from detr_ft.data.doctor.repair.left_out import told_losses
 from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
-from detr_ft.data.export import refuse_filled, write_coco
 from detr_ft.data.integrity.annotated_size import Frame
-from detr_ft.data.sources import load_data
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.recipe import load_recipe
-from detr_ft.report.doctor.page import refuse_existing, write_report
-from detr_ft.utils.progress import say
-from detr_ft.workflows.augmentation_preview import preview_augmentation, refuse_other_format
+from detr_ft.report.doctor import refuse_existing, write_report
+from detr_ft.workflows.augmentation_preview import check_is_png, preview_augmentation
+from detr_ft.workflows.splits import DataLike, read_data
+
+logger = logging.getLogger(__name__)
 
 _HUB = "hub:"
 
+PathLike = str | os.PathLike[str]
+
 
 @dataclass(frozen=True)
-class Outputs:
-    """What is to be written.
+class DoctorOutcome:
+    """The diagnosis of a data set, and what was written.
 
-    A page, a mended copy (a folder, or `hub:OWNER/NAME`), the data as it is as COCO files, and a picture of how the recipe
-    `augment` augments it: to `augment_out`, else named after the recipe in the current folder. `drawn_on` says for which
-    size boxes were drawn where a file has another than stated and they don't tell.
+    `changes` and `left_out`, sentences on what a repaired copy lacks if that is much, are empty without `fix`.
     """
 
-    report: Path | None = None
-    fix: str | None = None
-    coco: Path | None = None
-    augment: Path | None = None
-    drawn_on: Frame | None = None
-    augment_out: Path | None = None
+    diagnosis: Diagnosis
+    changes: tuple[Change, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The problems of the data, none for clean data."""
+        return self.diagnosis.findings
+
+
+def doctor(
+    data: DataLike,
+    *,
+    report: PathLike | None = None,
+    fix: PathLike | None = None,
+    drawn_on: Frame | None = None,
+    write_coco: PathLike | None = None,
+    num_queries: int = 100,
+    longest_edge: int | None = None,
+    box_format: str | None = None,
+    augment: PathLike | None = None,
+    augment_out: PathLike | None = None,
+) -> DoctorOutcome:
+    """Examine a data set, image by image; the data stay as they are.
+
+    `report` is a new .html file, `fix` a new folder or `hub:OWNER/NAME` for a repaired copy, `write_coco` a new folder for the
+    data as COCO files, and `augment` a recipe whose augmentation is drawn to the new .png file `augment_out`. `drawn_on` is
+    the size, stated or the file's, for which boxes were drawn if that is ambiguous. `num_queries` and `longest_edge` (pixels)
+    are the model's. Raises InputError before anything is read if one of the outputs can't be written.
+    """
+    outputs = _Outputs(
+        report=_path(report),
+        coco=_path(write_coco),
+        augment=_path(augment),
+        augment_out=_path(augment_out),
+        fix=None if fix is None else os.fspath(fix),
+    )
+    outputs.check(drawn_on)
+    splits, faults = _read(data, box_format)
+    looks = look(splits)
+    diagnosis = diagnose(splits, looks, num_queries, longest_edge, faults)
+    if outputs.report is not None:
+        write_report(diagnosis, splits, outputs.report)
+        logger.info("report: %s", outputs.report)
+    if outputs.coco is not None:
+        coco_export.write_coco(splits, outputs.coco)
+        logger.info("COCO files: %s", outputs.coco)
+    if outputs.fix is None and outputs.picture is None:
+        return DoctorOutcome(diagnosis)
+    repaired = mend(splits, looks, drawn_on)
+    if outputs.augment is not None and outputs.picture is not None:
+        preview_augmentation(repaired.data, outputs.augment, outputs.picture)
+        logger.info("images as %s augments them: %s", outputs.augment, outputs.picture.resolve())
+    if outputs.fix is None:
+        return DoctorOutcome(diagnosis)
+    logger.info("repaired copy, with every change in %s: %s", LOG, _write(repaired, outputs.fix))
+    return DoctorOutcome(diagnosis, repaired.changes, tuple(told_losses(splits, repaired)))
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    report: Path | None
+    coco: Path | None
+    augment: Path | None
+    augment_out: Path | None
+    fix: str | None
 
     @property
     def picture(self) -> Path | None:
-        """Where the picture of augmented images goes, if one is asked for."""
+        """The file for the picture of augmented images, by default named after the recipe in the current folder."""
         return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
-
-class DoctorOutcome(NamedTuple):
-    """What was found, and what a mended copy lacks where that is much: to be said last, that nobody misses it."""
-
-    diagnosis: Diagnosis
-    losses: list[str]
-
-
-def run_doctor(
-    source: str, outputs: Outputs, num_queries: int, longest_edge: int | None, box_format: str | None
-) -> DoctorOutcome:
-    """Examine a data set and write what is asked for; where that can't go is told before anything is read."""
-    _check(outputs)
-    data, faults = _load(source, box_format)
-    looks = look(data)
-    diagnosis = diagnose(data, looks, num_queries, longest_edge, faults)
-    if outputs.report is not None:
-        write_report(diagnosis, data, outputs.report)
-        say(f"the report: {outputs.report}")
-    if outputs.coco is not None:
-        write_coco(data, outputs.coco)
-        say(f"written as COCO files to {outputs.coco}")
-    if outputs.fix is None and outputs.picture is None:
-        return DoctorOutcome(diagnosis, [])
-    mended, losses = mend(data, looks, outputs.drawn_on), list[str]()
-    if outputs.fix is not None:
-        say(in_words(mended.changes))
-        say(f"a mended copy, with every change in {LOG}: {_write(mended, outputs.fix)}")
-        losses += told_losses(data, mended)
-    if outputs.augment is not None and outputs.picture is not None:
-        preview_augmentation(mended.data, outputs.augment, outputs.picture)
-        say(f"a picture of images as they are, and as {outputs.augment} augments them: {outputs.picture.resolve()}")
-    return DoctorOutcome(diagnosis, losses)
+    def check(self, drawn_on: Frame | None) -> None:
+        """Raise InputError for outputs that can't be written and options that need others."""
+        if self.report is not None:
+            refuse_existing(self.report)
+        if self.coco is not None:
+            coco_export.refuse_filled(self.coco)
+        if self.fix is not None and self.fix.startswith(_HUB):
+            check_target(self.fix.removeprefix(_HUB))
+        elif self.fix is not None:
+            coco_export.refuse_filled(Path(self.fix))
+        if self.augment is not None:
+            load_recipe(self.augment)
+        elif self.augment_out is not None:
+            raise InputError("--augment-out is the file for the picture of --augment. Give --augment RECIPE too")
+        if self.picture is not None:
+            refuse_existing(self.picture)
+            check_is_png(self.picture)
+        if drawn_on is not None and self.fix is None:
+            raise InputError("--drawn-on applies to the repaired copy. Give --fix too")
 
 
-def _load(source: str, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
-    """The data set, and what its source says of objects whose class is unknown: training refuses them, we report them."""
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
+    """Read a data set; also return its objects of unknown class, which are findings here and errors in training."""
     try:
-        return load_data(source, box_format=box_format), {}
+        return read_data(data, box_format).splits, {}
     except UnknownClassError as error:
         return error.data, error.faults
 
 
-def _check(outputs: Outputs) -> None:
-    if outputs.report is not None:
-        refuse_existing(outputs.report)
-    if outputs.coco is not None:
-        refuse_filled(outputs.coco)
-    if outputs.fix is not None and outputs.fix.startswith(_HUB):
-        check_target(outputs.fix.removeprefix(_HUB))
-    elif outputs.fix is not None:
-        refuse_filled(Path(outputs.fix))
-    if outputs.augment is not None:
-        load_recipe(outputs.augment)
-    elif outputs.augment_out is not None:
-        raise InputError("--augment-out goes with --augment RECIPE: it says where its picture goes")
-    if outputs.picture is not None:
-        refuse_existing(outputs.picture)
-        refuse_other_format(outputs.picture)
-    if outputs.drawn_on is not None and outputs.fix is None:
-        raise InputError("--drawn-on goes with --fix: it says how images of unclear size are mended")
-
-
-def _write(mended: Mended, out: str) -> str:
-    if out.startswith(_HUB):
-        return push_dataset(mended.data, out.removeprefix(_HUB), {LOG: as_lines(mended.changes)})
-    write_mended(mended, Path(out))
-    return out
+def _write(repaired: Mended, target: str) -> str:
+    if target.startswith(_HUB):
+        return push_dataset(repaired.data, target.removeprefix(_HUB), {LOG: as_lines(repaired.changes)})
+    write_mended(repaired, Path(target))
+    return target

@@ -1,162 +1,164 @@
-"""What the command `evaluate` does: a model, or a file of detections, against a split; figures, and a report if asked for."""
+"""Evaluate a model, or a file of detections, on a split."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.criterion import SetCriterion
 from detr_ft.data import class_names
-from detr_ft.data.sources import category_numbers
 from detr_ft.errors import InputError
+from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
-from detr_ft.report.html import RunReport, render_page
-from detr_ft.report.markdown import as_markdown
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import render_markdown
 from detr_ft.report.summary import verdict
-from detr_ft.run_directory import METRICS, REPORT, REPORT_MARKDOWN
+from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
-from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluation_report import EvaluationReport, collect_report, score, speed_on
+from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
-from detr_ft.workflows.splits import recipe_of, split_of
+from detr_ft.workflows.results import (
+    check_new_folder,
+    collect_report,
+    command_line,
+    metrics_of,
+    score,
+    write_results,
+)
+from detr_ft.workflows.splits import DataLike, ModelLike, category_ids, read_data, recipe_of, split_of
 from detr_ft.workflows.trained_criterion import criterion_of
 
+PathLike = str | os.PathLike[str]
 
-def evaluate_model(
-    model: str,
-    split: Dataset,
-    source: str,
-    batch_size: int,
-    out: Path | None = None,
-    save: Path | None = None,
-    numbers: Mapping[int, str] | None = None,
-) -> dict[str, Any]:
-    """The figures of a model on a split; with `out`, a folder of report and figures; with `save`, a file of its detections, under
-    the data's own `numbers` of classes.
 
-    Its classes are those of the data by name, in whatever order. Raises InputError where a class of the data is unknown to it.
+@dataclass(frozen=True)
+class EvaluateOutcome:
+    """The metrics and detections of a model on a split, and the folder of the report, if any.
+
+    Without a report, `metrics` are COCO's only.
     """
-    if out is not None:
-        refuse_used(out)
-    accelerator = join()
-    detector = Detector.load_any(model)
-    order = same_classes(detector.names, class_names(split))
-    with console.status(f"evaluating {len(split)} images"):
-        figures, found = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
-        if order is not None:
-            found = [renamed(one, order) for one in found]
-            figures = score_figures(split, found)
-    if not accelerator.is_main_process:
-        return figures
-    if save is not None:
-        write_predictions(save, split, found, numbers or {})
-        say(f"detections: {save}")
-    if out is not None:
-        criterion = criterion_of(detector) if order is None else None
-        told = _told(detector, split, found, batch_size, criterion)
-        write_report(out, told, f"{Path(model).name} on {source}", source, str(criterion or ""))
-    return figures
+
+    metrics: EvaluationMetrics
+    detections: tuple[Detections, ...]
+    output_dir: Path | None = None
+
+    @property
+    def report(self) -> Path | None:
+        """The HTML page."""
+        return self.output_dir and self.output_dir / REPORT
 
 
-def _told(
-    detector: Detector, split: Dataset, found: Sequence[Detections], batch_size: int, criterion: SetCriterion | None
-) -> EvaluationReport:
-    """All there is to say; of the matching only by a criterion."""
-    model, processor, hardware = detector.model, detector.processor, environment()["hardware"]
-    if criterion is not None:
-        return collect_report(model, processor, criterion, split, found, hardware, batch_size)
-    return replace(score(split, found), speed=speed_on(model, processor, split, hardware, batch_size))
-
-
-def evaluate_predictions(
-    file: Path, split: Dataset, source: str, numbers: Mapping[int, str], out: Path | None
-) -> dict[str, Any]:
-    """The figures of a file in COCO's results format; with `out`, a folder of report and figures."""
-    if out is not None:
-        refuse_used(out)
-    found = read_predictions(file, split, numbers)
-    told = score(split, found)
-    if out is not None:
-        write_report(out, told, f"{file.name} on {source}", source)
-    return told.assessment.figures
-
-
-def score_figures(split: Dataset, found: Sequence[Detections]) -> dict[str, Any]:
-    """The figures of detections."""
-    return score(split, found).assessment.figures
-
-
-def refuse_used(out: Path) -> None:
-    """Raise InputError for a folder that holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty, and nothing is written over; choose another folder with --out")
-
-
-def write_report(out: Path, told: EvaluationReport, title: str, where: str, criterion: str = "") -> None:
-    """Write `report.html`, `report.md` and `metrics.json` into a new folder, and say where. Raises InputError."""
-    about = environment()
-    summary = RunReport(
-        title=title,
-        verdict=verdict(None, told.assessment.figures, where),
-        data={
-            "data": where,
-            "images": f"{told.assessment.marks.num_images:,}",
-            "objects": f"{int(told.assessment.marks.counted('all').sum()):,}",
-        },
-        criterion=criterion,
-        environment=about,
-        command=" ".join(["detr-ft", *sys.argv[1:]]),
-        **told.parts,
-    )
-    figures = told.assessment.as_json() | {
-        "voc": told.voc,
-        "matching": told.matching,
-        "speed": told.speed and asdict(told.speed),
-        "environment": about,
-    }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / METRICS).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        (out / REPORT).write_text(render_page(summary), encoding="utf-8")
-        (out / REPORT_MARKDOWN).write_text(as_markdown(told.assessment), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
-    say(f"report: {out / REPORT}, figures: {out / METRICS}")
-
-
-def evaluate_by(
-    model: str | None,
-    data: str | None,
-    split: str | None,
-    batch_size: int,
+def evaluate(
+    model: ModelLike | None = None,
+    data: DataLike | None = None,
+    *,
+    split: str | None = None,
+    output_dir: PathLike | None = None,
+    save_predictions: PathLike | None = None,
+    from_predictions: PathLike | None = None,
+    batch_size: int = 8,
     box_format: str | None = None,
-    out: Path | None = None,
-    save_predictions: Path | None = None,
-    from_predictions: Path | None = None,
-) -> dict[str, Any]:
-    """The COCO figures of a checkpoint, or of a file of detections, by default on what the checkpoint's run held out.
+) -> EvaluateOutcome:
+    """Evaluate a model, or a file of detections, by default on the images that the model's run did not train on.
 
-    Boxes are in `box_format`; where it is None, as the run's recipe says of its own data, or as recognised of other data.
+    `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
+    is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in
+    COCO's results format; `from_predictions` is one to evaluate instead of a model. Classes are compared by name. Raises
+    InputError, also for data with a class that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or --from-predictions FILE and --data")
     if from_predictions is not None and save_predictions is not None:
-        raise InputError("--save-predictions and --from-predictions don't go together: the file is there already")
-    chosen = split_of(model or "", data, split, box_format)
-    source = data or "held-out images"
-    run = None if data else recipe_of(Path(model or ""))
-    numbers = category_numbers(data or (run.data.source if run else ""))
+        raise InputError("--save-predictions would copy the file of --from-predictions. Give one of them")
+    name = "" if model is None else os.fspath(model)
+    source, numbers = _source_of(name, data)
+    images = split_of(name, data, split, box_format)
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None:
+        check_new_folder(folder)
     if from_predictions is not None:
-        return evaluate_predictions(from_predictions, chosen, source, numbers, out)
-    assert model is not None
-    return evaluate_model(model, chosen, source, batch_size, out, save_predictions, numbers)
+        return _evaluate_file(Path(from_predictions), images, source, numbers, folder)
+    save = None if save_predictions is None else Path(save_predictions)
+    return _evaluate_model(name, images, source, numbers, batch_size, folder, save)
+
+
+def _source_of(model: str, data: DataLike | None) -> tuple[str, dict[int, str]]:
+    """Return a name for the data in reports, and the class of each category id of a COCO data set."""
+    if data is None:
+        recipe = recipe_of(Path(model))
+        return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
+    source = read_data(data).source if not isinstance(data, str | os.PathLike) else os.fspath(data)
+    return source, category_ids(source)
+
+
+def _evaluate_model(
+    model: str,
+    split: Dataset,
+    source: str,
+    numbers: Mapping[int, str],
+    batch_size: int,
+    folder: Path | None,
+    save: Path | None,
+) -> EvaluateOutcome:
+    accelerator = join()
+    detector = Detector.load_any(model)
+    order = same_classes(detector.names, class_names(split))
+    with status(f"evaluating {len(split)} images"):
+        figures, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
+        if order is not None:
+            detections = [renamed(image, order) for image in detections]
+            figures = coco_metrics(split, detections)
+    metrics = metrics_of(figures)
+    if accelerator.is_main_process and save is not None:
+        write_predictions(save, split, detections, numbers)
+    if accelerator.is_main_process and folder is not None:
+        criterion = criterion_of(detector) if order is None else None
+        report = collect_report(
+            detector.model, detector.processor, criterion, split, detections, environment()["hardware"], batch_size
+        )
+        metrics = _write(folder, report, f"{Path(model).name} on {source}", source, str(criterion or ""))
+    return EvaluateOutcome(metrics, tuple(detections), folder)
+
+
+def _evaluate_file(
+    file: Path, split: Dataset, source: str, numbers: Mapping[int, str], folder: Path | None
+) -> EvaluateOutcome:
+    detections = read_predictions(file, split, numbers)
+    if folder is None:
+        metrics = metrics_of(coco_metrics(split, detections))
+    else:
+        metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
+    return EvaluateOutcome(metrics, tuple(detections), folder)
+
+
+def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:
+    matches, about = report.assessment.marks, environment()
+    page = RunReport(
+        title=title,
+        verdict=verdict(None, report.assessment.figures, source),
+        evaluation=report,
+        data={
+            "data": source,
+            "images": f"{matches.num_images:,}",
+            "objects": f"{int(matches.counted('all').sum()):,}",
+        },
+        criterion=criterion,
+        environment=about,
+        command=command_line(),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
+    metrics = replace(report.metrics, environment=about)
+    write_results(folder, metrics, page)
+    RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")
+    return metrics

@@ -1,4 +1,4 @@
-"""What the command `export` does: write a model for other runtimes, hold it against PyTorch's answers, and time both."""
+"""Export a model for other runtimes, compare them with PyTorch, and time them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from PIL import Image
 from torch.export import save as save_program
 
 from detr_ft.data import class_names
@@ -25,95 +27,108 @@ from detr_ft.inference.onnx import OnnxModel
 from detr_ft.models.export import quantise, trace, write_onnx
 from detr_ft.models.load import load_model
 from detr_ft.models.predict import Ask, ask, detect_by
-from detr_ft.models.runtime_agreement import RUNTIMES, compare, latencies
+from detr_ft.models.runtime_agreement import RUNTIMES, Agreement, compare, latencies
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
-from detr_ft.utils.environment import cpu_in_words, environment
-from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluate import refuse_used
-from detr_ft.workflows.splits import split_of
+from detr_ft.utils.environment import cpu_description, environment
+from detr_ft.utils.progress import status
+from detr_ft.workflows.results import check_new_folder
+from detr_ft.workflows.splits import DataLike, ModelLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
-_CHECKED = 50  # images
-_APART = 1e-3  # that probabilities and boxes (in fractions) of one model may lie on two runtimes
+_CHECKED_IMAGES = 50
+_MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two runtimes of one model
 
 
-def export_model(
-    name: str, formats: Sequence[str], data: str | None, split: str | None, box_format: str | None, out: Path | None
-) -> dict[str, Any]:
-    """Write a model into its own folder, or another, in some of `FORMATS`; returns what was measured, kept in `export.json`.
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of an export, relative to its folder."""
 
-    Every file is held against PyTorch on 50 images first, and one that answers otherwise is not kept; in eight bits it may,
-    and what that costs is measured on the whole split. Raises InputError for that, and for a format that is none.
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """The files of an export and what was measured, by format (`pytorch` is the original); also `export.json`.
+
+    `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
     """
-    wanted = _in_order(formats)
-    folder = _folder(name, out)
+
+    folder: Path
+    files: Mapping[str, ExportedFile]
+    agreement: Mapping[str, Agreement]
+    latency: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of `export.json`."""
+        content: dict[str, Any] = {
+            "hardware": cpu_description(),
+            "environment": environment(),
+            "files": {kind: asdict(file) for kind, file in self.files.items()},
+            "apart": {kind: asdict(agreement) for kind, agreement in self.agreement.items()},
+        }
+        if self.metrics:
+            content["figures"] = self.metrics
+        return content | {"latency": self.latency}
+
+
+def export(
+    model: ModelLike,
+    to: str | Sequence[str],
+    data: DataLike | None = None,
+    *,
+    split: str | None = None,
+    box_format: str | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+) -> ExportOutcome:
+    """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
+
+    The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50 images
+    of the split before it is written; eight bits may differ, and their cost is measured on the whole split. Raises InputError
+    for a file that differs, and for an unknown format.
+    """
+    name, formats = os.fspath(model), _in_order([to] if isinstance(to, str) else to)
+    folder = _folder(name, None if output_dir is None else Path(output_dir))
     images = split_of(name, data, split, box_format)
     if not len(images):
-        raise InputError(
-            "there is no image to check the export on: name a split that has some with --split, or other --data"
-        )
-    model, processor = load_model(name)
-    order = same_classes(Detector(model, processor).names, class_names(images))
-    told: dict[str, Any] = {"hardware": cpu_in_words(), "environment": environment(), "files": {}, "apart": {}}
+        raise InputError("the split has no images to verify the export with. Choose another with --split or --data")
+    original, processor = load_model(name)
+    order = same_classes(Detector(original, processor).names, class_names(images))
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
-        with console.status("tracing the model"):
-            program = trace(model)
-        asks = {"pytorch": partial(ask, model)} | _written(program, wanted, draft)
-        some = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED, len(images)))))]
-        for kind in asks.keys() - {"pytorch"}:
-            apart = compare(asks["pytorch"], asks[kind], processor, some)
-            if kind != "int8" and not (apart.probability <= _APART and apart.box <= _APART):  # NaN is neither
-                raise InputError(
-                    f"{RUNTIMES[kind]} answers otherwise than PyTorch: by {apart.probability:.2g} in a probability and "
-                    f"{apart.box:.2g} in a box, on {apart.images} images. Nothing was written; is its release supported?"
-                )
-            told["apart"][kind] = vars(apart)
-        if "int8" in wanted:
-            told["figures"] = {kind: _figures(asks[kind], processor, images, order) for kind in ("pytorch", "int8")}
-        told["latency"] = latencies(asks, processor, some[0])
-        for kind in wanted:
-            (folder / _FILES[kind]).parent.mkdir(exist_ok=True)
-            os.replace(draft / _FILES[kind], folder / _FILES[kind])
-            told["files"][kind] = {"path": _FILES[kind], "bytes": (folder / _FILES[kind]).stat().st_size}
+        with status("tracing the model"):
+            program = trace(original)
+        runtimes = {"pytorch": partial(ask, original)} | _write(program, formats, draft)
+        sample = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED_IMAGES, len(images)))))]
+        agreement = {kind: _agreement(kind, runtimes, processor, sample) for kind in runtimes if kind != "pytorch"}
+        kinds = ("pytorch", "int8") if "int8" in formats else ()
+        metrics = {kind: _metrics(runtimes[kind], processor, images, order) for kind in kinds}
+        latency = latencies(runtimes, processor, sample[0])
+        files = {kind: _move(kind, draft, folder) for kind in formats}
     if not (folder / "config.json").is_file():
-        save_as_stock(model, folder)
+        save_as_stock(original, folder)
         processor.save_pretrained(folder)
-    (folder / EXPORT_METRICS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return told
-
-
-def table_of(told: Mapping[str, Any]) -> str:
-    """What an export wrote and measured, as plain text."""
-    base = told["latency"]["pytorch"]["median"]
-    lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'against PyTorch':>16} {'apart':>9} {'mAP':>7}"]
-    for kind, spent in told["latency"].items():
-        size = f"{told['files'][kind]['bytes'] / 2**20:.1f}" if kind in told["files"] else ""
-        apart = told["apart"].get(kind)
-        far = f"{max(apart['probability'], apart['box']):.1e}" if apart else ""
-        value = told.get("figures", {}).get(kind)
-        figure = f"{value['map']:.4f}" if value and value["map"] is not None else ""
-        lines.append(
-            f"{RUNTIMES[kind]:<22} {size:>6} {spent['median']:>12.1f} {spent['median'] / base:>15.2f}x {far:>9} {figure:>7}"
-        )
-    return "\n".join(lines)
+    outcome = ExportOutcome(folder, files, agreement, latency, metrics)
+    (folder / EXPORT_METRICS).write_text(json.dumps(outcome.as_json(), indent=2) + "\n", encoding="utf-8")
+    return outcome
 
 
 def _in_order(formats: Sequence[str]) -> list[str]:
-    unknown = [one for one in formats if one not in FORMATS]
+    unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise InputError(f"--to {', '.join(unknown)}: there are {', '.join(FORMATS)}")
-    return [one for one in FORMATS if one in formats or (one == "onnx" and "int8" in formats)]
+        raise InputError(f"--to {', '.join(unknown)}: must be one of {', '.join(FORMATS)}")
+    return [name for name in FORMATS if name in formats or (name == "onnx" and "int8" in formats)]
 
 
 def _folder(name: str, out: Path | None) -> Path:
     folder = out or Path(name)
     if out is None and not folder.is_dir():
-        raise InputError(f"{name} is no folder of this machine: say where to write with --out")
+        raise InputError(f"{name} is no folder of this machine. Give a folder to write to with --output-dir")
     if out is not None:
-        refuse_used(out)
+        check_new_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder):
@@ -123,46 +138,51 @@ def _folder(name: str, out: Path | None) -> Path:
     return folder
 
 
-def _written(program: Any, wanted: Sequence[str], draft: Path) -> dict[str, Ask]:
-    """Each format in a folder, and how to ask it."""
-    asks: dict[str, Ask] = {}
+def _write(program: Any, formats: Sequence[str], draft: Path) -> dict[str, Ask]:
+    """Write each format into a folder; return the function that runs it."""
+    runtimes: dict[str, Ask] = {}
     full = draft / _FILES["onnx"]
-    if "onnx" in wanted:
-        with console.status("writing ONNX"):
+    if "onnx" in formats:
+        with status("writing ONNX"):
             write_onnx(program, full)
-        asks["onnx"] = OnnxModel(full)
-    if "int8" in wanted:
+        runtimes["onnx"] = OnnxModel(full)
+    if "int8" in formats:
         quantise(full, draft / _FILES["int8"])
-        asks["int8"] = OnnxModel(draft / _FILES["int8"])
-    if "torch" in wanted:
+        runtimes["int8"] = OnnxModel(draft / _FILES["int8"])
+    if "torch" in formats:
         save_program(program, draft / _FILES["torch"])
-        asks["torch"] = program.module()
-    return asks
+        runtimes["torch"] = program.module()
+    return runtimes
+
+
+def _agreement(kind: str, runtimes: Mapping[str, Ask], processor: Any, sample: Sequence[Image.Image]) -> Agreement:
+    """Compare a format with PyTorch. Raises InputError if it differs, unless it has eight bits."""
+    agreement = compare(runtimes["pytorch"], runtimes[kind], processor, sample)
+    equal = agreement.probability <= _MAX_DIFFERENCE and agreement.box <= _MAX_DIFFERENCE  # False for NaN
+    if kind != "int8" and not equal:
+        raise InputError(
+            f"{RUNTIMES[kind]} differs from PyTorch by {agreement.probability:.2g} in a probability and "
+            f"{agreement.box:.2g} in a box, on {agreement.images} images, and nothing was written. Install a supported release"
+        )
+    return agreement
+
+
+def _move(kind: str, draft: Path, folder: Path) -> ExportedFile:
+    target = folder / _FILES[kind]
+    target.parent.mkdir(exist_ok=True)
+    os.replace(draft / _FILES[kind], target)
+    return ExportedFile(_FILES[kind], target.stat().st_size)
 
 
 @torch.inference_mode()
-def _figures(ask: Ask, processor: Any, split: Dataset, order: Any) -> dict[str, float | None]:
-    with console.status(f"evaluating {len(split)} images"):
-        found = detect_by(ask, processor, (open_image(row["image"]) for row in _rows(split)))
+def _metrics(runtime: Ask, processor: Any, split: Dataset, order: Sequence[int] | None) -> dict[str, float | None]:
+    with status(f"evaluating {len(split)} images"):
+        detections = detect_by(runtime, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
-        found = [renamed(one, order) for one in found]
-    figures = coco_metrics(split, found)
-    return {name: figures[name] for name in ("map", "map_50")}
+        detections = [renamed(image, order) for image in detections]
+    metrics = coco_metrics(split, detections)
+    return {name: metrics[name] for name in ("map", "map_50")}
 
 
 def _rows(split: Dataset) -> Dataset:
     return split.with_format(None).select_columns(["image"])
-
-
-def say_export(told: Mapping[str, Any]) -> None:
-    """Tell what was written where, and what it costs."""
-    say(table_of(told))
-    images = max(apart["images"] for apart in told["apart"].values())
-    say(
-        f"apart: the largest difference of a probability or a box's side (in fractions of the image), on {images} images"
-    )
-    if "figures" in told:
-        full, small = (told["figures"][kind]["map"] for kind in ("pytorch", "int8"))
-        cost = "can't be told: these images hold no objects" if full is None else f"{full - small:.4f}"
-        say(f"what eight bits cost of mAP: {cost}")
-    say("written: " + ", ".join(one["path"] for one in told["files"].values()))

@@ -1,64 +1,99 @@
-"""Detect objects in image files and write the results."""
+"""Detect objects in image files, and write the results."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.progress import track
 
 from detr_ft.data import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
+from detr_ft.structures import Detections
 from detr_ft.utils.drawing import draw
-from detr_ft.utils.progress import console, say
-from detr_ft.workflows.evaluate import refuse_used
+from detr_ft.utils.progress import track
+from detr_ft.workflows.results import check_new_folder
+from detr_ft.workflows.splits import ModelLike
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
-def predict_files(model: str, paths: Sequence[Path], out: Path, threshold: float | None, batch_size: int) -> None:
-    """Write `predictions.json` (COCO results, each with its file) and an annotated copy of each image into a new folder.
+@dataclass(frozen=True)
+class PredictOutcome:
+    """The detections above the threshold in each image file, and the names of the classes."""
 
-    Without a threshold each class has the model's own.
+    files: tuple[Path, ...]
+    detections: tuple[Detections, ...]
+    names: tuple[str, ...]
+    output_dir: Path | None = None
 
-    Raises InputError for what is no image, all at once, before the model is run, and for a folder that holds something.
+    @property
+    def predictions(self) -> Path | None:
+        """The file of detections in COCO's results format."""
+        return self.output_dir and self.output_dir / PREDICTIONS
+
+
+def predict(
+    model: ModelLike,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    threshold: float | None = None,
+    batch_size: int = 8,
+) -> PredictOutcome:
+    """Detect objects in image files and folders of them.
+
+    A new folder `output_dir` gets `predictions.json` (COCO results, each with its file) and an annotated copy of each image.
+    `threshold` is the least score of a detection, by default the model's own for each class. Raises InputError with every
+    file that is no image, before the model is loaded.
     """
-    files = _image_files(paths)
-    refuse_used(out)
-    detector = Detector.load(model)
-    found = [
-        detector.filter(one, threshold)
-        for one in detector.detect(track(files, "detecting", console=console, transient=True), batch_size)
+    files = _image_files([images] if isinstance(images, str | os.PathLike) else images)
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None:
+        check_new_folder(folder)
+    detector = Detector.load(os.fspath(model))
+    detections = [
+        detector.filter(detected, threshold) for detected in detector.detect(track(files, "detecting"), batch_size)
     ]
-    ids = list(range(1, len(files) + 1))
+    outcome = PredictOutcome(tuple(files), tuple(detections), tuple(detector.names), folder)
+    if folder is not None:
+        _write(outcome, folder)
+    return outcome
+
+
+def _write(outcome: PredictOutcome, folder: Path) -> None:
+    ids, indices = list(range(1, len(outcome.files) + 1)), list(range(len(outcome.names)))
     results = [
-        row | {"category": detector.names[int(row["category_id"])], "file_name": str(files[int(row["image_id"]) - 1])}
-        for row in coco_results(found, ids, list(range(len(detector.names))))
+        row
+        | {
+            "category": outcome.names[int(row["category_id"])],
+            "file_name": str(outcome.files[int(row["image_id"]) - 1]),
+        }
+        for row in coco_results(outcome.detections, ids, indices)
     ]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / PREDICTIONS).write_text(json.dumps(results, indent=1), encoding="utf-8")
-        for number, (file, one) in enumerate(zip(files, found, strict=True), start=1):
-            picture = draw(open_image(file), one.boxes, one.labels, detector.names, one.scores)
-            picture.save(out / f"{number:04d}-{file.stem}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PREDICTIONS).write_text(json.dumps(results, indent=1), encoding="utf-8")
+        for number, (file, detected) in enumerate(zip(outcome.files, outcome.detections, strict=True), start=1):
+            picture = draw(open_image(file), detected.boxes, detected.labels, list(outcome.names), detected.scores)
+            picture.save(folder / f"{number:04d}-{file.stem}.png")
     except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
-    say(f"{len(results)} boxes in {len(files)} images: {out / PREDICTIONS} and a picture of each image beside it")
+        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
+def _image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     files: list[Path] = []
     problems = []
-    for path in paths:
+    for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
             files += inside
             if not inside:
-                problems.append(f"{path}: this folder holds no images")
+                problems.append(f"{path}: this folder has no images")
         elif path.is_file():
             files.append(path)
         else:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves beside a model: its detections in COCO's results format, and the thresholds in its config."""
+"""Detections in COCO's results format, and the thresholds in a model's config."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from detr_ft.evaluation.coco_results import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
 
-_TOLD = 20  # faults of a file
-_LARGEST = 1e9  # pixels
+_MAX_FAULTS_SHOWN = 20
+_MAX_COORDINATE_PX = 1e9
+_MAX_CATEGORIES_SHOWN = 10
 
 
 def save_predictions(
     folder: RunDirectory, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]
 ) -> None:
-    """Write COCO results under the images' own ids, with the name of each `category` beside its number.
+    """Write `predictions.json` into a run: results by the images' ids, with the name of each class as `category`.
 
-    `numbers` are the data's own (`category_numbers`); where it has none, a class goes by its index.
+    `numbers` are the data's own category ids; if it has none, an id is the index of the class.
     """
     folder.write_text(PREDICTIONS, _as_text(split, detections, numbers))
 
 
 def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> None:
-    """The same into a file of any name; raises InputError where it can't be written."""
+    """Write the same into a file of any name. Raises InputError if it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
@@ -45,7 +46,7 @@ def write_predictions(file: Path, split: Dataset, detections: Sequence[Detection
 def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> str:
     names = class_names(split)
     name_of = numbers or dict(enumerate(names))
-    # Of categories that share a name, and so are one class, the first.
+    # Categories of the same name are one class; the first id stands for it.
     number_of = {name: number for number, name in sorted(name_of.items(), reverse=True)}
     rows = coco_results(detections, split["image_id"][:], [number_of[name] for name in names])
     text = ",\n".join(json.dumps(row | {"category": name_of[row["category_id"]]}) for row in rows)
@@ -53,17 +54,17 @@ def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[
 
 
 def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
-    """The detections of each row of a split, from a file in COCO's results format, by the images' ids.
+    """Return the detections of each row of a split from a file in COCO's results format, matched by the images' ids.
 
-    A class is known by its name, where results have a `category`; else by its `category_id`, which is one of the data's
-    own `numbers`, or where it has none the index of the class. Raises InputError with everything that doesn't fit: rows that
-    are no results, images and classes that the data lack.
+    A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
+    or by its index if it has none. Raises InputError with everything that doesn't fit: malformed rows, and images and classes
+    that the data don't have.
     """
     names = class_names(split)
-    known = {name: index for index, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     name_of = numbers or dict(enumerate(names))
     image_of = {image_id: row for row, image_id in enumerate(split["image_id"][:])}
-    found: list[list[tuple[list[float], float, int]]] = [[] for _ in image_of]
+    results: list[list[tuple[list[float], float, int]]] = [[] for _ in image_of]
     faults: dict[str, str] = {}  # the first of each kind
     for number, row in enumerate(_rows(file), start=1):
         fault = _fault(row, image_of, {*names, *name_of.values()}, name_of)
@@ -71,19 +72,20 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
             faults.setdefault(fault, f"{file}: result {number}: {fault}")
             continue
         name = row["category"] if "category" in row else name_of[row["category_id"]]
-        if name in known:  # else a category that no object has, so that nothing is to be found of it
-            found[image_of[row["image_id"]]].append((row["bbox"], row["score"], known[name]))
+        if name in index_of:  # else a category without objects in the data
+            results[image_of[row["image_id"]]].append((row["bbox"], row["score"], index_of[name]))
     if faults:
-        more = [f"{file}: and {len(faults) - _TOLD:,} more"] if len(faults) > _TOLD else []
-        raise InputError([*list(faults.values())[:_TOLD], *more])
-    return [_detections(one) for one in found]
+        hidden = len(faults) - _MAX_FAULTS_SHOWN
+        more = [f"{file}: and {hidden:,} more"] if hidden > 0 else []
+        raise InputError([*list(faults.values())[:_MAX_FAULTS_SHOWN], *more])
+    return [_detections(rows) for rows in results]
 
 
-def keep_thresholds(folder: RunDirectory, told: Assessment) -> None:
+def save_thresholds(folder: RunDirectory, assessment: Assessment) -> None:
     """Write the best thresholds of the classes into the `detr_ft` block of the model's config."""
     config: dict[str, Any] = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
     config.setdefault("detr_ft", {})["thresholds"] = {
-        name: round(one.threshold, 4) for name, one in told.thresholds.items() if one.f1 > 0
+        name: round(choice.threshold, 4) for name, choice in assessment.thresholds.items() if choice.f1 > 0
     }
     folder.write_text("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
@@ -94,35 +96,32 @@ def _rows(file: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is no JSON: {error}") from error
+        raise InputError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(rows, list):
-        raise InputError(f"{file}: COCO's results are a list of {{image_id, category_id, bbox, score}}")
+        raise InputError(f"{file}: must be COCO results, a list of {{image_id, category_id, bbox, score}}")
     return rows
 
 
-def _fault(row: Any, image_of: Mapping[Any, int], known: Set[str], name_of: Mapping[int, str]) -> str:
+def _fault(row: Any, image_of: Mapping[Any, int], names: Set[str], name_of: Mapping[int, str]) -> str:
+    """Return what is wrong with a result, an empty text if nothing is."""
     if not isinstance(row, dict) or not {"image_id", "bbox", "score"} <= row.keys():
-        return "a result has image_id, category_id, bbox and score"
+        return "must have image_id, category_id, bbox and score"
     if not isinstance(row["image_id"], int) or row["image_id"] not in image_of:
-        return (
-            f"the data have no image with the id {row['image_id']!r}; ids are whole numbers, those of the annotations"
-        )
+        return f"the data have no image with the id {row['image_id']!r}; ids are the whole numbers of the annotations"
     if not _are_numbers(row["bbox"], 4):
-        return f"bbox is four numbers, x_min, y_min, width and height in pixels, and not {row['bbox']}"
+        return f"bbox must be [x_min, y_min, width, height] in pixels, got {row['bbox']}"
     if min(row["bbox"][2:]) < 0:
-        return f"bbox is x_min, y_min, width and height, and a width or height is negative: {row['bbox']}"
+        return f"bbox must be [x_min, y_min, width, height], and a width or height is negative: {row['bbox']}"
     if not _are_numbers([row["score"]], 1) or not 0 <= row["score"] <= 1:
-        return f"score is a number from 0 to 1, and not {row['score']!r}"
+        return f"score must be a number from 0 to 1, got {row['score']!r}"
     if "category" in row:
-        return (
-            ""
-            if isinstance(row["category"], str) and row["category"] in known
-            else f"the data have no class {row['category']}"
-        )
+        name = row["category"]
+        return "" if isinstance(name, str) and name in names else f"the data have no class {name}"
     number = row.get("category_id")
     if not isinstance(number, int) or number not in name_of:
-        there = ", ".join(f"{one} {name}" for one, name in sorted(name_of.items())[:10])
-        return f"category_id {number} is none of the data's: {there}{' ...' if len(name_of) > 10 else ''}"
+        first = ", ".join(f"{known} {name}" for known, name in sorted(name_of.items())[:_MAX_CATEGORIES_SHOWN])
+        more = " ..." if len(name_of) > _MAX_CATEGORIES_SHOWN else ""
+        return f"category_id must be one of the data's ({first}{more}), got {number}"
     return ""
 
 
@@ -130,13 +129,14 @@ def _are_numbers(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(one, (int, float)) and abs(one) < _LARGEST for one in values)  # which NaN is not
+        # False for NaN, too
+        and all(isinstance(value, (int, float)) and abs(value) < _MAX_COORDINATE_PX for value in values)
     )
 
 
 def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
-    held: Tensor = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+    xywh: Tensor = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
     score = torch.tensor(scores, dtype=torch.float64)
     order = score.argsort(descending=True, stable=True)
-    return Detections(xywh_to_xyxy(held)[order], score[order], torch.tensor(labels, dtype=torch.long)[order])
+    return Detections(xywh_to_xyxy(xywh)[order], score[order], torch.tensor(labels, dtype=torch.long)[order])

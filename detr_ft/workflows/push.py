@@ -2,59 +2,79 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from detr_ft.data import load_data
 from detr_ft.errors import InputError
 from detr_ft.hub.dataset import holds_data, push_dataset
-from detr_ft.hub.push import push, push_space
+from detr_ft.hub.push import push as push_model
+from detr_ft.hub.push import push_space
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
 from detr_ft.recipe import HubSection, Recipe
-from detr_ft.workflows.splits import recipe_of
+from detr_ft.workflows.splits import read_source, recipe_of
 
 
-def push_run(
-    run: Path, name: str | None, public: bool | None, dry_run: bool, space: bool = False, dataset: bool = False
-) -> None:
-    """Push a run under a name, or the one of its recipe, with its data and a Space if asked for; or list what would be pushed.
+@dataclass(frozen=True)
+class PushOutcome:
+    """The files of a push, and its addresses on the Hub, None for what was not pushed.
 
-    All have the same name, and are public or private alike; `public` None leaves that to the recipe.
+    `space_files` are names in the Space; `dataset` is the source of the data that go along. `dataset_exists` means that the
+    Hub had them already, and they were not pushed again.
     """
-    recipe = recipe_of(run)
+
+    files: tuple[Path, ...]
+    space_files: tuple[str, ...] = ()
+    dataset: str | None = None
+    model_url: str | None = None
+    space_url: str | None = None
+    dataset_url: str | None = None
+    dataset_exists: bool = False
+
+
+def push(
+    run: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    public: bool | None = None,
+    space: bool = False,
+    dataset: bool = False,
+    dry_run: bool = False,
+) -> PushOutcome:
+    """Push a run to the Hub under `owner/name`, by default `hub.repo_id` of its recipe.
+
+    `space` and `dataset` push a Gradio Space and the data under the same name. `public` is by default as the recipe says,
+    which is private. `dry_run` only lists the files. Raises InputError.
+    """
+    folder = Path(run)
+    recipe = recipe_of(folder)
     if dataset and recipe is None:
-        raise InputError(f"{run} holds no recipe.yaml that names its data, so there are none to push")
+        raise InputError(f"{folder} has no recipe.yaml that names its data. Push without the data set")
+    source = recipe.data.source if recipe and dataset else None
     if dry_run:
-        say_plan(run, recipe.data.source if recipe and dataset else None, space)
-        return
+        return PushOutcome(tuple(plan(folder)), _space_files(folder) if space else (), source)
     hub = recipe.hub if recipe else HubSection()
     name = name or hub.repo_id
     if name is None:
-        raise InputError("give a name to push to, owner/name, or hub.repo_id in the recipe")
+        raise InputError("the run has no name on the Hub. Give owner/name, or hub.repo_id in the recipe")
     private = hub.private if public is None else not public
     options = [*(["--dataset"] if dataset else []), *(["--space"] if space else [])]
-    if recipe and dataset:
-        print(push_data(recipe, name, private))
-    print(push(run, name, private, name if dataset else None, options))
-    if space:
-        print(push_space(run, name, private, options))
+    dataset_url, exists = _push_data(recipe, name, private) if recipe and dataset else (None, False)
+    model_url = push_model(folder, name, private, name if dataset else None, options)
+    space_url = push_space(folder, name, private, options) if space else None
+    return PushOutcome(tuple(plan(folder)), (), source, model_url, space_url, dataset_url, exists)
 
 
-def say_plan(run: Path, source: str | None, space: bool) -> None:
-    """List what a push would upload, without a network."""
-    print("\n".join(str(file) for file in plan(run)))
-    if source is not None:
-        print(f"data set: all images and boxes of {source}")
-    if space:
-        with TemporaryDirectory() as name:
-            write_space(run, "you/space", Path(name))
-            files = [file.relative_to(name).as_posix() for file in Path(name).rglob("*") if file.is_file()]
-        print("\n".join(f"space: {file}" for file in sorted(files)))
+def _space_files(run: Path) -> tuple[str, ...]:
+    with TemporaryDirectory() as name:
+        write_space(run, "you/space", Path(name))
+        return tuple(sorted(file.relative_to(name).as_posix() for file in Path(name).rglob("*") if file.is_file()))
 
 
-def push_data(recipe: Recipe, name: str, private: bool) -> str:
-    """Push the data of a recipe as a data set of a name; one that is there already is left as it is."""
+def _push_data(recipe: Recipe, name: str, private: bool) -> tuple[str | None, bool]:
+    """Push the data of a recipe; return their address, or True if the Hub has a data set of this name."""
     if holds_data(name):
-        return f"the data set {name} is on the Hub already, and is left as it is"
-    return push_dataset(load_data(recipe.data.source, box_format=recipe.data.box_format), name, {}, private)
+        return None, True
+    return push_dataset(read_source(recipe.data), name, {}, private), False

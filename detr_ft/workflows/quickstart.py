@@ -1,43 +1,50 @@
-"""The main job on embedded data: make it, check it, train, report."""
+"""Fine-tune the embedded checkpoint on embedded data, from the data check to the report."""
 
 from __future__ import annotations
 
 import logging
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from detr_ft.data import load_data
-from detr_ft.data.doctor import examine
-from detr_ft.recipe import load_recipe
+from detr_ft.data.doctor import Diagnosis, examine
+from detr_ft.recipe import load
 from detr_ft.run_directory import RunDirectory
-from detr_ft.training.monitor.display import make_display
 from detr_ft.utils.assets import recipes_folder
-from detr_ft.workflows.train import TrainOutcome, run_recipe, say_outcome
+from detr_ft.workflows.run import TrainOutcome, run
+from detr_ft.workflows.splits import read_source
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "quickstart/workshop.yaml"
+_MAX_FOLDERS = 1000
 
 
-def run_quickstart(output_dir: Path | None = None) -> TrainOutcome:
-    """Run the quickstart's recipe, figures before and after, into a new folder."""
+@dataclass(frozen=True)
+class QuickstartOutcome:
+    """The recipe of the quickstart, the diagnosis of its data, and its run."""
+
+    recipe: Path
+    diagnosis: Diagnosis
+    run: TrainOutcome
+
+
+def quickstart(output_dir: str | os.PathLike[str] | None = None) -> QuickstartOutcome:
+    """Run the recipe of the quickstart into a new folder, by default `runs/quickstart`, `-2`, `-3` ... Raises InputError."""
     path = recipes_folder() / RECIPE
-    recipe, criterion = load_recipe(path, [f"train.output_dir={_free_folder(output_dir)}"])
+    folder = _free_folder() if output_dir is None else Path(output_dir)
+    loaded = load(path, [f"train.output_dir={folder}"])
     logger.info("quickstart: %s", path)
-    logger.info("making the data set %s and looking through it", recipe.data.source)
-    RunDirectory(recipe.train.output_dir).refuse_another_run()
-    data = load_data(recipe.data.source, box_format=recipe.data.box_format)
-    findings = examine(data).findings
-    logger.info("the doctor found %d defects", len([one for one in findings if one.level != "info"]))
-    logger.info("%s", criterion)
-    outcome = run_recipe(recipe, criterion, make_display(), data, evaluate_before=True)
-    say_outcome(outcome)
-    logger.info("Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml")
-    return outcome
+    RunDirectory(folder).refuse_another_run()
+    logger.info("making and examining the data set %s", loaded.recipe.data.source)
+    data = read_source(loaded.recipe.data)
+    diagnosis = examine(data)
+    defects = sum(finding.level != "info" for finding in diagnosis.findings)
+    logger.info("the doctor found %d defects", defects)
+    return QuickstartOutcome(path, diagnosis, run(loaded, data, evaluate_before=True))
 
 
-def _free_folder(wanted: Path | None) -> Path:
-    if wanted is not None:
-        return wanted
+def _free_folder() -> Path:
     first = Path("runs/quickstart")
-    candidates = [first, *(first.with_name(f"{first.name}-{number}") for number in range(2, 1000))]
+    candidates = [first, *(first.with_name(f"{first.name}-{number}") for number in range(2, _MAX_FOLDERS))]
     return next(folder for folder in candidates if not folder.exists())

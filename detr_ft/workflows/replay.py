@@ -1,36 +1,49 @@
-"""Repeat a failed step."""
+"""Repeat a failed training step on the CPU and locate its first NaN or infinity."""
 
 from __future__ import annotations
 
+import logging
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
 from detr_ft.training.failures.capsule import describe_images
-from detr_ft.training.failures.replay import Capsule, replay
+from detr_ft.training.failures.replay import Capsule, Verdict
+from detr_ft.training.failures.replay import replay as replay_capsule
 from detr_ft.utils.components import ConfigureError, code_files
-from detr_ft.utils.progress import console, say
+from detr_ft.utils.progress import status
+
+logger = logging.getLogger(__name__)
 
 
-def replay_capsule(folder: Path) -> str:
-    """Take the step of a failure capsule again, and say what is wrong with it."""
-    capsule = Capsule(folder)
-    described, place = capsule.state["criterion"], Path(capsule.state["facts"].get("folder", "."))
-    for file in code_files(described, place):
-        say(f"{folder} runs code: {file}")
+@dataclass(frozen=True)
+class ReplayOutcome:
+    """A repeated step: its number, why it failed in training, and the origin of the failure.
+
+    `verdict` is None if every value was finite on this CPU.
+    """
+
+    step: int
+    why: str
+    verdict: Verdict | None
+
+
+def replay(capsule: str | os.PathLike[str]) -> ReplayOutcome:
+    """Repeat the step of a failure capsule, the folder `RUN/failures/step-N`. Runs the code of its criterion. Raises InputError."""
+    folder = Path(capsule)
+    opened = Capsule(folder)
+    description, code_folder = opened.state["criterion"], Path(opened.state["facts"].get("folder", "."))
+    for file in code_files(description, code_folder):
+        logger.info("%s runs code: %s", folder, file)
     try:
-        criterion = configure(described, place)
+        criterion = configure(description, code_folder)
     except ConfigureError as error:
         raise InputError(
             [f"{folder}: its criterion can't be built: {message}" for _, message in error.problems]
         ) from error
-    say(f"step {capsule.number}, images {describe_images(capsule.images)}; then: {capsule.state['why']}")
-    with console.status("taking the step again"):
-        verdict = replay(capsule, criterion)
-    if verdict is None:
-        return (
-            "Here the step can be taken: on a CPU, in its precision and with dropout of its own, every number is finite. "
-            "If it fails again elsewhere, precision or hardware has a part in it (train with bf16 and fp16 off, or from a lower "
-            "learning rate), or a term that does not answer the same twice"
-        )
-    return f"origin: {verdict.origin}\n{verdict.words}"
+    why = str(opened.state["why"])
+    logger.info("step %d, images %s; in training: %s", opened.number, describe_images(opened.images), why)
+    with status("repeating the step"):
+        return ReplayOutcome(opened.number, why, replay_capsule(opened, criterion))

@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest sound checkpoint, and what has changed since."""
+"""Resume a run: its newest valid checkpoint, and what changed since it was written."""
 
 from __future__ import annotations
 
@@ -11,63 +11,62 @@ from typing import Any
 from datasets import Dataset
 
 from detr_ft.criterion.serialization import describe
-from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.recipe import Recipe
+from detr_ft.recipe import LoadedRecipe, Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
 from detr_ft.training.checkpoint.store import Checkpoints
 
 logger = logging.getLogger(__name__)
 
-# What says how long a run is: with another value a finished one goes on.
+# The settings of a run's length: a finished run continues if one of them changed.
 _LENGTHS = ("num_train_epochs", "max_minutes", "early_stopping_patience")
 
 
 def newest_checkpoint(recipe: Recipe) -> Path | None:
-    """The checkpoint that a run goes on from, None where there is none; the other is said on the log."""
+    """Return the checkpoint that a run continues from, None if there is none; logs that."""
     run = RunDirectory(recipe.train.output_dir)
-    found = Checkpoints(run.checkpoints, recipe.train.save_total_limit).newest()
-    if found is None:
-        logger.info("%s holds no checkpoint to go on from: training starts at the beginning", run.path)
-    return found
+    checkpoint = Checkpoints(run.checkpoints, recipe.train.save_total_limit).newest()
+    if checkpoint is None:
+        logger.info("%s has no checkpoint to continue from: training starts at the beginning", run.path)
+    return checkpoint
 
 
 def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
-    """Whether the run of a checkpoint came to its end, and the recipe asks for no more."""
-    asked = recipe.train.model_dump(mode="json")
+    """Return True if the run of a checkpoint reached its end, and the recipe's length is the same."""
+    now = recipe.train.model_dump(mode="json")
     then = read_state(checkpoint)["facts"].get("recipe", {}).get("train", {})
-    as_long = all(then.get(name) == asked[name] for name in _LENGTHS)
-    return as_long and (Path(recipe.train.output_dir) / METRICS).is_file()
+    same_length = all(then.get(name) == now[name] for name in _LENGTHS)
+    return same_length and (Path(recipe.train.output_dir) / METRICS).is_file()
 
 
-def facts_of(
-    recipe: Recipe, criterion: SetCriterion, train: Dataset, processes: int, versions: Mapping[str, str]
-) -> Any:
-    """What a checkpoint tells of the run that wrote it, as JSON has it."""
-    described = recipe.model_dump(mode="json") | {"criterion": describe(criterion)}
+def facts_of(loaded: LoadedRecipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
+    """Return what a checkpoint records of the run that writes it, as JSON has it."""
+    values = loaded.recipe.model_dump(mode="json") | {"criterion": describe(loaded.criterion)}
     facts = {
         "classes": class_names(train),
         "data": {"images": len(train), "fingerprint": fingerprint(train)},
-        "recipe": described,
-        "folder": str(recipe.folder.resolve()),
+        "recipe": values,
+        "folder": str(loaded.recipe.folder.resolve()),
         "processes": processes,
         "versions": dict(versions),
     }
     return json.loads(json.dumps(facts))
 
 
-def tell_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> None:
-    """Say what has changed since a checkpoint. Raises InputError for other classes or data, unless forced."""
+def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> None:
+    """Log what changed since a checkpoint. Raises InputError for other classes or training data, unless `force`."""
     vital, others = differences(read_state(checkpoint)["facts"], facts)
     if vital and not force:
         raise InputError(
-            [f"since {checkpoint} was written: {words}" for words in vital]
-            + ["a run goes on with the same classes and data; start another one (train.output_dir=...), or --force"]
+            [f"since {checkpoint} was written: {change}" for change in vital]
+            + [
+                "a run continues with the same classes and data only. Start another (train.output_dir=...), or use --force"
+            ]
         )
-    for words in vital + others:
-        logger.warning("since the checkpoint: %s", words)
+    for change in vital + others:
+        logger.warning("since the checkpoint: %s", change)
     at = Progress.read(checkpoint)
     exact = "" if vital or others else ", exactly as if it had not been stopped"
-    logger.info("going on from %s: step %d, epoch %d%s", checkpoint, at.step, at.epoch + 1, exact)
+    logger.info("resuming from %s: step %d, epoch %d%s", checkpoint, at.step, at.epoch + 1, exact)

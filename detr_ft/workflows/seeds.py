@@ -1,77 +1,91 @@
-"""What the command `train` does: a run by a recipe, or one for each of several seeds, summed up."""
+"""Train a run for each of several seeds, and summarize their metrics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from datasets import DatasetDict
+
 from detr_ft.errors import InputError
-from detr_ft.recipe import load_recipe
+from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
+from detr_ft.recipe import LoadedRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
-from detr_ft.utils.progress import say
-from detr_ft.workflows.train import train_by
+from detr_ft.utils.formatting import metric
+from detr_ft.workflows.run import TrainOutcome, run
 
-_FIGURES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
+logger = logging.getLogger(__name__)
 
 
-def train_by_seeds(path: Path, overrides: Sequence[str], seeds: str, resume: bool, force: bool) -> None:
-    """Train a run for each seed, below train.output_dir, and sum up what they reach: `seeds.json` there, and a table.
+@dataclass(frozen=True)
+class SeedStatistics:
+    """A metric over seeds: its mean, the standard deviation between runs, and the value of each run."""
 
-    The same images are held out in all of them. With `resume` those that are finished are left as they are.
+    mean: float
+    deviation: float
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class SeedsOutcome:
+    """Runs by seed, and the statistics of each metric that at least two of them have; also `seeds.json`."""
+
+    folder: Path
+    runs: Mapping[int, TrainOutcome]
+    statistics: Mapping[str, SeedStatistics]
+
+
+def run_seeds(
+    loaded: LoadedRecipe,
+    seeds: Sequence[int],
+    data: DatasetDict | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> SeedsOutcome:
+    """Train a run for each seed in `train.output_dir/seed-N`, with the same validation images. Raises InputError.
+
+    With `resume` finished runs stay as they are.
     """
-    recipe, _ = load_recipe(path, overrides)
-    numbers = seeds_of(seeds)
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"--seeds {', '.join(map(str, seeds))}: give at least two seeds, each once; for one use train.seed"
+        )
+    recipe = loaded.recipe
     base = Path(recipe.train.output_dir)
-    if not resume and rank() == 0:  # the others come when it has begun
+    if not resume and rank() == 0:  # other processes may arrive when the first run has begun
         RunDirectory(base).refuse_another_run()
-    held_out = recipe.train.seed if recipe.data.split_seed is None else recipe.data.split_seed
-    for number in numbers:
-        say(f"seed {number}: {base / f'seed-{number}'}")
-        own = [f"train.seed={number}", f"train.output_dir={base / f'seed-{number}'}", f"data.split_seed={held_out}"]
-        train_by(path, [*overrides, *own], resume, force)
+    section = recipe.data.model_copy(update={"split_seed": recipe.split_seed})
+    runs = {}
+    for seed in seeds:
+        train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base / f"seed-{seed}")})
+        own = recipe.model_copy(update={"data": section, "train": train})
+        logger.info("seed %d: %s", seed, train.output_dir)
+        runs[seed] = run(replace(loaded, recipe=own), data, resume=resume, force=force)
+        logger.info("seed %d: mAP %s", seed, metric(runs[seed].metrics.map))
+    statistics = seed_statistics([outcome.metrics for outcome in runs.values()])
     if rank() == 0:
-        found = {number: json.loads((base / f"seed-{number}/metrics.json").read_text()) for number in numbers}
-        summary = summed_up(found)
-        RunDirectory(base).write_text(SEEDS, json.dumps(summary, indent=2) + "\n")
-        say(table(summary))
+        content: dict[str, Any] = {"seeds": list(seeds)}
+        content |= {
+            name: {"mean": metric.mean, "deviation": metric.deviation, "values": metric.values}
+            for name, metric in statistics.items()
+        }
+        RunDirectory(base).write_text(SEEDS, json.dumps(content, indent=2) + "\n")
+    return SeedsOutcome(base, runs, statistics)
 
 
-def seeds_of(text: str) -> list[int]:
-    """The seeds in `0,1,2`. Raises InputError for anything else, and for fewer than two or the same twice."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--seeds {text}: give whole numbers with commas between them, as in 0,1,2")
-    numbers = [int(part) for part in parts]
-    if len(numbers) < 2 or len(set(numbers)) < len(numbers):
-        raise InputError(f"--seeds {text}: give two seeds or more, each once; for a single one train.seed={numbers[0]}")
-    return numbers
-
-
-def summed_up(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Of each figure the mean over seeds, the standard deviation and the value of each."""
-    summary: dict[str, Any] = {"seeds": list(found)}
-    for name in _FIGURES:
-        values = [one.get(name) for one in found.values()]
+def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:
+    """Return mean and standard deviation of each metric that at least two runs have."""
+    statistics: dict[str, SeedStatistics] = {}
+    for name in SUMMARY_METRICS:
+        values = [metrics.coco()[name] for metrics in runs]
         known = [value for value in values if value is not None]
         if len(known) > 1:
-            summary[name] = {"mean": fmean(known), "deviation": stdev(known), "values": values}
-    return summary
-
-
-def table(summary: dict[str, Any]) -> str:
-    """The same as plain text."""
-    lines = [f"over seeds {', '.join(map(str, summary['seeds']))}: mean, and standard deviation between runs"]
-    lines += [
-        f"{name:<12} {summary[name]['mean']:.3f} ± {summary[name]['deviation']:.3f}   ({', '.join(_short(value) for value in summary[name]['values'])})"
-        for name in _FIGURES
-        if name in summary
-    ]
-    return "\n".join(lines)
-
-
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+            statistics[name] = SeedStatistics(fmean(known), stdev(known), tuple(values))
+    return statistics

@@ -1,64 +1,136 @@
-"""Which images a command is about: those that are named, or those that a run held out."""
+"""The images that a verb works on: given data, or those that a run did not train on."""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
+from detr_ft.data.schema import detection_features
+from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
 from detr_ft.models.checkpoint_source import resolve
-from detr_ft.recipe import Recipe, read_recipe
+from detr_ft.recipe import DataSection, Recipe, read_recipe
+from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
-from detr_ft.workflows.prepare import names_of
+
+# A specification as `load_data` takes it, a data set in the schema, or a train and a validation split.
+DataLike: TypeAlias = str | os.PathLike[str] | Dataset | DatasetDict | tuple[Dataset, Dataset]
+# A run, a checkpoint's folder, `owner/name` on the Hub, or `embedded:NAME`.
+ModelLike: TypeAlias = str | os.PathLike[str]
 
 
-def split_of(model: str, data: str | None, split: str | None, box_format: str | None = None) -> Dataset:
-    """A split of some data, or where none are given what the run of a model held out. Raises InputError."""
+@dataclass(frozen=True)
+class GivenData:
+    """A data set and the source that a recipe records for it."""
+
+    source: str
+    splits: DatasetDict
+
+
+def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
+    """Read a data set from its specification, or check that objects are in the schema. Raises InputError."""
+    if isinstance(data, str | os.PathLike):
+        source = os.fspath(data)
+        return GivenData(source, load_data(source, box_format=box_format))
+    if isinstance(data, tuple):
+        data = DatasetDict(train=data[0], validation=data[1])
+    elif isinstance(data, Dataset):
+        data = DatasetDict(train=data)
+    splits = DatasetDict({name: _in_schema(name, rows) for name, rows in data.items()})
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
+    return GivenData(f"{IN_MEMORY}{counts}", splits)
+
+
+def read_source(section: DataSection, box_format: str | None = None) -> DatasetDict:
+    """Read the data of a recipe. Raises InputError, also for data that were given as objects."""
+    if section.in_memory:
+        raise InputError(
+            f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
+            "Give data (--data on the command line)"
+        )
+    return load_data(section.source, box_format=box_format or section.box_format)
+
+
+def category_ids(source: str) -> dict[int, str]:
+    """Return the class of each category id of a COCO data set; empty for other data."""
+    return {} if source.startswith(IN_MEMORY) else category_numbers(source)
+
+
+def split_of(model: str, data: DataLike | None, split: str | None, box_format: str | None = None) -> Dataset:
+    """Return a split of the data, or the validation images of a model's run if no data are given. Raises InputError."""
     recipe = recipe_of(Path(model))
     if data is None:
         if recipe is None:
             resolve(model)
-            raise InputError(f"{model} holds no recipe.yaml that names its data; give --data")
-        splits = load_data(recipe.data.source, box_format=box_format or recipe.data.box_format)
+            raise InputError(f"{model} has no {RECIPE} that names its data. Give data (--data)")
+        splits = read_source(recipe.data, box_format)
         if split in (None, "validation"):
             return _held_out(_run_of(Path(model)), recipe, splits)
     else:
-        splits = load_data(data, box_format=box_format)
+        splits = read_data(data, box_format).splits
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
-        raise InputError(f"the data has no split {chosen!r}; it has {', '.join(splits)}")
+        raise InputError(f"the data have no split {chosen!r}. Choose one of {', '.join(splits)} with split (--split)")
     return with_true_sizes(splits, chosen)
 
 
+def recipe_of(run: Path) -> Recipe | None:
+    """Return the recipe of a run directory or of one of its checkpoints, None if there is none."""
+    file = _run_of(run) / RECIPE
+    return read_recipe(file) if file.is_file() else None
+
+
+def image_names(split: Dataset) -> list[tuple[int, str]]:
+    """Return the id and file name of each image; an id alone may be only a position in a list."""
+    images = split.with_format(None).select_columns(["image", "image_id"])
+    return [(row["image_id"], Path(row["image"]["path"] or "").name) for row in images]
+
+
+def _in_schema(name: str, rows: Dataset) -> Dataset:
+    """Return a split whose images are not decoded. Raises InputError if columns of the schema are missing."""
+    schema = detection_features([])
+    missing = [column for column in schema if column not in rows.features]
+    objects = rows.features.get("objects", {})
+    missing += [f"objects.{key}" for key in schema["objects"] if key not in objects]
+    category = getattr(objects.get("category"), "feature", None) if isinstance(objects, dict) else None
+    if not missing and not isinstance(category, ClassLabel):
+        missing.append("objects.category as a list of ClassLabel")
+    if missing:
+        raise InputError(
+            f"data: the {name} split has no {', '.join(missing)}. "
+            "Read it with detr_ft.load_data, for example after save_to_disk as saved:FOLDER"
+        )
+    return rows.cast_column("image", Image(decode=False)) if rows.features["image"].decode else rows
+
+
 def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
-    """What a run did not train on, as it wrote down, or the data's own validation split."""
+    """Return the images that a run recorded as not trained on, or the data's own validation split."""
     file = run / HELD_OUT
     own = "validation" in splits and not recipe.data.fold
     if not file.is_file():
         if own:
             return with_true_sizes(splits, "validation")
-        raise InputError(f"{file} is missing, which tells what the run did not train on; give --data and --split")
+        raise InputError(
+            f"{file} is missing: it lists the images that the run did not train on. Give --data and --split"
+        )
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
-    taken_from = "validation" if own else "train"
-    rows = [row for row, name in enumerate(names_of(splits[taken_from])) if name in wanted]
+    name = "validation" if own else "train"
+    rows = [row for row, image in enumerate(image_names(splits[name])) if image in wanted]
     if len(rows) != len(wanted):
         raise InputError(
-            f"{run}: of the {len(wanted)} images that it did not train on, {recipe.data.source} still holds {len(rows)}; "
-            "evaluate on other data with --data"
+            f"{run}: {recipe.data.source} has only {len(rows)} of the {len(wanted)} images that the run did not train on. "
+            "Evaluate on other data with --data"
         )
-    return with_true_sizes(splits, taken_from, rows)
-
-
-def recipe_of(run: Path) -> Recipe | None:
-    """The recipe of a run directory, if it holds one."""
-    file = _run_of(run) / RECIPE
-    return read_recipe(file) if file.is_file() else None
+    return with_true_sizes(splits, name, rows)
 
 
 def _run_of(model: Path) -> Path:
-    """The run directory that a model is, or that a checkpoint lies in."""
+    """Return the run directory of a run or of one of its checkpoints."""
     return model.parents[1] if model.parent.name == CHECKPOINTS else model

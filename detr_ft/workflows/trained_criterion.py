@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from detr_ft.criterion import SetCriterion, detr_criterion
@@ -11,29 +12,28 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families.family import Detr
 from detr_ft.models.metadata import own_block
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe import load
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
-from detr_ft.utils.progress import say
 
 logger = logging.getLogger(__name__)
 
 
 def criterion_of(detector: Detector) -> SetCriterion | None:
-    """The criterion that a DETR was trained by, where its config tells of one that needs no code; else DETR's own.
+    """Return the criterion in a model's config, or DETR's own if that has none or needs code of its own.
 
-    None for a model of another family: there is no matching to look at.
+    None for a model of another family, whose matching can't be computed.
     """
     if not isinstance(detector.model, Detr):
         return None
-    told = own_block(detector.model.config).get("criterion")
-    if not told:
+    description = own_block(detector.model.config).get("criterion")
+    if not description:
         return detr_criterion()
-    if code_files(told, Path()):
-        say("its criterion has code of its own, which isn't run here: the matching is looked at by DETR's own")
+    if code_files(description, Path()) or _is_from_main(description):
+        logger.info("the model's criterion has code of its own, which is not run: DETR's own criterion matches instead")
         return detr_criterion()
     try:
-        return configure(told, Path())
+        return configure(description, Path())
     except ConfigureError as error:
         raise InputError(
             [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
@@ -41,15 +41,22 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
 
 def trained_by(model: str, detector: Detector) -> SetCriterion:
-    """Of a run on this machine the one of its recipe, with the code that it was trained by; else what the model tells of it.
+    """Return the criterion of a run's recipe with its own code, or for other models that of their config, as `criterion_of`.
 
-    Code of a model from elsewhere is not run: it is looked at by DETR's own criterion.
+    Code of a model without a recipe is not run.
     """
     recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
-            return load_recipe(recipe)[1]
+            return load(recipe).criterion
         except InputError as error:
-            logger.warning("the matching is looked at by DETR's own criterion: %s", error)
+            logger.warning("DETR's own criterion matches instead of the run's: %s", error)
             return detr_criterion()
     return criterion_of(detector) or detr_criterion()
+
+
+def _is_from_main(description: object) -> bool:
+    """Return True if a description names a class of a script or notebook."""
+    if isinstance(description, Mapping):
+        return str(description.get("use", "")).startswith("__main__:") or any(map(_is_from_main, description.values()))
+    return isinstance(description, list) and any(map(_is_from_main, description))

@@ -1,4 +1,4 @@
-"""A loss that keeps boxes off their neighbours, for crowded scenes (Wang et al., CVPR 2018, arXiv:1711.07752)."""
+"""Repulsion from neighboring objects, for crowded scenes (Wang et al., CVPR 2018, arXiv:1711.07752)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +12,10 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 @dataclass(frozen=True)
 class RepulsionLoss:
-    """Sum over pairs of how much of the nearest other object the box covers, over `num_boxes`: `[L]`.
+    """Sum over pairs of a penalty for covering the nearest other object, over `num_boxes`: `[L]`.
 
-    The paper's RepGT: `-log(1 - IoG)` up to sigma and linear beyond, where IoG is the intersection over the
-    area of the object that the box covers most, of those that it was not matched with.
+    Formula (RepGT of the paper): `-log(1 - IoG)` up to sigma and linear above. IoG is the intersection divided by the
+    area of the object, for the object that the box covers most of those it is not matched with.
     """
 
     weight: float = 0.5

@@ -1,4 +1,4 @@
-"""Normalised Wasserstein distance as a cost and a loss, for small objects (Wang et al., 2021, arXiv:2110.13389)."""
+"""Normalized Wasserstein distance, for small objects (Wang et al., 2021, arXiv:2110.13389)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,9 +9,9 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 
 def nwd(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """1 for equal cxcywh boxes, towards 0 with their distance: `[..., 4]` and `[..., 4]` to `[...]`."""
-    centres, sizes = a[..., :2] - b[..., :2], (a[..., 2:] - b[..., 2:]) / 2
-    squared = (centres**2).sum(-1) + (sizes**2).sum(-1)
+    """Similarity of cxcywh boxes, 1 if equal and near 0 if distant: `[..., 4]` and `[..., 4]` to `[...]`."""
+    centers, sizes = a[..., :2] - b[..., :2], (a[..., 2:] - b[..., 2:]) / 2
+    squared = (centers**2).sum(-1) + (sizes**2).sum(-1)
     return (-(squared + 1e-12).sqrt() / scale).exp()
 
 

@@ -62,8 +62,8 @@ STRIDE = 16  # pixels of an image from one token to the next
 
 
 @dataclass(frozen=True)
-class CentreCost:
-    """How far a query's own place is from a target's centre, in fractions of the image: `[L, P, Q]`."""
+class CenterCost:
+    """Distance of the position of a query from the center of the target, in fractions of the image: `[L, P, Q]`."""
 
     places: Tensor  # [B, Q, 2], x and y
     weight: float = 1.0
@@ -123,7 +123,7 @@ def main(out: Path) -> None:
         for batch in map(form.normalise, loader):
             logits, boxes, places = wrapped(batch["pixel_values"], batch["pixel_mask"])
             targets = Targets.from_labels(batch["labels"], logits.device)
-            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CentreCost(places)]), losses)
+            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CenterCost(places)]), losses)
             loss, terms = criterion(Predictions(logits, boxes), targets)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(tokens.parameters(), 0.5)

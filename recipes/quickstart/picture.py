@@ -20,7 +20,7 @@ WIDTH, GAP = 384, 12  # pixels
 
 def main(run: Path, out: Path) -> None:
     """Draw, and write a PNG of two columns of pairs."""
-    recipe, _ = load_recipe(run / "recipe.yaml")
+    recipe = load_recipe(run / "recipe.yaml")
     rows = load_data(recipe.data.source)["validation"].select(SHOWN)
     detector = Detector.load(str(run))
     images = [open_image(row["image"]) for row in rows]

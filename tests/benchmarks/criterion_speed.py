@@ -23,8 +23,7 @@ from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.criterion.assignment.solve import Plan
-from detr_ft.criterion.assignment.solvers import by_scipy, lapx_is_equal
+from detr_ft.criterion.assignment import Plan, by_scipy, lapx_is_equal
 from detr_ft.structures import Predictions, Targets
 
 LAYERS, CLASSES = 6, 91

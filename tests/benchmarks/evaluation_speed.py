@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from telling import Tables, parser_of
 
-from detr_ft.evaluation.coco_summary import FIGURES, summarise
+from detr_ft.evaluation.coco_summary import summarise
 from detr_ft.evaluation.detection_matching import AREAS, DetectionArrays, DetectionMatches, GroundTruthArrays, mark
 from detr_ft.evaluation.intervals import differences, intervals
+from detr_ft.evaluation.metrics import COCO_METRICS
 from detr_ft.evaluation.precision_recall import curves_of
 
 CLASSES, FOUND, THERE = 80, 100, 7
@@ -86,7 +87,7 @@ def ours(objects: GroundTruthArrays, found: DetectionArrays, images: int) -> lis
     figures = summarise(
         {area: curves_of(marks, area) for area in AREAS}, lambda values: float(values[values > -1].mean())
     )
-    return [figures[name] for name in FIGURES]
+    return [figures[name] for name in COCO_METRICS]
 
 
 def theirs(objects: GroundTruthArrays, found: DetectionArrays, images: int, package: str) -> list[float]:

@@ -21,20 +21,20 @@ from telling import Tables, parser_of
 from detr_ft.criterion import (
     BoxL1Cost,
     BoxL1Loss,
-    FocalCost,
-    FocalLoss,
     GIoUCost,
     GIoULoss,
     HungarianMatcher,
     SetCriterion,
+    SoftmaxFocalCost,
+    SoftmaxFocalLoss,
     detr_criterion,
 )
 from detr_ft.structures import Predictions, Targets
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FOCAL = SetCriterion(
-    HungarianMatcher([FocalCost(weight=2), BoxL1Cost(weight=5), GIoUCost(weight=2)]),
-    [FocalLoss(weight=1), BoxL1Loss(weight=5), GIoULoss(weight=2)],
+    HungarianMatcher([SoftmaxFocalCost(weight=2), BoxL1Cost(weight=5), GIoUCost(weight=2)]),
+    [SoftmaxFocalLoss(weight=1), BoxL1Loss(weight=5), GIoULoss(weight=2)],
 )
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from telling import Tables, parser_of
 
-from detr_ft.criterion.assignment.solvers import by_lapx, by_scipy
+from detr_ft.criterion.assignment import by_lapx, by_scipy
 
 PROBLEMS, ROUNDS = 32, 15
 SHAPES = [(5, 100), (20, 100), (50, 300), (300, 300)]  # targets, queries

@@ -8,7 +8,7 @@ import pytest
 from datasets import DatasetDict
 
 from detr_ft.data import examine, load_data
-from detr_ft.report.doctor.page import render_report
+from detr_ft.report.doctor import render_report
 
 pytestmark = pytest.mark.browser
 

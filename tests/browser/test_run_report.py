@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from report.test_html import shot, summary
+from report.test_page import shot, summary
 
-from detr_ft.report.html import render_page
+from detr_ft.report.page import render_page
 from detr_ft.report.pictures import Outline
 
 pytestmark = pytest.mark.browser
@@ -19,13 +19,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("report") / "report.html"
     one = shot()
     at_the_edge = Outline((50.0, 5.0, 63.0, 30.0), "a class with quite a long name", "#ff0000", 0.5)
-    shots = [replace(one, found=[*one.found, at_the_edge])] * 4
+    shots = [replace(one, detections=[*one.detections, at_the_edge])] * 4
     file.write_text(
         render_page(
             summary(
                 title="a run with " + "a long name " * 8,
                 verdict="On coco:" + "a_long_path/" * 9 + " it finds all.",
-                shots=shots,
+                photos=shots,
             )
         )
     )
@@ -62,16 +62,16 @@ def test_a_click_on_a_column_sorts(visit: Callable, report: str) -> None:
 
 def test_outlines_can_be_switched(visit: Callable, report: str) -> None:
     page = visit(report).page
-    for kind, other in (("truth", "found"), ("found", "truth")):
+    for kind, other in (("objects", "detections"), ("detections", "objects")):
         page.get_by_label(kind).uncheck()
-        assert not page.locator(f".shots .{kind}").first.is_visible()
-        assert page.locator(f".shots .{other} rect").first.is_visible()
+        assert not page.locator(f".photos .{kind}").first.is_visible()
+        assert page.locator(f".photos .{other} rect").first.is_visible()
         page.get_by_label(kind).check()
 
 
 def test_a_picture_opens_large_and_closes(visit: Callable, report: str) -> None:
     page = visit(report).page
-    small = page.locator(".shots .frame").first.bounding_box()
+    small = page.locator(".photos .frame").first.bounding_box()
     page.get_by_role("button", name="Enlarge image 7").first.click()
     dialog = page.locator("dialog")
     assert dialog.is_visible()

@@ -16,26 +16,28 @@ from detr_ft.criterion import (
     Cost,
     CriterionError,
     DIoUCost,
-    FocalCost,
     GIoUCost,
     GIoULoss,
     HungarianMatcher,
     LogClassCost,
+    SoftmaxFocalCost,
     check_cost,
 )
+from detr_ft.criterion.costs import image_blocks, total_cost
 from detr_ft.structures import Predictions, Targets
 
-COSTS: list[Cost] = [ClassCost(), LogClassCost(), FocalCost(), BoxL1Cost(), GIoUCost(), DIoUCost(), CIoUCost()]
+ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
+COSTS: list[Cost] = [ClassCost(), LogClassCost(), SoftmaxFocalCost(), BoxL1Cost(), GIoUCost(), DIoUCost(), CIoUCost()]
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: type(cost).__name__)
-def test_every_built_in_cost_is_lawful(cost: Cost) -> None:
+def test_every_built_in_cost_passes_the_check(cost: Cost) -> None:
     assert check_cost(cost) == []
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: type(cost).__name__)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_gives_fp32_near_the_truth(cost: Cost, dtype: torch.dtype) -> None:
+def test_low_precision_gives_nearly_the_same_in_fp32(cost: Cost, dtype: torch.dtype) -> None:
     predictions, targets, _ = random_batch(0, (3, 0, 2))
     low = cost(Predictions(predictions.logits.to(dtype), predictions.boxes.to(dtype)), targets)
     assert low.dtype == torch.float32
@@ -62,14 +64,14 @@ def test_the_logarithm_of_the_probability() -> None:
     )
 
 
-def test_the_focal_cost_is_its_formula() -> None:
+def test_the_focal_cost_equals_its_formula() -> None:
     predictions, targets, _ = random_batch(1, (2, 3))
     p = -ClassCost()(predictions, targets).double()
     expected = 0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log()
-    torch.testing.assert_close(FocalCost()(predictions, targets).double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(SoftmaxFocalCost()(predictions, targets).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_distance_counts_where_boxes_do_not_meet() -> None:
+def test_costs_of_disjoint_boxes_fall_with_their_distance() -> None:
     logits = torch.zeros(1, 1, 3, 2)
     boxes = torch.tensor([[[[0.3, 0.5, 0.1, 0.1], [0.6, 0.5, 0.1, 0.1], [0.8, 0.5, 0.1, 0.1]]]])
     targets = Targets(torch.tensor([0]), torch.tensor([[0.9, 0.5, 0.1, 0.1]]), torch.tensor([0]), (1,))
@@ -78,7 +80,7 @@ def test_distance_counts_where_boxes_do_not_meet() -> None:
         assert far > near > nearest
 
 
-def test_the_aspect_ratio_counts_for_ciou_alone() -> None:
+def test_only_ciou_depends_on_the_aspect_ratio() -> None:
     """A box and its quarter turn about the same centre: DIoU is IoU there, and CIoU is less."""
     logits, boxes = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.5, 0.5, 0.4, 0.2]]]])
     targets = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.2, 0.4]]), torch.tensor([0]), (1,))
@@ -89,7 +91,7 @@ def test_the_aspect_ratio_counts_for_ciou_alone() -> None:
 
 
 class Foreign:
-    """A cost that forgets that queries belong to images."""
+    """A cost that ignores the images of queries."""
 
     weight = 1.0
 
@@ -109,7 +111,7 @@ class Sideways(Foreign):
 
 
 class Ratio(Foreign):
-    """Divides by a width that may be 0."""
+    """A division by a width that may be 0."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
         return BoxL1Cost()(predictions, targets) / predictions.boxes[:, targets.image, :, 2]
@@ -136,7 +138,7 @@ class Weightless:
 
 
 class HalfAlong(Foreign):
-    """Goes along with the precision of the predictions."""
+    """Computes in the precision of the predictions."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
         return (predictions.boxes[:, targets.image] - targets.boxes[:, None].to(predictions.boxes.dtype)).abs().sum(-1)
@@ -150,8 +152,8 @@ class FirstImage(Foreign):
         return (boxes - targets.boxes[:, None]).abs().sum(-1)
 
 
-@pytest.mark.parametrize(("cost", "words"), [(Sideways(), "a cost is [L, P, Q]"), (Listed(), "returned a list")])
-def test_a_wrong_answer_is_told_in_a_step_too(cost: Cost, words: str) -> None:
+@pytest.mark.parametrize(("cost", "words"), [(Sideways(), "[L, P, Q], here [3, 3, 9]"), (Listed(), "got list")])
+def test_a_wrong_shape_or_type_of_a_cost_raises_in_a_step(cost: Cost, words: str) -> None:
     predictions, targets, _ = random_batch(0, (2, 1))
     with pytest.raises(CriterionError, match=re.escape(words)):
         HungarianMatcher([cost])(predictions, targets)
@@ -169,12 +171,40 @@ def test_a_wrong_answer_is_told_in_a_step_too(cost: Cost, words: str) -> None:
         (Half(), "fp32"),
         (Sideways(), "[L, P, Q]"),
         (Ratio(), "boxes without area"),
-        (Listed(), "answers with a list"),
+        (Listed(), "got list"),
         (Absent(), "IndexError"),
-        (Ranked(), "its place among the others"),
+        (Ranked(), "order of the targets"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_check_finds_what_is_wrong(cost: Any, words: str) -> None:
+def test_check_cost_reports_the_problem(cost: Any, words: str) -> None:
     problems = check_cost(cost)
     assert any(words in problem for problem in problems), problems
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts=ragged, most=st.integers(0, 8))
+def test_blocks_are_whole_images_in_order(counts: tuple[int, ...], most: int) -> None:
+    _, targets, _ = random_batch(0, counts)
+    seen = []
+    for indices, block in image_blocks(targets, most):
+        assert torch.equal(block.boxes, targets.boxes[indices])
+        assert torch.equal(block.image, targets.image[indices])
+        images = {image for image, count in enumerate(block.counts) if count}
+        assert images == set(block.image.tolist())
+        assert all(block.counts[image] == counts[image] for image in images)
+        assert sum(block.counts) <= most or len(images) <= 1
+        assert block.num_boxes == targets.num_boxes
+        seen += block.labels.tolist()
+    assert seen == targets.labels.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(counts=ragged, seed=st.integers(0, 99))
+def test_costs_do_not_depend_on_the_blocks(counts: tuple[int, ...], seed: int) -> None:
+    predictions, targets, _ = random_batch(seed, counts)
+    costs = (BoxL1Cost(), GIoUCost())
+    whole = total_cost(costs, predictions, targets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detr_ft.criterion.costs._MAX_ENTRIES_ON_CPU", 1)
+        assert torch.equal(total_cost(costs, predictions, targets), whole)

@@ -28,7 +28,7 @@ from detr_ft.structures import Matches, Predictions, Targets
 
 
 def best(costs: torch.Tensor, forbidden: tuple[int, int] | None = None) -> float:
-    """The least total over all one-to-one assignments of the rows that do without a pair."""
+    """The minimal total over all one-to-one assignments of the rows without a pair."""
     rows, columns = costs.shape
     return min(
         (
@@ -42,38 +42,38 @@ def best(costs: torch.Tensor, forbidden: tuple[int, int] | None = None) -> float
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple))
-def test_is_brute_force_in_words(seed: int, counts: tuple[int, ...]) -> None:
+def test_costs_regrets_and_losses_equal_brute_force(seed: int, counts: tuple[int, ...]) -> None:
     predictions, targets, _ = random_batch(seed, counts, layers=2, queries=5)
     criterion = detr_criterion()
     explained = explain(criterion, predictions, targets)
     whole = total_cost(DETR_COSTS, predictions, targets)
     start = 0
     for image, count in zip(explained, counts, strict=True):
-        for layer, one in enumerate(image.layers):
-            torch.testing.assert_close(one.costs, whole[layer, start : start + count])
-            torch.testing.assert_close(sum(one.terms.values(), torch.zeros(count, 5)), one.costs)
-            assert sorted(pair.target for pair in one.pairs) == list(range(count))
-            optimum = best(one.costs)
-            assert sum(pair.cost for pair in one.pairs) == pytest.approx(optimum, abs=1e-4)
-            for pair in one.pairs:
+        for index, layer in enumerate(image.layers):
+            torch.testing.assert_close(layer.costs, whole[index, start : start + count])
+            torch.testing.assert_close(sum(layer.terms.values(), torch.zeros(count, 5)), layer.costs)
+            assert sorted(pair.target for pair in layer.pairs) == list(range(count))
+            optimum = best(layer.costs)
+            assert sum(pair.cost for pair in layer.pairs) == pytest.approx(optimum, abs=1e-4)
+            for pair in layer.pairs:
                 assert sum(pair.terms.values()) == pytest.approx(pair.cost, abs=1e-5)
-                without = best(one.costs, (pair.target, pair.query))
+                without = best(layer.costs, (pair.target, pair.query))
                 assert pair.regret == pytest.approx(without - optimum, abs=1e-4)
                 assert pair.instead != pair.query
         start += count
     loss, _ = criterion(predictions, targets)
-    shares = sum(
-        sum(sum(pair.shares.values()) for pair in layer.pairs) + sum(layer.no_object.values())
+    parts = sum(
+        sum(sum(pair.losses.values()) for pair in layer.pairs) + sum(layer.no_object.values())
         for image in explained
         for layer in image.layers
     )
-    assert shares == pytest.approx(loss.item(), rel=1e-4)
+    assert parts == pytest.approx(loss.item(), rel=1e-4)
 
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000))
-def test_second_best_is_brute_force_for_several_queries_a_target(seed: int) -> None:
-    """Two targets with two of five queries each: the best of all ways to do without a pair, and what the target gains."""
+def test_one_to_many_regrets_equal_brute_force(seed: int) -> None:
+    """Two targets with two of five queries each: the best assignment without a pair, and the query that the target gains."""
     predictions, targets, _ = random_batch(seed, (2,), layers=1, queries=5)
     layer = explain(SetCriterion(OneToManyMatcher(k=2), detr_criterion().losses), predictions, targets)[0].layers[0]
     ways = [  # the queries of both targets
@@ -90,16 +90,16 @@ def test_second_best_is_brute_force_for_several_queries_a_target(seed: int) -> N
         others = [way for way in ways if pair.query not in way[pair.target]]
         second = min(others, key=price)
         assert pair.regret == pytest.approx(price(second) - optimum, abs=1e-4)
-        held = {one.query for one in layer.pairs if one.target == pair.target}
-        gained = second[pair.target] - held
+        own = {other.query for other in layer.pairs if other.target == pair.target}
+        gained = second[pair.target] - own
         assert pair.instead == min(gained, key=lambda query: float(layer.costs[pair.target, query]))
 
 
 def test_partners_and_their_changes() -> None:
     boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]])
     targets = Targets(torch.tensor([0, 0]), boxes, torch.tensor([0, 0]), (2,))
-    said = torch.stack([boxes, boxes.flip(0), boxes.flip(0)])[:, None]
-    explained = explain(detr_criterion(), Predictions(torch.zeros(3, 1, 2, 2), said), targets)[0]
+    predicted = torch.stack([boxes, boxes.flip(0), boxes.flip(0)])[:, None]
+    explained = explain(detr_criterion(), Predictions(torch.zeros(3, 1, 2, 2), predicted), targets)[0]
     assert explained.partners == [[0, 1, 1], [1, 0, 0]]
     assert explained.changes == [2, 0]
 
@@ -130,14 +130,14 @@ def test_each_layer_by_its_own_matcher() -> None:
     assert all(pair.regret >= -1e-5 for layer in layers for pair in layer.pairs)
 
 
-def test_two_terms_of_a_kind_are_told_apart() -> None:
+def test_two_costs_of_a_class_are_numbered() -> None:
     predictions, targets, _ = random_batch(0, (2,))
     criterion = SetCriterion(HungarianMatcher([BoxL1Cost(1), BoxL1Cost(2)]), detr_criterion().losses)
     terms = explain(criterion, predictions, targets)[0].layers[0].terms
     torch.testing.assert_close(2 * terms["BoxL1Cost"], terms["BoxL1Cost 2"])
 
 
-def test_with_several_queries_a_target_gains_one_that_it_did_not_have() -> None:
+def test_one_to_many_instead_is_a_query_that_the_target_lacks() -> None:
     predictions, targets, _ = random_batch(0, (2,), layers=1, queries=6)
     criterion = SetCriterion(OneToManyMatcher(k=2), detr_criterion().losses)
     pairs = explain(criterion, predictions, targets)[0].layers[0].pairs
@@ -146,7 +146,7 @@ def test_with_several_queries_a_target_gains_one_that_it_did_not_have() -> None:
 
 
 class Fixed:
-    """A matcher that asks nobody."""
+    """A matcher without costs."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         return HungarianMatcher()(predictions, targets)
@@ -163,12 +163,16 @@ def test_regrets_are_those_of_the_last_layers_pairs() -> None:
     mixed = LayerMatcher(OneToManyMatcher(k=2), HungarianMatcher())
     for matcher in (HungarianMatcher(), mixed):
         criterion = SetCriterion(matcher, detr_criterion().losses)
-        expected = [pair.regret for one in explain(criterion, predictions, targets) for pair in one.layers[-1].pairs]
-        assert regrets(criterion, predictions, targets) == pytest.approx([one for one in expected if one != math.inf])
-        assert regrets(criterion, predictions, targets, most=4) == pytest.approx(expected[:4])
+        expected = [
+            pair.regret for image in explain(criterion, predictions, targets) for pair in image.layers[-1].pairs
+        ]
+        assert regrets(criterion, predictions, targets) == pytest.approx(
+            [regret for regret in expected if regret != math.inf]
+        )
+        assert regrets(criterion, predictions, targets, max_pairs=4) == pytest.approx(expected[:4])
 
 
-def test_what_has_no_alternative_or_no_costs_is_not_regretted() -> None:
+def test_pairs_without_alternative_or_costs_have_no_regret() -> None:
     predictions, targets, _ = random_batch(0, (1,), queries=1)
     assert regrets(detr_criterion(), predictions, targets) == []
     predictions, targets, _ = random_batch(0, (2,))
@@ -176,7 +180,7 @@ def test_what_has_no_alternative_or_no_costs_is_not_regretted() -> None:
 
 
 class OfOnesOwn:
-    """A sum over pairs that is no PairLoss, as one writes it first."""
+    """A sum over pairs that is no PairLoss."""
 
     name, weight = "loss_own", 3.0
 
@@ -185,10 +189,10 @@ class OfOnesOwn:
         return matches.per_layer(apart.square().sum(-1)) / matches.num_boxes
 
 
-def test_a_sum_over_pairs_of_ones_own_is_taken_apart() -> None:
+def test_a_user_loss_that_sums_over_pairs_is_split_by_pair() -> None:
     predictions, targets, _ = random_batch(0, (2, 0, 3))
     criterion = SetCriterion(HungarianMatcher(), [OfOnesOwn(), BoxL1Loss(weight=0)])
     explained = explain(criterion, predictions, targets)
-    shares = [pair.shares["loss_own"] for image in explained for layer in image.layers for pair in layer.pairs]
-    assert len(shares) == 15
-    assert sum(shares) == pytest.approx(criterion(predictions, targets)[0].item(), rel=1e-4)
+    parts = [pair.losses["loss_own"] for image in explained for layer in image.layers for pair in layer.pairs]
+    assert len(parts) == 15
+    assert sum(parts) == pytest.approx(criterion(predictions, targets)[0].item(), rel=1e-4)

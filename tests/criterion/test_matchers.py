@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_batches import random_batch
+from support.brute_force import BruteForceMatcher
+from support.random_batches import pairs_as_lists, random_batch
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.criterion import (
@@ -24,7 +25,7 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.criterion.costs import total_cost
-from detr_ft.criterion.matchers import DETR_COSTS, BruteForceMatcher, pairs_as_lists
+from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.criterion.serialization import configure, describe
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -41,12 +42,12 @@ def test_hungarian_is_the_best_of_all_permutations(seed: int, counts: tuple[int,
             mine = matches.layer.eq(layer) & matches.image.eq(image)
             assert sorted(matches.target[mine].tolist()) == list(range(start, start + count))
             assert len(set(matches.query[mine].tolist())) == count
-            found = cost[layer, matches.target[mine], matches.query[mine]].sum()
+            total = cost[layer, matches.target[mine], matches.query[mine]].sum()
             best = min(
                 sum(cost[layer, start + row, query] for row, query in enumerate(order))
                 for order in itertools.permutations(range(5), count)
             )
-            torch.testing.assert_close(found, torch.as_tensor(float(best)), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(total, torch.as_tensor(float(best)), rtol=1e-5, atol=1e-5)
         start += count
 
 
@@ -89,7 +90,7 @@ def test_layers_can_be_matched_differently() -> None:
     assert len(single.layer) == 3
 
 
-def test_matchers_take_turns_by_epoch() -> None:
+def test_a_schedule_changes_the_matcher_by_epoch() -> None:
     predictions, targets, _ = random_batch(4, (2, 1), queries=9)
     schedule = MatcherSchedule([OneToManyMatcher(k=2), HungarianMatcher()], [0, 3])
     criterion = SetCriterion(schedule, detr_criterion().losses)
@@ -109,7 +110,7 @@ def test_a_schedule_starts_at_0_and_rises(starts: list[int]) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), counts=st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple))
-def test_hungarian_equals_brute_force_and_greed_is_never_better(seed: int, counts: tuple[int, ...]) -> None:
+def test_hungarian_costs_as_much_as_brute_force_and_greedy_at_least_as_much(seed: int, counts: tuple[int, ...]) -> None:
     predictions, targets, _ = random_batch(seed, counts, layers=2, queries=5)
     cost = total_cost(DETR_COSTS, predictions, targets)
     totals = []
@@ -121,20 +122,20 @@ def test_hungarian_equals_brute_force_and_greed_is_never_better(seed: int, count
     assert totals[2] >= totals[1] - 1e-4
 
 
-def test_costs_whose_sum_overflows_are_told() -> None:
+def test_an_overflow_of_the_sum_of_costs_raises() -> None:
     predictions, targets, _ = random_batch(4, (2,))
     with pytest.raises(CriterionError, match="overflows"):
         HungarianMatcher([BoxL1Cost(weight=3e38), BoxL1Cost(weight=3e38)])(predictions, targets)
 
 
 class Reversed:
-    """A matcher of somebody's own, without a plan."""
+    """A user's matcher, without a plan."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         return GreedyMatcher([ClassCost()])(predictions, targets)
 
 
-def test_a_matcher_of_ones_own_may_take_a_layer() -> None:
+def test_a_user_matcher_may_match_a_layer() -> None:
     predictions, targets, _ = random_batch(4, (2, 1), layers=3)
     pairs = pairs_as_lists(LayerMatcher(HungarianMatcher(), Reversed())(predictions, targets))
     alone = pairs_as_lists(Reversed()(predictions, targets)), pairs_as_lists(HungarianMatcher()(predictions, targets))
@@ -146,7 +147,7 @@ def test_a_matcher_of_ones_own_may_take_a_layer() -> None:
     )
 
 
-def test_brute_force_refuses_what_would_take_hours() -> None:
+def test_brute_force_raises_for_many_queries() -> None:
     predictions, targets, _ = random_batch(4, (2,), queries=9)
     with pytest.raises(ValueError, match="up to 7"):
         BruteForceMatcher()(predictions, targets)
@@ -175,7 +176,7 @@ def test_more_targets_than_queries_are_counted(caplog: pytest.LogCaptureFixture)
         (lambda p, t: p.boxes[0, 1].fill_(float("inf")), ["predicted boxes", "layer 0", "image 1"]),
     ],
 )
-def test_says_what_is_wrong_with_the_input(damage: object, words: list[str]) -> None:
+def test_invalid_input_raises_with_place_and_cause(damage: object, words: list[str]) -> None:
     predictions, targets, _ = random_batch(6, (2, 1))
     with torch.no_grad():
         damage(predictions, targets)  # type: ignore[operator]
@@ -188,14 +189,14 @@ def test_says_what_is_wrong_with_the_input(damage: object, words: list[str]) -> 
 @settings(deadline=None, max_examples=40)
 @given(
     counts=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any).map(tuple),
-    place=st.tuples(*[st.integers(0, 999)] * 3),
+    indices=st.tuples(*[st.integers(0, 999)] * 3),
     label=st.sampled_from([-7, -1, 5, 6, 90]),
     bad=st.sampled_from([float("nan"), float("inf"), -float("inf")]),
 )
-def test_any_bad_number_is_named_where_it_is(
-    counts: tuple[int, ...], place: tuple[int, int, int], label: int, bad: float
+def test_any_invalid_number_is_located(
+    counts: tuple[int, ...], indices: tuple[int, int, int], label: int, bad: float
 ) -> None:
-    layer, image, target = place[0] % 3, place[1] % len(counts), place[2] % sum(counts)
+    layer, image, target = indices[0] % 3, indices[1] % len(counts), indices[2] % sum(counts)
     predictions, targets, _ = random_batch(0, counts)
     with torch.no_grad():
         predictions.boxes[layer, image, 2, 1] = bad
@@ -209,7 +210,7 @@ def test_any_bad_number_is_named_where_it_is(
         HungarianMatcher()(predictions, targets)
     targets.labels[target] = 0
     targets.boxes[target, 0] = bad
-    with pytest.raises(CriterionError, match=f"in image {int(targets.image[target])} of the batch; it is not finite"):
+    with pytest.raises(CriterionError, match=f"in image {int(targets.image[target])} of the batch. It is not finite"):
         HungarianMatcher()(predictions, targets)
 
 
@@ -222,7 +223,7 @@ def test_any_bad_number_is_named_where_it_is(
     ],
     ids=["pixels", "corners", "corners in pixels"],
 )
-def test_boxes_in_another_format_are_caught(wrong: Any, likely: str) -> None:
+def test_boxes_in_another_format_are_recognized(wrong: Any, likely: str) -> None:
     """Of a hundred random batches of four images, with boxes of any size anywhere in the image."""
     caught = named = 0
     for seed in range(100):
@@ -230,8 +231,8 @@ def test_boxes_in_another_format_are_caught(wrong: Any, likely: str) -> None:
         low, high = torch.rand(2, 12, 2, generator=generator).sort(0).values
         boxes = wrong(torch.cat([(low + high) / 2, high - low], -1))
         predictions, _, labels = random_batch(seed, (3, 3, 3, 3))
-        for index, one in enumerate(labels):
-            one["boxes"] = boxes[3 * index : 3 * index + 3]
+        for index, of_image in enumerate(labels):
+            of_image["boxes"] = boxes[3 * index : 3 * index + 3]
         try:
             HungarianMatcher()(predictions, Targets.from_labels(labels, predictions.device))
         except CriterionError as error:
@@ -265,12 +266,12 @@ def test_names_a_cost_that_is_not_finite() -> None:
         HungarianMatcher([ClassCost(), Broken()])(predictions, targets)
 
 
-def test_refuses_what_can_not_match() -> None:
-    with pytest.raises(TypeError, match="give a list"):
+def test_invalid_matchers_raise() -> None:
+    with pytest.raises(TypeError, match=r"\[ClassCost"):
         HungarianMatcher(ClassCost())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="put all turns into one"):
+    with pytest.raises(ValueError, match="one schedule"):
         MatcherSchedule([MatcherSchedule([HungarianMatcher()], [0])], [0])
-    with pytest.raises(ValueError, match="at least one cost"):
+    with pytest.raises(ValueError, match="weight is not 0"):
         HungarianMatcher([ClassCost(weight=0)])
     with pytest.raises(ValueError, match="at least 1"):
         OneToManyMatcher(k=0)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
 import yaml
 
 from detr_ft.criterion import (
@@ -13,29 +16,32 @@ from detr_ft.criterion import (
     CIoUCost,
     CIoULoss,
     ClassCost,
+    CriterionError,
     CrossEntropyLoss,
     DIoUCost,
     DIoULoss,
-    FocalCost,
-    FocalLoss,
     GIoUCost,
     GIoULoss,
     GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
     LogClassCost,
-    MatchabilityLoss,
     Matcher,
     MatcherSchedule,
     OneToManyMatcher,
-    QualityFocalLoss,
     SetCriterion,
     SmoothL1Loss,
-    VarifocalLoss,
+    SoftmaxFocalCost,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
+    check_activation,
     detr_criterion,
 )
-from detr_ft.criterion.serialization import configure, describe
-from detr_ft.utils.components import ConfigureError, code_files, configure_one
+from detr_ft.criterion.serialization import FORMS, configure, describe
+from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.utils.components import ConfigureError, build_object, code_files
 
 TERM = """
 from dataclasses import dataclass
@@ -61,7 +67,7 @@ class Ranges:
     weight: float = 1.0
     limits: tuple[float, ...] = (0.5, 1.0)
     names: list[str] = field(default_factory=list)
-    worked_out: float = field(init=False, default=0.0)
+    computed: float = field(init=False, default=0.0)
     name: str = "loss_ranges"
 
     def __call__(self, predictions, targets, matches):
@@ -76,10 +82,10 @@ class Plain:
 
 LOSSES = [
     BoxL1Loss(2), SmoothL1Loss(beta=0.1), GIoULoss(), DIoULoss(), CIoULoss(0.5), CardinalityError(),
-    CrossEntropyLoss(eos_coef=0.3, class_weights=(1, 2.5), label_smoothing=0.1), FocalLoss(gamma=1.5),
-    QualityFocalLoss(), VarifocalLoss(alpha=0.5), MatchabilityLoss(),
+    CrossEntropyLoss(eos_coef=0.3, class_weights=(1, 2.5), label_smoothing=0.1), SoftmaxFocalLoss(gamma=1.5),
+    SoftmaxQualityFocalLoss(), SoftmaxVarifocalLoss(alpha=0.5), SoftmaxMatchabilityLoss(),
 ]  # fmt: skip
-COSTS = [ClassCost(2), LogClassCost(), FocalCost(gamma=1), BoxL1Cost(0.5), GIoUCost(), DIoUCost(), CIoUCost()]
+COSTS = [ClassCost(2), LogClassCost(), SoftmaxFocalCost(gamma=1), BoxL1Cost(0.5), GIoUCost(), DIoUCost(), CIoUCost()]
 MATCHERS = [
     HungarianMatcher(COSTS),
     GreedyMatcher(),
@@ -89,7 +95,7 @@ MATCHERS = [
 
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda matcher: type(matcher).__name__)
-def test_there_and_back_is_the_same(matcher: Matcher) -> None:
+def test_a_described_criterion_is_configured_equally(matcher: Matcher) -> None:
     """By YAML, as in a recipe, and by JSON, as in a checkpoint's config."""
     criterion = SetCriterion(matcher, LOSSES)
     description = describe(criterion)
@@ -97,29 +103,110 @@ def test_there_and_back_is_the_same(matcher: Matcher) -> None:
     assert configure(json.loads(json.dumps(description))) == criterion
 
 
-def test_lists_tuples_and_what_is_worked_out_come_back(tmp_path: Path) -> None:
+PLAIN = ["FocalLoss", "QualityFocalLoss", "VarifocalLoss", "MatchabilityLoss"]
+
+
+def test_a_plain_name_is_the_form_for_softmax_and_is_recorded_explicitly() -> None:
+    """As in recipes and configs that were written when these were the only names."""
+    description = {
+        "matcher": {"use": "HungarianMatcher", "costs": [{"use": "FocalCost", "weight": 2.0}]},
+        "losses": [{"use": name} for name in PLAIN],
+    }
+    criterion = configure(description)
+    assert [type(loss).__name__ for loss in criterion.losses] == [f"Softmax{name}" for name in PLAIN]
+    recorded = describe(criterion)
+    assert [loss["use"] for loss in recorded["losses"]] == [f"Softmax{name}" for name in PLAIN]
+    assert [cost["use"] for cost in recorded["matcher"]["costs"]] == ["SoftmaxFocalCost"]
+    assert configure(recorded) == criterion
+
+
+@dataclass(frozen=True)
+class SigmoidFocalLoss:
+    weight: float = 1.0
+    name: ClassVar[str] = "loss_focal"
+    activations: ClassVar[frozenset[str]] = frozenset({"sigmoid"})
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.logits.sum((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Unstated:
+    """A loss without `activations`."""
+
+    weight: float = 1.0
+    name: ClassVar[str] = "loss_unstated"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.logits.sum((1, 2, 3))
+
+
+def test_a_plain_name_is_the_form_for_the_activation_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = {"softmax": SoftmaxFocalLoss, "sigmoid": SigmoidFocalLoss}
+    monkeypatch.setitem(FORMS, "FocalLoss", forms)  # type: ignore[arg-type]
+    description = {"matcher": {"use": "HungarianMatcher"}, "losses": [{"use": "FocalLoss"}]}
+    assert configure(description, activation="sigmoid").losses == (SigmoidFocalLoss(),)
+    assert configure(description).losses == (SoftmaxFocalLoss(),)
+    with pytest.raises(ConfigureError, match="no 'VarifocalLoss'"):
+        configure(description | {"losses": [{"use": "VarifocalLoss"}]}, activation="sigmoid")
+    check_activation(configure(description, activation="sigmoid"), "sigmoid")
+    for activation, (own, other) in {"sigmoid": ("Softmax", "Sigmoid"), "softmax": ("Sigmoid", "Softmax")}.items():
+        criterion = SetCriterion(HungarianMatcher(), [forms["softmax" if own == "Softmax" else "sigmoid"]()])
+        with pytest.raises(CriterionError, match=f"{own}FocalLoss .*Use {other}FocalLoss"):
+            check_activation(criterion, activation)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "name"),
+    [
+        (detr_criterion(), "CrossEntropyLoss"),
+        (SetCriterion(HungarianMatcher(), [SoftmaxMatchabilityLoss()]), "SoftmaxMatchabilityLoss"),
+        (SetCriterion(HungarianMatcher([SoftmaxFocalCost()]), [BoxL1Loss()]), "SoftmaxFocalCost"),
+        (
+            SetCriterion(
+                MatcherSchedule([LayerMatcher(OneToManyMatcher(2, [SoftmaxFocalCost()]), HungarianMatcher())], [0]),
+                [BoxL1Loss()],
+            ),
+            "SoftmaxFocalCost",
+        ),
+    ],
+)
+def test_a_term_for_another_activation_is_named(criterion: SetCriterion, name: str) -> None:
+    check_activation(criterion, "softmax")
+    with pytest.raises(CriterionError, match=rf"{name} is for softmax .*Use .*'sigmoid'"):
+        check_activation(criterion, "sigmoid")
+
+
+def test_terms_for_any_activation_and_unknown_criteria_pass() -> None:
+    costs = [ClassCost(), LogClassCost(), BoxL1Cost(), GIoUCost()]
+    losses = [BoxL1Loss(), GIoULoss(), CardinalityError(), Unstated()]
+    check_activation(SetCriterion(HungarianMatcher(costs), losses), "sigmoid")
+    check_activation(lambda predictions, targets: None, "sigmoid")
+
+
+def test_lists_tuples_and_computed_fields_are_restored(tmp_path: Path) -> None:
     (tmp_path / "terms").mkdir()
     (tmp_path / "terms/shapes.py").write_text(SHAPES)
     description = describe(detr_criterion())
     description["losses"].append({"use": "terms/shapes.py:Ranges", "limits": [0.1, 0.2], "names": ["a"]})
     criterion = configure(description, tmp_path)
     assert repr(criterion.losses[-1]) == (
-        "Ranges(weight=1.0, limits=(0.1, 0.2), names=['a'], worked_out=0.0, name='loss_ranges')"
+        "Ranges(weight=1.0, limits=(0.1, 0.2), names=['a'], computed=0.0, name='loss_ranges')"
     )
     assert configure(json.loads(json.dumps(describe(criterion))), tmp_path) == criterion
 
 
-def test_a_term_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
+def test_a_term_that_cannot_be_described_raises(tmp_path: Path) -> None:
     (tmp_path / "shapes.py").write_text(SHAPES)
     description = describe(detr_criterion())
     description["losses"].append({"use": "shapes.py:Plain"})
-    with pytest.raises(ConfigureError, match="Plain is no dataclass: decorate it"):
+    with pytest.raises(ConfigureError, match=r"Plain is no dataclass.*@dataclass"):
         configure(description, tmp_path)
-    with pytest.raises(TypeError, match="can't be written"):
+    with pytest.raises(TypeError, match="cannot be written"):
         describe(SetCriterion(lambda predictions, targets: None, [BoxL1Loss()]))  # type: ignore[arg-type, return-value]
 
 
-def test_a_term_of_ones_own_lies_in_a_file(tmp_path: Path) -> None:
+def test_a_user_term_is_configured_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "area.py").write_text(TERM)
     description = describe(detr_criterion())
     description["losses"].append({"use": "area.py:Area", "weight": 3, "scale": 0.5})
@@ -130,7 +217,7 @@ def test_a_term_of_ones_own_lies_in_a_file(tmp_path: Path) -> None:
     assert code_files(description, tmp_path) == [tmp_path / "area.py"]
 
 
-def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "area.py").write_text(TERM)
     with pytest.raises(ConfigureError) as caught:
         configure(
@@ -144,18 +231,18 @@ def test_every_mistake_is_told_with_its_place(tmp_path: Path) -> None:
             },
             tmp_path,
         )
-    told = {".".join(map(str, place)): message for place, message in caught.value.problems}
-    assert "did you mean ClassCost?" in told["matcher.costs.0.use"]
-    assert "did you mean weight?" in told["matcher.costs.1.wieght"]
-    assert "needs `use:`" in told["losses.0"]
-    assert "no such file" in told["losses.1.use"]
-    assert "it defines Area" in told["losses.2.use"]
-    assert "say which class of it, as in area.py:MyLoss" in told["losses.3.use"]
-    assert "eos" in told
+    messages = {".".join(map(str, path)): message for path, message in caught.value.problems}
+    assert "did you mean ClassCost?" in messages["matcher.costs.0.use"]
+    assert "did you mean weight?" in messages["matcher.costs.1.wieght"]
+    assert "needs `use:`" in messages["losses.0"]
+    assert "no such file" in messages["losses.1.use"]
+    assert "It defines Area" in messages["losses.2.use"]
+    assert "area.py:MyLoss" in messages["losses.3.use"]
+    assert "eos" in messages
 
 
-def test_a_value_that_a_term_refuses_is_told() -> None:
-    with pytest.raises(ConfigureError, match="k of at least 1"):
+def test_an_invalid_parameter_is_reported() -> None:
+    with pytest.raises(ConfigureError, match=r"matcher: .*k must be"):
         configure({"matcher": {"use": "OneToManyMatcher", "k": 0}, "losses": [{"use": "BoxL1Loss"}]})
     with pytest.raises(ConfigureError, match="losses: needs a list"):
         configure({"matcher": {"use": "HungarianMatcher"}, "losses": []})
@@ -164,7 +251,7 @@ def test_a_value_that_a_term_refuses_is_told() -> None:
 def test_a_file_that_fails_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("SCALE = 1 / 0")
     description = describe(detr_criterion()) | {"matcher": {"use": "broken.py:Matcher"}}
-    for _ in range(2):  # a module that failed isn't taken for one that is loaded
+    for _ in range(2):  # a module that failed is not in sys.modules
         with pytest.raises(ConfigureError, match=r"broken\.py: ZeroDivisionError"):
             configure(description, tmp_path)
 
@@ -172,11 +259,11 @@ def test_a_file_that_fails_is_named(tmp_path: Path) -> None:
 def test_two_losses_of_a_name_are_refused() -> None:
     description = describe(detr_criterion())
     description["losses"].append({"use": "BoxL1Loss"})
-    with pytest.raises(ConfigureError, match="two losses share the name loss_bbox"):
+    with pytest.raises(ConfigureError, match=r"losses: .*name loss_bbox"):
         configure(description)
 
 
-def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_term_of_an_installed_package_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "areas.py").write_text(TERM)
     monkeypatch.syspath_prepend(tmp_path)
     description = describe(detr_criterion())
@@ -185,7 +272,7 @@ def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("description", "place", "words"),
+    ("description", "path", "words"),
     [
         ({"use": "BoxL1Cos"}, ("use",), "did you mean BoxL1Cost?"),
         ({"use": "GIoUCost"}, ("use",), "there is no 'GIoUCost'"),
@@ -194,9 +281,9 @@ def test_a_term_of_an_installed_package_goes_by_its_module(tmp_path: Path, monke
         ({"weight": 1}, (), "needs `use:`"),
     ],
 )
-def test_one_object_of_given_classes(description: object, place: tuple[str, ...], words: str) -> None:
+def test_build_object_of_given_classes(description: object, path: tuple[str, ...], words: str) -> None:
     known = {"BoxL1Cost": BoxL1Cost}
-    assert configure_one({"use": "BoxL1Cost", "weight": 3}, known) == BoxL1Cost(weight=3)
+    assert build_object({"use": "BoxL1Cost", "weight": 3}, known) == BoxL1Cost(weight=3)
     with pytest.raises(ConfigureError) as caught:
-        configure_one(description, known)
-    assert [(where, words in message) for where, message in caught.value.problems] == [(place, True)]
+        build_object(description, known)
+    assert [(own, words in message) for own, message in caught.value.problems] == [(path, True)]

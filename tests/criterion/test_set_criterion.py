@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.brute_force import BruteForceMatcher
 from support.random_batches import random_batch
 
 from detr_ft.criterion import (
@@ -17,6 +18,7 @@ from detr_ft.criterion import (
     CriterionError,
     CrossEntropyLoss,
     GIoULoss,
+    GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
     MatcherSchedule,
@@ -27,8 +29,7 @@ from detr_ft.criterion import (
     detr_criterion,
 )
 from detr_ft.criterion.checking.cases import cases
-from detr_ft.criterion.checking.probes import try_matches
-from detr_ft.criterion.matchers import BruteForceMatcher
+from detr_ft.criterion.checking.probes import probe_matches
 from detr_ft.structures import Matches, Predictions, Targets
 
 
@@ -68,25 +69,35 @@ def test_a_batch_without_objects_trains_no_object_alone() -> None:
 
 def test_num_boxes_divides_the_box_losses_alone() -> None:
     predictions, targets, labels = random_batch(0, (3, 1))
-    _, one = detr_criterion()(predictions, targets)
-    _, ten = detr_criterion()(predictions, Targets.from_labels(labels, predictions.device, num_boxes=40.0))
-    torch.testing.assert_close(one["loss_bbox"], 10 * ten["loss_bbox"])
-    torch.testing.assert_close(one["loss_giou"], 10 * ten["loss_giou"])
-    torch.testing.assert_close(one["loss_ce"], ten["loss_ce"])
+    _, whole = detr_criterion()(predictions, targets)
+    _, tenth = detr_criterion()(predictions, Targets.from_labels(labels, predictions.device, num_boxes=40.0))
+    torch.testing.assert_close(whole["loss_bbox"], 10 * tenth["loss_bbox"])
+    torch.testing.assert_close(whole["loss_giou"], 10 * tenth["loss_giou"])
+    torch.testing.assert_close(whole["loss_ce"], tenth["loss_ce"])
 
 
 def test_weights_scale_the_sum_and_not_the_log() -> None:
     predictions, targets, _ = random_batch(0, (3, 1))
     single = SetCriterion(HungarianMatcher(), [BoxL1Loss(weight=1), GIoULoss(weight=0), CardinalityError()])
     double = SetCriterion(HungarianMatcher(), [BoxL1Loss(weight=2), GIoULoss(weight=0), CardinalityError()])
-    (one, values), (two, same) = single(predictions, targets), double(predictions, targets)
-    torch.testing.assert_close(2 * one, two)
+    (loss, values), (doubled, same) = single(predictions, targets), double(predictions, targets)
+    torch.testing.assert_close(2 * loss, doubled)
     assert values.keys() == same.keys()
     assert values["loss_giou"] > 0
-    torch.testing.assert_close(values["loss_bbox"] + values["loss_bbox_0"] + values["loss_bbox_1"], one)
+    torch.testing.assert_close(values["loss_bbox"] + values["loss_bbox_0"] + values["loss_bbox_1"], loss)
 
 
-def test_refuses_what_is_no_criterion() -> None:
+def test_terms_are_logged_by_the_names_of_rows() -> None:
+    predictions, targets, _ = random_batch(0, (3, 1))
+    criterion = SetCriterion(HungarianMatcher(), [BoxL1Loss()])
+    _, plain = criterion(predictions, targets)
+    assert list(plain) == ["loss_bbox", "loss_bbox_0", "loss_bbox_1"]
+    _, named = criterion(replace(predictions, rows=("enc", "", "dn_0")), targets)
+    assert list(named) == ["loss_bbox", "loss_bbox_enc", "loss_bbox_dn_0"]
+    assert [named["loss_bbox_enc"], named["loss_bbox"]] == [plain["loss_bbox_0"], plain["loss_bbox_1"]]
+
+
+def test_repeated_names_and_zero_weights_raise() -> None:
     with pytest.raises(ValueError, match="loss_bbox"):
         SetCriterion(HungarianMatcher(), [BoxL1Loss(), BoxL1Loss()])
     with pytest.raises(ValueError, match="weight is not 0"):
@@ -94,7 +105,7 @@ def test_refuses_what_is_no_criterion() -> None:
 
 
 class Scalar:
-    """A loss that forgets that there is one value for each layer."""
+    """A loss with a single value instead of one for each layer."""
 
     name, weight = "loss_scalar", 1.0
 
@@ -118,7 +129,7 @@ class Dividing(Scalar):
 
 
 class Ordered(Scalar):
-    """A loss that weighs targets by their place in the list."""
+    """A loss that weights targets by their index."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
         return matches.per_layer(matches.predicted(predictions.boxes).sum(-1) * matches.target)
@@ -146,7 +157,7 @@ class Misspelt(Scalar):
 
 
 class OwnMean(Scalar):
-    """A loss that is a mean over the pairs that it happens to see."""
+    """A loss that is a mean over the pairs of the batch."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
         pairs = matches.per_layer(torch.ones(len(matches.layer)))
@@ -190,7 +201,7 @@ class Weighing:
 
 
 class ClassesAlone(Scalar):
-    """A cross-entropy over matched queries: nothing teaches the others to say no-object."""
+    """A cross-entropy over matched queries only, so that no other query learns no-object."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
         log_p = matches.predicted(predictions.logits).float().log_softmax(-1)
@@ -198,19 +209,20 @@ class ClassesAlone(Scalar):
         return matches.per_layer(-of_class) / matches.num_boxes
 
 
-def test_the_check_trains_scores_and_finds_queries_that_never_say_no_object() -> None:
+def test_check_criterion_reports_queries_that_never_predict_no_object() -> None:
     (problem,) = check_criterion(SetCriterion(HungarianMatcher(), [ClassesAlone(), BoxL1Loss()]))
-    assert "0 of 18 matched queries do not say their class, and 45 of 45 others say a class" in problem
+    assert "0 of 18 matched queries" in problem
+    assert "45 of 45 others" in problem
 
 
-def test_the_check_misses_a_loss_of_classes() -> None:
+def test_check_criterion_reports_a_missing_loss_of_classes() -> None:
     (problem,) = check_criterion(SetCriterion(HungarianMatcher(), [BoxL1Loss(), GIoULoss()]))
     assert "no loss trains the scores" in problem
 
 
-def test_the_check_tries_the_costs_of_every_matcher() -> None:
+def test_check_criterion_checks_the_costs_of_every_matcher() -> None:
     class Near(BoxL1Cost):
-        """Costs that other images' targets change."""
+        """Costs that depend on the targets of other images."""
 
         def __call__(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
             return super().__call__(predictions, targets) - targets.boxes.mean()
@@ -218,16 +230,16 @@ def test_the_check_tries_the_costs_of_every_matcher() -> None:
     inner = LayerMatcher(HungarianMatcher(), OneToManyMatcher(2, [ClassCost(), Near()]))
     criterion = SetCriterion(MatcherSchedule([inner, HungarianMatcher()], [0, 2]), detr_criterion().losses)
     problems = check_criterion(criterion)
-    assert any("Near: costs of an image's targets depend on those of other images" in one for one in problems)
+    assert any("Near: " in problem and "targets of other images" in problem for problem in problems)
 
 
-def test_the_check_finds_a_matcher_that_a_real_model_is_too_large_for() -> None:
+def test_check_criterion_reports_a_matcher_that_fails_for_many_queries() -> None:
     problems = check_criterion(SetCriterion(BruteForceMatcher(), detr_criterion().losses))
     assert any("on 100 queries" in problem and "up to 7" in problem for problem in problems)
 
 
 class Undivided(Scalar):
-    """A sum over pairs that nothing divides: it grows with the batch and with the processes."""
+    """A sum over pairs without a divisor, which grows with the batch and the number of processes."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
         return matches.per_layer(matches.predicted(predictions.boxes).float().sum(-1))
@@ -247,44 +259,44 @@ class OverTargets(Scalar):
 
 
 @dataclass(frozen=True)
-class Spoilt:
-    """DETR's matching with one thing spoilt."""
+class Invalid:
+    """The matching of DETR with one field invalid."""
 
     what: str
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Any:
-        sound = HungarianMatcher()(predictions, targets)
-        spoilt: dict[str, Any] = {
+        valid = HungarianMatcher()(predictions, targets)
+        changed: dict[str, Any] = {
             "type": [],
-            "query": replace(sound, query=sound.query + 100),
-            "negative": replace(sound, layer=sound.layer - 1),
-            "image": replace(sound, image=sound.image * 0),
-            "twice": replace(sound, query=sound.query * 0),
-            "num_boxes": replace(sound, num_boxes=sound.num_boxes[:1]),
+            "query": replace(valid, query=valid.query + 100),
+            "negative": replace(valid, layer=valid.layer - 1),
+            "image": replace(valid, image=valid.image * 0),
+            "twice": replace(valid, query=valid.query * 0),
+            "num_boxes": replace(valid, num_boxes=valid.num_boxes[:1]),
         }
-        return spoilt[self.what]
+        return changed[self.what]
 
 
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("type", "answers with a list"),
-        ("query", "there are 7, counted from 0"),
-        ("negative", "layer -1; there are 3"),
+        ("type", "got list"),
+        ("query", "Matches.query must be in 0..6"),
+        ("negative", "Matches.layer must be in 0..2, got -1"),
         ("image", "a query of one image with a target of another"),
         ("twice", "one query to two targets"),
-        ("num_boxes", "num_boxes has the shape [1]"),
+        ("num_boxes", "Matches.num_boxes must have one value"),
     ],
 )
-def test_the_pairs_of_a_matcher_are_looked_at(what: str, words: str) -> None:
+def test_invalid_pairs_of_a_matcher_are_reported(what: str, words: str) -> None:
     case = cases(4)[0]
-    found = list(try_matches(Spoilt(what)(case.predictions, case.targets), case))
-    assert words in found[0]
+    problems = list(probe_matches(Invalid(what)(case.predictions, case.targets), case))
+    assert words in problems[0]
 
 
-def test_predictions_and_targets_of_other_numbers_of_images_are_refused() -> None:
+def test_different_numbers_of_images_raise() -> None:
     predictions, _, _ = random_batch(0, (1, 2))
-    with pytest.raises(CriterionError, match="2 images were predicted, and targets are of 1"):
+    with pytest.raises(CriterionError, match=r"targets: .*2, got 1"):
         detr_criterion()(predictions, random_batch(0, (1,))[1])
 
 
@@ -297,27 +309,29 @@ class Late(Scalar):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 6, 10])
-def test_the_check_passes_what_is_sound(k: int) -> None:
+def test_check_criterion_passes_valid_criteria(k: int) -> None:
     assert check_criterion(detr_criterion()) == []
     auxiliary = LayerMatcher(HungarianMatcher(), OneToManyMatcher(k))
     assert check_criterion(SetCriterion(auxiliary, detr_criterion().losses)) == []
 
 
-def test_the_check_finds_a_detached_loss_beside_sound_ones() -> None:
+def test_check_criterion_reports_a_detached_loss_beside_valid_ones() -> None:
     problems = check_criterion(SetCriterion(HungarianMatcher(), [*detr_criterion().losses, Detached()]))
     assert any("loss_scalar: no gradient" in problem for problem in problems)
 
 
 class Failing:
-    """A matcher with which no training would start."""
+    """A matcher that raises."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
         raise ZeroDivisionError
 
 
-def test_the_check_tries_every_matcher_of_a_schedule() -> None:
+def test_check_criterion_checks_every_matcher_of_a_schedule() -> None:
     schedule = MatcherSchedule([Failing(), HungarianMatcher()], [0, 5])
-    assert any("ZeroDivisionError" in one for one in check_criterion(SetCriterion(schedule, detr_criterion().losses)))
+    assert any(
+        "ZeroDivisionError" in problem for problem in check_criterion(SetCriterion(schedule, detr_criterion().losses))
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,14 +339,14 @@ def test_the_check_tries_every_matcher_of_a_schedule() -> None:
     [
         (3, [BoxL1Loss()], "no matcher"),
         (BoxL1Cost(), [BoxL1Loss()], "no matcher"),
-        (HungarianMatcher(), [BoxL1Cost()], "this is a cost, and costs go to the matcher"),
+        (HungarianMatcher(), [BoxL1Cost()], "Give costs to the matcher"),
         (HungarianMatcher(), [3], "no loss"),
         (HungarianMatcher(), [BoxL1Loss(weight="abc")], "0 or above"),  # type: ignore[arg-type]
         (HungarianMatcher(), [BoxL1Loss(weight=-1)], "0 or above"),
         (HungarianMatcher(), [BoxL1Loss(weight=float("nan"))], "0 or above"),
     ],
 )
-def test_refuses_the_wrong_kind_of_term(matcher: object, losses: list[object], words: str) -> None:
+def test_a_wrong_kind_of_term_raises(matcher: object, losses: list[object], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         SetCriterion(matcher, losses)  # type: ignore[arg-type]
 
@@ -340,19 +354,19 @@ def test_refuses_the_wrong_kind_of_term(matcher: object, losses: list[object], w
 @pytest.mark.parametrize(
     ("loss", "words"), [(3, "weight"), (BoxL1Cost(), "no loss"), (BoxL1Loss(weight=-1), "0 or above")]
 )
-def test_the_check_of_what_is_no_loss_says_so(loss: Any, words: str) -> None:
+def test_check_loss_reports_an_object_that_is_no_loss(loss: Any, words: str) -> None:
     (problem,) = check_loss(loss)
     assert words in problem
 
 
-def test_a_schedule_goes_around_a_layer_matcher() -> None:
+def test_a_schedule_inside_a_layer_matcher_raises() -> None:
     schedule = MatcherSchedule([HungarianMatcher()], [0])
-    with pytest.raises(ValueError, match="goes around"):
+    with pytest.raises(ValueError, match="Give the schedule a LayerMatcher"):
         LayerMatcher(schedule, HungarianMatcher())
 
 
 @pytest.mark.parametrize("cost", [BoxL1Loss(), 3, BoxL1Cost(weight=float("inf"))])
-def test_refuses_what_is_no_cost(cost: object) -> None:
+def test_an_object_that_is_no_cost_raises(cost: object) -> None:
     with pytest.raises((TypeError, ValueError), match=r"no cost|finite"):
         HungarianMatcher([cost])  # type: ignore[list-item]
 
@@ -360,25 +374,25 @@ def test_refuses_what_is_no_cost(cost: object) -> None:
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (Scalar(), "one value for each decoder"),
+        (Scalar(), "one value for each layer"),
         (Detached(), "no gradient"),
         (Dividing(), "a batch without objects"),
         (Ordered(), "order of the targets"),
         (Flat(), "0 everywhere"),
-        (OwnMean(), "how processes share"),
+        (OwnMean(), "split of images over processes"),
         (Mixed(), "depends on other layers"),
         (Misspelt(), "NameError: name 'predicted' is not defined (test_set_criterion.py, line "),
-        (Steep(), "boxes that are exactly right"),
+        (Steep(), "exact boxes"),
         (HalfHearted(), "the value is torch.bfloat16"),
         (Overflowing(), "NaN or infinite where predictions are torch.float16"),
-        (Weighing(), "changes with its weight"),
+        (Weighing(), "depends on its weight"),
         (Late(), "on 100 queries"),
-        (Undivided(), "grows with the number of processes"),
-        (NotATensor(), "returned a NoneType"),
+        (Undivided(), "depends on the number of processes"),
+        (NotATensor(), "got NoneType"),
         (OverTargets(), "objects without area"),
     ],
 )
-def test_the_check_finds_what_is_wrong_with_a_term(loss: Scalar, words: str) -> None:
+def test_check_criterion_reports_the_problem_of_a_loss(loss: Scalar, words: str) -> None:
     problems = check_criterion(SetCriterion(HungarianMatcher(), [loss]))
     assert any(words in problem for problem in problems), problems
 
@@ -387,3 +401,45 @@ def test_a_shape_that_is_not_per_layer_is_named() -> None:
     predictions, targets, _ = random_batch(0, (1,))
     with pytest.raises(CriterionError, match="Scalar"):
         SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), Scalar()])(predictions, targets)
+
+
+def test_str_of_the_criterion_of_detr() -> None:
+    assert str(detr_criterion()) == (
+        "Matched by HungarianMatcher on 1 x ClassCost + 5 x BoxL1Cost + 2 x GIoUCost.\n"
+        "Scored by 1 x CrossEntropyLoss (eos_coef 0.1) + 5 x BoxL1Loss + 2 x GIoULoss.\n"
+        "Only logged: CardinalityError."
+    )
+
+
+def test_str_of_schedules_layers_and_parameters() -> None:
+    costs = [BoxL1Cost(2.5)]
+    layers = LayerMatcher(HungarianMatcher(costs), OneToManyMatcher(4, costs))
+    schedule = MatcherSchedule([layers, GreedyMatcher(costs)], [0, 7])
+    losses = [BoxL1Loss(1), CrossEntropyLoss(0, label_smoothing=0.1)]
+    assert str(SetCriterion(schedule, losses)) == (
+        "Matched by HungarianMatcher on 2.5 x BoxL1Cost in the last layer and OneToManyMatcher (k 4) on 2.5 x BoxL1Cost "
+        "in the others up to epoch 7, then by GreedyMatcher on 2.5 x BoxL1Cost.\n"
+        "Scored by 1 x BoxL1Loss.\n"
+        "Only logged: CrossEntropyLoss (eos_coef 0.1, label_smoothing 0.1)."
+    )
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A matcher without costs."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        return HungarianMatcher()(predictions, targets)
+
+
+class Unparametrised:
+    """A loss that is no dataclass."""
+
+    name, weight = "loss_plain", 2.0
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.boxes.sum((1, 2, 3))
+
+
+def test_str_of_user_terms() -> None:
+    assert str(SetCriterion(Nearest(), [Unparametrised()])) == "Matched by Nearest().\nScored by 2 x Unparametrised."

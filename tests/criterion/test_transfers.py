@@ -1,4 +1,4 @@
-"""A step waits for the device once: when the costs travel to the host."""
+"""A step synchronizes the device once, when the costs travel to the host."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from detr_ft.criterion import (
     CIoULoss,
     CrossEntropyLoss,
     DIoULoss,
-    FocalCost,
-    FocalLoss,
     GreedyMatcher,
     HungarianMatcher,
     LayerMatcher,
-    MatchabilityLoss,
     OneToManyMatcher,
-    QualityFocalLoss,
     SetCriterion,
     SmoothL1Loss,
-    VarifocalLoss,
+    SoftmaxFocalCost,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
     detr_criterion,
 )
 from detr_ft.structures import Predictions
 
 EVERYTHING = SetCriterion(
-    OneToManyMatcher(k=2, costs=[FocalCost(), CIoUCost()]),
+    OneToManyMatcher(k=2, costs=[SoftmaxFocalCost(), CIoUCost()]),
     [
         CrossEntropyLoss(class_weights=(1, 2, 3, 4, 5), label_smoothing=0.1),
-        FocalLoss(),
-        QualityFocalLoss(),
-        VarifocalLoss(),
-        MatchabilityLoss(),
+        SoftmaxFocalLoss(),
+        SoftmaxQualityFocalLoss(),
+        SoftmaxVarifocalLoss(),
+        SoftmaxMatchabilityLoss(),
         SmoothL1Loss(),
         DIoULoss(),
         CIoULoss(),
@@ -55,7 +55,7 @@ EVERYTHING = SetCriterion(
 )
 def test_one_transfer_a_step(criterion: SetCriterion, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets, _ = random_batch(0, counts)
-    HungarianMatcher()(predictions, targets)  # a warning of more targets than queries is not counted
+    HungarianMatcher()(predictions, targets)  # the warning of more targets than queries is not counted
     with counted(monkeypatch) as seen:
         loss, _ = criterion(predictions, targets)
         loss.backward()
@@ -73,10 +73,10 @@ def test_the_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("criterion", [detr_criterion(), EVERYTHING], ids=["default", "everything"])
-def test_no_other_wait_on_a_gpu(criterion: SetCriterion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any wait but that of the one transfer is an error of the device's."""
+def test_no_other_synchronization_of_a_gpu(criterion: SetCriterion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device raises for any synchronization except that of the transfer."""
     predictions, targets, _ = random_batch(0, (3, 0, 2))
-    logits, boxes = (one.detach().cuda().requires_grad_() for one in (predictions.logits, predictions.boxes))
+    logits, boxes = (values.detach().cuda().requires_grad_() for values in (predictions.logits, predictions.boxes))
     moved = targets.to(torch.device("cuda"))
     to_host, transfers = torch.Tensor.cpu, []
 

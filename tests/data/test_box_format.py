@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from detr_ft.data import load_data
-from detr_ft.data.box_format import FORMATS, BoxFormat, given, recognise
+from detr_ft.data.box_format import FORMATS, BoxFormat, contradicted, given, recognise
 from detr_ft.errors import InputError
 
 XYWH, XYXY, CXCYWH = FORMATS[:3]
@@ -134,6 +134,21 @@ def test_a_given_format_is_doubted_where_half_of_the_boxes_fit_or_none_fits_bett
     assert 50 <= XYWH.fits(boxes, sizes).sum() < 90
     assert given(XYWH, boxes, sizes).doubt
     assert given(XYWH, boxes, sizes / 10).doubt
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_boxes_written_as_xywh_pixels_are_contradicted_by_the_format_that_they_are_in(format: BoxFormat) -> None:
+    others = [contradicted(*random_boxes(format, 40, seed)) for seed in range(50)]
+    assert others.count(None if format == XYWH else format) >= 49
+    assert set(others) <= {None, format} - {XYWH}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_beyond_the_right_border_are_no_other_format(seed: int) -> None:
+    """Read as cxcywh, those fit, and so do nearly all small boxes: but not 20 times more than as xywh."""
+    boxes, sizes = random_boxes(XYWH, 300, seed, 0.02, 0.08)
+    boxes[:24, 0] = sizes[:24, 0] - boxes[:24, 2] / 2
+    assert contradicted(boxes, sizes) is None
 
 
 def test_an_unknown_format_and_one_where_there_is_no_choice() -> None:

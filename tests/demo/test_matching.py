@@ -21,8 +21,15 @@ from matching_tab import Microscope, corners_of, drawn, with_object, without_las
 from matching_view import matrix, padding
 from PIL import Image
 
-from detr_ft.criterion import FocalLoss, HungarianMatcher, LayerMatcher, OneToManyMatcher, SetCriterion, detr_criterion
-from detr_ft.criterion.assignment.solvers import by_scipy
+from detr_ft.criterion import (
+    HungarianMatcher,
+    LayerMatcher,
+    OneToManyMatcher,
+    SetCriterion,
+    SoftmaxFocalLoss,
+    detr_criterion,
+)
+from detr_ft.criterion.assignment import by_scipy
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
@@ -337,7 +344,7 @@ def test_what_is_shown_is_of_the_layer_and_of_these_knobs(detector: Detector, ex
 
 
 def test_of_a_class_loss_without_such_a_weight_nothing_is_said(detector: Detector, example: Example) -> None:
-    own = SetCriterion(HungarianMatcher(), [FocalLoss(weight=1.0)])
+    own = SetCriterion(HungarianMatcher(), [SoftmaxFocalLoss(weight=1.0)])
     words = padding(solve(looked(detector, example), Knobs(own=own)), 4)
     assert "weighing" not in words
     assert "padded to 25: 3 objects and 22 times" in words

@@ -8,8 +8,8 @@ import pytest
 from detr_ft.evaluation import bootstrap as resample
 from detr_ft.evaluation.bootstrap import draw, resampled
 from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.coco_summary import FIGURES
 from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
+from detr_ft.evaluation.metrics import COCO_METRICS
 
 NAMES = ["cat", "unused", "dog"]
 IMAGES = 12
@@ -63,7 +63,7 @@ def test_each_set_has_the_figures_of_the_protocol(seed: int, dense: int, monkeyp
     figures = resampled(mark(NAMES, IMAGES, objects, found), weights)
     for number in range(6):
         expected = figures_of(repeated(objects, found, weights[:, number]))
-        for name in FIGURES:
+        for name in COCO_METRICS:
             value = np.nan if expected[name] is None else expected[name]
             assert figures[name][number] == pytest.approx(value, abs=1e-12, nan_ok=True), (name, number)
 

@@ -5,7 +5,8 @@ from evaluation.test_tide import marked
 from support.made_up_models import two_alike
 
 from detr_ft.evaluation.example_selection import picks
-from detr_ft.evaluation.thresholds import ThresholdChoice, best_thresholds
+from detr_ft.evaluation.metrics import ThresholdChoice
+from detr_ft.evaluation.thresholds import best_thresholds
 from detr_ft.evaluation.tide import errors_of
 
 OBJECTS = [

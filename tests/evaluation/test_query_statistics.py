@@ -28,11 +28,11 @@ def gathered(batches: int = 1) -> Assignments:
 def test_layers_and_queries_are_counted() -> None:
     for batches in (1, 3):
         summary = gathered(batches).summary()
-        first, last = summary["layers"]
-        assert (round(first["iou"], 5), first["right"], first["settled"], first["answers_an_object"]) == (1, 1, 0, 1)
-        assert (round(last["iou"], 5), last["right"], last["settled"], last["answers_an_object"]) == (1, 1, 1, 1.5)
-        assert (summary["objects"], summary["unreached"], summary["beyond"]) == (2 * batches, 0, 0)
-        assert (summary["queries"], summary["queries_used"]) == (3, 2)
+        first, last = summary.layers
+        assert (round(first.iou, 5), first.right, first.settled, first.answers_an_object) == (1, 1, 0, 1)
+        assert (round(last.iou, 5), last.right, last.settled, last.answers_an_object) == (1, 1, 1, 1.5)
+        assert (summary.objects, summary.unreached, summary.beyond) == (2 * batches, 0, 0)
+        assert (summary.queries, summary.queries_used) == (3, 2)
 
 
 def test_places_are_the_boxes_of_the_queries_that_are_used_most() -> None:
@@ -48,19 +48,19 @@ def test_objects_that_no_query_reaches_and_more_than_there_are_queries() -> None
     answer = Predictions(said(0, 2)[None, None].repeat(1, 2, 1, 1), torch.tensor([A, B])[None, None].repeat(1, 2, 1, 1))
     one.add(answer, Targets.from_labels([*truth, nothing], torch.device("cpu")))
     summary = one.summary()
-    assert (summary["objects"], summary["unreached"], summary["beyond"]) == (3, 1, 1)
-    assert summary["layers"][0]["answers_an_object"] == 1
+    assert (summary.objects, summary.unreached, summary.beyond) == (3, 1, 1)
+    assert summary.layers[0].answers_an_object == 1
 
 
 def test_of_no_objects_there_is_nothing_to_say() -> None:
-    assert Assignments(detr_criterion().matcher).summary()["layers"] == []
+    assert Assignments(detr_criterion().matcher).summary().layers == []
     nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
     one = Assignments(detr_criterion().matcher)
     one.add(
         Predictions(said(0, 2)[None, None], torch.tensor([A, B])[None, None]),
         Targets.from_labels([nothing], torch.device("cpu")),
     )
-    assert one.summary()["queries_used"] == 0
+    assert one.summary().queries_used == 0
 
 
 def test_a_query_that_is_not_sure_gives_no_answer() -> None:
@@ -69,4 +69,4 @@ def test_a_query_that_is_not_sure_gives_no_answer() -> None:
     logits = torch.tensor([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3]]).log()[None, None]
     truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([A])}]
     one.add(Predictions(logits, torch.tensor([[[A, A]]])), Targets.from_labels(truth, torch.device("cpu")))
-    assert one.summary()["layers"][0]["answers_an_object"] == 1
+    assert one.summary().layers[0].answers_an_object == 1

@@ -7,11 +7,12 @@ import pytest
 from evaluation.test_tide import marked
 from support.made_up_models import NAMES, two_alike
 
-from detr_ft.evaluation.calibration import Bin, calibration
+from detr_ft.evaluation.calibration import calibration
 from detr_ft.evaluation.coco import figures_of
 from detr_ft.evaluation.confusion import confusion
+from detr_ft.evaluation.metrics import CalibrationBin, FrequencySlice, ThresholdChoice
 from detr_ft.evaluation.slices import by_crowding, by_frequency
-from detr_ft.evaluation.thresholds import ThresholdChoice, above_thresholds, best_thresholds, f1_over_scores
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]
 FOUND = [
@@ -55,7 +56,7 @@ def test_what_lies_in_a_crowd_changes_no_threshold_and_no_calibration() -> None:
     marks = marked(objects, found, images=1, crowd=[False, True])
     assert best_thresholds(marks) == {"0": ThresholdChoice(pytest.approx(0.3), 1.0, 1.0, 1.0)}
     assert f1_over_scores(marks, np.array([0.1])).tolist() == [1.0]
-    assert calibration(marks).bins == [Bin(0.6, 1, pytest.approx(0.6), 1.0)]
+    assert calibration(marks).bins == [CalibrationBin(0.6, 1, pytest.approx(0.6), 1.0)]
 
 
 def test_without_objects_there_is_nothing_to_believe() -> None:
@@ -89,11 +90,11 @@ def test_what_lies_in_a_crowd_is_no_false_alarm() -> None:
 def test_scores_are_held_against_what_is_right() -> None:
     found = calibration(marked(OBJECTS, FOUND, images=3))
     assert found.bins == [
-        Bin(0.2, 1, pytest.approx(0.2), 0.0),
-        Bin(0.4, 1, pytest.approx(0.4), 0.0),
-        Bin(0.6, 2, pytest.approx(0.6), 0.5),
-        Bin(0.8, 1, pytest.approx(0.8), 0.0),
-        Bin(0.9, 1, pytest.approx(0.9), 1.0),
+        CalibrationBin(0.2, 1, pytest.approx(0.2), 0.0),
+        CalibrationBin(0.4, 1, pytest.approx(0.4), 0.0),
+        CalibrationBin(0.6, 2, pytest.approx(0.6), 0.5),
+        CalibrationBin(0.8, 1, pytest.approx(0.8), 0.0),
+        CalibrationBin(0.9, 1, pytest.approx(0.9), 1.0),
     ]
     assert found.error == pytest.approx((0.2 + 0.4 + 2 * 0.1 + 0.8 + 0.1) / 6)
     assert calibration(marked(OBJECTS, [], images=3)).error is None
@@ -103,7 +104,7 @@ def test_groups_of_images_are_sets_of_their_own() -> None:
     marks, _ = two_alike(1, 80)
     objects = np.bincount(marks.objects.image, minlength=80)
     groups = by_crowding(marks)
-    assert sum(group["images"] for group in groups.values()) == (objects > 0).sum()
+    assert sum(group.images for group in groups.values()) == (objects > 0).sum()
     chosen = np.flatnonzero((objects >= 2) & (objects <= 5))
     there, here = np.isin(marks.objects.image, chosen), np.isin(marks.found.image, chosen)
     alone = marked(
@@ -112,7 +113,7 @@ def test_groups_of_images_are_sets_of_their_own() -> None:
         images=80,
         classes=len(NAMES),
     )
-    assert groups["2 to 5"]["map"] == pytest.approx(figures_of(alone)["map"])
+    assert groups["2 to 5"].map == pytest.approx(figures_of(alone)["map"])
     assert by_crowding(marked([], FOUND, images=2)) == {}
 
 
@@ -122,7 +123,7 @@ def test_classes_are_grouped_by_what_was_trained_on() -> None:
         for name, value in (("a", 0.2), ("b", 0.4), ("c", 0.9), ("d", 0.6), ("e", 0.8))
     }
     assert by_frequency(per_class, {"a": 3, "b": 19, "c": 201, "d": 20, "e": 200}) == {
-        "under 20 boxes": {"classes": 2, "map": pytest.approx(0.3), "map_50": 1.0},
-        "20 to 200": {"classes": 2, "map": pytest.approx(0.7), "map_50": 1.0},
-        "over 200": {"classes": 1, "map": 0.9, "map_50": 1.0},
+        "under 20 boxes": FrequencySlice(2, pytest.approx(0.3), 1.0),
+        "20 to 200": FrequencySlice(2, pytest.approx(0.7), 1.0),
+        "over 200": FrequencySlice(1, 0.9, 1.0),
     }

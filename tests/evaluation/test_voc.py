@@ -12,6 +12,7 @@ from evaluation.tide_reference import CLASSES, made_up
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.evaluation.metrics import VocMetrics
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.structures import Detections
 
@@ -41,7 +42,7 @@ def test_figures_are_those_of_another_package(told: dict[str, Any]) -> None:
     objects, found = made_up(told["seed"])
     ours = voc_metrics(*split_and_found(objects, found, 10), threshold=told["threshold"])
     for name in ("map_11_points", "map_all_points"):
-        assert ours[name] == pytest.approx(told[name], abs=1e-6)
+        assert getattr(ours, name) == pytest.approx(told[name], abs=1e-6)
 
 
 def test_by_hand() -> None:
@@ -54,26 +55,24 @@ def test_by_hand() -> None:
         [0, 0, 300, 300, 50, 50, 0.5],  # nothing there
     ]
     figures = voc_metrics(*split_and_found(objects, found, 1, [False, False, True]))
-    assert figures["per_class"].keys() == {"0"}
-    assert figures["per_class"]["0"]["count"] == 2
-    assert figures["map_all_points"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert figures["map_11_points"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    assert figures.per_class.keys() == {"0"}
+    assert figures.per_class["0"].count == 2
+    assert figures.map_all_points == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert figures.map_11_points == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
 
 
 def test_half_an_overlap_is_not_enough() -> None:
     half = [[0, 0, 0, 0, 100, 50, 0.9]]
-    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1))["map_all_points"] == 0.0
-    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1), threshold=0.49)["map_all_points"] == 1.0
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1)).map_all_points == 0.0
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1), threshold=0.49).map_all_points == 1.0
 
 
 def test_nothing_there_and_nothing_found() -> None:
-    assert voc_metrics(*split_and_found([], [[0, 0, 0, 0, 9, 9, 0.5]], 1)) == {
-        "map_all_points": None, "map_11_points": None, "per_class": {},
-    }  # fmt: skip
-    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2))["map_11_points"] == 0.0
+    assert voc_metrics(*split_and_found([], [[0, 0, 0, 0, 9, 9, 0.5]], 1)) == VocMetrics(None, None, {})
+    assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2)).map_11_points == 0.0
 
 
 def test_a_recall_of_three_tenths_is_reached_by_three_of_ten() -> None:
     objects = [[image, 0, 0, 0, 10, 10] for image in range(10)]
     figures = voc_metrics(*split_and_found(objects, [[*one, 0.9] for one in objects[:3]], 10))
-    assert figures["map_11_points"] == pytest.approx(4 / 11)
+    assert figures.map_11_points == pytest.approx(4 / 11)

@@ -11,7 +11,7 @@ import pytest
 
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
-from detr_ft.workflows.evaluate import evaluate_model
+from detr_ft.workflows.evaluate import evaluate
 
 
 def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
@@ -58,4 +58,4 @@ def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
     model = damaged(embedded_checkpoint("small"), tmp_path / "one", block)
     split = load_data("generated:shapes?train=1&validation=2")["validation"]
     with pytest.raises(InputError, match=r"detr_ft\.criterion\.matcher"):
-        evaluate_model(model, split, "shapes", 2, out=tmp_path / "out")
+        evaluate(model, split, batch_size=2, output_dir=tmp_path / "out")

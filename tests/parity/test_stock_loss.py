@@ -1,4 +1,4 @@
-"""The default criterion is the stock loss of transformers: every term, the sum, and every gradient."""
+"""The default criterion equals the stock loss of transformers in every term, the sum, and every gradient."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.random_batches import random_batch
+from support.random_batches import pairs_as_lists, random_batch
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from transformers.loss.loss_for_object_detection import HungarianMatcher as StockMatcher
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.criterion.matchers import pairs_as_lists
 from detr_ft.structures import Predictions
 
 CONFIG = DetrConfig(auxiliary_loss=True, num_labels=5, backbone_config={"model_type": "resnet"})
@@ -64,9 +63,9 @@ def test_a_thousand_random_cases(hundred: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_scored_as_the_same_numbers_in_full(dtype: torch.dtype) -> None:
+def test_low_precision_equals_the_stock_loss_of_the_same_values_in_fp32(dtype: torch.dtype) -> None:
     predictions, targets, labels = random_batch(1, (3, 0, 2))
-    logits, boxes = (one.detach().to(dtype) for one in (predictions.logits, predictions.boxes))
+    logits, boxes = (values.detach().to(dtype) for values in (predictions.logits, predictions.boxes))
     full = logits.float(), boxes.float()
     stock, _, _ = ForObjectDetectionLoss(full[0][-1], labels, logits.device, full[1][-1], CONFIG, *full)
     torch.testing.assert_close(detr_criterion()(Predictions(logits, boxes), targets)[0], stock, rtol=1e-5, atol=1e-5)

@@ -27,9 +27,7 @@ class Recorder(Callback):
         self.results: list[TrainResult] = []
         self.weights: list[Tensor] = []
 
-    def on_step(
-        self, model: nn.Module, step: int, terms: Mapping[str, Tensor], row: Mapping[str, Any] | None
-    ) -> None:
+    def on_step(self, model: nn.Module, step: int, terms: Mapping[str, Tensor], row: Mapping[str, Any] | None) -> None:
         assert all(value.ndim == 0 and not value.requires_grad for value in terms.values())
         self.steps.append((step, {name: value.item() for name, value in terms.items()}, row, model.training))
         random.random()
@@ -58,7 +56,7 @@ def test_callbacks_get_steps_evaluations_saves_and_the_result(tiny_checkpoint: P
     assert [step for step, *_ in recorder.steps] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _, row, _ in recorder.steps if row is not None] == [1, 3, 6]
     assert all(training for *_, training in recorder.steps)
-    step, terms, row, _ = recorder.steps[0]
+    _, terms, row, _ = recorder.steps[0]
     assert row is not None
     assert {name: row[name] for name in terms} == pytest.approx(terms, abs=1e-5)
     assert {"loss", "loss_ce", "loss_bbox_0"} <= set(terms)
@@ -129,7 +127,7 @@ def test_a_trainer_has_no_effect_before_it_trains(tiny_checkpoint: Path, tmp_pat
     assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
     (tmp_path / "run").mkdir()
     (tmp_path / "run/file").touch()
-    with pytest.raises(InputError, match="run: .*not empty"):
+    with pytest.raises(InputError, match=r"run: .*not empty"):
         trainer.train()
     (tmp_path / "run/file").unlink()
     assert trainer.train().metrics == make_trainer(tiny_checkpoint, tmp_path / "other").train().metrics

@@ -191,5 +191,11 @@ class _ClassesAlone:
 def test_a_processor_goes_the_plain_way(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     assert isinstance(trainer.stepper.forward_backward, EagerForwardBackward)
-    passes = build_forward_backward(trainer.accelerator, trainer.model, trainer.stepper.forward_backward.wrapped, trainer.stepper.attached, trainer.settings)
+    passes = build_forward_backward(
+        trainer.accelerator,
+        trainer.model,
+        trainer.stepper.forward_backward.wrapped,
+        trainer.stepper.attached,
+        trainer.settings,
+    )
     assert isinstance(passes, EagerForwardBackward)

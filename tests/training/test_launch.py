@@ -93,9 +93,7 @@ class Launch(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=[torchrun, accelerate])
-def two_processes(
-    request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Launch:
+def two_processes(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     folder = tmp_path_factory.mktemp("two")
     return Launch(folder, run(command(request.param(2), folder, checkpoint, 2), folder))
 

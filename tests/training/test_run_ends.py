@@ -15,15 +15,14 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.models.optimizations.memory import checkpoint_activations
-from detr_ft.training.stopping import Best, best_of
 from detr_ft.training.monitor.evaluator import Evaluation
+from detr_ft.training.stopping import Best, best_of
 from detr_ft.training.trainer import DetrTrainer
 
 
 def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:
     """Let evaluations have these mAPs, one after another."""
     values: Iterator[float | None] = iter(figures)
-
 
     def measure(check_stop: object) -> Evaluation:
         return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])

@@ -188,7 +188,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_begins_again_and_keeps_th
     spoil_the_gradient(trainer, 2)
     with pytest.raises(TrainingError):
         trainer.train()
-    with pytest.raises(InputError, match="run: .*not empty"):
+    with pytest.raises(InputError, match=r"run: .*not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     trainer.run.clear_beginnings()
     make_trainer(tiny_checkpoint, tmp_path / "run").train()

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path,
 def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine\n")
-    with pytest.raises(InputError, match="run: .*not empty"):
+    with pytest.raises(InputError, match=r"run: .*not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
     assert len(list((tmp_path / "run").iterdir())) == 1
@@ -116,7 +116,9 @@ def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> 
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
     empty = detection_objects([], [])
     rows = [row | {"objects": empty} for row in trainer.loader.examples.split]
-    trainer.loader.examples.split = type(trainer.loader.examples.split).from_list(rows, features=trainer.loader.examples.split.features)
+    trainer.loader.examples.split = type(trainer.loader.examples.split).from_list(
+        rows, features=trainer.loader.examples.split.features
+    )
     result = trainer.train()
     assert all(row["loss_bbox"] == 0 for row in result.log if "loss" in row)
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())

@@ -68,5 +68,5 @@ def test_names_are_written_on_images_as_small_as_they_are_shown(
 def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="light"))
     data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
-    with pytest.raises(InputError, match="no train split to augment, only test"):
+    with pytest.raises(InputError, match=r"no train split .* test"):
         preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")

@@ -10,9 +10,20 @@ import pytest
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
+from detr_ft.cli.training_verbs import parse_seeds
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
-from detr_ft.workflows.seeds import seeds_of, summed_up
+from detr_ft.evaluation.metrics import RunMetrics
+from detr_ft.recipe import from_values
+from detr_ft.workflows.seeds import run_seeds, seed_statistics
+
+LOADED = from_values(
+    {
+        "model": {"checkpoint": "embedded:small"},
+        "data": {"source": "generated:shapes"},
+        "train": {"output_dir": "runs/a"},
+    }
+)
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -97,7 +108,8 @@ def test_other_images_are_not_compared(folder: Path) -> None:
     assert status == 0, stderr
     status, _, stderr = run(folder, "compare", "runs/a/seed-3", "runs/b")
     assert status == 2
-    assert "runs/a/seed-3 and runs/b held out other images" in stderr
+    assert "runs/a/seed-3 and runs/b" in stderr
+    assert "--data" in stderr
     status, _, stderr = run(folder, "compare", "runs/a/seed-3")
     assert status == 2
     assert "two models or more" in stderr
@@ -106,12 +118,10 @@ def test_other_images_are_not_compared(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["", "1", "1,1", "1,x", "1,,2", "-1,2", "1;2"])
 def test_what_are_no_seeds_is_told(text: str) -> None:
     with pytest.raises(InputError, match="--seeds"):
-        seeds_of(text)
+        run_seeds(LOADED, parse_seeds(text))
 
 
 def test_a_figure_that_a_run_lacks_is_no_zero() -> None:
-    found = summed_up(
-        {0: {"map": 0.2, "map_50": None}, 1: {"map": 0.4, "map_50": 0.5}, 2: {"map": 0.6, "map_50": None}}
-    )
-    assert found["map"]["mean"] == pytest.approx(0.4)
-    assert "map_50" not in found
+    statistics = seed_statistics([RunMetrics(map=0.2), RunMetrics(map=0.4, map_50=0.5), RunMetrics(map=0.6)])
+    assert statistics["map"].mean == pytest.approx(0.4)
+    assert "map_50" not in statistics

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
+from detr_ft.cli.text import describe_export
 from detr_ft.data import load_data
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
@@ -21,24 +22,25 @@ from detr_ft.models.load import load_model
 from detr_ft.models.runtime_agreement import Agreement, compare
 from detr_ft.utils.assets import embedded_checkpoint
 from detr_ft.workflows import export as exporting
-from detr_ft.workflows.export import export_model, say_export, table_of
+from detr_ft.workflows.export import ExportedFile, ExportOutcome, export
 
 DATA = "generated:shapes?train=4&validation=20"
 
 
 def test_a_model_is_exported_checked_and_timed(tmp_path: Path) -> None:
-    told = export_model("embedded:small", ["int8", "torch"], DATA, None, None, tmp_path / "out")
+    outcome = export("embedded:small", ["int8", "torch"], DATA, output_dir=tmp_path / "out")
     assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()} == {
         "config.json", "export.json", "model.pt2", "model.safetensors", "onnx/model.onnx",
         "onnx/model_quantized.onnx", "preprocessor_config.json",
     }  # fmt: skip
-    assert json.loads((tmp_path / "out/export.json").read_text()) == json.loads(json.dumps(told))
-    assert told["apart"]["onnx"]["images"] == 20
-    assert max(told["apart"]["onnx"]["probability"], told["apart"]["onnx"]["box"]) < 1e-4
-    assert told["figures"]["pytorch"]["map"] > 0.4
-    assert abs(told["figures"]["pytorch"]["map"] - told["figures"]["int8"]["map"]) < 0.1
-    assert set(told["latency"]) == {"pytorch", "onnx", "int8", "torch"}
-    assert len(table_of(told).splitlines()) == 5
+    assert json.loads((tmp_path / "out/export.json").read_text()) == json.loads(json.dumps(outcome.as_json()))
+    assert outcome.agreement["onnx"].images == 20
+    assert max(outcome.agreement["onnx"].probability, outcome.agreement["onnx"].box) < 1e-4
+    maps = {kind: metrics["map"] for kind, metrics in outcome.metrics.items()}
+    assert maps["pytorch"] > 0.4  # type: ignore[operator]
+    assert abs(maps["pytorch"] - maps["int8"]) < 0.1  # type: ignore[operator]
+    assert set(outcome.latency) == {"pytorch", "onnx", "int8", "torch"}
+    assert len(describe_export(outcome).splitlines()) == 5 + 3
     assert_onnx_finds_the_same(tmp_path / "out")
     model, _ = load_model(str(tmp_path / "out"))
     program = torch.export.load(tmp_path / "out/model.pt2").module()
@@ -104,12 +106,12 @@ def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(exporting, "OnnxModel", lambda path: Other())
     monkeypatch.setattr(exporting, "write_onnx", lambda program, path: None)
-    with pytest.raises(InputError, match=r"ONNX Runtime answers otherwise than PyTorch: by 0\.\d+ in a probability"):
-        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+    with pytest.raises(InputError, match=r"ONNX Runtime differs from PyTorch by 0\.\d+ in a probability"):
+        export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     monkeypatch.setattr(exporting, "compare", lambda *_: Agreement(1, 0.0, math.nan))
     with pytest.raises(InputError, match="nan in a box"):
-        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+        export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
 
 
 def test_no_number_is_as_far_apart_as_can_be() -> None:
@@ -126,18 +128,16 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--to tflite: there are onnx, int8, torch"):
-        export_model("embedded:small", ["tflite"], DATA, None, None, tmp_path / "out")
-    with pytest.raises(InputError, match="say where to write with --out"):
-        export_model("embedded:small", ["onnx"], DATA, None, None, None)
+    with pytest.raises(InputError, match=r"--to tflite: .* onnx, int8, torch"):
+        export("embedded:small", ["tflite"], DATA, output_dir=tmp_path / "out")
+    with pytest.raises(InputError, match=r"embedded:small .* --output-dir"):
+        export("embedded:small", ["onnx"], DATA)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="nothing is written over"):
-        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "full")
+    with pytest.raises(InputError, match=r"full is not empty .* --output-dir"):
+        export("embedded:small", ["onnx"], DATA, output_dir=tmp_path / "full")
     with pytest.raises(InputError, match="classes that the model doesn't know"):
-        export_model(
-            "embedded:small", ["onnx"], "generated:workshop?train=2&validation=2&edge=64", None, None, tmp_path / "a"
-        )
+        export("embedded:small", "onnx", "generated:workshop?train=2&validation=2&edge=64", output_dir=tmp_path / "a")
     assert not (tmp_path / "a/onnx").exists()
 
 
@@ -154,20 +154,21 @@ def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(exporting, "load_model", lambda name: (model, processor))
     monkeypatch.setattr(exporting, "same_classes", stop)
     with pytest.raises(InputError, match="enough"):
-        export_model("embedded:small", ["onnx"], DATA, None, None, tmp_path / "out")
+        export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
     assert asked == [[str(index) for index in range(12)]]
 
 
-def test_figures_that_are_not_there_are_told() -> None:
+def test_metrics_of_images_without_objects_are_unknown(tmp_path: Path) -> None:
     nothing = {"map": None, "map_50": None}
-    told = {
-        "latency": {"pytorch": {"median": 2.0}, "int8": {"median": 1.0}},
-        "files": {"int8": {"path": "onnx/model_quantized.onnx", "bytes": 2**20}},
-        "apart": {"int8": {"images": 3, "probability": 0.1, "box": 0.2}},
-        "figures": {"pytorch": nothing, "int8": nothing},
-    }
-    assert "0.50x" in table_of(told)
-    say_export(told)
+    outcome = ExportOutcome(
+        tmp_path,
+        {"int8": ExportedFile("onnx/model_quantized.onnx", 2**20)},
+        {"int8": Agreement(3, 0.1, 0.2)},
+        {"pytorch": {"median": 2.0}, "int8": {"median": 1.0}},
+        {"pytorch": nothing, "int8": nothing},
+    )
+    assert "0.50x" in describe_export(outcome)
+    assert "no objects" in describe_export(outcome)
 
 
 def test_the_command_writes_into_the_models_own_folder(tmp_path: Path) -> None:

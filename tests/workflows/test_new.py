@@ -14,7 +14,7 @@ from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import InputError
 from detr_ft.recipe import load_recipe
-from detr_ft.workflows.new import write_recipe
+from detr_ft.workflows.new import new_recipe
 from detr_ft.workflows.splits import split_of
 
 
@@ -30,8 +30,8 @@ def test_what_is_written_is_a_sound_recipe_for_the_data(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "recipes/mine.yaml"
-    write_recipe(str(photos), out, None)
-    recipe, _ = load_recipe(out)
+    new_recipe(str(photos), out)
+    recipe = load_recipe(out)
     assert recipe.data.source == str(photos)
     assert recipe.data.longest_edge == 160
     assert recipe.data.validation_fraction == 0.15
@@ -43,8 +43,8 @@ def test_what_is_written_is_a_sound_recipe_for_the_data(
 
 
 def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
-    write_recipe(f"coco:{photos}", tmp_path / "big.yaml", "facebook/detr-resnet-50")
-    recipe, _ = load_recipe(tmp_path / "big.yaml")
+    new_recipe(f"coco:{photos}", tmp_path / "big.yaml", checkpoint="facebook/detr-resnet-50")
+    recipe = load_recipe(tmp_path / "big.yaml")
     assert recipe.model.revision == "no_timm"
     assert recipe.model.freeze == ["backbone"]  # of 20 images it would learn nothing
     assert recipe.data.longest_edge == 800
@@ -54,7 +54,7 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
 def test_the_checkpoints_own_queries_are_told(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     own = json.loads((tiny_checkpoint / "config.json").read_text())["num_queries"]
     for out, checkpoint, queries in (("a.yaml", "embedded:small", 25), ("b.yaml", str(tiny_checkpoint), own)):
-        write_recipe(str(photos), tmp_path / out, checkpoint)
+        new_recipe(photos, tmp_path / out, checkpoint=checkpoint)
         text = (tmp_path / out).read_text()
         assert f"# The checkpoint has {queries} queries: " in text
         assert "100 suffice" not in text
@@ -66,8 +66,8 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
         Image.new("RGB", (40, 30)).save(tmp_path / split / "a.png")
         (tmp_path / f"{split}.csv").write_text("image,label,x,y,w,h\na.png,cat,20,15,10,6\n")
     run = tmp_path / "run"
-    write_recipe(f"csv:{tmp_path}", run / "recipe.yaml", None, "cxcywh")
-    assert load_recipe(run / "recipe.yaml")[0].data.box_format == "cxcywh"
+    new_recipe(f"csv:{tmp_path}", run / "recipe.yaml", box_format="cxcywh")
+    assert load_recipe(run / "recipe.yaml").data.box_format == "cxcywh"
     assert split_of(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
     assert split_of(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
@@ -76,20 +76,20 @@ def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     out.write_text("precious")
     with pytest.raises(InputError, match="exists"):
-        write_recipe(str(photos), out, None)
+        new_recipe(str(photos), out)
     assert out.read_text() == "precious"
 
 
 def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no train split, only validation"):
-        write_recipe("generated:workshop?train=0&validation=3", tmp_path / "mine.yaml", None)
+        new_recipe("generated:workshop?train=0&validation=3", tmp_path / "mine.yaml")
     assert not (tmp_path / "mine.yaml").exists()
 
 
 @pytest.mark.parametrize("name", ["bccd_voc", "chess_coco", "cones_yolo"])
 def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: str) -> None:
-    write_recipe(str(real_data / name), tmp_path / "mine.yaml", None)
-    recipe, _ = load_recipe(tmp_path / "mine.yaml")
+    new_recipe(real_data / name, tmp_path / "mine.yaml")
+    recipe = load_recipe(tmp_path / "mine.yaml")
     assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}
 
 
@@ -112,8 +112,8 @@ def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest
     ]
     data = DatasetDict(train=Dataset.from_list(rows, features=detection_features(["common", "rare"])))
     data.save_to_disk(tmp_path / "data")
-    write_recipe(f"saved:{tmp_path / 'data'}", tmp_path / "mine.yaml", "facebook/detr-resnet-50")
-    recipe, _ = load_recipe(tmp_path / "mine.yaml")
+    new_recipe(f"saved:{tmp_path / 'data'}", tmp_path / "mine.yaml", checkpoint="facebook/detr-resnet-50")
+    recipe = load_recipe(tmp_path / "mine.yaml")
     text = (tmp_path / "mine.yaml").read_text()
     assert recipe.data.augment == "detr"
     assert recipe.data.longest_edge == 1280

@@ -52,27 +52,27 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("no json", "is no JSON"),
-        ('{"images": []}', "are a list of"),
-        ([{"image_id": 0}], "result 1: a result has image_id, category_id, bbox and score"),
+        ("no json", "not valid JSON"),
+        ('{"images": []}', "a list of"),
+        ([{"image_id": 0}], "result 1: .* image_id, category_id, bbox and score"),
         ([{"image_id": 10**9, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id 1000000000"),
         (
             [{"image_id": None, "category_id": 99, "bbox": [0, 0, 1, 1], "score": 1}],
-            "category_id 99 is none of the data's: 0 ",
+            "category_id .*0 .*99",
         ),
         ([{"image_id": [1], "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id"),
         ([{"image_id": None, "category": ["yeti"], "bbox": [0, 0, 1, 1], "score": 1}], "no class"),
         ([{"image_id": None, "category": "yeti", "bbox": [0, 0, 1, 1], "score": 1}], "no class yeti"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1], "score": 1}], "bbox is four numbers"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": "high"}], "score is a number"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, float("nan"), 1], "score": 1}], "bbox is four numbers"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 10**400, 1], "score": 1}], "bbox is four numbers"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1e308, 1], "score": 1}], "bbox is four numbers"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1], "score": 1}], "bbox must be"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": "high"}], "score must be"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, float("nan"), 1], "score": 1}], "bbox must be"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 10**400, 1], "score": 1}], "bbox must be"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1e308, 1], "score": 1}], "bbox must be"),
         ([{"image_id": None, "category_id": 0, "bbox": [9, 9, -3, 1], "score": 1}], "width or height is negative"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 87.5}], "score is a number from 0 to 1"),
-        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": -1}], "score is a number from 0 to 1"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 87.5}], "score must be"),
+        ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": -1}], "score must be"),
         ([{"image_id": "0", "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id '0'; ids are"),
-        ("[" * 100_000, "is no JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> None:
@@ -122,5 +122,5 @@ def test_the_numbers_of_a_coco_file_are_kept(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps(rows))
     again = read_predictions(tmp_path / "other.json", SPLIT, numbers)
     assert [one.labels.tolist() for one in again] == [one.labels.tolist() for one in detections]
-    with pytest.raises(InputError, match=r"category_id 10 is none of the data's"):
+    with pytest.raises(InputError, match=r"category_id .* 10"):
         read_predictions(tmp_path / "other.json", SPLIT, {})

@@ -33,7 +33,7 @@ def test_another_size_moves_the_canvas_along(tiny_checkpoint: Path, tmp_path: Pa
         'data: {source: "generated:workshop?train=4&validation=2&edge=64", longest_edge: 96}\n'
         "train: {output_dir: runs/x}\n"
     )
-    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
     prepared = prepare(recipe, load_data(recipe.data.source))
     prepared.processor.save_pretrained(tmp_path / "saved")
     served = ImageFormat.of(AutoImageProcessor.from_pretrained(tmp_path / "saved"))
@@ -45,7 +45,7 @@ def recipe_of(tmp_path: Path, checkpoint: Path, **data: object) -> Recipe:
     section = {"source": f"coco:{tmp_path}/data", **data}
     values = {"model": {"checkpoint": str(checkpoint)}, "data": section, "train": {"output_dir": f"{tmp_path}/run"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
-    return load_recipe(tmp_path / "recipe.yaml")[0]
+    return load_recipe(tmp_path / "recipe.yaml")
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
     with pytest.raises(InputError) as caught:
         prepare(recipe, data)
     assert all(str(image) in str(caught.value) for image in some_bad)
-    assert "data.bad_images=skip goes on without them" in caught.value.problems[-1]
-    with pytest.raises(InputError, match=r"data\.bad_images=skip data\.max_bad_fraction=0\.01 goes on without them"):
+    assert "data.bad_images=skip" in caught.value.problems[-1]
+    with pytest.raises(InputError, match=r"data\.bad_images=skip data\.max_bad_fraction=0\.01"):
         prepare(recipe_of(tmp_path, tiny_checkpoint, max_bad_fraction=0.001), data)
     prepared = prepare(recipe_of(tmp_path, tiny_checkpoint, bad_images="skip"), data)
     assert (len(prepared.train), len(prepared.validation)) == (198, 99)
@@ -90,7 +90,7 @@ def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_che
         f"train: {{output_dir: {tmp_path}/run}}\n"
         "optim: {encoder_learning_rate: 1.0e-4}\n"
     )
-    recipe, _ = load_recipe(tmp_path / "recipe.yaml")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(InputError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
         prepare(recipe, load_data(recipe.data.source))
     assert not (tmp_path / "run").exists()
@@ -124,7 +124,7 @@ def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: P
             recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=6&validation=2&edge=64")
         )
     assert len(caught.value.problems) == 2
-    assert all("names.yaml" in problem and "two names are wanted" in problem for problem in caught.value.problems)
+    assert all("names.yaml" in problem and "NAME" in problem for problem in caught.value.problems)
 
 
 def test_a_run_loads_and_notes_the_commit_that_a_branch_is(

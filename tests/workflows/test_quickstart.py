@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.errors import InputError
-from detr_ft.workflows.quickstart import run_quickstart
+from detr_ft.workflows.quickstart import quickstart
 
 # Seconds of a bare training step on two quiet cores, for which the four minutes are promised. A machine that takes longer
 # over the model alone gets as much longer.
@@ -56,5 +56,5 @@ def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("mine")
     started = time.monotonic()
     with pytest.raises(InputError, match="not empty"):
-        run_quickstart(tmp_path)
+        quickstart(tmp_path)
     assert time.monotonic() - started < 20

@@ -1,6 +1,6 @@
-"""Try terms, one's own included, on small nasty batches: seconds on a CPU. Each answer is a list of what is wrong, in words.
+"""Checks of terms, a user's own included, on small extreme batches, in seconds on a CPU.
 
-assert check_loss(MyLoss()) == []
+Each check returns a list of problems: `assert check_loss(MyLoss()) == []`.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detr_ft.criterion.assignment.input_checks import CriterionError
 from detr_ft.criterion.base import Cost, Loss
 from detr_ft.criterion.checking.cases import Case, cases, many_queries
 from detr_ft.criterion.checking.probes import (
-    Nothing,
-    try_cost,
-    try_criterion,
-    try_precision,
-    try_size,
-    try_training,
-    try_weights,
+    ZeroLoss,
+    probe_cost,
+    probe_criterion,
+    probe_precision,
+    probe_size,
+    probe_training,
+    probe_weights,
 )
-from detr_ft.criterion.class_losses import CrossEntropyLoss, FocalLoss
-from detr_ft.criterion.matchers import CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule, checked_costs
+from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.criterion.matchers import HungarianMatcher, MatcherSchedule, checked_costs, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
 
 logger = logging.getLogger("detr_ft.criterion")
 
-_CLASSES = 4
+_DEFAULT_CLASSES = 4
 
 
 def check_cost(cost: Cost) -> list[str]:
-    """What is wrong with a cost: shape `[L, P, Q]`, fp32, finite, of the target's own image, targets in any order.
+    """Check a cost: shape `[L, P, Q]`, fp32, finite, each target with the queries of its own image.
+
+    The cost of a target must not depend on the order of targets, nor on other images.
 
     >>> from detr_ft.criterion import GIoUCost
     >>> check_cost(GIoUCost())
@@ -43,113 +44,95 @@ def check_cost(cost: Cost) -> list[str]:
         checked_costs([cost])
     except (TypeError, ValueError) as error:
         return [str(error)]
-    with _quiet():
+    with _without_warnings():
         return _grouped(_cost_problems(cost))
 
 
 def check_loss(loss: Loss) -> list[str]:
-    """What is wrong with a loss: its shape `[L]`, value and gradient, and whether it bears on a softmax over K+1.
+    """Check a loss: shape `[L]`, finite value and gradient, and dependence on the softmax over K+1 alone.
 
-    It is scored after DETR's own matching, with and without objects, with more objects than queries, with extreme
-    logits and boxes without area, in half precision, and with the targets in another order. A loss of weight 0 is tried
-    without a gradient. Whether scores end up right is a matter of all losses together: see `check_criterion`.
+    The loss is computed after the matching of DETR: with and without objects, with more objects than queries, with extreme
+    logits and boxes without area, in half precision, and with the targets in another order. A loss of weight 0 needs no
+    gradient. Use `check_criterion` to check that all losses together train correct scores.
 
+    >>> from detr_ft.criterion import CrossEntropyLoss
     >>> check_loss(CrossEntropyLoss())
     []
     """
     try:
-        criterion = SetCriterion(HungarianMatcher(), [loss] if loss.weight else [loss, Nothing()])
-    except (AttributeError, TypeError, ValueError) as error:  # no loss, or one that no criterion takes
+        criterion = SetCriterion(HungarianMatcher(), [loss] if loss.weight else [loss, ZeroLoss()])
+    except (AttributeError, TypeError, ValueError) as error:  # an object that is no loss
         return [str(error)]
-    with _quiet():
+    with _without_warnings():
         return _grouped(_problems(criterion))
 
 
 def check_criterion(criterion: SetCriterion) -> list[str]:
-    """What is wrong with a criterion, in words; an empty list is a pass.
+    """Check every cost and loss as `check_cost` and `check_loss` do, with every matcher of a schedule.
 
-    Every cost and loss is tried as by `check_cost` and `check_loss`, with every matcher of a schedule. Then free scores
-    are trained by it: their softmax over K+1 must come to say each matched query's class, and no-object elsewhere.
+    Then train free logits: the softmax over K+1 must predict the class of each matched query, and no-object elsewhere.
+    An empty list means that no problem was detected.
     """
     schedule = criterion.matcher
-    turns = schedule.starts if isinstance(schedule, MatcherSchedule) else [0]
-    with _quiet():
-        found = [
-            *(problem for cost in _costs(criterion.matcher) for problem in _cost_problems(cost)),
-            *(problem for start in turns for problem in _problems(criterion.at(start))),
+    starts = schedule.starts if isinstance(schedule, MatcherSchedule) else [0]
+    with _without_warnings():
+        problems = [
+            *(problem for cost in costs_of(criterion.matcher) for problem in _cost_problems(cost)),
+            *(problem for start in starts for problem in _problems(criterion.at(start))),
         ]
-        if not found:
+        if not problems:
             case = cases(_classes_of(criterion))[0]
-            found = [(case, problem) for start in turns for problem in _caught(try_training(criterion.at(start), case))]
-    return _grouped(found)
+            problems = [(case, text) for start in starts for text in _caught(probe_training(criterion.at(start), case))]
+    return _grouped(problems)
 
 
 def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
-    for case in cases(_CLASSES):
-        yield from ((case, problem) for problem in _caught(try_cost(cost, case)))
+    for case in cases(_DEFAULT_CLASSES):
+        yield from ((case, problem) for problem in _caught(probe_cost(cost, case)))
 
 
 def _problems(criterion: SetCriterion) -> Iterator[tuple[Case, str]]:
     for case in cases(_classes_of(criterion)):
-        for probe in (try_criterion, try_precision, try_weights):
-            found = list(_caught(probe(criterion, case)))
-            yield from ((case, problem) for problem in found)
-            if found:  # what follows would tell of the same fault again
+        for probe in (probe_criterion, probe_precision, probe_weights):
+            problems = list(_caught(probe(criterion, case)))
+            yield from ((case, problem) for problem in problems)
+            if problems:  # the remaining probes would report the same problem again
                 break
     large = many_queries(_classes_of(criterion))
-    yield from ((large, problem) for problem in _caught(try_size(criterion, large)))
+    yield from ((large, problem) for problem in _caught(probe_size(criterion, large)))
 
 
-def _costs(matcher: object) -> list[Cost]:
-    """The costs of a matcher, and of those within it, each once."""
-    if isinstance(matcher, CostMatcher):
-        return list(matcher.costs)
-    inner: list[object] = []
-    if isinstance(matcher, LayerMatcher):
-        inner = [matcher.last, matcher.auxiliary]
-    if isinstance(matcher, MatcherSchedule):
-        inner = list(matcher.matchers)
-    found: list[Cost] = []
-    for one in inner:
-        found += [cost for cost in _costs(one) if not any(cost is other or cost == other for other in found)]
-    return found
-
-
-def _grouped(found: Iterable[tuple[Case, str]]) -> list[str]:
-    """Each problem once, with the first of the batches that show it."""
-    by_problem: dict[str, list[Case]] = {}
-    for case, problem in found:
-        by_problem.setdefault(problem, []).append(case)
+def _grouped(problems: Iterable[tuple[Case, str]]) -> list[str]:
+    """Each problem once, with the name of the first batch that has it."""
+    cases_of: dict[str, list[Case]] = {}
+    for case, problem in problems:
+        cases_of.setdefault(problem, []).append(case)
     return [
-        f"on {shown[0]}{f' and {len(shown) - 1} more batches' if len(shown) > 1 else ''}: {problem}"
-        for problem, shown in by_problem.items()
+        f"on {batches[0]}{f' and {len(batches) - 1} more batches' if len(batches) > 1 else ''}: {problem}"
+        for problem, batches in cases_of.items()
     ]
 
 
-def _caught(trial: Iterator[str]) -> Iterator[str]:
-    """The problems that a trial finds; whatever a term raises is one, told with the line that it was raised from."""
+def _caught(problems: Iterator[str]) -> Iterator[str]:
+    """The problems of a probe. An exception of a term is one, with the line that raised it."""
     try:
-        yield from trial
+        yield from problems
     except CriterionError as error:
         yield str(error)
-    except Exception as error:  # noqa: BLE001 - somebody else's code runs here, and its faults are what is looked for
+    except Exception as error:  # noqa: BLE001 - any exception of a user's term is a problem to report
         frame = traceback.extract_tb(error.__traceback__)[-1]
         yield f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _classes_of(criterion: SetCriterion) -> int:
-    """The number of classes that a criterion is for: as many as it has weights of classes, or any."""
-    weights = [
-        loss.class_weights
-        for loss in criterion.losses
-        if isinstance(loss, (CrossEntropyLoss, FocalLoss)) and loss.class_weights
-    ]
-    return len(weights[0]) if weights else _CLASSES
+    """The number of class weights of a criterion, or the default where it has none."""
+    weights = [getattr(loss, "class_weights", None) for loss in criterion.losses]
+    return next((len(values) for values in weights if values), _DEFAULT_CLASSES)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back the warning about more objects than queries, which one of the batches has on purpose."""
+def _without_warnings() -> Iterator[None]:
+    """Suppress the warning of more objects than queries, which one of the batches has on purpose."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,14 +1,15 @@
-"""The boxes of a split as columns, and the format that they are likely in."""
+"""The boxes of a split as columns, in pixels, whatever format they are written in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+
+from detr_ft.data.box_format import BoxFormat, contradicted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,11 +19,6 @@ Mask = NDArray[np.bool_]
 SLACK = 0.5
 
 _LARGEST = 1e100
-
-_ENOUGH = 5  # boxes: with fewer nothing is said about the format of all
-_MISFITS = 0.05  # share of boxes that leave their image before another format is thought of
-_BETTER = 20  # times fewer misfits in another format, for it to be the likely one
-_SMALLEST_IMAGE = 16  # pixels: in smaller images fractions can't be told from pixels
 
 
 @dataclass(frozen=True)
@@ -78,55 +74,11 @@ def _column(objects: list[dict[str, list[int]]], key: str, many: int) -> Ints:
     return np.fromiter(chain.from_iterable(one[key] for one in objects), dtype=np.int64, count=many)
 
 
-def leaves(xywh: Floats, size: Floats, slack: float = SLACK) -> Mask:
-    """Which boxes leave their image, or have no area in it: `[N]`."""
-    low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
-    return np.asarray(((low < -slack) | (high > size + slack) | (xywh[:, 2:] <= 0)).any(1))
+def other_format(boxes: Boxes) -> BoxFormat | None:
+    """The format that the boxes of a split are in, where that isn't x, y, width, height in pixels; None where it is."""
+    return contradicted(boxes.xywh[boxes.sound], boxes.size[boxes.sound])
 
 
-def _corners(box: Floats, size: Floats) -> Floats:
-    return np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1)
-
-
-def _centred(box: Floats, size: Floats) -> Floats:
-    return np.concatenate([box[:, :2] - box[:, 2:] / 2, box[:, 2:]], axis=1)
-
-
-def _fractions(inner: Callable[[Floats, Floats], Floats]) -> Callable[[Floats, Floats], Floats]:
-    return lambda box, size: inner(box * np.tile(size, 2), size)
-
-
-_PIXELS = {
-    "two corners (xyxy) in pixels": _corners,
-    "centre and size (cxcywh) in pixels": _centred,
-}
-_FRACTIONS = {
-    "centre and size (cxcywh) in fractions of the image": _fractions(_centred),
-    "x, y, width, height (xywh) in fractions of the image": _fractions(lambda box, size: box),
-    "two corners (xyxy) in fractions of the image": _fractions(_corners),
-}
-
-
-def likely_format(boxes: Boxes) -> str | None:
-    """The format that nearly all boxes fit where x, y, width, height in pixels fails for many; None where all is well."""
-    some = boxes.sound
-    xywh, size = boxes.xywh[some], boxes.size[some]
-    if len(xywh) < _ENOUGH:
-        return None
-    small = (np.abs(xywh) <= 1.001).all(1) & (size >= _SMALLEST_IMAGE).all(1)
-    if small.mean() > 1 - _MISFITS:
-        return min(_FRACTIONS, key=lambda name: leaves(_FRACTIONS[name](xywh, size), size).mean())
-    misfits = leaves(xywh, size)
-    if misfits.sum() < _ENOUGH or misfits.mean() < _MISFITS:
-        return None
-    found = {name: float(leaves(turn(xywh, size), size).mean()) for name, turn in _PIXELS.items()}
-    best = min(found, key=lambda name: found[name])
-    return best if found[best] <= misfits.mean() / _BETTER else None
-
-
-def converted(boxes: Boxes, format: str | None) -> Boxes:
+def converted(boxes: Boxes, format: BoxFormat | None) -> Boxes:
     """The same boxes as x, y, width, height in pixels; None: they are so already."""
-    if format is None:
-        return boxes
-    with np.errstate(invalid="ignore", over="ignore"):  # of those that aren't finite
-        return replace(boxes, xywh={**_PIXELS, **_FRACTIONS}[format](boxes.xywh, boxes.size))
+    return boxes if format is None else replace(boxes, xywh=format.to_xywh(boxes.xywh, boxes.size))

@@ -10,8 +10,9 @@ from types import MappingProxyType
 import numpy as np
 from datasets import DatasetDict
 
+from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.doctor.advice import Advice, advise
-from detr_ft.data.doctor.box_columns import Boxes, boxes_of, converted, likely_format
+from detr_ft.data.doctor.box_columns import Boxes, boxes_of, converted, other_format
 from detr_ft.data.doctor.checks.boxes_and_images import (
     box_findings,
     crowded_findings,
@@ -73,7 +74,7 @@ def diagnose(
     """The diagnosis of a data set whose files were looked at already; `faults` says of objects what class they state."""
     names = class_names(next(iter(data.values())))
     read = {split: boxes_of(rows) for split, rows in data.items()}
-    formats = {split: likely_format(boxes) for split, boxes in read.items()}
+    formats = {split: other_format(boxes) for split, boxes in read.items()}
     boxes = {split: converted(one, formats[split]) for split, one in read.items()}
     splits = {split: summarise(rows, boxes[split]) for split, rows in data.items()}
     told = {split: figures(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()}
@@ -107,7 +108,7 @@ def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Findi
     return sorted([*of_images, *of_boxes], key=lambda one: one.row or 0)
 
 
-def _other_format(split: str, boxes: Boxes, looks: list[ScannedImage], format: str) -> Finding:
+def _other_format(split: str, boxes: Boxes, looks: list[ScannedImage], format: BoxFormat) -> Finding:
     first = int(np.flatnonzero(boxes.sound)[0])
     row = int(boxes.row[first])
     numbers = ", ".join(f"{value:g}" for value in boxes.xywh[first])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from detr_ft.data.doctor.box_columns import Boxes, Floats, boxes_of, converted, likely_format
+from detr_ft.data.doctor.box_columns import Boxes, Floats, boxes_of, converted, other_format
 from detr_ft.data.schema import class_names
 
 # COCO's limits: objects under 32² pixels are small, over 96² large.
@@ -79,7 +79,7 @@ def figures_of(rows: Dataset) -> Figures:
     """The figures of a split in the schema, of its boxes in the format that they are likely in."""
     boxes = boxes_of(rows)
     sizes = np.stack([np.asarray(rows["width"][:], float), np.asarray(rows["height"][:], float)], axis=1)
-    return figures(converted(boxes, likely_format(boxes)), sizes, class_names(rows))
+    return figures(converted(boxes, other_format(boxes)), sizes, class_names(rows))
 
 
 def figures(boxes: Boxes, sizes: Floats, names: Sequence[str]) -> Figures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
@@ -31,7 +32,8 @@ class TrainExamples(TorchDataset[dict[str, Any]]):
 
     def at(self, epoch: int, index: int) -> dict[str, Any]:
         """The example of a row as an epoch, counted from 0, shows it."""
-        return self.transform(self.split[index], (self.seed, epoch, index), self._another)
+        random = np.random.default_rng((self.seed, epoch, index))
+        return self.transform(self.split[index], epoch, random, self._another)
 
     def _another(self, place: float) -> dict[str, Any]:
         """The row at a place from 0 to 1."""

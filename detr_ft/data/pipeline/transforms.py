@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.random import Generator
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import get_image_size_for_max_height_width
 
@@ -31,8 +32,13 @@ class ImageFormat:
     canvas: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, processor: Any) -> ImageFormat:
-        """The format of an image processor; raises InputError for a resizing that is not DETR's."""
+    def of(cls, processor: Any, longest_edge: int | None = None) -> ImageFormat:
+        """Return the format of an image processor, resized to `longest_edge` pixels if that is given.
+
+        A checkpoint's `preprocessor_config.json` suffices to load the processor; no weights are needed. Raises InputError
+        for a processor that does not keep the aspect ratio or does not resize.
+        """
+        processor = with_longest_edge(processor, longest_edge)
         size = {key: value for key, value in dict(processor.size).items() if value is not None}
         if set(size) not in ({"max_height", "max_width"}, {"shortest_edge", "longest_edge"}, {"shortest_edge"}):
             raise InputError(
@@ -81,6 +87,20 @@ class ImageFormat:
         return {**batch, "pixel_values": pixels}
 
 
+def with_longest_edge(processor: Any, longest_edge: int | None) -> Any:
+    """Return an image processor that resizes the longer side to `longest_edge` pixels: a copy, or the same for None.
+
+    If the processor pads to a fixed canvas, the copy pads to a square with sides of `longest_edge`.
+    """
+    if longest_edge is None:
+        return processor
+    resized = copy(processor)
+    resized.size = {"max_height": longest_edge, "max_width": longest_edge}
+    if resized.pad_size is not None:
+        resized.pad_size = {"height": longest_edge, "width": longest_edge}
+    return resized
+
+
 def canvas_of(processor: Any) -> tuple[int, int] | None:
     """The height and width that a processor pads every image to, or None where it pads to the largest of a batch.
 
@@ -101,12 +121,12 @@ def canvas_of(processor: Any) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """`(row, seed, another) -> {pixel_values [3, H, W], labels}`: an example, the same for the same arguments.
+    """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: an example, the same for the same arguments.
 
     `pixel_values` are bytes, resized and neither normalised nor padded. `labels` is what transformers takes:
-    `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. `seed` is (seed, epoch, index), and
-    `another(index)` reads some other row. Mixing of images ends before the epoch `mixing_ends`. Raises InputError for an
-    augmentation whose sample is none, with its image.
+    `class_labels [T]` and `boxes [T, 4]`, cxcywh in fractions, and `image_id [1]`. The augmentation is drawn from `random`,
+    and `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
+    Raises InputError, with the image, if the augmentation returns an invalid sample.
     """
 
     format: ImageFormat
@@ -114,12 +134,15 @@ class TrainTransform:
     mixing_ends: int | None = None
 
     def __call__(
-        self, row: Mapping[str, Any], seed: tuple[int, int, int], another: Callable[[float], Mapping[str, Any]]
+        self,
+        row: Mapping[str, Any],
+        epoch: int,
+        random: Generator,
+        another: Callable[[float], Mapping[str, Any]],
     ) -> dict[str, Any]:
         sample = read_sample(row)
-        augment = self._augment_at(seed[1])
+        augment = self._augment_at(epoch)
         if augment is not None:
-            random = np.random.default_rng(seed)
             augmented = augment(sample, random, lambda: read_sample(another(random.random())))
             fault = fault_of(augmented)
             if fault is not None:
@@ -131,7 +154,7 @@ class TrainTransform:
             "pixel_values": sample.image,
             "labels": {
                 "class_labels": kept.labels,
-                "boxes": to_fractions(kept.boxes, sample.width, sample.height),
+                "boxes": to_fractions(kept.boxes, (sample.width, sample.height)),
                 "image_id": torch.tensor([row["image_id"]]),
             },
         }

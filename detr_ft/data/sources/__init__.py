@@ -1,5 +1,1 @@
-"""Read a data set from any source into the one schema."""
-
-from detr_ft.data.sources.registry import category_numbers, load_data, open_stream
-
-__all__ = ["category_numbers", "load_data", "open_stream"]
+"""The formats that data sets are read from: one module each, listed in `registry.SOURCES`."""

@@ -8,12 +8,13 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-from datasets import DatasetDict
-
-from detr_ft.data.sources.image_search import ImageSearch
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import Record, numbers, split_of_folder, to_dataset
-from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import ImageFinder
+from detr_ft.data.sources.listing import split_of_folder
+from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_xml
+from detr_ft.data.sources.record import Record, to_dataset, used_names
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_turned
 from detr_ft.errors import InputError
 
@@ -22,7 +23,12 @@ _NO_SUBSET = ("", "default")
 log = logging.getLogger(__name__)
 
 
-def read_cvat(path: Path) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a path is an XML file, or a folder with `annotations.xml`."""
+    return path.suffix.lower() == ".xml" if path.is_file() else (path / "annotations.xml").is_file()
+
+
+def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a CVAT file, or of the folder that holds `annotations.xml`; classes are sorted by name.
 
     Boxes (turned ones get the box around them) and polygons become objects; other shapes are left out. Subsets named as
@@ -38,10 +44,9 @@ def read_cvat(path: Path) -> DatasetDict:
     _check_kind(root, file)
     reader = _Reader(file)
     splits = reader.read(root)
-    raise_all([*reader.problems, *reader.search.nothing_found(file)])
+    raise_all([*reader.problems, *reader.finder.nothing_found(file)])
     reader.tell()
-    names = {name for records in splits.values() for record in records for name in record.names}
-    return to_dataset(splits, sorted(names), file)
+    return SourceData(to_dataset(splits, sorted(used_names(splits)), file))
 
 
 def _check_kind(root: ElementTree.Element, file: Path) -> None:
@@ -58,7 +63,7 @@ class _Reader:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.search = ImageSearch(file.parent)
+        self.finder = ImageFinder(file.parent)
         self.problems: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.other_subsets: Counter[str] = Counter()
@@ -96,8 +101,8 @@ class _Reader:
             return None
         # A subset has a folder of its own, where names may be the same as in others.
         inside = self.file.parent / "images" / subset / name
-        path = self.search.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
-        record = Record.sized(path, image_id, _number(image, "width"), _number(image, "height"))
+        path = self.finder.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
+        record = Record.sized(path, image_id, parse_number(image.get("width")), parse_number(image.get("height")))
         for index, shape in enumerate(image):
             self._add(record, shape, f"{where} ({name}), shape {index}")
         return record
@@ -125,20 +130,15 @@ def _own_ids(images: list[ElementTree.Element]) -> list[int]:
 
 
 def _box(shape: ElementTree.Element) -> list[float] | None:
-    corners = numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")], 4)
+    corners = parse_numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")], 4)
     if corners is None:
         return None
     x0, y0, x1, y1 = corners
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
-    return box_around_turned([x0, y0, x1 - x0, y1 - y0], _number(shape, "rotation") or 0, centre)
+    return box_around_turned([x0, y0, x1 - x0, y1 - y0], parse_number(shape.get("rotation")) or 0, centre)
 
 
 def _around_polygon(shape: ElementTree.Element) -> list[float] | None:
-    points = [numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";")]
+    points = [parse_numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";")]
     whole = [point for point in points if point]
     return box_around(whole) if len(whole) == len(points) >= 3 else None
-
-
-def _number(element: ElementTree.Element, key: str) -> float | None:
-    values = numbers([element.get(key)], 1)
-    return values[0] if values else None

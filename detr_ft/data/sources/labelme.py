@@ -10,23 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import DatasetDict
-
-from detr_ft.data.sources.flags import flag
-from detr_ft.data.sources.image_search import ImageSearch, plain_path
-from detr_ft.data.sources.json_format import json_kind
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import (
-    Flags,
-    Record,
-    images_in,
-    numbers,
-    split_folders,
-    split_of_folder,
-    to_dataset,
-)
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import ImageFinder, plain_path
+from detr_ft.data.sources.json_files import json_tool, json_tool_of
+from detr_ft.data.sources.listing import files_below, images_below, split_folders, split_of_folder
+from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, read_text
+from detr_ft.data.sources.record import Flags, Record, to_dataset, used_names
 from detr_ft.data.sources.shapes_to_boxes import box_around
-from detr_ft.data.sources.text import parse_json, read_text
 from detr_ft.errors import InputError
 
 _WITH_AREA = ("polygon", "rectangle", "mask")  # a mask's points are the corners of its box
@@ -34,7 +26,14 @@ _WITH_AREA = ("polygon", "rectangle", "mask")  # a mask's points are the corners
 log = logging.getLogger(__name__)
 
 
-def read_labelme(path: Path) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a file, or the first JSON file below a folder, is LabelMe's."""
+    files = files_below(path, {".json"}) if path.is_dir() else []
+    first = next((file for file in files if file.is_file()), None)
+    return (first is not None and json_tool(first) == "labelme") or json_tool_of(path) == "labelme"
+
+
+def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a folder of LabelMe files, or of one; classes are sorted by name.
 
     Shapes of one label and group are one object, as LabelMe's own converters have it; points and lines have no area and
@@ -43,18 +42,11 @@ def read_labelme(path: Path) -> DatasetDict:
     files = _files(path)
     reader = _Reader(path if path.is_dir() else path.parent)
     splits = {split: reader.read_split(paths) for split, paths in files.items()}
-    raise_all([*reader.problems, *reader.search.nothing_found(path)])
+    raise_all([*reader.problems, *reader.finder.nothing_found(path)])
     if not any(splits.values()):
         raise InputError(f"{path}: no LabelMe files found; expected a .json with shapes and imagePath for each image")
     reader.tell(path, {record.path for records in splits.values() for record in records})
-    names = {name for records in splits.values() for record in records for name in record.names}
-    return to_dataset(splits, sorted(names), path)
-
-
-def is_labelme(folder: Path) -> bool:
-    """Whether the first JSON file below a folder is LabelMe's."""
-    first = min((file for file in folder.rglob("*.json") if file.is_file()), default=None)
-    return first is not None and json_kind(first) == "labelme"
+    return SourceData(to_dataset(splits, sorted(used_names(splits)), path))
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
@@ -63,8 +55,8 @@ def _files(path: Path) -> dict[str, list[Path]]:
         return {split_of_folder(path.absolute().parent) or "train": [path]}
     files: dict[str, list[Path]] = {}
     for split, child in split_folders(path):
-        files.setdefault(split, []).extend(sorted(child.rglob("*.json")))
-    everything = sorted(path.rglob("*.json"))
+        files.setdefault(split, []).extend(files_below(child, {".json"}))
+    everything = files_below(path, {".json"})
     chosen = sum(map(len, files.values()))
     if not chosen:
         return {"train": everything}
@@ -84,7 +76,7 @@ class _Reader:
     merged: int = 0
 
     def __post_init__(self) -> None:
-        self.search = ImageSearch(self.folder)
+        self.finder = ImageFinder(self.folder)
 
     def read_split(self, files: list[Path]) -> list[Record]:
         """The records of the files that are LabelMe's."""
@@ -106,7 +98,7 @@ class _Reader:
             log.warning("%s: %d JSON files aren't LabelMe's, the first is %s", origin, len(self.others), self.others[0])
         if self.merged:
             log.info("%s: %d shapes were joined to others of their label and group", origin, self.merged)
-        bare = len(set(images_in(self.folder.absolute())) - labelled) if origin.is_dir() else 0
+        bare = len(set(images_below(self.folder.absolute())) - labelled) if origin.is_dir() else 0
         if bare:
             log.warning("%s: %d images have no JSON file and are left out", origin, bare)
 
@@ -132,7 +124,7 @@ class _Reader:
         """The image's file, or where it is nowhere the bytes in the JSON file and the path they would have."""
         stated = content.get("imagePath")
         name = (plain_path(stated) if isinstance(stated, str) else "") or f"{file.stem}.jpg"
-        found = self.search.locate(name, str(file), self.problems, near=file.parent)
+        found = self.finder.locate(name, str(file), self.problems, near=file.parent)
         if found:
             return found, None
         data = content.get("imageData")
@@ -141,7 +133,7 @@ class _Reader:
                 return (file.parent / name).absolute(), base64.b64decode(data, validate=True)
             except ValueError as error:
                 self.problems.append(f"{file}: imageData is not base64 ({error})")
-        return self.search.find(name, str(file), self.problems, near=file.parent), None
+        return self.finder.find(name, str(file), self.problems, near=file.parent), None
 
     def _add_shapes(self, record: Record, shapes: object, file: Path) -> None:
         if not isinstance(shapes, list):
@@ -157,7 +149,7 @@ class _Reader:
             key: tuple[object, ...] = (shape["label"].strip(), index if group is None else f"group {group}")
             self.merged += key in objects
             objects.setdefault(key, []).extend(points)
-            if flag(shape.get("difficult"), "difficult", f"{file}: shape {index}", self.problems):
+            if parse_flag(shape.get("difficult"), "difficult", f"{file}: shape {index}", self.problems):
                 difficult.add(key)
         for key, points in objects.items():
             record.add(box_around(points), str(key[0]), flags=Flags(difficult=key in difficult))
@@ -171,7 +163,7 @@ class _Reader:
         if kind not in (*_WITH_AREA, "circle"):
             self.left_out[kind] += 1
             return None
-        points = [numbers(row, 2) for row in rows] if isinstance(rows, list) else []
+        points = [parse_numbers(row, 2) for row in rows] if isinstance(rows, list) else []
         whole = [point for point in points if point]
         least = 3 if kind == "polygon" else 2
         if len(whole) < max(least, len(points)):

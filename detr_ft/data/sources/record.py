@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data.images import ImageError, Source, image_size
+from detr_ft.data.images import ImageError, ImageSource, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
-from detr_ft.data.sources.errors import UNKNOWN, Place, UnknownClassError
-from detr_ft.data.sources.problems import grouped, raise_all
-from detr_ft.data.sources.text import is_storable
+from detr_ft.data.sources.errors import UNKNOWN, Place, UnknownClassError, grouped, raise_all
+from detr_ft.data.sources.parsing import is_storable, parse_side
 from detr_ft.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
-
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "trainval": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_LARGEST_ID, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +55,13 @@ class Record:
 
     @classmethod
     def sized(
-        cls, path: Path, image_id: int, width: object = None, height: object = None, image: Source = ""
+        cls, path: Path, image_id: int, width: object = None, height: object = None, image: ImageSource = ""
     ) -> Record:
         """A record of the stated width and height, or where those are none, of the size of the upright image.
 
         That is read from `image`, where it isn't the file at `path`.
         """
-        sides = stated_side(width), stated_side(height)
+        sides = parse_side(width), parse_side(height)
         if sides[0] is not None and sides[1] is not None:
             return cls(path, image_id, sides[0], sides[1])
         try:
@@ -150,6 +132,22 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
     return data
 
 
+def used_names(splits: Mapping[str, Iterable[Record]]) -> set[str]:
+    """The names of the classes that occur in any split."""
+    return {name for records in splits.values() for record in records for name in record.names}
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Names sorted: words by letters, then whole numbers by their value."""
+    return sorted(set(names), key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple[int, str, str]:
+    """Whole numbers by how many digits they have, then by these: Python won't make a number of thousands of them."""
+    digits = name.lstrip("0") if name.isdecimal() else ""
+    return (len(digits) + 1, digits, name) if name.isdecimal() else (0, "", name)
+
+
 def _faults(splits: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Place, str]]:
     for split, records in splits.items():
         for row, record in enumerate(records):
@@ -157,7 +155,7 @@ def _faults(splits: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Place, str
                 yield (split, row, place), fault
 
 
-def refuse(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
+def raise_with_faults(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
     """Raise InputError with the problems, if there are any, and what is to be said of unknown classes besides."""
     if problems:
         raise_all([*problems, *(fault for _, fault in _faults(splits))])
@@ -191,58 +189,3 @@ def columns_of(records: Sequence[Record], index: Mapping[str, int]) -> dict[str,
         "height": [one.height for one in records],
         "objects": [one.objects(index) for one in records],
     }
-
-
-def split_of(word: str) -> str | None:
-    """The split that a file's name speaks of (`valid`, `instances_val2017`, ...), if any."""
-    found = (_SPLIT_WORDS.get(part) for part in re.split(r"[^a-z]+", word.lower()))
-    return next((split for split in found if split), None)
-
-
-def split_of_folder(folder: Path) -> str | None:
-    """The split whose very name a folder bears, if any: words within a longer name say too little."""
-    return _SPLIT_WORDS.get(folder.name.lower())
-
-
-def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The subfolders that bear a split's name, with that split."""
-    for child in sorted(folder.iterdir()):
-        split = split_of_folder(child)
-        if split and child.is_dir():
-            yield split, child
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder and of its subfolders, sorted."""
-    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-
-
-def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files of a folder that end so, sorted; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
-    except OSError:
-        return []
-    return sorted(folder / name for name in names if Path(name).suffix.lower() in suffixes)
-
-
-def stated_side(value: object) -> int | None:
-    """A width or height as a file states it, if it is a positive whole number that the schema can hold."""
-    return int(value) if isinstance(value, (int, float)) and 0 < value <= _LARGEST_SIDE and value % 1 == 0 else None
-
-
-def is_id(value: object) -> bool:
-    """Whether the schema can hold this value as an image's id."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_ID
-
-
-def numbers(values: object, count: int) -> list[float] | None:
-    """The values as `count` floats (NaN and Inf are numbers here); None where they are anything else."""
-    if not isinstance(values, list) or len(values) != count:
-        return None
-    try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        return None

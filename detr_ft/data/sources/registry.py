@@ -1,109 +1,79 @@
-"""Reading a data set, wherever it comes from, into the one schema."""
+"""The sources of data, one line each, and what is derived from the list: help, errors, documentation.
+
+Importing this loads none of the sources: the command shows its help, and reports a mistyped path, without `datasets`.
+"""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from datasets import DatasetDict
-
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.coco.reader import coco_categories, coco_files, read_coco
-from detr_ft.data.sources.csv.reader import TABLE_SUFFIXES, read_table, table_files
-from detr_ft.data.sources.cvat import read_cvat
-from detr_ft.data.sources.json_format import json_kind
-from detr_ft.data.sources.labelme import is_labelme, read_labelme
-from detr_ft.data.sources.labelstudio.reader import read_labelstudio
-from detr_ft.data.sources.tables.folder import metadata_files, read_folder
-from detr_ft.data.sources.tables.hub import read_hub
-from detr_ft.data.sources.tables.parquet import is_saved, parquet_files, read_parquet, read_saved
-from detr_ft.data.sources.tables.stream import open_stream
-from detr_ft.data.sources.voc import read_voc, voc_files
-from detr_ft.data.sources.yolo.reader import read_yolo, yolo_file
 from detr_ft.errors import InputError
 
-__all__ = ["category_numbers", "load_data", "open_stream"]
 
-# The formats of tools say how boxes are written; tables leave it to whoever wrote them.
-_FIXED = {
-    "coco": read_coco,
-    "cvat": read_cvat,
-    "labelme": read_labelme,
-    "labelstudio": read_labelstudio,
-    "voc": read_voc,
-    "yolo": read_yolo,
-}
-_OPEN = {"csv": read_table, "folder": read_folder, "parquet": read_parquet, "saved": read_saved}
-_KINDS = tuple(sorted([*_FIXED, *_OPEN, "generated", "hub", "stream"]))
+@dataclass(frozen=True)
+class Source:
+    """One kind of data: its name, what it reads, what follows `name:`, and the module with its `recognizes` and `read`.
 
-log = logging.getLogger(__name__)
-
-
-def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
-    """The splits (among train, validation, test) of a data set, each in the schema: boxes in pixels of the upright image.
-
-    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `labelme:PATH`, `labelstudio:PATH`, `cvat:PATH`, `folder:FOLDER`,
-    `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose format is recognised by
-    what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them. How a table, a folder's
-    metadata or a data set of the Hub writes its boxes is recognised and said on the log, unless `box_format` tells it
-    (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`). Raises InputError; where it is only for classes that the data set
-    doesn't have, UnknownClassError, which holds all of the rest.
+    The functions are those of `base.PathSource`, or of `base.NameSource` where no path follows. A `streamed` source is read
+    row by row, by `open_stream` alone.
     """
-    kind, colon, rest = spec.partition(":")
-    format = None if box_format is None else BoxFormat.parse(box_format)
-    if colon and kind in _KINDS and not rest:
-        raise InputError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
-    if colon and kind == "generated":
-        from detr_ft.data.generated.generate import generate
 
-        _refuse_format(kind, format)
-        return generate(rest)
-    if colon and kind == "hub":
-        return read_hub(rest, format)
-    if colon and kind == "stream":
-        raise InputError(
-            f"{spec}: a stream can't be trained on or examined yet: from Python, detr_ft.data.open_stream gives its rows; "
-            f"to have the data set whole, write hub:{rest} or its path"
-        )
-    if colon and kind in (*_FIXED, *_OPEN):
-        return _read(kind, _existing(rest, base), format)
-    if colon and not os.path.exists(base / spec) and len(kind) > 1 and kind.isidentifier():
-        near = difflib.get_close_matches(kind, _KINDS, n=1)
+    name: str
+    help: str
+    module: str
+    follows: Literal["PATH", "NAME"] = "PATH"
+    takes_box_format: bool = False
+    streamed: bool = False
+
+    @property
+    def usage(self) -> str:
+        """How a user writes it, as in `coco:PATH`."""
+        return f"{self.name}:{self.follows}"
+
+
+# A path without a name is read by the first of these that recognizes it.
+SOURCES = (
+    Source("saved", "a folder that `save_to_disk` wrote", "detr_ft.data.sources.saved", takes_box_format=True),
+    Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo"),
+    Source("folder", "a `metadata.jsonl` beside images", "detr_ft.data.sources.image_folder", takes_box_format=True),
+    Source("parquet", "Parquet files", "detr_ft.data.sources.parquet", takes_box_format=True),
+    Source("cvat", "CVAT's `annotations.xml` (for images 1.1)", "detr_ft.data.sources.cvat"),
+    Source("labelme", "LabelMe's JSON files", "detr_ft.data.sources.labelme"),
+    Source("labelstudio", "Label Studio's JSON or JSON-MIN", "detr_ft.data.sources.labelstudio"),
+    Source("coco", "COCO JSON", "detr_ft.data.sources.coco"),
+    Source("voc", "Pascal VOC's `Annotations/*.xml`", "detr_ft.data.sources.voc"),
+    Source("csv", "a CSV whose header names image, class and box", "detr_ft.data.sources.csv_table", takes_box_format=True),
+    Source("hub", "a data set of the Hub", "detr_ft.data.sources.hub", "NAME", takes_box_format=True),
+    Source("generated", "scenes drawn by this package", "detr_ft.data.sources.generated", "NAME"),
+    Source("stream", "rows of the Hub or of Parquet files, from Python", "detr_ft.data.sources.stream", "NAME", streamed=True),
+)  # fmt: skip
+_BY_NAME = {source.name: source for source in SOURCES}
+
+
+def parse_spec(spec: str, base: Path = Path()) -> tuple[Source | None, str]:
+    """The source that a specification of data names, and what follows its colon; for a bare path None and the path.
+
+    Raises InputError for a name that no source has, with one that is alike, unless the whole is a path from `base`.
+    """
+    name, colon, rest = spec.partition(":")
+    if colon and name in _BY_NAME:
+        if not rest:
+            raise InputError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
+        return _BY_NAME[name], rest
+    if colon and not os.path.exists(base / spec) and len(name) > 1 and name.isidentifier():
+        near = difflib.get_close_matches(name, _BY_NAME, n=1)
         hint = f"; did you mean {near[0]}:{rest}?" if near else ""
-        raise InputError(f"{spec!r}: unknown kind of data {kind!r}; known are {', '.join(_KINDS)}{hint}")
-    path = _existing(spec, base)
-    kind = _recognise(path)
-    log.info("%s looks like %s: reading it as %s:%s", path, kind.upper(), kind, spec)
-    return _read(kind, path, format)
+        raise InputError(f"{spec!r}: unknown kind of data {name!r}; known are {', '.join(sorted(_BY_NAME))}{hint}")
+    return None, spec
 
 
-def category_numbers(spec: str, base: Path = Path()) -> dict[int, str]:
-    """Under which numbers a COCO data set has its classes, for results in its format; empty for every other kind of data."""
-    kind, colon, rest = spec.partition(":")
-    if colon and kind in _KINDS:
-        return coco_categories(_existing(rest, base)) if kind == "coco" else {}
-    path = _existing(spec, base)
-    return coco_categories(path) if _recognise(path) == "coco" else {}
-
-
-def _read(kind: str, path: Path, format: BoxFormat | None) -> DatasetDict:
-    if kind in _OPEN:
-        return _OPEN[kind](path, format)
-    _refuse_format(kind, format)
-    return _FIXED[kind](path)
-
-
-def _refuse_format(kind: str, format: BoxFormat | None) -> None:
-    if format is not None:
-        raise InputError(
-            f"box_format: {format.name} can't be chosen for {kind}: data, whose own format says how boxes are written; "
-            f"it is for {', '.join(f'{one}:' for one in sorted([*_OPEN, 'hub']))}"
-        )
-
-
-def _existing(text: str, base: Path) -> Path:
+def existing_path(text: str, base: Path = Path()) -> Path:
+    """The path that a user names, from `base`. Raises InputError where nothing is there, with a name that is alike."""
     try:
         path = base / Path(text).expanduser()
     except RuntimeError as error:  # ~someone, who has no home here
@@ -117,38 +87,60 @@ def _existing(text: str, base: Path) -> Path:
     raise InputError(f"{path}: no such file or folder; {hint} (a data set of the Hub is written hub:NAME)")
 
 
-def _recognise(path: Path) -> str:
-    """Which reader a bare path is for, by what it holds."""
-    if path.is_file():
-        by_suffix = {".jsonl": "folder", ".parquet": "parquet", ".xml": "cvat", ".yaml": "yolo", ".yml": "yolo"}
-        by_suffix |= dict.fromkeys(TABLE_SUFFIXES, "csv")
-        if path.suffix.lower() == ".json":
-            return json_kind(path)
-        if path.suffix.lower() in by_suffix:
-            return by_suffix[path.suffix.lower()]
-    elif not path.is_dir():
-        raise InputError(f"{path}: neither a file nor a folder")
-    elif is_saved(path):
-        return "saved"
-    elif yolo_file(path):
-        return "yolo"
-    elif metadata_files(path):
-        return "folder"
-    elif parquet_files(path):  # before COCO's: `datasets` writes .json files beside its own
-        return "parquet"
-    elif (path / "annotations.xml").is_file():
-        return "cvat"
-    elif is_labelme(path):
-        return "labelme"
-    elif files := coco_files(path):
-        return json_kind(next(iter(files.values())))
-    elif voc_files(path, []):
-        return "voc"
-    elif table_files(path):
-        return "csv"
-    raise InputError(
-        f"{path}: its format isn't recognised; expected a COCO .json, a YOLO data.yaml, VOC's Annotations/, a metadata.jsonl, "
-        "Parquet files, a folder of save_to_disk, what LabelMe, Label Studio or CVAT export, or a .csv whose first line "
-        "names image, class and box. "
-        "If it is one of these, name it outright, for example coco:PATH"
+def check_box_format(source: Source, box_format: str) -> None:
+    """Raise InputError where the format of boxes can't be chosen for a source."""
+    if not source.takes_box_format:
+        raise InputError(
+            f"box_format: {box_format} can't be chosen for {source.name}: data, whose own format says how boxes are "
+            f"written; it is for {_listed(f'{one.name}:' for one in _with_box_format())}"
+        )
+
+
+def unrecognized(path: Path) -> InputError:
+    """The error for a file or folder that no source recognizes."""
+    expected = _listed((f"{one.help} ({one.usage})" for one in _in_command() if one.follows == "PATH"), "or")
+    return InputError(
+        f"{path}: its format isn't recognised; expected {expected}. If it is one of these, name it outright"
     )
+
+
+def data_help() -> str:
+    """The command's help on its argument DATA."""
+    return f"A file or folder, whose format is recognized, or {_listed((one.usage for one in _in_command()), 'or')}"
+
+
+def box_format_help() -> str:
+    """The command's help on `--box-format`."""
+    names = _listed((f"{one.name}:" for one in _with_box_format()), "and")
+    return (
+        f"Read the boxes of {names} data as xywh, xyxy or cxcywh, in pixels, or with -fractions; "
+        "default: the format that is recognized"
+    )
+
+
+def sources_table() -> str:
+    """The sources that the command reads as a Markdown table."""
+    lines = ["| DATA | reads | `--box-format` |", "|---|---|---|"]
+    for source in _in_command():
+        lines.append(f"| `{source.usage}` | {source.help} | {'yes' if source.takes_box_format else ''} |")
+    return "\n".join(lines)
+
+
+def sources_sentence() -> str:
+    """The sources that the command reads as one sentence of Markdown."""
+    forms = _listed((f"`{one.usage}` ({one.help})" for one in _in_command()), "or")
+    return f"`DATA` is a file or folder, whose format is recognized by its content, or {forms}."
+
+
+def _in_command() -> list[Source]:
+    return sorted((one for one in SOURCES if not one.streamed), key=lambda one: (one.follows != "PATH", one.name))
+
+
+def _with_box_format() -> list[Source]:
+    return [one for one in _in_command() if one.takes_box_format]
+
+
+def _listed(words: Iterable[str], conjunction: str = "and") -> str:
+    """Words as prose lists them: `a, b or c`."""
+    *first, last = words
+    return f"{', '.join(first)} {conjunction} {last}" if first else last

@@ -11,7 +11,7 @@ from faster_coco_eval import mask
 from numpy.typing import NDArray
 
 from detr_ft.data.images import MAX_PIXELS
-from detr_ft.data.sources.record import numbers
+from detr_ft.data.sources.parsing import parse_numbers
 
 
 def box_around(points: Sequence[Sequence[float]] | NDArray[np.number[Any]]) -> list[float]:
@@ -51,13 +51,13 @@ def _polygons(value: object) -> list[list[list[float]]] | None:
     if not isinstance(value, list) or not value:
         return None
     rows = value if isinstance(value[0], list) else [value]
-    flat = [numbers(row, len(row)) if isinstance(row, list) else None for row in rows]
+    flat = [parse_numbers(row, len(row)) if isinstance(row, list) else None for row in rows]
     polygons = [np.reshape(row, (-1, 2)).tolist() for row in flat if row and len(row) % 2 == 0 and len(row) >= 6]
     return polygons if len(polygons) == len(rows) else None
 
 
 def _around_runs(runs: dict[str, object]) -> list[float] | None:
-    counts, size = runs.get("counts"), numbers(runs.get("size"), 2)
+    counts, size = runs.get("counts"), parse_numbers(runs.get("size"), 2)
     if size is None or not all(math.isfinite(side) and side >= 1 and side % 1 == 0 for side in size):
         return None
     height, width = map(int, size)

@@ -13,22 +13,13 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from datasets import DatasetDict
-
-from detr_ft.data.sources.flags import flag
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import (
-    IMAGE_SUFFIXES,
-    Flags,
-    Record,
-    files_in,
-    numbers,
-    split_folders,
-    split_of,
-    to_dataset,
-)
-from detr_ft.data.sources.safe_xml import XML_ERRORS, parse_xml
-from detr_ft.data.sources.text import read_lines
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.image_finder import ImageFinder
+from detr_ft.data.sources.listing import files_below, files_in, split_folders, split_of
+from detr_ft.data.sources.parsing import XML_ERRORS, parse_flag, parse_number, parse_numbers, parse_xml, read_lines
+from detr_ft.data.sources.record import Flags, Record, to_dataset, used_names
 from detr_ft.errors import InputError
 
 _SETS = Path("ImageSets", "Main")
@@ -37,7 +28,12 @@ _SET_WORDS = ("train", "trainval", "val", "valid", "validation", "test")
 log = logging.getLogger(__name__)
 
 
-def read_voc(folder: Path) -> DatasetDict:
+def recognizes(path: Path) -> bool:
+    """Whether a folder has XML files where VOC's are."""
+    return path.is_dir() and bool(_files(path, []))
+
+
+def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
     """The data set of a VOC folder; classes are sorted by name, `difficult` and `truncated` are kept.
 
     The image is the one that the XML file names; where that isn't there, the one called as the XML file, and it is said.
@@ -45,27 +41,26 @@ def read_voc(folder: Path) -> DatasetDict:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
     problems: list[str] = []
-    files = voc_files(folder, problems)
+    files = _files(folder, problems)
     if not files and not problems:
         raise InputError(f"{folder}: no VOC annotations found; expected Annotations/*.xml and JPEGImages/")
-    images = _Images()
+    images = _Images(folder)
     splits = {split: _read_split(paths, images, problems) for split, paths in files.items()}
     raise_all(problems)
-    images.tell(folder)
-    names = sorted({name for records in splits.values() for record in records for name in record.names})
-    return to_dataset(splits, names, folder)
+    images.tell()
+    return SourceData(to_dataset(splits, sorted(used_names(splits)), folder))
 
 
-def voc_files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
+def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
     """The XML files of each split below a folder; what the image sets list in vain is added to `problems`."""
     if (folder / _SETS).is_dir():
         chosen = _image_sets(folder / _SETS)
         if chosen:
             return {split: _listed(folder, lists, problems) for split, lists in chosen.items()}
-    whole = sorted((folder / "Annotations").rglob("*.xml")) + sorted(folder.glob("*.xml"))
+    whole = files_below(folder / "Annotations", {".xml"}) + files_in(folder, {".xml"})
     if whole:
         return {"train": whole}
-    parts = {split: sorted(child.rglob("*.xml")) for split, child in split_folders(folder)}
+    parts = {split: files_below(child, {".xml"}) for split, child in split_folders(folder)}
     return {split: paths for split, paths in parts.items() if paths}
 
 
@@ -73,7 +68,7 @@ def _image_sets(folder: Path) -> dict[str, list[Path]]:
     """The lists of each split: the one named for it, else those of the classes (`dog_train.txt`), which add up to it."""
     lists: dict[str, list[Path]] = {}
     of_classes: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.txt")):
+    for path in files_in(folder, {".txt"}):
         word = path.stem.lower().rpartition("_")[2]
         if word in _SET_WORDS:
             (lists if word == path.stem.lower() else of_classes).setdefault(word, []).append(path)
@@ -116,7 +111,7 @@ def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) 
     if root.tag.lower() != "annotation":
         raise ValueError(f"expected <annotation> as its outermost element, got <{root.tag}>")
     image = images.find(path, (root.findtext("filename") or "").strip())
-    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    width, height = (parse_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     record = Record.sized(image.absolute(), image_id, width, height)
     for index, item in enumerate(root.findall("object")):
         _add_object(record, item, f"{path}: object {index}", problems)
@@ -127,28 +122,25 @@ def _add_object(record: Record, item: ElementTree.Element, where: str, problems:
     """Append an object, or several where it has several boxes; those of its parts (head, hand) are not among them."""
     name = (item.findtext("name") or "").strip()
     corners = [
-        numbers([box.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")], 4) for box in item.findall("bndbox")
+        parse_numbers([box.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")], 4)
+        for box in item.findall("bndbox")
     ]
     if not name:
         problems.append(f"{where} has no name")
     if not corners or None in corners:
         problems.append(f"{where} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
-    difficult, truncated = (flag(item.findtext(key), key, where, problems) for key in ("difficult", "truncated"))
+    difficult, truncated = (parse_flag(item.findtext(key), key, where, problems) for key in ("difficult", "truncated"))
     flags = Flags(difficult=difficult, truncated=truncated)
     for x0, y0, x1, y1 in (values for values in corners if name and values):
         record.add([x0, y0, x1 - x0, y1 - y0], name, flags=flags)
 
 
-def _number(text: str | None) -> float | None:
-    values = numbers([text], 1)
-    return values[0] if values else None
-
-
 class _Images:
-    """Finds the images of annotation files, listing each folder once, and keeps which aren't called as their file says."""
+    """Finds the images of annotation files, and keeps which aren't called as their file says."""
 
-    def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, Path]] = {}
+    def __init__(self, origin: Path) -> None:
+        self.origin = origin
+        self._finder = ImageFinder(origin)
         self._others: list[tuple[Path, str, Path]] = []
 
     def find(self, annotation: Path, stated: str) -> Path:
@@ -157,33 +149,25 @@ class _Images:
         Where there is none, the path at which it should be.
         """
         root, below = _around_annotations(annotation)
-        places = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
+        folders = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
         stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-        names = (stated, Path(stated).stem, annotation.stem)
-        found = next((self._in(place)[name] for name in names for place in places if name in self._in(place)), None)
-        if found is None:
-            home = next((place for place in places if self._in(place)), places[0])
+        path = self._finder.among((stated, Path(stated).stem, annotation.stem), folders)
+        if path is None:
+            home = next(filter(self._finder.holds_images, folders), folders[0])
             return home / (stated or f"{annotation.stem}.jpg")
-        if stated not in ("", found.name, found.stem):
-            self._others.append((annotation, stated, found))
-        return found
+        if stated not in ("", path.name, path.stem):
+            self._others.append((annotation, stated, path))
+        return path
 
-    def tell(self, folder: Path) -> None:
+    def tell(self) -> None:
         """Say on the log of how many files another image than the one they name was taken."""
         if self._others:
-            annotation, stated, found = self._others[0]
+            annotation, stated, path = self._others[0]
             log.warning(
                 "%s: %d XML files name an image that isn't there, and the one whose name is most alike is taken: "
                 "%s names %s, taken is %s; correct <filename> where that is wrong",
-                folder, len(self._others), annotation, stated, found,
+                self.origin, len(self._others), annotation, stated, path,
             )  # fmt: skip
-
-    def _in(self, folder: Path) -> dict[str, Path]:
-        """The images of a folder by their names, and by these without the ending."""
-        if folder not in self._folders:
-            files = files_in(folder, IMAGE_SUFFIXES)
-            self._folders[folder] = {path.stem: path for path in files} | {path.name: path for path in files}
-        return self._folders[folder]
 
 
 def _around_annotations(file: Path) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-// Tables sort by a click on a column's name; pictures open large; outlines can be switched.
+// Sort a table by a click on a heading, enlarge photos, switch outlines off.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
@@ -18,7 +18,7 @@ for (const box of document.querySelectorAll(".switches input")) {
   box.addEventListener("change", () => document.body.classList.toggle(`no-${box.value}`, !box.checked));
 }
 const dialog = document.querySelector("dialog");
-for (const button of document.querySelectorAll(".shots button")) {
+for (const button of document.querySelectorAll(".photos button")) {
   button.addEventListener("click", () => {
     const frame = button.querySelector(".frame").cloneNode(true);
     const image = frame.querySelector("img");

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
-from detr_ft.criterion.assignment.input_checks import TargetError
+from detr_ft.criterion.input_checks import TargetError
 from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion

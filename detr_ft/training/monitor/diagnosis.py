@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from detr_ft.boxes import cxcywh_to_xyxy, iou, xywh_to_xyxy, xyxy_to_cxcywh
+from detr_ft.boxes import iou, xywh_to_xyxy, xyxy_to_cxcywh
+from detr_ft.data.box_format import FORMATS, XYWH
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 
@@ -25,12 +27,9 @@ _TOO_SLOW_RATE, _USUAL_RATE, _TOO_FAST_RATE = 2e-6, 1e-4, 1e-3
 _UNSTEADY_FRACTION = 0.3  # of the targets change their query between evaluations
 _MIN_OBJECTS_PER_QUERY = 3  # of a sample in which an unused query is unusual
 
-# Readings of the four numbers of a box other than x_min, y_min, width, height.
-_FRAMES = {
-    "corners (x_min, y_min, x_max, y_max)": lambda boxes: boxes,
-    "center and size (cx, cy, width, height)": cxcywh_to_xyxy,
-    "rows before columns (y_min, x_min, height, width)": lambda boxes: xywh_to_xyxy(boxes[:, [1, 0, 3, 2]]),
-}
+_OTHER_FORMATS = [format for format in FORMATS if format.unit == "pixels" and format != XYWH]
+_ROWS_FIRST = "rows before columns (y_min, x_min, height, width)"
+_READINGS = (*map(str, _OTHER_FORMATS), _ROWS_FIRST)
 
 
 def remarks(row: Mapping[str, Any], changes: Mapping[str, float], queries: int, fraction: float) -> list[str]:
@@ -88,7 +87,7 @@ class Overlaps:
     ious: list[float] = field(default_factory=list)  # of each object, with the best detection of any class
     scores: list[float] = field(default_factory=list)  # the highest of each image
     classes: Counter[tuple[int, int]] = field(default_factory=Counter)  # of detected objects: annotated, predicted
-    ious_by_frame: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _FRAMES})
+    ious_by_reading: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _READINGS})
 
     @property
     def mean_iou(self) -> float:
@@ -136,8 +135,15 @@ def _add(overlaps: Overlaps, detections: Detections, objects: Mapping[str, Any])
     for index, value, position in zip(indices, best.tolist(), positions.tolist(), strict=True):
         if value >= _MIN_IOU:
             overlaps.classes[objects["category"][index], labels[position]] += 1
-    for name, as_corners in _FRAMES.items():
-        overlaps.ious_by_frame[name] += _ious(as_corners(truth), boxes).max(1).values.tolist()
+    for name, xywh in _read_otherwise(truth).items():
+        overlaps.ious_by_reading[name] += _ious(xywh_to_xyxy(xywh), boxes).max(1).values.tolist()
+
+
+def _read_otherwise(boxes: Tensor) -> dict[str, Tensor]:
+    """Return boxes `[T, 4]` as xywh, for each format of pixels other than xywh that their numbers could have."""
+    sizes = np.ones((len(boxes), 2))  # used by fractions only
+    readings = {str(format): torch.from_numpy(format.to_xywh(boxes.numpy(), sizes)) for format in _OTHER_FORMATS}
+    return readings | {_ROWS_FIRST: boxes[:, [1, 0, 3, 2]]}
 
 
 def _ious(truth: Tensor, boxes: Tensor) -> Tensor:
@@ -163,7 +169,7 @@ def _of_the_split(train: Overlaps, validation: Overlaps, names: Sequence[str]) -
             f"are detected as {names[predicted]}. Check that both splits have the same order of classes and the same first number"
         ]
     if validation.mean_iou < 0.7 * train.mean_iou:
-        means = {name: fmean(values or [0.0]) for name, values in validation.ious_by_frame.items()}
+        means = {name: fmean(values or [0.0]) for name, values in validation.ious_by_reading.items()}
         name, best = max(means.items(), key=lambda item: item[1])
         finding = f"box frame: objects of training images are detected (IoU {train.mean_iou:.2f}), of the validation split not ({validation.mean_iou:.2f})"
         if best >= max(_MIN_IOU, 1.3 * validation.mean_iou):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,12 +16,15 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS
 from detr_ft.training.monitor.eta import RemainingTime
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.formatting import metric
+from detr_ft.utils.progress import terminal
+
+logger = logging.getLogger(__name__)
 
 _SHOWN_TERMS = ("loss", "loss_ce", "loss_bbox", "loss_giou")
-_SHOWN_METRICS = (("map", "mAP"), ("map_50", "mAP50"), ("map_75", "mAP75"))
 
 
 class Display(Protocol):
@@ -135,15 +139,15 @@ def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
     """Return a line with the main metrics of an evaluation, and one for each remark on it."""
     changed = row.get("changed_since_last")
     changes = "" if changed is None else f", {100 * changed:.0f} % of the objects changed their query"
-    metrics = ", ".join(f"{label} {metric(row[name])}" for name, label in _SHOWN_METRICS)
+    metrics = ", ".join(f"{HEADINGS[name]} {metric(row[name])}" for name in MAIN_METRICS)
     return [f"epoch {row['epoch']}: {metrics}{changes}", *(f"  {remark}" for remark in row.get("remarks", []))]
 
 
 def make_display() -> Display:
-    """A live display where stderr is a terminal, plain lines elsewhere, silence on all processes but the main one."""
+    """Return a live display on the command's terminal, else one that logs lines; silent on all processes but the main one."""
     if rank() > 0:
         return PlainDisplay(lambda line: None)
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    console = terminal()
+    if console is not None and console.is_terminal:
         return LiveDisplay(console)
-    return PlainDisplay(lambda line: console.print(line, soft_wrap=True, markup=False))
+    return PlainDisplay(lambda line: logger.info("%s", line))

@@ -39,7 +39,7 @@ def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -
     """
     matches = criterion.matcher(predictions, targets)
     last = matches.layer == predictions.num_layers - 1
-    likeliest = predictions.logits[-1].argmax(-1)  # [B, Q]
+    likeliest = predictions.most_probable[-1]  # [B, Q]
     right = likeliest[matches.image, matches.query][last] == targets.labels[matches.target[last]]
     boxes = predictions.boxes[-1][matches.image, matches.query][last]
     overlap = iou(boxes, targets.boxes[matches.target[last]].to(boxes))
@@ -106,7 +106,7 @@ class MatchingSample:
         """Return the query of each target of a batch, -1 for none, and the number of queries."""
         pixels = {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
         outputs = model(**self._format.normalise(pixels))
-        predictions = Predictions(outputs.logits[None], outputs.pred_boxes[None])
+        predictions = Predictions.from_layer(outputs.logits, outputs.pred_boxes)
         targets = Targets.from_labels(batch["labels"], device)
         matches = criterion.matcher(predictions, targets)
         partners = torch.full((len(targets.labels),), -1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.training.callbacks import Callbacks
 from detr_ft.training.monitor.display import Display
 from detr_ft.training.monitor.eta import StepTimer
@@ -22,7 +23,6 @@ from detr_ft.training.step_loader import StepBatch, StepLoader
 
 logger = logging.getLogger(__name__)
 
-_HEADLINES = ("map", "map_50", "map_75")
 _EPOCHS_BETWEEN_DIAGNOSES = 10  # of a model that detects nothing
 
 
@@ -87,7 +87,7 @@ class Monitor:
         """Write and show the row of an evaluation: metrics, those of raw weights if there are averaged ones, remarks."""
         row: Row = {"step": step, "epoch": epoch}
         row |= {name: value for name, value in metrics.items() if name != "per_class"}
-        row |= {f"raw_{name}": raw[name] for name in _HEADLINES if raw}
+        row |= {f"raw_{name}": raw[name] for name in MAIN_METRICS if raw}
         fraction = step / self.loader.total_steps
         row |= self.evaluator.matching_changes(self.stepper.epoch_criterion, self.log.last_step, fraction)
         if step and (epoch % _EPOCHS_BETWEEN_DIAGNOSES == 0 or epoch >= self.settings.num_train_epochs):

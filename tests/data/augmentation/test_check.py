@@ -48,7 +48,7 @@ def test_what_fails_is_told_with_its_place() -> None:
     told = try_augmentation(Crash())
     assert told is not None
     assert told.startswith("Crash() failed: ValueError: 99 is not in list (")
-    assert "test_trial.py, line " in told
+    assert "test_check.py, line " in told
     assert try_augmentation(Forgetful()) == "the augmentation Forgetful() returned a NoneType, not a Sample"
 
 

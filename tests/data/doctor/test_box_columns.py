@@ -7,7 +7,8 @@ import pytest
 from datasets import DatasetDict
 
 from detr_ft.data import examine
-from detr_ft.data.doctor.box_columns import boxes_of, converted, likely_format
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.doctor.box_columns import boxes_of, converted, other_format
 
 W, H = 200, 150
 
@@ -19,15 +20,11 @@ def sound_boxes(seed: int, count: int = 30) -> np.ndarray:
 
 
 FORMATS = {
-    "two corners (xyxy) in pixels": lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1),
-    "centre and size (cxcywh) in pixels": lambda b: np.concatenate([b[:, :2] + b[:, 2:] / 2, b[:, 2:]], 1),
-    "x, y, width, height (xywh) in fractions of the image": lambda b: b / (W, H, W, H),
-    "two corners (xyxy) in fractions of the image": lambda b: (
-        np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1) / (W, H, W, H)
-    ),
-    "centre and size (cxcywh) in fractions of the image": lambda b: (
-        np.concatenate([b[:, :2] + b[:, 2:] / 2, b[:, 2:]], 1) / (W, H, W, H)
-    ),
+    "xyxy": lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1),
+    "cxcywh": lambda b: np.concatenate([b[:, :2] + b[:, 2:] / 2, b[:, 2:]], 1),
+    "xywh-fractions": lambda b: b / (W, H, W, H),
+    "xyxy-fractions": lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1) / (W, H, W, H),
+    "cxcywh-fractions": lambda b: np.concatenate([b[:, :2] + b[:, 2:] / 2, b[:, 2:]], 1) / (W, H, W, H),
 }
 
 
@@ -36,12 +33,12 @@ FORMATS = {
 def test_the_format_is_named_once_and_its_boxes_are_converted(make_rows, name: str, seed: int) -> None:
     right = sound_boxes(seed)
     rows = make_rows(*FORMATS[name](right).reshape(10, 3, 4).tolist(), size=(W, H), seed=seed)
-    boxes = boxes_of(rows)
-    assert likely_format(boxes) == name
-    np.testing.assert_allclose(converted(boxes, name).xywh, right, atol=1e-9)
+    boxes, format = boxes_of(rows), BoxFormat.parse(name)
+    assert other_format(boxes) == format
+    np.testing.assert_allclose(converted(boxes, format).xywh, right, atol=1e-9)
     (found,) = examine(DatasetDict({"train": rows})).findings
     assert (found.kind, found.level) == ("box format", "error")
-    assert name in found.message
+    assert str(format) in found.message
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -49,7 +46,7 @@ def test_sound_boxes_and_a_few_slips_are_no_other_format(make_rows, seed: int) -
     boxes = sound_boxes(seed)
     boxes[:6, 0] = W - boxes[:6, 2] / 2  # beyond the right border by half their width
     rows = make_rows(*boxes.reshape(10, 3, 4).tolist(), size=(W, H))
-    assert likely_format(boxes_of(rows)) is None
+    assert other_format(boxes_of(rows)) is None
 
 
 def test_columns_follow_the_rows(make_rows) -> None:

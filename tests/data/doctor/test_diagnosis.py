@@ -15,8 +15,7 @@ from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.report.doctor.page import render_report
-from detr_ft.report.doctor.text import describe
+from detr_ft.report.doctor import describe, render_report
 
 Box = tuple[float, float, float, float]
 GOOD: Box = (1.0, 2.0, 30.0, 20.0)
@@ -192,9 +191,9 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     assert len(told["findings"]) == 31
     assert told["findings"][0]["kind"] == "not finite"
     assert "warning: zero size: 30." in describe(diagnosis)
-    assert "... and 28 more" in diagnosis.summary(limit=2)
+    assert "... and 28 more" in describe(diagnosis, limit=2)
     assert describe(diagnosis).count("width 0, height 0") == 3
-    assert describe(diagnosis).endswith("mend the errors first (exit status 2)")
+    assert describe(diagnosis).endswith("repair the errors first (exit status 2)")
 
 
 def test_objects_are_named_by_the_id_of_their_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""The report is one page: what, why and how to mend, with pictures, nothing fetched, small, escaped."""
+"""The doctor's page: defect, effect and repair of each kind, with pictures; it loads nothing, is small and escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from detr_ft.data import examine
 from detr_ft.errors import InputError
-from detr_ft.report.doctor.page import render_report, write_report
+from detr_ft.report.doctor import render_report, write_report
 
 EVIL = "<script>alert(1)</script>"
 
@@ -95,7 +95,7 @@ def test_many_findings_and_large_images_stay_small(make_rows) -> None:
     data = DatasetDict({"train": make_rows(*boxes, size=(420, 300), folder="a" * 200)})
     told = page(data)
     assert "1,200 found" in told.text
-    assert "--json names all" in told.text
+    assert "--json lists all" in told.text
     assert told.tags.count("img") == 36
     assert told.text.count("annotation 10") <= 250
 
@@ -106,7 +106,7 @@ def test_files_that_do_not_open_have_no_picture(make_rows, tmp_path: Path) -> No
     (tmp_path / "train/1.png").unlink()
     told = page(data)
     assert "img" not in told.tags
-    assert "training would refuse this data or learn it wrongly; mend the errors first." in told.text
+    assert "training would refuse this data or learn it wrongly; repair the errors first." in told.text
 
 
 def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:
     diagnosis = examine(data)
     write_report(diagnosis, data, tmp_path / "new/report.html")
     assert (tmp_path / "new/report.html").read_text().startswith("<!DOCTYPE html>")
-    with pytest.raises(InputError, match="nothing is written over"):
+    with pytest.raises(InputError, match="not overwritten"):
         write_report(diagnosis, data, tmp_path / "new/report.html")
     with pytest.raises(InputError, match="can't be written"):
         write_report(diagnosis, data, tmp_path / "new/report.html/x.html")

@@ -12,7 +12,7 @@ from PIL import Image
 from detr_ft.data import load_data
 from detr_ft.data.doctor import Diagnosis
 from detr_ft.errors import InputError
-from detr_ft.workflows.doctor import Outputs, run_doctor
+from detr_ft.workflows.doctor import doctor
 
 
 def coco(folder: Path) -> tuple[str, str, str]:
@@ -41,7 +41,7 @@ def yolo(folder: Path) -> tuple[str, str, str]:
 
 
 def doctored(spec: str, **outputs: Path | str) -> Diagnosis:
-    return run_doctor(spec, Outputs(**outputs), num_queries=100, longest_edge=None, box_format=None).diagnosis  # type: ignore[arg-type]
+    return doctor(spec, **outputs).diagnosis  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("write", [coco, yolo])
@@ -69,7 +69,7 @@ def test_they_are_told_with_the_other_problems(tmp_path: Path) -> None:
     file = tmp_path / "images/a.txt"
     file.write_text(file.read_text() + "0 .5 .5\n")
     with pytest.raises(InputError) as caught:
-        run_doctor(spec, Outputs(), num_queries=100, longest_edge=None, box_format=None)
+        doctor(spec)
     assert [problem.partition(", line ")[2][:2] for problem in caught.value.problems] == ["5:", "3:"]
     assert caught.value.problems[1] == told
 

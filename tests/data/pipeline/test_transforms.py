@@ -17,7 +17,7 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.collate import collate
 from detr_ft.data.pipeline.dataset import TrainExamples
 from detr_ft.data.pipeline.sample import as_bytes, resize_bytes
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform, with_longest_edge
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import InputError
 
@@ -38,7 +38,7 @@ def row_with(image: Image.Image, bbox: list[list[float]], width: int | None = No
 
 
 def example_of(row: dict[str, Any], format: ImageFormat, augment: Augmentation | None = None, seed: int = 0) -> Any:
-    return TrainTransform(format, augment)(row, (seed, 0, 0), lambda place: row)
+    return TrainTransform(format, augment)(row, 0, np.random.default_rng((seed, 0, 0)), lambda place: row)
 
 
 @settings(deadline=None, max_examples=40)
@@ -84,6 +84,21 @@ def test_an_image_of_the_right_size_is_equal_to_what_the_processor_makes_of_it()
 def test_a_processor_that_contradicts_itself_is_refused(settings_of_processor: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ImageFormat.of(DetrImageProcessor(**settings_of_processor))
+
+
+@pytest.mark.parametrize("pad_size", [None, {"height": 120, "width": 140}])
+def test_longest_edge_gives_the_format_without_changing_the_processor(pad_size: dict[str, int] | None) -> None:
+    processor = DetrImageProcessor(size=SIZES[1], pad_size=pad_size)
+    written = processor.to_json_string()
+    form = ImageFormat.of(processor, longest_edge=64)
+    assert form.size == {"max_height": 64, "max_width": 64}
+    assert form.canvas == (pad_size and (64, 64))
+    assert ImageFormat.of(with_longest_edge(processor, 64)) == form
+    assert processor.to_json_string() == written
+    assert ImageFormat.of(processor).size == SIZES[1]
+    square = {"height": 64, "width": 64} if pad_size else None
+    same = DetrImageProcessor(size={"max_height": 64, "max_width": 64}, pad_size=square)
+    assert with_longest_edge(processor, 64).to_dict() == same.to_dict()
 
 
 @settings(deadline=None, max_examples=60)
@@ -145,7 +160,7 @@ def test_boxes_follow_their_pixels(width: int, height: int, name: str, seed: int
     rows, columns = (np.flatnonzero(inside.any(axis).numpy()) for axis in (1, 0))
     seen = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=torch.float32)
     half_a_pixel = 0.5 * max(w / width, h / height) * 2  # a window of half the image shows it twice as large
-    torch.testing.assert_close(to_pixels(boxes, w, h)[0], seen, rtol=0, atol=half_a_pixel + 0.5)
+    torch.testing.assert_close(to_pixels(boxes, (w, h))[0], seen, rtol=0, atol=half_a_pixel + 0.5)
 
 
 def test_crowds_move_along_and_are_not_trained_on() -> None:

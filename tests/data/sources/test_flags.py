@@ -9,14 +9,14 @@ import pytest
 from datasets import Dataset
 
 from detr_ft.data import load_data
-from detr_ft.data.sources.flags import flag
+from detr_ft.data.sources.parsing import parse_flag
 from detr_ft.errors import InputError
 
 
 @pytest.mark.parametrize("stated", [True, 1, 1.0, "1", "1.0", "true", " Yes ", "T"])
 def test_yes(stated: object) -> None:
     problems: list[str] = []
-    assert flag(stated, "iscrowd", "a", problems)
+    assert parse_flag(stated, "iscrowd", "a", problems)
     assert problems == []
 
 
@@ -45,14 +45,14 @@ def test_yes(stated: object) -> None:
 )
 def test_no_and_unstated(stated: object) -> None:
     problems: list[str] = []
-    assert not flag(stated, "iscrowd", "a", problems)
+    assert not parse_flag(stated, "iscrowd", "a", problems)
     assert problems == []
 
 
 @pytest.mark.parametrize("stated", ["maybe", 2, 0.5, "00", [1], {}, float("inf")])
 def test_neither_is_a_problem(stated: object) -> None:
     problems: list[str] = []
-    assert not flag(stated, "iscrowd", "row 7", problems)
+    assert not parse_flag(stated, "iscrowd", "row 7", problems)
     (problem,) = problems
     assert problem.startswith("row 7: iscrowd must be yes (1, true) or no (0, false), got ")
 

@@ -17,7 +17,7 @@ from PIL import Image as PillowImage
 from detr_ft.data import class_names, load_data
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import detection_objects
-from detr_ft.data.sources.tables import hub
+from detr_ft.data.sources import hub
 from detr_ft.errors import InputError
 
 

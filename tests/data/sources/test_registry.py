@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data import class_names, load_data
-from detr_ft.data.sources.json_format import json_kind
-from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import split_of
+from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.json_files import json_tool
+from detr_ft.data.sources.listing import split_of
 from detr_ft.errors import InputError
 
 
@@ -102,9 +102,9 @@ def test_a_folder_with_an_export_of_label_studio_is_recognised(
 def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
     padding = "x" * 200_000
     (tmp_path / "late.json").write_text(f'{{"imageData": "{padding}", "shapes": []}}')
-    assert json_kind(tmp_path / "late.json") == "labelme"
+    assert json_tool(tmp_path / "late.json") == "labelme"
     (tmp_path / "list.json").write_bytes(b"[" + b"\xff" * 10)
-    assert json_kind(tmp_path / "list.json") == "labelstudio"
+    assert json_tool(tmp_path / "list.json") == "labelstudio"
 
 
 @pytest.mark.parametrize(

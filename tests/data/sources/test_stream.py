@@ -20,7 +20,7 @@ from detr_ft.data import class_names, load_data, open_stream
 from detr_ft.data.images import ImageError
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.pipeline.sample import read_sample
-from detr_ft.data.sources.tables import stream
+from detr_ft.data.sources import stream
 from detr_ft.errors import InputError
 
 NAMED = List(ClassLabel(names=["ant", "bee"]))

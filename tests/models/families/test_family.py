@@ -25,16 +25,16 @@ from detr_ft.criterion import (
     CIoULoss,
     CrossEntropyLoss,
     DIoULoss,
-    FocalLoss,
     GIoULoss,
     GreedyMatcher,
     HungarianMatcher,
-    MatchabilityLoss,
     OneToManyMatcher,
-    QualityFocalLoss,
     SetCriterion,
     SmoothL1Loss,
-    VarifocalLoss,
+    SoftmaxFocalLoss,
+    SoftmaxMatchabilityLoss,
+    SoftmaxQualityFocalLoss,
+    SoftmaxVarifocalLoss,
     detr_criterion,
 )
 from detr_ft.errors import InputError
@@ -44,10 +44,12 @@ from detr_ft.models.freeze import part_of
 
 CRITERIA: dict[str, Callable[[], SetCriterion]] = {
     "detr": detr_criterion,
-    "focal": lambda: SetCriterion(HungarianMatcher(), [FocalLoss(), SmoothL1Loss(), DIoULoss()]),
-    "quality": lambda: SetCriterion(HungarianMatcher(), [QualityFocalLoss(), BoxL1Loss(), CIoULoss()]),
-    "varifocal": lambda: SetCriterion(GreedyMatcher(), [VarifocalLoss(), BoxL1Loss(), GIoULoss()]),
-    "one-to-many": lambda: SetCriterion(OneToManyMatcher(), [CrossEntropyLoss(), GIoULoss(), MatchabilityLoss()]),
+    "focal": lambda: SetCriterion(HungarianMatcher(), [SoftmaxFocalLoss(), SmoothL1Loss(), DIoULoss()]),
+    "quality": lambda: SetCriterion(HungarianMatcher(), [SoftmaxQualityFocalLoss(), BoxL1Loss(), CIoULoss()]),
+    "varifocal": lambda: SetCriterion(GreedyMatcher(), [SoftmaxVarifocalLoss(), BoxL1Loss(), GIoULoss()]),
+    "one-to-many": lambda: SetCriterion(
+        OneToManyMatcher(), [CrossEntropyLoss(), GIoULoss(), SoftmaxMatchabilityLoss()]
+    ),
 }
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 PIXELS = batch()["pixel_values"]

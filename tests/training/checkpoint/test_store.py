@@ -129,7 +129,10 @@ def _kill_self_at(number: int) -> None:
     flush = os.fsync
 
     def count(event: str, arguments: object = None) -> None:
-        if event in {"open", "os.fsync", "os.rename", "os.mkdir", "os.rmdir", "os.remove"} and next(operations) == number:
+        if (
+            event in {"open", "os.fsync", "os.rename", "os.mkdir", "os.rmdir", "os.remove"}
+            and next(operations) == number
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def counted_flush(file: int) -> None:

@@ -46,7 +46,9 @@ def one_based(row: dict[str, Any]) -> dict[str, Any]:
     return {"objects": row["objects"] | {"category": [(one + 1) % 8 for one in row["objects"]["category"]]}}
 
 
-def trained_remarks(folder: Path, validation: Dataset | None = None, **settings: Any) -> tuple[float, list[str], list[str]]:
+def trained_remarks(
+    folder: Path, validation: Dataset | None = None, **settings: Any
+) -> tuple[float, list[str], list[str]]:
     """The mAP of a model that knows its eight shapes, and what is said of it, after an epoch in which it learns nothing."""
     model, processor = load_model("embedded:small")
     set_trainable(model, [])
@@ -76,8 +78,8 @@ def test_of_a_sound_run_nothing_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (as_corners, "unless its boxes are corners (x_min, y_min, x_max, y_max): then IoU is 0.79"),
-        (as_centres, "unless its boxes are center and size"),
+        (as_corners, "unless its boxes are xyxy in pixels: then IoU is 0.79"),
+        (as_centres, "unless its boxes are cxcywh in pixels"),
         (rows_first, "unless its boxes are rows before columns"),
         (elsewhere, "differ in kind"),
     ],

@@ -53,9 +53,7 @@ def test_a_time_limit_that_ends_the_run_early_is_reported(
     assert f"after about {possible} of these steps" in estimate or possible is None
 
 
-def test_a_run_logs_the_estimate_once(
-    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_logs_the_estimate_once(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=10, eval_epochs=0).train()
     (line,) = [message for message in caplog.messages if "images a second" in message]

@@ -28,8 +28,7 @@ from detr_ft.data.pipeline.transforms import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.monitor.matching import MatchingSample
-from detr_ft.training.monitor.matching import matching_statistics, tally
+from detr_ft.training.monitor.matching import MatchingSample, matching_statistics, tally
 from detr_ft.utils.assets import embedded_checkpoint
 
 CPU = torch.device("cpu")

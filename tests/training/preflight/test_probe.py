@@ -8,17 +8,17 @@ import pytest
 import torch
 from support.small_run import make_trainer
 
+from detr_ft.cli.text import describe_probe_outcome
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
-from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight import memory
 from detr_ft.training.preflight.memory import LargestBatch, fit_memory, try_largest
 from detr_ft.training.preflight.overfit import Overfit, judge_overfit
 from detr_ft.training.preflight.probe import Probe, describe_probe, probe
 from detr_ft.training.preflight.timing import PARTS
-from detr_ft.workflows.probe import probe_recipe
+from detr_ft.workflows.probe import probe as probe_recipe
 
 
 def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -97,8 +97,10 @@ def test_a_probe_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path, mo
         "train: {output_dir: runs/a, per_device_train_batch_size: 4}\n"
     )
     before = sorted(tmp_path.rglob("*"))
-    lines = probe_recipe(*load_recipe(tmp_path / "recipe.yaml"))
+    outcome = probe_recipe(tmp_path / "recipe.yaml")
     assert sorted(tmp_path.rglob("*")) == before
+    assert outcome.recipe.train.output_dir == "runs/a"
+    lines = describe_probe_outcome(outcome).splitlines()
     assert [line.partition(":")[0] for line in lines[:3]] == ["one batch", "speed", "a step's time"]
 
 
@@ -108,7 +110,9 @@ def test_what_to_change_is_said_where_there_is_something() -> None:
     def lines(mebibytes: int | None = 100, uses_cuda_graphs: bool = False, **parts: float) -> str:
         seconds = dict.fromkeys(PARTS, 0.0) | {"forward": 1.0} | parts
         total = sum(seconds.values())
-        found = Probe(overfit, LargestBatch(8, 800, 1333, 60, mebibytes), 8 / total, total, 7200, seconds, uses_cuda_graphs)
+        found = Probe(
+            overfit, LargestBatch(8, 800, 1333, 60, mebibytes), 8 / total, total, 7200, seconds, uses_cuda_graphs
+        )
         return "\n".join(describe_probe(found, 0))
 
     assert "advice" not in lines()

@@ -9,12 +9,11 @@ import pytest
 import torch
 from support.small_run import make_trainer
 
-from detr_ft.recipe import load_recipe
 from detr_ft.training.preflight.timing import _RATE_STEPS, _RATE_WARMUP_STEPS, changes, describe_rates, step_rate
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import StepError
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.workflows import probe as workflow
+from detr_ft.workflows import probe as probing
 
 
 @pytest.mark.parametrize(
@@ -59,12 +58,11 @@ def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.Monk
         tried.append(trainer.settings.bf16)
         return 1.0 + len(tried)
 
-    monkeypatch.setattr(workflow, "step_rate", rate)
-    monkeypatch.setattr(workflow, "probe", lambda trainer: None)
-    monkeypatch.setattr(workflow, "describe_probe", lambda found, workers: [])
-    (line,) = workflow.probe_recipe(*load_recipe(tmp_path / "mine.yaml"))
+    monkeypatch.setattr(probing, "step_rate", rate)
+    monkeypatch.setattr(probing, "probe_trainer", lambda trainer: None)
+    outcome = probing.probe(tmp_path / "mine.yaml")
     assert tried == [False, True]
-    assert line.endswith("2.0 images/s with these settings; train.bf16=true 3.0 (1.50 times)")
+    assert outcome.rates == {"": 2.0, "train.bf16=true": 3.0}
 
 
 def test_rates_in_words() -> None:

@@ -12,10 +12,10 @@ from detr_ft.data.box_frame import LEAST_SIDE
 from detr_ft.data.doctor.box_columns import SLACK, Boxes, Mask
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.scan import Looks
+from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, why_unclear
 from detr_ft.data.integrity.scan import ScannedImage
 from detr_ft.data.sources.errors import Place
-from detr_ft.data.sources.record import IMAGE_SUFFIXES
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY = 4.0

@@ -9,7 +9,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data.doctor.box_columns import boxes_of, converted, likely_format
+from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.doctor.box_columns import boxes_of, converted, other_format
 from detr_ft.data.doctor.repair.boxes import BoxMender
 from detr_ft.data.doctor.repair.change_log import Change, as_lines
 from detr_ft.data.doctor.repair.classes import merge_classes
@@ -82,13 +83,13 @@ def _kept(rows: Dataset, mended: Sequence[Row | None]) -> Dataset:
 class _Read:
     """The images of a split with boxes in pixels, from the format that they were likely in (None: that was pixels)."""
 
-    format: str | None
+    format: BoxFormat | None
     images: list[AnnotatedImage]
 
     @classmethod
     def of(cls, rows: Dataset, looks: Sequence[ScannedImage]) -> _Read:
         boxes = boxes_of(rows)
-        format = likely_format(boxes)
+        format = other_format(boxes)
         in_pixels = converted(boxes, format).by_row(len(rows))
         return cls(format, annotated(sizes_of(rows), in_pixels, [one.file for one in looks]))
 
@@ -120,7 +121,7 @@ class _SplitMender:
         return None
 
     def _mended_row(
-        self, index: int, objects: Mapping[str, Any], image: AnnotatedImage, fit: Rescaling, format: str | None
+        self, index: int, objects: Mapping[str, Any], image: AnnotatedImage, fit: Rescaling, format: BoxFormat | None
     ) -> Row:
         one, stated = self.looks[index], image.stated
         if stated != one.size:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detr_ft.data import examine
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.report.doctor.text import describe
+from detr_ft.report.doctor import describe
 
 
 def frames(folder: Path, *videos_and_numbers: tuple[int, int]) -> Dataset:

@@ -208,7 +208,7 @@ def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> Non
     result = mended(data)
     assert [row["objects"]["bbox"][0] for row in result.data["train"]] == [[20 + 10 * x, 30, 40, 90] for x in range(12)]
     assert result.data["train"][3]["objects"]["area"] == [3600]
-    assert {one.what for one in result.changes} == {"converted from two corners (xyxy) in pixels"}
+    assert {one.what for one in result.changes} == {"converted from xyxy in pixels"}
 
 
 def test_nothing_left_is_told(make_rows, tmp_path: Path) -> None:

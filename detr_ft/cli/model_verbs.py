@@ -1,0 +1,182 @@
+"""The verbs on models: `evaluate`, `compare`, `predict`, `demo`, `push` and `export`."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detr_ft.cli.console import answer, say
+from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
+from detr_ft.errors import InputError
+from detr_ft.utils.assets import demo_folder
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Evaluate on these data; default: the validation images of the model's run")
+    ] = None,
+    split: Split = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", "--out", help="Write report.html and metrics.json to this new folder; default: no files"
+        ),
+    ] = None,
+    save_predictions: Annotated[
+        Path | None, typer.Option(help="Write the detections to this file in COCO's results format; default: no file")
+    ] = None,
+    from_predictions: Annotated[
+        Path | None, typer.Option(help="Evaluate this file of COCO results; default: evaluate the model")
+    ] = None,
+    batch_size: BatchSize = 8,
+    box_format: BoxFormat = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compute COCO's metrics of a model, or of a file of detections, on a data set."""
+    from detr_ft.cli.text import describe_metrics, metrics_as_json
+    from detr_ft.workflows.evaluate import evaluate as evaluate_model
+
+    outcome = evaluate_model(
+        model,
+        data,
+        split=split,
+        output_dir=output_dir,
+        save_predictions=save_predictions,
+        from_predictions=from_predictions,
+        batch_size=batch_size,
+        box_format=box_format,
+    )
+    if save_predictions is not None:
+        say(f"detections: {save_predictions}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}, metrics: {outcome.output_dir}")
+    answer(metrics_as_json(outcome.metrics) if as_json else describe_metrics(outcome.metrics))
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Run directories, checkpoints' folders or names on the Hub; the first is the baseline"),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Compare on these data; default: the validation images of the runs, which must be the same"),
+    ] = None,
+    split: Split = None,
+    batch_size: BatchSize = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare models on the same images and test whether the difference is significant."""
+    from detr_ft.cli.text import describe_comparison
+    from detr_ft.workflows.compare import compare as compare_models
+
+    outcome = compare_models(models, data, split=split, batch_size=batch_size)
+    as_values = [model.as_json() for model in outcome.models]
+    answer(json.dumps(as_values, indent=2) if as_json else describe_comparison(outcome))
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them")],
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            "--out",
+            help="Write predictions.json and the annotated images to this new folder; default: predictions",
+        ),
+    ] = Path("predictions"),
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Keep boxes above this score; default: the model's own for each class, else 0.5"
+        ),
+    ] = None,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Detect objects in images; write boxes as JSON (COCO results) and annotated images."""
+    from detr_ft.cli.text import describe_predictions
+    from detr_ft.workflows.predict import predict as predict_images
+
+    say(describe_predictions(predict_images(model, images, output_dir, threshold=threshold, batch_size=batch_size)))
+
+
+def demo(
+    model: Annotated[str, typer.Argument(help="As for evaluate")] = "embedded:small",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve on this port; default: a free one from 7860")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Start with images of these data; default: the validation images of the model's run"),
+    ] = None,
+    compare: Annotated[str | None, typer.Option(help="Show another model beside it; default: none")] = None,
+) -> None:
+    """Open a page in the browser that shows a model's detections and how training matches them with the truth."""
+    if find_spec("gradio") is None:
+        raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
+    script = demo_folder() / "app.py"
+    say("the demo starts: its libraries take some seconds")
+    sys.argv = [
+        str(script),
+        model,
+        *(["--port", str(port)] if port else []),
+        *(["--data", data] if data else []),
+        *(["--compare", compare] if compare else []),
+    ]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def push(
+    run: Annotated[Path, typer.Argument(help="A run directory")],
+    name: Annotated[
+        str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")
+    ] = None,
+    public: Annotated[
+        bool | None,
+        typer.Option(
+            "--public/--private", help="Make it public or private; default: hub.private of the recipe, private"
+        ),
+    ] = None,
+    space: Annotated[bool, typer.Option("--space", help="Also make a Gradio Space of it; default: no")] = False,
+    dataset: Annotated[bool, typer.Option("--dataset", help="Also upload the training data; default: no")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files to upload; default: upload")] = False,
+) -> None:
+    """Upload a run to the Hub: the model, its processor, recipe, metrics, examples and card, nothing else."""
+    from detr_ft.cli.text import describe_plan, describe_push
+    from detr_ft.workflows.push import push as push_run
+
+    outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run)
+    answer(describe_plan(outcome) if dry_run else describe_push(outcome))
+
+
+def export(
+    model: Model,
+    to: Annotated[
+        list[str], typer.Option(help="Write onnx, int8 (ONNX in eight bits) or torch (torch.export); may be repeated")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Verify on these images; default: the validation images of the model's run")
+    ] = None,
+    split: Split = None,
+    box_format: BoxFormat = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "--out", help="Write to this new folder; default: the model's own folder"),
+    ] = None,
+) -> None:
+    """Write a model as ONNX or by torch.export, verify it against PyTorch on images, and time both."""
+    from detr_ft.cli.text import describe_export
+    from detr_ft.workflows.export import export as export_model
+
+    say(describe_export(export_model(model, to, data, split=split, box_format=box_format, output_dir=output_dir)))

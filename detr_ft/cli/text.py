@@ -1,0 +1,166 @@
+"""The text of outcomes for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from detr_ft.data.doctor.repair.change_log import Change, in_words
+from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
+from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.report.summary import verdict
+from detr_ft.training.preflight.probe import describe_probe
+from detr_ft.training.preflight.timing import describe_rates
+from detr_ft.utils.formatting import metric, minutes
+from detr_ft.workflows.check import CheckOutcome
+from detr_ft.workflows.compare import ComparedModel, CompareOutcome
+from detr_ft.workflows.export import ExportOutcome
+from detr_ft.workflows.predict import PredictOutcome
+from detr_ft.workflows.probe import ProbeOutcome
+from detr_ft.workflows.push import PushOutcome
+from detr_ft.workflows.replay import ReplayOutcome
+from detr_ft.workflows.run import TrainOutcome
+from detr_ft.workflows.seeds import SeedsOutcome
+
+
+def describe_changes(changes: Sequence[Change]) -> str:
+    """Return the number of changes of each kind in a repaired copy."""
+    return in_words(changes)
+
+
+def describe_check(recipe: Path, outcome: CheckOutcome) -> str:
+    """Return the criterion of a valid recipe and what was checked."""
+    return (
+        f"{outcome.criterion}\n"
+        f"{recipe}: the recipe is valid. Its criterion passed all checks: many objects, none, more than queries, extreme and "
+        "half-precision values, other orders, several processes, and a short training; so did its augmentation on generated "
+        "images. Data and checkpoint were not checked; use --probe"
+    )
+
+
+def describe_probe_outcome(outcome: ProbeOutcome) -> str:
+    """Return the results of a probe, with advice."""
+    lines = describe_probe(outcome.probe, outcome.recipe.train.dataloader_num_workers)
+    rates = dict(outcome.rates)
+    return "\n".join([*lines, outcome.failure or describe_rates(rates.pop(""), rates)])
+
+
+def describe_training(outcome: TrainOutcome) -> str:
+    """Return how good the model is, how long training took, and the next commands."""
+    seconds = outcome.seconds
+    duration = f"{seconds:.0f} seconds" if seconds < 60 else minutes(seconds)
+    before, after = outcome.metrics.before, outcome.metrics.coco()
+    lines = [
+        verdict(before, after),
+        outcome.better,
+        f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
+        f"See it:              open {outcome.report}",
+        f"Try it:              detr-ft demo {outcome.folder}",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def describe_seeds(outcome: SeedsOutcome) -> str:
+    """Return a table of the metrics over seeds."""
+    lines = [f"over seeds {', '.join(map(str, outcome.runs))}: mean, and standard deviation between runs"]
+    lines += [
+        f"{name:<12} {values.mean:.3f} ± {values.deviation:.3f}   ({', '.join(metric(value) for value in values.values)})"
+        for name, values in outcome.statistics.items()
+    ]
+    return "\n".join(lines)
+
+
+def describe_replay(outcome: ReplayOutcome) -> str:
+    """Return the origin of a failure, or what to try if the step succeeds here."""
+    if outcome.verdict is not None:
+        return f"origin: {outcome.verdict.origin}\n{outcome.verdict.words}"
+    return (
+        "Could not reproduce the failure on this CPU, with other dropout: every value is finite. If it happens again "
+        "elsewhere, precision, hardware or a term that is not deterministic is the cause: train with bf16 and fp16 off, or "
+        "with a lower learning rate"
+    )
+
+
+def metrics_as_json(metrics: EvaluationMetrics) -> str:
+    """Return COCO's metrics and those of each class."""
+    classes = {name: asdict(row) for name, row in metrics.per_class.items()}
+    return json.dumps({**metrics.coco(), "per_class": classes}, indent=2)
+
+
+def describe_metrics(metrics: EvaluationMetrics) -> str:
+    """Return tables of COCO's metrics and of those of each class."""
+    coco = metrics.coco()
+    lines = [f"{name:<12} {metric(coco[name]):>5}" for name in TABLE_METRICS]
+    width = max([5, *map(len, metrics.per_class)])
+    lines.append(f"\n{'class':<{width}}  boxes    map  map_50")
+    for name, row in metrics.per_class.items():
+        lines.append(f"{name:<{width}}  {row.count:>5}  {metric(row.map):>5}   {metric(row.map_50):>5}")
+    return "\n".join(lines)
+
+
+def describe_comparison(outcome: CompareOutcome, name: str = "map") -> str:
+    """Return a table of models with a metric, and its difference to the baseline."""
+    width = max(5, *(len(model.name) for model in outcome.models))
+    lines = [f"{'model':<{width}}  {'mAP':>6}  95 % interval   difference to the first"]
+    for model in outcome.models:
+        interval = model.intervals[name]
+        between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-" * 14
+        value = metric(model.metrics[name])
+        lines.append(f"{model.name:<{width}}  {value:>6}  {between}  {_difference(model, name)}".rstrip())
+    return "\n".join(lines)
+
+
+def _difference(model: ComparedModel, name: str) -> str:
+    if model.differences is None:
+        return ""
+    difference = model.differences[name]
+    if difference is None:
+        return "  too few images to compare"
+    verdict = "more than noise" if difference.real else "no more than noise"
+    return f"  {difference.value:+.3f} ({difference.interval.low:+.3f} to {difference.interval.high:+.3f}, 99 %): {verdict}"
+
+
+def describe_predictions(outcome: PredictOutcome) -> str:
+    """Return the number of boxes and where they were written."""
+    boxes = sum(len(detected.scores) for detected in outcome.detections)
+    return f"{boxes} boxes in {len(outcome.files)} images: {outcome.predictions} and a picture of each image beside it"
+
+
+def describe_plan(outcome: PushOutcome) -> str:
+    """Return the files that a push would upload, one a line."""
+    lines = [str(file) for file in outcome.files]
+    if outcome.dataset is not None:
+        lines.append(f"data set: all images and boxes of {outcome.dataset}")
+    return "\n".join([*lines, *(f"space: {file}" for file in outcome.space_files)])
+
+
+def describe_push(outcome: PushOutcome) -> str:
+    """Return the addresses of what was pushed, one a line."""
+    exists = "the data set is on the Hub already and stays as it is" if outcome.dataset_exists else None
+    return "\n".join(filter(None, [outcome.dataset_url, exists, outcome.model_url, outcome.space_url]))
+
+
+def describe_export(outcome: ExportOutcome) -> str:
+    """Return a table of the files of an export with size, time, difference and mAP, and the cost of eight bits."""
+    base = outcome.latency["pytorch"]["median"]
+    lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'to PyTorch':>16} {'difference':>10} {'mAP':>7}"]
+    for kind, latency in outcome.latency.items():
+        size = f"{outcome.files[kind].bytes / 2**20:.1f}" if kind in outcome.files else ""
+        agreement = outcome.agreement.get(kind)
+        difference = f"{max(agreement.probability, agreement.box):.1e}" if agreement else ""
+        value = outcome.metrics.get(kind, {}).get("map")
+        mean = f"{value:.4f}" if value is not None else ""
+        lines.append(
+            f"{RUNTIMES[kind]:<22} {size:>6} {latency['median']:>12.1f} {latency['median'] / base:>15.2f}x {difference:>10} {mean:>7}"
+        )
+    images = max(agreement.images for agreement in outcome.agreement.values())
+    lines.append(
+        f"difference: the largest of a probability or a box's side (in fractions of the image), on {images} images"
+    )
+    if outcome.metrics:
+        full, small = (outcome.metrics[kind]["map"] for kind in ("pytorch", "int8"))
+        cost = "unknown: the images have no objects" if full is None or small is None else f"{full - small:.4f}"
+        lines.append(f"mAP lost by eight bits: {cost}")
+    return "\n".join([*lines, "written: " + ", ".join(file.path for file in outcome.files.values())])

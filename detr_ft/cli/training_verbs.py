@@ -1,0 +1,102 @@
+"""The verbs of training: `quickstart`, `check`, `train` and `replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detr_ft.cli.console import answer, say
+from detr_ft.cli.options import Overrides, RecipeFile
+from detr_ft.errors import InputError
+
+
+def quickstart(
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Write the run to this new folder; default: runs/quickstart, -2, -3 ...")
+    ] = None,
+) -> None:
+    """Fine-tune the embedded checkpoint on embedded data, from start to report, in a few minutes on a CPU."""
+    from detr_ft.cli.text import describe_training
+    from detr_ft.workflows.quickstart import quickstart as run_quickstart
+
+    say(describe_training(run_quickstart(output_dir).run))
+    say("Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml")
+
+
+def check(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Also overfit one batch and estimate time and memory; default: values and terms only"
+        ),
+    ] = False,
+) -> None:
+    """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients.
+
+    Data and checkpoint are checked by --probe, which takes a few minutes, and by `train` before it begins.
+    """
+    from detr_ft.cli.text import describe_check
+    from detr_ft.workflows.check import check as check_recipe
+
+    outcome = check_recipe(recipe, overrides or [])
+    for file in outcome.code_files:
+        say(f"{recipe} runs code: {file}")
+    if outcome.problems:
+        raise InputError(outcome.problems)
+    say(describe_check(recipe, outcome))
+    if probe:
+        from detr_ft.cli.text import describe_probe_outcome
+        from detr_ft.workflows.probe import probe as probe_recipe
+
+        answer(describe_probe_outcome(probe_recipe(recipe, overrides or [])))
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue from the newest checkpoint in train.output_dir; default: a new run"),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="With --resume, continue even if classes or training data changed; default: stop"),
+    ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Train a run for each of these seeds, as in 0,1,2, and summarize them; default: train.seed"),
+    ] = None,
+) -> None:
+    """Train by a recipe and write a run directory."""
+    from detr_ft.cli.text import describe_seeds, describe_training
+    from detr_ft.workflows.train import train as train_recipe
+
+    if seeds is None:
+        outcome = train_recipe(recipe, overrides or [], resume=resume, force=force)
+        if not outcome.was_finished:
+            say(describe_training(outcome))
+        return
+    runs = train_recipe(recipe, overrides or [], resume=resume, force=force, seeds=parse_seeds(seeds))
+    say(describe_seeds(runs))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds in `0,1,2`. Raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--seeds {text}: must be whole numbers separated by commas, as in 0,1,2")
+    return [int(part) for part in parts]
+
+
+def replay(
+    capsule: Annotated[Path, typer.Argument(help="The folder that a failed run wrote: RUN/failures/step-N")],
+) -> None:
+    """Repeat a failed step on the CPU and locate the first NaN or infinity."""
+    from detr_ft.cli.text import describe_replay
+    from detr_ft.workflows.replay import replay as replay_step
+
+    answer(describe_replay(replay_step(capsule)))

@@ -1,0 +1,81 @@
+"""Files and folders of a data set, and the splits that their names state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from detr_ft.data.images import IMAGE_SUFFIXES
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_of(word: str) -> str | None:
+    """Return the split that a word of a file's name states (`valid`, `instances_val2017`, ...), None where none does."""
+    parts = re.split(r"[^a-z]+", word.lower())
+    return next((_SPLIT_WORDS[part] for part in parts if part in _SPLIT_WORDS), None)
+
+
+def split_of_file(file: Path) -> str:
+    """The split that the name of a file states, else that whose name its folder has, else train."""
+    return split_of(file.stem) or split_of_folder(file.parent) or "train"
+
+
+def split_of_folder(folder: Path) -> str | None:
+    """Return the split whose name a folder has; a word within a longer name does not count."""
+    return _SPLIT_WORDS.get(folder.name.lower())
+
+
+def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the subfolders that have a split's name, with that split."""
+    for child in sorted(folder.iterdir()):
+        split = split_of_folder(child)
+        if split and child.is_dir():
+            yield split, child
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted."""
+    return [path for path in files_in(folder, IMAGE_SUFFIXES) if not is_hidden(path)]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files of a folder and of its subfolders, sorted."""
+    return [path for path in files_below(folder, IMAGE_SUFFIXES) if not is_hidden(path)]
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder with these suffixes (`.json`, in either case), sorted; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
+    except OSError:
+        return []
+    return sorted(folder / name for name in names if _has_suffix(name, suffixes))
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder and of its subfolders with these suffixes, sorted. Linked folders are not followed."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in files if _has_suffix(path.name, suffixes))
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file's own name begins with a dot."""
+    return path.name.startswith(".")
+
+
+def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
+    return Path(name).suffix.lower() in suffixes

@@ -1,0 +1,89 @@
+"""The results of a model on a split: collect metrics, pictures and timings; write `metrics.json` and `report.html`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from detr_ft.criterion import SetCriterion
+from detr_ft.data import open_image
+from detr_ft.errors import InputError
+from detr_ft.evaluation.arrays import mark_split
+from detr_ft.evaluation.assessment import assess
+from detr_ft.evaluation.metrics import ClassMetrics, EvaluationMetrics
+from detr_ft.evaluation.query_statistics import Assignments
+from detr_ft.evaluation.voc import voc_metrics
+from detr_ft.models.benchmark import measure
+from detr_ft.models.predict import predict_split_raw
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.page import render_page
+from detr_ft.report.pictures import select_photos
+from detr_ft.run_directory import METRICS, REPORT, RunDirectory
+from detr_ft.structures import Detections
+
+_MATCHING_IMAGES = 500
+_QUERY_MAPS = 18
+
+
+def score(
+    split: Dataset, detections: Sequence[Detections], trained_on: Mapping[str, int] | None = None
+) -> EvaluationReport:
+    """Assess detections of any origin; `trained_on` is the number of boxes of each class in the training data."""
+    assessment = assess(mark_split(split, detections), trained_on)
+    return EvaluationReport(
+        assessment, select_photos(split, detections, assessment), voc=voc_metrics(split, detections)
+    )
+
+
+def collect_report(
+    model: Any,
+    processor: Any,
+    criterion: SetCriterion | None,
+    split: Dataset,
+    detections: Sequence[Detections],
+    hardware: str,
+    batch_size: int,
+    trained_on: Mapping[str, int] | None = None,
+) -> EvaluationReport:
+    """Assess the detections of a model, time it, and collect its matching if there is a criterion."""
+    report = score(split, detections, trained_on)
+    if criterion is not None:
+        assignments = Assignments(criterion.matcher)
+        sample = split.select(range(min(_MATCHING_IMAGES, len(split))))
+        for predictions, targets in predict_split_raw(model, processor, criterion, sample, batch_size):
+            assignments.add(predictions, targets)
+        report = replace(report, matching=assignments.summary(), queries=assignments.places(_QUERY_MAPS))
+    images = [open_image(row["image"]) for row in islice(split, batch_size)]
+    return replace(report, speed=measure(model, processor, images, batch_size, hardware))
+
+
+def metrics_of(figures: Mapping[str, Any]) -> EvaluationMetrics:
+    """Return the values of `coco_metrics` as typed metrics."""
+    coco = {name: value for name, value in figures.items() if name != "per_class"}
+    return EvaluationMetrics(
+        **coco, per_class={name: ClassMetrics(**row) for name, row in figures.get("per_class", {}).items()}
+    )
+
+
+def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> None:
+    """Write `metrics.json` and `report.html` into a folder. Raises InputError."""
+    target = RunDirectory(folder)
+    target.write_text(METRICS, metrics.to_json())
+    target.write_text(REPORT, render_page(page))
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise InputError for a folder that is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and is not overwritten. Choose another folder with --output-dir")
+
+
+def command_line() -> str:
+    """Return the command of this process for a report."""
+    return " ".join(["detr-ft", *sys.argv[1:]])

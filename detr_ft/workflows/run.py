@@ -1,0 +1,231 @@
+"""One run: data, model, training, results and report of a recipe, in a self-contained folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from detr_ft.criterion import SetCriterion
+from detr_ft.criterion.serialization import describe
+from detr_ft.data.augmentation.check import try_augmentation
+from detr_ft.data.pipeline.transforms import TrainTransform
+from detr_ft.data.schema import boxes_of_classes
+from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
+from detr_ft.models.checkpoint_source import on_the_hub
+from detr_ft.models.metadata import own_block
+from detr_ft.recipe import LoadedRecipe
+from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.pictures import write_examples
+from detr_ft.report.summary import data_facts, describe_data, verdict
+from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
+from detr_ft.structures import Detections
+from detr_ft.training.callbacks import TrainResult
+from detr_ft.training.launch import join
+from detr_ft.training.monitor.display import Display, make_display
+from detr_ft.training.preflight.probe import check_before_training
+from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.distributed import rank
+from detr_ft.utils.energy import EnergyMeter
+from detr_ft.utils.environment import environment, peak_memory_mib, versions
+from detr_ft.workflows.predictions_file import save_predictions, save_thresholds
+from detr_ft.workflows.prepare import Prepared, prepare, repeats
+from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
+from detr_ft.workflows.splits import category_ids, image_names, read_source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainOutcome(os.PathLike[str]):
+    """A finished run; its functions take it where they take the path of a run.
+
+    `metrics` and `detections` are of the saved model on the `validation` images. `better` is a sentence on an earlier and
+    better evaluation, if there was one. A run that was finished before has neither detections nor validation images.
+    """
+
+    folder: Path
+    metrics: RunMetrics
+    detections: tuple[Detections, ...] = ()
+    validation: Dataset | None = None
+    seconds: float = 0.0
+    better: str = ""
+    was_finished: bool = False
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / REPORT
+
+
+def run(
+    loaded: LoadedRecipe,
+    data: DatasetDict | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    evaluate_before: bool = False,
+) -> TrainOutcome:
+    """Train by a recipe and write a self-contained run directory. Raises InputError, TrainingError, Interrupted.
+
+    `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
+    there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
+    """
+    recipe = loaded.recipe
+    checkpoint = newest_checkpoint(recipe) if resume else None
+    if checkpoint and is_finished(recipe, checkpoint):
+        folder = Path(recipe.train.output_dir)
+        logger.info(
+            "%s is finished, %d epochs: nothing is left to do. To continue raise train.num_train_epochs",
+            folder, recipe.train.num_train_epochs,
+        )  # fmt: skip
+        return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
+    if resume and checkpoint is None and rank() == 0:
+        RunDirectory(recipe.train.output_dir).clear_beginnings()
+    logger.info("%s", loaded.criterion)
+    return _train(loaded, data, make_display(), checkpoint, force, evaluate_before)
+
+
+def build_trainer(
+    loaded: LoadedRecipe,
+    prepared: Prepared,
+    display: Display,
+    checkpoint: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> DetrTrainer:
+    """Return the trainer of a recipe, which is not set up. Raises InputError."""
+    recipe = loaded.recipe
+    start = recipe.model.checkpoint
+    prepared.model.config.detr_ft = own_block(prepared.model.config) | {
+        "criterion": describe(loaded.criterion),
+        "base_model": start if start and on_the_hub(start) else None,
+    }
+    return DetrTrainer(
+        prepared.model,
+        loaded.criterion,
+        prepared.train,
+        prepared.validation,
+        recipe.train,
+        processor=prepared.processor,
+        transform=TrainTransform(prepared.format, loaded.augmentation, recipe.mixing_epochs),
+        optim=recipe.optim,
+        display=display,
+        repeats=repeats(prepared.train, recipe.data.repeat_threshold),
+        checkpoint=checkpoint,
+        facts=facts,
+        pretrained_fraction=prepared.loaded,
+    )
+
+
+def _train(
+    loaded: LoadedRecipe,
+    data: DatasetDict | None,
+    display: Display,
+    checkpoint: Path | None,
+    force: bool,
+    evaluate_before: bool,
+) -> TrainOutcome:
+    process = join(loaded.recipe.train.mixed_precision)
+    if process.is_main_process and checkpoint is None:
+        RunDirectory(loaded.recipe.train.output_dir).refuse_another_run()
+    process.wait_for_everyone()
+    _check_augmentation(loaded)
+    prepared = prepare(loaded.recipe, read_source(loaded.recipe.data) if data is None else data)
+    loaded = replace(loaded, recipe=loaded.recipe.pinned(prepared.revision))
+    facts = facts_of(loaded, prepared.train, process.num_processes, versions())
+    if checkpoint is not None:
+        check_changes(checkpoint, facts, force)
+    trainer = build_trainer(loaded, prepared, display, checkpoint, facts)
+    check_before_training(trainer)
+    if process.is_main_process:
+        trainer.run.reopen()
+        trainer.run.write_text(RECIPE, loaded.recipe.to_yaml(describe(loaded.criterion)))
+        trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
+    before = trainer.evaluate().metrics if evaluate_before else None
+    meter = EnergyMeter()
+    result = trainer.train()
+    # Each of several processes meters its own GPU, and all of a machine meter the same processor.
+    energy = meter.watt_hours() if process.num_processes == 1 else None
+    if process.is_main_process:
+        metrics = _write_results(loaded, trainer, prepared, before, result, energy)
+    else:
+        metrics = RunMetrics(**vars(metrics_of(result.metrics)))
+    return TrainOutcome(
+        trainer.run.path, metrics, tuple(result.detections), prepared.validation, result.seconds, result.better
+    )
+
+
+def _check_augmentation(loaded: LoadedRecipe) -> None:
+    fault = loaded.augmentation and try_augmentation(loaded.augmentation)
+    if fault:
+        raise InputError(f"data.augment: {fault}")
+
+
+def _write_results(
+    loaded: LoadedRecipe,
+    trainer: DetrTrainer,
+    prepared: Prepared,
+    before: Mapping[str, Any] | None,
+    result: TrainResult,
+    energy: float | None,
+) -> RunMetrics:
+    """Write metrics, report, detections, thresholds and example pictures into the run directory."""
+    recipe, folder, about, command = loaded.recipe, trainer.run, environment(), command_line()
+    report = _report(trainer, loaded.criterion, prepared, result, about["hardware"])
+    metrics = RunMetrics(
+        **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
+        before={name: before[name] for name in COCO_METRICS} if before else None,
+        seconds=round(result.seconds, 1),
+        peak_memory_mib=peak_memory_mib(),
+        watt_hours=energy and round(energy, 2),
+        data=data_facts(prepared.train, prepared.validation, prepared.skipped),
+        command=command,
+    )
+    page = RunReport(
+        title=folder.path.name,
+        verdict=" ".join(filter(None, [verdict(before, result.metrics), result.better])),
+        evaluation=report,
+        before=before,
+        log=result.log,
+        data=describe_data(recipe.data.source, prepared.train, prepared.validation),
+        criterion=str(loaded.criterion),
+        recipe=recipe.to_yaml(describe(loaded.criterion)),
+        environment=about,
+        command=command,
+    )
+    write_results(folder.path, metrics, page)
+    if report:
+        save_predictions(folder, prepared.validation, result.detections, category_ids(recipe.data.source))
+        save_thresholds(folder, report.assessment)
+        thresholds = {name: choice.threshold for name, choice in report.assessment.thresholds.items()}
+        write_examples(folder.path, prepared.validation, result.detections, thresholds)
+    return metrics
+
+
+def _report(
+    trainer: DetrTrainer, criterion: SetCriterion, prepared: Prepared, result: TrainResult, hardware: str
+) -> EvaluationReport | None:
+    """Collect the report of the saved model; None if the validation images have no objects."""
+    if not len(prepared.validation) or result.metrics.get("map") is None:
+        return None
+    return collect_report(
+        trainer.model,
+        trainer.processor,
+        criterion,
+        prepared.validation,
+        result.detections,
+        hardware,
+        trainer.settings.per_device_eval_batch_size,
+        boxes_of_classes(prepared.train),
+    )

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.data.generated.generate import generate
+from detr_ft.data.schema import boxes_of_classes
+from detr_ft.evaluation.coco import coco_metrics
+from detr_ft.inference import Detector
+from detr_ft.models import fit_labels
+from detr_ft.models.benchmark import measure
+from detr_ft.models.predict import detect_split, predict_split_raw
+from detr_ft.report.content import RunReport
+from detr_ft.report.page import render_page
+from detr_ft.workflows.results import collect_report
+
+DATA = generate("workshop?train=12&validation=10&edge=64")
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_checkpoint: Path) -> Detector:
+    one = Detector.load(str(tiny_checkpoint))
+    fit_labels(one.model, DATA["train"].features["objects"]["category"].feature.names)
+    return one
+
+
+def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
+    split = DATA["validation"]
+    found = detect_split(detector.model, detector.processor, split)
+    told = collect_report(
+        detector.model, detector.processor, detr_criterion(), split, found, "here", 4, boxes_of_classes(DATA["train"])
+    )
+    assert told.assessment.figures == coco_metrics(split, found)
+    assert told.matching is not None
+    assert told.matching.objects == sum(boxes_of_classes(split).values())
+    assert len(told.matching.layers) == detector.model.config.decoder_layers
+    assert len(told.queries) == min(18, detector.model.config.num_queries)
+    assert told.speed is not None
+    assert told.speed.parameters == detector.model.num_parameters()
+    assert sum(group.classes for group in told.assessment.frequency.values()) == len(
+        told.assessment.figures["per_class"]
+    )
+    assert told.photos
+    for photo in told.photos:
+        assert all(outline.score is None for outline in photo.objects)
+        assert all(outline.score is not None for outline in photo.detections)
+        assert f"{len(photo.objects)} objects, {len(photo.detections)} detections" in photo.caption
+    html = render_page(RunReport(title="t", verdict="v", evaluation=told))
+    assert len(html.encode()) < 5_000_000
+
+
+def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> None:
+    split = DATA["validation"].select([7, 2, 9, 0, 4])  # ids that don't rise
+    found = detect_split(detector.model, detector.processor, split)
+    told = collect_report(detector.model, detector.processor, detr_criterion(), split, found, "here", 4)
+    objects = {row["image_id"]: len(row["objects"]["category"]) for row in split}
+    assert told.photos
+    for photo in told.photos:
+        image = int(re.search(r"image (\d+)", photo.caption)[1])  # type: ignore[index]
+        assert len(photo.objects) == objects[image]
+
+
+def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector) -> None:
+    stock = detector.model.loss_function
+    batches = list(
+        predict_split_raw(detector.model, detector.processor, detr_criterion(), DATA["validation"], batch_size=4)
+    )
+    assert [len(targets.counts) for _, targets in batches] == [4, 4, 2]
+    assert detector.model.loss_function == stock
+    counts = [len(row["category"]) for row in DATA["validation"]["objects"]]
+    assert [count for _, targets in batches for count in targets.counts] == counts
+    answered = torch.cat([predictions.logits[-1] for predictions, _ in batches]).softmax(-1)[..., :-1].amax((1, 2))
+    found = detect_split(detector.model, detector.processor, DATA["validation"])
+    assert answered.tolist() == pytest.approx([float(one.scores[0]) for one in found], abs=0.05)  # another resize
+
+
+def test_speed_has_an_order_and_a_size(detector: Detector) -> None:
+    from detr_ft.data import open_image
+
+    images = [open_image(row["image"]) for row in DATA["train"].select(range(3))]
+    speed = measure(detector.model, detector.processor, images, 4, "here")
+    assert 0 < speed.latency_spread[0] <= speed.latency <= speed.latency_spread[1]
+    assert speed.throughput > 0
+    assert speed.flops > 1e6
+    assert speed.pixels == (images[0].height, images[0].width)
