@@ -29,7 +29,7 @@ _FILES_BEFORE_THE_FIRST_CHECKPOINT = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIA
 
 
 class RunDirectory:
-    """Model and processor at the top (loads in transformers), `log.jsonl`, `metrics.json`, `recipe.yaml`, `checkpoints/`."""
+    """The folder of a run: model and processor at its top, log, metrics, recipe and checkpoints."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -20,7 +20,7 @@ class CallbackError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a run: the metrics of its model and the detections, in the order of the split, its log and its time.
+    """The result of a run: metrics, detections in the order of the split, log and time.
 
     `better` is a sentence on an evaluation with a better metric than that of the saved model; empty if there is none.
     """
@@ -56,14 +56,14 @@ class Callback:
     def on_evaluate(
         self, model: nn.Module, step: int, metrics: Mapping[str, Any], detections: Sequence[Detections]
     ) -> None:
-        """Called after an evaluation, with the weights that were evaluated: the averaged ones, if the run averages.
+        """Called after an evaluation, with the evaluated weights: the averaged ones, if the run averages.
 
         `metrics` are those of `metrics.json`. `detections` has an entry for each image of the split, in its order: `boxes
         [N, 4]` (xyxy, pixels of the image), `scores [N]`, `labels [N]`, on the CPU, N at most 100.
         """
 
     def on_save(self, folder: Path, step: int) -> None:
-        """Called after files were written: a checkpoint, the best model so far, or at the end the model of the run."""
+        """Called after a save: of a checkpoint, the best model so far, or at the end the model of the run."""
 
     def on_end(self, result: TrainResult) -> None:
         """Called once after the model of the run was saved; not if the run was interrupted or failed."""

@@ -1,4 +1,4 @@
-"""Forward and backward passes as CUDA graphs, which start a thousand small operations of a step together.
+"""Forward and backward passes as CUDA graphs, which start all operations of a step together.
 
 On a fast GPU a step of DETR is limited by the host, which starts its operations one by one. Each shape of batch is captured
 once, and its passes are then replayed. The criterion, whose matching runs on the host, lies between the two graphs.
@@ -32,7 +32,7 @@ _WARMUP_RUNS = (
 
 
 class CudaGraphForwardBackward:
-    """The passes of a DETR on one GPU: eager for a new shape of batch, captured and replayed for one that repeats."""
+    """The passes of a DETR on one GPU: eager for a new shape of batch, replayed for one that repeats."""
 
     def __init__(
         self, eager: EagerForwardBackward, accelerator: Accelerator, model: DetrForObjectDetection, attached: AttachedCriterion, pool: GraphPool
@@ -129,7 +129,7 @@ class _Layers(nn.Module):
 
 
 class _Graphs:
-    """The two graphs of one shape of batch. Inputs, outputs and gradients are copied to and from their memory."""
+    """The two graphs of one shape of batch, with memory for their inputs, outputs and gradients."""
 
     def __init__(
         self,

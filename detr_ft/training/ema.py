@@ -13,7 +13,7 @@ from detr_ft.errors import InputError
 
 
 class Ema:
-    """An exponential moving average, in fp32, of the trained parameters and of the running statistics of live norms.
+    """A moving average, in fp32, of the trained parameters and of the statistics of live norms.
 
     Averaging of weights is Polyak and Juditsky's (SIAM J. Control Optim. 30, 1992); RT-DETR, D-FINE and RF-DETR evaluate and
     release such averages. Tensors are looked up by name at each call, so the model may be moved and its norms exchanged.
@@ -37,7 +37,7 @@ class Ema:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Give the model the average within the context, and afterwards its own weights, bit for bit, also after an error."""
+        """Give the model the average within the context, and then its own weights again, bit for bit."""
         self._raw = [tensor.detach().clone() for tensor in self._live()]
         self._put(self.shadow)
         try:
@@ -90,7 +90,7 @@ class Ema:
 
 
 def _averaged_names(model: nn.Module) -> list[str]:
-    """Return the names of parameters that require a gradient, and of running means and variances of live norms."""
+    """Return the names of the trained parameters and of the statistics of live norms."""
     parameters = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     norms = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     statistics = [

@@ -1,4 +1,4 @@
-"""The processes of a run: how they join through accelerate, and errors for launches that would fail silently."""
+"""The processes of a run: joining them, and errors for launches that would fail silently."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _DECODER_NORM_LAYER = (_SECTIONS.index("decoder"), 10**6)  # after all layers of
 
 
 def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings) -> AdamW:
-    """Return AdamW over the trained parameters, with a group for each pair of rate and decay, the heads' group last.
+    """Return AdamW with a group for each pair of learning rate and decay, the heads' group last.
 
     A section without a rate of its own learns at `train.learning_rate` (Carion et al., ECCV 2020, section 4, gives the
     backbone a lower one). With `layer_decay` x, a layer k layers below the heads learns at x^k of its section's rate
@@ -77,7 +77,7 @@ def check_rates(model: nn.Module, optim: OptimSettings) -> None:
 
 
 def training_table(model: nn.Module, optimizer: Optimizer) -> str:
-    """Return a table of the parts of the model: trained parameters, all parameters, learning rates and weight decay."""
+    """Return a table of parts of the model: trained parameters, all, learning rates, weight decay."""
     group_of = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, parameter in model.named_parameters():
@@ -107,7 +107,7 @@ def logged_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def build_schedule(optimizer: Optimizer, train: TrainSettings, steps: int) -> LRScheduler:
-    """Return the schedule of a run of `steps` steps, to be moved by `go_to` after each; every group starts at its own rate.
+    """Return the schedule of a run of `steps` steps, which `go_to` moves after each step.
 
     `step` is DETR's own (Carion et al., ECCV 2020, section 4): a tenth of the rate after each of `lr_drop_epochs`.
     The others are those of transformers; here a polynomial ends at 0, like linear and cosine.
@@ -123,7 +123,7 @@ def build_schedule(optimizer: Optimizer, train: TrainSettings, steps: int) -> LR
 
 
 def warmup_of(train: TrainSettings, steps: int) -> int:
-    """Return the number of warm-up steps; a fraction is rounded up, like in `transformers.TrainingArguments`."""
+    """Return the number of warm-up steps; fractions are rounded up, as by transformers."""
     setting = train.warmup_steps
     warmup = math.ceil(steps * setting) if setting < 1 else int(setting)
     if warmup > steps:
@@ -220,7 +220,7 @@ def _section_rate(optim: OptimSettings, section: str) -> float | None:
 
 
 def _is_in(name: str, section: str) -> bool:
-    """Return whether a parameter is in the section by its own name: a frozen encoder may have a trained projection."""
+    """Return whether a parameter is in the section itself, and not in an input of it."""
     return _position(name).section == section and part_of(name) not in ("input_projection", "queries")
 
 

@@ -45,7 +45,7 @@ def seed_everything(settings: TrainSettings) -> None:
 
 
 def prepare_model(model: Detr, checkpoint: Path | None) -> None:
-    """Load the weights of a checkpoint, if there is one, and apply the optimizations that keep the function."""
+    """Load the weights of a checkpoint, if given, and apply optimizations that keep the function."""
     if checkpoint is not None:
         load_weights(model, checkpoint)
     fold_norms(model)

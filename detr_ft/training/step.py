@@ -31,12 +31,12 @@ _MAX_FP16_OVERFLOWS = 20  # consecutive steps: each halves the scale of the loss
 
 
 class ForwardBackward(Protocol):
-    """Forward pass, criterion and backward pass of a batch. `wrapped` is the model as accelerate prepared it."""
+    """Forward pass, criterion and backward pass. `wrapped` is the model as accelerate prepared it."""
 
     wrapped: Callable[..., Any]
 
     def run(self, inputs: Mapping[str, Any], weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the gradient of `weight` times the loss to the parameters; return the loss, unweighted, and its terms."""
+        """Add the gradient of `weight` times the loss; return the loss, unweighted, and its terms."""
 
 
 class EagerForwardBackward:
@@ -55,7 +55,7 @@ class EagerForwardBackward:
 
 @dataclass
 class StepAttempt:
-    """The `number`-th step of a run, from 1: its batch, its totals, the arguments of the criterion, the value of each term."""
+    """The `number`-th step of a run, from 1; `scored` has the arguments of the criterion."""
 
     batch: StepBatch
     number: int
@@ -65,7 +65,7 @@ class StepAttempt:
 
 
 class StepError(RuntimeError):
-    """A step failed and nothing of it was applied. `micro_batches` are those at fault, or all of this process."""
+    """A step failed and was not applied. `micro_batches` are those at fault, or all of this process."""
 
     applied = "nothing of this step was applied"
 
@@ -82,7 +82,7 @@ class DivergedError(StepError):
 
 
 class FiniteCheck:
-    """The check that the gradient of a step is finite. `non_finite` is 1 or 0 on the device that has its norm."""
+    """The check that the gradient of a step is finite; `non_finite` is 1 or 0 on the device."""
 
     def __init__(self, attempt: StepAttempt, norm: Tensor) -> None:
         self.attempt = attempt
@@ -96,7 +96,7 @@ class FiniteCheck:
 
 @dataclass
 class Stepper:
-    """Takes the optimizer steps of a run. `max_images` is the size of a micro-batch, which a lack of memory reduces.
+    """Takes the optimizer steps of a run, at most `max_images` at once; less if memory is short.
 
     The device checks whether a gradient is finite, and skips the step if it is not. The result is read in the next step,
     after the matching, which synchronizes the device anyway: a step synchronizes once. `mark` is called with the name of
@@ -151,7 +151,7 @@ class Stepper:
         return attempt.terms
 
     def settle(self) -> None:
-        """Raise StepError if the gradient of the latest step was not finite; the optimizer has then skipped it."""
+        """Raise StepError if the gradient of the latest step was not finite; the optimizer skipped it."""
         check, self._unread_check = self._unread_check, None
         if check is not None and not check.ok():
             loss = check.attempt.terms["loss"].item()
@@ -201,7 +201,7 @@ class Stepper:
         return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
     def _apply(self, attempt: StepAttempt, norm: Tensor) -> bool:
-        """Let the optimizer apply a gradient of this norm, unless it is not finite; return whether fp16 skips the step."""
+        """Apply a gradient of this norm, unless it is not finite; return whether fp16 skips the step."""
         check = self._unread_check = FiniteCheck(attempt, norm)
         if self.accelerator.scaler is None:
             # Fused optimizers change nothing where this is 1, without synchronization; see `build_optimizer`.
@@ -215,7 +215,7 @@ class Stepper:
         return self._overflows > 0
 
     def _overflowed(self, check: FiniteCheck) -> bool:
-        """Return whether the fp16 scale of the loss was too large: the scaler then skips the step and lowers it."""
+        """Return whether the fp16 scale of the loss was too large; the scaler skips the step and lowers it."""
         if check.ok():
             self._overflows = 0
             return False
@@ -226,15 +226,10 @@ class Stepper:
     def _reduce_micro_batch(self, attempt: StepAttempt, shortage: str) -> None:
         """Halve the micro-batch. The gradient stays the same, since terms are normalized by the whole step."""
         images = min(self.max_images, max(len(micro.rows) for micro in attempt.batch.micro_batches))
-        if images == 1:
-            remedy = "A single image does not fit: use a smaller data.longest_edge or train.gradient_checkpointing=true"
-            raise StepError(f"out of memory: {shortage}. {remedy}", attempt)
-        if self.accelerator.num_processes > 1:
-            remedy = (
-                "Several processes cannot reduce it while they run: --resume with "
-                f"train.per_device_train_batch_size={images // 2} and twice the train.gradient_accumulation_steps"
-            )
-            raise StepError(f"out of memory: {shortage}. {remedy}", attempt)
+        if images == 1 or self.accelerator.num_processes > 1:
+            several = f"--resume with train.per_device_train_batch_size={images // 2} and twice the train.gradient_accumulation_steps"
+            single = "A single image does not fit: use a smaller data.longest_edge or train.gradient_checkpointing=true"
+            raise StepError(f"out of memory: {shortage}. {single if images == 1 else several}", attempt)
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
         self.max_images = images // 2

@@ -57,7 +57,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The batch of an optimizer step. `images` counts those of all processes; `micro_batches` are of this process."""
+    """The batch of an optimizer step: `images` of all processes, `micro_batches` of this one."""
 
     epoch: int  # from 0
     index: int  # in the epoch, from 0
@@ -176,6 +176,6 @@ def _checked(inputs: dict[str, Any] | ExampleFailure) -> dict[str, Any]:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach workers too and would end them before the run has saved its state."""
+    """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

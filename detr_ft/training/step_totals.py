@@ -1,4 +1,4 @@
-"""Totals and random numbers of an optimizer step: independent of how processes and micro-batches divide its images."""
+"""Totals and random numbers of an optimizer step, independent of how its images are divided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detr_ft.utils.collectives import sum_over_processes
 
 
 def step_totals(batch: StepBatch, classes: int, processes: int, device: torch.device) -> StepTotals:
-    """Return images and objects of a step over all processes and micro-batches, divided by the number of processes.
+    """Return images and objects of a step over all processes, divided by the number of processes.
 
     Losses divide by these. The sum of the losses of all micro-batches, averaged over processes as distributed training
     averages gradients, is then the loss of the whole step. Every process must call this once a step.
@@ -37,7 +37,7 @@ def add_up(values: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
-    """Seed the random numbers of a step, above all of dropout, with (seed, step, process): a resumed run draws the same."""
+    """Seed the random numbers of a step: a resumed run draws the same dropout."""
     state = int(np.random.SeedSequence((seed, step, process)).generate_state(1)[0])
     random.seed(state)
     np.random.seed(state)

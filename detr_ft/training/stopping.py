@@ -35,12 +35,12 @@ class StopRequests:
         self._flag = SharedFlag(device)
 
     def current(self) -> int:
-        """Return the number of a signal, TIME_IS_OVER, or 0; all processes must call this together and get the same."""
+        """Return a signal, TIME_IS_OVER, or 0: the same on all processes, which must all call this."""
         return self._flag.update(self.signals.received or (TIME_IS_OVER if self.clock.over else 0))
 
 
 class Signals:
-    """Within the context, SIGINT and SIGTERM are stored in `received`; another SIGINT two seconds later interrupts.
+    """Within its context stores SIGINT and SIGTERM in `received`; a SIGINT two seconds later interrupts.
 
     Outside the main thread, where Python accepts no signal handlers, signals keep their previous effect.
     """
@@ -68,7 +68,7 @@ class Signals:
 
 
 class SharedFlag:
-    """The largest of a small number of each process. With several processes it is one step old, which avoids waiting."""
+    """The largest of a small number of each process, one step old if there are several."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -106,7 +106,7 @@ class Clock:
 
     @property
     def over(self) -> bool:
-        """Whether no more time is left than an evaluation takes."""
+        """True if no more time is left than an evaluation takes."""
         return self.minutes is not None and self.seconds + self.evaluation > 60 * self.minutes
 
 
@@ -143,7 +143,7 @@ class Best:
 
 
 def best_of(rows: Sequence[Mapping[str, Any]], metric: str, threshold: float = 0.0) -> Best | None:
-    """Return the best evaluation among the rows of a log, by a metric where higher is better; None if no row has it.
+    """Return the best evaluation among rows of a log, the highest; None if no row has the metric.
 
     An evaluation is better than another by more than `threshold`. Rows without a value, of a split without boxes, are skipped.
     """
@@ -177,7 +177,7 @@ def check_divergence(losses: Sequence[float], attempt: StepAttempt) -> None:
 
 
 def diverged(losses: Sequence[float]) -> bool:
-    """Return whether the last three of at least a dozen losses are above twenty times the median of those before.
+    """Return whether the last three of a dozen or more losses exceed 20 times the median before.
 
     The median, because a batch without objects has a loss near 0.
     """

@@ -40,7 +40,7 @@ _SECONDS_BETWEEN_CHECKPOINTS = 60.0  # at least, between those at the ends of ep
 
 
 class TrainingError(RuntimeError):
-    """A run ended because a step failed: loss or gradient are not finite, or a term raised. Names step, images, capsule."""
+    """A run ended because a step failed. Names its number, its images and its capsule."""
 
 
 class DetrTrainer:
@@ -84,7 +84,7 @@ class DetrTrainer:
         self._is_set_up = False
 
     def train(self) -> TrainResult:
-        """Train all epochs, or until time or patience is over; evaluate, and save the model at the top of the run directory.
+        """Train until epochs, time or patience are over; evaluate, and save the model in the run directory.
 
         On SIGINT or SIGTERM all processes finish the step, write a checkpoint and raise Interrupted. Raises TrainingError if
         a step fails, CallbackError if a callback does, and like `setup`.
@@ -221,7 +221,7 @@ class DetrTrainer:
         raise Interrupted(request)
 
     def _save_if_due(self) -> None:
-        """Write a checkpoint every `save_steps` steps, or by default at the ends of epochs, and after the last step."""
+        """Write a checkpoint every `save_steps` steps, by default at ends of epochs, and after the last."""
         every, step = self.settings.save_steps, self.progress.step
         is_old = time.monotonic() - self.state.saved_at > _SECONDS_BETWEEN_CHECKPOINTS
         due = step % every == 0 if every else self.progress.index == 0 and is_old
@@ -242,7 +242,7 @@ class DetrTrainer:
         self.state.mark_saved()
 
     def _save(self) -> None:
-        """Save the model for stock transformers at the top of the run; with averaged weights also the raw ones."""
+        """Save the model at the top of the run; if weights are averaged, also the raw ones."""
         if self.stepper.ema:
             self._save_model(RAW)
         with self.stepper.averaged():

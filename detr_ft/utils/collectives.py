@@ -85,7 +85,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def is_first_report(text: str) -> bool:
-    """Return whether no other process of the run has reported this text, so that a common error is printed once.
+    """Return whether no other process has reported this text, so that an error is printed once.
 
     The processes share the store of their launcher. If it cannot be reached any more, each process reports.
     """
@@ -102,7 +102,7 @@ def is_first_report(text: str) -> bool:
 
 
 def map_divided(rows: Dataset, work: Callable[[Dataset], Iterable[T]]) -> list[T]:
-    """Return what `work` yields for each row, in the order of the rows; every process handles its part of them.
+    """Return what `work` yields for each row, in order; every process handles its part of the rows.
 
     `work` must yield one result a row. Every process of the run must call this, and each gets all results.
     """

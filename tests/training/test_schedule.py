@@ -71,7 +71,7 @@ def test_a_warmup_longer_than_the_run_is_cut_and_said(kind: str, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         found = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
     assert found == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
-    assert "train.warmup_steps: a warm-up of 100 steps in a run of 4" in caplog.text
+    assert "train.warmup_steps: a warm-up of 100 steps" in caplog.text
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999) | st.integers(1, 20_000).map(float))
@@ -83,14 +83,14 @@ def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, asked: floa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"warmup_steps": 1.5}, "a whole number of steps, or below 1 a fraction"),
-        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "take constant_with_warmup"),
+        ({"warmup_steps": 1.5}, "whole number of steps"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "use constant_with_warmup"),
         ({"lr_scheduler_type": "step"}, "needs lr_drop_epochs"),
-        ({"lr_scheduler_type": "cosine", "lr_drop_epochs": [2]}, "goes with lr_scheduler_type step, not cosine"),
-        ({"lr_scheduler_type": "step", "lr_drop_epochs": [4]}, "training ends after num_train_epochs=4"),
-        ({"lr_scheduler_type": "step", "lr_drop_epochs": [2, 2]}, "stands there twice"),
+        ({"lr_scheduler_type": "cosine", "lr_drop_epochs": [2]}, "lr_drop_epochs needs lr_scheduler_type step"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [4]}, "lr_drop_epochs .*num_train_epochs=4"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [2, 2]}, "lr_drop_epochs must be different"),
         ({"lr_scheduler_type": "step", "lr_drop_epochs": [0]}, "greater than or equal to 1"),
-        ({"lr_power": 2}, "goes with lr_scheduler_type polynomial, not linear"),
+        ({"lr_power": 2}, "lr_power needs lr_scheduler_type polynomial"),
         ({"lr_scheduler_type": "plateau"}, "'polynomial' or 'step'"),
     ],
 )
@@ -100,7 +100,7 @@ def test_settings_that_would_go_unheeded_are_refused(values: dict[str, Any], mes
 
 
 def test_all_that_does_not_go_together_is_told_at_once() -> None:
-    with pytest.raises(ValueError, match=r"lr_drop_epochs goes with .*; lr_power goes with"):
+    with pytest.raises(ValueError, match=r"lr_drop_epochs needs .*; lr_power needs"):
         settings(lr_drop_epochs=[1], lr_power=2)
 
 

@@ -1,4 +1,4 @@
-"""The state that a checkpoint saves, sufficient for a bit-exact resume, its files, and what changed since it was written.
+"""The state that a checkpoint saves, sufficient for a bit-exact resume, and its files.
 
 A checkpoint has no random state: the random numbers of a step are seeded with (seed, step, process), those of an
 augmentation with (seed, epoch, index), and the order of images with (seed, epoch). Its folder loads in transformers.
@@ -43,7 +43,7 @@ _PROGRESS_KEYS = {  # in `state.json`, by field of Progress
 
 @dataclass
 class Progress:
-    """The position of a run: `step` steps were taken; `epoch`, and `index` in it, both from 0, are of the next step."""
+    """The position of a run after `step` steps; the next is number `index` of `epoch`, both from 0."""
 
     step: int = 0
     epoch: int = 0
@@ -123,13 +123,13 @@ class TrainingState:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return `state.json` of a checkpoint: `progress`, `facts` of the run, and other entries passed to `files_of`."""
+    """Return `state.json` of a checkpoint: `progress`, `facts` and other entries passed to `files_of`."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     return state
 
 
 def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the files of a checkpoint: weights under the names of the model, `tensors` beside them, `state` as JSON."""
+    """Return the files of a checkpoint: the weights of the model, `tensors`, and `state` as JSON."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     buffer = io.BytesIO()
     torch.save(dict(tensors), buffer)
@@ -143,7 +143,7 @@ def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapp
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Load all weights of a checkpoint into a model. Raises InputError if a weight is missing, superfluous or misshapen."""
+    """Load all weights of a checkpoint into a model. Raises InputError if names or shapes differ."""
     weights = load_safetensors((checkpoint / WEIGHTS).read_bytes())
     own = model.state_dict()
     faults = [f"is missing: {name}" for name in own if name not in weights]
@@ -179,7 +179,7 @@ def load_tensors(checkpoint: Path) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return sentences on the differences between the facts of a checkpoint and the present ones: the vital, and the others.
+    """Return sentences on the facts that changed since a checkpoint: the vital ones, and the others.
 
     Classes and training data are vital: with others the weights have another meaning.
     """
@@ -191,7 +191,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[s
 
 
 def fingerprint(split: Dataset) -> str:
-    """Return a digest of the annotations of a split: ids, sizes and objects in their order, without pixels."""
+    """Return a digest of a split's annotations: ids, sizes and objects in their order, without pixels."""
     digest = hashlib.sha256()
     for table in split.with_format("arrow").select_columns(["image_id", "width", "height", "objects"]).iter(1000):
         digest.update(json.dumps(table.to_pydict()).encode())

@@ -1,4 +1,4 @@
-"""The folders of checkpoints, `step-N`: complete or absent, even if the process that writes them is killed."""
+"""The folders of checkpoints, `step-N`: complete or absent, even if their writer is killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Checkpoints:
         return self.folder / f"step-{step}"
 
     def save(self, step: int, files: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint, completely or not at all, then remove those beyond the limit, and return its folder.
+        """Write a checkpoint, completely or not at all, remove those beyond the limit, return its folder.
 
         Files reach the disk before the folder gets its name, and older checkpoints are removed after that: there is always
         one. Raises InputError if it cannot be written; earlier files are then unchanged.

@@ -28,7 +28,10 @@ from detr_ft.training.step_totals import seed_step
 
 @dataclass(frozen=True)
 class Verdict:
-    """The origin of the first bad number (pixels, target, weight, prediction, cost, loss, gradient), and a sentence on it."""
+    """The first value that is not finite.
+
+    `origin` is pixels, target, weight, prediction, cost, loss or gradient.
+    """
 
     origin: str
     words: str
@@ -76,7 +79,7 @@ class Capsule:
 
 
 def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
-    """Return the cause of the failure; None if the step succeeds here, on a CPU and with different dropout."""
+    """Return the cause of the failure; None if the step succeeds on this CPU, with other dropout."""
     model = capsule.model()
     for name, value in model.state_dict().items():
         if not _finite(value):
@@ -165,7 +168,7 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
-    """Yield a list that receives the first parameter, backwards from the loss, whose gradient is not finite."""
+    """Yield a list that receives the first gradient, backwards from the loss, that is not finite."""
     faults: list[str] = []
 
     def check_gradient(name: str) -> Callable[[Tensor], None]:

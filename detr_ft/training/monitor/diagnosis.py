@@ -1,4 +1,4 @@
-"""Remarks on an evaluation: unusual statistics of the matching, and the likely causes of an mAP near 0."""
+"""Remarks on an evaluation: unusual statistics of the matching, likely causes of an mAP near 0."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _READINGS = (*map(str, _OTHER_FORMATS), _ROWS_FIRST)
 
 
 def remarks(row: Mapping[str, Any], changes: Mapping[str, float], queries: int, fraction: float) -> list[str]:
-    """Return remarks on a row of the log and on the changes of the matching, after a fraction of the run; often none."""
+    """Return remarks on a row of the log and on changes of the matching, after a fraction of the run."""
     shares = {name: value for name, value in row.items() if name.startswith("gradient_share_")}
     sentences = [
         _left_out(row.get("left_out", 0.0)),
@@ -82,7 +82,7 @@ def _unused_queries(changes: Mapping[str, float], queries: int) -> str:
 
 @dataclass
 class Overlaps:
-    """The likeliest detections of some images compared with the annotations, in pixels, like in an evaluation."""
+    """The likeliest detections of some images, compared with the annotations in pixels."""
 
     ious: list[float] = field(default_factory=list)  # of each object, with the best detection of any class
     scores: list[float] = field(default_factory=list)  # the highest of each image
@@ -140,7 +140,7 @@ def _add(overlaps: Overlaps, detections: Detections, objects: Mapping[str, Any])
 
 
 def _read_otherwise(boxes: Tensor) -> dict[str, Tensor]:
-    """Return boxes `[T, 4]` as xywh, for each format of pixels other than xywh that their numbers could have."""
+    """Return boxes `[T, 4]` as xywh, as if their numbers were in each other format of pixels."""
     sizes = np.ones((len(boxes), 2))  # used by fractions only
     readings = {str(format): torch.from_numpy(format.to_xywh(boxes.numpy(), sizes)) for format in _OTHER_FORMATS}
     return readings | {_ROWS_FIRST: boxes[:, [1, 0, 3, 2]]}

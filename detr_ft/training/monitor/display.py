@@ -30,14 +30,14 @@ _SHOWN_TERMS = ("loss", "loss_ce", "loss_bbox", "loss_giou")
 class Display(Protocol):
     """Shows a run while it trains."""
 
-    def start(self, steps: int, done: int, seconds_left: float | None) -> None:
-        """Start, or resume after `done` of `steps` steps, with at most `seconds_left` to train."""
+    def start(self, steps: int, step: int, seconds_left: float | None) -> None:
+        """Start, or resume after `step` of `steps` steps, with at most `seconds_left` to train."""
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """Show that a step was taken; `row` has the averages since the last row, at every logging step."""
 
-    def evaluating(self, done: int, total: int) -> None:
-        """Show that `done` of `total` images are evaluated."""
+    def evaluating(self, images: int, total: int) -> None:
+        """Show that `images` of `total` images are evaluated."""
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Show the row of an evaluation."""
@@ -53,7 +53,7 @@ class PlainDisplay:
         self._write = write
         self._steps, self._remaining = 0, RemainingTime(0, None)
 
-    def start(self, steps: int, done: int, seconds_left: float | None) -> None:
+    def start(self, steps: int, step: int, seconds_left: float | None) -> None:
         """Start, or resume."""
         self._steps, self._remaining = steps, RemainingTime(steps, seconds_left)
 
@@ -63,7 +63,7 @@ class PlainDisplay:
             left = self._remaining.after(step, row["seconds_per_step"])
             self._write(f"step {step}/{self._steps}  {describe_row(row)}  {left} left")
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, images: int, total: int) -> None:
         """Write nothing."""
 
     def evaluation(self, row: dict[str, Any]) -> None:
@@ -93,11 +93,11 @@ class LiveDisplay:
         self._evaluating: TaskID | None = None
         self._remaining = RemainingTime(0, None)
 
-    def start(self, steps: int, done: int, seconds_left: float | None) -> None:
+    def start(self, steps: int, step: int, seconds_left: float | None) -> None:
         """Show the bar."""
         self._remaining = RemainingTime(steps, seconds_left)
         self._progress.start()
-        self._training = self._progress.add_task("train", total=steps, completed=done, left="", values="")
+        self._training = self._progress.add_task("train", total=steps, completed=step, left="", values="")
 
     def step(self, step: int, row: dict[str, Any] | None) -> None:
         """Move the bar."""
@@ -108,11 +108,11 @@ class LiveDisplay:
             left = self._remaining.after(step, row["seconds_per_step"])
             self._progress.update(self._training, left=f"{left} left", values=describe_row(row))
 
-    def evaluating(self, done: int, total: int) -> None:
+    def evaluating(self, images: int, total: int) -> None:
         """Show a second bar during an evaluation."""
         if self._evaluating is None:
             self._evaluating = self._progress.add_task("evaluate", total=total, left="", values="")
-        self._progress.update(self._evaluating, completed=done)
+        self._progress.update(self._evaluating, completed=images)
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Replace the second bar by the lines of the evaluation."""
@@ -144,7 +144,10 @@ def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
 
 
 def make_display() -> Display:
-    """Return a live display on the command's terminal, else one that logs lines; silent on all processes but the main one."""
+    """Return a live display on the command's terminal, else one that logs lines.
+
+    Only the main process shows anything.
+    """
     if rank() > 0:
         return PlainDisplay(lambda line: None)
     console = terminal()

@@ -37,7 +37,7 @@ class StepTimer:
             yield batch
 
     def after_step(self, images: int, steps_left: int, seconds_left: float | None) -> str | None:
-        """Count a step of so many images; return a sentence on speed and remaining time once, after twenty timed steps."""
+        """Count a step of so many images; after twenty timed ones, return speed and time left in words."""
         self.steps += 1
         if _WARMUP_STEPS < self.steps <= _WARMUP_STEPS + _TIMED_STEPS:
             self.images += images
@@ -68,7 +68,7 @@ class StepTimer:
 
 
 class RemainingTime:
-    """The time left in a run of so many steps and at most so many seconds, by the median speed of the last rows."""
+    """The time left in a run, by the median speed of the last rows of its log, and its limit."""
 
     def __init__(self, steps: int, seconds_left: float | None) -> None:
         self._steps = steps

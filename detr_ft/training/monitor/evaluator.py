@@ -1,4 +1,4 @@
-"""The evaluations of a run: COCO metrics, changes of the matching on a sample of images, remarks and a diagnosis."""
+"""The evaluations of a run: COCO metrics, changes of the matching, remarks and a diagnosis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Evaluation(NamedTuple):
 
 @dataclass
 class Evaluator:
-    """Evaluates a model in its present state. `pretrained_fraction` of its weights came from a checkpoint, if known."""
+    """Evaluates a model in its present state.
+
+    `pretrained_fraction` of its weights came from a checkpoint, if known.
+    """
 
     accelerator: Accelerator
     model: Any
@@ -57,7 +60,7 @@ class Evaluator:
         )  # fmt: skip
 
     def matching_changes(self, criterion: SetCriterion, last_step: Row, fraction: float) -> Row:
-        """Return changes of the matching on the sample, and `remarks`; empty on all processes but the main one.
+        """Return changes of the matching on the sample, and `remarks`; on the main process only.
 
         `last_step` is the last row of a step, and `fraction` the part of the run that is over.
         """
@@ -67,7 +70,7 @@ class Evaluator:
         return {**changes, "remarks": remarks(last_step, changes, self.model.config.num_queries, fraction)}
 
     def diagnosis(self, metrics: Mapping[str, Any], log: TrainLog, step: int) -> list[str]:
-        """Return the likely causes of an mAP near 0; empty for a higher one, and on all processes but the main one."""
+        """Return the likely causes of an mAP near 0, on the main process only; empty for a higher one."""
         value = metrics.get("map")
         if self.eval_dataset is None or value is None or value >= MAP_OF_NOTHING:
             return []

@@ -28,7 +28,7 @@ _MAX_SAMPLE_IMAGES = 64
 
 
 def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> Tally:
-    """Return sums and counts of a batch, of the last layer but for `changed_between_layers` and the gradients.
+    """Return sums and counts of a batch: of the last layer, unless stated otherwise.
 
     `class_accuracy`: matched queries whose likeliest class, no-object among them, is the target's (DETR's `class_error`).
     `matched_iou`: of matched boxes. `left_out`: targets without a query. `no_object_share`: queries whose likeliest class
@@ -59,7 +59,7 @@ def tally(criterion: SetCriterion, predictions: Predictions, targets: Targets) -
 
 
 def matching_statistics(tallies: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
-    """Return the statistics of all tallies of all processes, without those of count 0; all processes must call this."""
+    """Return the statistics of the tallies of all processes, which must all call this; none of count 0."""
     sums = _add_up(tallies)
     sums = _add_up(gather_objects(sums))
     squares = {name: sums.pop(name)[0] for name in [*sums] if name.startswith(_SQUARED_GRADIENT)}
@@ -68,7 +68,7 @@ def matching_statistics(tallies: Iterable[Mapping[str, tuple[float, float]]]) ->
 
 
 class MatchingSample:
-    """Up to 64 images of the training split, evenly spread and without augmentation, to compare the matching over time."""
+    """Up to 64 training images, evenly spread and not augmented, to compare the matching over time."""
 
     def __init__(self, split: Dataset, form: ImageFormat, batch_size: int) -> None:
         rows = torch.linspace(0, len(split) - 1, min(_MAX_SAMPLE_IMAGES, len(split))).long().tolist()
@@ -77,7 +77,7 @@ class MatchingSample:
         self.partners = torch.zeros(0, dtype=torch.long)  # the query of each target at the latest update, -1 for none
 
     def update(self, model: Any, criterion: SetCriterion, device: torch.device) -> dict[str, float]:
-        """Match the sample by the last layer and return what changed since the previous update; empty without an object.
+        """Match the sample by the last layer; return the changes since the previous update.
 
         `changed_since_last`: targets with another query than at the previous update (Li et al., CVPR 2022, DN-DETR,
         equation 2, over the number of targets). `queries_never_used`: queries without a target in the sample.
@@ -125,7 +125,7 @@ def _add_up(tallies: Iterable[Mapping[str, tuple[float, float]]]) -> Tally:
 
 
 def _changed(matches: Matches, queries: int, targets: int) -> tuple[float, float]:
-    """Return the number of pairs that the previous layer does not have, and of all pairs, from the second layer on."""
+    """Return the number of pairs that the previous layer does not have, and of all from layer 1 on."""
     pairs_per_layer = targets * queries
     pairs = matches.layer * pairs_per_layer + matches.target * queries + matches.query
     later = pairs[matches.layer > 0]
@@ -135,7 +135,7 @@ def _changed(matches: Matches, queries: int, targets: int) -> tuple[float, float
 def _squared_gradients(
     criterion: SetCriterion, predictions: Predictions, targets: Targets, matches: Matches
 ) -> dict[str, float]:
-    """Return the squared norm of each weighted loss's gradient. It adds up over the batches of a step, which share no query."""
+    """Return the squared norm of each weighted loss's gradient, additive over batches."""
     with torch.enable_grad():
         logits = predictions.logits.detach().float().requires_grad_()
         before_sigmoid = predictions.boxes.detach().float().logit(_MIN_LOGIT_FRACTION).requires_grad_()

@@ -1,4 +1,4 @@
-"""Everything that observes a run and does not change it: log, trackers, display, evaluations, callbacks."""
+"""All that observes a run without changing it: log, trackers, display, evaluations, callbacks."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Monitor:
         return self.evaluator.evaluate(self.display.evaluating, check_stop)
 
     def log_evaluation(self, step: int, epoch: int, metrics: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
-        """Write and show the row of an evaluation: metrics, those of raw weights if there are averaged ones, remarks."""
+        """Write and show the row of an evaluation: its metrics, those of `raw` weights, and remarks."""
         row: Row = {"step": step, "epoch": epoch}
         row |= {name: value for name, value in metrics.items() if name != "per_class"}
         row |= {f"raw_{name}": raw[name] for name in MAIN_METRICS if raw}

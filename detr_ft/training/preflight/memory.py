@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch of the first epoch, as if each image had the most objects, and the peak memory of its gradient."""
+    """The largest batch, as if each image had the most objects, and the peak memory of its gradient."""
 
     images: int
     height: int
@@ -66,7 +66,7 @@ def fit_memory(trainer: DetrTrainer) -> None:
 
 
 def try_largest(trainer: DetrTrainer, max_images: int) -> LargestBatch:
-    """Compute the gradient of the largest batch, of at most so many images, and discard it; nothing else changes."""
+    """Compute and discard the gradient of the largest batch of at most so many images."""
     height, width = trainer.loader.canvas or _largest_shape(trainer)
     objects = max(len(row["category"]) for row in trainer.train_dataset["objects"])
     images = min(max_images, len(trainer.train_dataset))
@@ -103,7 +103,7 @@ def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
 
 
 def _largest_shape(trainer: DetrTrainer) -> tuple[int, int]:
-    """Return height and width of the largest batch of the first epoch, in pixels, by the sizes of its images."""
+    """Return height and width in pixels of the largest batch of the first epoch."""
     split, form, loader = trainer.train_dataset, trainer.stepper.format, trainer.loader
     sizes = [form.resized(w, h) for w, h in zip(split["width"], split["height"], strict=True)]
     first_epoch = takewhile(lambda step: step[0] == 0, loader.plan(0, 0))

@@ -1,4 +1,4 @@
-"""Short tests of a run before it is long: overfit a batch, time a step and its parts, try the largest batch."""
+"""Short tests before a long run: overfit a batch, time a step by part, try the largest batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MIN_STEPS_TO_OVERFIT = 5000  # of a run, to which the 120 steps of the test add
 
 @dataclass(frozen=True)
 class Probe:
-    """The results of a probe. `parts` are seconds a step. `uses_cuda_graphs` if training replays its steps."""
+    """The results of a probe. `parts` are seconds a step."""
 
     overfit: Overfit
     largest: LargestBatch
@@ -56,7 +56,7 @@ def check_before_training(trainer: DetrTrainer) -> None:
 
 
 def probe(trainer: DetrTrainer) -> Probe:
-    """Run all tests, by a single process; the trainer is then of no further use, because its model is trained on one batch.
+    """Run all tests in a single process; they train the model, so the trainer cannot be used again.
 
     Raises StepError if a step fails.
     """
@@ -77,7 +77,7 @@ def probe(trainer: DetrTrainer) -> Probe:
 
 
 def describe_probe(result: Probe, workers: int) -> list[str]:
-    """Return lines on learning, speed, parts of a step and memory, with advice; `workers` read the images now."""
+    """Return lines on learning, speed, parts of a step, memory, and advice for a run with `workers`."""
     parts = ", ".join(f"{part} {_percent(seconds / result.seconds_per_step)}" for part, seconds in result.parts.items())
     largest = result.largest
     memory = "does not fit in memory" if largest.mebibytes is None else f"takes {largest.mebibytes:,} MiB"

@@ -53,7 +53,7 @@ class _TimedMatcher:
 
 
 def time_parts(trainer: DetrTrainer) -> tuple[dict[str, float], float]:
-    """Return the mean seconds of a step by part, and the mean images of a step, of the first steps of a run, which train.
+    """Train the first steps; return the mean seconds of a step by part, and its mean images.
 
     Steps run operation by operation, without CUDA graphs. Raises StepError.
     """
@@ -94,7 +94,7 @@ def changes(train: TrainSettings, on_gpu: bool) -> list[dict[str, bool]]:
 
 
 def step_rate(trainer: DetrTrainer) -> float:
-    """Return images a second of the first batch, repeated; the trainer is then of no further use. Raises StepError."""
+    """Train on the first batch repeatedly and return images a second. Raises StepError."""
     trainer.setup()
     device, last = trainer.accelerator.device, trainer.loader.total_steps
     batch = next(iter(trainer.loader.steps()))
