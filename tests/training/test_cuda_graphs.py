@@ -103,7 +103,7 @@ def test_gradients_are_the_same(tiny_checkpoint: Path, tmp_path: Path, settings:
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.abs().max().item() + 1e-9)
 
 
-def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
+def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     pool = Again()
@@ -114,7 +114,7 @@ def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
     assert pool.recorded == 4
 
 
-def test_of_many_shapes_the_first_are_recorded(
+def test_of_many_shapes_the_first_are_captured(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detr_ft.training.cuda_graphs._MAX_CAPTURED_SHAPES", 1)
@@ -124,7 +124,7 @@ def test_of_many_shapes_the_first_are_recorded(
     assert {shape[0] for shape in passes._graphs} == {5}
 
 
-def test_rehearsals_leave_the_figures_of_norms_that_learn(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_warm_ups_leave_the_statistics_of_live_norms(tiny_checkpoint: Path, tmp_path: Path) -> None:
     figures = []
     for pool in (None, Again()):
         trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), num_train_epochs=3)
@@ -147,7 +147,7 @@ class Torn(Again):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
 
 
-def test_what_cannot_be_recorded_goes_the_plain_way_and_is_told_once(
+def test_a_failed_capture_runs_eagerly_with_one_warning(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = trained(tiny_checkpoint, tmp_path / "plain", None)
@@ -160,7 +160,7 @@ def test_what_cannot_be_recorded_goes_the_plain_way_and_is_told_once(
     assert "train.cuda_graphs=false" in told
 
 
-def test_a_criterion_that_leaves_a_part_alone_is_not_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_criterion_without_gradient_for_a_part_is_not_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A part without a gradient is left alone by the optimizer, with its weight decay; zeros would not be."""
     pool = Again()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
@@ -188,7 +188,7 @@ class _ClassesAlone:
         return terms["loss_ce"], terms
 
 
-def test_a_processor_goes_the_plain_way(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_cpu_runs_eagerly(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     assert isinstance(trainer.stepper.forward_backward, EagerForwardBackward)
     passes = build_forward_backward(

@@ -35,7 +35,7 @@ def losses(log: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_as_the_whole_does(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_learns_like_full_precision(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
     settings = {"num_train_epochs": 10, "logging_steps": 5}
     half = losses(make_trainer(tiny_checkpoint, tmp_path / "half", **settings, **{precision: True}).train().log)
     whole = losses(make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train().log)
@@ -44,7 +44,7 @@ def test_half_precision_learns_as_the_whole_does(tiny_checkpoint: Path, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_run_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_a_resumed_run_is_equal_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
     settings = {"num_train_epochs": 4, "full_determinism": True, "ema_decay": 0.9, precision: True}
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
@@ -78,7 +78,7 @@ def test_compiled_parts_are_the_same_model(tiny_checkpoint: Path, tmp_path: Path
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
     ],
 )
-def test_steps_replayed_as_graphs_are_those_of_plain_ones(
+def test_steps_of_cuda_graphs_equal_eager_ones(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"logging_steps": 1, "num_train_epochs": 5, "dataloader_num_workers": 1} | settings
@@ -94,7 +94,7 @@ def test_steps_replayed_as_graphs_are_those_of_plain_ones(
     assert replayed == pytest.approx(plain, rel=exact)
 
 
-def test_what_waits_for_the_gpu_cannot_be_recorded_and_training_goes_on(
+def test_a_model_that_synchronizes_is_not_captured_and_trains_eagerly(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=5)
@@ -142,7 +142,7 @@ def room_for_half(tmp_path: Path) -> Any:
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_out_of_memory_the_step_is_taken_in_smaller_parts(
+def test_out_of_memory_the_step_runs_in_smaller_parts(
     tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_larger(tmp_path / "run", 64)
@@ -155,7 +155,7 @@ def test_out_of_memory_the_step_is_taken_in_smaller_parts(
     assert losses(short) == pytest.approx(losses(ample), rel=0.02)  # dropout is drawn for other shapes
 
 
-def test_the_worst_batch_is_tried_before_the_first_step(
+def test_the_largest_batch_is_tried_before_the_first_step(
     tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_larger(tmp_path / "run", 64)
@@ -184,7 +184,7 @@ def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_waits_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_step_synchronizes_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9, bf16=True)
     trainer.stepper.start_epoch(0)
     batch = next(iter(trainer.loader.steps()))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 import torch
-from support.forked import run_together
+from support.forked import HANG_SECONDS, run_together
 from transformers import DetrForObjectDetection
 from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 
@@ -25,7 +25,6 @@ from detr_ft.training.launch import join
 from detr_ft.utils.collectives import is_first_report
 from detr_ft.utils.distributed import processes, rank
 
-HANG_SECONDS = 600  # a process that takes longer has hung
 PYTHON = [sys.executable, "-W", "ignore", "-m"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 RECIPE = """

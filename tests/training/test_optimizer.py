@@ -162,7 +162,7 @@ def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForO
     assert names[-2:] == ["heads", "heads without decay"]
 
 
-def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObjectDetection) -> None:
+def test_a_rate_of_a_frozen_or_missing_section_is_an_error(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder", "class_head", "box_head"])
     with pytest.raises(InputError) as caught:
         check_rates(tiny_model, OptimSettings(**RATES))
@@ -179,7 +179,7 @@ def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObje
     check_rates(tiny_model, OptimSettings(**RATES))
 
 
-def test_the_table_says_what_trains_and_at_which_rate(tiny_model: DetrForObjectDetection) -> None:
+def test_the_table_has_trained_parts_and_rates(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["backbone.stem", "encoder"])
     optimizer = build_optimizer(tiny_model, settings(), OptimSettings(backbone_learning_rate=1e-5, layer_decay=0.5))
     cells = [line.split() for line in training_table(tiny_model, optimizer).splitlines()]

@@ -34,7 +34,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(DetrForObjectDetection.from_pretrained(folder).state_dict())
 
 
-def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_the_model_and_raw_ones_are_saved_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
     seen: list[dict[str, torch.Tensor]] = []
     trainer.stepper.optimizer.optimizer.register_step_post_hook(
@@ -54,7 +54,7 @@ def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoin
     assert result.metrics["map"] == result.log[-1]["map"]
 
 
-def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_resumed_average_is_equal_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", ema_decay=0.9)
     whole.train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
@@ -68,7 +68,7 @@ def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_best_is_kept_and_patience_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_best_model_is_restored_after_early_stopping(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(
         tiny_checkpoint, tmp_path / "run", num_train_epochs=9, early_stopping_patience=2, load_best_model_at_end=True
     )
@@ -83,7 +83,7 @@ def test_the_best_is_kept_and_patience_ends_the_run(tiny_checkpoint: Path, tmp_p
     assert any(not torch.equal(last[name], value) for name, value in final.items())
 
 
-def test_without_that_the_last_is_the_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_by_default_the_last_model_is_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
     of_figures(trainer, [0.3, 0.2, None])
     trainer.train()
@@ -91,7 +91,7 @@ def test_without_that_the_last_is_the_model(tiny_checkpoint: Path, tmp_path: Pat
     assert all(torch.equal(last[name], value) for name, value in final.items())
 
 
-def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
+def test_the_best_row_is_the_first_that_none_exceeds_by_the_threshold() -> None:
     rows: list[dict[str, Any]] = [{"step": 1, "loss": 3.0}, {"step": 2, "map": None}]
     assert best_of(rows, "map") is None
     rows += [{"step": step, "map": value} for step, value in ((4, 0.2), (6, 0.25), (8, None), (10, 0.24))]
@@ -99,7 +99,7 @@ def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
     assert best_of(rows, "map", threshold=0.1) == Best(0.2, 4, 2)
 
 
-def test_when_the_time_is_over_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_after_the_time_limit_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=100)
     clock, shown = trainer.stop_requests.clock, trainer.display.step
 
@@ -140,7 +140,7 @@ def test_checkpointed_layers_run_again_for_the_backward_pass(
     assert len(runs) == times
 
 
-def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_cpu_trains_in_bf16_and_not_in_fp16(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
     assert all(row["loss"] < 100 for row in result.log if "loss" in row)
     if not torch.cuda.is_available():
@@ -160,7 +160,7 @@ def test_a_trackers_board_has_the_rows_of_the_log(tiny_checkpoint: Path, tmp_pat
     assert [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()] == result.log
 
 
-def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_tracker_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train\.report_to: .*pip install aim"):
         make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
     assert not (tmp_path / "run").exists()
@@ -169,7 +169,7 @@ def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path
 @pytest.mark.parametrize(
     ("figures", "told"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
 )
-def test_a_better_evaluation_than_the_last_is_told(
+def test_an_evaluation_better_than_the_last_is_reported(
     figures: list[float | None], told: bool, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)

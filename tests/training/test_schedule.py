@@ -66,7 +66,7 @@ def test_rates_are_those_computed_by_hand(values: dict[str, Any], expected: list
 
 
 @pytest.mark.parametrize("kind", ["constant_with_warmup", "linear", "cosine", "polynomial", "step"])
-def test_a_warmup_longer_than_the_run_is_cut_and_said(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warmup_longer_than_the_run_is_shortened_with_a_warning(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     drops = {"lr_drop_epochs": [3]} if kind == "step" else {}
     with caplog.at_level(logging.WARNING):
         found = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
@@ -94,17 +94,17 @@ def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, asked: floa
         ({"lr_scheduler_type": "plateau"}, "'polynomial' or 'step'"),
     ],
 )
-def test_settings_that_would_go_unheeded_are_refused(values: dict[str, Any], message: str) -> None:
+def test_settings_without_effect_are_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(**values)
 
 
-def test_all_that_does_not_go_together_is_told_at_once() -> None:
+def test_all_incompatible_settings_are_reported_together() -> None:
     with pytest.raises(ValueError, match=r"lr_drop_epochs needs .*; lr_power needs"):
         settings(lr_drop_epochs=[1], lr_power=2)
 
 
-def test_a_step_that_half_precision_skips_leaves_the_rates_of_later_ones(
+def test_a_step_skipped_by_half_precision_leaves_later_rates(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"lr_scheduler_type": "linear", "logging_steps": 1}

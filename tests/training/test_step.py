@@ -47,7 +47,7 @@ def state_of(trainer: DetrTrainer) -> dict[str, Any]:
     return {name: value.clone() for name, value in trainer.model.state_dict().items()} | moments
 
 
-def test_a_step_waits_for_the_matching_alone(
+def test_a_step_synchronizes_in_the_matching_only(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
@@ -61,7 +61,7 @@ def test_a_step_waits_for_the_matching_alone(
     assert seen == ["cpu", "item", "_local_scalar_dense"]
 
 
-def test_a_verdict_is_read_at_the_next_step_and_the_step_is_as_if_not_taken(
+def test_a_bad_gradient_is_reported_in_the_next_step_and_not_applied(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
@@ -79,7 +79,7 @@ def test_a_verdict_is_read_at_the_next_step_and_the_step_is_as_if_not_taken(
 @pytest.mark.parametrize(
     "settings", [{}, {"logging_steps": 6}, {"save_steps": 6}, {"eval_epochs": 2}, {"max_minutes": 9}]
 )
-def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
+def test_nothing_that_follows_from_a_failed_step_is_written(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     quiet = {"logging_steps": 100, "eval_epochs": 0, "num_train_epochs": 2}
@@ -93,7 +93,7 @@ def test_nothing_is_written_that_follows_from_a_step_that_was_not_taken(
 
 
 @pytest.mark.parametrize("eval_epochs", [0, 1])
-def test_a_verdict_is_read_before_an_epoch_ends(tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int) -> None:
+def test_a_bad_gradient_is_reported_before_an_epoch_ends(tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=100, eval_epochs=eval_epochs)
     spoil_the_gradient(trainer, trainer.loader.steps_per_epoch)
     with pytest.raises(TrainingError, match=r"^step 3, images"):
@@ -111,7 +111,7 @@ class NotOfZeros(BoxL1Loss):
         return told * torch.where((targets.labels == 0).any(), torch.nan, 1.0)
 
 
-def test_what_is_told_and_kept_is_of_the_step_that_failed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_message_and_capsule_are_of_the_failed_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
     criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), NotOfZeros()])
     trainer = make_trainer(
         tiny_checkpoint, tmp_path / "run", criterion=criterion, num_train_epochs=4, logging_steps=100
@@ -137,7 +137,7 @@ def test_what_is_told_and_kept_is_of_the_step_that_failed(tiny_checkpoint: Path,
     assert (capsule.state["epoch"], capsule.state["place"]) == (1, 1)
 
 
-def test_a_step_that_a_scaler_skips_leaves_weights_and_average(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_step_skipped_by_the_scaler_leaves_weights_and_average(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, ema_decay=0.5)
     trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.stepper.optimizer = AcceleratedOptimizer(trainer.stepper.optimizer.optimizer, scaler=scaler)
@@ -163,7 +163,7 @@ def test_a_step_that_a_scaler_skips_leaves_weights_and_average(tiny_checkpoint: 
     assert not same(weights[2], weights[3])
 
 
-def test_a_step_that_was_not_taken_is_told_before_an_image_that_cannot_be_read(
+def test_a_failed_step_is_reported_before_an_unreadable_image(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
@@ -181,7 +181,7 @@ def test_a_step_that_was_not_taken_is_told_before_an_image_that_cannot_be_read(
     assert (tmp_path / "run/failures/step-4").is_dir()
 
 
-def test_a_run_that_failed_before_its_first_checkpoint_begins_again_and_keeps_the_capsule(
+def test_a_run_that_failed_early_restarts_and_keeps_the_capsule(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
@@ -200,7 +200,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_of_two_steps_that_fail_the_first_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_of_two_failed_steps_the_first_is_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
     spoil_the_gradient(trainer, 2)
     micro_step = trainer.stepper._micro_step

@@ -77,7 +77,7 @@ def _image(trainer: DetrTrainer) -> Any:
     return open_image(trainer.monitor.evaluator.eval_dataset[0]["image"])  # type: ignore[index]
 
 
-def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
     results = [make_trainer(tiny_checkpoint, tmp_path / name).train() for name in ("a", "b")]
     first, second = (DetrForObjectDetection.from_pretrained(tmp_path / name).state_dict() for name in ("a", "b"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path,
     assert any(not torch.equal(first[name], value.cpu()) for name, value in other.model.state_dict().items())
 
 
-def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_not_changed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine\n")
     with pytest.raises(InputError, match=r"run: .*not empty"):
@@ -124,7 +124,7 @@ def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
-def test_full_determinism_is_asked_of_torch(
+def test_full_determinism_is_set_in_torch(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG", "ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC"):

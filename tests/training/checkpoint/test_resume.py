@@ -52,7 +52,7 @@ def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
     [(0, 1, [5]), (0, 2, [3, 4, 7]), (2, 1, [6]), (2, 2, [5])],
     ids=["in an epoch", "often, accumulated", "between epochs, workers", "workers, accumulated"],
 )
-def test_stopped_and_gone_on_is_never_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_checkpoint: Path, tmp_path: Path, workers: int, accumulation: int, stops: list[int]
 ) -> None:
     settings = {
@@ -99,7 +99,7 @@ def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
 
 
-def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     expected = make_trainer(tiny_checkpoint, tmp_path / "whole").train()
@@ -122,7 +122,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
     assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
 
 
-def test_a_signal_in_the_evaluation_of_averaged_weights_saves_the_models_own(
+def test_a_signal_in_the_evaluation_of_averaged_weights_saves_raw_ones(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = {"ema_decay": 0.9, "learning_rate": 1e-2, "per_device_eval_batch_size": 2}
@@ -145,7 +145,7 @@ def test_a_signal_in_the_evaluation_of_averaged_weights_saves_the_models_own(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_signal_while_a_checkpoint_is_written_completes_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
     files = trainer.state.files
 
@@ -161,13 +161,13 @@ def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
 
 
-def test_checkpoints_come_every_so_many_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_written_every_save_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, save_steps=2, save_total_limit=3).train()
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert names == ["best", "step-6", "step-8", "step-9"]
 
 
-def test_a_damaged_log_is_told_and_costs_no_run(
+def test_a_damaged_log_is_reported_and_the_run_resumes(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=1).train()
@@ -182,7 +182,7 @@ def test_a_damaged_log_is_told_and_costs_no_run(
     assert [json.loads(line) for line in log.read_text().splitlines()] == result.log
 
 
-def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_with_another_batch_size_it_resumes_at_the_same_image(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_train_batch_size=2)
     stop_after(trainer, 4)
     with pytest.raises(Interrupted):
@@ -195,7 +195,7 @@ def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: P
     assert again.progress.epoch == 2
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
     trainer.train()
     checkpoint = newest(tmp_path / "run")
@@ -209,7 +209,7 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_every_tensor_of_a_detr_of_real_size_comes_back_which_the_stock_way_does_not(tmp_path: Path) -> None:
+def test_every_tensor_of_a_real_detr_is_restored_unlike_by_stock_loading(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = DetrConfig(backbone_config=ResNetConfig(out_features=["stage4"]))
     model, other = DetrForObjectDetection(config), DetrForObjectDetection(config)

@@ -15,7 +15,7 @@ from detr_ft.errors import InputError
 from detr_ft.training.checkpoint.store import Checkpoints
 
 
-def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_stay_and_are_complete(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", limit=2)
     assert checkpoints.newest() is None
     for step in (2, 9, 10):
@@ -29,7 +29,7 @@ def test_what_is_saved_is_found_and_the_newest_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["truncated", "altered", "missing", "no marker", "empty marker", "marker of another kind"]
 )
-def test_a_damaged_one_is_told_and_passed_over(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_logged_and_skipped(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(tmp_path, limit=3)
     good, bad = (checkpoints.save(step, {"a.bin": b"weights"}) for step in (1, 2))
     match damage:
@@ -50,7 +50,7 @@ def test_a_damaged_one_is_told_and_passed_over(tmp_path: Path, damage: str, capl
     assert f"{bad} is damaged" in caplog.text
 
 
-def test_a_step_is_saved_again_where_a_run_goes_on_from_before_it(tmp_path: Path) -> None:
+def test_a_step_is_saved_again_after_resuming_from_an_earlier_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, limit=2)
     checkpoints.save(4, {"a.bin": b"old"})
     folder = checkpoints.save(4, {"a.bin": b"new"})
@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk: Path) -> None:
     assert checkpoints.save(2, {"a.bin": bytes(400_000)}) == checkpoints.newest()
 
 
-def test_the_limit_never_takes_what_was_just_written_for_a_later_one_that_is_damaged(tmp_path: Path) -> None:
+def test_the_limit_does_not_count_later_damaged_checkpoints(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, limit=1)
     checkpoints.save(5, _files(5))
     (tmp_path / "step-900").mkdir()

@@ -95,7 +95,7 @@ def nothing(trainer: DetrTrainer) -> None:
     ],
     ids=["gradient", "loss", "crash", "cost", "target", "prediction"],
 )  # fmt: skip
-def test_a_bad_number_is_not_applied_and_its_capsule_names_its_origin(
+def test_a_bad_value_is_not_applied_and_the_capsule_names_its_origin(
     tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, told: str, origin: str, words: str
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, logging_steps=1)
@@ -130,13 +130,13 @@ def test_pixels_that_are_not_finite_are_named(tiny_checkpoint: Path, tmp_path: P
     assert (verdict.origin, "image 0 of the batch" in verdict.words) == ("pixels", True)
 
 
-def test_a_step_that_can_be_taken_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_step_that_succeeds_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError):
         make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(Infinite())).train()
     assert replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion()) is None
 
 
-def test_what_is_no_capsule_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: not a failure capsule"):
         Capsule(tmp_path / "nowhere")
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
@@ -145,7 +145,7 @@ def test_what_is_no_capsule_is_refused(tiny_checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("most", "expected"), [(3, 2), (1, 1)])
-def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
+def test_out_of_memory_the_step_is_the_same_in_smaller_parts(
     tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     from support.one_step import first_step
@@ -171,7 +171,7 @@ def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=max(1e-6 * scale, 1.1e-5 * (value.ndim == 0)))
 
 
-def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_single_image_out_of_memory_has_a_remedy(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
 
     def short_of_memory(**inputs: Any) -> Any:
@@ -185,7 +185,7 @@ def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, t
     assert (tmp_path / "run/failures/step-1").is_dir()
 
 
-def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=8, logging_steps=1)
     step = trainer.stepper.step
 
@@ -199,7 +199,7 @@ def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_p
     assert trainer.progress.step == 16
 
 
-def test_divergence_is_told_from_noise() -> None:
+def test_divergence_differs_from_noise() -> None:
     falling = [30 * 0.9**step for step in range(40)]
     assert not diverged(falling)
     assert not diverged([*falling, 1e-3, 5.0, 4.0, 6.0])

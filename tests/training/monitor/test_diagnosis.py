@@ -68,7 +68,7 @@ def validation() -> Dataset:
     return generate("shapes?train=24&validation=16&edge=128&seed=5")["validation"]
 
 
-def test_of_a_sound_run_nothing_is_said(tmp_path: Path) -> None:
+def test_a_valid_run_has_no_remarks(tmp_path: Path) -> None:
     value, sentences, lines = trained_remarks(tmp_path / "run")
     assert value > 0.5
     assert sentences == []
@@ -112,7 +112,7 @@ def test_a_rate_at_which_nothing_is_learned(tiny_checkpoint: Path, tmp_path: Pat
     assert "at 1e-08, which is too low to learn; try 0.0001" in remark
 
 
-def test_a_rate_at_which_it_comes_apart(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_rate_at_which_it_diverges(tiny_checkpoint: Path, tmp_path: Path) -> None:
     remark = final_remarks(tmp_path / "run", tiny_checkpoint, num_train_epochs=3, learning_rate=0.05)[-1]
     assert "at 0.05, which is too high for a transformer" in remark
 
@@ -134,7 +134,7 @@ def test_weights_that_were_not_loaded(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert trainer.train().log[-1]["remarks"][-2].startswith("weights: 25 % of the model came from a checkpoint")
 
 
-def test_scores_that_no_threshold_lets_through(validation: Dataset) -> None:
+def test_scores_below_every_threshold(validation: Dataset) -> None:
     """A model that sees every object and says no-object of all: its boxes are right, and nobody is shown one."""
     model, processor = load_model("embedded:small")
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_scores_that_no_threshold_lets_through(validation: Dataset) -> None:
     assert "eos_coef" in causes[0]
 
 
-def test_one_remark_for_each_thing_to_remark() -> None:
+def test_each_unusual_statistic_has_a_remark() -> None:
     row = {
         "left_out": 0.25, "no_object_share": 1.0, "matched_iou": 0.8,
         "gradient_share_loss_ce": 0.97, "gradient_share_loss_bbox": 0.03,
@@ -160,18 +160,18 @@ def test_one_remark_for_each_thing_to_remark() -> None:
     assert idle.startswith("60 % of the 100 queries match none of 400 objects")
 
 
-def test_early_on_and_with_few_objects_nothing_is_remarked() -> None:
+def test_early_and_with_few_objects_there_are_no_remarks() -> None:
     sample = {"changed_since_last": 0.5, "queries_never_used": 0.6, "objects_looked_at": 200}
     assert remarks({"left_out": 0.0, "no_object_share": 1.0, "matched_iou": 0.2}, sample, 100, 0.3) == []
     assert remarks({}, {}, 100, 1.0) == []
 
 
-def test_an_evaluation_in_words() -> None:
+def test_an_evaluation_is_described_in_lines() -> None:
     row = {"epoch": 3, "map": 0.5, "map_50": 0.75, "map_75": None, "changed_since_last": 0.123, "remarks": ["look"]}
     first = "epoch 3: mAP 0.500, mAP50 0.750, mAP75 none, 12 % of the objects changed their query"
     assert lines_of_evaluation(row) == [first, "  look"]
 
 
-def test_nothing_to_see_is_no_error() -> None:
+def test_no_detections_are_no_error() -> None:
     assert Overlaps().mean_iou == 0
     assert Overlaps().accuracy == 1

@@ -37,7 +37,7 @@ def test_a_long_run_overfits_one_batch_first(
     assert record.getMessage().split(": ")[1] in verdicts
 
 
-def test_the_run_is_then_the_same(
+def test_the_overfit_does_not_change_the_run(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = make_trainer(tiny_checkpoint, tmp_path / "plain")
@@ -52,7 +52,7 @@ def test_the_run_is_then_the_same(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_short_one_begins_at_once(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_run_starts_without_overfit(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         check_before_training(make_trainer(tiny_checkpoint, tmp_path / "run"))
     assert "one batch" not in caplog.text

@@ -21,7 +21,7 @@ from detr_ft.training.preflight.timing import PARTS
 from detr_ft.workflows.probe import probe as probe_recipe
 
 
-def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_valid_run_learns_its_batch_and_is_timed_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:
     criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss()])
     settings = {"learning_rate": 5e-3, "max_grad_norm": 10, "per_device_train_batch_size": 1}
     found = probe(make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, **settings))
@@ -35,14 +35,14 @@ def test_a_sound_run_learns_its_batch_and_its_time_is_told_by_part(tiny_checkpoi
     assert found.largest.mebibytes is not None
 
 
-def test_a_run_that_cannot_learn_fails_with_what_did_not_fall(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_learn_names_the_constant_losses(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", learning_rate=1e-9)
     overfit = probe(trainer).overfit
     assert overfit.verdict == "fail"
     assert "loss_ce, loss_bbox, loss_giou did not fall" in overfit.reason
 
 
-def test_a_batch_is_judged_by_what_is_left_of_its_loss() -> None:
+def test_a_batch_is_judged_by_its_remaining_loss() -> None:
     def judged(*losses: float) -> str:
         return judge_overfit(losses, [{"loss_ce": value} for value in losses])[0]
 
@@ -53,7 +53,7 @@ def test_a_batch_is_judged_by_what_is_left_of_its_loss() -> None:
     assert judged(10.0, 11.0) == "fail"
 
 
-def test_the_worst_batch_is_that_of_the_plan_and_changes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_largest_batch_is_that_of_the_first_epoch_and_changes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     live_norms(trainer.model)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
@@ -68,7 +68,7 @@ def test_the_worst_batch_is_that_of_the_plan_and_changes_nothing(tiny_checkpoint
 
 
 @pytest.mark.parametrize(("most", "expected"), [(4, 4), (3, 2), (1, 1)])
-def test_before_the_first_step_so_many_go_at_once_as_fit(
+def test_the_micro_batch_is_halved_until_it_fits(
     tiny_checkpoint: Path, tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_probe_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path, mo
     assert [line.partition(":")[0] for line in lines[:3]] == ["one batch", "speed", "a step's time"]
 
 
-def test_what_to_change_is_said_where_there_is_something() -> None:
+def test_advice_is_given_where_something_can_be_improved() -> None:
     overfit = Overfit("pass", 9, {"loss": 9.0}, {"loss": 4.0}, "it fell")
 
     def lines(mebibytes: int | None = 100, uses_cuda_graphs: bool = False, **parts: float) -> str:

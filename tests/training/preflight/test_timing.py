@@ -25,7 +25,7 @@ from detr_ft.workflows import probe as probing
         ({"bf16": True}, True, [{"bf16": False}, {"cuda_graphs": False}, {"torch_compile": True}]),
     ],
 )
-def test_one_is_changed_at_a_time(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
+def test_changes_have_a_single_setting(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
     settings = TrainSettings(output_dir="x", **train)
     assert changes(settings, on_gpu) == tried
     for one in tried:
@@ -65,13 +65,13 @@ def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.Monk
     assert outcome.rates == {"": 2.0, "train.bf16=true": 3.0}
 
 
-def test_rates_in_words() -> None:
+def test_rates_are_described_in_a_line() -> None:
     line = describe_rates(40.0, {"train.bf16=true": 60.0})
     assert line.endswith("40.0 images/s with these settings; train.bf16=true 60.0 (1.50 times)")
     assert describe_rates(40.0, {}).endswith("no other setting applies")
 
 
-def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failing_step_has_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9)
     gradients, last = trainer.stepper._gradients, []
 
