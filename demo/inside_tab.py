@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.inference import Detector
-from detr_ft.models.attention import Inside, look_inside
+from detr_ft.models.attention import AttentionMaps, attention_maps
 from detr_ft.structures import Predictions
 from detr_ft.utils.drawing import class_colour, draw
 
@@ -78,7 +78,7 @@ class View:
     """An image at display size, what went on inside, and what was answered."""
 
     picture: Image.Image
-    inside: Inside
+    inside: AttentionMaps
     said: Predictions
 
     @property
@@ -172,7 +172,7 @@ def look(detector: Detector, picture: Image.Image) -> View:
     """Run the model and look at it on the way."""
     scale = _EDGE / max(picture.size)
     shape = tuple(max(1, round(side * scale)) for side in picture.size)
-    inside = look_inside(detector.model, detector.processor, picture)
+    inside = attention_maps(detector.model, detector.processor, picture)
     return View(picture.resize(shape, Image.Resampling.LANCZOS), inside, detector.predictions(picture))
 
 

@@ -1,8 +1,63 @@
 """Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace."""
 
-from importlib.metadata import PackageNotFoundError, version
+import importlib
 
-try:
-    __version__ = version("detr-ft")
-except PackageNotFoundError:  # run from a tree that is not installed
-    __version__ = "0+unknown"
+# The module of each public name. It is imported when the name is used: `import detr_ft` loads neither torch nor transformers.
+_MODULES = {
+    "CriterionError": "detr_ft.criterion",
+    "Detections": "detr_ft.structures",
+    "Detector": "detr_ft.inference",
+    "InputError": "detr_ft.errors",
+    "Interrupted": "detr_ft.errors",
+    "OnnxDetector": "detr_ft.inference",
+    "OptimSettings": "detr_ft.training.settings",
+    "Recipe": "detr_ft.recipe",
+    "SetCriterion": "detr_ft.criterion",
+    "TrainSettings": "detr_ft.training.settings",
+    "Trainer": "detr_ft.training.trainer",
+    "TrainingError": "detr_ft.training.trainer",
+    "attach_criterion": "detr_ft.models",
+    "check": "detr_ft.workflows.check",
+    "coco_metrics": "detr_ft.evaluation.coco",
+    "compare": "detr_ft.workflows.compare",
+    "detr_criterion": "detr_ft.criterion",
+    "doctor": "detr_ft.workflows.doctor",
+    "evaluate": "detr_ft.workflows.evaluate",
+    "export": "detr_ft.workflows.export",
+    "load_data": "detr_ft.data",
+    "load_model": "detr_ft.models",
+    "load_recipe": "detr_ft.recipe",
+    "new_recipe": "detr_ft.workflows.new",
+    "predict": "detr_ft.workflows.predict",
+    "probe": "detr_ft.workflows.probe",
+    "push": "detr_ft.workflows.push",
+    "quickstart": "detr_ft.workflows.quickstart",
+    "replay": "detr_ft.workflows.replay",
+    "train": "detr_ft.workflows.train",
+}
+_ALIASES = {"Trainer": "DetrTrainer"}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), _ALIASES.get(name, name))
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next use finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def _version() -> str:
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return str(metadata.version("detr-ft"))
+    except metadata.PackageNotFoundError:  # run from a tree that is not installed
+        return "0+unknown"

@@ -1,4 +1,4 @@
-"""The one exception for a mistake that the user can mend."""
+"""Exceptions for invalid input and for signals."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 class InputError(Exception):
-    """The user's input is wrong: a message that names the place and says what to do, without a traceback.
+    """Invalid input: one problem or several, each with its place and its remedy.
 
-    Takes one problem or several; several are reported together, one a line. The command ends with exit status 2.
+    The command prints the problems, one a line, without a traceback, and ends with exit status 2.
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class InputError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work, which is saved as far as it went. The command ends with 128 and the signal's number."""
+    """A signal ended the run after its checkpoint was saved. The command ends with 128 plus `signal`."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal

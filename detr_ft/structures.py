@@ -6,31 +6,34 @@ P targets of the whole batch one after another, M matched pairs. Nothing is padd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from detr_ft.boxes import at_least_fp32
+from detr_ft.boxes import at_least_fp32, xyxy_to_xywh
 
 Activation = Literal["softmax", "sigmoid"]
 
 # Permutations of dimensions: from `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
 _COMPONENTS_FIRST, _COMPONENTS_LAST = (3, 1, 0, 2), (2, 1, 3, 0)
+_SHOWN = 5  # detections in a repr
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The outputs of a model: `logits [L, B, Q, C]` and `boxes [L, B, Q, 4]`.
 
-    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax" C is K + 1 and index K is no-object, with "sigmoid" C is K.
-    `rows` names the L rows; a loss term is logged under `name_row`, or under `name` for the row "". By default the last
-    row is "" and the others are "0", "1", ..., as in transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
+    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax"
+    C is K + 1 and index K is no-object, with "sigmoid" C is K. `rows` names the L rows; a loss term is logged under
+    `name_row`, or under `name` for the row "". By default the last row is "" and the others are "0", "1", ..., as in
+    transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
     """
 
     logits: Tensor
@@ -133,8 +136,8 @@ class Predictions:
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
-        In memory each coordinate is contiguous, by image, layer and query. Costs of all targets then run over the queries
-        of an image, which is several times faster than over the four coordinates of a box.
+        In memory each coordinate is contiguous, by image, layer and query. Costs of all targets then run over the
+        queries of an image, which is several times faster than over the four coordinates of a box.
         """
         return self._cached(
             self.boxes,
@@ -176,8 +179,9 @@ class Predictions:
 class StepTotals:
     """Totals of an optimizer step over all processes and micro-batches.
 
-    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets of each class. Class losses that are means over
-    queries divide by the total weight of the step, which makes them independent of the split over processes.
+    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets
+    of each class. Class losses that are means over queries divide by the total weight of the step, which makes them
+    independent of the split over processes.
     """
 
     images: float | Tensor
@@ -193,11 +197,11 @@ class StepTotals:
 class Targets:
     """The targets of a batch: `labels [P]`, `boxes [P, 4]` and the index of their image, `image [P]`.
 
-    Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images, as host
-    integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and micro-batches,
-    divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`, extended to
-    accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is that of the step, or
-    without a step the number of targets of this batch.
+    Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images,
+    as host integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and
+    micro-batches, divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`,
+    extended to accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is
+    that of the step, or without a step the number of targets of this batch.
     """
 
     labels: Tensor
@@ -328,24 +332,94 @@ class Matches:
         )
 
 
-@dataclass(frozen=True, eq=False)
+class Detection(NamedTuple):
+    """One detected object; `box` is (x_min, y_min, x_max, y_max) in pixels of the upright original."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    name: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """What was found in one image, best first: `boxes [N, 4]` xyxy in pixels of the upright original, `scores [N]`, `labels [N]`."""
+    """Detections in one image, best first.
+
+    `boxes [N, 4]` are xyxy in pixels of the upright original, with `scores [N]` and `labels [N]`. `names` are those
+    of the classes, in the order of their indices; without them a class is named by its index. Iteration gives `(box,
+    score, name)`; an integer index gives one of these, a slice, mask `[N]` or index tensor gives `Detections`.
+    """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    names: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+            yield Detection(tuple(box), score, self._name(label))
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Detections: ...
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Detection | Detections:
+        if isinstance(index, int):
+            box: Any = tuple(self.boxes[index].tolist())
+            return Detection(box, self.scores[index].item(), self._name(int(self.labels[index])))
+        if not isinstance(index, (slice, Tensor)):
+            index = torch.as_tensor(index, dtype=torch.long)
+        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
+
+    def __repr__(self) -> str:
+        shown = [f"{name} {score:.2f} [{', '.join(f'{x:.0f}' for x in box)}]" for box, score, name in self[:_SHOWN]]
+        more = [f"{len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
+        return f"Detections({', '.join([*shown, *more])})"
 
     def above(self, threshold: float) -> Detections:
-        """Those whose score is greater than the threshold."""
-        return self._kept(self.scores > threshold)
+        """Return the detections with a score greater than the threshold."""
+        return self[self.scores > threshold]
 
     def above_each(self, thresholds: Sequence[float]) -> Detections:
-        """Those whose score is greater than the threshold of their class, of which there is one for each index."""
-        return self._kept(self.scores > self.scores.new_tensor(thresholds)[self.labels])
+        """Return the detections with a score greater than the threshold of their class, by its index."""
+        return self[self.scores > self.scores.new_tensor(thresholds)[self.labels]]
 
-    def _kept(self, keep: Tensor) -> Detections:
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
+    def to_coco(self, *, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Return rows of COCO's results format: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score`.
+
+        `category_ids` has the id of each class, in the order of the class indices; without it the id is the index.
+        """
+        boxes, scores, labels = xyxy_to_xywh(self.boxes).tolist(), self.scores.tolist(), self.labels.tolist()
+        ids = labels if category_ids is None else [category_ids[label] for label in labels]
+        return [
+            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            for category_id, box, score in zip(ids, boxes, scores, strict=True)
+        ]
+
+    def to_supervision(self) -> Any:
+        """Return `supervision.Detections`, with class names in `data["class_name"]`.
+
+        Raises ImportError without supervision.
+        """
+        try:
+            supervision = import_module("supervision")
+        except ImportError as error:
+            raise ImportError(
+                "Detections.to_supervision: supervision is not installed. Run: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.float().cpu().numpy().reshape(-1, 4),
+            confidence=self.scores.float().cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            data={"class_name": np.array([self._name(label) for label in self.labels.tolist()], dtype=str)},
+        )
+
+    def _name(self, label: int) -> str:
+        return self.names[label] if self.names else str(label)
 
 
 class _LogSoftmaxEntry(torch.autograd.Function):

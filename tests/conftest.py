@@ -52,8 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed at the end of runs and exports is timed for a moment: here it is of no interest how long it took."""
-    monkeypatch.setattr("detr_ft.models.benchmark._SECONDS", 0.05)
-    monkeypatch.setattr("detr_ft.models.runtime_agreement._SECONDS", 0.05)
+    monkeypatch.setattr("detr_ft.models.benchmark._SPEED_SECONDS", 0.05)
+    monkeypatch.setattr("detr_ft.models.benchmark._RUNTIME_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +13,7 @@ from support.random_batches import random_batch
 from torch import nn
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.structures import Activation, Matches, Predictions, StepTotals, Targets
+from detr_ft.structures import Activation, Detections, Matches, Predictions, StepTotals, Targets
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
 
@@ -163,3 +166,74 @@ def test_matches_gather_assign_and_sum() -> None:
     assert sums.tolist() == [3, 3, 3]
     joined = Matches.join([matches, matches])
     assert joined.layer.tolist() == [*matches.layer.tolist(), *(matches.layer + 3).tolist()]
+
+
+def detections() -> Detections:
+    boxes = torch.tensor([[1.0, 2, 4, 8], [0, 0, 2, 2], [5, 5, 6, 7]])
+    return Detections(boxes, torch.tensor([0.75, 0.5, 0.25]), torch.tensor([1, 0, 1]), ("cat", "dog"))
+
+
+def test_detections_are_a_sequence_of_box_score_and_name() -> None:
+    some = detections()
+    assert len(some) == 3
+    assert [(box, score, name) for box, score, name in some] == [some[index] for index in range(3)]
+    assert some[0] == ((1.0, 2.0, 4.0, 8.0), 0.75, "dog")
+    assert some[-1].name == "dog"
+    assert some[-1].box == (5.0, 5.0, 6.0, 7.0)
+    with pytest.raises(IndexError):
+        some[3]
+    assert list(some[:0]) == []
+    assert len(Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))) == 0
+
+
+@pytest.mark.parametrize(
+    "index", [slice(1, None), torch.tensor([False, True, True]), torch.tensor([1, 2]), [1, 2]], ids=repr
+)
+def test_parts_of_detections_are_detections(index: slice | torch.Tensor | list[int]) -> None:
+    part = detections()[index]
+    assert isinstance(part, Detections)
+    assert [(score, name) for _, score, name in part] == [(0.5, "cat"), (0.25, "dog")]
+    assert part.names == ("cat", "dog")
+
+
+def test_detections_above_thresholds() -> None:
+    assert detections().above(0.5).scores.tolist() == [0.75]
+    assert detections().above_each([0.4, 0.8]).labels.tolist() == [0]
+    assert detections().above(0.5).names == ("cat", "dog")
+
+
+def test_detections_without_names_have_the_index() -> None:
+    some = detections()
+    assert [name for _, _, name in Detections(some.boxes, some.scores, some.labels)] == ["1", "0", "1"]
+
+
+def test_detections_are_readable() -> None:
+    assert repr(detections()[:2]) == "Detections(dog 0.75 [1, 2, 4, 8], cat 0.50 [0, 0, 2, 2])"
+    many = detections()[torch.zeros(12, dtype=torch.long)]
+    assert repr(many).endswith(", 7 more)")
+
+
+def test_detections_as_coco_results() -> None:
+    assert detections()[:2].to_coco(image_id=9, category_ids=[10, 30]) == [
+        {"image_id": 9, "category_id": 30, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.75},
+        {"image_id": 9, "category_id": 10, "bbox": [0.0, 0.0, 2.0, 2.0], "score": 0.5},
+    ]
+    assert [row["category_id"] for row in detections().to_coco(image_id=9)] == [1, 0, 1]
+
+
+def test_detections_for_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = ModuleType("supervision")
+    stub.Detections = SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "supervision", stub)
+    given = detections().to_supervision()
+    assert (given.xyxy.dtype, given.xyxy.shape) == (np.float32, (3, 4))
+    assert given.confidence.tolist() == [0.75, 0.5, 0.25]
+    assert given.class_id.tolist() == [1, 0, 1]
+    assert given.data["class_name"].tolist() == ["dog", "cat", "dog"]
+    assert detections()[:0].to_supervision().xyxy.shape == (0, 4)
+
+
+def test_without_supervision_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match="pip install supervision"):
+        detections().to_supervision()

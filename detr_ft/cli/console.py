@@ -1,4 +1,4 @@
-"""Terminal output: messages on stderr, results on stdout, and one message and an exit status for every error."""
+"""Terminal output: messages on stderr, results on stdout, one message and status for an error."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def set_up_logging() -> None:
 
 
 def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn an exception of a command into a message and an exit status: 2 for invalid input, 130 for Ctrl-C, else 1."""
+    """Turn an exception of a command into a message and an exit status.
+
+    2 for invalid input, 130 for Ctrl-C, 128 plus the number for another signal, else 1.
+    """
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -100,12 +103,12 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def debugging() -> bool:
-    """Return True if the user asked for tracebacks with --debug."""
+    """Return True if --debug was given, which shows tracebacks."""
     return os.environ.get("DETR_FT_DEBUG") == "1"
 
 
 def _report(kind: str, problems: Sequence[str]) -> bool:
-    """Print what went wrong unless another process of the run has printed the same; returns True if it was printed."""
+    """Print problems unless another process of the run has; returns True if they were printed."""
     first = processes() == 1 or _is_first_report("\n".join(problems))
     if first:
         for problem in problems:

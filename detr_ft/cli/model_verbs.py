@@ -108,7 +108,11 @@ def predict(
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 
-    say(describe_predictions(predict_images(model, images, output_dir, threshold=threshold, batch_size=batch_size)))
+    say(
+        describe_predictions(
+            predict_images(model, images, output_dir=output_dir, threshold=threshold, batch_size=batch_size)
+        )
+    )
 
 
 def demo(
@@ -122,7 +126,7 @@ def demo(
     ] = None,
     compare: Annotated[str | None, typer.Option(help="Show another model beside it; default: none")] = None,
 ) -> None:
-    """Open a page in the browser that shows a model's detections and how training matches them with the truth."""
+    """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
     script = demo_folder() / "app.py"

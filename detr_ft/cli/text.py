@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from detr_ft.data.doctor.repair.change_log import Change, in_words
+from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
@@ -27,7 +27,7 @@ from detr_ft.workflows.seeds import SeedsOutcome
 
 def describe_changes(changes: Sequence[Change]) -> str:
     """Return the number of changes of each kind in a repaired copy."""
-    return in_words(changes)
+    return summarize_changes(changes)
 
 
 def describe_check(recipe: Path, outcome: CheckOutcome) -> str:
@@ -143,7 +143,7 @@ def describe_push(outcome: PushOutcome) -> str:
 
 
 def describe_export(outcome: ExportOutcome) -> str:
-    """Return a table of the files of an export with size, time, difference and mAP, and the cost of eight bits."""
+    """Return a table of the files of an export, and the mAP that eight bits cost."""
     base = outcome.latency["pytorch"]["median"]
     lines = [f"{'':<22} {'MiB':>6} {'ms an image':>12} {'to PyTorch':>16} {'difference':>10} {'mAP':>7}"]
     for kind, latency in outcome.latency.items():

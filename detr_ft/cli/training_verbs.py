@@ -35,7 +35,7 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Check a recipe and its criterion in seconds on the CPU: every key, shapes, finite values and gradients.
+    """Check every key of a recipe and its criterion in seconds on the CPU.
 
     Data and checkpoint are checked by --probe, which takes a few minutes, and by `train` before it begins.
     """

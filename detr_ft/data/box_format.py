@@ -1,7 +1,7 @@
-"""The formats in which data sets write boxes, their conversion to COCO xywh in pixels, and how one is recognised.
+"""Formats of boxes: their conversion to COCO xywh in pixels, and their detection from the images.
 
-Nothing in a data set says which format its four numbers are in, but the images do: read in the wrong format, many boxes
-leave their image, or have no area. The Hub's convention is xywh in pixels; it stands unless another format fits plainly better.
+Nothing in a data set states the format of its four numbers, but the images do: read in the wrong format, many boxes
+leave their image or have no area. The Hub's convention, xywh in pixels, applies unless another format fits clearly better.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from detr_ft.errors import InputError
 BoxFormatName = Literal["xywh", "xyxy", "cxcywh", "xywh-fractions", "xyxy-fractions", "cxcywh-fractions"]
 Numbers = NDArray[np.float64]
 
-_PIXEL_SLACK = 1.0  # what rounding to whole pixels can do to an edge
-_FRACTION_SLACK = 2e-3
-_LEAST_PIXELS = 1 - 1e-6  # a box thinner than a pixel says that its numbers aren't pixels
-_WELL = 0.9  # the part of the boxes that a format has to fit to be believed
-_LEAST_EXPLAINED = 20  # times fewer boxes that don't fit, for another format to contradict the one that is stated
-_NOISE, _LEAST_LEAD = 0.02, 3  # a lead of fewer boxes than this part, or number, may come from a few defects
+_SLACK_PX = 1.0  # rounding to whole pixels moves an edge by up to this
+_SLACK_FRACTION = 2e-3
+_MIN_SIDE_PX = 1 - 1e-6  # thinner boxes are not in pixels
+_MIN_FITTING_FRACTION = 0.9  # of the boxes, for a format to be accepted
+_MIN_LEAD_FRACTION, _MIN_LEAD_BOXES = 0.02, 3  # a smaller lead may come from a few defective boxes
+_MIN_MISFIT_RATIO = 20  # times fewer boxes that don't fit, for another format to contradict the stated one
 
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """What the four numbers of a box are: its `corners`, and the `unit` of all four."""
+    """The meaning of a box's four numbers: its `corners`, and the `unit` of all four."""
 
     corners: Literal["xywh", "xyxy", "cxcywh"] = "xywh"
     unit: Literal["pixels", "fractions"] = "pixels"
 
     @classmethod
     def parse(cls, name: str) -> BoxFormat:
-        """The format written `xyxy`, or `xyxy-fractions` (of the image's width and height). Raises InputError."""
-        for one in FORMATS:
-            if one.name == name.strip().lower():
-                return one
-        raise InputError(f"box_format {name!r} is unknown; it is one of {', '.join(get_args(BoxFormatName))}")
+        """Return the format of a name, as `xyxy` or `xyxy-fractions` (of the image). Raises InputError."""
+        for format in FORMATS:
+            if format.name == name.strip().lower():
+                return format
+        raise InputError(f"box_format: {name!r} is unknown. Choose one of {', '.join(get_args(BoxFormatName))}.")
 
     @property
     def name(self) -> str:
-        """How a recipe and `--box-format` write it."""
+        """The name in a recipe and for `--box-format`."""
         return self.corners + ("-fractions" if self.unit == "fractions" else "")
 
     def __str__(self) -> str:
         return f"{self.corners} in {self.unit}"
 
     def to_xywh(self, boxes: Numbers, sizes: Numbers) -> Numbers:
-        """Boxes `[N, 4]` in this format, in images of `sizes` `[N, 2]` (width, height), as xywh in pixels `[N, 4]`."""
+        """Convert boxes `[N, 4]` in images of `sizes` `[N, 2]` (width, height) to xywh in pixels `[N, 4]`."""
         first, second = boxes[:, :2], boxes[:, 2:]
         scale = np.tile(sizes, 2) if self.unit == "fractions" else 1.0
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN, Inf and huge numbers stay what they are
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN, Inf and huge numbers stay as they are
             if self.corners == "xyxy":
                 second = second - first
             elif self.corners == "cxcywh":
@@ -61,23 +61,23 @@ class BoxFormat:
             return np.concatenate([first, second], axis=1) * scale
 
     def fits(self, boxes: Numbers, sizes: Numbers) -> NDArray[np.bool_]:
-        """Whether each box `[N, 4]`, read in this format, has an area and lies within its image, `[N]`."""
+        """Return a mask `[N]` of the boxes that, in this format, have an area and lie within their image."""
         with np.errstate(invalid="ignore", over="ignore"):  # NaN, Inf and huge numbers fit nothing
-            read = self.to_xywh(boxes, sizes)
-            slack = sizes * _FRACTION_SLACK if self.unit == "fractions" else _PIXEL_SLACK
-            least = 0.0 if self.unit == "fractions" else _LEAST_PIXELS
-            inside = (read[:, :2] >= -slack) & (read[:, :2] + read[:, 2:] <= sizes + slack)
-            return np.asarray((inside & (read[:, 2:] >= least) & (read[:, 2:] > 0)).all(axis=1))
+            xywh = self.to_xywh(boxes, sizes)
+            slack = sizes * _SLACK_FRACTION if self.unit == "fractions" else _SLACK_PX
+            min_side = 0.0 if self.unit == "fractions" else _MIN_SIDE_PX
+            inside = (xywh[:, :2] >= -slack) & (xywh[:, :2] + xywh[:, 2:] <= sizes + slack)
+            return np.asarray((inside & (xywh[:, 2:] >= min_side) & (xywh[:, 2:] > 0)).all(axis=1))
 
 
-# In the order of preference where several fit alike.
+# In the order of preference if several fit equally.
 FORMATS = tuple(BoxFormat(corners, unit) for unit in ("pixels", "fractions") for corners in ("xywh", "xyxy", "cxcywh"))
 XYWH = FORMATS[0]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """In which `format` boxes are read, how many fit their image under each format, and the `doubt`, if there is any."""
+class FormatReading:
+    """The `format` of boxes, the number that `fits` their image in each format, and the `doubt`, if any."""
 
     format: BoxFormat
     boxes: int
@@ -87,73 +87,84 @@ class Reading:
     def __str__(self) -> str:
         text = f"boxes read as {self.format} ({self.fits[self.format]:,} of {self.boxes:,} fit their image"
         rivals = [
-            one for one in self.fits if one != self.format and (self.doubt or one == FORMATS[0]) and self.fits[one]
+            format
+            for format, count in self.fits.items()
+            if format != self.format and (self.doubt or format == XYWH) and count
         ]
-        text += "".join(f"; as {_short(one)} {self.fits[one]:,}" for one in rivals) + ")"
+        text += "".join(f"; as {_short(format)} {self.fits[format]:,}" for format in rivals) + ")"
         return f"{text}: {self.doubt}" if self.doubt else text
 
 
-def recognise(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMATS) -> Reading:
-    """The format of boxes `[N, 4]` in images of `sizes` `[N, 2]`, among those given, the most preferred first.
+def recognize_format(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMATS) -> FormatReading:
+    """Detect the format of boxes `[N, 4]` in images of `sizes` `[N, 2]`.
 
-    All splits belong into one call. Boxes that aren't finite, and those of images without a size, tell nothing.
+    `among` is in the order of preference. Pass the boxes of all splits at once. Boxes that are not finite, and those of images
+    of unknown size, are ignored.
     """
-    telling = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
-    count = int(telling.sum())
-    fits = {one: int(one.fits(boxes[telling], sizes[telling]).sum()) for one in among}
+    usable = _usable(boxes, sizes)
+    count = int(usable.sum())
+    fits = _count_fits(boxes[usable], sizes[usable], among)
     if not count:
         doubt = "no box has numbers and an image whose size is known" if len(boxes) else ""
-        return Reading(among[0], 0, fits, doubt)
-    best = max(among, key=lambda one: fits[one])  # the first among equals
-    if fits[best] < _WELL * count:
-        return Reading(among[0], count, fits, "no format fits well")
-    # Where every box fits the preferred, a rival could only be the truth if all of its misfits were defective: a few tell.
+        return FormatReading(among[0], 0, fits, doubt)
+    best = max(among, key=lambda format: fits[format])  # the first of equals
+    if fits[best] < _MIN_FITTING_FRACTION * count:
+        return FormatReading(among[0], count, fits, "no format fits well")
+    # If every box fits the preferred format, a rival could be right only if all of its misfits were defective.
     certain = best == among[0] and fits[best] == count
-    lead = _LEAST_LEAD if certain else max(_LEAST_LEAD, _NOISE * count)
-    alike = [one for one in among if fits[one] > fits[best] - lead]
-    # The preferred keeps what it nearly wins: the rest of its boxes may be defective.
-    chosen = alike[0] if fits[alike[0]] >= _WELL * count else best
-    rivals = [one for one in alike if one != chosen and _differ(one, chosen, boxes[telling], sizes[telling])]
-    likely = " or ".join(_short(one) for one in rivals if fits[one])
+    lead = _MIN_LEAD_BOXES if certain else max(_MIN_LEAD_BOXES, _MIN_LEAD_FRACTION * count)
+    close = [format for format in among if fits[format] > fits[best] - lead]
+    # The preferred format wins a near tie: the rest of its boxes may be defective.
+    chosen = close[0] if fits[close[0]] >= _MIN_FITTING_FRACTION * count else best
+    rivals = [format for format in close if format != chosen and _differ(format, chosen, boxes[usable], sizes[usable])]
+    likely = " or ".join(_short(format) for format in rivals if fits[format])
     doubt = f"they might as well be {likely}" if likely else "too few boxes to be sure" if rivals else ""
-    return Reading(chosen, count, fits, doubt)
+    return FormatReading(chosen, count, fits, doubt)
 
 
-def given(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> Reading:
-    """The reading of boxes whose format is told: doubtful where they don't fit their images well.
+def check_format(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> FormatReading:
+    """Return the reading of boxes in the format that the user states, doubtful if many do not fit.
 
-    Raises InputError where most don't fit, and another format fits: then it was told wrongly.
+    Raises InputError if most do not fit and another format fits.
     """
-    telling = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
-    count = int(telling.sum())
-    fits = {one: int(one.fits(boxes[telling], sizes[telling]).sum()) for one in FORMATS}
-    best = max(FORMATS, key=lambda one: fits[one])
-    if fits[format] < count / 2 and fits[best] >= _WELL * count:
+    usable = _usable(boxes, sizes)
+    count = int(usable.sum())
+    fits = _count_fits(boxes[usable], sizes[usable], FORMATS)
+    best = max(FORMATS, key=lambda other: fits[other])
+    if fits[format] < count / 2 and fits[best] >= _MIN_FITTING_FRACTION * count:
         raise InputError(
-            f"box_format {format.name} is wrong for these boxes: {count - fits[format]:,} of {count:,} don't fit their image; "
-            f"as {best.name} {fits[best]:,} do"
+            f"box_format: {format.name} is wrong, {count - fits[format]:,} of {count:,} boxes don't fit their image. "
+            f"Use {best.name}: {fits[best]:,} fit."
         )
-    doubt = "box_format doesn't fit them well" if fits[format] < _WELL * count else ""
-    return Reading(format, count, {format: fits[format]}, doubt)
+    doubt = "box_format doesn't fit them well" if fits[format] < _MIN_FITTING_FRACTION * count else ""
+    return FormatReading(format, count, {format: fits[format]}, doubt)
 
 
-def contradicted(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
-    """Return the format that boxes written as xywh in pixels are in instead, or None if xywh in pixels may be right.
+def contradicting_format(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
+    """Return the format of boxes that are not xywh in pixels as stated, or None if they may be.
 
     Another format counts only if it explains nearly all boxes that do not fit: defective boxes, which leave their image to
     the right or below, often fit as cxcywh, and then some of the valid ones do not.
     """
-    reading = recognise(boxes, sizes)
-    misfits = {format: reading.boxes - reading.fits[format] for format in FORMATS}
-    explained = misfits[reading.format] * _LEAST_EXPLAINED <= misfits[XYWH]
+    reading = recognize_format(boxes, sizes)
+    misfits = {format: reading.boxes - count for format, count in reading.fits.items()}
+    explained = misfits[reading.format] * _MIN_MISFIT_RATIO <= misfits[XYWH]
     return reading.format if reading.format != XYWH and not reading.doubt and explained else None
 
 
-def _short(one: BoxFormat) -> str:
-    return one.corners if one.unit == "pixels" else str(one)
+def _usable(boxes: Numbers, sizes: Numbers) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1))
 
 
-def _differ(one: BoxFormat, other: BoxFormat, boxes: Numbers, sizes: Numbers) -> bool:
-    """Whether two formats make other boxes of the same numbers, as far as anybody could see it."""
+def _count_fits(boxes: Numbers, sizes: Numbers, formats: Sequence[BoxFormat]) -> dict[BoxFormat, int]:
+    return {format: int(format.fits(boxes, sizes).sum()) for format in formats}
+
+
+def _short(format: BoxFormat) -> str:
+    return format.corners if format.unit == "pixels" else str(format)
+
+
+def _differ(first: BoxFormat, second: BoxFormat, boxes: Numbers, sizes: Numbers) -> bool:
+    """Return whether two formats give boxes that differ by more than a pixel."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return bool((np.abs(one.to_xywh(boxes, sizes) - other.to_xywh(boxes, sizes)) > _PIXEL_SLACK).any())
+        return bool((np.abs(first.to_xywh(boxes, sizes) - second.to_xywh(boxes, sizes)) > _SLACK_PX).any())

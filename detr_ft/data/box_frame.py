@@ -1,6 +1,6 @@
-"""The box frame: pixels of the upright image at the source, fractions of the un-padded image inside the model.
+"""The box frame: pixels of the upright image in data, fractions of the un-padded image in the model.
 
-The only module that converts between the two, and that decides which boxes can be trained on.
+Training, prediction, previews and the demo convert by this module alone. It also selects the boxes to train on.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from detr_ft.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh
 
 Sizes = Tensor | tuple[float, float]  # width and height, `[..., 2]`
 
-LEAST_SIDE = 1e-3  # pixels; thinner boxes have no area to speak of
+MIN_SIDE_PX = 1e-3  # thinner boxes count as empty
 
 
 @dataclass(frozen=True)
 class BoxCounts:
-    """What became of the boxes of a data set on their way into training."""
+    """Numbers of boxes that are trained on, `clipped` among them, and of others by reason."""
 
-    kept: int = 0
+    trainable: int = 0
     clipped: int = 0
     dropped_empty: int = 0
     dropped_not_finite: int = 0
@@ -35,48 +35,47 @@ class BoxCounts:
 
     def _values(self) -> tuple[int, ...]:
         return (
-            self.kept, self.clipped, self.dropped_empty, self.dropped_not_finite, self.dropped_outside, self.crowds,
+            self.trainable, self.clipped, self.dropped_empty, self.dropped_not_finite, self.dropped_outside, self.crowds,
         )  # fmt: skip
 
     def __str__(self) -> str:
-        parts = [f"{self.kept} boxes are trained on"]
-        notes = {
+        reasons = {
             "clipped to the image": self.clipped,
-            "dropped for having no area": self.dropped_empty,
+            "dropped without area": self.dropped_empty,
             "dropped for NaN or infinite numbers": self.dropped_not_finite,
-            "dropped for lying outside the image": self.dropped_outside,
+            "dropped outside the image": self.dropped_outside,
             "crowds left out": self.crowds,
         }
-        return ", ".join(parts + [f"{count} {what}" for what, count in notes.items() if count])
+        parts = [f"{count} {reason}" for reason, count in reasons.items() if count]
+        return ", ".join([f"{self.trainable} boxes are trained on", *parts])
 
 
 def trainable_boxes(bbox: Tensor, iscrowd: Tensor, width: float, height: float) -> tuple[Tensor, Tensor, BoxCounts]:
-    """Boxes to train on, which rows they come from, and what became of the rest.
+    """Return the boxes to train on, xyxy in pixels `[N, 4]`, their rows `[N]`, and the counts.
 
-    `bbox [T, 4]` is COCO xywh in pixels of an image of `width` x `height`; answers xyxy pixels `[N, 4]` clipped to the
-    image, and the indices `[N]` of their rows.
+    Boxes are clipped to the image. `bbox [T, 4]` is COCO xywh in pixels of an image of `width` x `height`.
     """
     finite = bbox.isfinite().all(-1)
-    positive = finite & (bbox[:, 2:] > LEAST_SIDE).all(-1)
+    positive = finite & (bbox[:, 2:] > MIN_SIDE_PX).all(-1)
     corners = xywh_to_xyxy(torch.where(finite[:, None], bbox, torch.zeros_like(bbox)))
     limit = torch.tensor([width, height, width, height], dtype=corners.dtype)
     clipped = torch.minimum(corners.clamp(min=0), limit)
-    inside = positive & (clipped[:, 2:] - clipped[:, :2] > LEAST_SIDE).all(-1)
-    keep = inside & ~iscrowd
-    changed = keep & ((clipped - corners).abs() > 0.5).any(-1)
+    inside = positive & (clipped[:, 2:] - clipped[:, :2] > MIN_SIDE_PX).all(-1)
+    trainable = inside & ~iscrowd
+    changed = trainable & ((clipped - corners).abs() > 0.5).any(-1)
     counts = BoxCounts(
-        kept=int(keep.sum()),
+        trainable=int(trainable.sum()),
         clipped=int(changed.sum()),
         dropped_empty=int((finite & ~positive).sum()),
         dropped_not_finite=int((~finite).sum()),
         dropped_outside=int((positive & ~inside).sum()),
         crowds=int((inside & iscrowd).sum()),
     )
-    return clipped[keep], keep.nonzero()[:, 0], counts
+    return clipped[trainable], trainable.nonzero()[:, 0], counts
 
 
 def count_boxes(split: Dataset) -> BoxCounts:
-    """What training will make of the boxes of a split, from the stated sizes, without opening an image."""
+    """Count the boxes of a split that training uses, from the stated image sizes; no image is opened."""
     columns: Iterable[tuple[dict[str, list[object]], int, int]] = zip(
         split["objects"], split["width"], split["height"], strict=True
     )
@@ -88,22 +87,22 @@ def count_boxes(split: Dataset) -> BoxCounts:
 
 
 def as_tensors(objects: dict[str, list[object]]) -> tuple[Tensor, Tensor]:
-    """`bbox [T, 4]` and `iscrowd [T]` of a row's objects."""
+    """Return `bbox [T, 4]` and `iscrowd [T]` of a row's objects."""
     bbox = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
     return bbox, torch.tensor(objects["iscrowd"], dtype=torch.bool)
 
 
 def to_fractions(boxes: Tensor, sizes: Sizes) -> Tensor:
-    """Convert xyxy in pixels `[..., N, 4]` to cxcywh in fractions of un-padded images of `sizes [..., 2]`, width and height."""
+    """Convert xyxy in pixels to cxcywh in fractions `[..., N, 4]` of images of `sizes [..., 2]`."""
     return xyxy_to_cxcywh(boxes) / _sides(boxes, sizes)
 
 
 def to_pixels(boxes: Tensor, sizes: Sizes) -> Tensor:
-    """Convert cxcywh in fractions `[..., N, 4]` to xyxy in pixels of un-padded images of `sizes [..., 2]`, width and height."""
+    """Convert cxcywh in fractions to xyxy in pixels `[..., N, 4]` of images of `sizes [..., 2]`."""
     return cxcywh_to_xyxy(boxes) * _sides(boxes, sizes)
 
 
 def _sides(boxes: Tensor, sizes: Sizes) -> Tensor:
-    """Width, height, width, height of each image, `[..., 1, 4]`."""
+    """Return width, height, width, height of each image, `[..., 1, 4]`."""
     sides = torch.as_tensor(sizes, dtype=boxes.dtype, device=boxes.device)
     return torch.cat([sides, sides], -1)[..., None, :]

@@ -11,7 +11,7 @@ import yaml
 
 from detr_ft.criterion.serialization import built_in_terms
 from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
-from detr_ft.models.runtime_agreement import RUNTIMES
+from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.run_directory import EXAMPLES
 from detr_ft.utils.formatting import markdown_text, minutes
 

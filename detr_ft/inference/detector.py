@@ -1,35 +1,39 @@
-"""Image in, boxes out: a detector to use from Python, and the same over a whole split."""
+"""Detect objects in images from Python, with a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.errors import InputError
+from detr_ft.inference.images import ImageInput, check_list, read_image
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.load import load_detector, load_model
-from detr_ft.models.metadata import own_block
-from detr_ft.models.optimizations.fused_norms import fold_norms
+from detr_ft.models.metadata import read_thresholds
+from detr_ft.models.optimizations import fused_norms
 from detr_ft.models.predict import batches_of, detect, inference
 from detr_ft.structures import Detections, Predictions, Targets
 
-_THRESHOLD = 0.5  # of a model that knows no better
+_DEFAULT_THRESHOLD = 0.5  # of a class without a measured one
 
 
-class _Knowing:
-    """What a detector knows by its config."""
+class DetectorBase(ABC):
+    """Inputs, class names and thresholds of a detector on any runtime."""
 
     @property
+    @abstractmethod
     def config(self) -> Any:
-        """The checkpoint's."""
-        raise NotImplementedError
+        """The config of the checkpoint."""
+
+    @abstractmethod
+    def _run(self, images: Iterator[Image.Image], batch_size: int) -> list[Detections]:
+        """Return the detections of upright RGB images."""
 
     @property
     def names(self) -> list[str]:
@@ -38,94 +42,112 @@ class _Knowing:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The score from which on a detection of each class is to be believed, as measured when the model was made; 0.5 else."""
-        kept = own_block(self.config).get("thresholds") or {}
-        return {name: float(kept.get(name, _THRESHOLD)) for name in self.names}
+        """The score threshold of each class, measured on the validation split; 0.5 if unknown."""
+        known = read_thresholds(self.config)
+        return {name: known.get(name, _DEFAULT_THRESHOLD) for name in self.names}
 
-    def filter(self, found: Detections, threshold: float | None = None) -> Detections:
-        """Those above a threshold, or where it is None, above that of their class."""
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is an Iterable[str], and is one image here
+        self, images: ImageInput, threshold: float | None = None, batch_size: int = 8
+    ) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: Iterable[ImageInput], threshold: float | None = None, batch_size: int = 8
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self, images: ImageInput | Iterable[ImageInput], threshold: float | None = None, batch_size: int = 8
+    ) -> Detections | list[Detections]:
+        """Return the detections of an image above a threshold, best first; a list for a list of images.
+
+        An image is a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, `[H, W, 3]`) or a tensor (`[3, H, W]`,
+        uint8, or floats in 0 to 1). Without `threshold` each class has its own, from `thresholds`. Raises InputError.
+        """
+        if isinstance(images, ImageInput):
+            return self.filter(self.detect([read_image(images)])[0], threshold)
+        return [self.filter(detections, threshold) for detections in self.detect(images, batch_size)]
+
+    def detect(self, images: Iterable[ImageInput], batch_size: int = 8) -> list[Detections]:
+        """Return all detections of each image, best first: boxes xyxy in pixels of the upright image.
+
+        Takes the images of a call, as a list or generator. Raises InputError for a single image.
+        """
+        if isinstance(images, ImageInput):
+            raise InputError(
+                "detect: images must be a list, got a single image. Use detect([image]), or detector(image)."
+            )
+        check_list(images)
+        names = self.names
+        return [replace(detections, names=names) for detections in self._run(map(read_image, images), batch_size)]
+
+    def filter(self, detections: Detections, threshold: float | None = None) -> Detections:
+        """Return the detections above a threshold, or without one, above that of their class."""
         if threshold is not None:
-            return found.above(threshold)
+            return detections.above(threshold)
         thresholds = self.thresholds
-        return found.above_each([thresholds[name] for name in self.names])  # a name may come twice, as COCO's N/A does
+        # By index: a name may occur twice, as N/A of COCO does.
+        return detections.above_each([thresholds[name] for name in self.names])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Detector(_Knowing):
-    """A DETR with its image processor: `Detector.load("runs/mine").detect(["photo.jpg"])`.
-
-    `load_any` takes any model that transformers loads as an object detector.
-    """
+class Detector(DetectorBase):
+    """A model with its image processor: `Detector.load("runs/mine")("photo.jpg")`."""
 
     model: Any
     processor: Any
 
     @classmethod
     def load(cls, checkpoint: str) -> Detector:
-        """A checkpoint by folder, name on the Hub, or `embedded:NAME`; on the GPU where there is one."""
+        """Load a checkpoint by folder, name on the Hub, or `embedded:NAME`, onto the GPU if there is one.
+
+        Raises InputError, also for a family that recipes cannot train; see `load_any`.
+        """
         model, processor = load_model(checkpoint)
-        fold_norms(model)  # the same function, in fewer passes over the pixels
-        return cls(_at_home(model), processor)
+        fused_norms.apply(model)  # the same function in fewer passes over the activations
+        return cls(_on_device(model), processor)
 
     @classmethod
     def load_any(cls, checkpoint: str) -> Detector:
-        """The same of any family: DETR, its sisters, YOLOS and others, to be evaluated."""
+        """Load any model that transformers loads as an object detector. Raises InputError."""
         model, processor = load_detector(checkpoint)
-        return cls(_at_home(model), processor)
+        return cls(_on_device(model), processor)
 
     @property
     def config(self) -> Any:
-        """The model's."""
+        """The config of the model."""
         return self.model.config
 
-    def detect(self, images: Iterable[Image.Image | str | Path], batch_size: int = 8) -> list[Detections]:
-        """The detections of each image, best first: boxes xyxy in pixels of the upright image. `.above(0.5)` filters.
+    def predictions(self, image: ImageInput) -> Predictions:
+        """Return the predictions of every decoder layer for an image, on the CPU.
 
-        Raises InputError for a single image or path in the place of a list of them.
+        `logits [L, 1, Q, C]` and `boxes [L, 1, Q, 4]`.
         """
-        return detect(self.model, self.processor, map(_upright, _several(images)), batch_size)
-
-    def predictions(self, image: Image.Image | str | Path) -> Predictions:
-        """What a DETR says of an image at every decoder layer, on the CPU: `logits [L, 1, Q, K+1]`, `boxes [L, 1, Q, 4]`."""
-        ((pixels, mask),) = batches_of(self.processor, [_upright(image)], batch_size=1)
-        with inference(self.model):  # before the criterion is attached, which hears every answer of the model
-            attached = attach_criterion(self.model, _no_loss)
+        ((pixels, mask),) = batches_of(self.processor, [read_image(image)], batch_size=1)
+        with inference(self.model):  # before attaching: the criterion records every forward pass of the model
+            attached = attach_criterion(self.model, _zero_loss)
             try:
                 device = self.model.device
-                nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
+                label = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
                 self.model(
                     pixel_values=pixels.to(device, self.model.dtype),
                     pixel_mask=mask.to(device),
-                    labels=[{name: value.to(device) for name, value in nothing.items()}],
+                    labels=[{name: value.to(device) for name, value in label.items()}],
                 )
                 assert attached.last is not None
-                said = attached.last[0]
+                predictions = attached.last[0]
             finally:
                 attached.detach()
-        return replace(said, logits=said.logits.float().cpu(), boxes=said.boxes.float().cpu())
+        return replace(predictions, logits=predictions.logits.float().cpu(), boxes=predictions.boxes.float().cpu())
+
+    def _run(self, images: Iterator[Image.Image], batch_size: int) -> list[Detections]:
+        return detect(self.model, self.processor, images, batch_size)
 
 
-def _at_home(model: Any) -> Any:
-    """On the GPU where there is one, its pixels' channels side by side in memory, which convolutions there and here like."""
+def _on_device(model: Any) -> Any:
+    """Move a model to the GPU if there is one, in the memory format that convolutions are fastest with."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last).eval()
 
 
-def _no_loss(predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+def _zero_loss(predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
     return predictions.boxes.sum() * 0, {}
-
-
-def _several(
-    images: Iterable[Image.Image | str | Path] | Image.Image | str | Path,
-) -> Iterable[Image.Image | str | Path]:
-    """A string would be read as files of a letter each."""
-    if isinstance(images, Image.Image):
-        raise InputError("detect takes a list of images: detect([image])")
-    if isinstance(images, str | Path):
-        raise InputError(
-            f"{images}: detect takes a list of images, as in detect([{str(images)!r}]) or detect(Path(folder).glob('*.jpg'))"
-        )
-    return images
-
-
-def _upright(image: Image.Image | str | Path) -> Image.Image:
-    return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)

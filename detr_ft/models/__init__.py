@@ -1,4 +1,4 @@
-"""Models in: load a checkpoint, fit its head to the classes, choose what trains, attach a criterion."""
+"""Load models, fit them to data, choose the parts that train, attach a criterion."""
 
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.build import build_model

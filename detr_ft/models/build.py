@@ -1,4 +1,4 @@
-"""Build a model from a config, with random or backbone weights."""
+"""Build a DETR from a config, with random or backbone weights."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
-from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
+from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, PreTrainedModel
 
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import _LOAD_ERRORS, _explain, _first_line
-from detr_ft.models.timm import keep_activations
+from detr_ft.models.families.detr import DETR
+from detr_ft.models.load import LOAD_ERRORS, describe_load_error, first_line
+from detr_ft.models.timm import freeze_timm_norms
 
 
 def build_model(
     architecture: Mapping[str, Any], names: list[str], longest_edge: int, backbone: str | None = None
 ) -> tuple[DetrForObjectDetection, Any]:
-    """A model of random weights with a native backbone, for the classes `names`; its processor pads images to a square.
+    """Build a model with random weights and a native backbone for the classes `names`, and its processor.
 
-    `architecture` holds what `DetrConfig` takes; its `backbone_config` names a `model_type`. `backbone` is a checkpoint
-    whose weights the backbone starts from. Raises InputError for what transformers refuses, and for a backbone that does
-    not fit whole.
+    `architecture` has the arguments of `DetrConfig`; its `backbone_config` has a `model_type`. `backbone` is a checkpoint
+    for the weights of the backbone. The processor pads images to a square. Raises InputError for arguments that
+    transformers refuses, and for a backbone whose weights do not fit.
     """
-    # transformers takes a misspelt field without a word.
+    # transformers silently accepts a misspelled field.
     known = DetrConfig(backbone_config={"model_type": "resnet"}).to_dict()
     unknown = sorted(set(architecture) - set(known))
     if unknown:
-        raise InputError([f"model.architecture: DetrConfig has no field {key!r}" for key in unknown])
+        raise InputError([f"model.architecture.{key}: DetrConfig has no such field. Remove it." for key in unknown])
     labels = dict(enumerate(names))
     try:
         config = DetrConfig(**architecture, id2label=labels, label2id={name: index for index, name in labels.items()})
-        keep_activations(config)
+        freeze_timm_norms(config)
         model = DetrForObjectDetection(config)
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise InputError(f"model.architecture: {_first_line(error)}") from error
-    _original_start(model)
+        raise InputError(f"model.architecture: {first_line(error)}") from error
+    DETR.draw_weights(model)
     if backbone is not None:
         _load_backbone(model, backbone)
     return model, square_processor(longest_edge)
@@ -50,31 +50,17 @@ def square_processor(longest_edge: int) -> Any:
     return DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
 
 
-def _original_start(model: DetrForObjectDetection) -> None:
-    """Random weights as the authors draw them (facebookresearch/detr, `Transformer._reset_parameters`).
-
-    transformers draws matrices and queries with a deviation of 0.02, which is right for what will be overwritten by a
-    checkpoint; from such a start a small DETR learns slowly.
-    """
-    for parameter in (*model.model.encoder.parameters(), *model.model.decoder.parameters()):
-        if parameter.ndim > 1:
-            nn.init.xavier_uniform_(parameter)
-    nn.init.normal_(model.model.query_position_embeddings.weight)
-    for module in (model.model.input_projection, model.class_labels_classifier, *model.bbox_predictor.layers):
-        module.reset_parameters()
-
-
-def _load_backbone(model: DetrForObjectDetection, checkpoint: str) -> None:
-    target = model.model.backbone.model
+def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:
+    target: Any = DETR.module(model, DETR.backbone)
     try:
-        # The class by name: AutoBackbone asks the Hub even for a folder, and takes what the Hub lacks for timm's.
+        # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
         state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
-    except _LOAD_ERRORS as error:
-        raise InputError(f"model.backbone: {_explain(checkpoint, error)}") from error
+    except LOAD_ERRORS as error:
+        raise InputError(f"model.backbone: {describe_load_error(checkpoint, error)}") from error
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     try:
         target.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
-            f"model.backbone: {checkpoint} does not fit model.architecture.backbone_config: {_first_line(error)}"
+            f"model.backbone: {checkpoint} does not fit model.architecture.backbone_config: {first_line(error)}"
         ) from error

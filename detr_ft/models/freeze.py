@@ -1,77 +1,54 @@
-"""Which parts of a model train: exactly the declared ones, and a table that says so."""
+"""Choose the parts of a model that train, and count their parameters."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import InputError
-from detr_ft.models.families.family import Detr
-
-_NATIVE = r"^model\.backbone\.(?:conv_encoder\.)?model\.(embedder|encoder\.stages\.(?P<stage>\d+))\."
-_TIMM = r"^model\.backbone\.(?:conv_encoder\.)?model\.(conv1|bn1|layer(?P<layer>\d+))\b"
-_ELSEWHERE = {
-    "model.backbone.": "backbone",
-    "model.input_projection.": "input_projection",
-    "model.query_position_embeddings.": "queries",
-    "model.encoder.": "encoder",
-    "model.decoder.": "decoder",
-    "class_labels_classifier.": "class_head",
-    "bbox_predictor.": "box_head",
-}
+from detr_ft.models.families import family_of
 
 
-def part_of(name: str) -> str:
-    """The part that a parameter belongs to: `backbone.stem`, `backbone.stage1`, ..., `encoder`, `class_head`, ..."""
-    if match := re.match(_NATIVE, name):
-        return "backbone.stem" if match["stage"] is None else f"backbone.stage{int(match['stage']) + 1}"
-    if match := re.match(_TIMM, name):
-        return "backbone.stem" if match["layer"] is None else f"backbone.stage{match['layer']}"
-    for prefix, part in _ELSEWHERE.items():
-        if name.startswith(prefix):
-            return part
-    return "other"
+def set_trainable(model: PreTrainedModel, freeze: Sequence[str]) -> None:
+    """Train every parameter except those of the frozen parts; `backbone` includes all of its stages.
 
-
-def set_trainable(model: Detr, freeze: Sequence[str]) -> None:
-    """Train every parameter but those of the frozen parts; `backbone` stands for all of its parts.
-
-    transformers freezes the whole of a native ResNet backbone without a word, so this is said for every parameter.
-    Raises InputError for a part that the model does not have.
+    Every parameter is set, because transformers silently freezes the whole of a native ResNet backbone. Raises InputError
+    for a part that the model does not have.
     """
-    parts = {name: part_of(name) for name, _ in model.named_parameters()}
+    family = family_of(model)
+    parts = {name: family.part_of(name).name for name, _ in model.named_parameters()}
     known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})
     unknown = [part for part in freeze if part not in known]
     if unknown:
-        raise InputError(
-            [f"model.freeze: the model has no part {part!r}; it has {', '.join(known)}" for part in unknown]
-        )
+        raise InputError([f"model.freeze: no part {part!r} in the model. Use {', '.join(known)}." for part in unknown])
     trains = {
         name: not any(part == frozen or part.startswith(frozen + ".") for frozen in freeze)
         for name, part in parts.items()
     }
     if not any(trains.values()):
-        raise InputError("model.freeze: every part is frozen, so there is nothing to train")
+        raise InputError("model.freeze: every part is frozen. Remove at least one part from the list.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains[name])
 
 
-def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """For each part, how many of its parameters train and how many there are."""
+def trainable_counts(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """Return the number of parameters that train, and of all parameters, for each part."""
+    family = family_of(model)
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        training, total = counts.get(part_of(name), (0, 0))
-        counts[part_of(name)] = (training + parameter.numel() * parameter.requires_grad, total + parameter.numel())
+        part = family.part_of(name).name
+        training, total = counts.get(part, (0, 0))
+        counts[part] = (training + parameter.numel() * parameter.requires_grad, total + parameter.numel())
     return counts
 
 
 def live_norms(module: nn.Module) -> None:
-    """Put a learning BatchNorm2d in the place of every frozen one, for training a backbone from a random start.
+    """Replace every frozen norm of DETR by a BatchNorm2d that trains, in place.
 
-    From a random start the frozen norms are identities, and the backbone would train without any normalisation.
+    With random weights the frozen norms are identities, so the backbone would train without any normalization.
     """
     for name, child in module.named_children():
         if isinstance(child, DetrFrozenBatchNorm2d):
@@ -83,7 +60,7 @@ def live_norms(module: nn.Module) -> None:
 
 
 def frozen_norms(module: nn.Module) -> None:
-    """The reverse of `live_norms`: what was learned stays, as the constants that a stock DETR holds."""
+    """Replace every BatchNorm2d by a frozen norm of the same statistics, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             frozen = DetrFrozenBatchNorm2d(child.num_features)

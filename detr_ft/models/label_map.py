@@ -1,4 +1,4 @@
-"""A model's classes: one map of labels from data to card, and a class head fitted to it."""
+"""Fit the classes of a model to those of the data."""
 
 from __future__ import annotations
 
@@ -12,43 +12,40 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
-from detr_ft.models.metadata import own_block
+from detr_ft.models.families import family_of
+from detr_ft.models.metadata import read_labels
 
-_SPREAD = 0.02  # of a new class's weights, in standard deviations of the old ones
+_NEW_ROW_NOISE = 0.02  # in standard deviations of the existing weights
+_MAX_NAMED_CLASSES = 20  # in a message
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The names of the classes by index, and for each that a checkpoint knew, the name that it had there."""
+    """The names of the classes by index, and for each class that a checkpoint had, its name there."""
 
     names: tuple[str, ...]
     reused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: PreTrainedModel, checkpoint: str) -> LabelMap:
-        """That of a model, whose head has a row for each name. Raises InputError where its config contradicts itself."""
+        """Return the map in the config of a model. Raises InputError if the config contradicts itself."""
         config = model.config
-        told = {int(index): name for index, name in config.id2label.items()}
+        name_of = {int(index): name for index, name in config.id2label.items()}
         faults = []
-        if sorted(told) != list(range(len(told))):
-            faults.append(f"id2label has the ids {sorted(told)}, and not 0 to {len(told) - 1}")
+        if sorted(name_of) != list(range(len(name_of))):
+            faults.append(f"id2label must have the ids 0 to {len(name_of) - 1}, got {sorted(name_of)}")
         else:
-            # Names may come twice, as COCO's N/A does: label2id then holds one of their ids.
-            wrong = [name for name, index in (config.label2id or {}).items() if told.get(int(index)) != name]
+            # Names may occur twice, as N/A of COCO does: label2id then has one of their ids.
+            wrong = [name for name, index in (config.label2id or {}).items() if name_of.get(int(index)) != name]
             faults += [f"label2id and id2label differ at {name!r}" for name in wrong[:3]]
         if faults:
-            raise InputError([f"{checkpoint}: config.json: {fault}" for fault in faults])
-        kept = own_block(config).get("labels") or {}
-        return cls(tuple(told[index] for index in range(len(told))), dict(kept.get("reused") or {}))
+            raise InputError([f"{checkpoint}: config.json: {fault}. Correct the file." for fault in faults])
+        return cls(tuple(name_of[index] for index in range(len(name_of))), read_labels(config))
 
     @property
     def new(self) -> list[str]:
-        """The classes that no checkpoint knew."""
+        """The classes that no checkpoint had."""
         return [name for name in self.names if name not in self.reused]
-
-    def as_json(self) -> dict[str, Any]:
-        """Where the rows of the class head came from, for the `detr_ft` block of a config."""
-        return {"reused": dict(self.reused), "new": self.new}
 
 
 def fit_labels(
@@ -58,69 +55,63 @@ def fit_labels(
     synonyms: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> LabelMap:
-    """Give the model the classes `names`, in this order, with the weights it has for those it knows by name.
+    """Give the model the classes `names`, in this order, in place.
 
-    `synonyms` says for names of the data what the checkpoint calls them. No-object keeps its row, so what the model knows of
-    "there is something here" is kept. A class it does not know starts from the mean of the known ones, give or take a
-    little, with a bias by its share of the boxes where `counts` says how many there are of each: as a prior (Lin et al.,
-    Focal loss, ICCV 2017, section 3.3). Raises InputError for a synonym that neither side knows.
+    Classes that it has by name keep their weights. `synonyms` maps names of the data to names of the checkpoint. No-object keeps its row. A new class starts from the mean
+    of the old ones with a little noise; with `counts`, the number of boxes of each class, its bias is a prior (Lin et al.,
+    Focal loss, ICCV 2017, section 3.3). Raises InputError for a synonym that data or checkpoint lack.
     """
     index_of = {name: index for index, name in sorted(model.config.id2label.items(), reverse=True)}
-    known_as = _known_as(names, index_of, synonyms or {})
-    fitted = LabelMap(tuple(names), known_as)
-    if [model.config.id2label[index] for index in sorted(model.config.id2label)] == list(names) and not synonyms:
+    reused = _reused(names, index_of, synonyms or {})
+    fitted = LabelMap(tuple(names), reused)
+    old_names = [model.config.id2label[index] for index in sorted(model.config.id2label)]
+    if old_names == list(names) and not synonyms:
         return fitted
-    old = _head(model)
-    weight, bias = old.weight.data, old.bias.data
-    generator = torch.Generator().manual_seed(seed)
-    new = nn.Linear(old.in_features, len(names) + 1).to(weight)
-    noise = torch.randn(new.weight.shape, generator=generator).to(weight)
-    prior = torch.tensor(_prior(names, counts)).to(bias)
-    with torch.no_grad():
-        new.weight.copy_(weight[:-1].mean(0) + _SPREAD * weight.std() * noise)
-        new.bias[:-1].copy_(bias[:-1].mean() + prior)
-        for row, name in enumerate(names):
-            if name in known_as:
-                new.weight[row] = weight[index_of[known_as[name]]]
-                new.bias[row] = bias[index_of[known_as[name]]]
-        new.weight[-1], new.bias[-1] = weight[-1], bias[-1]
-    _put_head(model, new)
+    rows = [index_of[reused[name]] if name in reused else None for name in names]
+    prior = _prior(names, counts)
+    for path in family_of(model).class_layers:
+        model.set_submodule(path, _fitted_layer(model.get_submodule(path), len(old_names), rows, prior, seed))
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     return fitted
 
 
-def _known_as(names: Sequence[str], index_of: Mapping[str, int], synonyms: Mapping[str, str]) -> dict[str, str]:
-    faults = [f"model.synonyms: the data has no class {name!r}" for name in synonyms if name not in names]
+def _fitted_layer(old: Any, classes: int, rows: Sequence[int | None], prior: Sequence[float], seed: int) -> nn.Linear:
+    """Return a linear layer with a row for each class: a copy of an old row, or a new one for None.
+
+    Rows of the old layer after its classes (no-object) stay.
+    """
+    weight, bias = old.weight.data, old.bias.data
+    new = nn.Linear(old.in_features, len(rows) + len(weight) - classes).to(weight)
+    noise = torch.randn(new.weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight)
+    with torch.no_grad():
+        new.weight.copy_(weight[:classes].mean(0) + _NEW_ROW_NOISE * weight.std() * noise)
+        new.bias[: len(rows)].copy_(bias[:classes].mean() + torch.tensor(prior).to(bias))
+        for row, old_row in enumerate(rows):
+            if old_row is not None:
+                new.weight[row], new.bias[row] = weight[old_row], bias[old_row]
+        new.weight[len(rows) :], new.bias[len(rows) :] = weight[classes:], bias[classes:]
+    return new
+
+
+def _reused(names: Sequence[str], index_of: Mapping[str, int], synonyms: Mapping[str, str]) -> dict[str, str]:
+    faults = [f"model.synonyms: the data has no class {name!r}. Remove it." for name in synonyms if name not in names]
+    known = ", ".join(list(index_of)[::-1][:_MAX_NAMED_CLASSES])
     faults += [
-        f"model.synonyms: the checkpoint has no class {theirs!r}; it has {', '.join(list(index_of)[::-1][:20])}"
-        for theirs in synonyms.values()
-        if theirs not in index_of
+        f"model.synonyms: the checkpoint has no class {old!r}. Use one of {known}."
+        for old in synonyms.values()
+        if old not in index_of
     ]
     if faults:
         raise InputError(faults)
-    wanted = {name: synonyms.get(name, name) for name in names}
-    return {name: theirs for name, theirs in wanted.items() if theirs in index_of}
+    old_names = {name: synonyms.get(name, name) for name in names}
+    return {name: old for name, old in old_names.items() if old in index_of}
 
 
 def _prior(names: Sequence[str], counts: Mapping[str, int] | None) -> list[float]:
-    """For each class the logarithm of its boxes over their geometric mean: nothing where they are equally many."""
+    """Return for each class the logarithm of its boxes over their geometric mean; 0 without counts."""
     if counts is None:
         return [0.0] * len(names)
     logs = [math.log(max(1, counts.get(name, 0))) for name in names]
     mean = sum(logs) / len(logs)
-    return [one - mean for one in logs]
-
-
-def _head(model: PreTrainedModel) -> nn.Linear:
-    """The layer that gives the logits: the head itself, or the last of its layers."""
-    head: Any = model.class_labels_classifier
-    last: nn.Linear = head if isinstance(head, nn.Linear) else head.layers[-1]
-    return last
-
-
-def _put_head(model: PreTrainedModel, new: nn.Linear) -> None:
-    if isinstance(model.class_labels_classifier, nn.Linear):
-        model.class_labels_classifier = new
-    else:
-        model.class_labels_classifier.layers[-1] = new
+    return [value - mean for value in logs]

@@ -1,11 +1,17 @@
-"""Load a DETR checkpoint, or build one from a description of its architecture."""
+"""Load a model and its image processor from a folder, the Hub or the package."""
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -15,112 +21,209 @@ from transformers import (
 )
 
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import _LOAD_ERRORS, _explained, resolve
-from detr_ft.models.families.family import Detr, is_detr, refuse_others
+from detr_ft.models.families import FAMILIES, check_trainable, find_family
 from detr_ft.models.label_map import LabelMap
-from detr_ft.models.metadata import refuse_damaged
+from detr_ft.models.metadata import check_metadata
 from detr_ft.models.timm import (
     dilate,
+    freeze_timm_norms,
     is_dilated,
     is_plain_resnet,
-    keep_activations,
-    natively,
-    timm_works,
-    to_native,
-    wants_timm,
-    without_old_fields,
+    native_config,
+    native_weight_names,
+    timm_available,
+    uses_timm,
+    without_legacy_fields,
 )
+from detr_ft.utils.assets import EMBEDDED, embedded_checkpoint
 
 logger = logging.getLogger(__name__)
-# Says of every release without torchvision that the processor works on PIL images: true, intended, and no news.
+# transformers warns at every load without torchvision that the processor uses PIL, as intended here.
 logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(logging.ERROR)
 
-_WITH_BACKBONE = {"detr", "table-transformer"}
-_NOT_AT_HAND: tuple[type[BaseException], ...] = (InputError, *_LOAD_ERRORS)
+# The Hub's client raises errors of its HTTP library, which depends on its version: they are the bases of its own error.
+_NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
+LOAD_ERRORS: tuple[type[BaseException], ...] = (
+    OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
+)  # fmt: skip
+_LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
-def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[Detr, Any]:
-    """The model and its image processor, from a folder, `embedded:small` or the Hub (`owner/name`, with a revision).
+def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[PreTrainedModel, Any]:
+    """Load a model that recipes can train, and its image processor.
 
-    Weights are read from safetensors; `pickled` takes those of a `pytorch_model.bin` too, where there is nothing else.
-    Raises InputError for a checkpoint that can't be found, reached or read, that is no DETR or Table Transformer, or whose weights are not whole.
+    `checkpoint` is a folder, `embedded:small` or a repository of the Hub (`owner/name`, with a revision). Weights are read
+    from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
+    checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
-    return _load(checkpoint, revision, None if pickled else True, trained=True)
+    return _load(checkpoint, revision, None if pickled else True, trainable=True)
 
 
 def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
-    """Any model that transformers loads as an object detector, to be evaluated: DETR, its sisters, YOLOS and others.
+    """Load any object detector of transformers and its image processor, for evaluation.
 
-    Raises InputError as `load_model` does; no code that a repository brings is run.
+    Raises InputError as `load_model` does; code in a repository is not run.
     """
-    return _load(checkpoint, None, True, trained=False)
+    return _load(checkpoint, None, True, trainable=False)
 
 
-def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trained: bool) -> tuple[Any, Any]:
+def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
+    """Load config and image processor of a checkpoint. Raises InputError as `load_model` does."""
     source = resolve(checkpoint)
-    with _explained(checkpoint):
+    with _load_errors(checkpoint):
+        return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
+
+
+def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
+    """Return the number of queries in a checkpoint's config.
+
+    None if the config is not on this machine, or has no number of queries that can be changed.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(checkpoint), revision=revision, local_files_only=True)
+    except _LOAD_OR_INPUT_ERRORS:
+        return None
+    family = find_family(config)
+    return config.num_queries if family is not None and "num_queries" in family.supports else None
+
+
+def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
+    """Return the commit of a repository of the Hub, None for local files.
+
+    If the Hub is unreachable it is that of the cached copy. Raises InputError as `load_model` does.
+    """
+    if not is_on_hub(checkpoint):
+        return None
+    with _load_errors(checkpoint):
+        # The cached file is in snapshots/COMMIT.
+        return Path(hf_hub_download(resolve(checkpoint), "config.json", revision=revision)).parent.name
+
+
+def is_on_hub(checkpoint: str) -> bool:
+    """Return whether a valid checkpoint is a repository of the Hub rather than local files."""
+    return not checkpoint.startswith("embedded:") and not Path(checkpoint).is_dir()
+
+
+def resolve(checkpoint: str) -> str:
+    """Return a folder or repository name. Raises InputError for a folder without a checkpoint."""
+    if checkpoint.startswith("embedded:"):
+        name = checkpoint.removeprefix("embedded:")
+        if name not in EMBEDDED:
+            raise InputError(f"{checkpoint}: no such embedded checkpoint. Use one of {', '.join(EMBEDDED)}.")
+        return str(embedded_checkpoint(name))
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{checkpoint}: no config.json in this folder. Give the folder of a saved model.")
+        return checkpoint
+    # `runs/mine` could be a repository too, but not if there is a folder `runs`.
+    if (
+        folder.exists()
+        or checkpoint.count("/") != 1
+        or checkpoint.startswith((".", "~", "/"))
+        or folder.parent.is_dir()
+    ):
+        raise InputError(
+            f"{checkpoint}: no such folder{_similar_folder(folder)}. Write a model of the Hub as owner/name."
+        )
+    return checkpoint
+
+
+def describe_load_error(checkpoint: str, error: BaseException) -> str:
+    """Return a message for an error of transformers, timm or the Hub's client."""
+    text = str(error)
+    if isinstance(error, _NETWORK_ERRORS) or "connect" in text or "offline" in text.lower():
+        return (
+            f"{checkpoint}: the Hub cannot be reached and the model is not in the local cache. "
+            "Check the network, or give the folder of a checkpoint."
+        )
+    if "file named model.safetensors" in text:
+        return (
+            f"{checkpoint}: there is no model.safetensors. If you trust its pickled weights (pytorch_model.bin), set "
+            "model.pickled: true in the recipe."
+        )
+    if "timm" in text:
+        return (
+            f"{checkpoint}: its backbone needs timm, which cannot be imported here. "
+            "Run: pip install timm torchvision, or use a checkpoint with a plain ResNet."
+        )
+    return f"{checkpoint}: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trainable: bool) -> tuple[Any, Any]:
+    source = resolve(checkpoint)
+    with _load_errors(checkpoint):
         config = _config(source, revision)
-        if trained:
-            refuse_others(checkpoint, config)
-        native = natively(config) if wants_timm(config) and not timm_works() else None
-        keep_activations(config)
+        if trainable:
+            check_trainable(checkpoint, config)
+        native = native_config(config) if uses_timm(config) and not timm_available() else None
+        freeze_timm_norms(config)
         model, loading = AutoModelForObjectDetection.from_pretrained(
             source,
             config=native or config,
             revision=revision,
             use_safetensors=safetensors,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # reported by _check_weights
             output_loading_info=True,
-            key_mapping=to_native(config) if native else None,
+            key_mapping=native_weight_names(config) if native else None,
         )
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
-    _refuse_surprises(checkpoint, loading)
-    refuse_damaged(model.config, checkpoint)
-    if is_detr(model.config):
-        LabelMap.of(model, checkpoint)
+    _check_weights(checkpoint, loading)
+    check_metadata(model.config, checkpoint)
     if native:
-        # What is saved has the native names: transformers would write those that it read.
+        # Save under the native names: transformers would write the names that it read.
         model.__dict__.pop("_weight_conversions", None)
-    if is_detr(model.config) and is_plain_resnet(model.config) and is_dilated(model.config):
-        dilate(model.model.backbone)
+    family = find_family(model)
+    if family is not None and "recipes" in family.supports:
+        LabelMap.of(model, checkpoint)
+        if is_plain_resnet(model.config) and is_dilated(model.config):
+            dilate(family.module(model, family.backbone))
     return model, processor
 
 
-def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
-    """The config and the image processor of a checkpoint, without its weights; raises InputError as `load_model` does."""
-    source = resolve(checkpoint)
-    with _explained(checkpoint):
-        return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
-
-
-def _refuse_surprises(checkpoint: str, loading: Mapping[str, Any]) -> None:
-    """Every weight has its place and its shape, or it isn't the model that its config says."""
-    misfits = sorted(loading["mismatched_keys"])
-    missing = sorted(loading["missing_keys"])
-    surplus = sorted(name for name in loading["unexpected_keys"] if not name.endswith("num_batches_tracked"))
-    faults = [
-        f"{name} is {list(here)} in the checkpoint and {list(told)} by its config" for name, here, told in misfits
-    ]
-    if missing:
-        faults.append(f"{len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
-    if surplus:
-        faults.append(f"{len(surplus)} of its weights have no place in the model, the first is {surplus[0]}")
-    if faults:
-        faults[-1] += "; it is incomplete, or of another architecture than its config.json says"
-        raise InputError([f"{checkpoint}: {fault}" for fault in faults])
+@contextmanager
+def _load_errors(checkpoint: str) -> Iterator[None]:
+    """Raise errors of loading as InputError."""
+    try:
+        yield
+    except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
+        raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
+    except LOAD_ERRORS as error:
+        raise InputError(describe_load_error(checkpoint, error)) from error
 
 
 def _config(source: str, revision: str | None) -> Any:
     written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    if written.get("model_type") in _WITH_BACKBONE and (mended := without_old_fields(written)) != written:
-        return AutoConfig.for_model(**mended)
+    with_backbone = {family.model_type for family in FAMILIES if family.backbone is not None}
+    if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
+        return AutoConfig.for_model(**current)
     return AutoConfig.from_pretrained(source, revision=revision)
 
 
-def queries_of(checkpoint: str, revision: str | None = None) -> int | None:
-    """How many queries a checkpoint has, by its config alone; None where that isn't on this machine, or is no DETR's."""
-    try:
-        config = AutoConfig.from_pretrained(resolve(checkpoint), revision=revision, local_files_only=True)
-    except _NOT_AT_HAND:
-        return None
-    return config.num_queries if is_detr(config) else None
+def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:
+    """Raise InputError unless the weights of a checkpoint are those of its config, in name and shape."""
+    misfits = sorted(loading["mismatched_keys"])
+    missing = sorted(loading["missing_keys"])
+    surplus = sorted(name for name in loading["unexpected_keys"] if not name.endswith("num_batches_tracked"))
+    faults = [
+        f"{name} is {list(actual)} in the checkpoint and {list(expected)} by its config"
+        for name, actual, expected in misfits
+    ]
+    if missing:
+        faults.append(f"{len(missing)} weights are missing from the checkpoint, the first is {missing[0]}")
+    if surplus:
+        faults.append(f"{len(surplus)} weights are not in the model, the first is {surplus[0]}")
+    if faults:
+        faults[-1] += ". The checkpoint is incomplete, or its config.json belongs to another architecture"
+        raise InputError([f"{checkpoint}: {fault}." for fault in faults])
+
+
+def _similar_folder(folder: Path) -> str:
+    names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+    close = difflib.get_close_matches(folder.name, names, n=1)
+    return f"; did you mean {folder.parent / close[0]}?" if close else ""

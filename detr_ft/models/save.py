@@ -1,4 +1,4 @@
-"""Models out: weights and config as plain transformers loads them."""
+"""Save weights and config as plain transformers loads them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from detr_ft.models.lora import merged
-from detr_ft.models.timm import in_timm_layout, is_dilated, is_plain_resnet
+from detr_ft.models.lora import merged_weights
+from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
 from detr_ft.run_directory import PARTIAL, RunDirectory, unwritable
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
-    """Write `config.json` and safetensors into a folder, so that `from_pretrained` gives the same function.
+    """Write `config.json` and safetensors from which `from_pretrained` loads the same function.
 
-    Adapters are merged. Norms that learn go as the constants of a stock DETR. A dilated ResNet goes under timm's names: transformers has
-    dilation there alone, and would load a native one without it, and say nothing.
+    Adapters are merged. Norms that train are saved as the constants of frozen norms. A dilated ResNet is saved under timm's
+    names: transformers implements dilation only there, and would silently load a native one without it.
     """
-    weights = {name: one for name, one in merged(model).items() if not name.endswith("num_batches_tracked")}
+    weights = {name: value for name, value in merged_weights(model).items() if not name.endswith("num_batches_tracked")}
     if not (is_plain_resnet(model.config) and is_dilated(model.config)):
         model.save_pretrained(folder, state_dict=weights)
         return
-    config, weights = in_timm_layout(model.config, weights)
+    config, weights = to_timm_layout(model.config, weights)
     config.architectures = [type(model).__name__]
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    tensors = {name: one.detach().cpu().contiguous() for name, one in weights.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

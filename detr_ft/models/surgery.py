@@ -1,56 +1,66 @@
-"""A pretrained DETR with more or fewer queries, or fewer decoder layers."""
+"""Change the number of queries or decoder layers of a pretrained model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
-from detr_ft.models.families.family import Detr
-from detr_ft.models.predict import answers
+from detr_ft.models.families import family_of
+from detr_ft.models.predict import final_predictions
 
-_JITTER = 0.3  # of a copied query, in standard deviations of all
+_COPY_NOISE = 0.3  # of a copied query, in standard deviations of all queries
 
 
-def set_queries(model: Detr, number: int, use: Tensor, seed: int = 0) -> None:
-    """Give the model `number` queries, in place: the most used of its own in their order, or all and copies of idle ones.
+def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0) -> None:
+    """Give the model `number` queries, in place.
 
-    `use [Q]` says how much each is used, as `query_use` does. A copy finds what its original finds until training has told
-    them apart: one of a busy query would report its objects twice, so the least used fifth is copied. With a jitter, as
-    equal queries meet equal gradients and would stay equal for ever.
+    Fewer: its most used ones, in their order. More: all of them, and copies of little used ones. `use [Q]` is that of `query_use`. Until training separates them, a copy detects the same objects as its original; the
+    least used fifth is copied, because copies of a busy query would report its objects twice. Copies have noise, because
+    equal queries have equal gradients and would stay equal. Raises InputError for a family without learned queries.
     """
-    held = model.model.query_position_embeddings.weight.data
-    by_use = use.argsort(stable=True).to(held.device)
-    if number <= len(held):
-        queries = held[by_use[len(held) - number :].sort().values]
+    family = family_of(model)
+    family.check_supports("num_queries")
+    path = str(family.query_embedding)
+    embedding: Any = model.get_submodule(path)
+    queries = embedding.weight.data
+    by_use = use.argsort(stable=True).to(queries.device)
+    if number <= len(queries):
+        queries = queries[by_use[len(queries) - number :].sort().values]
     else:
-        idle = by_use[: max(1, len(held) // 5)]
-        copied = held[idle.repeat(number // len(idle))[: number - len(held)]]
-        noise = torch.randn(copied.shape, generator=torch.Generator().manual_seed(seed)).to(held)
-        queries = torch.cat([held, copied + _JITTER * held.std() * noise])
-    model.model.query_position_embeddings = nn.Embedding.from_pretrained(queries.clone(), freeze=False)
+        idle = by_use[: max(1, len(queries) // 5)]
+        copies = queries[idle.repeat(number // len(idle))[: number - len(queries)]]
+        noise = torch.randn(copies.shape, generator=torch.Generator().manual_seed(seed)).to(queries)
+        queries = torch.cat([queries, copies + _COPY_NOISE * queries.std() * noise])
+    model.set_submodule(path, nn.Embedding.from_pretrained(queries.clone(), freeze=False))
     model.config.num_queries = number
 
 
-def query_use(model: Detr, processor: object, images: Iterable[Image.Image]) -> Tensor:
-    """`[Q]`: how many objects each query speaks of, over some images: the sum of its probabilities of any class."""
+def query_use(model: PreTrainedModel, processor: object, images: Iterable[Image.Image]) -> Tensor:
+    """Return the use `[Q]` of each query: its probability of an object, summed over images."""
     use = torch.zeros(model.config.num_queries)
-    for predictions in answers(model, processor, images):
-        for objectness in predictions.objectness[0]:
+    for predictions in final_predictions(model, processor, images):
+        for objectness in predictions.objectness[0]:  # [Q] of each image
             use += objectness.cpu()
     return use
 
 
-def keep_decoder_layers(model: Detr, number: int) -> None:
-    """Take the decoder's layers after the first `number` away, in place. Every layer was trained to answer by itself.
+def truncate_decoder(model: PreTrainedModel, number: int) -> None:
+    """Remove the decoder layers after the first `number`, in place.
 
-    (Carion et al., ECCV 2020, section 4.2, figure 4: what the last layers add.) Raises InputError where there are not so many.
+    Auxiliary losses train each layer to predict by itself (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of the last layers). Raises InputError if there are fewer.
     """
-    decoder = model.model.decoder
+    family = family_of(model)
+    family.check_supports("decoder_layers")
+    decoder: Any = family.module(model, family.decoder)
     if not 1 <= number <= len(decoder.layers):
-        raise InputError(f"model.decoder_layers: {number} can't be kept, the checkpoint has {len(decoder.layers)}")
+        raise InputError(
+            f"model.decoder_layers: must be from 1 to {len(decoder.layers)}, the checkpoint's number, got {number}."
+        )
     decoder.layers = decoder.layers[:number]
     model.config.decoder_layers = number

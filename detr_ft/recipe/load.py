@@ -1,4 +1,4 @@
-"""Read recipes, apply overrides, build criterion and augmentation, and explain every mistake with its line."""
+"""Read recipes, build criterion and augmentation, and explain every mistake with its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Changes = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class LoadedRecipe:
+class BuiltRecipe:
     """A recipe and the objects that it describes."""
 
     recipe: Recipe
@@ -39,25 +39,34 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises InputError with every mistake of the file, each with its line, and of the overrides, the criterion and the
     augmentation.
     """
-    return load(Path(path), overrides).recipe
+    return build_file(Path(path), overrides).recipe
 
 
-def load(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> LoadedRecipe:
-    """Return the recipe in a YAML file, with changes and overrides, and its objects. Raises InputError as `load_recipe` does."""
+def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
+    """Return the recipe in a YAML file, with changes and overrides, and its objects.
+
+    Raises InputError as `load_recipe` does.
+    """
     values, lines = read_located(path)
     _change(values, changes or {})
     return _build(values, overrides, path.parent, lambda place, message: at(path, lines, place, message))
 
 
-def build(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> LoadedRecipe:
-    """Return a recipe with changes and overrides, and its objects. Raises InputError with every mistake."""
-    return from_values(recipe.model_dump(mode="json"), overrides, changes, recipe.folder)
+def build_recipe(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
+    """Return a recipe with changes and overrides, and its objects.
+
+    Raises InputError with every mistake.
+    """
+    return build_values(recipe.model_dump(mode="json"), overrides, changes, recipe.folder)
 
 
-def from_values(
+def build_values(
     values: dict[str, Any], overrides: Sequence[str] = (), changes: Changes | None = None, folder: Path = Path()
-) -> LoadedRecipe:
-    """Return the recipe of plain values with changes and overrides, and its objects. Raises InputError with every mistake."""
+) -> BuiltRecipe:
+    """Return the recipe of plain values, with changes and overrides, and its objects.
+
+    Raises InputError with every mistake.
+    """
     _change(values, changes or {})
     return _build(values, overrides, folder, lambda place, message: f"{'.'.join(map(str, place))}: {message}")
 
@@ -73,7 +82,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _build(
     values: dict[str, Any], overrides: Sequence[str], folder: Path, message_at: Callable[[Place, str], str]
-) -> LoadedRecipe:
+) -> BuiltRecipe:
     problems = [problem for override in overrides if (problem := _override(values, override))]
     faults: list[Problem] = []
     criterion = _criterion(values, folder, faults)
@@ -85,7 +94,7 @@ def _build(
         raise InputError([*problems, *(message_at(*fault) for fault in faults), *explained]) from error
     if problems or faults:
         raise InputError([*problems, *(message_at(*fault) for fault in faults)])
-    return LoadedRecipe(recipe, criterion, augmentation)
+    return BuiltRecipe(recipe, criterion, augmentation)
 
 
 def _criterion(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> SetCriterion:
@@ -122,8 +131,8 @@ def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
     if isinstance(description, str):
         if description not in NAMED:
             hint = difflib.get_close_matches(description, NAMED, 1)
-            known = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
-            raise ConfigureError([((), f"there is no {description!r}; {known}")])
+            remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
+            raise ConfigureError([((), f"there is no {description!r}; {remedy}")])
         return NAMED[description]
     augmentation: Augmentation = build_object(description, BUILT_IN, folder)
     return augmentation
@@ -157,9 +166,9 @@ def _override(values: dict[str, Any], override: str) -> str | None:
 def _explain(error: Any) -> Problem:
     place: Place = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        hint = difflib.get_close_matches(str(place[-1]), known, 1)
-        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(known)}")
+        keys = _keys(place[:-1])
+        hint = difflib.get_close_matches(str(place[-1]), keys, 1)
+        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -167,7 +176,7 @@ def _explain(error: Any) -> Problem:
     return place, message[0].lower() + message[1:] + shown
 
 
-def _known_keys(place: Place) -> list[str]:
+def _keys(place: Place) -> list[str]:
     model: type[BaseModel] = Recipe
     for key in place:
         annotation = model.model_fields[str(key)].annotation

@@ -181,7 +181,7 @@ class Recipe(_Section):
         return round(_MIXING_FRACTION * self.train.num_train_epochs) if given is None else given
 
     def synonyms(self) -> dict[str, str]:
-        """Return the checkpoint's names of classes of the data. Raises InputError for a file that has something else."""
+        """Return the checkpoint's names of classes of the data. Raises InputError for an invalid file."""
         given = self.model.synonyms
         if not isinstance(given, str):
             return given or {}
@@ -196,13 +196,13 @@ class Recipe(_Section):
         return {str(ours): theirs for ours, theirs in values.items()}
 
     def pinned(self, revision: str | None) -> Recipe:
-        """Return the recipe with the commit that the model's revision resolved to: a branch moves, a commit doesn't."""
+        """Return the recipe with the commit of the model's revision: a branch moves, a commit doesn't."""
         if revision is None or self.model.checkpoint is None:
             return self
         return self.model_copy(update={"model": self.model.model_copy(update={"revision": revision})})
 
     def to_yaml(self, criterion: Mapping[str, Any] | None = None) -> str:
-        """Return the recipe as YAML with every default written out, with `criterion` for its description if given."""
+        """Return the recipe as YAML with every default; `criterion` replaces its description if given."""
         values = self.model_dump(mode="json")
         values["criterion"] = dict(criterion) if criterion is not None else values["criterion"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -12,8 +12,7 @@ from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import Finding, by_kind, by_sort
-from detr_ft.data.doctor.finding_kinds import KINDS
+from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
@@ -129,7 +128,7 @@ def _sorts(findings: list[Finding]) -> Iterator[str]:
 
 def _kind_lines(kind: str, findings: list[Finding], limit: int) -> Iterator[str]:
     known = KINDS[kind]
-    yield f"{known.level}: {kind}: {len(findings)}. To repair: {known.mend}"
+    yield f"{known.level}: {kind}: {len(findings)}. To repair: {known.remedy}"
     yield from (f"  of these, {line}" for line in _sorts(findings))
     for finding in findings[:limit]:
         yield f"  {finding.where}: {finding.message}"

@@ -9,12 +9,12 @@ _WIDE_INTERVAL = 0.1
 _FEW_OBJECTS = 30
 _MIN_MAP_50_LOST = 0.01
 _REMEDIES = {
-    "classification": "boxes fit but their class is wrong; check which classes are confused, and the labels",
-    "localisation": "boxes do not fit; train longer, at a larger size, or raise the weight of the box losses",
-    "both": "class and box of detections are off; train longer, or on more data",
-    "duplicate": "objects are detected several times; train longer, until the matching has settled",
-    "background": "detections where no object is; raise the threshold, add images without objects, or check for objects without a label",
-    "missed": "objects without a detection; check how small they are, and whether the model has enough queries",
+    "classification": "wrong classes: boxes fit; check which classes are confused, and the labels",
+    "localisation": "boxes that do not fit: train longer, at a larger size, or raise the weight of the box losses",
+    "both": "detections with a wrong class and box: train longer, or on more data",
+    "duplicate": "duplicates: train longer, until the matching has settled",
+    "background": "detections where no object is: raise the threshold, add images without objects, or check for objects without a label",
+    "missed": "missed objects: check how small they are, and whether the model has enough queries",
 }
 
 
@@ -48,7 +48,7 @@ def _errors(metrics: EvaluationMetrics) -> str:
     worst = max(costs, key=lambda kind: costs[kind], default="")
     if costs.get(worst, 0.0) < _MIN_MAP_50_LOST:
         return ""
-    return f"Most is lost by {worst} errors ({costs[worst]:.3f} of mAP50): {_REMEDIES[worst]}."
+    return f"Most mAP50 ({costs[worst]:.3f}) is lost by {_REMEDIES[worst]}."
 
 
 def _classes(metrics: EvaluationMetrics) -> str:

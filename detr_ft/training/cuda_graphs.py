@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.models.families.family import Detr
+from detr_ft.models.families import family_of
 from detr_ft.structures import Predictions
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import EagerForwardBackward, ForwardBackward
@@ -35,7 +35,7 @@ class CudaGraphForwardBackward:
     """The passes of a DETR on one GPU: eager for a new shape of batch, replayed for one that repeats."""
 
     def __init__(
-        self, eager: EagerForwardBackward, accelerator: Accelerator, model: DetrForObjectDetection, attached: AttachedCriterion, pool: GraphPool
+        self, eager: EagerForwardBackward, accelerator: Accelerator, model: PreTrainedModel, attached: AttachedCriterion, pool: GraphPool
     ) -> None:  # fmt: skip
         self.wrapped = eager.wrapped
         self._eager, self._accelerator, self._attached, self._pool = eager, accelerator, attached, pool
@@ -91,7 +91,7 @@ class CudaGraphForwardBackward:
 
 
 def build_forward_backward(
-    accelerator: Accelerator, model: Detr, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
+    accelerator: Accelerator, model: PreTrainedModel, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
 ) -> ForwardBackward:  # fmt: skip
     """Return passes as CUDA graphs if model, machine and settings allow them, else eager ones."""
     eager = EagerForwardBackward(accelerator, wrapped)
@@ -101,7 +101,7 @@ def build_forward_backward(
         or accelerator.num_processes > 1  # gradients are averaged over processes during the backward pass
         or settings.full_determinism  # the first step of a resumed run is eager, and rounds differently
         or settings.gradient_checkpointing  # saves the random state, which a capture does not allow
-        or not isinstance(model, DetrForObjectDetection)
+        or "cuda_graphs" not in family_of(model).supports
         or model.config.auxiliary_loss  # transformers then computes the layers' outputs differently
     ):
         return eager
@@ -111,13 +111,13 @@ def build_forward_backward(
 class _Layers(nn.Module):
     """Logits `[L, B, Q, K+1]` and boxes `[L, B, Q, 4]` of all decoder layers, fp32."""
 
-    def __init__(self, model: DetrForObjectDetection, attached: AttachedCriterion) -> None:
+    def __init__(self, model: PreTrainedModel, attached: AttachedCriterion) -> None:
         super().__init__()
         self.model, self._attached = model, attached
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor]:
-        self.model.model(pixel_values=pixel_values, pixel_mask=pixel_mask)
-        logits, boxes = self._attached.of_layers(self.model)
+        self.model.base_model(pixel_values=pixel_values, pixel_mask=pixel_mask)
+        logits, boxes = self._attached.layer_outputs()
         return logits.float(), boxes.float()
 
     def trained(self) -> list[nn.Parameter]:

@@ -12,21 +12,20 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from detr_ft.errors import InputError
-from detr_ft.models.freeze import part_of, trainable_counts
+from detr_ft.models.families import Family, family_of
+from detr_ft.models.freeze import trainable_counts
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 logger = logging.getLogger(__name__)
 
 _SECTIONS = ("backbone", "encoder", "decoder", "heads")  # in the order of the forward pass
-# The section of parts with another name. The projection makes the encoder's tokens; the decoder reads the queries.
-_SECTION_OF_PART = {"input_projection": "encoder", "queries": "decoder", "encoder": "encoder", "decoder": "decoder"}
 _DECODER_NORM_LAYER = (_SECTIONS.index("decoder"), 10**6)  # after all layers of the decoder, beside the heads
 
 
-def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings) -> AdamW:
+def build_optimizer(model: PreTrainedModel, train: TrainSettings, optim: OptimSettings) -> AdamW:
     """Return AdamW with a group for each pair of learning rate and decay, the heads' group last.
 
     A section without a rate of its own learns at `train.learning_rate` (Carion et al., ECCV 2020, section 4, gives the
@@ -34,11 +33,11 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
     (Clark et al., ICLR 2020, appendix A; Bao et al., ICLR 2022). `check_rates` reports rates without effect.
     """
     groups: dict[tuple[float, float], _Group] = {}
-    distances, not_decayed = _distances(model), _without_decay(model)
+    family, distances, not_decayed = family_of(model), _distances(model), _without_decay(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        position = _position(name)
+        position = _position(family, name)
         rate = (_section_rate(optim, position.section) or train.learning_rate) * (
             optim.layer_decay ** distances[position.layer]
         )
@@ -59,13 +58,15 @@ def build_optimizer(model: nn.Module, train: TrainSettings, optim: OptimSettings
     )
 
 
-def check_rates(model: nn.Module, optim: OptimSettings) -> None:
+def check_rates(model: PreTrainedModel, optim: OptimSettings) -> None:
     """Raise InputError for every rate of a section that is frozen or that the model lacks."""
-    problems = []
+    family, problems = family_of(model), []
     for section in _SECTIONS:
         if _section_rate(optim, section) is None:
             continue
-        trained = [parameter.requires_grad for name, parameter in model.named_parameters() if _is_in(name, section)]
+        trained = [
+            parameter.requires_grad for name, parameter in model.named_parameters() if _is_in(family, name, section)
+        ]
         if not trained:
             problems.append(f"optim.{section}_learning_rate: the model has no {section}. Remove the rate")
         elif not any(trained):
@@ -76,12 +77,14 @@ def check_rates(model: nn.Module, optim: OptimSettings) -> None:
         raise InputError(problems)
 
 
-def training_table(model: nn.Module, optimizer: Optimizer) -> str:
+def training_table(model: PreTrainedModel, optimizer: Optimizer) -> str:
     """Return a table of parts of the model: trained parameters, all, learning rates, weight decay."""
     group_of = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    family = family_of(model)
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault(part_of(name), []).extend([group_of[id(parameter)]] if id(parameter) in group_of else [])
+        part = family.part_of(name).name
+        groups.setdefault(part, []).extend([group_of[id(parameter)]] if id(parameter) in group_of else [])
     rows = [
         (part, f"{trained:,}", f"{total:,}", _range(groups[part], "initial_lr"), _range(groups[part], "weight_decay"))
         for part, (trained, total) in trainable_counts(model).items()
@@ -175,12 +178,11 @@ class _Group:
         return "+".join(self.labels)
 
 
-def _position(name: str) -> _Position:
-    part = part_of(name)
+def _position(family: Family, name: str) -> _Position:
+    part, section = family.part_of(name).name, family.part_of(name).section
     if part.startswith("backbone"):
         stage = re.search(r"stage(\d+)$", part)
         return _Position("backbone", (0, int(stage[1]) if stage else 0), part)
-    section = _SECTION_OF_PART.get(part, "heads")
     index = _SECTIONS.index(section)
     layer = re.search(r"\.layers\.(\d+)\.", name)
     if section == "heads":
@@ -191,10 +193,11 @@ def _position(name: str) -> _Position:
     return _Position(section, (index, number), f"{section}.{number}")
 
 
-def _distances(model: nn.Module) -> dict[tuple[int, int], int]:
+def _distances(model: PreTrainedModel) -> dict[tuple[int, int], int]:
     """Return the number of layers between each layer and the heads, counting frozen ones."""
     heads = (_SECTIONS.index("heads"), 0)
-    layers = {heads, *(_position(name).layer for name, _ in model.named_parameters())} - {_DECODER_NORM_LAYER}
+    family = family_of(model)
+    layers = {heads, *(_position(family, name).layer for name, _ in model.named_parameters())} - {_DECODER_NORM_LAYER}
     return {_DECODER_NORM_LAYER: 0} | {layer: distance for distance, layer in enumerate(sorted(layers, reverse=True))}
 
 
@@ -219,9 +222,10 @@ def _section_rate(optim: OptimSettings, section: str) -> float | None:
     return rate
 
 
-def _is_in(name: str, section: str) -> bool:
+def _is_in(family: Family, name: str, section: str) -> bool:
     """Return whether a parameter is in the section itself, and not in an input of it."""
-    return _position(name).section == section and part_of(name) not in ("input_projection", "queries")
+    part = family.part_of(name)
+    return part.section == section and (section == "heads" or part.name.split(".")[0] == section)
 
 
 def _range(groups: list[dict[str, Any]], key: str) -> str:

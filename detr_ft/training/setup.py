@@ -10,17 +10,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
-from transformers import enable_full_determinism
+from transformers import PreTrainedModel, enable_full_determinism
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.sampling import Batches, aspects
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.models.attach import AttachedCriterion
-from detr_ft.models.families.family import Detr
-from detr_ft.models.optimizations.fused_norms import fold_norms
-from detr_ft.models.optimizations.memory import save_memory_or_time
-from detr_ft.models.optimizations.no_sync import stop_waiting
+from detr_ft.models.optimizations import fused_norms, memory, no_sync
 from detr_ft.run_directory import RunDirectory
 from detr_ft.training.callbacks import Callbacks
 from detr_ft.training.checkpoint.state import load_weights
@@ -44,12 +41,12 @@ def seed_everything(settings: TrainSettings) -> None:
         set_seed(settings.seed)
 
 
-def prepare_model(model: Detr, checkpoint: Path | None) -> None:
+def prepare_model(model: PreTrainedModel, checkpoint: Path | None) -> None:
     """Load the weights of a checkpoint, if given, and apply optimizations that keep the function."""
     if checkpoint is not None:
         load_weights(model, checkpoint)
-    fold_norms(model)
-    stop_waiting(model)
+    fused_norms.apply(model)
+    no_sync.apply(model)
     # Convolutions are faster with the channels of a pixel contiguous, on CPUs and on GPUs with tensor cores.
     model.to(memory_format=torch.channels_last)
 
@@ -67,10 +64,10 @@ def build_loader(
     images_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
     # Each shape of batch is captured, or compiled, separately.
     few_shapes = settings.torch_compile or (settings.cuda_graphs and accelerator.device.type == "cuda")
-    shapes = None if canvas else aspects(split)
+    shapes = None if canvas else aspect_ratios(split)
     return StepLoader(
-        examples=TrainExamples(split, transform, settings.seed),
-        batches=Batches(len(split), images_per_step, settings.seed, aspects=shapes, repeats=repeats),
+        examples=TrainDataset(split, transform, settings.seed),
+        batches=BatchSampler(len(split), images_per_step, settings.seed, aspect_ratios=shapes, repeats=repeats),
         epochs=settings.num_train_epochs,
         micro_batch_size=settings.per_device_train_batch_size,
         process=accelerator.process_index,
@@ -83,7 +80,7 @@ def build_loader(
 
 def build_stepper(
     accelerator: Accelerator,
-    model: Detr,
+    model: PreTrainedModel,
     attached: AttachedCriterion,
     criterion: SetCriterion,
     form: ImageFormat,
@@ -93,7 +90,7 @@ def build_stepper(
 ) -> Stepper:
     """Return the stepper of a run of so many steps, and move the model to its device."""
     optimizer = build_optimizer(model, settings, optim)
-    save_memory_or_time(model, settings)
+    memory.apply(model, settings.gradient_checkpointing, settings.torch_compile)
     prepared: tuple[Any, Any] = accelerator.prepare(model, optimizer)
     wrapped, prepared_optimizer = prepared
     return Stepper(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.training.ema import Ema
@@ -187,7 +187,7 @@ class Stepper:
         with nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped):
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
             try:
-                inputs = self.format.normalise(inputs)
+                inputs = self.format.normalize(inputs)
                 self.mark("moving")
                 loss, terms = self.forward_backward.run(inputs, weight)
                 self.mark("backward")

@@ -13,9 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.sampling import Batches, shares
+from detr_ft.data.pipeline.dataset import TrainDataset, collate
+from detr_ft.data.pipeline.sampling import BatchSampler, shard_batch
 from detr_ft.errors import InputError
 
 ExampleIndex = tuple[int, int]  # epoch, row of the split
@@ -74,8 +73,8 @@ class StepLoader:
     augmentation fails.
     """
 
-    examples: TrainExamples
-    batches: Batches
+    examples: TrainDataset
+    batches: BatchSampler
     epochs: int
     micro_batch_size: int
     process: int
@@ -116,17 +115,17 @@ class StepLoader:
     def plan(self, epoch: int, index: int) -> Iterator[tuple[int, int, int, list[list[int]]]]:
         """Yield epoch, index, number of images and this process's rows of every step from one on."""
         for step_epoch in range(epoch, self.epochs):
-            for step_index, batch in enumerate(self.batches.of(step_epoch)):
+            for step_index, batch in enumerate(self.batches.of_epoch(step_epoch)):
                 if step_epoch > epoch or step_index >= index:
                     yield step_epoch, step_index, len(batch), self.own_rows(batch)
 
     def placeholder(self, epoch: int, index: int) -> list[int]:
         """Return the row that is read for an empty micro-batch: the first image of its step."""
-        return self.batches.of(epoch)[index][:1]
+        return self.batches.of_epoch(epoch)[index][:1]
 
     def own_rows(self, batch: list[int]) -> list[list[int]]:
         """Return the rows of this process's micro-batches of a step."""
-        return shares(batch, self.micro_batch_size, self.processes)[self.process]
+        return shard_batch(batch, self.micro_batch_size, self.processes)[self.process]
 
 
 class _MicroBatchSampler(Sampler[list[ExampleIndex]]):
@@ -144,7 +143,7 @@ class _MicroBatchSampler(Sampler[list[ExampleIndex]]):
 class _Examples(TorchDataset[Any]):
     """Examples by (epoch, row), with failures as values."""
 
-    def __init__(self, examples: TrainExamples) -> None:
+    def __init__(self, examples: TrainDataset) -> None:
         self._examples = examples
 
     def __getitem__(self, position: ExampleIndex) -> dict[str, Any] | ExampleFailure:

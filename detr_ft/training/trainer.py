@@ -12,12 +12,13 @@ from typing import Any
 
 from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.families.family import Detr
 from detr_ft.models.save import save_model
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.training.callbacks import Callback, Callbacks, TrainResult
@@ -57,7 +58,7 @@ class DetrTrainer:
 
     def __init__(
         self,
-        model: Detr,
+        model: PreTrainedModel,
         criterion: SetCriterion,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,

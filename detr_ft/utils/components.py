@@ -134,6 +134,10 @@ def _import_class(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
         raise LookupError(f"there is no {name!r}; " + (f"did you mean {match[0]}?" if match else known))
     source, _, attribute = name.rpartition(":")
     module = _load_file(folder / source, source) if _is_file(name) else importlib.import_module(source)
+    if source == "__main__" and not hasattr(module, attribute):
+        raise LookupError(
+            f"{attribute} was defined in a script or notebook. Move it to a file beside the recipe and write file.py:{attribute}"
+        )
     if not hasattr(module, attribute):
         classes = [
             key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__

@@ -9,10 +9,10 @@ from PIL import Image
 
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import to_pixels
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
-from detr_ft.recipe import load
+from detr_ft.recipe import build_file
 from detr_ft.utils.drawing import draw
 
 _ROWS, _COLUMNS = 4, 5  # images, and how often each is drawn: as it is, then augmented
@@ -27,20 +27,18 @@ def check_is_png(out: Path) -> None:
 
 
 def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
-    """Write a picture of four images of the train split: as they are, then as a recipe augments them in four epochs.
+    """Write a picture of four images: as they are, then as a recipe augments them in four epochs.
 
-    The images with most objects are drawn, at the recipe's size. Raises InputError.
+    The images of the train split with most objects are drawn, at the recipe's size. Raises InputError.
     """
-    loaded = load(recipe_file)
-    recipe = loaded.recipe
+    built = build_file(recipe_file)
+    recipe = built.recipe
     if "train" not in data:
         raise InputError(f"the data have no train split to augment, only {', '.join(data)}")
     train, edge = data["train"], recipe.data.longest_edge or 800
     format = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
-    plain = TrainExamples(train, TrainTransform(format), recipe.train.seed)
-    augmented = TrainExamples(
-        train, TrainTransform(format, loaded.augmentation, recipe.mixing_epochs), recipe.train.seed
-    )
+    plain = TrainDataset(train, TrainTransform(format), recipe.train.seed)
+    augmented = TrainDataset(train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed)
     cell = min(max(_MIN_CELL_PX, edge), _MAX_CELL_PX)
     side = cell + _GAP_PX
     sheet = Image.new("RGB", (_COLUMNS * side + _GAP_PX, _ROWS * side + _GAP_PX), "white")
@@ -62,7 +60,7 @@ def _fullest(split: Dataset) -> list[int]:
     return sorted(range(len(split)), key=lambda row: (-counts[row], row))[:_ROWS]
 
 
-def _picture(examples: TrainExamples, index: int, names: list[str], cell: int) -> Image.Image:
+def _picture(examples: TrainDataset, index: int, names: list[str], cell: int) -> Image.Image:
     """An example as the model is shown it, reduced to a cell of the sheet, with its boxes."""
     example = examples[index]
     image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())

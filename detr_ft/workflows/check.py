@@ -10,8 +10,9 @@ from pathlib import Path
 from detr_ft.criterion import SetCriterion, check_criterion
 from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.errors import InputError
-from detr_ft.recipe import Recipe, build, load
+from detr_ft.recipe import Recipe, build_file, build_recipe
 from detr_ft.utils.components import code_files
+from detr_ft.workflows.splits import RecipeLike
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,19 @@ class CheckOutcome:
     code_files: tuple[Path, ...] = ()
 
 
-def check(recipe: Recipe | str | os.PathLike[str], overrides: Sequence[str] = ()) -> CheckOutcome:
-    """Check a recipe with `section.key=value` overrides in seconds on the CPU; data and checkpoint are not read."""
+def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> CheckOutcome:
+    """Check a recipe with `section.key=value` overrides; takes seconds on a CPU.
+
+    Data and checkpoint are not read.
+    """
     name = "" if isinstance(recipe, Recipe) else f"{os.fspath(recipe)}: "
     try:
-        loaded = build(recipe, overrides) if isinstance(recipe, Recipe) else load(Path(recipe), overrides)
+        built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
     except InputError as error:
         return CheckOutcome(tuple(error.problems))
-    problems = [f"criterion: {problem}" for problem in check_criterion(loaded.criterion)]
-    fault = loaded.augmentation and try_augmentation(loaded.augmentation)
+    problems = [f"criterion: {problem}" for problem in check_criterion(built.criterion)]
+    fault = built.augmentation and try_augmentation(built.augmentation)
     if fault:
         problems.append(f"data.augment: {fault}")
-    code = code_files([loaded.recipe.criterion, loaded.recipe.data.augment], loaded.recipe.folder)
-    return CheckOutcome(tuple(f"{name}{problem}" for problem in problems), loaded.recipe, loaded.criterion, tuple(code))
+    code = code_files([built.recipe.criterion, built.recipe.data.augment], built.recipe.folder)
+    return CheckOutcome(tuple(f"{name}{problem}" for problem in problems), built.recipe, built.criterion, tuple(code))

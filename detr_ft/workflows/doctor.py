@@ -11,10 +11,9 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data import export as coco_export
-from detr_ft.data.doctor import Diagnosis, Finding, diagnose, look, mend
-from detr_ft.data.doctor.repair.change_log import Change, as_lines
-from detr_ft.data.doctor.repair.left_out import told_losses
-from detr_ft.data.doctor.repair.repair import LOG, Mended, write_mended
+from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
+from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
+from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import InputError
@@ -22,13 +21,11 @@ from detr_ft.hub.dataset import check_target, push_dataset
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor import refuse_existing, write_report
 from detr_ft.workflows.augmentation_preview import check_is_png, preview_augmentation
-from detr_ft.workflows.splits import DataLike, read_data
+from detr_ft.workflows.splits import DataLike, PathLike, read_data
 
 logger = logging.getLogger(__name__)
 
 _HUB = "hub:"
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def doctor(
     )
     outputs.check(drawn_on)
     splits, faults = _read(data, box_format)
-    looks = look(splits)
+    looks = scan_dataset(splits)
     diagnosis = diagnose(splits, looks, num_queries, longest_edge, faults)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
@@ -87,14 +84,14 @@ def doctor(
         logger.info("COCO files: %s", outputs.coco)
     if outputs.fix is None and outputs.picture is None:
         return DoctorOutcome(diagnosis)
-    repaired = mend(splits, looks, drawn_on)
+    repaired = repair_data(splits, looks, drawn_on)
     if outputs.augment is not None and outputs.picture is not None:
         preview_augmentation(repaired.data, outputs.augment, outputs.picture)
         logger.info("images as %s augments them: %s", outputs.augment, outputs.picture.resolve())
     if outputs.fix is None:
         return DoctorOutcome(diagnosis)
-    logger.info("repaired copy, with every change in %s: %s", LOG, _write(repaired, outputs.fix))
-    return DoctorOutcome(diagnosis, repaired.changes, tuple(told_losses(splits, repaired)))
+    logger.info("repaired copy, with every change in %s: %s", CHANGE_LOG, _write(repaired, outputs.fix))
+    return DoctorOutcome(diagnosis, repaired.changes, tuple(left_out_warnings(splits, repaired)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class _Outputs:
 
     @property
     def picture(self) -> Path | None:
-        """The file for the picture of augmented images, by default named after the recipe in the current folder."""
+        """The file for the picture of augmented images, by default in the current folder."""
         return self.augment and (self.augment_out or Path(f"{self.augment.stem}-augmented.png"))
 
     def check(self, drawn_on: Frame | None) -> None:
@@ -136,15 +133,15 @@ def _path(path: PathLike | None) -> Path | None:
 
 
 def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
-    """Read a data set; also return its objects of unknown class, which are findings here and errors in training."""
+    """Read a data set; also return its objects of unknown class, which training refuses."""
     try:
         return read_data(data, box_format).splits, {}
     except UnknownClassError as error:
         return error.data, error.faults
 
 
-def _write(repaired: Mended, target: str) -> str:
+def _write(repaired: RepairedData, target: str) -> str:
     if target.startswith(_HUB):
-        return push_dataset(repaired.data, target.removeprefix(_HUB), {LOG: as_lines(repaired.changes)})
-    write_mended(repaired, Path(target))
+        return push_dataset(repaired.data, target.removeprefix(_HUB), {CHANGE_LOG: to_json_lines(repaired.changes)})
+    write_repaired(repaired, Path(target))
     return target

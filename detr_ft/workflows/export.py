@@ -21,19 +21,21 @@ from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
+from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
-from detr_ft.models.export import quantise, trace, write_onnx
+from detr_ft.models.benchmark import RUNTIMES, Agreement, compare_runtimes, latencies
+from detr_ft.models.export import quantize, trace, write_onnx
+from detr_ft.models.families import Family, family_of
 from detr_ft.models.load import load_model
-from detr_ft.models.predict import Ask, ask, detect_by
-from detr_ft.models.runtime_agreement import RUNTIMES, Agreement, compare, latencies
+from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import DataLike, ModelLike, split_of
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
@@ -42,18 +44,10 @@ _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two
 
 
 @dataclass(frozen=True)
-class ExportedFile:
-    """A file of an export, relative to its folder."""
-
-    path: str
-    bytes: int
-
-
-@dataclass(frozen=True)
 class ExportOutcome:
-    """The files of an export and what was measured, by format (`pytorch` is the original); also `export.json`.
+    """The files of an export and what was measured, by format; also `export.json`.
 
-    `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
+    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
     """
 
     folder: Path
@@ -82,7 +76,7 @@ def export(
     *,
     split: str | None = None,
     box_format: str | None = None,
-    output_dir: str | os.PathLike[str] | None = None,
+    output_dir: PathLike | None = None,
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 
@@ -96,16 +90,19 @@ def export(
     if not len(images):
         raise InputError("the split has no images to verify the export with. Choose another with --split or --data")
     original, processor = load_model(name)
-    order = same_classes(Detector(original, processor).names, class_names(images))
+    family = family_of(original)
+    order = align_classes(Detector(original, processor).names, class_names(images))
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with status("tracing the model"):
             program = trace(original)
-        runtimes = {"pytorch": partial(ask, original)} | _write(program, formats, draft)
+        runtimes = {"pytorch": partial(forward, original)} | _write(program, formats, draft)
         sample = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED_IMAGES, len(images)))))]
-        agreement = {kind: _agreement(kind, runtimes, processor, sample) for kind in runtimes if kind != "pytorch"}
+        agreement = {
+            kind: _agreement(kind, runtimes, family, processor, sample) for kind in runtimes if kind != "pytorch"
+        }
         kinds = ("pytorch", "int8") if "int8" in formats else ()
-        metrics = {kind: _metrics(runtimes[kind], processor, images, order) for kind in kinds}
+        metrics = {kind: _metrics(runtimes[kind], family, processor, images, order) for kind in kinds}
         latency = latencies(runtimes, processor, sample[0])
         files = {kind: _move(kind, draft, folder) for kind in formats}
     if not (folder / "config.json").is_file():
@@ -138,16 +135,16 @@ def _folder(name: str, out: Path | None) -> Path:
     return folder
 
 
-def _write(program: Any, formats: Sequence[str], draft: Path) -> dict[str, Ask]:
+def _write(program: Any, formats: Sequence[str], draft: Path) -> dict[str, Forward]:
     """Write each format into a folder; return the function that runs it."""
-    runtimes: dict[str, Ask] = {}
+    runtimes: dict[str, Forward] = {}
     full = draft / _FILES["onnx"]
     if "onnx" in formats:
         with status("writing ONNX"):
             write_onnx(program, full)
         runtimes["onnx"] = OnnxModel(full)
     if "int8" in formats:
-        quantise(full, draft / _FILES["int8"])
+        quantize(full, draft / _FILES["int8"])
         runtimes["int8"] = OnnxModel(draft / _FILES["int8"])
     if "torch" in formats:
         save_program(program, draft / _FILES["torch"])
@@ -155,9 +152,11 @@ def _write(program: Any, formats: Sequence[str], draft: Path) -> dict[str, Ask]:
     return runtimes
 
 
-def _agreement(kind: str, runtimes: Mapping[str, Ask], processor: Any, sample: Sequence[Image.Image]) -> Agreement:
+def _agreement(
+    kind: str, runtimes: Mapping[str, Forward], family: Family, processor: Any, sample: Sequence[Image.Image]
+) -> Agreement:
     """Compare a format with PyTorch. Raises InputError if it differs, unless it has eight bits."""
-    agreement = compare(runtimes["pytorch"], runtimes[kind], processor, sample)
+    agreement = compare_runtimes(runtimes["pytorch"], runtimes[kind], family, processor, sample)
     equal = agreement.probability <= _MAX_DIFFERENCE and agreement.box <= _MAX_DIFFERENCE  # False for NaN
     if kind != "int8" and not equal:
         raise InputError(
@@ -175,11 +174,13 @@ def _move(kind: str, draft: Path, folder: Path) -> ExportedFile:
 
 
 @torch.inference_mode()
-def _metrics(runtime: Ask, processor: Any, split: Dataset, order: Sequence[int] | None) -> dict[str, float | None]:
+def _metrics(
+    runtime: Forward, family: Family, processor: Any, split: Dataset, order: Sequence[int] | None
+) -> dict[str, float | None]:
     with status(f"evaluating {len(split)} images"):
-        detections = detect_by(runtime, processor, (open_image(row["image"]) for row in _rows(split)))
+        detections = detect_by(runtime, family, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
-        detections = [renamed(image, order) for image in detections]
+        detections = [relabel(image, order) for image in detections]
     metrics = coco_metrics(split, detections)
     return {name: metrics[name] for name in ("map", "map_50")}
 

@@ -15,13 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor.advice import advise, enough_queries
-from detr_ft.data.doctor.statistics import Figures, figures_of
+from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
-from detr_ft.models.load import queries_of
-from detr_ft.recipe import Recipe, from_values
+from detr_ft.models.load import num_queries_of
+from detr_ft.recipe import Recipe, build_values
 from detr_ft.utils.yaml import parse_yaml
-from detr_ft.workflows.splits import DataLike, GivenData, read_data
+from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data
 
 _SMALL = "embedded:small"
 # Memory of a step of DETR-ResNet-50 for an image of 800 x 800, without the model: tests/benchmarks/step_memory.py.
@@ -32,7 +32,7 @@ _MAX_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class NewRecipe:
-    """A recipe for a data set: its text with comments, its values, and the file that it was written to, if any."""
+    """A recipe for a data set: its text with comments, its values, and its file, if any."""
 
     text: str
     recipe: Recipe
@@ -41,7 +41,7 @@ class NewRecipe:
 
 def new_recipe(
     data: DataLike,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     *,
     checkpoint: str | None = None,
     box_format: str | None = None,
@@ -60,7 +60,7 @@ def new_recipe(
     text = _text(given, path, checkpoint, box_format)
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
-    recipe = from_values(values).recipe
+    recipe = build_values(values).recipe
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,10 @@ class _Start:
 
 def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format: str | None) -> str:
     train, gpu = given.splits["train"], torch.cuda.is_available()
-    statistics = {split: figures_of(rows) for split, rows in given.splits.items()}
+    statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
     start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
-    queries = queries_of(start.checkpoint, start.revision)
+    queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
     edge, edge_reason = _edge(start, statistics["train"], advice["longest_edge"].value or 800)
@@ -115,7 +115,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,
         images=len(train),
-        boxes=count_boxes(train).kept,
+        boxes=count_boxes(train).trainable,
         names=class_names(train),
         out=out or "RECIPE",
         stem=out.stem if out else "recipe",
@@ -150,8 +150,11 @@ def _start(checkpoint: str, images: int) -> _Start:
     return _Start(checkpoint, freeze, why, "1.0e-4", backbone_rate, why_rate, 6000, 200, 0.1)
 
 
-def _edge(start: _Start, statistics: Figures, advised: int) -> tuple[int, str]:
-    """Return the longest edge in pixels and the reason: the doctor's advice, within the sizes of the checkpoint's training."""
+def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int, str]:
+    """Return the longest edge in pixels, and the reason.
+
+    It is the doctor's advice, within the sizes that the checkpoint was trained with.
+    """
     shorter = statistics.shorter_share.tenth
     boxes = "" if not shorter else "; nine boxes in ten then have a shorter side of {:.0f} pixels or more"
     if start.checkpoint == _SMALL:
@@ -173,7 +176,7 @@ def _batch(start: _Start, edge: int, gpu: bool) -> tuple[int, str]:
     return size, f"an image takes about {image:.1f} GiB at this size, of {free / 2**30:.0f} free"
 
 
-def _repeat_threshold(statistics: Figures) -> str:
+def _repeat_threshold(statistics: SplitStatistics) -> str:
     counts = sorted(count for count in statistics.images_per_class.values() if count)
     return f"{counts[len(counts) // 2] / statistics.images:.2g}"
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from detr_ft.data import open_image
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.progress import track
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import ModelLike
+from detr_ft.workflows.splits import ModelLike, PathLike
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -39,9 +39,9 @@ class PredictOutcome:
 
 def predict(
     model: ModelLike,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    output_dir: str | os.PathLike[str] | None = None,
+    images: PathLike | Sequence[PathLike],
     *,
+    output_dir: PathLike | None = None,
     threshold: float | None = None,
     batch_size: int = 8,
 ) -> PredictOutcome:
@@ -49,7 +49,7 @@ def predict(
 
     A new folder `output_dir` gets `predictions.json` (COCO results, each with its file) and an annotated copy of each image.
     `threshold` is the least score of a detection, by default the model's own for each class. Raises InputError with every
-    file that is no image, before the model is loaded.
+    file that is no image, before the model is built.
     """
     files = _image_files([images] if isinstance(images, str | os.PathLike) else images)
     folder = None if output_dir is None else Path(output_dir)
@@ -85,7 +85,7 @@ def _write(outcome: PredictOutcome, folder: Path) -> None:
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
 
 
-def _image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def _image_files(paths: Sequence[PathLike]) -> list[Path]:
     files: list[Path] = []
     problems = []
     for path in map(Path, paths):

@@ -1,4 +1,4 @@
-"""Detections in COCO's results format, and the thresholds in a model's config."""
+"""Detections in COCO's results format."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.assessment import Assessment
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
 
@@ -27,7 +26,7 @@ _MAX_CATEGORIES_SHOWN = 10
 def save_predictions(
     folder: RunDirectory, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]
 ) -> None:
-    """Write `predictions.json` into a run: results by the images' ids, with the name of each class as `category`.
+    """Write `predictions.json` into a run, with the name of each class as `category`.
 
     `numbers` are the data's own category ids; if it has none, an id is the index of the class.
     """
@@ -54,9 +53,9 @@ def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[
 
 
 def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
-    """Return the detections of each row of a split from a file in COCO's results format, matched by the images' ids.
+    """Return the detections of each row of a split from a file in COCO's results format.
 
-    A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
+    Results are matched with images by `image_id`. A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
     or by its index if it has none. Raises InputError with everything that doesn't fit: malformed rows, and images and classes
     that the data don't have.
     """
@@ -79,15 +78,6 @@ def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> 
         more = [f"{file}: and {hidden:,} more"] if hidden > 0 else []
         raise InputError([*list(faults.values())[:_MAX_FAULTS_SHOWN], *more])
     return [_detections(rows) for rows in results]
-
-
-def save_thresholds(folder: RunDirectory, assessment: Assessment) -> None:
-    """Write the best thresholds of the classes into the `detr_ft` block of the model's config."""
-    config: dict[str, Any] = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
-    config.setdefault("detr_ft", {})["thresholds"] = {
-        name: round(choice.threshold, 4) for name, choice in assessment.thresholds.items() if choice.f1 > 0
-    }
-    folder.write_text("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _rows(file: Path) -> list[Any]:

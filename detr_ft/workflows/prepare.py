@@ -10,24 +10,25 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel
 
 from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.images import open_image
-from detr_ft.data.integrity.usable_images import Inspected, first_of, inspect
+from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, shorten
+from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sampling import repeat_factors
-from detr_ft.data.pipeline.transforms import ImageFormat, with_longest_edge
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
 from detr_ft.models.build import build_model, square_processor
-from detr_ft.models.checkpoint_source import commit_of
-from detr_ft.models.families.family import Detr, refuse_others
+from detr_ft.models.families import check_trainable
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.label_map import fit_labels
-from detr_ft.models.load import load_config_and_processor, load_model
+from detr_ft.models.load import commit_of, load_config_and_processor, load_model
 from detr_ft.models.lora import add_adapters
-from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
+from detr_ft.models.metadata import write_labels, write_lora
+from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
 from detr_ft.recipe import DataSection, Recipe
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Prepared:
 
     train: Dataset
     validation: Dataset
-    model: Detr
+    model: PreTrainedModel
     processor: Any
     format: ImageFormat
     loaded: float
@@ -55,7 +56,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
-    """Check and split the data, then load the model and fit it to them; logs what was done. Raises InputError.
+    """Check and split the data, then load the model and fit it to them. Raises InputError.
 
     Of the checkpoint only the config files are read before the data are known to be usable.
     """
@@ -78,7 +79,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     if recipe.model.lora is not None:
         lora = recipe.model.lora.model_dump()
         add_adapters(model, **lora, freeze=recipe.model.freeze)
-        model.config.detr_ft |= {"lora": lora}
+        write_lora(model.config, lora)
     return Prepared(train, validation, model, processor, format, _loaded(recipe, model), skipped, revision)
 
 
@@ -88,15 +89,18 @@ def _processor(recipe: Recipe) -> Any:
     if section.checkpoint is None:
         return square_processor(edge or _NEW_MODEL_EDGE_PX)
     config, processor = load_config_and_processor(section.checkpoint, section.revision)
-    refuse_others(section.checkpoint, config)
+    check_trainable(section.checkpoint, config)
     return with_longest_edge(processor, edge)
 
 
 def _split(recipe: Recipe, data: DatasetDict, format: ImageFormat) -> tuple[Dataset, Dataset, int]:
-    """Inspect every image; return the train and validation split and the number of images left out. Raises InputError."""
+    """Inspect every image; return train and validation split and the number of images left out.
+
+    Raises InputError.
+    """
     section = recipe.data
     names = ["train"] if section.fold or "validation" not in data else ["train", "validation"]
-    inspected = inspect(data, names, format)
+    inspected = inspect_splits(data, names, format)
     _check_bad_images(inspected, section)
     train, validation = inspected["train"], inspected.get("validation")
     parts = train_and_validation(
@@ -108,12 +112,12 @@ def _split(recipe: Recipe, data: DatasetDict, format: ImageFormat) -> tuple[Data
         "data: %d images to train, %d held out, %d classes; %s",
         *map(len, parts), len(class_names(parts[0])), counts,
     )  # fmt: skip
-    if counts.kept == 0:
+    if counts.trainable == 0:
         raise InputError(f"{section.source}: no image of the train split has a box that can be trained on")
     return *parts, sum(len(split.bad) for split in inspected.values())
 
 
-def _model(recipe: Recipe, names: list[str]) -> Detr:
+def _model(recipe: Recipe, names: list[str]) -> PreTrainedModel:
     """Load the checkpoint, or build the architecture for these classes with random weights."""
     section = recipe.model
     torch.manual_seed(recipe.train.seed)
@@ -129,19 +133,24 @@ def _model(recipe: Recipe, names: list[str]) -> Detr:
 
 
 def _fit(
-    model: Detr, processor: Any, recipe: Recipe, names: list[str], synonyms: Mapping[str, str], train: Dataset
+    model: PreTrainedModel,
+    processor: Any,
+    recipe: Recipe,
+    names: list[str],
+    synonyms: Mapping[str, str],
+    train: Dataset,
 ) -> None:
-    """Reduce a checkpoint to the recipe's queries and layers, and give it the classes of the data; logs what was done."""
+    """Reduce a checkpoint to the recipe's queries and layers, and give it the classes of the data."""
     section, seed = recipe.model, recipe.train.seed
     if section.decoder_layers is not None:
-        keep_decoder_layers(model, section.decoder_layers)
+        truncate_decoder(model, section.decoder_layers)
     if section.num_queries not in (None, model.config.num_queries):
         before, sample = model.config.num_queries, train.select(range(min(_QUERY_USE_IMAGES, len(train))))
         images = (open_image(row["image"]) for row in sample.with_format(None).select_columns(["image"]))
         set_queries(model, section.num_queries, query_use(model, processor, images), seed)
         logger.info("queries: %d of the checkpoint's %d, by use in %d images", section.num_queries, before, len(sample))
     labels = fit_labels(model, names, boxes_of_classes(train), synonyms, seed)
-    model.config.detr_ft = {"labels": labels.as_json()}
+    write_labels(model.config, labels.reused, labels.new)
     reused = [name if name == theirs else f"{name} from {theirs}" for name, theirs in labels.reused.items()]
     logger.info(
         "model: %s, all weights loaded; %d of %d classes known to it (%s), the others start from their mean",
@@ -149,7 +158,7 @@ def _fit(
     )  # fmt: skip
 
 
-def _loaded(recipe: Recipe, model: Detr) -> float:
+def _loaded(recipe: Recipe, model: PreTrainedModel) -> float:
     """Return the fraction of weights that are not random. A checkpoint is loaded whole or refused."""
     if recipe.model.architecture is None:
         return 1.0
@@ -160,15 +169,15 @@ def _loaded(recipe: Recipe, model: Detr) -> float:
     return of_backbone / sum(total for _, total in counts.values())
 
 
-def _check_bad_images(inspected: Mapping[str, Inspected], section: DataSection) -> None:
-    """Raise InputError with the images that can't be trained on, unless the recipe skips them and they are few."""
+def _check_bad_images(inspected: Mapping[str, InspectedSplit], section: DataSection) -> None:
+    """Raise InputError with the unusable images, unless the recipe skips them and they are few."""
     reasons = [reason for split in inspected.values() for reason in split.bad]
     if reasons and section.bad_images == "raise":
         worst = max(len(split.bad) / (len(split.bad) + len(split.rows)) for split in inspected.values() if split.bad)
         allowed = f" data.max_bad_fraction={math.ceil(100 * worst) / 100:g}" if worst > section.max_bad_fraction else ""
         raise InputError(
             [
-                *first_of(reasons),
+                *shorten(reasons),
                 f"{len(reasons)} image{'s' if len(reasons) > 1 else ''} can't be trained on. Repair them, or train without "
                 f"them with data.bad_images=skip{allowed} (at most data.max_bad_fraction of a split, now "
                 f"{section.max_bad_fraction:g})",
@@ -179,7 +188,7 @@ def _check_bad_images(inspected: Mapping[str, Inspected], section: DataSection) 
         if len(split.bad) > section.max_bad_fraction * total:
             raise InputError(
                 [
-                    *first_of(split.bad),
+                    *shorten(split.bad),
                     f"{len(split.bad)} of {total} images of the {name} split can't be trained on, more than "
                     f"data.max_bad_fraction allows ({section.max_bad_fraction:g})",
                 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from detr_ft.recipe import LoadedRecipe, Recipe, build, load
+from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import Probe
 from detr_ft.training.preflight.probe import probe as probe_trainer
 from detr_ft.training.preflight.timing import changes, step_rate
 from detr_ft.training.step import StepError
 from detr_ft.workflows.prepare import Prepared, prepare
-from detr_ft.workflows.run import build_trainer
-from detr_ft.workflows.splits import DataLike, read_data, read_source
+from detr_ft.workflows.run import build_trainer, check_augmentation
+from detr_ft.workflows.splits import DataLike, RecipeLike, read_data, read_source
 
 
 @dataclass(frozen=True)
@@ -36,29 +35,28 @@ class ProbeOutcome:
     failure: str = ""
 
 
-def probe(
-    recipe: Recipe | str | os.PathLike[str], overrides: Sequence[str] = (), *, data: DataLike | None = None
-) -> ProbeOutcome:
-    """Run a recipe for a few minutes on its own data and hardware: does it learn a batch, how fast is it, does it fit.
+def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike | None = None) -> ProbeOutcome:
+    """Run a recipe for a few minutes on its own data and hardware.
 
-    Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError, and StepError if a step fails.
+    Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
     """
-    loaded = build(recipe, overrides) if isinstance(recipe, Recipe) else load(Path(recipe), overrides)
+    built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
+    check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:
-        aside = _with_train(loaded, {"output_dir": f"{folder}/run"})
+        aside = _with_train(built, {"output_dir": f"{folder}/run"})
         splits = read_source(aside.recipe.data) if data is None else read_data(data).splits
         prepared = prepare(aside.recipe, splits)
         fresh = copy.deepcopy(prepared.model)
         result = probe_trainer(build_trainer(aside, prepared, _silent()))
         rates, failure = _step_rates(aside, replace(prepared, model=fresh), Path(folder))
-    return ProbeOutcome(loaded.recipe, result, rates, failure)
+    return ProbeOutcome(built.recipe, result, rates, failure)
 
 
-def _step_rates(loaded: LoadedRecipe, prepared: Prepared, folder: Path) -> tuple[dict[str, float], str]:
-    """Return images a second of a step as the recipe says and with each setting of speed changed, and a failure."""
+def _step_rates(built: BuiltRecipe, prepared: Prepared, folder: Path) -> tuple[dict[str, float], str]:
+    """Return images a second of a step with each setting of speed changed, and a failure."""
     rates: dict[str, float] = {}
-    for number, change in enumerate([{}, *changes(loaded.recipe.train, torch.cuda.is_available())]):
-        variant = _with_train(loaded, {**change, "output_dir": str(folder / f"try-{number}")})
+    for number, change in enumerate([{}, *changes(built.recipe.train, torch.cuda.is_available())]):
+        variant = _with_train(built, {**change, "output_dir": str(folder / f"try-{number}")})
         own = replace(prepared, model=copy.deepcopy(prepared.model))
         name = " ".join(f"train.{key}={str(value).lower()}" for key, value in change.items())
         try:
@@ -68,9 +66,9 @@ def _step_rates(loaded: LoadedRecipe, prepared: Prepared, folder: Path) -> tuple
     return rates, ""
 
 
-def _with_train(loaded: LoadedRecipe, change: Mapping[str, object]) -> LoadedRecipe:
-    train = loaded.recipe.train.model_copy(update=change)
-    return replace(loaded, recipe=loaded.recipe.model_copy(update={"train": train}))
+def _with_train(built: BuiltRecipe, change: Mapping[str, object]) -> BuiltRecipe:
+    train = built.recipe.train.model_copy(update=change)
+    return replace(built, recipe=built.recipe.model_copy(update={"train": train}))
 
 
 def _silent() -> PlainDisplay:

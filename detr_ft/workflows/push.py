@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from detr_ft.hub.push import push_space
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
 from detr_ft.recipe import HubSection, Recipe
-from detr_ft.workflows.splits import read_source, recipe_of
+from detr_ft.workflows.splits import PathLike, read_source, recipe_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PushOutcome:
 
 
 def push(
-    run: str | os.PathLike[str],
+    run: PathLike,
     name: str | None = None,
     *,
     public: bool | None = None,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from detr_ft.data.doctor import Diagnosis, examine
-from detr_ft.recipe import load
+from detr_ft.recipe import build_file
 from detr_ft.run_directory import RunDirectory
 from detr_ft.utils.assets import recipes_folder
 from detr_ft.workflows.run import TrainOutcome, run
-from detr_ft.workflows.splits import read_source
+from detr_ft.workflows.splits import PathLike, read_source
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +28,22 @@ class QuickstartOutcome:
     run: TrainOutcome
 
 
-def quickstart(output_dir: str | os.PathLike[str] | None = None) -> QuickstartOutcome:
-    """Run the recipe of the quickstart into a new folder, by default `runs/quickstart`, `-2`, `-3` ... Raises InputError."""
+def quickstart(output_dir: PathLike | None = None) -> QuickstartOutcome:
+    """Run the recipe of the quickstart. Raises InputError.
+
+    `output_dir` is a new folder, by default `runs/quickstart`, `runs/quickstart-2` and so on.
+    """
     path = recipes_folder() / RECIPE
     folder = _free_folder() if output_dir is None else Path(output_dir)
-    loaded = load(path, [f"train.output_dir={folder}"])
+    built = build_file(path, [f"train.output_dir={folder}"])
     logger.info("quickstart: %s", path)
     RunDirectory(folder).refuse_another_run()
-    logger.info("making and examining the data set %s", loaded.recipe.data.source)
-    data = read_source(loaded.recipe.data)
+    logger.info("making and examining the data set %s", built.recipe.data.source)
+    data = read_source(built.recipe.data)
     diagnosis = examine(data)
     defects = sum(finding.level != "info" for finding in diagnosis.findings)
     logger.info("the doctor found %d defects", defects)
-    return QuickstartOutcome(path, diagnosis, run(loaded, data, evaluate_before=True))
+    return QuickstartOutcome(path, diagnosis, run(built, data, evaluate_before=True))
 
 
 def _free_folder() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from detr_ft.training.failures.replay import Capsule, Verdict
 from detr_ft.training.failures.replay import replay as replay_capsule
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.progress import status
+from detr_ft.workflows.splits import PathLike
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,11 @@ class ReplayOutcome:
     verdict: Verdict | None
 
 
-def replay(capsule: str | os.PathLike[str]) -> ReplayOutcome:
-    """Repeat the step of a failure capsule, the folder `RUN/failures/step-N`. Runs the code of its criterion. Raises InputError."""
+def replay(capsule: PathLike) -> ReplayOutcome:
+    """Repeat the step of a failure capsule, the folder `RUN/failures/step-N`.
+
+    Runs the code of its criterion. Raises InputError.
+    """
     folder = Path(capsule)
     opened = Capsule(folder)
     description, code_folder = opened.state["criterion"], Path(opened.state["facts"].get("folder", "."))

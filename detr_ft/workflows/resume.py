@@ -13,7 +13,7 @@ from datasets import Dataset
 from detr_ft.criterion.serialization import describe
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.recipe import LoadedRecipe, Recipe
+from detr_ft.recipe import BuiltRecipe, Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
 from detr_ft.training.checkpoint.store import Checkpoints
@@ -41,14 +41,14 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
     return same_length and (Path(recipe.train.output_dir) / METRICS).is_file()
 
 
-def facts_of(loaded: LoadedRecipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
+def facts_of(built: BuiltRecipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
     """Return what a checkpoint records of the run that writes it, as JSON has it."""
-    values = loaded.recipe.model_dump(mode="json") | {"criterion": describe(loaded.criterion)}
+    values = built.recipe.model_dump(mode="json") | {"criterion": describe(built.criterion)}
     facts = {
         "classes": class_names(train),
         "data": {"images": len(train), "fingerprint": fingerprint(train)},
         "recipe": values,
-        "folder": str(loaded.recipe.folder.resolve()),
+        "folder": str(built.recipe.folder.resolve()),
         "processes": processes,
         "versions": dict(versions),
     }
@@ -56,7 +56,10 @@ def facts_of(loaded: LoadedRecipe, train: Dataset, processes: int, versions: Map
 
 
 def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> None:
-    """Log what changed since a checkpoint. Raises InputError for other classes or training data, unless `force`."""
+    """Log what changed since a checkpoint.
+
+    Raises InputError for other classes or training data, unless `force`.
+    """
     vital, others = differences(read_state(checkpoint)["facts"], facts)
     if vital and not force:
         raise InputError(

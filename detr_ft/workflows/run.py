@@ -14,14 +14,15 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
+from detr_ft.data import class_names
 from detr_ft.data.augmentation.check import try_augmentation
-from detr_ft.data.pipeline.transforms import TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
-from detr_ft.models.checkpoint_source import on_the_hub
-from detr_ft.models.metadata import own_block
-from detr_ft.recipe import LoadedRecipe
+from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
+from detr_ft.models.load import is_on_hub
+from detr_ft.models.metadata import write_criterion, write_thresholds
+from detr_ft.recipe import BuiltRecipe
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
@@ -35,9 +36,9 @@ from detr_ft.training.trainer import DetrTrainer
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
-from detr_ft.workflows.predictions_file import save_predictions, save_thresholds
+from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.results import collect_report, command_line, write_results
 from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
@@ -70,19 +71,20 @@ class TrainOutcome(os.PathLike[str]):
 
 
 def run(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     data: DatasetDict | None = None,
     *,
     resume: bool = False,
     force: bool = False,
     evaluate_before: bool = False,
 ) -> TrainOutcome:
-    """Train by a recipe and write a self-contained run directory. Raises InputError, TrainingError, Interrupted.
+    """Train by a recipe and write a self-contained run directory.
 
     `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
     there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
+    Raises InputError, TrainingError, and Interrupted after a signal.
     """
-    recipe = loaded.recipe
+    recipe = built.recipe
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):
         folder = Path(recipe.train.output_dir)
@@ -93,32 +95,30 @@ def run(
         return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
-    logger.info("%s", loaded.criterion)
-    return _train(loaded, data, make_display(), checkpoint, force, evaluate_before)
+    logger.info("%s", built.criterion)
+    return _train(built, data, make_display(), checkpoint, force, evaluate_before)
 
 
 def build_trainer(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     prepared: Prepared,
     display: Display,
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> DetrTrainer:
     """Return the trainer of a recipe, which is not set up. Raises InputError."""
-    recipe = loaded.recipe
+    recipe = built.recipe
     start = recipe.model.checkpoint
-    prepared.model.config.detr_ft = own_block(prepared.model.config) | {
-        "criterion": describe(loaded.criterion),
-        "base_model": start if start and on_the_hub(start) else None,
-    }
+    base_model = start if start and is_on_hub(start) else None
+    write_criterion(prepared.model.config, describe(built.criterion), base_model)
     return DetrTrainer(
         prepared.model,
-        loaded.criterion,
+        built.criterion,
         prepared.train,
         prepared.validation,
         recipe.train,
         processor=prepared.processor,
-        transform=TrainTransform(prepared.format, loaded.augmentation, recipe.mixing_epochs),
+        transform=TrainTransform(prepared.format, built.augmentation, recipe.mixing_epochs),
         optim=recipe.optim,
         display=display,
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
@@ -129,28 +129,28 @@ def build_trainer(
 
 
 def _train(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     data: DatasetDict | None,
     display: Display,
     checkpoint: Path | None,
     force: bool,
     evaluate_before: bool,
 ) -> TrainOutcome:
-    process = join(loaded.recipe.train.mixed_precision)
+    process = join(built.recipe.train.mixed_precision)
     if process.is_main_process and checkpoint is None:
-        RunDirectory(loaded.recipe.train.output_dir).refuse_another_run()
+        RunDirectory(built.recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
-    _check_augmentation(loaded)
-    prepared = prepare(loaded.recipe, read_source(loaded.recipe.data) if data is None else data)
-    loaded = replace(loaded, recipe=loaded.recipe.pinned(prepared.revision))
-    facts = facts_of(loaded, prepared.train, process.num_processes, versions())
+    check_augmentation(built)
+    prepared = prepare(built.recipe, read_source(built.recipe.data) if data is None else data)
+    built = replace(built, recipe=built.recipe.pinned(prepared.revision))
+    facts = facts_of(built, prepared.train, process.num_processes, versions())
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
-    trainer = build_trainer(loaded, prepared, display, checkpoint, facts)
+    trainer = build_trainer(built, prepared, display, checkpoint, facts)
     check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()
-        trainer.run.write_text(RECIPE, loaded.recipe.to_yaml(describe(loaded.criterion)))
+        trainer.run.write_text(RECIPE, built.recipe.to_yaml(describe(built.criterion)))
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
     before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
@@ -158,22 +158,23 @@ def _train(
     # Each of several processes meters its own GPU, and all of a machine meter the same processor.
     energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
-        metrics = _write_results(loaded, trainer, prepared, before, result, energy)
+        metrics = _write_results(built, trainer, prepared, before, result, energy)
     else:
-        metrics = RunMetrics(**vars(metrics_of(result.metrics)))
-    return TrainOutcome(
-        trainer.run.path, metrics, tuple(result.detections), prepared.validation, result.seconds, result.better
-    )
+        metrics = RunMetrics(**vars(EvaluationMetrics.of_coco(result.metrics)))
+    names = class_names(prepared.validation)
+    detections = tuple(replace(image, names=names) for image in result.detections)
+    return TrainOutcome(trainer.run.path, metrics, detections, prepared.validation, result.seconds, result.better)
 
 
-def _check_augmentation(loaded: LoadedRecipe) -> None:
-    fault = loaded.augmentation and try_augmentation(loaded.augmentation)
+def check_augmentation(built: BuiltRecipe) -> None:
+    """Raise InputError if the augmentation fails on generated images."""
+    fault = built.augmentation and try_augmentation(built.augmentation)
     if fault:
         raise InputError(f"data.augment: {fault}")
 
 
 def _write_results(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     trainer: DetrTrainer,
     prepared: Prepared,
     before: Mapping[str, Any] | None,
@@ -181,13 +182,14 @@ def _write_results(
     energy: float | None,
 ) -> RunMetrics:
     """Write metrics, report, detections, thresholds and example pictures into the run directory."""
-    recipe, folder, about, command = loaded.recipe, trainer.run, environment(), command_line()
-    report = _report(trainer, loaded.criterion, prepared, result, about["hardware"])
+    recipe, folder, about, command = built.recipe, trainer.run, environment(), command_line()
+    peak = peak_memory_mib()  # before the report, whose benchmark starts a new measurement
+    report = _report(trainer, built.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
-        **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
+        **vars(replace(report.metrics if report else EvaluationMetrics.of_coco(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
         seconds=round(result.seconds, 1),
-        peak_memory_mib=peak_memory_mib(),
+        peak_memory_mib=peak,
         watt_hours=energy and round(energy, 2),
         data=data_facts(prepared.train, prepared.validation, prepared.skipped),
         command=command,
@@ -199,16 +201,17 @@ def _write_results(
         before=before,
         log=result.log,
         data=describe_data(recipe.data.source, prepared.train, prepared.validation),
-        criterion=str(loaded.criterion),
-        recipe=recipe.to_yaml(describe(loaded.criterion)),
+        criterion=str(built.criterion),
+        recipe=recipe.to_yaml(describe(built.criterion)),
         environment=about,
         command=command,
     )
     write_results(folder.path, metrics, page)
     if report:
         save_predictions(folder, prepared.validation, result.detections, category_ids(recipe.data.source))
-        save_thresholds(folder, report.assessment)
-        thresholds = {name: choice.threshold for name, choice in report.assessment.thresholds.items()}
+        choices = report.assessment.thresholds
+        write_thresholds(folder, {name: round(best.threshold, 4) for name, best in choices.items() if best.f1 > 0})
+        thresholds = {name: choice.threshold for name, choice in choices.items()}
         write_examples(folder.path, prepared.validation, result.detections, thresholds)
     return metrics
 

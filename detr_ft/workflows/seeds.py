@@ -14,7 +14,7 @@ from datasets import DatasetDict
 
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
-from detr_ft.recipe import LoadedRecipe
+from detr_ft.recipe import BuiltRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.formatting import metric
@@ -42,22 +42,22 @@ class SeedsOutcome:
 
 
 def run_seeds(
-    loaded: LoadedRecipe,
+    built: BuiltRecipe,
     seeds: Sequence[int],
     data: DatasetDict | None = None,
     *,
     resume: bool = False,
     force: bool = False,
 ) -> SeedsOutcome:
-    """Train a run for each seed in `train.output_dir/seed-N`, with the same validation images. Raises InputError.
+    """Train a run for each seed in `train.output_dir/seed-N`, with the same validation images.
 
-    With `resume` finished runs stay as they are.
+    Raises InputError. With `resume` finished runs stay as they are.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise InputError(
             f"--seeds {', '.join(map(str, seeds))}: give at least two seeds, each once; for one use train.seed"
         )
-    recipe = loaded.recipe
+    recipe = built.recipe
     base = Path(recipe.train.output_dir)
     if not resume and rank() == 0:  # other processes may arrive when the first run has begun
         RunDirectory(base).refuse_another_run()
@@ -67,7 +67,7 @@ def run_seeds(
         train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base / f"seed-{seed}")})
         own = recipe.model_copy(update={"data": section, "train": train})
         logger.info("seed %d: %s", seed, train.output_dir)
-        runs[seed] = run(replace(loaded, recipe=own), data, resume=resume, force=force)
+        runs[seed] = run(replace(built, recipe=own), data, resume=resume, force=force)
         logger.info("seed %d: mAP %s", seed, metric(runs[seed].metrics.map))
     statistics = seed_statistics([outcome.metrics for outcome in runs.values()])
     if rank() == 0:
@@ -85,7 +85,7 @@ def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:
     statistics: dict[str, SeedStatistics] = {}
     for name in SUMMARY_METRICS:
         values = [metrics.coco()[name] for metrics in runs]
-        known = [value for value in values if value is not None]
-        if len(known) > 1:
-            statistics[name] = SeedStatistics(fmean(known), stdev(known), tuple(values))
+        measured = [value for value in values if value is not None]
+        if len(measured) > 1:
+            statistics[name] = SeedStatistics(fmean(measured), stdev(measured), tuple(values))
     return statistics

@@ -15,7 +15,7 @@ from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.load import category_numbers
 from detr_ft.errors import InputError
-from detr_ft.models.checkpoint_source import resolve
+from detr_ft.models.load import resolve
 from detr_ft.recipe import DataSection, Recipe, read_recipe
 from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
@@ -24,6 +24,8 @@ from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
 DataLike: TypeAlias = str | os.PathLike[str] | Dataset | DatasetDict | tuple[Dataset, Dataset]
 # A run, a checkpoint's folder, `owner/name` on the Hub, or `embedded:NAME`.
 ModelLike: TypeAlias = str | os.PathLike[str]
+RecipeLike: TypeAlias = Recipe | str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ def category_ids(source: str) -> dict[int, str]:
 
 
 def split_of(model: str, data: DataLike | None, split: str | None, box_format: str | None = None) -> Dataset:
-    """Return a split of the data, or the validation images of a model's run if no data are given. Raises InputError."""
+    """Return a split of the data, or without data the validation images of a model's run.
+
+    Raises InputError.
+    """
     recipe = recipe_of(Path(model))
     if data is None:
         if recipe is None:

@@ -14,18 +14,18 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import MetricName
-from detr_ft.recipe import LoadedRecipe, Recipe, build, from_values, load
+from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe, build_values
 from detr_ft.recipe.load import Changes
 from detr_ft.training.settings import OptimSettings
 from detr_ft.workflows.run import TrainOutcome, run
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
-from detr_ft.workflows.splits import DataLike, read_data
+from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, RecipeLike, read_data
 
 
 class TrainOptions(TypedDict, total=False):
     """The settings of `TrainSettings` as keyword arguments of `train`."""
 
-    output_dir: str | os.PathLike[str]
+    output_dir: PathLike
     num_train_epochs: int
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
@@ -60,10 +60,10 @@ class TrainOptions(TypedDict, total=False):
 
 @overload
 def train(
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: RecipeLike | None = None,
     overrides: Sequence[str] = (),
     *,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelLike | None = None,
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
@@ -76,10 +76,10 @@ def train(
 
 @overload
 def train(
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: RecipeLike | None = None,
     overrides: Sequence[str] = (),
     *,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelLike | None = None,
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
@@ -91,10 +91,10 @@ def train(
 
 
 def train(
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: RecipeLike | None = None,
     overrides: Sequence[str] = (),
     *,
-    model: str | os.PathLike[str] | None = None,
+    model: ModelLike | None = None,
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
@@ -114,21 +114,21 @@ def train(
     """
     if force and not resume:
         raise InputError("--force continues although classes or data changed. Give --resume too")
-    loaded, splits = _request(recipe, overrides, model, data, criterion, optim, settings)
+    built, splits = _request(recipe, overrides, model, data, criterion, optim, settings)
     if seeds is not None:
-        return run_seeds(loaded, seeds, splits, resume=resume, force=force)
-    return run(loaded, splits, resume=resume, force=force)
+        return run_seeds(built, seeds, splits, resume=resume, force=force)
+    return run(built, splits, resume=resume, force=force)
 
 
 def _request(
-    recipe: Recipe | str | os.PathLike[str] | None,
+    recipe: RecipeLike | None,
     overrides: Sequence[str],
-    model: str | os.PathLike[str] | None,
+    model: ModelLike | None,
     data: DataLike | None,
     criterion: SetCriterion | None,
     optim: OptimSettings | None,
     settings: Mapping[str, Any],
-) -> tuple[LoadedRecipe, DatasetDict | None]:
+) -> tuple[BuiltRecipe, DatasetDict | None]:
     """Return the recipe with everything given in its place, and the data if they were given as objects."""
     changes: Changes = {}
     if recipe is None and (model is None or data is None):
@@ -148,15 +148,15 @@ def _request(
     if criterion is not None:
         changes["criterion"] = None
     if isinstance(recipe, Recipe):
-        loaded = build(recipe, overrides, changes)
+        built = build_recipe(recipe, overrides, changes)
     elif recipe is not None:
-        loaded = load(Path(recipe), overrides, changes)
+        built = build_file(Path(recipe), overrides, changes)
     else:
-        loaded = from_values({}, overrides, changes)
+        built = build_values({}, overrides, changes)
     if criterion is None:
-        return loaded, splits
+        return built, splits
     try:
         describe(criterion)
     except TypeError as error:
         raise InputError(f"criterion: {error}") from error
-    return replace(loaded, criterion=criterion), splits
+    return replace(built, criterion=criterion), splits

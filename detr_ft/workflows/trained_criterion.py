@@ -10,9 +10,9 @@ from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
-from detr_ft.models.families.family import Detr
-from detr_ft.models.metadata import own_block
-from detr_ft.recipe import load
+from detr_ft.models.families import find_family
+from detr_ft.models.metadata import read_criterion
+from detr_ft.recipe import build_file
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
 
@@ -24,14 +24,15 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
     None for a model of another family, whose matching can't be computed.
     """
-    if not isinstance(detector.model, Detr):
+    family = find_family(detector.model)
+    if family is None or "recipes" not in family.supports:
         return None
-    description = own_block(detector.model.config).get("criterion")
+    description = read_criterion(detector.model.config)
     if not description:
-        return detr_criterion()
+        return family.default_criterion()
     if code_files(description, Path()) or _is_from_main(description):
         logger.info("the model's criterion has code of its own, which is not run: DETR's own criterion matches instead")
-        return detr_criterion()
+        return family.default_criterion()
     try:
         return configure(description, Path())
     except ConfigureError as error:
@@ -41,14 +42,14 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
 
 
 def trained_by(model: str, detector: Detector) -> SetCriterion:
-    """Return the criterion of a run's recipe with its own code, or for other models that of their config, as `criterion_of`.
+    """Return the criterion of a run's recipe with its own code, or else that of `criterion_of`.
 
     Code of a model without a recipe is not run.
     """
     recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
-            return load(recipe).criterion
+            return build_file(recipe).criterion
         except InputError as error:
             logger.warning("DETR's own criterion matches instead of the run's: %s", error)
             return detr_criterion()

@@ -30,9 +30,8 @@ from transformers import DetrForObjectDetection, get_scheduler
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, OneToManyMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.build import build_model
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
 from detr_ft.structures import Predictions, Targets
@@ -107,7 +106,7 @@ def main(out: Path) -> None:
     set_trainable(model, ["decoder", "queries"])
     tokens = EncoderTokens(model).to(memory_format=torch.channels_last)
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, AUGMENT), SEED)
+    examples = TrainDataset(train, TrainTransform(form, AUGMENT), SEED)
     order = RandomSampler(examples, generator=torch.Generator().manual_seed(SEED))
     on_canvas = partial(collate, canvas=form.canvas)
     loader = DataLoader(examples, BATCH // accelerator.num_processes, sampler=order, collate_fn=on_canvas)
@@ -120,7 +119,7 @@ def main(out: Path) -> None:
     step = 0
     for epoch in range(EPOCHS):
         examples.epoch = epoch
-        for batch in map(form.normalise, loader):
+        for batch in map(form.normalize, loader):
             logits, boxes, places = wrapped(batch["pixel_values"], batch["pixel_mask"])
             targets = Targets.from_labels(batch["labels"], logits.device)
             criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CenterCost(places)]), losses)

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 
 
@@ -31,7 +30,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
     attach_criterion(model, SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()]))
 
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, Light()), seed=0)
+    examples = TrainDataset(train, TrainTransform(form, Light()), seed=0)
     on_canvas = partial(collate, canvas=form.canvas)
     loader = DataLoader(examples, batch_size=4, shuffle=True, collate_fn=on_canvas)
     optimizer = AdamW(model.parameters(), lr=learning_rate)
@@ -39,7 +38,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
     for epoch in range(epochs):
         examples.epoch = epoch
         for batch in loader:
-            outputs = model(**form.normalise(batch))
+            outputs = model(**form.normalize(batch))
             outputs.loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()

@@ -17,9 +17,8 @@ from transformers import Trainer, TrainingArguments
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
 from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 
 
@@ -45,7 +44,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
         seed=0,
     )
     form = ImageFormat.of(processor)
-    examples = TrainExamples(train, TrainTransform(form, Light()), seed=0)
+    examples = TrainDataset(train, TrainTransform(form, Light()), seed=0)
     trainer = Trainer(model, arguments, data_collator=partial(_batch, form), train_dataset=examples)
     trainer.train()
     model.save_pretrained(out)
@@ -53,7 +52,7 @@ def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate
 
 
 def _batch(form: ImageFormat, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return form.normalise(collate(examples, form.canvas))
+    return form.normalize(collate(examples, form.canvas))
 
 
 if __name__ == "__main__":

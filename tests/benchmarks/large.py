@@ -27,7 +27,7 @@ from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.integrity.scan import scan_images
-from detr_ft.data.pipeline.sampling import Batches, aspects
+from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.training.checkpoint.store import Checkpoints
 
@@ -91,9 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         table, size = written(Path(name), number)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        shapes_seconds, shapes = timed(lambda: aspects(table))
-        batches = Batches(number, BATCH * GPUS, seed=0, aspects=shapes)
-        plan_seconds, _ = timed(lambda: batches.of(0))
+        shapes_seconds, shapes = timed(lambda: aspect_ratios(table))
+        batches = BatchSampler(number, BATCH * GPUS, seed=0, aspect_ratios=shapes)
+        plan_seconds, _ = timed(lambda: batches.of_epoch(0))
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         tensors = checkpoint()
         folder = Checkpoints(Path(name) / "checkpoints", 1)

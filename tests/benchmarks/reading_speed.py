@@ -20,9 +20,9 @@ from PIL import Image
 from telling import Tables, parser_of
 from transformers import DetrImageProcessor
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.sampling import Batches
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.pipeline.sampling import BatchSampler
 from detr_ft.data.schema import detection_objects
 
 BAR = 10
@@ -81,7 +81,7 @@ def main() -> int:
 
         def whole() -> None:
             for row in rows:
-                form.normalise(collate([transform(row, 0, random, lambda position: row)]))  # noqa: B023
+                form.normalize(collate([transform(row, 0, random, lambda position: row)]))  # noqa: B023
 
         stock(), ours(), whole()
         runs = [(seconds(stock), seconds(ours), seconds(whole)) for _ in range(ROUNDS)]
@@ -110,13 +110,15 @@ def tell_padding(tables: Tables, form: ImageFormat) -> None:
     shapes = [width / height for width, height in sizes]
     tables.begin({"part of the pixels that is image": "", "random batches": ".2f", "batches of similar shape": ".2f"})
     for batch_size in (2, 8, 32):
-        parts = [_useful(Batches(len(sizes), batch_size, 0, aspects=given), shown) for given in (None, shapes)]
+        parts = [
+            _useful(BatchSampler(len(sizes), batch_size, 0, aspect_ratios=given), shown) for given in (None, shapes)
+        ]
         tables.row(f"batches of {batch_size}", *parts)
 
 
-def _useful(batches: Batches, shown: list[tuple[int, int]]) -> float:
+def _useful(batches: BatchSampler, shown: list[tuple[int, int]]) -> float:
     image = padded = 0
-    for batch in batches.of(0):
+    for batch in batches.of_epoch(0):
         sizes = [shown[index] for index in batch]
         image += sum(width * height for width, height in sizes)
         padded += len(batch) * max(width for width, _ in sizes) * max(height for _, height in sizes)

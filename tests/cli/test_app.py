@@ -113,9 +113,9 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         ),
         (
             ["evaluate", "data/tarin", "--data", "data"],
-            ["data/tarin: there is no such folder; did you mean data/train?"],
+            ["data/tarin", "did you mean data/train?"],
         ),
-        (["evaluate", "data/nothing"], ["data/nothing: there is no such folder (a model on the Hub is written"]),
+        (["evaluate", "data/nothing"], ["data/nothing", "owner/name"]),
         (["export", "data/tarin", "--to", "onnx"], ["data/tarin is no folder of this machine"]),
         (["export", "embedded:small", "--to", "foo", "--out", "x7"], ["--to foo", "onnx, int8, torch"]),
         (["export", "embedded:small", "--to", "onnx", "--out", "recipe.yaml/x"], ["recipe.yaml/x: can't be written"]),
@@ -170,7 +170,7 @@ def test_a_hub_that_can_not_be_reached_is_told(folder: Path) -> None:
     )
     for line, name in zip(done.stdout.splitlines(), asked.values(), strict=True):
         status, stdout, stderr = json.loads(line)
-        assert_told(status, stdout, stderr, [name, "can't be reached"])
+        assert_told(status, stdout, stderr, [name, "be reached"])
     assert files(folder) == before
 
 

@@ -13,7 +13,8 @@ from transformers import DetrImageProcessor
 
 from detr_ft.data.box_frame import BoxCounts, count_boxes, to_fractions, to_pixels, trainable_boxes
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import detection_objects
 from detr_ft.models.predict import detect_by
 
@@ -95,11 +96,13 @@ def test_every_defect_is_counted_once() -> None:
     boxes, rows, counts = trainable_boxes(bbox, crowd, 100, 100)
     assert rows.tolist() == [0, 1]
     assert boxes.tolist() == [[10, 10, 30, 30], [90, 10, 100, 30]]
-    assert counts == BoxCounts(kept=2, clipped=1, dropped_empty=2, dropped_not_finite=2, dropped_outside=1, crowds=1)
+    assert counts == BoxCounts(
+        trainable=2, clipped=1, dropped_empty=2, dropped_not_finite=2, dropped_outside=1, crowds=1
+    )
     assert "1 clipped" in str(counts)
     assert "2 dropped for NaN" in str(counts)
 
 
 def test_counts_of_a_split_are_those_of_its_rows() -> None:
     data = generate("shapes?train=30&validation=0")["train"]
-    assert count_boxes(data) == BoxCounts(kept=sum(len(row["objects"]["bbox"]) for row in data))
+    assert count_boxes(data) == BoxCounts(trainable=sum(len(row["objects"]["bbox"]) for row in data))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from detr_ft.data import load_data
-from detr_ft.data.doctor.statistics import figures_of
+from detr_ft.data.doctor.statistics import statistics_of
 from detr_ft.errors import InputError
 
 TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source
@@ -147,7 +147,7 @@ def refusal(spec: str) -> list[str]:
     """The problems for which a data set is refused; none where it is read, and the doctor can count its boxes."""
     try:
         for rows in load_data(spec).values():
-            figures_of(rows)
+            statistics_of(rows)
     except InputError as error:
         return error.problems
     return []

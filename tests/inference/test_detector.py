@@ -26,9 +26,9 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
-from detr_ft.models.attention import look_inside
+from detr_ft.models.attention import attention_maps
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 
@@ -142,7 +142,7 @@ def split_of(images: list[Image.Image]) -> Dataset:
 
 def test_one_path_is_no_list(detector: Detector, tmp_path: Path) -> None:
     for one in ("photos", tmp_path, Image.new("RGB", (40, 40))):
-        with pytest.raises(InputError, match="detect takes a list of images"):
+        with pytest.raises(InputError, match=r"detect: .*detect\(\[image\]\)"):
             detector.detect(one)  # type: ignore[arg-type]
 
 
@@ -201,7 +201,7 @@ def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
     def ask(number: int) -> bool:
         one = number % len(pictures)
         if number % 3 == 0:
-            return len(look_inside(detector.model, detector.processor, pictures[one]).decoder) == layers
+            return len(attention_maps(detector.model, detector.processor, pictures[one]).decoder) == layers
         if number % 3 == 1:
             return torch.equal(detector.detect([pictures[one]])[0].scores, found[one])
         return torch.equal(detector.predictions(pictures[one]).logits, expected[one])

@@ -9,7 +9,7 @@ from PIL import Image
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.inference import Detector
-from detr_ft.models.attention import Inside, look_inside
+from detr_ft.models.attention import AttentionMaps, attention_maps
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,11 @@ def image() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def inside(detector: Detector, image: Image.Image) -> Inside:
-    return look_inside(detector.model, detector.processor, image)
+def inside(detector: Detector, image: Image.Image) -> AttentionMaps:
+    return attention_maps(detector.model, detector.processor, image)
 
 
-def test_shapes_are_those_of_the_model(detector: Detector, inside: Inside) -> None:
+def test_shapes_are_those_of_the_model(detector: Detector, inside: AttentionMaps) -> None:
     config = detector.model.config
     assert inside.shapes["queries"] == (config.num_queries, config.d_model)
     assert inside.shapes["class logits"] == (config.num_queries, config.num_labels + 1)
@@ -37,7 +37,7 @@ def test_shapes_are_those_of_the_model(detector: Detector, inside: Inside) -> No
     assert inside.shapes["tokens of the encoder"] == (height * width, config.d_model)
 
 
-def test_attention_is_shared_out_among_the_places_of_the_image(detector: Detector, inside: Inside) -> None:
+def test_attention_is_shared_out_among_the_places_of_the_image(detector: Detector, inside: AttentionMaps) -> None:
     places = inside.grid[0] * inside.grid[1]
     config = detector.model.config
     assert inside.encoder.shape == (places, places)
@@ -47,7 +47,7 @@ def test_attention_is_shared_out_among_the_places_of_the_image(detector: Detecto
     torch.testing.assert_close(inside.decoder.sum(-1), torch.ones(inside.decoder.shape[:2]), atol=1e-4, rtol=0)
 
 
-def test_a_sure_query_looks_near_its_box(detector: Detector, image: Image.Image, inside: Inside) -> None:
+def test_a_sure_query_looks_near_its_box(detector: Detector, image: Image.Image, inside: AttentionMaps) -> None:
     said = detector.predictions(image)
     query = int((1 - said.logits[-1, 0].softmax(-1)[:, -1]).argmax())
     x, y, *_ = said.boxes[-1, 0, query].tolist()
@@ -63,12 +63,12 @@ def test_a_sure_query_looks_near_its_box(detector: Detector, image: Image.Image,
 
 def test_looking_changes_nothing(detector: Detector, image: Image.Image) -> None:
     before, kind = detector.predictions(image), detector.model.config._attn_implementation
-    look_inside(detector.model, detector.processor, image)
+    attention_maps(detector.model, detector.processor, image)
     assert detector.model.config._attn_implementation == kind
     assert torch.equal(detector.predictions(image).logits, before.logits)
 
 
-def test_places_and_maps(inside: Inside) -> None:
+def test_places_and_maps(inside: AttentionMaps) -> None:
     height, width = inside.grid
     assert inside.token_at(0.0, 0.0) == 0
     assert inside.token_at(1.0, 1.0) == height * width - 1
@@ -80,6 +80,6 @@ def test_places_and_maps(inside: Inside) -> None:
 
 def test_a_canvas_that_is_padded_shows_the_image_alone(detector: Detector, image: Image.Image) -> None:
     flat = image.resize((image.width, max(8, image.height // 3)))
-    found = look_inside(detector.model, detector.processor, flat)
+    found = attention_maps(detector.model, detector.processor, flat)
     assert found.grid[0] < found.grid[1]
     torch.testing.assert_close(found.encoder.sum(-1), torch.ones(len(found.encoder)), atol=1e-4, rtol=0)

@@ -12,16 +12,15 @@ import torch
 from conftest import tiny_config
 from models.families.test_family import PIXELS, table_transformer
 from safetensors.torch import load_file
-from transformers import DetrForObjectDetection
+from transformers import DetrForObjectDetection, PreTrainedModel
 from typer.testing import CliRunner
 from workflows.test_replay import LOSS
 from workflows.test_replay import RECIPE as FAILING
 
 from detr_ft.cli.app import app
 from detr_ft.errors import InputError
-from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import trainable_counts
-from detr_ft.models.lora import add_adapters, merged, without_learned
+from detr_ft.models.lora import add_adapters, merged_weights, weights_with_zero_adapters
 from detr_ft.models.save import save_as_stock
 
 RECIPE = """\
@@ -31,7 +30,7 @@ train: {{output_dir: run, num_train_epochs: 2, per_device_train_batch_size: 4, l
 """
 
 
-def taught(model: Detr) -> Detr:
+def taught(model: PreTrainedModel) -> PreTrainedModel:
     """The model with adapters that add something."""
     add_adapters(model, rank=4, alpha=8)
     with torch.no_grad():
@@ -45,7 +44,9 @@ def taught(model: Detr) -> Detr:
 @pytest.mark.parametrize("kind", ["detr", "table-transformer"])
 def test_they_add_nothing_at_first_and_are_merged_when_saved(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model: Detr = table_transformer() if kind == "table-transformer" else DetrForObjectDetection(tiny_config())
+    model: PreTrainedModel = (
+        table_transformer() if kind == "table-transformer" else DetrForObjectDetection(tiny_config())
+    )
     names, before = set(model.state_dict()), model.eval()(PIXELS).logits
     add_adapters(model, rank=4, alpha=8)
     assert torch.equal(model(PIXELS).logits, before)
@@ -54,7 +55,7 @@ def test_they_add_nothing_at_first_and_are_merged_when_saved(kind: str, tmp_path
             parameter.normal_(0, 0.1)
     after = model(PIXELS).logits
     assert (after - before).abs().max() > 0.01
-    assert set(merged(model)) == names
+    assert set(merged_weights(model)) == names
     save_as_stock(model, tmp_path)
     stock = type(model).from_pretrained(tmp_path).eval()
     torch.testing.assert_close(stock(PIXELS).logits, after, rtol=1e-4, atol=1e-5)
@@ -81,8 +82,8 @@ def test_only_they_the_heads_and_the_queries_learn(tiny_model: DetrForObjectDete
 def test_saved_weights_come_back_into_a_model_with_adapters(tiny_model: DetrForObjectDetection) -> None:
     model = taught(tiny_model)
     expected = model(PIXELS).logits
-    weights = merged(model)
-    model.load_state_dict(without_learned(model, weights))
+    weights = merged_weights(model)
+    model.load_state_dict(weights_with_zero_adapters(model, weights))
     torch.testing.assert_close(model(PIXELS).logits, expected, rtol=1e-4, atol=1e-5)
 
 

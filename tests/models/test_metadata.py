@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
+from detr_ft.models.metadata import (
+    read_criterion,
+    read_labels,
+    read_lora,
+    read_thresholds,
+    write_criterion,
+    write_labels,
+    write_lora,
+    write_thresholds,
+)
+from detr_ft.run_directory import RunDirectory
 from detr_ft.workflows.evaluate import evaluate
 
 
@@ -24,14 +36,18 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ("x", ["detr_ft is a mapping, and not 'x'"]),
+        ("x", ["detr_ft must be a mapping, got 'x'"]),
         (
             {"thresholds": {"cat": "high", "dog": 2}, "labels": [1]},
-            ["that of 'cat' is a number from 0 to 1, and not 'high'", "'dog'", "detr_ft.labels is a mapping"],
+            [
+                "detr_ft.thresholds.cat must be a number from 0 to 1, got 'high'",
+                "thresholds.dog",
+                "detr_ft.labels must",
+            ],
         ),
-        ({"thresholds": [1, 2]}, ["detr_ft.thresholds is a mapping"]),
-        ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused is a mapping"]),
-        ({"criterion": "mine"}, ["detr_ft.criterion is a mapping"]),
+        ({"thresholds": [1, 2]}, ["detr_ft.thresholds must be a mapping"]),
+        ({"labels": {"reused": [1]}}, ["detr_ft.labels.reused must be a mapping"]),
+        ({"criterion": "mine"}, ["detr_ft.criterion must be a mapping"]),
     ],
 )
 def test_what_is_damaged_is_told_with_its_file(
@@ -59,3 +75,20 @@ def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
     split = load_data("generated:shapes?train=1&validation=2")["validation"]
     with pytest.raises(InputError, match=r"detr_ft\.criterion\.matcher"):
         evaluate(model, split, batch_size=2, output_dir=tmp_path / "out")
+
+
+def test_everything_written_is_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_checkpoint)
+    read = (read_labels, read_criterion, read_lora, read_thresholds)
+    assert [one(config) for one in read] == [{}, None, None, {}]
+    config.detr_ft = {"criterion": {"of": "the checkpoint"}, "thresholds": {"cat": 0.3}}
+    write_labels(config, {"kitten": "cat"}, ["elk"])
+    assert [one(config) for one in read] == [{"kitten": "cat"}, None, None, {}]
+    write_lora(config, {"rank": 4})
+    write_criterion(config, {"losses": []}, "owner/name")
+    config.save_pretrained(tmp_path)
+    write_thresholds(RunDirectory(tmp_path), {"elk": 0.25})
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert [one(again) for one in read] == [{"kitten": "cat"}, {"losses": []}, {"rank": 4}, {"elk": 0.25}]
+    assert again.detr_ft["base_model"] == "owner/name"
+    assert again.detr_ft["labels"]["new"] == ["elk"]

@@ -110,7 +110,7 @@ def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_
 
 
 def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> None:
-    with pytest.raises(InputError, match="2000x1 pixels"):
+    with pytest.raises(InputError, match=r"image 0: .*2000x1 pixels"):
         detect(model, processor, [Image.new("RGB", (2000, 1))])
 
 
@@ -170,7 +170,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
 def test_answers_that_are_no_numbers_are_told(model, processor, images) -> None:
     with torch.no_grad():
         model.bbox_predictor.layers[-1].weight.fill_(float("nan"))
-    with pytest.raises(InputError, match="its weights are damaged"):
+    with pytest.raises(InputError, match="NaN"):
         detect(model, processor, images)
 
 

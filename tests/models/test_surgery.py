@@ -14,7 +14,7 @@ from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.models import load_model
 from detr_ft.models.predict import detect_split
-from detr_ft.models.surgery import keep_decoder_layers, query_use, set_queries
+from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
 
 DATA = generate("shapes?train=60&validation=80")
 
@@ -70,7 +70,7 @@ def test_copies_are_not_equal(use: torch.Tensor) -> None:
 @pytest.mark.parametrize(("number", "most"), [(3, 0.02), (2, 0.03), (1, 0.08)])
 def test_fewer_decoder_layers_cost_little(number: int, most: float, whole: float) -> None:
     model, processor = load_model("embedded:small")
-    keep_decoder_layers(model, number)
+    truncate_decoder(model, number)
     assert len(model.model.decoder.layers) == number == model.config.decoder_layers
     cost = whole - mean_precision(model, processor)
     print(f"{number} decoder layers: {cost:+.4f}")
@@ -79,5 +79,5 @@ def test_fewer_decoder_layers_cost_little(number: int, most: float, whole: float
 
 @pytest.mark.parametrize("number", [0, 5])
 def test_layers_that_are_not_there_are_refused(number: int) -> None:
-    with pytest.raises(InputError, match=r"decoder_layers: .*the checkpoint has 4"):
-        keep_decoder_layers(load_model("embedded:small")[0], number)
+    with pytest.raises(InputError, match=r"model\.decoder_layers: must be from 1 to 4"):
+        truncate_decoder(load_model("embedded:small")[0], number)

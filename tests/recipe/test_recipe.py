@@ -8,7 +8,7 @@ import yaml
 from detr_ft.criterion import detr_criterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
-from detr_ft.recipe import load, load_recipe, read_recipe
+from detr_ft.recipe import build_file, load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 # A folder with a model holds what a run resolved, not what a person wrote.
@@ -38,7 +38,7 @@ BOMB = "a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
 
 def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
     loaded = load_recipe(recipe)
-    assert load(recipe).criterion == detr_criterion()
+    assert build_file(recipe).criterion == detr_criterion()
     assert loaded.train.learning_rate == 1e-4
     assert loaded.hub.private
 
@@ -53,10 +53,10 @@ def test_overrides_win(recipe: Path) -> None:
 
 
 def test_as_resolved_it_reads_back_the_same(recipe: Path, tmp_path: Path) -> None:
-    loaded = load(recipe, ["train.seed=4"])
+    loaded = build_file(recipe, ["train.seed=4"])
     text = loaded.recipe.to_yaml(describe(loaded.criterion))
     (tmp_path / "resolved.yaml").write_text(text)
-    again = load(tmp_path / "resolved.yaml")
+    again = build_file(tmp_path / "resolved.yaml")
     assert (again.criterion, again.augmentation) == (loaded.criterion, loaded.augmentation)
     assert again.recipe.to_yaml() == text
 
@@ -177,7 +177,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
     from detr_ft.criterion import check_criterion
 
-    assert check_criterion(load(path).criterion) == []
+    assert check_criterion(build_file(path).criterion) == []
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#"), "a recipe says first what it is and how it is run"
     assert yaml.safe_load(text)["train"]["output_dir"].startswith("runs/")

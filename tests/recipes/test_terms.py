@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detr_ft.criterion import check_criterion
-from detr_ft.recipe import load
+from detr_ft.recipe import build_file
 from detr_ft.structures import Matches, Predictions, Targets
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -19,7 +19,7 @@ EXAMPLES = ["cones/nwd.yaml", "bccd/imbalance.yaml", "bccd/crowded.yaml", "chess
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_criteria_of_example_recipes_pass_the_check(name: str) -> None:
-    criterion = load(RECIPES / name).criterion
+    criterion = build_file(RECIPES / name).criterion
     assert check_criterion(criterion) == []
 
 
@@ -30,7 +30,7 @@ def test_the_readme_contains_the_file() -> None:
 
 
 def test_class_weights_equal_the_formula() -> None:
-    criterion = load(RECIPES / "bccd/imbalance.yaml").criterion
+    criterion = build_file(RECIPES / "bccd/imbalance.yaml").criterion
     raw = [(1 - 0.999) / (1 - 0.999**count) for count in (361, 4155, 372)]
     expected = [3 * value / sum(raw) for value in raw]
     assert list(criterion.losses[0].class_weights) == pytest.approx(expected, abs=0.006)  # type: ignore[attr-defined]

@@ -76,10 +76,10 @@ def _play(command: tuple[str, ...], cwd: Path, env: dict[str, str], outputs: Pat
     os.environ.update(env)
     import torch
 
-    from detr_ft.models import benchmark as speed
+    from detr_ft.models import benchmark
 
     torch.set_num_threads(1)
-    speed._SECONDS = 0.05  # tests do not need the speed of the model
+    benchmark._SPEED_SECONDS = 0.05  # tests do not need the speed of the model
     script = command[0].endswith(".py")
     sys.argv = list(command) if script else ["detr-ft", *command]
     if script:

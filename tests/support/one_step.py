@@ -17,7 +17,8 @@ from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import detection_objects
 from detr_ft.models import set_trainable
 from detr_ft.training.monitor.display import PlainDisplay

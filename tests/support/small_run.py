@@ -10,7 +10,8 @@ from typing import Any
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.training.callbacks import Callback
 from detr_ft.training.monitor.display import PlainDisplay

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity import usable_images
-from detr_ft.data.integrity.usable_images import inspect, with_true_sizes
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.integrity.usable_images import inspect_splits, with_true_sizes
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.training.launch import join
 from detr_ft.utils.distributed import rank
 
@@ -23,7 +23,7 @@ def main() -> None:
     usable_images.scan_images = lambda rows, words: scanned.append(len(rows)) or scan(rows, words)
     data = generate("shapes?edge=64&" + "&".join(f"{name}={count}" for name, count in SIZES.items()))
     images = len(with_true_sizes(data, "validation"))  # what `evaluate` does before it joins
-    inspected = inspect(data, list(data), FORM)
+    inspected = inspect_splits(data, list(data), FORM)
     accelerator = join()
     result = {
         "images": images,

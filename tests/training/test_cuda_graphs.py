@@ -103,9 +103,7 @@ def test_gradients_are_the_same(tiny_checkpoint: Path, tmp_path: Path, settings:
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.abs().max().item() + 1e-9)
 
 
-def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
     pool = Again()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
     trainer.stepper.forward_backward = passes = replayed(trainer, pool)

@@ -11,15 +11,14 @@ from conftest import tiny_config
 from support.small_run import make_trainer
 from torch import nn
 from transformers import DetrForObjectDetection, DetrImageProcessor
-from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.dataset import collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.inference import Detector
-from detr_ft.models.optimizations import fused_norms as folding
-from detr_ft.models.optimizations.fused_norms import FoldedConv2d
-from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer
-from detr_ft.training import setup
+from detr_ft.models.optimizations import fused_norms
+from detr_ft.models.optimizations.fused_norms import FusedConvLayer
+from detr_ft.models.optimizations.no_sync import NoSyncEncoderLayer
 from detr_ft.training.trainer import DetrTrainer
 
 
@@ -29,16 +28,16 @@ def kinds(model: nn.Module, kind: type) -> int:
 
 def is_fast(model: nn.Module) -> bool:
     """Every frozen norm is folded, and weights of more than one pixel have their channels side by side."""
-    left = [one for one in model.modules() if type(one) is DetrFrozenBatchNorm2d]
+    left = [one for one in model.modules() if type(one) in (ResNetConvLayer, ResNetShortCut)]
     wide = [one for one in model.modules() if isinstance(one, nn.Conv2d) and one.kernel_size[0] > 1]
     beside = all(one.weight.is_contiguous(memory_format=torch.channels_last) for one in wide)
-    return not left and kinds(model, FoldedConv2d) > 3 and beside
+    return not left and kinds(model, FusedConvLayer) > 3 and beside
 
 
 def test_a_trainer_applies_the_optimizations(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     assert is_fast(trainer.model)
-    assert kinds(trainer.model, SteadyEncoderLayer) == trainer.model.config.encoder_layers
+    assert kinds(trainer.model, NoSyncEncoderLayer) == trainer.model.config.encoder_layers
     assert trainer.stepper.optimizer.optimizer.defaults["fused"]
     assert len(trainer.stepper.optimizer.param_groups) <= 4
     pixels = next(iter(trainer.loader.steps())).micro_batches[0].inputs["pixel_values"]
@@ -50,15 +49,15 @@ def test_a_detector_applies_the_optimizations(tiny_checkpoint: Path) -> None:
     assert is_fast(Detector.load(str(tiny_checkpoint)).model)
 
 
-@pytest.mark.parametrize("ways", [("fold_norms",), ("stop_waiting",), ("fold_norms", "stop_waiting")])
+@pytest.mark.parametrize("ways", [("fused_norms",), ("no_sync",), ("fused_norms", "no_sync")])
 def test_a_run_without_optimizations_is_the_same(
     tiny_checkpoint: Path, tmp_path: Path, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = losses(make_trainer(tiny_checkpoint, tmp_path / "fast", logging_steps=1))
     for name in ways:
-        monkeypatch.setattr(setup, name, lambda model: None)
+        monkeypatch.setattr(f"detr_ft.models.optimizations.{name}.apply", lambda model: None)
     slow = make_trainer(tiny_checkpoint, tmp_path / "slow", logging_steps=1)
-    assert not is_fast(slow.model) or "fold_norms" not in ways
+    assert not is_fast(slow.model) or "fused_norms" not in ways
     assert losses(slow) == pytest.approx(fast, rel=1e-3)
 
 
@@ -111,5 +110,5 @@ def test_a_convolution_with_a_bias_of_its_own_is_folded_as_well() -> None:
     pixels = torch.randn(1, 3, 48, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = model(pixel_values=pixels).logits
-        assert folding.fold_norms(model) > 3
+        assert fused_norms.apply(model) > 3
         torch.testing.assert_close(model(pixel_values=pixels).logits, expected)

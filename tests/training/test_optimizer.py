@@ -29,6 +29,15 @@ class Plain(nn.Module):
             self.add_module(name, child)
 
 
+class DetrOfParts(DetrForObjectDetection):
+    """A DETR by its class and the names of its parameters alone."""
+
+    def __init__(self, **children: nn.Module) -> None:
+        nn.Module.__init__(self)
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
 def timm_model() -> DetrForObjectDetection:
     """The names of a DETR whose backbone is timm's, as transformers unwraps it."""
 
@@ -48,7 +57,7 @@ def timm_model() -> DetrForObjectDetection:
         query_position_embeddings=nn.Embedding(4, 2),
         encoder=Plain(layers=blocks(2)), decoder=Plain(layers=blocks(3), layernorm=nn.LayerNorm(2)),
     )  # fmt: skip
-    return Plain(  # type: ignore[return-value]
+    return DetrOfParts(
         model=body,
         class_labels_classifier=nn.Linear(2, 3),
         bbox_predictor=Plain(layers=nn.ModuleList([nn.Linear(2, 4)])),

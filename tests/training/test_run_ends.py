@@ -14,7 +14,7 @@ from support.small_run import make_trainer, stop_after
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
-from detr_ft.models.optimizations.memory import checkpoint_activations
+from detr_ft.models.optimizations import memory
 from detr_ft.training.monitor.evaluator import Evaluation
 from detr_ft.training.stopping import Best, best_of
 from detr_ft.training.trainer import DetrTrainer
@@ -122,7 +122,7 @@ def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
 
     plain = first_step(make_exact(tmp_path / "plain", 8, 8, 8))
     trainer = make_exact(tmp_path / "less", 8, 8, 8)
-    checkpoint_activations(trainer.model)
+    memory.apply(trainer.model, gradient_checkpointing=True, compile=False)
     less = first_step(trainer)
     assert plain.keys() == less.keys()
     assert all(torch.allclose(plain[name], less[name], rtol=1e-9, atol=1e-12) for name in plain)

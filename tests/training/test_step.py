@@ -61,9 +61,7 @@ def test_a_step_synchronizes_in_the_matching_only(
     assert seen == ["cpu", "item", "_local_scalar_dense"]
 
 
-def test_a_bad_gradient_is_reported_in_the_next_step_and_not_applied(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_bad_gradient_is_reported_in_the_next_step_and_not_applied(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
     before = spoil_the_gradient(trainer, 5)
     with pytest.raises(TrainingError, match=r"^step 5, images .*a gradient is NaN or infinite .* nothing of this step"):
@@ -93,7 +91,9 @@ def test_nothing_that_follows_from_a_failed_step_is_written(
 
 
 @pytest.mark.parametrize("eval_epochs", [0, 1])
-def test_a_bad_gradient_is_reported_before_an_epoch_ends(tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int) -> None:
+def test_a_bad_gradient_is_reported_before_an_epoch_ends(
+    tiny_checkpoint: Path, tmp_path: Path, eval_epochs: int
+) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=100, eval_epochs=eval_epochs)
     spoil_the_gradient(trainer, trainer.loader.steps_per_epoch)
     with pytest.raises(TrainingError, match=r"^step 3, images"):
@@ -120,7 +120,7 @@ def test_message_and_capsule_are_of_the_failed_step(tiny_checkpoint: Path, tmp_p
 
     def at(epoch: int, index: int) -> dict[str, Any]:
         example = made(epoch, index)
-        fifth = epoch == 1 and index in trainer.loader.batches.of(epoch)[1]
+        fifth = epoch == 1 and index in trainer.loader.batches.of_epoch(epoch)[1]
         marked.extend([index] if fifth else [])
         example["labels"]["class_labels"][:] = 0 if fifth else 1
         return example
@@ -163,15 +163,13 @@ def test_a_step_skipped_by_the_scaler_leaves_weights_and_average(tiny_checkpoint
     assert not same(weights[2], weights[3])
 
 
-def test_a_failed_step_is_reported_before_an_unreadable_image(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_failed_step_is_reported_before_an_unreadable_image(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
     spoil_the_gradient(trainer, 4)
     made = trainer.loader.examples.at
 
     def at(epoch: int, index: int) -> dict[str, Any]:
-        if index in trainer.loader.batches.of(1)[1] and epoch == 1:
+        if index in trainer.loader.batches.of_epoch(1)[1] and epoch == 1:
             raise InputError("x.jpg: can't be read")
         return made(epoch, index)
 
@@ -181,9 +179,7 @@ def test_a_failed_step_is_reported_before_an_unreadable_image(
     assert (tmp_path / "run/failures/step-4").is_dir()
 
 
-def test_a_run_that_failed_early_restarts_and_keeps_the_capsule(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_failed_early_restarts_and_keeps_the_capsule(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     spoil_the_gradient(trainer, 2)
     with pytest.raises(TrainingError):

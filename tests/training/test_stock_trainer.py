@@ -24,9 +24,8 @@ from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 
 from detr_ft.criterion import CriterionError, detr_criterion
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
 from detr_ft.training.trainer import TrainingError
 
@@ -39,7 +38,7 @@ class Spoiled(TorchDataset[dict[str, Any]]):
     """The examples of a split, changed."""
 
     def __init__(self, split: Dataset, form: ImageFormat, spoil: Spoil) -> None:
-        self.examples, self.spoil = TrainExamples(split, TrainTransform(form), 0), spoil
+        self.examples, self.spoil = TrainDataset(split, TrainTransform(form), 0), spoil
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -68,7 +67,7 @@ def stock(start: Path, folder: Path, spoil: Spoil = lambda example: example, **a
 
 
 def _batch(form: ImageFormat, examples: list[dict[str, Any]]) -> dict[str, Any]:
-    return dict(form.normalise(collate(examples)))
+    return dict(form.normalize(collate(examples)))
 
 
 def finite(model: torch.nn.Module) -> bool:

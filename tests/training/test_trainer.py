@@ -50,7 +50,7 @@ def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Pa
     clipped = 0
     for number, batch in enumerate(plain.loader.steps(), start=1):
         seed_step(plain.settings.seed, number, process=0)
-        plain.model(**plain.stepper.format.normalise(batch.micro_batches[0].inputs)).loss.backward()
+        plain.model(**plain.stepper.format.normalize(batch.micro_batches[0].inputs)).loss.backward()
         clipped += bool(clip_grad_norm_(plain.model.parameters(), 0.05) > 0.05)
         optimizer.step()
         schedule.step()

@@ -14,10 +14,10 @@ from detr_ft.cli.training_verbs import parse_seeds
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import RunMetrics
-from detr_ft.recipe import from_values
+from detr_ft.recipe import build_values
 from detr_ft.workflows.seeds import run_seeds, seed_statistics
 
-LOADED = from_values(
+LOADED = build_values(
     {
         "model": {"checkpoint": "embedded:small"},
         "data": {"source": "generated:shapes"},

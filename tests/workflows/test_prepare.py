@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from transformers import AutoImageProcessor
 
 from detr_ft.data import class_names, load_data, write_coco
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models import load_model
 from detr_ft.recipe import Recipe, load_recipe
@@ -81,6 +81,40 @@ def test_bad_images_stop_a_run_or_are_skipped_and_listed(
             recipe_of(tmp_path, tiny_checkpoint, bad_images="skip", max_bad_fraction=0.001),
             DatasetDict(train=data["validation"], validation=data["validation"]),
         )
+
+
+@pytest.mark.parametrize("weights", [None, b"not safetensors"])
+def test_a_bad_image_is_reported_before_weights_are_read(
+    tiny_checkpoint: Path, tmp_path: Path, some_bad: list[Path], weights: bytes | None
+) -> None:
+    """The checkpoint has its config files, and weights that can't be loaded, or none."""
+    start = tmp_path / "start"
+    start.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (start / name).write_bytes((tiny_checkpoint / name).read_bytes())
+    if weights is not None:
+        (start / "model.safetensors").write_bytes(weights)
+    recipe = recipe_of(tmp_path, start)
+    data = load_data(recipe.data.source)
+    with pytest.raises(InputError, match=r"data\.bad_images=skip"):
+        prepare(recipe, data)
+    with pytest.raises(InputError, match="start: "):
+        prepare(recipe, load_data("generated:workshop?train=4&validation=2&edge=64"))
+
+
+def test_weights_are_loaded_once(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def load(checkpoint: str, revision: str | None, pickled: bool) -> tuple[Any, Any]:
+        calls.append(checkpoint)
+        return load_model(checkpoint)
+
+    monkeypatch.setattr("detr_ft.workflows.prepare.load_model", load)
+    prepared = prepare(
+        recipe_of(tmp_path, tiny_checkpoint), load_data("generated:workshop?train=4&validation=2&edge=64")
+    )
+    assert calls == [str(tiny_checkpoint)]
+    assert ImageFormat.of(prepared.processor) == prepared.format
 
 
 def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An augmentation tried on made-up images, to find in seconds what would stop a run in its third hour."""
+"""Check of an augmentation on generated images: errors, invalid samples and misplaced boxes."""
 
 from __future__ import annotations
 
@@ -11,86 +11,84 @@ from torch import Tensor
 
 from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.dataset import TrainExamples
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sample import Sample
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
 from detr_ft.errors import InputError
 
 _EPOCHS = 4
 _FORMAT = ImageFormat({"max_height": 96, "max_width": 96}, (0.0,) * 3, (1.0,) * 3)
 
-
 _TRIES = 64
-_TOLD = 2  # tries that went wrong: one may be a coincidence of a user's erasing, noise and cropping
-_SIDE = 96
-_OBJECT = (10, 55, 34, 72)  # xyxy; mirrored, turned or twice as large it is nowhere where it was
-_LEAST_CONTRAST = 24.0  # grey levels; below, the object can't be told from its background
-_LARGEST = 0.4  # part of the image; above, what is background can't be told
+_MIN_MISPLACED_BOXES = 2  # a single one may come from erasing, noise and cropping together
+_IMAGE_SIDE_PX = 96
+_OBJECT_BOX = (10, 55, 34, 72)  # xyxy; disjoint from itself mirrored, rotated or twice as large
+_MIN_CONTRAST_LEVELS = 24.0  # below, object and background are not distinguishable
+_MAX_BOX_FRACTION = 0.4  # of the image; above, the median is not the background
 
 
 def try_augmentation(augment: Augmentation) -> str | None:
-    """What goes wrong when images with many, few and no objects are augmented a few times; None where nothing does.
+    """Return what goes wrong when images with many, few and no objects are augmented, or None.
 
-    Also told is where an object is no longer in its box.
+    Also detects objects that are no longer in their box.
     """
     split = generate("shapes?train=24&validation=0&edge=96")["train"]
-    examples = TrainExamples(split, TrainTransform(_FORMAT, augment), seed=0)
+    examples = TrainDataset(split, TrainTransform(_FORMAT, augment), seed=0)
     try:
-        for examples.epoch in range(_EPOCHS):
+        for epoch in range(_EPOCHS):
             for index in range(len(split)):
-                examples[index]
+                examples.at(epoch, index)
         return find_misplaced(augment)
     except InputError as error:
         return str(error).partition(": ")[2]
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises is what is asked for
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{augment!r} failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def find_misplaced(augment: Augmentation) -> str | None:
-    """What to say of an augmentation whose boxes aren't where the object is; None where they are, or it can't be told."""
-    wrong = []
+    """Return a message for an augmentation that moves boxes away from their objects, or None."""
+    misplaced = 0
     for seed in range(_TRIES):
-        out = augment(_sample(), np.random.default_rng(seed), _background)
-        wrong += [box for box in out.boxes if _is_beside(box, out.image)]
-    if len(wrong) < _TOLD:
+        output = augment(_sample(), np.random.default_rng(seed), _background)
+        misplaced += sum(_is_misplaced(box, output.image) for box in output.boxes)
+    if misplaced < _MIN_MISPLACED_BOXES:
         return None
     return (
-        f"{augment!r} moved the image without its boxes, or boxes without their image: of {_TRIES} tries with a made-up "
-        f"object, {len(wrong)} ended with nothing in its box and something elsewhere; flip(), crop() and resize() of a "
-        "Sample move both"
+        f"{augment!r} moves pixels without boxes, or boxes without pixels: in {_TRIES} tries with a generated object, "
+        f"{misplaced} boxes were empty while the object was elsewhere. Use flip(), crop() and resize() of Sample, which move both."
     )
 
 
 def _sample() -> Sample:
-    """A background with one object, and its box."""
-    left, top, right, bottom = _OBJECT
+    """Return a background with one object, and its box."""
+    left, top, right, bottom = _OBJECT_BOX
     empty = _background()
     image = empty.image.clone()
     image[:, top:bottom, left:right] = torch.tensor([255, 240, 40], dtype=torch.uint8)[:, None, None]
-    box, label = torch.tensor([_OBJECT], dtype=torch.float32), torch.tensor([0])
+    box, label = torch.tensor([_OBJECT_BOX], dtype=torch.float32), torch.tensor([0])
     return replace(empty, image=image, boxes=box, labels=label, crowd=torch.tensor([False]))
 
 
 def _background() -> Sample:
-    """A nearly even grey: an augmentation that spreads contrasts needs some."""
-    ramp = torch.linspace(88, 104, _SIDE).round().to(torch.uint8)
-    image = ramp.expand(3, _SIDE, _SIDE).clone()
+    """Return a nearly uniform gray, with some contrast for augmentations that stretch it."""
+    ramp = torch.linspace(88, 104, _IMAGE_SIDE_PX).round().to(torch.uint8)
+    image = ramp.expand(3, _IMAGE_SIDE_PX, _IMAGE_SIDE_PX).clone()
     return Sample(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool))
 
 
-def _is_beside(box: Tensor, image: Tensor) -> bool:
-    """Whether most of a box is background, while as much as it holds stands out elsewhere."""
+def _is_misplaced(box: Tensor, image: Tensor) -> bool:
+    """Return whether most of a box is background, while pixels of its area stand out elsewhere."""
     left, top, right, bottom = (round(value) for value in box.tolist())
     area = (right - left) * (bottom - top)
-    if not 0 < area <= _LARGEST * image[0].numel():
+    if not 0 < area <= _MAX_BOX_FRACTION * image[0].numel():
         return False
     pixels = image.float()
-    away = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs().amax(0)
-    most = float(away.max())
-    if most < _LEAST_CONTRAST:
+    contrast = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs().amax(0)
+    highest = float(contrast.max())
+    if highest < _MIN_CONTRAST_LEVELS:
         return False
-    standing_out = away > most / 2
-    inside = int(standing_out[top:bottom, left:right].sum())
-    elsewhere = int(standing_out.sum()) - inside
+    foreground = contrast > highest / 2
+    inside = int(foreground[top:bottom, left:right].sum())
+    elsewhere = int(foreground.sum()) - inside
     return bool(inside < area / 2 <= elsewhere)

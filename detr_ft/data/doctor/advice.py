@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from detr_ft.data.doctor.statistics import Figures
+from detr_ft.data.doctor.statistics import SplitStatistics
 
 _SMALLEST_EDGE, _LARGEST_EDGE, _STEP = 320, 1333, 32
 _SEEN_SIDE = 8  # pixels that nine boxes in ten should keep
@@ -31,7 +31,7 @@ class Advice:
         return self.text
 
 
-def advise(figures: Mapping[str, Figures]) -> tuple[Advice, ...]:
+def advise(figures: Mapping[str, SplitStatistics]) -> tuple[Advice, ...]:
     """All advice for a data set, from the figures of its splits."""
     train = figures.get("train") or next(iter(figures.values()))
     several = [longest_edge(train), num_queries(figures), expectation(train), *_on_classes(train)]
@@ -40,7 +40,7 @@ def advise(figures: Mapping[str, Figures]) -> tuple[Advice, ...]:
     return tuple(several)
 
 
-def longest_edge(figures: Figures) -> Advice:
+def longest_edge(figures: SplitStatistics) -> Advice:
     """The edge to resize images to: 320 to 1333 pixels, a multiple of 32, no larger than the median image."""
     own = figures.longest_side.median
     share = figures.shorter_share.tenth
@@ -57,7 +57,7 @@ def longest_edge(figures: Figures) -> Advice:
     return Advice("longest_edge", edge, f"data.longest_edge: {edge}, since {why}.")
 
 
-def enough_queries(figures: Mapping[str, Figures], own: int) -> Advice:
+def enough_queries(figures: Mapping[str, SplitStatistics], own: int) -> Advice:
     """Whether the queries that a checkpoint has suffice, and else how many to look for in another."""
     most, advised = _most_objects(figures), num_queries(figures)
     text = f"The checkpoint has {own} queries: "
@@ -74,11 +74,11 @@ def enough_queries(figures: Mapping[str, Figures], own: int) -> Advice:
     return Advice("num_queries", own, text)
 
 
-def _most_objects(figures: Mapping[str, Figures]) -> int:
+def _most_objects(figures: Mapping[str, SplitStatistics]) -> int:
     return int(max(one.objects.most for one in figures.values()))
 
 
-def num_queries(figures: Mapping[str, Figures]) -> Advice:
+def num_queries(figures: Mapping[str, SplitStatistics]) -> Advice:
     """Queries for one and a half times as many objects as any image has; 100, as DETR has them, where they suffice."""
     most = _most_objects(figures)
     wanted = math.ceil(_ROOM * most)
@@ -92,7 +92,7 @@ def num_queries(figures: Mapping[str, Figures]) -> Advice:
     return Advice("num_queries", value, text)
 
 
-def expectation(figures: Figures) -> Advice:
+def expectation(figures: SplitStatistics) -> Advice:
     """What to expect of so many images and boxes, and where to start from."""
     counts = [count for count in figures.boxes_per_class.values() if count]
     typical = round(statistics.median(counts)) if counts else 0
@@ -111,7 +111,7 @@ def expectation(figures: Figures) -> Advice:
     return Advice("expectation", None, start + text)
 
 
-def _on_classes(figures: Figures) -> Iterator[Advice]:
+def _on_classes(figures: SplitStatistics) -> Iterator[Advice]:
     few = {name: count for name, count in figures.boxes_per_class.items() if 0 < count < _FEW_BOXES}
     if few:
         named = _named({name: f"{name} ({count})" for name, count in few.items()})

@@ -12,21 +12,29 @@ from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.doctor.advice import Advice, advise
-from detr_ft.data.doctor.box_columns import Boxes, boxes_of, converted, other_format
-from detr_ft.data.doctor.checks.boxes_and_images import (
+from detr_ft.data.doctor.checks import (
     box_findings,
     crowded_findings,
+    find_duplicates,
     image_findings,
+    missing_classes,
+    similar_names,
     tiny_findings,
     unrecorded_files,
 )
-from detr_ft.data.doctor.checks.classes import missing_classes, similar_names
-from detr_ft.data.doctor.checks.duplicates import find_alike
 from detr_ft.data.doctor.finding import Finding, finding
-from detr_ft.data.doctor.scan import Looks, look
-from detr_ft.data.doctor.statistics import Figures, SplitSummary, figures, summarise
-from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated
-from detr_ft.data.integrity.scan import ScannedImage
+from detr_ft.data.doctor.statistics import (
+    BoxColumns,
+    SplitStatistics,
+    SplitSummary,
+    boxes_of,
+    converted,
+    other_format,
+    split_statistics,
+    summarize,
+)
+from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
+from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
 from detr_ft.data.sources.errors import Place
 
@@ -41,7 +49,7 @@ class Diagnosis:
 
     splits: dict[str, SplitSummary]
     findings: tuple[Finding, ...]
-    figures: dict[str, Figures]
+    figures: dict[str, SplitStatistics]
     advice: tuple[Advice, ...]
     leaked: dict[str, int]
     images_per_second: float
@@ -61,12 +69,12 @@ def examine(data: DatasetDict, num_queries: int = 100, longest_edge: int | None 
 
     `num_queries` is the model's; `longest_edge`, in pixels, what images are resized to: by default what is advised.
     """
-    return diagnose(data, look(data), num_queries, longest_edge)
+    return diagnose(data, scan_dataset(data), num_queries, longest_edge)
 
 
 def diagnose(
     data: DatasetDict,
-    looks: Looks,
+    looks: DatasetScan,
     num_queries: int = 100,
     longest_edge: int | None = None,
     faults: Mapping[Place, str] = MappingProxyType({}),
@@ -76,15 +84,19 @@ def diagnose(
     read = {split: boxes_of(rows) for split, rows in data.items()}
     formats = {split: other_format(boxes) for split, boxes in read.items()}
     boxes = {split: converted(one, formats[split]) for split, one in read.items()}
-    splits = {split: summarise(rows, boxes[split]) for split, rows in data.items()}
-    told = {split: figures(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()}
+    splits = {split: summarize(rows, boxes[split]) for split, rows in data.items()}
+    told = {
+        split: split_statistics(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()
+    }
     advice = advise(told)
     edge = longest_edge or next(one.value for one in advice if one.topic == "longest_edge" and one.value)
     images = {
-        split: annotated(sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in looks.splits[split]])
+        split: annotated_images(
+            sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in looks.splits[split]]
+        )
         for split, rows in data.items()
     }
-    frames = AnnotatedSizes.judge(one for own in images.values() for one in own)
+    frames = AnnotatedSizes.infer(one for own in images.values() for one in own)
     findings: list[Finding] = []
     for split in data:
         some = looks.splits[split]
@@ -95,7 +107,7 @@ def diagnose(
         findings.extend(_merged(of_images, box_findings(split, boxes[split], some, len(names), faults)))
         findings.extend(crowded_findings(split, boxes[split], some, num_queries))
         findings.extend(tiny_findings(split, boxes[split], some, names, edge))
-    alike = find_alike(looks)
+    alike = find_duplicates(looks)
     findings += alike.findings
     findings.extend(unrecorded_files(looks))
     findings.extend(missing_classes(splits))
@@ -108,8 +120,8 @@ def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Findi
     return sorted([*of_images, *of_boxes], key=lambda one: one.row or 0)
 
 
-def _other_format(split: str, boxes: Boxes, looks: list[ScannedImage], format: BoxFormat) -> Finding:
-    first = int(np.flatnonzero(boxes.sound)[0])
+def _other_format(split: str, boxes: BoxColumns, looks: list[ScannedImage], format: BoxFormat) -> Finding:
+    first = int(np.flatnonzero(boxes.valid)[0])
     row = int(boxes.row[first])
     numbers = ", ".join(f"{value:g}" for value in boxes.xywh[first])
     message = (

@@ -4,13 +4,88 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
-from detr_ft.data.doctor.box_columns import Boxes, Floats, boxes_of, converted, other_format
+from detr_ft.data.box_format import BoxFormat, contradicting_format
 from detr_ft.data.schema import class_names
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+# A box may leave its image by this many pixels: what rounding to whole pixels can do.
+SLACK_PX = 0.5
+
+_LARGEST = 1e100
+
+
+@dataclass(frozen=True)
+class BoxColumns:
+    """N boxes: `row` of the split and `place` in it, from 0, the annotation's `id`, `xywh [N, 4]` in pixels, class `label`,
+    `size [N, 2]`, the image's width and height as stated, and `crowd`.
+    """  # fmt: skip
+
+    row: Ints
+    place: Ints
+    id: Ints
+    xywh: Floats
+    label: Ints
+    size: Floats
+    crowd: Mask
+
+    def by_row(self, rows: int) -> list[list[list[float]]]:
+        """The boxes, xywh, of each of so many rows."""
+        ends = np.cumsum(np.bincount(self.row, minlength=rows))
+        return [part.tolist() for part in np.split(self.xywh, ends[:-1])] if rows else []
+
+    @property
+    def finite(self) -> Mask:
+        """Those whose numbers are all finite, and not so large that reckoning with them would end in Inf."""
+        return np.asarray((np.abs(self.xywh) <= _LARGEST).all(1))  # NaN isn't either
+
+    @property
+    def valid(self) -> Mask:
+        """Those that are finite, have an area, and whose image has a size."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.finite & (self.xywh[:, 2:] > 0).all(1) & (self.size > 0).all(1))
+
+
+def boxes_of(rows: Dataset) -> BoxColumns:
+    """The boxes of a split; its images aren't touched."""
+    objects = rows["objects"][:]
+    counts = np.array([len(one["bbox"]) for one in objects], dtype=np.int64)
+    many = int(counts.sum())
+    ends = np.repeat(np.cumsum(counts), counts)
+    sizes = np.stack([np.asarray(rows["width"][:], float), np.asarray(rows["height"][:], float)], axis=1)
+    return BoxColumns(
+        row=np.repeat(np.arange(len(counts)), counts),
+        place=np.arange(many) - (ends - np.repeat(counts, counts)),
+        id=_column(objects, "id", many),
+        xywh=np.array([box for one in objects for box in one["bbox"]], dtype=np.float64).reshape(many, 4),
+        label=_column(objects, "category", many),
+        size=np.repeat(sizes, counts, axis=0),
+        crowd=_column(objects, "iscrowd", many).astype(bool),
+    )
+
+
+def _column(objects: list[dict[str, list[int]]], key: str, many: int) -> Ints:
+    return np.fromiter(chain.from_iterable(one[key] for one in objects), dtype=np.int64, count=many)
+
+
+def other_format(boxes: BoxColumns) -> BoxFormat | None:
+    """The format that the boxes of a split are in, where that isn't x, y, width, height in pixels; None where it is."""
+    return contradicting_format(boxes.xywh[boxes.valid], boxes.size[boxes.valid])
+
+
+def converted(boxes: BoxColumns, format: BoxFormat | None) -> BoxColumns:
+    """The same boxes as x, y, width, height in pixels; None: they are so already."""
+    return boxes if format is None else replace(boxes, xywh=format.to_xywh(boxes.xywh, boxes.size))
+
 
 # COCO's limits: objects under 32² pixels are small, over 96² large.
 _SMALL, _LARGE = 32.0**2, 96.0**2
@@ -46,7 +121,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Figures:
+class SplitStatistics:
     """Figures of a split. Boxes that aren't finite or have no area are left out, but for those of each class.
 
     `small`, `medium` and `large` count boxes by COCO's limits, 32² and 96² pixels. `longest_side` is an image's, in pixels;
@@ -68,34 +143,34 @@ class Figures:
     objects: Spread
 
 
-def summarise(rows: Dataset, boxes: Boxes) -> SplitSummary:
+def summarize(rows: Dataset, boxes: BoxColumns) -> SplitSummary:
     """The numbers of a split."""
     names, counts = class_names(rows), Counter(boxes.label.tolist())
     per_class = {name: counts[index] for index, name in enumerate(names)}
     return SplitSummary(len(rows), len(boxes.row), len(rows) - len(np.unique(boxes.row)), per_class)
 
 
-def figures_of(rows: Dataset) -> Figures:
+def statistics_of(rows: Dataset) -> SplitStatistics:
     """The figures of a split in the schema, of its boxes in the format that they are likely in."""
     boxes = boxes_of(rows)
     sizes = np.stack([np.asarray(rows["width"][:], float), np.asarray(rows["height"][:], float)], axis=1)
-    return figures(converted(boxes, other_format(boxes)), sizes, class_names(rows))
+    return split_statistics(converted(boxes, other_format(boxes)), sizes, class_names(rows))
 
 
-def figures(boxes: Boxes, sizes: Floats, names: Sequence[str]) -> Figures:
+def split_statistics(boxes: BoxColumns, sizes: Floats, names: Sequence[str]) -> SplitStatistics:
     """The figures of boxes in images of `sizes [images, 2]`."""
-    sound = boxes.sound
-    width, height = boxes.xywh[sound].T[2:]
+    valid = boxes.valid
+    width, height = boxes.xywh[valid].T[2:]
     area, shorter = width * height, np.minimum(width, height)
     known = (boxes.label >= 0) & (boxes.label < len(names))
     per_class = np.bincount(boxes.label[known], minlength=len(names))
     holding = np.unique(np.stack([boxes.label[known], boxes.row[known]]), axis=1)[0]
     images_per_class = np.bincount(holding, minlength=len(names))
-    counts = np.bincount(boxes.row[sound & ~boxes.crowd], minlength=len(sizes))
+    counts = np.bincount(boxes.row[valid & ~boxes.crowd], minlength=len(sizes))
     small, large = int((area < _SMALL).sum()), int((area > _LARGE).sum())
-    return Figures(
+    return SplitStatistics(
         images=len(sizes),
-        boxes=int(sound.sum()),
+        boxes=int(valid.sum()),
         boxes_per_class=dict(zip(names, per_class.tolist(), strict=True)),
         images_per_class=dict(zip(names, images_per_class.tolist(), strict=True)),
         small=small,
@@ -103,7 +178,7 @@ def figures(boxes: Boxes, sizes: Floats, names: Sequence[str]) -> Figures:
         large=large,
         longest_side=Spread.of(sizes.max(1)[sizes.min(1) > 0]),
         shorter_side=Spread.of(shorter),
-        shorter_share=Spread.of(shorter / boxes.size[sound].max(1)),
+        shorter_share=Spread.of(shorter / boxes.size[valid].max(1)),
         aspect=Spread.of(width / np.maximum(height, _THINNEST)),
         objects=Spread.of(counts.astype(float)),
     )

@@ -1,7 +1,7 @@
-"""Generated scenes: `generated:NAME?option=value&...`, a data set that is always at hand and the same for a seed.
+"""Generated data sets: `generated:NAME?option=value&...`, without any files, deterministic for a seed.
 
-Silhouettes on textured, noisy grounds: they occlude one another, crowd together, and measure 6 % to 60 % of the image's
-longer side; a tenth of the images holds none. A class is a silhouette: colour, texture and turn say nothing about it.
+Silhouettes on textured, noisy backgrounds: they occlude one another, form clusters, and measure 6 % to 60 % of the image's
+longer side; a tenth of the images is empty. A class is a silhouette: color, texture and rotation are independent of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """How many images of which size a generated data set has; `edge` is the longer side in pixels."""
+    """Numbers of images and objects, and image size; `edge` is the longer side in pixels."""
 
     train: int = 800
     validation: int = 200
@@ -39,7 +39,7 @@ class SceneOptions:
 
 
 def generate(name_and_options: str) -> DatasetDict:
-    """The splits of `NAME?train=800&validation=200&test=0&edge=128&max_objects=8&seed=0`, in the schema.
+    """Return the splits of `NAME?train=800&validation=200&test=0&edge=128&max_objects=8&seed=0`.
 
     Raises InputError that lists every unknown name or option.
     """
@@ -60,22 +60,22 @@ def generate(name_and_options: str) -> DatasetDict:
 def _parse(name: str, query: str) -> SceneOptions:
     problems = []
     if name not in CLASSES:
-        problems.append(f"generated:{name}: there is no such data set; there are {', '.join(sorted(CLASSES))}")
+        problems.append(f"generated:{name}: unknown name. Choose one of {', '.join(sorted(CLASSES))}.")
     options = SceneOptions()
-    known = [field.name for field in fields(SceneOptions)]
+    names = [field.name for field in fields(SceneOptions)]
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in known:
-            problems.append(f"generated:{name}: unknown option {key!r}; there are {', '.join(known)}")
+        if key not in names:
+            problems.append(f"generated:{name}: unknown option {key!r}. Choose one of {', '.join(names)}.")
         elif not value.isdecimal():
-            problems.append(f"generated:{name}: {key} needs a whole number, got {value!r}")
+            problems.append(f"generated:{name}: {key} must be a whole number, got {value!r}.")
         else:
             options = replace(options, **{key: int(value)})
     if not problems and options.edge < 64:
-        problems.append(f"generated:{name}: edge must be at least 64 pixels, got {options.edge}")
+        problems.append(f"generated:{name}: edge must be at least 64 pixels, got {options.edge}.")
     if not problems and options.train + options.validation + options.test == 0:
-        problems.append(f"generated:{name}: no split has an image")
+        problems.append(f"generated:{name}: no split has an image. Set train, validation or test.")
     if not problems and options.max_objects < 1:
-        problems.append(f"generated:{name}: max_objects must be at least 1")
+        problems.append(f"generated:{name}: max_objects must be at least 1.")
     if problems:
         raise InputError(problems)
     return options
@@ -83,7 +83,7 @@ def _parse(name: str, query: str) -> SceneOptions:
 
 def _rows(names: list[str], options: SceneOptions, stream: int, count: int) -> Iterator[dict[str, object]]:
     for index in range(count):
-        # Every image has its own random stream, so that a set does not change when another split grows.
+        # Every image has its own random stream, so that a split does not change with the size of another.
         random = np.random.default_rng([options.seed, stream, index])
         scene = render_scene(random, names, options.edge, options.max_objects)
         height, width = scene.pixels.shape[:2]
@@ -95,9 +95,8 @@ def _rows(names: list[str], options: SceneOptions, stream: int, count: int) -> I
             "objects": detection_objects(
                 scene.boxes,
                 scene.labels,
-                ids=[
-                    1 + options.max_objects * index + place for place in range(len(scene.labels))
-                ],  # unique in a split
+                # Unique in a split.
+                ids=[1 + options.max_objects * index + number for number in range(len(scene.labels))],
                 area=scene.areas,
             ),
         }

@@ -1,8 +1,8 @@
-"""Boxes of annotations that state another size than the file has, brought onto the image as it is: or refused.
+"""Adapt boxes whose annotations state another size than their image file, or refuse them.
 
-Three things happen to images after they are annotated: they are resized, stretched to another shape, or turned upright by a
-program that, unlike the one that wrote the annotations, heeds EXIF. Which it was shows in the sizes, and in boxes that have
-room in one of the two frames alone.
+Three things happen to images after annotation: they are resized, stretched to another shape, or turned upright by a program
+that applies EXIF, unlike the annotation tool. The sizes show which it was, together with boxes that fit in only one of the
+two frames.
 """
 
 from __future__ import annotations
@@ -21,132 +21,125 @@ Frame = Literal["stated", "file"]
 TURNED, SCALED, SIZE_ALONE = "turned upright", "scaled to the true size", "size as the file has it"
 _SAME, _SHOWN, _SWAPPED, _STRETCHED = "same", "as shown", "swapped", "stretched"
 _FRAMES: tuple[Frame, Frame] = ("stated", "file")
-# On which frame the boxes of a group are where they don't tell: None where the one is as likely as the other.
-_USUAL: dict[str, Frame | None] = {
+# The frame of a group whose boxes fit in both: None if either is as likely.
+_DEFAULT_FRAME: dict[str, Frame | None] = {
     _SAME: "file", _SHOWN: "file", TURNED: "stated", SCALED: "stated", _SWAPPED: None, _STRETCHED: None,
 }  # fmt: skip
-_MAY_BE_SAID = (TURNED, SCALED, _STRETCHED)  # groups in which boxes may be on either
+_AMBIGUOUS_GROUPS = (TURNED, SCALED, _STRETCHED)  # boxes may be in either frame
 
-_BEYOND = 0.05  # of a side: so far a careless box may leave its image without telling anything of its frame
-_MUCH, _LOOSELY = 0.05, 0.02  # a size that is another by 5 % was changed on purpose, its shape by 2 % hardly
-_TELLING = 0.1  # share of a group's images whose boxes must tell of a frame, for it to count
+_MAX_OVERHANG = 0.05  # of a side: an inaccurate box may leave its image by this much, in either frame
+_MIN_LOG_RESIZE, _MAX_ASPECT_CHANGE = 0.05, 0.02  # an image resized by 5 % was resized on purpose, and keeps its shape
+_MIN_DECISIVE_FRACTION = 0.1  # of the images of a group, with boxes that fit in one frame only, to decide for all
 
 
 def moved_area(area: float, before: Box, after: Box) -> float:
-    """The area, changed as that of the box is; where the one before says nothing, the box's own."""
-    was, now = before[2] * before[3], after[2] * after[3]
-    return area * now / was if was > 0 and area > 0 else now
+    """Return the area, scaled as the box is; the area of the box if the one before is unknown."""
+    box_area_before, box_area = before[2] * before[3], after[2] * after[3]
+    return area * box_area / box_area_before if box_area_before > 0 and area > 0 else box_area
 
 
-def _as_it_is(box: Box) -> Box:
+def _unchanged(box: Box) -> Box:
     return box
 
 
 @dataclass(frozen=True)
 class Rescaling:
-    """What the boxes of an image need to fit its file, upright: `move` takes xywh pixels, `how` says it in words.
+    """The change that fits the boxes of an image to its upright file.
 
-    `how` is empty where all is as stated.
+    `move` maps xywh in pixels; `how` describes it, and is empty if size and boxes are as stated.
     """
 
     how: str = ""
-    move: Callable[[Box], Box] = _as_it_is
+    move: Callable[[Box], Box] = _unchanged
 
 
 AS_STATED = Rescaling()
 
 
 class AnnotatedImage(NamedTuple):
-    """An image as its annotations have it, `stated` and `boxes` (xywh pixels), and the size of its file."""
+    """An image in its annotations, `stated` and `boxes` (xywh in pixels), and the size of its file."""
 
     stated: Size
     boxes: Sequence[Box]
     file: FileSize
 
 
-def annotated(
+def annotated_images(
     stated: Iterable[Size], boxes: Iterable[Iterable[Sequence[float]]], files: Iterable[FileSize]
 ) -> list[AnnotatedImage]:
-    """The images of a split, from its columns."""
+    """Return the images of a split, from its columns."""
     return [
-        AnnotatedImage(size, [box_of(values) for values in own], file)
+        AnnotatedImage(size, [as_box(values) for values in own], file)
         for size, own, file in zip(stated, boxes, files, strict=True)
     ]
 
 
-def box_of(values: Sequence[float]) -> Box:
-    """A box as a row holds it, as a tuple."""
+def as_box(values: Sequence[float]) -> Box:
+    """Return a row's box as a tuple."""
     x, y, w, h = values
     return x, y, w, h
 
 
 @dataclass(frozen=True)
 class AnnotatedSizes:
-    """On which frame the boxes of a data set's images were drawn, for each group of images alike; None where it is unclear.
+    """The frame that the boxes of each group of images were drawn in; None if unclear.
 
-    `mirrored` says it of images that are mirrored or upside down, whose size tells nothing.
+    A group has one kind of difference between stated and actual size. `mirrored` is the frame of images that EXIF mirrors or turns upside down, whose size shows nothing.
     """
 
     of_groups: Mapping[str, Frame | None]
     mirrored: Frame | None
 
     @classmethod
-    def judge(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
-        """As all boxes of a group tell; where the sizes differ and boxes don't tell, `drawn_on` says on which they were drawn.
+    def infer(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
+        """Infer the frame of each group from all of its boxes.
 
-        One tool made a data set: all of its splits belong into one call.
+        `drawn_on` is the frame of groups with boxes that fit in both. Pass the images of all splits at once: one tool wrote the annotations of a data set.
         """
         groups: dict[str, list[AnnotatedImage]] = {}
-        for one in images:
-            groups.setdefault(_group(one), []).append(one)
+        for image in images:
+            groups.setdefault(_group(image), []).append(image)
         frames = {
-            name: _frame(name, group) or (drawn_on if name in _MAY_BE_SAID else None) for name, group in groups.items()
+            name: _frame(name, group) or (drawn_on if name in _AMBIGUOUS_GROUPS else None)
+            for name, group in groups.items()
         }
         turned = {frames[name] for name in (TURNED, _SHOWN) if name in frames}
-        # Images whose size says nothing of their turning go with those whose does, and are unclear where those differ.
+        # Images whose size does not show turning follow those whose size does, and are unclear if those differ.
         return cls(frames, "file" if not turned else turned.pop() if len(turned) == 1 else None)
 
     @property
     def show_turning(self) -> bool:
-        """Whether there are images with boxes whose sizes tell of their turning: those that are mirrored go with them."""
+        """True if there are images with boxes whose sizes show turning: mirrored images follow those."""
         return TURNED in self.of_groups or _SHOWN in self.of_groups
 
-    def fit(self, one: AnnotatedImage) -> Rescaling | None:
-        """What the boxes of an image need; None where it can't be known, and nothing may be trained on it.
+    def fit(self, image: AnnotatedImage) -> Rescaling | None:
+        """Return the rescaling of an image's boxes, or None if unclear: not to be trained on.
 
-        An image whose own boxes have room in the other frame alone is unclear all the same, and one of a group that wasn't
-        there to be judged is judged alone. One without boxes, or of no stated size, needs no more than its size.
+        An image with boxes that fit only in the frame that is not its group's is unclear. An image of a group that was not
+        passed to `infer` is decided by its own boxes. One without boxes, or of no stated size, changes its size alone.
         """
-        group = _group(one)
-        frame = self.of_groups[group] if group in self.of_groups else _frame(group, [one])
-        return _fit(one, group, frame, self.mirrored)
+        group = _group(image)
+        frame = self.of_groups[group] if group in self.of_groups else _frame(group, [image])
+        return _fit(image, group, frame, self.mirrored)
 
 
-def fits(images: Sequence[AnnotatedImage], drawn_on: Frame | None = None) -> list[Rescaling | None]:
-    """What the boxes of each image of a data set need, judged by all of them (`AnnotatedSizes`); None where it can't be known."""
-    frames = AnnotatedSizes.judge(images, drawn_on)
-    return [frames.fit(one) for one in images]
+def unclear_reason(image: AnnotatedImage) -> str:
+    """Return the reason why an image's rescaling is unclear, to follow its name in a message."""
+    width, height = image.file.upright
+    if image.stated == image.file.upright:
+        return f"EXIF turns or mirrors it to {width}x{height}, and it is unclear if its boxes were drawn before that"
+    upright = " upright" if image.file.orientation > 1 else ""
+    stated = "{}x{}".format(*image.stated)
+    return f"stated {stated}, is {width}x{height}{upright}, and it is unclear for which of the two its boxes were drawn"
 
 
-def why_unclear(one: AnnotatedImage) -> str:
-    """Why it can't be known what the boxes of an image need, as the end of a sentence that begins with its name."""
-    width, height = one.file.upright
-    if one.stated == one.file.upright:
-        return (
-            f"EXIF turns or mirrors it to {width}x{height}, and whether its boxes were drawn before that can't be told"
-        )
-    upright = " upright" if one.file.orientation > 1 else ""
-    stated = "{}x{}".format(*one.stated)
-    return f"stated {stated}, is {width}x{height}{upright}: for which of the two its boxes were drawn can't be told"
-
-
-def _group(one: AnnotatedImage) -> str:
-    stated, upright, stored = one.stated, one.file.upright, one.file.stored
-    if min(stated + upright) <= 0 or not one.boxes:
+def _group(image: AnnotatedImage) -> str:
+    stated, upright, stored = image.stated, image.file.upright, image.file.stored
+    if min(stated + upright) <= 0 or not image.boxes:
         return _SAME
     if stated == upright:
         return _SAME if upright == stored else _SHOWN
-    if one.file.orientation >= 5 and (
+    if image.file.orientation >= 5 and (
         stated == stored or (_same_shape(stated, stored) and not _same_shape(stated, upright))
     ):
         return TURNED
@@ -156,66 +149,72 @@ def _group(one: AnnotatedImage) -> str:
 
 
 def _frame(name: str, group: Sequence[AnnotatedImage]) -> Frame | None:
-    """The frame that the boxes of a group were drawn on: as those tell that have room in one alone, or as is usual.
+    """Return the frame of a group: that of the boxes that fit in one frame only, or the default.
 
-    Of an image of another shape nothing tells that it was stretched: it may have been cropped, or turned without a trace.
+    An image of another shape need not be stretched: it may have been cropped, or turned without EXIF.
     """
     if name == _SAME:
         return "file"
-    if name == TURNED:  # what was resized besides has boxes of neither frame's size
-        group = [one for one in group if one.stated == one.file.stored] or group
-    told = [_tells(one.boxes, one.file.stored if name == _SHOWN else one.stated, one.file.upright) for one in group]
-    strong: list[Frame] = [frame for frame in _FRAMES if told.count(frame) >= _TELLING * len(group)]
-    if not strong:
-        return _USUAL[name]
-    believed = len(strong) == 1 and (strong[0] == "file" or _USUAL[name] is not None)
-    return strong[0] if believed else None
+    if name == TURNED:  # images that were resized as well have boxes of neither frame's size
+        group = [image for image in group if image.stated == image.file.stored] or group
+    frames = [
+        _frame_with_room(image.boxes, image.file.stored if name == _SHOWN else image.stated, image.file.upright)
+        for image in group
+    ]
+    frequent: list[Frame] = [frame for frame in _FRAMES if frames.count(frame) >= _MIN_DECISIVE_FRACTION * len(group)]
+    if not frequent:
+        return _DEFAULT_FRAME[name]
+    decisive = len(frequent) == 1 and (frequent[0] == "file" or _DEFAULT_FRAME[name] is not None)
+    return frequent[0] if decisive else None
 
 
-def _fit(one: AnnotatedImage, kind: str, frame: Frame | None, mirrored: Frame | None) -> Rescaling | None:
-    file = one.file
-    sizes = AS_STATED if one.stated == file.upright else Rescaling(SIZE_ALONE)
-    if not one.boxes or min(one.stated + file.upright) <= 0:
-        return sizes
-    if kind in (_SAME, SCALED) and frame == _USUAL[kind] and file.orientation > 1 and file.upright == file.stored:
+def _fit(image: AnnotatedImage, group: str, frame: Frame | None, mirrored: Frame | None) -> Rescaling | None:
+    file = image.file
+    size_alone = AS_STATED if image.stated == file.upright else Rescaling(SIZE_ALONE)
+    if not image.boxes or min(image.stated + file.upright) <= 0:
+        return size_alone
+    is_default = group in (_SAME, SCALED) and frame == _DEFAULT_FRAME[group]
+    if is_default and file.orientation > 1 and file.upright == file.stored:
         if mirrored is None:
             return None
         if mirrored == "stated":
-            return _turning(one)
-    if kind == TURNED and frame == "file" and one.stated != file.stored:
-        return Rescaling(SCALED, _scaling(one.stated[::-1], file.upright))
-    if frame is None or (kind in _MAY_BE_SAID and _tells(one.boxes, one.stated, file.upright) not in (None, frame)):
+            return _turning(image)
+    if group == TURNED and frame == "file" and image.stated != file.stored:
+        return Rescaling(SCALED, _scaling(image.stated[::-1], file.upright))
+    if frame is None:
+        return None
+    if group in _AMBIGUOUS_GROUPS and _frame_with_room(image.boxes, image.stated, file.upright) not in (None, frame):
         return None
     if frame == "file":
-        return sizes
-    return _turning(one) if kind in (TURNED, _SHOWN) else Rescaling(SCALED, _scaling(one.stated, file.upright))
+        return size_alone
+    return _turning(image) if group in (TURNED, _SHOWN) else Rescaling(SCALED, _scaling(image.stated, file.upright))
 
 
-def _turning(one: AnnotatedImage) -> Rescaling:
-    """From the image as stored, perhaps at another size."""
-    file = one.file
-    scale = _scaling(file.stored if _group(one) == _SHOWN else one.stated, file.stored)
+def _turning(image: AnnotatedImage) -> Rescaling:
+    """Return the rescaling of boxes drawn on the image as stored, perhaps at another size."""
+    file = image.file
+    scale = _scaling(file.stored if _group(image) == _SHOWN else image.stated, file.stored)
     return Rescaling(TURNED, lambda box: _turned(scale(box), file.orientation, file.stored))
 
 
-def _tells(boxes: Sequence[Box], drawn: Size, upright: Size) -> Frame | None:
-    """The frame that alone has room for all boxes."""
-    on_drawn, on_file = _room(boxes, drawn), _room(boxes, upright)
+def _frame_with_room(boxes: Sequence[Box], drawn: Size, upright: Size) -> Frame | None:
+    """Return the only frame that all boxes fit in; None if they fit in both or neither."""
+    on_drawn, on_file = _fit_within(boxes, drawn), _fit_within(boxes, upright)
     return None if on_drawn == on_file else "stated" if on_drawn else "file"
 
 
-def _room(boxes: Sequence[Box], size: Size) -> bool:
-    """Whether all boxes lie within an image of that size, or nearly; broken ones tell nothing."""
-    width, height = (side * (1 + _BEYOND) for side in size)
+def _fit_within(boxes: Sequence[Box], size: Size) -> bool:
+    """Return whether all finite boxes lie within an image of that size, up to a small overhang."""
+    width, height = (side * (1 + _MAX_OVERHANG) for side in size)
     return all(x + w <= width and y + h <= height for x, y, w, h in boxes if math.isfinite(x + y + w + h))
 
 
-def _same_shape(one: Size, other: Size) -> bool:
-    """Whether one is the other enlarged or reduced: with sides rounded to whole pixels, or by much, and then more loosely."""
-    if abs(other[0] * one[1] - other[1] * one[0]) <= max(sum(one), sum(other)):
+def _same_shape(first: Size, second: Size) -> bool:
+    """Return whether two sizes have one aspect ratio, up to rounding; loosely if far apart."""
+    if abs(second[0] * first[1] - second[1] * first[0]) <= max(sum(first), sum(second)):
         return True
-    across, down = other[0] / one[0], other[1] / one[1]
-    return abs(math.log(across)) > _MUCH and abs(across / down - 1) < _LOOSELY
+    across, down = second[0] / first[0], second[1] / first[1]
+    return abs(math.log(across)) > _MIN_LOG_RESIZE and abs(across / down - 1) < _MAX_ASPECT_CHANGE
 
 
 def _scaling(before: Size, after: Size) -> Callable[[Box], Box]:
@@ -224,7 +223,7 @@ def _scaling(before: Size, after: Size) -> Callable[[Box], Box]:
 
 
 def _turned(box: Box, orientation: int, stored: Size) -> Box:
-    """A box on the image as stored, moved as EXIF's orientation 2 to 8 moves the image."""
+    """Return a box of the stored image after EXIF's orientation, 2 to 8, is applied."""
     x, y, w, h = box
     across, down = stored[0] - x - w, stored[1] - y - h  # from the right and from the bottom
     left, top = {

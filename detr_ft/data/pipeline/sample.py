@@ -1,4 +1,4 @@
-"""An image and its objects on the way into training. They move together: whatever moves pixels here moves boxes too."""
+"""An image with its objects during augmentation. Each operation transforms pixels and boxes together."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from detr_ft.data.images import open_image
 from detr_ft.data.schema import provenance
 from detr_ft.errors import InputError
 
-# The part of a box's area that must still be seen, for it to count as there after a cut.
+# A box remains after a crop if more than this fraction of its area is visible.
 MIN_VISIBLE = 0.4
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image `[3, H, W]` in bytes, and its objects: `boxes [T, 4]` xyxy in its pixels, `labels [T]`, `crowd [T]`.
+    """An image `[3, H, W]` in bytes, and its objects: `boxes [T, 4]`, `labels [T]` and `crowd [T]`.
 
-    `crowd` marks ignore regions. `scale` is how large the image is to be shown, as a fraction of the size that the model's
-    format asks for.
+    Boxes are xyxy in pixels. `crowd` marks ignore regions. `scale` multiplies the size of the model's image format.
     """
 
     image: Tensor
@@ -45,25 +44,25 @@ class Sample:
         return self.image.shape[1]
 
     def keep(self, rows: Tensor) -> Sample:
-        """The same image with these of its objects, by index or mask."""
+        """Return the same image with these of its objects, by index or mask."""
         return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], crowd=self.crowd[rows])
 
     def crop(self, left: int, top: int, width: int, height: int, min_visible: float = MIN_VISIBLE) -> Sample:
-        """A window of the image; its boxes are cut at the border, and leave where less than that part of their area is seen."""
+        """Return a window of the image; boxes with at most `min_visible` of their area are removed."""
         window = torch.tensor([left, top, left + width, top + height], dtype=self.boxes.dtype)
-        cut = _within(self.boxes, window)
-        seen = _areas(cut) > min_visible * _areas(self.boxes)
+        clipped = _clip(self.boxes, window)
+        visible = _areas(clipped) > min_visible * _areas(self.boxes)
         image = self.image[:, top : top + height, left : left + width]
-        return replace(self, image=image, boxes=cut - window[:2].repeat(2)).keep(seen)
+        return replace(self, image=image, boxes=clipped - window[:2].repeat(2)).keep(visible)
 
     def flip(self) -> Sample:
-        """Mirrored, left for right."""
+        """Return the image mirrored horizontally."""
         x0, y0, x1, y1 = self.boxes.unbind(-1)
         boxes = torch.stack([self.width - x1, y0, self.width - x0, y1], -1)
         return replace(self, image=self.image.flip(-1), boxes=boxes)
 
     def resize(self, width: int, height: int) -> Sample:
-        """At another size, bilinear and antialiased: within one grey level of Pillow's."""
+        """Return the image at another size, bilinear and antialiased: within one gray level of Pillow's."""
         if (width, height) == (self.width, self.height):
             return self
         across, down = width / self.width, height / self.height
@@ -72,63 +71,63 @@ class Sample:
 
 
 def read_sample(row: Mapping[str, Any]) -> Sample:
-    """The sample of a row in the schema; boxes that nothing can be learned from are left out, others cut at the border.
+    """Return the sample of a row, without boxes that can't be trained on, the others clipped.
 
-    Raises ImageError where the image can't be read, and InputError where it isn't of the size that the row states.
+    Raises ImageError if the image can't be read, and InputError if its size differs from the row's.
     """
     image = open_image(row["image"])
     if image.size != (row["width"], row["height"]):
         name, stated = provenance(row["image"], row["image_id"]), f"{row['width']}x{row['height']}"
         raise InputError(
-            f"{name}: its row states {stated}, it is {image.width}x{image.height} when upright; "
-            "detr_ft.data.integrity.usable_images.with_true_sizes makes its split as it should be"
+            f"{name}: its row states {stated}, the upright image is {image.width}x{image.height}. "
+            "Correct the split by detr_ft.data.integrity.usable_images.with_true_sizes."
         )
     bbox, crowd = as_tensors(row["objects"])
-    boxes, kept, _ = trainable_boxes(bbox, torch.zeros_like(crowd), *image.size)  # crowds too
+    boxes, rows, _ = trainable_boxes(bbox, torch.zeros_like(crowd), *image.size)  # crowds included
     labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
-    return Sample(as_bytes(image), boxes, labels[kept], crowd[kept])
+    return Sample(as_bytes(image), boxes, labels[rows], crowd[rows])
 
 
 def fault_of(sample: object) -> str | None:
-    """What is wrong with what an augmentation returned, as the end of a sentence about it; None where it is a sample."""
+    """Return the fault of an augmentation's result, to follow its name, or None for a valid sample."""
     if not isinstance(sample, Sample):
         return f"returned a {type(sample).__name__}, not a Sample"
     image, boxes, count = sample.image, sample.boxes, len(sample.boxes)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        return f"returned an image {list(image.shape)} of {image.dtype}; it is bytes [3, H, W]"
+        return f"returned an image {list(image.shape)} of {image.dtype}; it must be uint8 [3, H, W]"
     if boxes.shape != (count, 4) or not boxes.is_floating_point():
-        return f"returned boxes {list(boxes.shape)} of {boxes.dtype}; they are floats [T, 4], xyxy in pixels"
+        return f"returned boxes {list(boxes.shape)} of {boxes.dtype}; they must be floats [T, 4], xyxy in pixels"
     if sample.labels.shape != (count,) or sample.labels.dtype != torch.long:
-        return f"returned {count} boxes with labels {list(sample.labels.shape)} of {sample.labels.dtype}; keep() moves both"
+        return f"returned {count} boxes with labels {list(sample.labels.shape)} of {sample.labels.dtype}; keep() selects both"
     if sample.crowd.shape != (count,) or sample.crowd.dtype != torch.bool:
         return (
-            f"returned {count} boxes with crowd {list(sample.crowd.shape)} of {sample.crowd.dtype}; keep() moves both"
+            f"returned {count} boxes with crowd {list(sample.crowd.shape)} of {sample.crowd.dtype}; keep() selects both"
         )
     limit = torch.tensor([sample.width, sample.height], dtype=boxes.dtype)
     inside = (boxes[:, :2] >= -1) & (boxes[:, 2:] <= limit + 1) & (boxes[:, 2:] > boxes[:, :2])  # false for NaN
     if not inside.all():
         box = [round(value, 1) for value in boxes[~inside.all(1)][0].tolist()]
-        return f"returned the box {box}, which is no xyxy within its image of {sample.width}x{sample.height} pixels"
-    return None if 0 < sample.scale < math.inf else f"returned the scale {sample.scale}; it is a number above 0"
+        return f"returned the box {box}, which is not xyxy within its image of {sample.width}x{sample.height} pixels"
+    return None if 0 < sample.scale < math.inf else f"returned the scale {sample.scale}; it must be above 0"
 
 
 def as_bytes(image: Image.Image) -> Tensor:
-    """An RGB image as bytes `[3, H, W]`, in memory `[H, W, 3]` as the decoder wrote it."""
+    """Return an RGB image as bytes `[3, H, W]`, in memory `[H, W, 3]` as decoded."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def resize_bytes(image: Tensor, width: int, height: int) -> Tensor:
-    """An image in bytes `[3, H, W]` at another size, bilinear and antialiased.
+    """Resize an image in bytes `[3, H, W]`, bilinear and antialiased.
 
-    Within one grey level of Pillow's resampling, which the processor of transformers uses without torchvision; of pure noise,
-    a pixel in some thousands is off by two.
+    Within one gray level of Pillow's resampling, which the processor of transformers uses without torchvision; for pure
+    noise, one pixel in some thousands differs by two.
     """
-    # Axes in this order: a batch made by `[None]` hides from PyTorch that the channels lie side by side, at half the speed.
+    # This order of axes: after `[None]` alone PyTorch does not see that channels are contiguous, and runs at half the speed.
     batch = image.permute(1, 2, 0)[None].contiguous().permute(0, 3, 1, 2)
     return interpolate(batch, size=(height, width), mode="bilinear", antialias=True)[0]
 
 
-def _within(boxes: Tensor, window: Tensor) -> Tensor:
+def _clip(boxes: Tensor, window: Tensor) -> Tensor:
     low, high = torch.maximum(boxes[:, :2], window[:2]), torch.minimum(boxes[:, 2:], window[2:])
     return torch.cat([low, torch.maximum(low, high)], -1)
 

@@ -1,7 +1,7 @@
-"""Which images make a batch: images of similar shape together, rare classes more often, all drawn from (seed, epoch).
+"""Batch sampling by (seed, epoch): images of similar shape together, rare classes more often.
 
-A batch here is what one step of the optimizer sees, on all processes and in all micro-batches: how it is shared out among
-them comes after (`shares`), so that it doesn't matter which images a step holds.
+A batch here is the images of one optimizer step, over all processes and micro-batches. It is divided among them afterwards
+(`shard_batch`), so the images of a step do not depend on their number.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-# Images are sorted by shape within groups of so many batches: enough to fill most of a batch, few enough to stay random.
-_SORTED_TOGETHER = 16
-# Shapes are taken for this much other than they are, so that a small set is not cut into the same batches every epoch.
-_BLUR = 0.1
+# Images are sorted by shape within groups of this many batches: enough for batches of similar shape, few enough for shuffling.
+_BATCHES_SORTED_TOGETHER = 16
+# Noise of this deviation on the log of the aspect ratio, so that a small set is not divided into the same batches every epoch.
+_LOG_ASPECT_NOISE = 0.1
 
 
-class Batches:
-    """Batches of indices, each epoch in another order: that of (seed, epoch) alone. The last one may be smaller.
+class BatchSampler:
+    """Batches of indices for each epoch; the last one may be smaller.
 
-    `aspects [N]`, width over height of each image, puts images of similar shape together, so that less is padded.
-    `repeats [N]`, at least 1, is how often each image comes in an epoch; what is left of a whole number is drawn.
+    The order depends on (seed, epoch) alone.
+    `aspect_ratios [N]`, width over height of each image, puts images of similar shape together, so that less is padded.
+    `repeats [N]`, at least 1, is the number of times that each image occurs in an epoch; fractions are drawn at random.
     """
 
     def __init__(
@@ -31,47 +32,46 @@ class Batches:
         num_images: int,
         batch_size: int,
         seed: int,
-        aspects: Sequence[float] | None = None,
+        aspect_ratios: Sequence[float] | None = None,
         repeats: Sequence[float] | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.seed = seed
-        self._aspects = None if aspects is None else np.asarray(aspects, dtype=np.float64)
+        self._aspects = None if aspect_ratios is None else np.asarray(aspect_ratios, dtype=np.float64)
         self._repeats = np.ones(num_images) if repeats is None else np.asarray(repeats, dtype=np.float64)
 
     def __len__(self) -> int:
-        """The number of batches of an epoch; with `repeats` it is that on average, and every epoch keeps to it."""
+        """The number of batches of an epoch, the same for every epoch; with `repeats` from their sum."""
         return -(-self._num_drawn // self.batch_size)
 
-    def of(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, counted from 0."""
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """Return the batches of an epoch, counted from 0."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self._drawn(random))
         if self._aspects is None:
             return _chunks(order, self.batch_size)
-        shape = np.log(self._aspects) + random.normal(0, _BLUR, len(self._aspects))
-        groups = _chunks(order, _SORTED_TOGETHER * self.batch_size)
+        shape = np.log(self._aspects) + random.normal(0, _LOG_ASPECT_NOISE, len(self._aspects))
+        groups = _chunks(order, _BATCHES_SORTED_TOGETHER * self.batch_size)
         batches = [batch for group in groups for batch in _chunks(sorted(group, key=shape.item), self.batch_size)]
-        whole = len(batches) - (len(batches[-1]) < self.batch_size)  # what is left over stays last
-        return [batches[place] for place in random.permutation(whole)] + batches[whole:]
+        whole = len(batches) - (len(batches[-1]) < self.batch_size)  # the incomplete batch stays last
+        return [batches[index] for index in random.permutation(whole)] + batches[whole:]
 
     @property
     def _num_drawn(self) -> int:
         return round(float(self._repeats.sum()))
 
     def _drawn(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """The indices of an epoch: each as often as `repeats` says, rounded up or down so that the sum is the epoch's."""
+        """Return the indices of an epoch: each `repeats` times, rounded so that their number is fixed."""
         shuffled = random.permutation(len(self._repeats))
         ends = np.floor(np.cumsum(self._repeats[shuffled]) + 0.5)
         ends[-1] = self._num_drawn
         return np.repeat(shuffled, np.diff(ends, prepend=0.0).astype(np.int64))
 
 
-def shares(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
-    """A batch shared out: for each process its micro-batches of at most `size` images, as many as every other has.
+def shard_batch(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
+    """Divide a batch: for each process its micro-batches of at most `size` images.
 
-    Neighbours are kept together, since they are of similar shape. Where the images don't go round, shares differ by one,
-    and that of a process may be empty.
+    Every process has the same number. Neighbors stay together, because they have similar shapes. Micro-batches differ by at most one image, and may be empty.
     """
     rounds = -(-len(batch) // (size * processes))
     parts = np.array_split(np.asarray(batch, dtype=np.int64), rounds * processes)
@@ -82,31 +82,33 @@ def _chunks(values: Sequence[int] | NDArray[np.int64], size: int) -> list[list[i
     return [[int(value) for value in values[start : start + size]] for start in range(0, len(values), size)]
 
 
-def aspects(split: Dataset) -> list[float]:
-    """Width over height of each image, as stated; 1 where nothing is."""
+def aspect_ratios(split: Dataset) -> list[float]:
+    """Return width over height of each image, as stated; 1 if unknown."""
     if not len(split):
         return []
-    table = split.select_columns(["width", "height"]).with_format("arrow")[:]  # one by one, millions would take minutes
+    table = split.select_columns(["width", "height"]).with_format("arrow")[
+        :
+    ]  # reading millions row by row would take minutes
     width, height = (table[name].to_numpy().astype(np.float64) for name in ("width", "height"))
-    known = (width > 0) & (height > 0)
-    told: list[float] = np.divide(width, height, out=np.ones_like(width), where=known).tolist()
-    return told
+    valid = (width > 0) & (height > 0)
+    ratios: list[float] = np.divide(width, height, out=np.ones_like(width), where=valid).tolist()
+    return ratios
 
 
 def repeat_factors(split: Dataset, threshold: float) -> list[float]:
-    """How often each image of a split is to come in an epoch, at least 1, so that rare classes come more often.
+    """Return the repeat factor of each image, at least 1, so that rare classes occur more often.
 
-    A class in the fraction f of the images wants `sqrt(threshold / f)`; an image is repeated as its rarest class wants it.
-    Gupta et al., LVIS, CVPR 2019, section 4.
+    The factor of a class in the fraction f of the images is `sqrt(threshold / f)`; that of an image is the largest of its
+    classes'. Gupta et al., LVIS, CVPR 2019, section 4.
     """
-    held = [set(objects["category"]) for objects in split["objects"]]
-    images = Counter(label for labels in held for label in labels)
-    wanted = {label: max(1.0, (threshold * len(held) / count) ** 0.5) for label, count in images.items()}
-    return [max((wanted[label] for label in labels), default=1.0) for labels in held]
+    classes = [set(objects["category"]) for objects in split["objects"]]
+    images = Counter(label for labels in classes for label in labels)
+    factors = {label: max(1.0, (threshold * len(classes) / count) ** 0.5) for label, count in images.items()}
+    return [max((factors[label] for label in labels), default=1.0) for labels in classes]
 
 
 def balanced_weights(split: Dataset) -> list[float]:
-    """A weight for each class, in their order, for a class loss: one over the square root of its boxes, 1 on average."""
+    """Return class weights for a class loss: the inverse square root of the number of boxes, 1 on average."""
     names = split.features["objects"]["category"].feature.names
     counts = Counter(label for objects in split["objects"] for label in objects["category"])
     raw = [1 / max(1, counts[label]) ** 0.5 for label in range(len(names))]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from detr_ft.data.box_format import FORMATS, BoxFormat, Numbers, given, recognise
+from detr_ft.data.box_format import FORMATS, BoxFormat, Numbers, check_format, recognize_format
 from detr_ft.data.sources.record import Record
 from detr_ft.errors import InputError
 
@@ -37,7 +37,7 @@ def settled_format(
     boxes = np.concatenate([np.asarray(record.boxes) for record in filled])
     sizes = np.concatenate([_sizes(record) for record in filled])
     try:
-        reading = given(format, boxes, sizes) if format else recognise(boxes, sizes, among)
+        reading = check_format(format, boxes, sizes) if format else recognize_format(boxes, sizes, among)
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
     level = logging.WARNING if reading.doubt else logging.INFO

@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Image, IterableDataset, load_dataset
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
-from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, box_of, moved_area, why_unclear
+from detr_ft.data.integrity.annotated_size import AnnotatedImage, AnnotatedSizes, as_box, moved_area, unclear_reason
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources import saved
 from detr_ft.data.sources.base import SourceData
@@ -177,7 +177,7 @@ def _judged(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> 
     records = [record for record, _ in first]
     tell_of_troubles(records)
     settled = settled_format(records, f"{origin}, first {len(records):,} rows", format)
-    return settled, AnnotatedSizes.judge(_in_pixels(record, size, settled) for record, size in first)
+    return settled, AnnotatedSizes.infer(_in_pixels(record, size, settled) for record, size in first)
 
 
 def _convert(
@@ -220,14 +220,14 @@ def _in_pixels(record: Record, size: FileSize, format: BoxFormat) -> AnnotatedIm
     if format.unit == "fractions" and size != NO_SIZE:
         record.width, record.height = size.upright
     convert(record, format)
-    return AnnotatedImage((record.width, record.height), list(map(box_of, record.boxes)), size)
+    return AnnotatedImage((record.width, record.height), list(map(as_box, record.boxes)), size)
 
 
 def _move(record: Record, one: AnnotatedImage, frames: AnnotatedSizes, where: str) -> None:
     """Bring a record's size and boxes, in place, onto its image. Raises InputError where it can't be known how."""
     fit = frames.fit(one)
     if fit is None:
-        raise InputError(f"{where}: {why_unclear(one)}")
+        raise InputError(f"{where}: {unclear_reason(one)}")
     if not fit.how or one.file == NO_SIZE:
         return
     moved = [fit.move(box) for box in one.boxes]

@@ -1,4 +1,4 @@
-"""What is traded for memory or speed in a model that trains: activations made again, parts compiled."""
+"""Activation checkpointing and compilation of a model's parts."""
 
 from __future__ import annotations
 
@@ -6,25 +6,34 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from detr_ft.models.families.family import Detr
-from detr_ft.training.settings import TrainSettings
+from detr_ft.models.families import family_of
 
 
-def save_memory_or_time(model: Detr, settings: TrainSettings) -> None:
-    """Prepare a model as `gradient_checkpointing` and `torch_compile` say."""
-    if settings.gradient_checkpointing:
-        checkpoint_activations(model)
-    if settings.torch_compile:  # without the loss, and part by part: the layers of a kind are then compiled once
-        for part in (model.model.backbone, *model.model.encoder.layers, *model.model.decoder.layers):
+def apply(model: PreTrainedModel, gradient_checkpointing: bool, compile: bool) -> None:
+    """Prepare a model for less memory or more speed, in place.
+
+    With `gradient_checkpointing` layers recompute their activations in the backward pass; with `compile` backbone and layers
+    are compiled. Raises InputError for a family without activation checkpointing.
+    """
+    if gradient_checkpointing:
+        family_of(model).check_supports("gradient_checkpointing")
+        # The reentrant kind needs inputs that require a gradient, and those of a frozen backbone do not.
+        options = {"use_reentrant": False}
+        # Renamed in newer releases of transformers, which warn about the old name.
+        renamed: Any = getattr(PreTrainedModel, "activation_checkpointing_enable", None)
+        if renamed is None:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        else:
+            renamed(model, activation_checkpointing_kwargs=options)
+    if compile:  # without the loss, and by parts: equal layers are then compiled once
+        for part in family_of(model).compiled_parts(model):
             part.compile()
 
 
-def checkpoint_activations(model: Detr) -> None:
-    """Let the layers of a model forget their activations and make them again for the backward pass."""
-    how = {"use_reentrant": False}  # the other kind wants inputs that require a gradient, and a frozen backbone's don't
-    # Newer releases of transformers have another name for it, and warn of the old one.
-    renamed: Any = getattr(PreTrainedModel, "activation_checkpointing_enable", None)
-    if renamed is None:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
-    else:
-        renamed(model, activation_checkpointing_kwargs=how)
+def revert(model: PreTrainedModel) -> None:
+    """Store activations and run the parts of the model uncompiled again, in place."""
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        renamed: Any = getattr(model, "activation_checkpointing_disable", None)
+        (renamed or model.gradient_checkpointing_disable)()
+    for part in family_of(model).compiled_parts(model):
+        part._compiled_call_impl = None  # torch has no public way to undo nn.Module.compile

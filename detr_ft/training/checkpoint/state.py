@@ -23,7 +23,7 @@ from torch import nn
 
 from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
-from detr_ft.models.lora import without_learned
+from detr_ft.models.lora import weights_with_zero_adapters
 from detr_ft.training.monitor.matching import MatchingSample
 from detr_ft.training.monitor.training_log import TrainLog
 from detr_ft.training.optimizer import go_to
@@ -163,7 +163,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 def load_saved(model: nn.Module, folder: Path) -> None:
     """Load all weights of a stock checkpoint into a model of the same architecture."""
-    saved = without_learned(model, load_model(str(folder))[0].state_dict())
+    saved = weights_with_zero_adapters(model, load_model(str(folder))[0].state_dict())
     result = model.load_state_dict(saved, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # of live norms
     if missing or result.unexpected_keys:

@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
 
 from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.criterion.input_checks import TargetError
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
-from detr_ft.models.families.family import Detr
 from detr_ft.models.freeze import live_norms
 from detr_ft.models.lora import add_adapters
-from detr_ft.models.metadata import own_block
+from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
 from detr_ft.training.step_totals import seed_step
@@ -59,17 +58,18 @@ class Capsule:
                 f"{folder}: the model was too large for the capsule. Copy its weights of step {self.number - 1} there as {WEIGHTS}."
             )
 
-    def model(self) -> Detr:
+    def model(self) -> PreTrainedModel:
         """Return the model before the step, in training mode."""
-        model: Detr = AutoModelForObjectDetection.from_config(self.config)
+        model: PreTrainedModel = AutoModelForObjectDetection.from_config(self.config)
         if self.state["live_norms"]:
             live_norms(model)
-        if lora := own_block(self.config).get("lora"):
+        if lora := read_lora(self.config):
             add_adapters(model, **lora)
         load_weights(model, self.folder)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self.state["frozen"])
-        return model.train()
+        model.train()
+        return model
 
     @property
     def totals(self) -> StepTotals | None:
@@ -90,7 +90,7 @@ def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
     start = 0
     with attached.step_totals(capsule.totals):
         for batch in capsule.batches:
-            inputs = form.normalise(batch["inputs"])
+            inputs = form.normalize(batch["inputs"])
             images = capsule.images[start : start + len(batch["rows"]) * batch["counts"]]
             start += len(images)
             precision = capsule.state["mixed_precision"]
@@ -113,7 +113,7 @@ def _of_inputs(inputs: dict[str, Any]) -> Verdict | None:
 
 
 def _of_step(
-    model: Detr, attached: AttachedCriterion, criterion: SetCriterion, inputs: dict[str, Any], precision: str
+    model: PreTrainedModel, attached: AttachedCriterion, criterion: SetCriterion, inputs: dict[str, Any], precision: str
 ) -> Verdict | None:
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     with ExitStack() as stack:

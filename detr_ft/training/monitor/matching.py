@@ -13,9 +13,8 @@ from torch import Tensor
 from detr_ft.boxes import iou
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.explain import regrets
-from detr_ft.data.pipeline.collate import collate
-from detr_ft.data.pipeline.dataset import TrainExamples
-from detr_ft.data.pipeline.transforms import ImageFormat, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.predict import inference
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.utils.collectives import gather_objects
@@ -72,7 +71,7 @@ class MatchingSample:
 
     def __init__(self, split: Dataset, form: ImageFormat, batch_size: int) -> None:
         rows = torch.linspace(0, len(split) - 1, min(_MAX_SAMPLE_IMAGES, len(split))).long().tolist()
-        self._examples = TrainExamples(split.select(rows), TrainTransform(form), 0)
+        self._examples = TrainDataset(split.select(rows), TrainTransform(form), 0)
         self._format, self._batch_size = form, batch_size
         self.partners = torch.zeros(0, dtype=torch.long)  # the query of each target at the latest update, -1 for none
 
@@ -105,7 +104,7 @@ class MatchingSample:
     ) -> tuple[Tensor, int]:
         """Return the query of each target of a batch, -1 for none, and the number of queries."""
         pixels = {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
-        outputs = model(**self._format.normalise(pixels))
+        outputs = model(**self._format.normalize(pixels))
         predictions = Predictions.from_layer(outputs.logits, outputs.pred_boxes)
         targets = Targets.from_labels(batch["labels"], device)
         matches = criterion.matcher(predictions, targets)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from detr_ft.structures import StepTotals
 from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
 from detr_ft.utils.collectives import max_over_processes
+from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +79,9 @@ def try_largest(trainer: DetrTrainer, max_images: int) -> LargestBatch:
         "pixel_mask": torch.ones(images, height, width, dtype=torch.bool),
         "labels": [label] * images,
     }
-    if trainer.accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory()
     fits = _gradient_fits(trainer, inputs)
-    return LargestBatch(images, height, width, objects, _peak_mebibytes(trainer) if fits else None)
+    return LargestBatch(images, height, width, objects, peak_memory_mib() if fits else None)
 
 
 def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
@@ -93,7 +91,7 @@ def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
     totals = StepTotals(1.0, torch.ones(model.config.num_labels, device=accelerator.device))
     with _restored_buffers(model), accelerator.no_sync(wrapped), stepper.attached.step_totals(totals):
         try:
-            moved = stepper.format.normalise(send_to_device(inputs, accelerator.device))
+            moved = stepper.format.normalize(send_to_device(inputs, accelerator.device))
             EagerForwardBackward(accelerator, wrapped).run(moved, 1.0)
         except torch.OutOfMemoryError:
             return False
@@ -125,10 +123,3 @@ def _restored_buffers(model: nn.Module) -> Iterator[None]:
         for name, value in model.named_buffers():
             value.copy_(buffers[name])
         model.train(training)
-
-
-def _peak_mebibytes(trainer: DetrTrainer) -> int:
-    """Return the peak memory of the GPU since its reset, or on a CPU that of this process so far."""
-    if trainer.accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

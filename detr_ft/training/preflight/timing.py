@@ -14,6 +14,7 @@ from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.environment import device_time
 
 PARTS = ("reading", "moving", "forward", "matching", "loss", "backward", "optimizer")
 _WARMUP_STEPS, _TIMED_STEPS = 2, 20  # of the parts
@@ -29,11 +30,11 @@ class PartTimer:
     _ended_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ended_at = _now(self.device)
+        self._ended_at = device_time(self.device)
 
     def end(self, part: str) -> None:
         """End a part, which began when the previous one ended."""
-        now = _now(self.device)
+        now = device_time(self.device)
         self.seconds[part] += now - self._ended_at
         self._ended_at = now
 
@@ -101,11 +102,11 @@ def step_rate(trainer: DetrTrainer) -> float:
     trainer.model.train()
     for number in range(_RATE_WARMUP_STEPS):
         trainer.stepper.step(batch, min(number + 1, last))
-    started_at, steps = _now(device), 0
+    started_at, steps = device_time(device), 0
     while steps < _RATE_STEPS and time.perf_counter() - started_at < _RATE_SECONDS:
         trainer.stepper.step(batch, last)
         steps += 1
-    seconds = _now(device) - started_at
+    seconds = device_time(device) - started_at
     trainer.stepper.settle()
     return steps * batch.images / seconds
 
@@ -114,10 +115,3 @@ def describe_rates(own: float, others: Mapping[str, float]) -> str:
     """Return a line on the speed of a step under the present settings, and under others by their names."""
     rates = ", ".join(f"{name} {rate:.1f} ({rate / own:.2f} times)" for name, rate in others.items())
     return f"a step without reading its images: {own:.1f} images/s with these settings; {rates or 'no other setting applies'}"
-
-
-def _now(device: torch.device) -> float:
-    """Return the time once the device is idle."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

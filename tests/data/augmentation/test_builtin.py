@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from detr_ft.data.augmentation.builtin import Augmentation, DetrAugmentation, Light, Strong, shift_colours
-from detr_ft.data.augmentation.mixing import mix_up, mosaic, paste
+from detr_ft.data.augmentation.builtin import (
+    Augmentation,
+    DetrAugmentation,
+    Light,
+    Strong,
+    mix_up,
+    mosaic,
+    paste,
+    shift_colors,
+)
 from detr_ft.data.pipeline.sample import Sample
 
 BRIGHT = 200
@@ -85,13 +93,13 @@ def test_objects_too_large_to_paste_and_crowds_are_not_pasted() -> None:
 def test_colours_shift_within_their_range_and_grey_stays_grey() -> None:
     sample = coloured(64, 64, [])
     sample.image[:, :32] = 60
-    shifted = [shift_colours(sample, default_rng(seed), 0.25).image for seed in range(50)]
+    shifted = [shift_colors(sample, default_rng(seed), 0.25).image for seed in range(50)]
     means = torch.tensor([float(image[:, :32].float().mean()) for image in shifted])
     assert means.std() > 3
     assert ((means > 0.5 * 60) & (means < 1.6 * 60)).all()
     for image in shifted:
         assert (image.float().amax(0) - image.float().amin(0)).max() <= 1
-    assert torch.equal(shift_colours(sample, default_rng(0), 0.0).image, sample.image)
+    assert torch.equal(shift_colors(sample, default_rng(0), 0.0).image, sample.image)
 
 
 @pytest.mark.parametrize("augment", [Light(), DetrAugmentation(), Strong()])

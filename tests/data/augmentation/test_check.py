@@ -10,7 +10,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from detr_ft.data.augmentation.builtin import NAMED, Augmentation, DetrAugmentation, Light, Strong, shift_colours
+from detr_ft.data.augmentation.builtin import NAMED, Augmentation, DetrAugmentation, Light, Strong, shift_colors
 from detr_ft.data.augmentation.check import find_misplaced, try_augmentation
 from detr_ft.data.pipeline.sample import Sample
 
@@ -105,7 +105,7 @@ def image_alone(change: Callable[[Tensor], Tensor], share: float = 1.0) -> Chang
 def test_an_image_that_moves_without_its_boxes_is_told(change: Change) -> None:
     told = find_misplaced(OneImage(change))
     assert told is not None
-    assert "moved the image without its boxes, or boxes without their image: of 64 tries" in told
+    assert "moves pixels without boxes" in told
 
 
 def erase(sample: Sample, random: Generator) -> Sample:
@@ -126,7 +126,7 @@ def noise(sample: Sample, random: Generator) -> Sample:
         noise,
         image_alone(lambda image: 255 - image),
         image_alone(lambda image: image.float().mean(0, keepdim=True).expand(3, -1, -1).to(torch.uint8)),
-        lambda sample, random: shift_colours(sample, random, 0.9),
+        lambda sample, random: shift_colors(sample, random, 0.9),
         lambda sample, random: sample.flip().crop(0, 0, 90, 90).resize(40, 70),
         lambda sample, random: sample.keep(sample.labels > 0),
     ],
@@ -145,4 +145,4 @@ def test_no_false_alarm_of_strong_settings(augment: Augmentation) -> None:
 
 def test_it_is_found_before_a_run() -> None:
     told = try_augmentation(OneImage(image_alone(lambda image: image.flip(-1))))
-    assert "without its boxes" in str(told)
+    assert "pixels without boxes" in str(told)

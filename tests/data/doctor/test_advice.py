@@ -10,13 +10,15 @@ from datasets import DatasetDict
 
 from detr_ft.data import examine, load_data
 from detr_ft.data.doctor.advice import advise, enough_queries, expectation, longest_edge, num_queries
-from detr_ft.data.doctor.statistics import Figures, Spread, figures_of
+from detr_ft.data.doctor.statistics import SplitStatistics, Spread, statistics_of
 
 
-def figures(images: int = 500, side: float = 1000, share: float = 0.05, objects: int = 5, **counts: int) -> Figures:
+def figures(
+    images: int = 500, side: float = 1000, share: float = 0.05, objects: int = 5, **counts: int
+) -> SplitStatistics:
     """Figures of images with the given longest side, and of boxes with the given tenth of shorter sides."""
     per_class = counts or {"dog": 300}
-    return Figures(
+    return SplitStatistics(
         images, sum(per_class.values()), per_class, per_class, 0, 0, 0,
         longest_side=Spread(median=side), shorter_side=Spread(), shorter_share=Spread(tenth=share),
         aspect=Spread(), objects=Spread(most=objects),
@@ -91,7 +93,7 @@ def test_figures_open_no_image(make_rows, tmp_path: Path) -> None:
     )  # fmt: skip
     for file in tmp_path.rglob("*.png"):
         file.unlink()
-    told = figures_of(rows)
+    told = statistics_of(rows)
     assert (told.images, told.boxes, told.small, told.medium, told.large) == (2, 3, 1, 1, 1)
     assert told.boxes_per_class == {"dog": 2, "cat": 2}
     assert told.images_per_class == {"dog": 2, "cat": 1}
@@ -122,7 +124,7 @@ def test_names_that_are_nearly_the_same(make_rows) -> None:
 
 
 def test_real_figures(real_data: Callable[[str], Path]) -> None:
-    told = {split: figures_of(rows) for split, rows in load_data(str(real_data("bccd_voc"))).items()}
+    told = {split: statistics_of(rows) for split, rows in load_data(str(real_data("bccd_voc"))).items()}
     advice = {one.topic: one for one in advise(told)}
     assert advice["num_queries"].value == 100
     assert "205 images" in advice["expectation"].text

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data import examine, load_data
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis
-from detr_ft.data.doctor.finding_kinds import KINDS, LEVELS
+from detr_ft.data.doctor.finding import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.report.doctor import describe, render_report
 
@@ -225,7 +225,7 @@ def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
     for kind in KINDS.values():
         assert kind.what.endswith(".")
         assert kind.why.endswith(".")
-        assert kind.mend
+        assert kind.remedy
         assert kind.level in LEVELS
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from detr_ft.data import load_data
 from detr_ft.data.export import write_coco
 from detr_ft.data.generated.generate import CLASSES, generate
-from detr_ft.data.generated.scene import LARGEST, SMALLEST, render_scene
+from detr_ft.data.generated.scene import MAX_SIDE_FRACTION, MIN_SIDE_FRACTION, render_scene
 from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 
@@ -50,8 +50,8 @@ def test_boxes_are_tight_around_what_is_visible() -> None:
 
 def test_sizes_span_six_to_sixty_percent_of_the_side(scenes: list[dict[str, object]]) -> None:
     sides = [max(box[2:]) / EDGE for row in scenes for box in row["objects"]["bbox"]]
-    assert min(sides) >= SMALLEST
-    assert max(sides) <= LARGEST
+    assert min(sides) >= MIN_SIDE_FRACTION
+    assert max(sides) <= MAX_SIDE_FRACTION
     assert min(sides) < 0.08
     assert max(sides) > 0.55
 
@@ -104,7 +104,7 @@ def test_written_out_as_coco_it_reads_back_the_same(tmp_path: object) -> None:
     ("spec", "words"),
     [
         ("shpaes", ["shpaes", "shapes, workshop"]),
-        ("shapes?sed=1&train=x", ["unknown option 'sed'", "train needs a whole number"]),
+        ("shapes?sed=1&train=x", ["unknown option 'sed'", "train must be a whole number"]),
         ("shapes?train=0&validation=0", ["no split has an image"]),
         ("shapes?edge=10", ["edge must be at least 64"]),
         ("shapes?max_objects=0", ["max_objects"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from detr_ft.data.integrity.annotated_size import (
     SIZE_ALONE,
     TURNED,
     AnnotatedImage,
+    AnnotatedSizes,
     Box,
+    Frame,
     Rescaling,
-    fits,
     moved_area,
-    why_unclear,
+    unclear_reason,
 )
 
 MIDDLE = (40.0, 40.0, 10.0, 10.0)
@@ -28,6 +30,11 @@ MIDDLE = (40.0, 40.0, 10.0, 10.0)
 
 def image(stated: tuple[int, int], file: tuple[int, int], *boxes: Box, exif: int = 1) -> AnnotatedImage:
     return AnnotatedImage(stated, boxes or (MIDDLE,), FileSize(file, exif))
+
+
+def rescalings(images: Sequence[AnnotatedImage], drawn_on: Frame | None = None) -> list[Rescaling | None]:
+    sizes = AnnotatedSizes.infer(images, drawn_on)
+    return [sizes.fit(image) for image in images]
 
 
 def moved(fit: Rescaling | None, box: Box) -> list[float]:
@@ -51,7 +58,7 @@ def test_a_box_on_the_stored_image_is_turned_as_its_pixels_are(
     # One that shows its turning in its size goes along, for those that don't.
     beside = image((60, 50), (50, 60), exif=6)
     one = AnnotatedImage((60, edge), [(x, y, w, h)], FileSize((upright.shape[1], upright.shape[0]), exif))
-    left, top, width, height = map(round, moved(fits([beside, one])[1], (x, y, w, h)))
+    left, top, width, height = map(round, moved(rescalings([beside, one])[1], (x, y, w, h)))
     assert (upright[top : top + height, left : left + width] == 255).all()
     assert (upright == 255).sum() == 3 * width * height
 
@@ -67,18 +74,18 @@ def test_a_resized_image_has_its_boxes_resized_to_the_pixel(
 ) -> None:
     after = (max(1, int(rounding(width * factor))), max(1, int(rounding(height * factor))))
     box = (width * 0.25, height * 0.5, width * 0.5, height * 0.25)
-    (fit,) = fits([AnnotatedImage((width, height), [box], FileSize(after))])
+    (fit,) = rescalings([AnnotatedImage((width, height), [box], FileSize(after))])
     assert moved(fit, box) == pytest.approx([after[0] / 4, after[1] / 2, after[0] / 2, after[1] / 4], abs=1e-4)
     assert [fit and fit.how] == [SCALED if after != (width, height) else ""]
 
 
 def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one() -> None:
-    assert moved(fits([image((1000, 750), (1012, 759))])[0], MIDDLE) == [40.48, 40.48, 10.12, 10.12]
-    assert fits([image((1000, 750), (1013, 750))]) == [None]
-    assert fits([image((480, 640), (640, 480))]) == [None]
-    resized = fits([image((2481, 1478), (1000, 600), (1200, 700, 600, 400))])  # as an image of CPPE-5
+    assert moved(rescalings([image((1000, 750), (1012, 759))])[0], MIDDLE) == [40.48, 40.48, 10.12, 10.12]
+    assert rescalings([image((1000, 750), (1013, 750))]) == [None]
+    assert rescalings([image((480, 640), (640, 480))]) == [None]
+    resized = rescalings([image((2481, 1478), (1000, 600), (1200, 700, 600, 400))])  # as an image of CPPE-5
     assert moved(resized[0], (248.1, 147.8, 248.1, 147.8)) == [100, 60, 100, 60]
-    assert fits([image((2481, 1478), (1000, 580))]) == [None]
+    assert rescalings([image((2481, 1478), (1000, 580))]) == [None]
     assert words(image((1000, 750), (1100, 837))) == [SCALED]  # by a tenth: its shape may be off by more than rounding
 
 
@@ -92,7 +99,7 @@ def test_broken_boxes_tell_nothing_and_hide_nothing(broken: float) -> None:
 
 
 def words(*images: AnnotatedImage) -> list[str | None]:
-    return [fit and fit.how for fit in fits(images)]
+    return [fit and fit.how for fit in rescalings(images)]
 
 
 def test_boxes_that_have_room_in_one_frame_alone_tell_for_all_images_alike() -> None:
@@ -117,7 +124,7 @@ def test_another_shape_is_clear_only_where_boxes_need_the_file() -> None:
 def test_an_image_that_was_turned_without_a_trace_is_never_scaled() -> None:
     turned = image((480, 640), (640, 480), (100, 500, 50, 50))  # room in the stated size alone
     assert words(turned) == [None]
-    assert fits([turned], "stated") == [None]
+    assert rescalings([turned], "stated") == [None]
     assert words(image((480, 640), (640, 480), (500, 100, 50, 50))) == [SIZE_ALONE]
 
 
@@ -126,7 +133,7 @@ def test_a_size_that_is_right_does_not_prove_that_boxes_are_upright() -> None:
     box = (500.0, 20.0, 100.0, 50.0)  # no room in 480 x 640
     as_stored, quiet = image((480, 640), (480, 640), box, exif=6), image((480, 640), (480, 640), exif=6)
     assert words(as_stored, quiet) == [TURNED, TURNED]
-    assert moved(fits([as_stored])[0], box) == [410, 500, 50, 100]
+    assert moved(rescalings([as_stored])[0], box) == [410, 500, 50, 100]
     upright = image((480, 640), (480, 640), (20, 500, 50, 100), exif=6)
     assert words(upright, quiet) == ["", ""]
     assert words(upright, as_stored) == [None, None]
@@ -137,7 +144,7 @@ def test_an_image_turned_and_resized_whose_boxes_are_upright_is_scaled_alone() -
     upright = image((600, 400), (400, 600), box, exif=6)
     small = image((600, 400), (200, 300), box, exif=6)
     assert words(upright, small) == [SIZE_ALONE, SCALED]
-    assert moved(fits([upright, small])[1], box) == [5, 250, 30, 20]
+    assert moved(rescalings([upright, small])[1], box) == [5, 250, 30, 20]
 
 
 def test_a_mirrored_image_that_was_resized_is_turned_with_the_others() -> None:
@@ -145,7 +152,7 @@ def test_a_mirrored_image_that_was_resized_is_turned_with_the_others() -> None:
     small = image((600, 400), (300, 200), exif=3)
     assert words(small) == [SCALED]
     assert words(small, as_stored) == [TURNED, TURNED]
-    assert moved(fits([small, as_stored])[0], (60, 40, 30, 10)) == [255, 175, 15, 5]
+    assert moved(rescalings([small, as_stored])[0], (60, 40, 30, 10)) == [255, 175, 15, 5]
     assert words(small, as_stored, image((400, 600), (400, 600), exif=8)) == [None, TURNED, ""]
 
 
@@ -154,14 +161,14 @@ def test_boxes_may_prove_the_stated_size_wrong(stated: tuple[int, int], file: tu
     """Upscaled, or turned by EXIF: but the boxes were drawn on the file as it is."""
     exif = 1 if file[0] > 1000 else 6
     box = (300.0, 550.0, 50.0, 50.0)
-    (fit,) = fits([image(stated, file, box, exif=exif)])
+    (fit,) = rescalings([image(stated, file, box, exif=exif)])
     assert [fit and (fit.how, fit.move(box))] == [(SIZE_ALONE, box)]
     careless = image(stated, file, (300, 440, 50, 50), exif=exif)  # ten pixels beyond the border tell nothing
-    assert fits([careless])[0] != fit
+    assert rescalings([careless])[0] != fit
 
 
 def test_a_file_that_is_turned_and_resized_is_both() -> None:
-    (fit,) = fits([image((600, 400), (200, 300), exif=6)])
+    (fit,) = rescalings([image((600, 400), (200, 300), exif=6)])
     assert [fit and fit.how] == [TURNED]
     assert moved(fit, (60, 40, 30, 10)) == [175, 30, 5, 15]  # scaled to 30, 20, 15, 5 of 300 x 200, then turned
 
@@ -169,24 +176,27 @@ def test_a_file_that_is_turned_and_resized_is_both() -> None:
 def test_mirrored_images_follow_the_turned_ones_and_are_unclear_where_those_differ() -> None:
     mirrored = image((60, 50), (60, 50), exif=2)
     as_stored, upright = image((60, 50), (50, 60), exif=6), image((50, 60), (50, 60), exif=6)
-    assert [fit and fit.how for fit in fits([mirrored])] == [""]
-    assert [fit and fit.how for fit in fits([mirrored, upright])] == ["", ""]
-    assert [fit and fit.how for fit in fits([mirrored, as_stored])] == [TURNED, TURNED]
-    assert [fit and fit.how for fit in fits([mirrored, as_stored, upright])] == [None, TURNED, ""]
+    assert [fit and fit.how for fit in rescalings([mirrored])] == [""]
+    assert [fit and fit.how for fit in rescalings([mirrored, upright])] == ["", ""]
+    assert [fit and fit.how for fit in rescalings([mirrored, as_stored])] == [TURNED, TURNED]
+    assert [fit and fit.how for fit in rescalings([mirrored, as_stored, upright])] == [None, TURNED, ""]
 
 
 def test_what_is_said_counts_where_boxes_do_not_tell() -> None:
     stretched = image((400, 200), (200, 200))
-    assert [fit and fit.how for fit in fits([stretched], "stated") + fits([stretched], "file")] == [SCALED, SIZE_ALONE]
+    assert [fit and fit.how for fit in rescalings([stretched], "stated") + rescalings([stretched], "file")] == [
+        SCALED,
+        SIZE_ALONE,
+    ]
     contrary = image((400, 200), (200, 200), (300, 10, 50, 50))
-    assert fits([stretched, contrary], "file")[1] is None
+    assert rescalings([stretched, contrary], "file")[1] is None
     resized, turned = image((400, 200), (200, 100)), image((60, 50), (50, 60), (5, 5, 9, 9), exif=6)
-    assert [fit and fit.how for fit in fits([resized, turned], "file")] == [SCALED, TURNED]  # these are clear
+    assert [fit and fit.how for fit in rescalings([resized, turned], "file")] == [SCALED, TURNED]  # these are clear
 
 
 def test_why_an_image_is_unclear() -> None:
-    assert why_unclear(image((400, 200), (200, 200))).startswith("stated 400x200, is 200x200: for which of the two")
-    assert why_unclear(image((60, 50), (60, 50), exif=2)).startswith("EXIF turns or mirrors it to 60x50, and whether")
+    assert unclear_reason(image((400, 200), (200, 200))).startswith("stated 400x200, is 200x200, and it is unclear")
+    assert unclear_reason(image((60, 50), (60, 50), exif=2)).startswith("EXIF turns or mirrors it to 60x50")
 
 
 def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:
@@ -194,7 +204,7 @@ def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:
     unstated = image((0, 0), (200, 200))
     broken = AnnotatedImage((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))
     missing = image((200, 200), (0, 0), (150, 150, 9, 9))
-    told = fits([nothing, unstated, broken, missing])
+    told = rescalings([nothing, unstated, broken, missing])
     assert [fit and fit.how for fit in told] == [SIZE_ALONE, SIZE_ALONE, SCALED, SIZE_ALONE]
 
 

@@ -15,8 +15,8 @@ from support.forked import run_together
 from support.usable_splits import SIZES
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.integrity.usable_images import Inspected, inspect, with_true_sizes
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, with_true_sizes
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 
 Rows = Callable[..., Dataset]
@@ -25,8 +25,8 @@ SCRIPT = Path(__file__).parents[2] / "support/usable_splits.py"
 FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
 
 
-def inspected(rows: Dataset, form: ImageFormat = FORM) -> Inspected:
-    return inspect({"train": rows}, ["train"], form)["train"]
+def inspected(rows: Dataset, form: ImageFormat = FORM) -> InspectedSplit:
+    return inspect_splits({"train": rows}, ["train"], form)["train"]
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplo
     assert [row["objects"]["area"] for row in found.rows] == [[1200], [4800], [1200]]
     assert found.rows["image_id"][:] == [100, 101, 102]
     assert len(set(found.fingerprints)) == len(found.rows)
-    assert ["3.png (image 103): stated 200x150, is 200x200: for which of the two" in found.bad[0]] == [True]
+    assert ["3.png (image 103): stated 200x150, is 200x200, and it is unclear" in found.bad[0]] == [True]
     assert "4.png: not a readable image" in found.bad[1]
-    assert "1 images are not as their annotations state: scaled to the true size; the first is" in caplog.text
-    assert "1 images are not as their annotations state: turned upright; the first is" in caplog.text
+    assert "1 images differ from their annotations: scaled to the true size; first: " in caplog.text
+    assert "1 images differ from their annotations: turned upright; first: " in caplog.text
     assert "size as the file has it" not in caplog.text  # of the one that can't be read nothing is known
     assert [row["objects"]["bbox"] for row in changed] == [[BOX]] * 5
 
@@ -93,7 +93,7 @@ def test_all_splits_judge(make_rows: Rows) -> None:
         for name, rows in (("train", large), ("validation", small))
     }
     assert with_true_sizes(data, "validation")[0]["objects"]["bbox"] == [BOX]
-    assert inspect(data, ["validation"], FORM)["validation"].rows[0]["objects"]["bbox"] == [BOX]
+    assert inspect_splits(data, ["validation"], FORM)["validation"].rows[0]["objects"]["bbox"] == [BOX]
     alone = {"validation": data["validation"]}
     assert with_true_sizes(alone, "validation")[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
 
@@ -102,7 +102,7 @@ def test_an_image_too_thin_for_the_model_is_bad_by_name(make_rows: Rows) -> None
     rows = make_rows([[10, 0, 30, 2]], size=(3000, 2))
     found = inspected(rows)
     assert len(found.rows) == 0
-    assert ["0.png (image 100): an image of 3000x2 pixels is too thin for" in found.bad[0]] == [True]
+    assert ["0.png (image 100): an image of 3000x2 pixels is too thin" in found.bad[0]] == [True]
     assert inspected(rows, replace(FORM, size={"max_height": 3000, "max_width": 3000})).rows is rows
 
 
@@ -115,5 +115,5 @@ def test_two_processes_on_cpus_divide_the_images_of_two_splits(tmp_path: Path) -
     assert (first["scanned"], second["scanned"]) == (5, 4)
     assert first["images"] == second["images"] == SIZES["validation"]
     assert first["fingerprints"] == second["fingerprints"]
-    alone = inspect(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
+    alone = inspect_splits(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
     assert first["fingerprints"] == {name: [one.hex() for one in split.fingerprints] for name, split in alone.items()}

@@ -46,7 +46,7 @@ SOUND = Sample(
     ("returned", "words"),
     [
         (None, "returned a NoneType, not a Sample"),
-        (replace(SOUND, image=SOUND.image.float()), r"image \[3, 40, 60\] of torch.float32; it is bytes"),
+        (replace(SOUND, image=SOUND.image.float()), r"image \[3, 40, 60\] of torch.float32; it must be uint8"),
         (replace(SOUND, image=SOUND.image.permute(1, 2, 0)), r"image \[40, 60, 3\]"),
         (replace(SOUND, image=SOUND.image[:, :0]), r"image \[3, 0, 60\]"),
         (replace(SOUND, boxes=SOUND.boxes[:, :3]), r"boxes \[1, 3\]"),
@@ -54,7 +54,7 @@ SOUND = Sample(
         (replace(SOUND, labels=SOUND.labels[:0]), r"1 boxes with labels \[0\]"),
         (replace(SOUND, labels=SOUND.labels.float()), "labels .* of torch.float32"),
         (replace(SOUND, crowd=SOUND.crowd.repeat(2)), r"1 boxes with crowd \[2\]"),
-        (replace(SOUND, boxes=SOUND.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is no xyxy within"),
+        (replace(SOUND, boxes=SOUND.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is not xyxy"),
         (replace(SOUND, boxes=SOUND.boxes * float("nan")), "the box .*nan"),
         (replace(SOUND, boxes=SOUND.boxes.flip(-1)), "the box"),
         (replace(SOUND, scale=0.0), "the scale 0.0"),

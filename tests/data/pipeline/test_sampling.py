@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.sampling import Batches, aspects, balanced_weights, repeat_factors, shares
+from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios, balanced_weights, repeat_factors, shard_batch
 from detr_ft.data.schema import detection_features, detection_objects
 
 
@@ -27,9 +27,9 @@ def test_every_image_comes_once_and_the_order_is_that_of_seed_and_epoch(
     shapes = np.random.default_rng(0).uniform(0.3, 3, number).tolist() if shaped else None
 
     def drawn(epoch: int) -> list[list[int]]:
-        batches = Batches(number, size, seed, aspects=shapes)
-        assert len(batches) == len(batches.of(epoch))
-        return batches.of(epoch)
+        batches = BatchSampler(number, size, seed, aspect_ratios=shapes)
+        assert len(batches) == len(batches.of_epoch(epoch))
+        return batches.of_epoch(epoch)
 
     found = drawn(epoch)
     assert sorted(index for batch in found for index in batch) == list(range(number))
@@ -42,20 +42,20 @@ def test_every_image_comes_once_and_the_order_is_that_of_seed_and_epoch(
 def test_images_of_similar_shape_come_together() -> None:
     shapes = np.exp(np.random.default_rng(0).uniform(-1, 1, 512)).tolist()
 
-    def spread(batches: Batches) -> float:
+    def spread(batches: BatchSampler) -> float:
         return float(
-            np.mean([max(shapes[i] for i in batch) / min(shapes[i] for i in batch) for batch in batches.of(0)])
+            np.mean([max(shapes[i] for i in batch) / min(shapes[i] for i in batch) for batch in batches.of_epoch(0)])
         )
 
-    assert spread(Batches(512, 8, 0, aspects=shapes)) < 1.5 < 4 < spread(Batches(512, 8, 0))
+    assert spread(BatchSampler(512, 8, 0, aspect_ratios=shapes)) < 1.5 < 4 < spread(BatchSampler(512, 8, 0))
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(1, 7), min_size=1, max_size=100), st.integers(0, 30))
 def test_images_are_repeated_as_often_as_they_should(repeats: list[float], epoch: int) -> None:
-    batches = Batches(len(repeats), 4, 0, repeats=repeats)
-    counts = Counter(index for batch in batches.of(epoch) for index in batch)
-    assert len(batches) == len(batches.of(epoch))
+    batches = BatchSampler(len(repeats), 4, 0, repeats=repeats)
+    counts = Counter(index for batch in batches.of_epoch(epoch) for index in batch)
+    assert len(batches) == len(batches.of_epoch(epoch))
     assert counts.total() == round(sum(repeats))
     for index, repeat in enumerate(repeats):
         assert abs(counts[index] - repeat) < 1.5
@@ -66,7 +66,7 @@ def test_images_are_repeated_as_often_as_they_should(repeats: list[float], epoch
     batch=st.lists(st.integers(0, 999), min_size=1, max_size=60), size=st.integers(1, 9), processes=st.integers(1, 5)
 )
 def test_a_batch_is_shared_out_whole_and_evenly(batch: list[int], size: int, processes: int) -> None:
-    made = shares(batch, size, processes)
+    made = shard_batch(batch, size, processes)
     assert len(made) == processes
     rounds = {len(own) for own in made}
     assert rounds == {-(-len(batch) // (size * processes))}
@@ -78,9 +78,9 @@ def test_a_batch_is_shared_out_whole_and_evenly(batch: list[int], size: int, pro
 
 
 def test_fractions_are_drawn_fairly() -> None:
-    batches, counts = Batches(10, 4, 0, repeats=[1.3] * 10), Counter[int]()
+    batches, counts = BatchSampler(10, 4, 0, repeats=[1.3] * 10), Counter[int]()
     for epoch in range(400):
-        counts.update(index for batch in batches.of(epoch) for index in batch)
+        counts.update(index for batch in batches.of_epoch(epoch) for index in batch)
     assert all(count / 400 == pytest.approx(1.3, abs=0.1) for count in counts.values())
 
 
@@ -98,14 +98,14 @@ def test_repeat_factors_are_those_of_the_paper() -> None:
 
 def test_shapes_of_a_split_and_of_images_without_a_size() -> None:
     split = generate("shapes?train=3&validation=0")["train"]
-    assert aspects(split) == [row["width"] / row["height"] for row in split]
-    assert aspects(split.map(lambda row: {"height": 0})) == [1.0] * 3
+    assert aspect_ratios(split) == [row["width"] / row["height"] for row in split]
+    assert aspect_ratios(split.map(lambda row: {"height": 0})) == [1.0] * 3
 
 
 def test_a_set_of_few_shapes_is_not_cut_into_the_same_batches_every_epoch() -> None:
-    batches, seen = Batches(32, 4, 0, aspects=np.linspace(1, 1.1, 32).tolist()), set[frozenset[int]]()
+    batches, seen = BatchSampler(32, 4, 0, aspect_ratios=np.linspace(1, 1.1, 32).tolist()), set[frozenset[int]]()
     for epoch in range(5):
-        seen |= {frozenset(batch) for batch in batches.of(epoch)}
+        seen |= {frozenset(batch) for batch in batches.of_epoch(epoch)}
     assert len(seen) > 30  # of 40; without a blur they would be the same 8
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_config
+from models.families.test_family import table_transformer, yolos
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.models import load_model
 from detr_ft.models.freeze import frozen_norms, live_norms
-from detr_ft.models.optimizations.fused_norms import FoldedConv2d, fold_norms
+from detr_ft.models.optimizations import fused_norms
+from detr_ft.models.optimizations.fused_norms import FusedConvLayer
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def outputs(model: nn.Module) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
 
 def test_outputs_and_gradients_are_those_of_the_pair(model: DetrForObjectDetection) -> None:
     folded = copy.deepcopy(model)
-    assert fold_norms(folded) > 3
+    assert fused_norms.apply(folded) > 3
     (logits, boxes, gradients), (logits_, boxes_, gradients_) = outputs(model), outputs(folded)
     torch.testing.assert_close(logits_, logits, rtol=0, atol=1e-11)
     torch.testing.assert_close(boxes_, boxes, rtol=0, atol=1e-12)
@@ -49,19 +52,19 @@ def test_outputs_and_gradients_are_those_of_the_pair(model: DetrForObjectDetecti
 
 def test_nothing_has_to_be_unfolded_to_save(model: DetrForObjectDetection, tmp_path: Path) -> None:
     folded = copy.deepcopy(model)
-    fold_norms(folded)
+    fused_norms.apply(folded)
     before, after = model.state_dict(), folded.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
     folded.save_pretrained(tmp_path)
     again = DetrForObjectDetection.from_pretrained(tmp_path).double().train()
-    assert not any(isinstance(module, FoldedConv2d) for module in again.modules())
+    assert not any(isinstance(module, FusedConvLayer) for module in again.modules())
     torch.testing.assert_close(outputs(again)[0], outputs(model)[0], rtol=0, atol=1e-11)
 
 
 def test_weights_that_are_loaded_later_and_copies_count(model: DetrForObjectDetection) -> None:
     folded = copy.deepcopy(model)
-    fold_norms(folded)
+    fused_norms.apply(folded)
     other = copy.deepcopy(folded)
     for values in (other.parameters(), [b for n, b in other.named_buffers() if "normalization" in n]):
         for value in values:
@@ -77,7 +80,7 @@ def test_bf16_stays_bf16(model: DetrForObjectDetection) -> None:
     for folds in (False, True):
         looked = copy.deepcopy(model).float()
         if folds:
-            fold_norms(looked)
+            fused_norms.apply(looked)
         layer = looked.model.backbone.model.encoder.stages[0]
         layer.register_forward_hook(lambda _, inputs, given, folds=folds: kinds.update({folds: given.dtype}))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -88,7 +91,21 @@ def test_bf16_stays_bf16(model: DetrForObjectDetection) -> None:
 def test_norms_that_learn_are_left_alone_and_fold_once_frozen() -> None:
     model, _ = load_model("embedded:small")
     live_norms(model)
-    assert fold_norms(model) == 0
+    assert fused_norms.apply(model) == 0
     frozen_norms(model)
-    assert fold_norms(model) == 15
-    assert fold_norms(model) == 0
+    assert fused_norms.apply(model) == 15
+    assert fused_norms.apply(model) == 0
+
+
+@pytest.mark.parametrize("build", [lambda: DetrForObjectDetection(tiny_config()), table_transformer])
+def test_apply_and_revert(build: Callable[[], nn.Module]) -> None:
+    model = build()
+    kinds = [type(module) for module in model.modules()]
+    assert fused_norms.apply(model) > 3
+    assert [type(module) for module in model.modules()] != kinds
+    fused_norms.revert(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_a_family_without_a_resnet_stays() -> None:
+    assert fused_norms.apply(yolos()) == 0

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_config
+from models.families.test_family import table_transformer
 from torch import Tensor
 from transformers import DetrForObjectDetection
 
-from detr_ft.models.optimizations.no_sync import SteadyEncoderLayer, stop_waiting
+from detr_ft.models.optimizations import no_sync
+from detr_ft.models.optimizations.no_sync import NoSyncEncoderLayer
 
 
 def made(**changes: Any) -> DetrForObjectDetection:
@@ -42,8 +44,8 @@ def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
     """Dropout included, which is drawn in the same order."""
     model = made(dropout=0.1).train(training)
     steady = copy.deepcopy(model)
-    stop_waiting(steady)
-    assert all(isinstance(layer, SteadyEncoderLayer) for layer in steady.model.encoder.layers)
+    no_sync.apply(steady)
+    assert all(isinstance(layer, NoSyncEncoderLayer) for layer in steady.model.encoder.layers)
     expected, found = asked(model, mask), asked(steady, mask)
     for one, other in zip([*expected[:2], *expected[2]], [*found[:2], *found[2]], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
@@ -52,7 +54,7 @@ def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
 def test_padding_still_counts() -> None:
     """What lies under the mask changes nothing: a mask that was dropped on the way would show here."""
     model = made().eval()
-    stop_waiting(model)
+    no_sync.apply(model)
     attended: list[Tensor | None] = []
     model.model.encoder.layers[0].register_forward_pre_hook(lambda _, args: attended.append(args[1]))
     asked(model, padded())
@@ -69,7 +71,7 @@ def test_infinite_values_are_clamped_as_before() -> None:
         layer = made().model.encoder.layers[0].to(dtype).train()
         layer.final_layer_norm.bias.data[0] = torch.inf
         steady = copy.deepcopy(layer)
-        steady.__class__ = SteadyEncoderLayer
+        steady.__class__ = NoSyncEncoderLayer
         values = torch.randn(1, 5, layer.hidden_size, dtype=dtype)
         torch.manual_seed(1)
         expected = layer(values, None)
@@ -84,7 +86,7 @@ def test_attention_that_adds_its_masks_gets_them_so() -> None:
     for part in (model.config, model.model.encoder.config, model.model.decoder.config):
         part._attn_implementation_internal = "eager"
     steady = copy.deepcopy(model)
-    stop_waiting(steady)
+    no_sync.apply(steady)
     for one, other in zip(asked(model, padded())[:2], asked(steady, padded())[:2], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
@@ -92,8 +94,24 @@ def test_attention_that_adds_its_masks_gets_them_so() -> None:
 def test_nothing_in_its_code_asks_for_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a tensor is true is a question that waits for the device."""
     model = made().train()
-    stop_waiting(model)
+    no_sync.apply(model)
     asked(model, padded())  # fills the caches of positions, and asks once whether autocast is on
     monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
     monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
     asked(model, padded())
+
+
+def test_apply_and_revert() -> None:
+    model = made()
+    kinds = [type(module) for module in model.modules()]
+    no_sync.apply(model)
+    assert sum(type(module).__name__.startswith("NoSync") for module in model.modules()) == 3
+    no_sync.revert(model)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_another_family_stays() -> None:
+    model = table_transformer()
+    kinds = [type(module) for module in model.modules()]
+    no_sync.apply(model)
+    assert [type(module) for module in model.modules()] == kinds

@@ -99,9 +99,7 @@ def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
 
 
-def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(tiny_checkpoint: Path, tmp_path: Path) -> None:
     expected = make_trainer(tiny_checkpoint, tmp_path / "whole").train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_eval_batch_size=2)
     seen: list[int] = []
@@ -122,9 +120,7 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(
     assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
 
 
-def test_a_signal_in_the_evaluation_of_averaged_weights_saves_raw_ones(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_signal_in_the_evaluation_of_averaged_weights_saves_raw_ones(tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = {"ema_decay": 0.9, "learning_rate": 1e-2, "per_device_eval_batch_size": 2}
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings)
     whole.train()

@@ -29,7 +29,9 @@ def test_the_newest_checkpoints_stay_and_are_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["truncated", "altered", "missing", "no marker", "empty marker", "marker of another kind"]
 )
-def test_a_damaged_checkpoint_is_logged_and_skipped(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_logged_and_skipped(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoints = Checkpoints(tmp_path, limit=3)
     good, bad = (checkpoints.save(step, {"a.bin": b"weights"}) for step in (1, 2))
     match damage:

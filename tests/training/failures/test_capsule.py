@@ -55,11 +55,11 @@ def with_loss(loss: Any) -> SetCriterion:
 
 
 def nan_pixels(trainer: DetrTrainer) -> None:
-    normalise = trainer.stepper.format.normalise
+    normalize = trainer.stepper.format.normalize
     object.__setattr__(
         trainer.stepper.format,
-        "normalise",
-        lambda batch: normalise(batch) | {"pixel_values": normalise(batch)["pixel_values"] / 0},
+        "normalize",
+        lambda batch: normalize(batch) | {"pixel_values": normalize(batch)["pixel_values"] / 0},
     )
 
 

@@ -24,7 +24,7 @@ from detr_ft.criterion import (
     explain,
 )
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.transforms import ImageFormat
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets

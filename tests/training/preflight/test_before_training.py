@@ -52,7 +52,9 @@ def test_the_overfit_does_not_change_the_run(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_short_run_starts_without_overfit(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_run_starts_without_overfit(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         check_before_training(make_trainer(tiny_checkpoint, tmp_path / "run"))
     assert "one batch" not in caplog.text

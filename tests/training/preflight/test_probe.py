@@ -53,7 +53,9 @@ def test_a_batch_is_judged_by_its_remaining_loss() -> None:
     assert judged(10.0, 11.0) == "fail"
 
 
-def test_the_largest_batch_is_that_of_the_first_epoch_and_changes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_largest_batch_is_that_of_the_first_epoch_and_changes_nothing(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     live_norms(trainer.model)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}

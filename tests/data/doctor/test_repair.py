@@ -16,10 +16,10 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data import class_names, examine, load_data
-from detr_ft.data.doctor import look, mend
-from detr_ft.data.doctor.box_columns import boxes_of
-from detr_ft.data.doctor.repair.change_log import in_words
-from detr_ft.data.doctor.repair.repair import Mended, write_mended
+from detr_ft.data.doctor import repair_data, scan_dataset
+from detr_ft.data.doctor.changes import summarize_changes
+from detr_ft.data.doctor.repair import RepairedData, write_repaired
+from detr_ft.data.doctor.statistics import boxes_of
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.errors import InputError
 
@@ -31,8 +31,8 @@ MENDED = {
 }  # fmt: skip
 
 
-def mended(data: DatasetDict) -> Mended:
-    return mend(data, look(data))
+def mended(data: DatasetDict) -> RepairedData:
+    return repair_data(data, scan_dataset(data))
 
 
 def hashes(folder: Path) -> dict[Path, str]:
@@ -117,7 +117,7 @@ def test_boxes_of_another_shape_are_left_out_unless_it_is_said_where_they_were_d
 ) -> None:
     data = DatasetDict({"train": make_rows([SOUND], [SOUND], size=(W, H))})
     Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
-    result = mend(data, look(data), drawn_on)
+    result = repair_data(data, scan_dataset(data), drawn_on)
     assert [row["objects"]["bbox"] for row in result.data["train"]] == [[SOUND], *boxes]
     told = ["left out: drawn for an unknown size", [W, H], [W, 2 * H]]
     if not boxes:
@@ -146,7 +146,7 @@ def test_copies_stay_in_what_is_held_out(make_rows) -> None:
     }  # fmt: skip
     assert {one.what for one in result.changes} == {"left out: the same bytes as another"}
     assert all(str(one.after).startswith("kept as ") for one in result.changes)
-    assert in_words(result.changes) == "image left out: the same bytes as another: 4"
+    assert summarize_changes(result.changes) == "image left out: the same bytes as another: 4"
 
 
 def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows) -> None:
@@ -192,13 +192,13 @@ def test_classes_that_case_or_blanks_tell_apart_become_the_most_frequent_one(mak
     assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0], [0, 1, 2, 3]]
     told = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
     assert told == [(100, 1000, "Dog", "dog"), (100, 1002, " dog ", "dog")]
-    assert in_words(result.changes).splitlines() == [
+    assert summarize_changes(result.changes).splitlines() == [
         "box of class 'Dog' renamed 'dog': 1",
         "box of class ' dog ' renamed 'dog': 1",
         "box left out: duplicate box: 1",
         "box left out: unknown class: 1",
     ]
-    write_mended(result, tmp_path / "out")
+    write_repaired(result, tmp_path / "out")
     assert class_names(load_data(str(tmp_path / "out"))["test"]) == ["dog", "cat", "a", "A"]
 
 
@@ -227,11 +227,11 @@ def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
     assert {split: rows.to_list() for split, rows in result.data.items()} == {
         split: rows.to_list() for split, rows in data.items()
     }
-    assert in_words(result.changes) == "nothing had to be changed"
+    assert summarize_changes(result.changes) == "nothing had to be changed"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
     with pytest.raises(InputError, match="isn't empty"):
-        write_mended(result, tmp_path / "out")
+        write_repaired(result, tmp_path / "out")
 
 
 def plant(random: np.random.Generator, folder: Path) -> set[int]:
@@ -287,7 +287,7 @@ def test_whatever_is_planted_the_copy_is_clean_and_sound_boxes_are_the_same(tmp_
     data, before = load_data(f"coco:{folder}"), hashes(folder)
     assert MENDED & {one.kind for one in examine(data).findings}
     result = mended(data)
-    write_mended(result, tmp_path / "out")
+    write_repaired(result, tmp_path / "out")
     assert hashes(folder) == before
     copy = load_data(f"coco:{tmp_path / 'out'}")
     again = examine(copy)
@@ -309,7 +309,7 @@ def test_whatever_is_planted_the_copy_is_clean_and_sound_boxes_are_the_same(tmp_
 
 def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:
     data = DatasetDict({"train": make_rows([SOUND, [1, 1, 0, 2]])})
-    write_mended(mended(data), tmp_path / "out")
+    write_repaired(mended(data), tmp_path / "out")
     assert (tmp_path / "out/train/0.png").read_bytes() == (tmp_path / "train/0.png").read_bytes()
     (line,) = (tmp_path / "out/changes.jsonl").read_text().splitlines()
     assert json.loads(line)["file"] == str(tmp_path / "train/0.png")

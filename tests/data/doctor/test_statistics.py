@@ -8,7 +8,7 @@ from datasets import DatasetDict
 
 from detr_ft.data import examine
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.doctor.box_columns import boxes_of, converted, other_format
+from detr_ft.data.doctor.statistics import boxes_of, converted, other_format
 
 W, H = 200, 150
 
@@ -55,7 +55,7 @@ def test_columns_follow_the_rows(make_rows) -> None:
     assert boxes.row.tolist() == [0, 2, 2]
     assert boxes.place.tolist() == [0, 0, 1]
     assert boxes.id.tolist() == [1000, 1100, 1101]
-    assert boxes.sound.tolist() == [True, True, False]
+    assert boxes.valid.tolist() == [True, True, False]
     assert boxes_of(make_rows([], [])).xywh.shape == (0, 4)
 
 

@@ -1,0 +1,147 @@
+"""The description of a model family: where its parts are and how its outputs become predictions."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from detr_ft.criterion import SetCriterion
+from detr_ft.errors import InputError
+from detr_ft.structures import Activation, Predictions
+
+Section = Literal["backbone", "encoder", "decoder", "heads"]
+Operation = Literal[
+    "recipes",  # training by a recipe; without it the family trains by `attach_criterion` only
+    "num_queries",
+    "decoder_layers",
+    "lora",
+    "attention",  # attention maps of encoder and decoder
+    "export",
+    "gradient_checkpointing",
+    "fused_norms",
+    "no_sync",
+    "cuda_graphs",
+]
+
+# The stages of a ResNet below the prefix of a backbone, under the names of transformers and under those of timm.
+_NATIVE_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:embedder|encoder\.stages\.(?P<stage>\d+))\.")
+_TIMM_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:conv1|bn1|layer(?P<stage>\d+))\b")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of parameters: name (in `model.freeze`), section (of learning rates) and prefix."""
+
+    name: str
+    section: Section
+    prefix: str
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """The outputs that a model passes to its loss function.
+
+    `logits [B, Q, C]` and `boxes [B, Q, 4]` are the final ones, `layer_logits` and `layer_boxes` those of all layers where
+    the model or its decoder hooks provide them; `extras` has the further arguments of the family, by name.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    layer_logits: Tensor | None = None
+    layer_boxes: Tensor | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(ABC):
+    """A family of detectors of transformers.
+
+    Paths are those of `get_submodule`, None where the family has no such module. `class_layers` are the linear layers with
+    a row for each class, `decoder` is the module whose `layers` are followed by the heads, `lora_layers` is a regular
+    expression for the linear layers that adapters go into. With `images="masked"` a batch is padded and has a pixel mask;
+    with `"unmasked"` the model has none, and images are processed one by one.
+    """
+
+    name: str
+    model_type: str  # of the config
+    model_class: type[PreTrainedModel]
+    activation: Activation
+    class_layers: tuple[str, ...]
+    parts: tuple[Part, ...]  # their prefixes cover every parameter exactly once
+    supports: frozenset[Operation]
+    images: Literal["masked", "unmasked"]
+    default_criterion: Callable[[], SetCriterion]
+    backbone: str | None = None
+    frozen_norm: type[nn.Module] | None = None
+    projection: str | None = None  # of the features of the backbone to the width of the encoder
+    decoder: str | None = None
+    query_embedding: str | None = None
+    lora_layers: str | None = None
+
+    @abstractmethod
+    def predictions(self, outputs: LossInputs) -> Predictions:
+        """Return the predictions for a criterion: a row for each supervised layer, the final one last."""
+
+    @abstractmethod
+    def apply_heads(self, model: PreTrainedModel, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits `[..., Q, C]` and boxes `[..., Q, 4]` of hidden states `[..., Q, D]` of the queries.
+
+        With a `decoder` these are the outputs of its layers, before its final norm.
+        """
+
+    @abstractmethod
+    def compiled_parts(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return the modules that are compiled one by one: backbone and layers."""
+
+    def part_of(self, parameter: str) -> Part:
+        """Return the part of a parameter; in a ResNet its stage, as `backbone.stem`, `backbone.stage1`, ..."""
+        for part in self.parts:
+            if parameter.startswith(part.prefix):
+                return replace(part, name=f"backbone{_stage(parameter, part)}") if part.name == "backbone" else part
+        return Part("other", "heads", "")
+
+    def module(self, model: PreTrainedModel, path: str | None) -> nn.Module:
+        """Return a module of the model. Raises InputError if the family has none."""
+        if path is None:
+            raise InputError(f"{self.name}: the model has no such module. Use a DETR instead.")
+        module: nn.Module = model.get_submodule(path)
+        return module
+
+    def check_supports(self, operation: Operation) -> None:
+        """Raise InputError unless the family supports an operation."""
+        if operation not in self.supports:
+            raise InputError(f"model: {self.name} does not support {operation}. Remove the setting, or use a DETR.")
+
+    def final(self, logits: Tensor, boxes: Tensor) -> Predictions:
+        """Return the final outputs of a model, `logits [B, Q, C]` and `boxes [B, Q, 4]`, as the only row."""
+        return Predictions.from_layer(logits, boxes, self.activation)
+
+    def top_detections(self, predictions: Predictions, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores, labels and query indices of the best detections of the last row.
+
+        Each is `[B, N]`. Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
+        scores are in the order of the queries.
+        """
+        if self.activation == "softmax":
+            scores, labels = (values[-1] for values in predictions.best)
+            queries = scores.argsort(dim=-1, descending=True, stable=True)[:, :count]
+            return scores.gather(1, queries), labels.gather(1, queries), queries
+        pairs = predictions.probabilities[-1].flatten(1)
+        order = pairs.argsort(dim=-1, descending=True, stable=True)[:, :count]
+        return pairs.gather(1, order), order % predictions.num_classes, order // predictions.num_classes
+
+
+def _stage(parameter: str, part: Part) -> str:
+    """`.stem`, `.stage1`, ... of a parameter of a ResNet; empty for other backbones."""
+    rest = parameter.removeprefix(part.prefix)
+    if match := _NATIVE_STAGE.match(rest):
+        return ".stem" if match["stage"] is None else f".stage{int(match['stage']) + 1}"
+    if match := _TIMM_STAGE.match(rest):
+        return ".stem" if match["stage"] is None else f".stage{match['stage']}"
+    return ""

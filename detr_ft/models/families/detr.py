@@ -1,0 +1,89 @@
+"""DETR (Carion et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DetrForObjectDetection, PreTrainedModel
+from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.models.families.base import Family, LossInputs, Part
+from detr_ft.structures import Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetrFamily(Family):
+    """Families with the architecture of DETR."""
+
+    def predictions(self, outputs: LossInputs) -> Predictions:
+        """Return the rows of all decoder layers."""
+        if outputs.layer_logits is None or outputs.layer_boxes is None:
+            raise ValueError("layer_logits and layer_boxes must be given: attach_criterion records them")
+        # The final row is the one that the model returns, whatever computed the others.
+        return Predictions(
+            torch.cat([outputs.layer_logits[:-1], outputs.logits[None]]),
+            torch.cat([outputs.layer_boxes[:-1], outputs.boxes[None]]),
+            self.activation,
+        )
+
+    def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the final norm of the decoder and the heads."""
+        normed = model.model.decoder.layernorm(hidden)
+        return model.class_labels_classifier(normed), model.bbox_predictor(normed).sigmoid()
+
+    def compiled_parts(self, model: Any) -> list[nn.Module]:
+        """Return backbone, encoder layers and decoder layers."""
+        return [model.model.backbone, *model.model.encoder.layers, *model.model.decoder.layers]
+
+    def draw_weights(self, model: PreTrainedModel) -> None:
+        """Draw random weights as the authors do (facebookresearch/detr, `Transformer._reset_parameters`).
+
+        transformers draws matrices and queries with a standard deviation of 0.02, made to be overwritten by a checkpoint;
+        from such a start a small DETR learns slowly.
+        """
+        any_model: Any = model
+        for parameter in (*any_model.model.encoder.parameters(), *any_model.model.decoder.parameters()):
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.normal_(any_model.model.query_position_embeddings.weight)
+        heads = (any_model.class_labels_classifier, *any_model.bbox_predictor.layers)
+        for module in (any_model.model.input_projection, *heads):
+            module.reset_parameters()
+
+
+DETR = DetrFamily(
+    name="DETR",
+    model_type="detr",
+    model_class=DetrForObjectDetection,
+    activation="softmax",
+    class_layers=("class_labels_classifier",),
+    parts=(
+        Part("backbone", "backbone", "model.backbone."),
+        Part("input_projection", "encoder", "model.input_projection."),
+        Part("queries", "decoder", "model.query_position_embeddings."),
+        Part("encoder", "encoder", "model.encoder."),
+        Part("decoder", "decoder", "model.decoder."),
+        Part("class_head", "heads", "class_labels_classifier."),
+        Part("box_head", "heads", "bbox_predictor."),
+    ),
+    supports=frozenset(
+        {
+            "recipes", "num_queries", "decoder_layers", "lora", "attention", "export",
+            "gradient_checkpointing", "fused_norms", "no_sync", "cuda_graphs",
+        }
+    ),
+    images="masked",
+    default_criterion=detr_criterion,
+    backbone="model.backbone.model",
+    frozen_norm=DetrFrozenBatchNorm2d,
+    projection="model.input_projection",
+    decoder="model.decoder",
+    query_embedding="model.query_position_embeddings",
+    # Attention and feed-forward layers: a low rank in more kinds of matrices is better than a high one in few (Hu et al.,
+    # LoRA, ICLR 2022, section 7.1).
+    lora_layers=r"model\.(encoder|decoder)\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|out_proj|fc1|fc2)",
+)  # fmt: skip

@@ -1,0 +1,52 @@
+"""YOLOS (Fang et al., NeurIPS 2021): a vision transformer with detection tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import YolosForObjectDetection
+
+from detr_ft.criterion import detr_criterion
+from detr_ft.models.families.base import Family, LossInputs, Part
+from detr_ft.structures import Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class YolosFamily(Family):
+    """The heads of YOLOS read the final layer only, as in the paper."""
+
+    def predictions(self, outputs: LossInputs) -> Predictions:
+        """Return the final layer as the only row."""
+        return self.final(outputs.logits, outputs.boxes)
+
+    def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the heads to the final states of the detection tokens."""
+        return model.class_labels_classifier(hidden), model.bbox_predictor(hidden).sigmoid()
+
+    def compiled_parts(self, model: Any) -> list[nn.Module]:
+        """Return the encoder layers."""
+        return list(model.vit.encoder.layer)
+
+
+YOLOS = YolosFamily(
+    name="YOLOS",
+    model_type="yolos",
+    model_class=YolosForObjectDetection,
+    activation="softmax",
+    class_layers=("class_labels_classifier.layers.2",),
+    parts=(
+        Part("backbone", "backbone", "vit.embeddings.cls_token"),
+        Part("backbone", "backbone", "vit.embeddings.patch_embeddings."),
+        Part("backbone", "backbone", "vit.embeddings.position_embeddings"),
+        Part("queries", "decoder", "vit.embeddings.detection_tokens"),
+        Part("encoder", "encoder", "vit.encoder."),
+        Part("encoder", "encoder", "vit.layernorm."),
+        Part("class_head", "heads", "class_labels_classifier."),
+        Part("box_head", "heads", "bbox_predictor."),
+    ),
+    supports=frozenset({"gradient_checkpointing"}),
+    images="unmasked",
+    default_criterion=detr_criterion,
+)

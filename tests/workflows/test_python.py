@@ -1,0 +1,215 @@
+"""Training and what follows from Python, with data and criterion as objects and without a recipe file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, Image
+from torch import Tensor
+
+import detr_ft
+from detr_ft.criterion import BoxL1Loss, ClassCost, CrossEntropyLoss, HungarianMatcher
+from detr_ft.data.integrity.usable_images import with_true_sizes
+from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.workflows.run import TrainOutcome
+
+SPEC = "generated:workshop?train=12&validation=4&edge=64"
+SMALL = {"num_train_epochs": 1, "per_device_train_batch_size": 4}
+
+
+@dataclass(frozen=True)
+class CornerCost:
+    weight: float = 1.0
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:  # [L, P, Q]
+        apart = predictions.boxes[:, targets.image] - targets.boxes[:, None]
+        return apart[..., :2].abs().amax(-1)
+
+
+@dataclass(frozen=True)
+class CornerLoss:
+    weight: float = 1.0
+    name: ClassVar[str] = "loss_corner"
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:  # [L]
+        apart = matches.predicted(predictions.boxes) - matches.target_values(targets.boxes)
+        return matches.per_layer(apart[:, :2].abs().amax(-1)) / matches.num_boxes
+
+
+CRITERION = detr_ft.SetCriterion(
+    HungarianMatcher([ClassCost(), CornerCost()]), [CrossEntropyLoss(), BoxL1Loss(), CornerLoss()]
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> DatasetDict:
+    return detr_ft.load_data(SPEC)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, data: DatasetDict) -> TrainOutcome:
+    """A run on data and by a criterion that exist in this process alone."""
+    folder = tmp_path_factory.mktemp("python")
+    run = detr_ft.train(
+        model=tiny_checkpoint, data=data, output_dir=folder / "run", criterion=CRITERION, learning_rate=1e-3,
+        num_train_epochs=1, per_device_train_batch_size=4,
+    )  # fmt: skip
+    assert isinstance(run, TrainOutcome)
+    return run
+
+
+def test_a_run_has_metrics_detections_and_a_report(trained: TrainOutcome, data: DatasetDict) -> None:
+    assert trained.report.is_file()
+    assert trained.metrics.map is not None
+    assert trained.validation is not None
+    assert trained.validation["image_id"][:] == data["validation"]["image_id"][:]
+    assert len(trained.detections) == 4
+    assert detr_ft.coco_metrics(trained.validation, trained.detections)["map"] == trained.metrics.map
+
+
+def test_its_recipe_loads_and_says_that_its_data_cannot_be_read(trained: TrainOutcome, data: DatasetDict) -> None:
+    recipe = detr_ft.load_recipe(trained.folder / "recipe.yaml")
+    assert recipe.train.learning_rate == 1e-3
+    assert recipe.criterion is not None
+    assert recipe.criterion["losses"][2]["use"].endswith(":CornerLoss")
+    assert recipe.data.source == "memory:12 train, 4 validation"
+    for use in (lambda: detr_ft.evaluate(trained), lambda: detr_ft.train(recipe, output_dir=trained.folder / "again")):
+        with pytest.raises(detr_ft.InputError, match=r"data\.source: memory:.*--data"):
+            use()
+    again = detr_ft.train(recipe, data=data, output_dir=trained.folder.with_name("again"))
+    assert torch.equal(again.detections[0].scores, trained.detections[0].scores)
+
+
+def test_what_follows_takes_the_run_and_the_data(trained: TrainOutcome, data: DatasetDict, tmp_path: Path) -> None:
+    evaluated = detr_ft.evaluate(trained, data)
+    assert evaluated.metrics.coco() == trained.metrics.coco()
+    assert evaluated.report is None
+    assert detr_ft.evaluate(trained, trained.validation).metrics == evaluated.metrics
+    assert detr_ft.evaluate(trained, data["validation"], output_dir=tmp_path / "out").metrics.map == trained.metrics.map
+    assert (tmp_path / "out/report.html").is_file()
+    (differences,) = detr_ft.compare([trained, trained], data).differences
+    difference = differences["map"]
+    assert difference is None or difference.value == 0
+    assert detr_ft.doctor(data).findings == ()
+
+
+def test_a_run_by_a_recipe_and_by_keywords_is_the_same(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tiny_checkpoint}}}\ndata: {{source: '{SPEC}', augment: none}}\n"
+        f"train: {{output_dir: {tmp_path}/a, num_train_epochs: 1, per_device_train_batch_size: 4}}\n"
+    )
+    by_file = detr_ft.train(tmp_path / "recipe.yaml")
+    by_keywords = detr_ft.train(
+        model=tiny_checkpoint, data=SPEC, output_dir=tmp_path / "b", overrides=["data.augment=none"],
+        num_train_epochs=1, per_device_train_batch_size=4,
+    )  # fmt: skip
+    by_recipe = detr_ft.train(detr_ft.load_recipe(tmp_path / "recipe.yaml"), output_dir=str(tmp_path / "c"))
+    for other in (by_keywords, by_recipe):
+        assert isinstance(other, TrainOutcome)
+        for one, theirs in zip(by_file.detections, other.detections, strict=True):
+            assert torch.equal(one.boxes, theirs.boxes)
+        assert (other.folder / "model.safetensors").read_bytes() == (by_file.folder / "model.safetensors").read_bytes()
+
+
+def test_settings_are_checked_together() -> None:
+    with pytest.raises(detr_ft.InputError) as caught:
+        detr_ft.train(model="embedded:small", data="x", num_epochs=3, learning_rate=-1)  # type: ignore[call-overload]
+    told = "\n".join(caught.value.problems)
+    for expected in ("train.num_epochs", "num_train_epochs?", "train.learning_rate", "train.output_dir"):
+        assert expected in told
+    with pytest.raises(detr_ft.InputError, match="recipe, or model, data"):
+        detr_ft.train(model="embedded:small")
+    with pytest.raises(detr_ft.InputError, match="--resume"):
+        detr_ft.train("recipe.yaml", force=True)
+
+
+def test_a_criterion_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        values: object = object
+        weight: float = 1.0
+        name: ClassVar[str] = "loss_odd"
+
+        def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+            return predictions.boxes.sum()
+
+    criterion = detr_ft.SetCriterion(HungarianMatcher([ClassCost()]), [Odd()])
+    with pytest.raises(detr_ft.InputError, match=r"criterion: .*dataclasses"):
+        detr_ft.train(model="embedded:small", data=SPEC, output_dir=tmp_path / "run", criterion=criterion)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_are_a_split_a_pair_or_a_dictionary(data: DatasetDict) -> None:
+    from detr_ft.workflows.splits import read_data
+
+    assert set(read_data(data["train"]).splits) == {"train"}
+    pair = read_data((data["train"], data["validation"]))
+    assert pair.source == "memory:12 train, 4 validation"
+    decoded = read_data(data.cast_column("image", Image())).splits
+    assert decoded["train"][0]["image"].keys() == {"path", "bytes"}
+    assert with_true_sizes(decoded, "train")["width"][:] == data["train"]["width"][:]
+    with pytest.raises(detr_ft.InputError, match=r"no image, image_id, width, .*load_data"):
+        read_data(Dataset.from_dict({"pixels": [1]}))
+
+
+def test_seeds_have_runs_and_statistics(tiny_checkpoint: Path, data: DatasetDict, tmp_path: Path) -> None:
+    outcome = detr_ft.train(
+        model=tiny_checkpoint, data=data, output_dir=tmp_path / "runs", seeds=[1, 2], num_train_epochs=1,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    assert list(outcome.runs) == [1, 2]
+    maps = [outcome.runs[seed].metrics.map for seed in (1, 2)]
+    assert outcome.statistics["map"].mean == pytest.approx(sum(maps) / 2)  # type: ignore[arg-type]
+    assert outcome.statistics["map"].values == tuple(maps)
+
+
+def test_checks_return_problems(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{checkpoint: {tiny_checkpoint}}}\ndata: {{source: x}}\ntrain: {{output_dir: y}}\n"
+    )
+    assert detr_ft.check(tmp_path / "recipe.yaml").problems == ()
+    assert detr_ft.check(detr_ft.load_recipe(tmp_path / "recipe.yaml")).problems == ()
+    (problem,) = detr_ft.check(tmp_path / "recipe.yaml", ["train.sed=1"]).problems
+    assert "did you mean seed?" in problem
+
+
+def test_a_new_recipe_needs_no_file(data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    new = detr_ft.new_recipe(data, checkpoint="embedded:small")
+    assert new.path is None
+    assert new.recipe.model.checkpoint == "embedded:small"
+    assert new.recipe.data.source == "memory:12 train, 4 validation"
+    assert not list(tmp_path.iterdir())
+
+
+def test_predictions_are_returned_and_written_on_request(tmp_path: Path, data: DatasetDict) -> None:
+    from detr_ft.data import open_image
+
+    open_image(data["train"][0]["image"]).save(tmp_path / "scene.png")
+    outcome = detr_ft.predict("embedded:small", tmp_path / "scene.png", threshold=0)
+    assert outcome.files == (tmp_path / "scene.png",)
+    assert len(outcome.detections[0].scores) > 0
+    assert outcome.predictions is None
+    assert [file.name for file in tmp_path.iterdir()] == ["scene.png"]
+
+
+def test_the_library_is_silent(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """No message, bar or warning of ours: logging and progress are shown by the command alone."""
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from transformers import logging; logging.set_verbosity_error(); logging.disable_progress_bar()\n"
+        "import datasets; datasets.disable_progress_bars()\n"
+        "import detr_ft\n"
+        f"data = detr_ft.load_data({SPEC!r})\n"
+        f"run = detr_ft.train(model={str(tiny_checkpoint)!r}, data=data, output_dir='run', **{SMALL})\n"
+        "detr_ft.doctor(data); detr_ft.evaluate(run, data); detr_ft.compare([run, run], data)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
