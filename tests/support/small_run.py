@@ -65,7 +65,7 @@ def signal_after(trainer: DetrTrainer, step: int, send: Callable[[], object]) ->
         if at == step:
             send()
 
-    trainer.display.step = step_and_send  # type: ignore[method-assign]
+    trainer.display.step = step_and_send  # type: ignore[method-assign, assignment]
 
 
 def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) -> None:
