@@ -228,7 +228,7 @@ def test_a_push_that_was_cut_short_goes_on(hub, run: Path, tmp_path: Path) -> No
 
 
 def test_the_command_that_pushes_again_is_the_whole_one(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.workflows.push.push_data", lambda recipe, name, private: "pushed")
+    monkeypatch.setattr("detr_ft.workflows.push._push_data", lambda recipe, name, private: ("pushed", False))
     hub.fail("POST", "repos/create", 403)
     done = CliRunner().invoke(app, ["push", str(run), NAME, "--space", "--dataset", "--public"])
     assert done.exit_code == 2
