@@ -91,7 +91,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "gone.yaml"], ["gone.yaml: there is no such recipe"]),
+        (["train", "gone.yaml"], ["gone.yaml: no such recipe"]),
         (
             ["train", "recipe.yaml", "train.lr=1", "data.sorce=x"],
             ["recipe.yaml", "train.lr: unknown key", "did you mean source?"],

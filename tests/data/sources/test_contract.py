@@ -1,4 +1,4 @@
-"""What every source does, on a data set in its own format: a new one needs a writer in `support.source_writers`."""
+"""The contract of every source, on a data set in its own format. A new source needs a writer in `support.source_writers`."""
 
 from __future__ import annotations
 
