@@ -19,8 +19,9 @@ from detr_ft.utils.files import check_new_folder, writing
 def write_coco(data: DatasetDict, folder: Path) -> None:
     """Write each split to `folder/<split>/`: the image files unchanged and `_annotations.coco.json`.
 
-    `load_data` reads back equal data, except classes that no split uses, blanks around class names, and annotation ids that
-    were not unique. The folder must be new or empty. Raises InputError, for missing image files before writing anything.
+    `load_data` reads back equal data, except classes that no split uses, blanks around class names, and annotation ids
+    that were not unique. The folder must be new or empty. Raises InputError, for missing image files before writing
+    anything.
     """
     check_new_folder(folder)
     _check_files(data)

@@ -66,8 +66,8 @@ class ImageError(InputError):
 def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return an image as 8-bit RGB, upright (EXIF applied), alpha on white.
 
-    `source` is a file, its bytes, or the schema's mapping of path and bytes. 16-bit gray levels are scaled linearly, not
-    clipped. Raises ImageError, before decoding for an image of more than `max_pixels`.
+    `source` is a file, its bytes, or the schema's mapping of path and bytes. 16-bit gray levels are scaled linearly,
+    not clipped. Raises ImageError, before decoding for an image of more than `max_pixels`.
     """
     with _open(source, max_pixels) as (image, name):
         try:
@@ -91,7 +91,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class FileSize:
-    """The size in an image file's header: `upright` width and height in pixels (EXIF applied), and EXIF's `orientation`."""
+    """The size of an image file: `upright` width and height in pixels (EXIF applied), EXIF `orientation`."""
 
     upright: tuple[int, int]
     orientation: int = 1
@@ -137,14 +137,14 @@ def orientation(image: Image.Image) -> int:
 
 
 def missing_image(name: str) -> ImageError:
-    """Return the error of an image file that doesn't exist, with a name that differs in case alone as a hint."""
+    """Return the error of a missing image file, with a name that differs in case alone as a hint."""
     similar = name_in_other_case(Path(name))
     hint = f". Did you mean {similar}?" if similar else ""
     return ImageError(name, "missing", f"the image file doesn't exist{hint}")
 
 
 def name_in_other_case(path: Path) -> str | None:
-    """Return the name of a file in the path's folder that differs from the path's name in case alone, else None."""
+    """Return the name of a file in the same folder that differs in case alone, else None."""
     try:
         similar = _names_in(path.parent, path.parent.stat().st_mtime_ns).get(path.name.lower())
     except (OSError, ValueError):  # no such folder; a name that no file can have
@@ -154,7 +154,7 @@ def name_in_other_case(path: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def _names_in(folder: Path, mtime_ns: int) -> dict[str, str]:
-    """Return the names in a folder by their lower-case forms; cached until the folder's modification time changes."""
+    """Return the names in a folder by their lower-case forms; cached until the folder changes."""
     return {name.lower(): name for name in os.listdir(folder)}
 
 
@@ -208,7 +208,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _gray_to_8_bit(image: Image.Image) -> np.ndarray:
-    """Scale gray levels of more than 8 bits to 0..255 `[H, W]`, linearly from the range of the file's type or values."""
+    """Scale gray levels to 0..255 `[H, W]`, linearly from the range of the file's type or values."""
     gray = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
     # A gray PNG of more than 8 bits has 16, whichever mode this version of Pillow returns.

@@ -1,9 +1,9 @@
 """The schema of all data sets: the Hub's convention for detection.
 
-A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists of equal
-length: `id` (of the annotation, else its index), `bbox` (COCO xywh, pixels of the upright image), `category` (index of a
-ClassLabel), `area` (square pixels), `iscrowd` (an ignored region: neither a target nor a false positive), and Pascal VOC's
-`difficult` and `truncated`.
+A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists of
+equal length: `id` (of the annotation, else its index), `bbox` (COCO xywh, pixels of the upright image), `category`
+(index of a ClassLabel), `area` (square pixels), `iscrowd`, and Pascal VOC's `difficult` and `truncated`. A crowd is an
+ignored region: neither a target nor a false positive.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def detection_objects(
     difficult: Sequence[bool] | None = None,
     truncated: Sequence[bool] | None = None,
 ) -> dict[str, list[object]]:
-    """Return a row's `objects`; by default `ids` are indices, `area` is that of the box, and flags are False."""
+    """Return a row's `objects`; by default ids are indices, areas those of boxes, and flags False."""
     no = [False] * len(bbox)
     return {
         "id": list(range(len(bbox)) if ids is None else ids),

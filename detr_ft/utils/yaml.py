@@ -49,7 +49,7 @@ def parse_yaml(text: str, where: str) -> object:
 
 
 def _num_expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Return the number of values in a document with aliases expanded; `known` has those of visited nodes."""
+    """Return the number of values in a document with aliases expanded; `known` is of visited nodes."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if known.get(id(node)) == 0:

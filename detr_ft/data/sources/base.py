@@ -24,14 +24,14 @@ class PathSource(Protocol):
     """The functions in the module of a source that reads files."""
 
     def recognizes(self, path: Path) -> bool:
-        """Whether an existing file or folder has this source's format, decided from as little of it as possible."""
+        """Return whether an existing file or folder has this source's format, reading as little as possible."""
         ...
 
     def read(self, path: Path, box_format: BoxFormat | None) -> SourceData:
         """Read the data set at an existing path. Raises InputError with all problems.
 
-        Raises UnknownClassError if the only problems are undeclared classes. `box_format` is the user's choice; it is None
-        for a source that does not take it.
+        Raises UnknownClassError if the only problems are undeclared classes. `box_format` is the user's choice; it is
+        None for a source that does not take it.
         """
         ...
 

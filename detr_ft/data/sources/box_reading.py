@@ -1,4 +1,4 @@
-"""Convert boxes of formats that do not define their numbers to COCO xywh in pixels, and log the format."""
+"""Convert boxes whose format the data do not define to COCO xywh in pixels, and log that format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def convert_boxes(
     records: Iterable[Record], origin: str, format: BoxFormat | None, among: Sequence[BoxFormat] = FORMATS
 ) -> None:
-    """Convert the boxes of all splits' records in place, from `format`, by default from the recognized one."""
+    """Convert the boxes of all splits in place, from `format`, by default from the recognized one."""
     filled = [record for record in records if record.boxes]
     chosen = choose_format(filled, origin, format, among)
     for record in filled:
@@ -46,7 +46,7 @@ def choose_format(
 
 
 def convert_record(record: Record, format: BoxFormat) -> None:
-    """Convert a record's boxes in place; with fractions also areas up to 1, which are fractions of the image."""
+    """Convert a record's boxes in place, and of fractions also areas up to 1 (fractions of the image)."""
     if format == FORMATS[0] or not record.boxes:
         return
     record.boxes = format.to_xywh(np.asarray(record.boxes), _sizes(record)).tolist()

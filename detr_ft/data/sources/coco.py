@@ -1,4 +1,4 @@
-"""Read COCO JSON: one file, a folder for each split (Roboflow), or `annotations/instances_*.json` (official)."""
+"""Read COCO JSON: one file, a folder for each split (Roboflow), or `annotations/instances_*.json`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file, or a file of the splits of a folder, is COCO JSON."""
+    """Return whether a file, or a file of the splits of a folder, is COCO JSON."""
     return json_tool_of(path) == "coco"
 
 
 def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """Read a COCO file or folder. Categories that no split uses are left out and logged.
 
-    Category ids may have gaps; classes are in the order of the ids, the same for all splits. An object without a bbox gets
-    the box around its segmentation. Images that are not at their stated paths are searched for below the file.
+    Category ids may have gaps; classes are in the order of the ids, the same for all splits. An object without a bbox
+    gets the box around its segmentation. Images that are not at their stated paths are searched for below the file.
     """
     paths = _files(path)
     if not paths:

@@ -50,7 +50,10 @@ _MAX_CHARS_SHOWN = 300  # of a first line in a message
 
 @dataclass(frozen=True)
 class Header:
-    """The indices of a table's columns, and the possible formats of its boxes; `box` is one column, or four."""
+    """The indices of a table's columns, and the possible formats of its boxes.
+
+    `box` is one column or four.
+    """
 
     file: int
     name: int
@@ -99,7 +102,7 @@ def _find(columns: Mapping[str, int], names: Sequence[str], excluded: Sequence[i
 
 
 def _find_box(columns: Mapping[str, int]) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Return the columns of the box, four or one with all four numbers, and the possible corners of its format."""
+    """Return the columns of the box, one or four, and the possible corners of its format."""
     for sides, corners in _BOXES:
         x, y, right, bottom = (_find(columns, names) for names in sides)
         if x is not None and y is not None and right is not None and bottom is not None:

@@ -1,4 +1,4 @@
-"""Read tables of boxes: CSV files with a header and one object a line, as of TensorFlow, Roboflow and Open Images."""
+"""Read CSV files with a header and one object a line, as of TensorFlow, Roboflow and Open Images."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a `.csv` or `.tsv` file, or a folder with one whose header names image, class and box."""
+    """Return whether a path is a CSV or TSV file, or a folder with a table of boxes."""
     return path.suffix.lower() in _SUFFIXES if path.is_file() else bool(_table_files(path))
 
 
 def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """Read a CSV file, or a folder with one for each split; classes are sorted.
 
-    The first line names the columns: the image's file, the class, and a box (four columns, or one named bbox). `width` and
-    `height` beside corners are those of the image. A column `split` overrides the splits in file names. A line without a
-    box is an image without objects. The format of the boxes is recognized as far as column names and `box_format` leave it
-    open.
+    The first line names the columns: the image's file, the class, and a box (four columns, or one named bbox). `width`
+    and `height` beside corners are those of the image. A column `split` overrides the splits in file names. A line
+    without a box is an image without objects. The format of the boxes is recognized as far as column names and
+    `box_format` leave it open.
     """
     files = {split_of_file(path): path} if path.is_file() else _table_files(path)
     if not files:
@@ -74,7 +74,7 @@ def _splits(tables: Iterable[CsvTable]) -> dict[str, list[Record]]:
 
 
 def _table_files(folder: Path) -> dict[str, Path]:
-    """Return the table of each split: the files whose header names image, class and box; empty if there is none."""
+    """Return the table of boxes of each split; empty if there is none."""
     groups: list[list[tuple[str | None, Path]]] = [
         [(split, file) for split, child in split_folders(folder) for file in _tables_in(child)],
         *([(split_of(file.stem), file) for file in _tables_in(parent)] for parent in (folder / "annotations", folder)),
@@ -115,7 +115,7 @@ def _read_header(file: Path) -> tuple[Header | str, str]:
 
 @dataclass
 class CsvTable:
-    """A CSV file: its records by split and image name; `split` is that of lines without a split of their own."""
+    """A CSV file and its records by split and image name; `split` is the default of its lines."""
 
     file: Path
     split: str
@@ -228,7 +228,7 @@ class CsvTable:
         return split
 
     def _box_cells(self, cells: _Line) -> list[str]:
-        """Return the texts of the numbers of a line's box, from one column such as `[1, 2, 3, 4]`, or from four."""
+        """Return the texts of a box's numbers, from one column such as `[1, 2, 3, 4]`, or from four."""
         columns = self.header.box
         if len(columns) > 1:
             return [self._number(cells[index]) for index in columns]
@@ -257,7 +257,8 @@ class CsvTable:
 def _image_folders(file: Path, split: str) -> list[Path]:
     """Return the folders where the images of a table usually are, the nearest first.
 
-    These are its folder and the parent, `images/` in both, and folders named after the file or the split in each of them.
+    These are its folder and the parent, `images/` in both, and folders named after the file or the split in each of
+    them.
     """
     near = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", "images")]
     words = [word for word in (file.stem, split, "val", "valid", "dev") if split_of(word) == split]
@@ -266,7 +267,7 @@ def _image_folders(file: Path, split: str) -> list[Path]:
 
 
 def _class_descriptions(folder: Path) -> dict[str, str]:
-    """Return Open Images' class names by label (`/m/011k07`), from a file beside the table or in the parent folder."""
+    """Return Open Images' class names by label (`/m/011k07`), from the folder or its parent."""
     files = (file for parent in (folder, folder.parent) for file in files_in(parent, {".csv"}))
     file = next((file for file in files if file.name.startswith("class-descriptions")), None)
     if file is None:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is an XML file, or a folder with `annotations.xml`."""
+    """Return whether a path is an XML file, or a folder with `annotations.xml`."""
     return path.suffix.lower() == ".xml" if path.is_file() else (path / "annotations.xml").is_file()
 
 

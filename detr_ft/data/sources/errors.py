@@ -1,4 +1,4 @@
-"""Problems of a data set: grouped by kind, with a limit on their number, and objects of unknown classes."""
+"""Problems of a data set, grouped by kind, and the error of undeclared classes."""
 
 from __future__ import annotations
 

@@ -20,9 +20,10 @@ _TIMEOUT_SECONDS = 10.0
 
 
 def read(name: str, box_format: BoxFormat | None) -> SourceData:
-    """Read a data set of the Hub, `OWNER/NAME` and optionally `@REVISION`, or its copy in the local cache.
+    """Read a data set of the Hub, `OWNER/NAME[@REVISION]`, or its copy in the local cache.
 
-    Its rows must have an image, and objects with boxes and categories. The format of the boxes is by default recognized.
+    Its rows must have an image, and objects with boxes and categories. The format of the boxes is by default
+    recognized.
     """
     repository, _, revision = name.partition("@")
     check_reachable(name)
@@ -33,7 +34,7 @@ def read(name: str, box_format: BoxFormat | None) -> SourceData:
 
 
 def check_reachable(name: str) -> None:
-    """Raise InputError, within seconds, for a data set that is not on this machine, in the cache or on the Hub."""
+    """Raise InputError within seconds for a data set neither on this machine, cached, nor on the Hub."""
     repository, _, revision = name.partition("@")
     reason = "" if Path(repository).exists() else _unreachable(repository, revision or None)
     if reason and not (Path(config.HF_DATASETS_CACHE) / repository.replace("/", "___")).exists():
@@ -44,7 +45,7 @@ def check_reachable(name: str) -> None:
 
 
 def _unreachable(repository: str, revision: str | None) -> str:
-    """Return the reason why the Hub can't be reached, empty if it can. Raises InputError for an unknown data set."""
+    """Return why the Hub can't be reached, empty if it can. Raises InputError for an unknown data set."""
     try:
         HfApi().dataset_info(repository, revision=revision, timeout=_TIMEOUT_SECONDS)
     except HfHubHTTPError as error:

@@ -15,9 +15,10 @@ _SAMPLE_FILES = 20
 
 
 class ImageFinder:
-    """Finds images by name, first in `folders` in their order, then below `root`. Each folder is listed at most once.
+    """Finds images by name, first in `folders` in their order, then below `root`.
 
-    With `split`, the search below `root` leaves out folders that are named after another split.
+    Each folder is listed at most once. With `split`, the search below `root` leaves out folders that are named after
+    another split.
     """
 
     def __init__(self, root: Path, folders: Sequence[Path] = (), split: str | None = None) -> None:
@@ -49,8 +50,8 @@ class ImageFinder:
         1. The name as a path from `near`, or without `near` from each folder, then from the root.
         2. The last part of the name in a folder.
         3. The file in a folder that has the name without suffix.
-        4. The file below the root with the last part of the name, and with most of the parts before it. Several such files
-           are added to `problems`, with `where` the name stands.
+        4. The file below the root with the last part of the name, and with most of the parts before it. Several such
+           files are a problem, which is added to `problems` and starts with `where`.
         """
         plain = plain_path(name)
         path = self._locate(plain, where, problems, near) if plain else None
@@ -58,12 +59,12 @@ class ImageFinder:
         return path
 
     def find_in(self, names: Iterable[str], folders: Sequence[Path]) -> Path | None:
-        """Return the image of the first name, with or without suffix, in the first folder that has it, else None."""
+        """Return the image of the first name, with or without suffix, in the first folder with it, else None."""
         paths = (self._index.get(folder, name) for name in names for folder in folders)
         return next(filter(None, paths), None)
 
     def has_images(self, folder: Path) -> bool:
-        """Whether a folder has an image file."""
+        """Return whether a folder has an image file."""
         return bool(self._index.by_stem(folder))
 
     def all_missing(self, origin: Path) -> list[str]:
@@ -135,14 +136,14 @@ class FolderIndex:
 
 
 def fullest_folder(names: Sequence[str], folders: Sequence[Path]) -> tuple[Path, float]:
-    """Return the first folder with the most files of a sample of names, and the fraction of the sample that it has."""
+    """Return the folder with most files of a sample of names, and the fraction of the sample in it."""
     sample = names[:: max(1, len(names) // _SAMPLE_FILES)]
     hits = [sum(os.path.isfile(folder / name) for name in sample if name) for folder in folders]
     return folders[hits.index(max(hits))], max(hits) / max(1, len(sample))
 
 
 def image_root(annotations: Path) -> Path:
-    """Return the folder that contains the images of an annotation file: its own, or the parent of `annotations/`."""
+    """Return the folder above the images of an annotation file: its own, or the parent of `annotations/`."""
     folder = annotations.parent
     return folder.parent if folder.name.lower() in ("annotations", "labels", "json") else folder
 
@@ -160,7 +161,7 @@ def first_file(paths: Iterable[Path], exists: Callable[[Path], bool] = os.path.i
 
 
 def candidate_paths(path: str, bases: Sequence[Path]) -> Iterator[Path]:
-    """Yield the paths from each base for a path of another machine: as written, then its tails, the longest first."""
+    """Yield a path of another machine from each base: as written, then its tails, the longest first."""
     yield from (base / path for base in bases)
     yield from (base / tail for tail in path_tails(path) for base in bases)
 

@@ -1,4 +1,4 @@
-"""Read an image folder of `datasets`: images beside a `metadata.jsonl` with `file_name` and `objects`."""
+"""Read an image folder of `datasets`: images beside a `metadata.jsonl`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OTHER_METADATA = {"metadata.csv": csv_table.read, "metadata.parquet": parquet.r
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a `.jsonl` file, or a folder with a `metadata.jsonl` for the whole or for a split."""
+    """Return whether a path is a `.jsonl` file, or a folder with a `metadata.jsonl` or one for a split."""
     return path.suffix.lower() == ".jsonl" if path.is_file() else bool(_metadata_files(path))
 
 
 def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
-    """Read a folder with one `metadata.jsonl` (or .csv, .parquet), or with one for each split; classes are sorted.
+    """Read a folder with one `metadata.jsonl` (or .csv, .parquet), or one for each split.
 
-    A line has `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in `box_format`, by default in
-    the recognized one. Whole numbers as categories become the names "0", "1", ... Optional are `width`, `height`, `image_id`,
-    and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated`.
+    Classes are sorted. A line has `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in
+    `box_format`, by default in the recognized one. Whole numbers as categories become the names "0", "1", ... Optional
+    are `width`, `height`, `image_id`, and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated`.
     """
     files = _metadata_files(folder) if folder.is_dir() else {"train": [folder]}
     if not files:

@@ -21,7 +21,8 @@ _KEYS = re.compile(r'"(images|annotations|categories|shapes|imagePath)"\s*:')
 def json_tool(file: Path) -> Tool:
     """Return the tool that wrote a file, by its beginning.
 
-    A list is an export of Label Studio. A mapping is LabelMe's if one of LabelMe's keys is the first key of either tool.
+    A list is an export of Label Studio. A mapping is LabelMe's if one of LabelMe's keys is the first key of either
+    tool.
     """
     before = ""
     for chunk in _chunks(file):
@@ -36,7 +37,7 @@ def json_tool(file: Path) -> Tool:
 
 
 def json_tool_of(path: Path) -> Tool | None:
-    """Return the tool that wrote a `.json` file, or the first file of a folder's splits; None without such a file."""
+    """Return the tool that wrote a `.json` file, or the first file of a folder's splits, else None."""
     if path.is_file():
         return json_tool(path) if path.suffix.lower() == ".json" else None
     file = next(iter(json_by_split(path).values()), None)

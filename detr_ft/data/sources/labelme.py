@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file, or the first JSON file below a folder, was written by LabelMe."""
+    """Return whether a file, or the first JSON file below a folder, was written by LabelMe."""
     files = files_below(path, {".json"}) if path.is_dir() else []
     first = next((file for file in files if file.is_file()), None)
     return (first is not None and json_tool(first) == "labelme") or json_tool_of(path) == "labelme"
@@ -36,8 +36,8 @@ def recognizes(path: Path) -> bool:
 def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     """Read a folder of LabelMe files, or one file; classes are sorted by name.
 
-    Shapes of one label and group are one object, as in LabelMe's own converters. Points and lines have no area and are left
-    out. If the image file is missing, the image in the JSON file is used.
+    Shapes of one label and group are one object, as in LabelMe's own converters. Points and lines have no area and are
+    left out. If the image file is missing, the image in the JSON file is used.
     """
     files = _files(path)
     reader = _Reader(path if path.is_dir() else path.parent)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file, or the first file of a folder's splits, is an export of Label Studio."""
+    """Return whether a file, or the first file of a folder's splits, is an export of Label Studio."""
     return json_tool_of(path) == "labelstudio"
 
 
@@ -92,7 +92,7 @@ class _Reader:
                 first_id += 1
 
     def rotation_problems(self) -> Iterator[str]:
-        """Yield a problem for tasks with a rotated image: the export does not define the frame of their boxes."""
+        """Yield a problem for tasks with a rotated image: the export does not define their boxes."""
         if self.rotated_tasks:
             listed = ", ".join(self.rotated_tasks[:_MAX_TASKS_LISTED])
             more = (
@@ -193,7 +193,7 @@ class _Reader:
 
 
 def _is_rotated(region: Row) -> bool:
-    """Whether a region was drawn on a rotated image. A rotation that is no number counts as one."""
+    """Return whether a region was drawn on a rotated image. A rotation that is no number counts as one."""
     degrees = parse_number(region.get("image_rotation") or 0)
     return degrees is None or degrees % 360 != 0
 
@@ -248,7 +248,7 @@ def _tasks_of_json_min(rows: list[Row]) -> list[Row]:
 
 
 def _image_name(data: object) -> str | None:
-    """Return the path of the image in a task's data: the field `image`, else the first text with an image suffix."""
+    """Return the image's path in the data of a task: `image`, else the first text with an image suffix."""
     fields = data if isinstance(data, dict) else {}
     texts = [fields.get("image"), *fields.values()]
     names = [_path_of(text) for text in texts if isinstance(text, str) and text]
@@ -266,7 +266,7 @@ def _path_of(address: str) -> str:
 
 
 def _is_results(rows: list[object]) -> bool:
-    """Whether a list has detections in COCO's results format."""
+    """Return whether a list has detections in COCO's results format."""
     return bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
 
 

@@ -57,7 +57,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files of a folder with suffixes such as `.json`, in any case, sorted; empty for a missing folder."""
+    """Return the files of a folder with suffixes such as `.json`, in any case, sorted."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_file()]
@@ -67,7 +67,10 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files of a folder and its subfolders with these suffixes, sorted. Linked folders are not followed."""
+    """Return the files of a folder and its subfolders with these suffixes, sorted.
+
+    Linked folders are not followed.
+    """
     files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return sorted(path for path in files if _has_suffix(path.name, suffixes))
 

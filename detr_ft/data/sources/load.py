@@ -19,13 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
-    """Read the splits (among train, validation, test) of a data set in the schema, boxes in pixels of the upright image.
+    """Read the splits (among train, validation, test) of a data set in the schema.
 
-    `spec` is `NAME:PATH` with the name of a source (`coco:`, `voc:`, `yolo:`, ...), `hub:OWNER/NAME`, `generated:NAME`, or a
-    path, whose format is recognized by its contents. Relative paths start at `base`. `box_format` is the format in which
-    tables, metadata files and the Hub's data write boxes (`xyxy`, `cxcywh-fractions`, ...: see `BoxFormat`); by default it is
-    recognized and logged. Defective boxes are read as they are; the doctor reports them. Raises InputError, and
-    UnknownClassError, which contains the data, if the only problems are undeclared classes.
+    `spec` is `NAME:PATH` with the name of a source (`coco:`, `voc:`, `yolo:`, ...), `hub:OWNER/NAME`, `generated:NAME`,
+    or a path, whose format is recognized by its contents. Boxes are in pixels of the upright image. Relative paths
+    start at `base`. `box_format` is the format in which tables, metadata files and the Hub's data write boxes (`xyxy`,
+    `cxcywh-fractions`, ...: see `BoxFormat`); by default it is recognized and logged. Defective boxes are read as they
+    are; the doctor reports them. Raises InputError, and UnknownClassError, which contains the data, if the only
+    problems are undeclared classes.
     """
     return load_source_data(spec, base, box_format).splits
 
@@ -46,7 +47,7 @@ def load_source_data(spec: str, base: Path = Path(), box_format: str | None = No
 
 
 def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:
-    """Return the class name of each category id of a COCO data set, without reading images; empty for other data."""
+    """Return the class name of each category id of a COCO data set; empty for other data."""
     source, location = parse_spec(spec, base)
     if source is None:
         source = _recognize(existing_path(location, base))

@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a Parquet file, or a folder with one below it."""
+    """Return whether a path is a Parquet file, or a folder with one below it."""
     return path.suffix.lower() == ".parquet" if path.is_file() else bool(parquet_files(path))
 
 
 def read(path: Path, box_format: BoxFormat | None) -> SourceData:
-    """Read a Parquet file, or all below a folder. Relative paths of images start at the folder of the file."""
+    """Read a Parquet file, or all below a folder; relative image paths start at the folder of the file."""
     files = parquet_files(path)
     if not files:
         raise InputError(f"{path}: no .parquet file, neither there nor in subfolders")
@@ -32,9 +32,10 @@ def read(path: Path, box_format: BoxFormat | None) -> SourceData:
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
-    """Return the Parquet files of each split in a file's name, else in its folders; all as train if none has a split.
+    """Return the Parquet files of each split, which is in a file's name or in its folders.
 
-    Names are those of `datasets`: `train-00000-of-00002.parquet`, `validation/0000.parquet`.
+    Without any split all files are train. Names are those of `datasets`: `train-00000-of-00002.parquet`,
+    `validation/0000.parquet`.
     """
     if path.is_file():
         return {split_of_file(path): [path]}
@@ -54,7 +55,7 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
 
 
 def image_folders(path: Path, files: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Return the starts of relative image paths for each split: the folders of its files, then that of the data set."""
+    """Return the starts of relative image paths for each split: the folders of its files, then the root."""
     root = [path] if path.is_dir() else []
     parents = {split: [*(file.parent for file in paths), *root] for split, paths in files.items()}
     return {split: list(dict.fromkeys(map(Path.absolute, folders))) for split, folders in parents.items()}

@@ -23,7 +23,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark; lines end with "\\n". Raises InputError."""
+    """Read a text file in UTF-8, with or without a byte order mark. Raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file. Other separators than the end of line, as in `str.splitlines`, are kept."""
+    """Read the lines of a text file, split at ends of lines only, unlike `str.splitlines`."""
     return read_text(path).removesuffix("\n").split("\n")
 
 
@@ -92,17 +92,17 @@ def parse_number(value: object) -> float | None:
 
 
 def parse_side(value: object) -> int | None:
-    """Return a width or height in pixels, None for anything but a positive whole number that fits the schema."""
+    """Return a width or height in pixels; None for no positive whole number that fits the schema."""
     return int(value) if isinstance(value, (int, float)) and 0 < value <= _MAX_SIDE_PX and value % 1 == 0 else None
 
 
 def is_id(value: object) -> bool:
-    """Whether a value is a whole number that fits the schema as an id."""
+    """Return whether a value is a whole number that fits the schema as an id."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_ID
 
 
 def is_storable(text: str) -> bool:
-    """Whether a text can be a file name and be written as UTF-8: no NUL, no half of a surrogate pair."""
+    """Return whether a text can be a file name and UTF-8: no NUL, no half of a surrogate pair."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:

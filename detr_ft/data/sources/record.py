@@ -33,11 +33,12 @@ _NO_FLAGS = Flags()
 
 @dataclass
 class Record:
-    """One image and its objects: `boxes` are COCO xywh in pixels of the upright image, `names` their classes.
+    """One image and its objects.
 
-    `content` is the image file's bytes if the annotations contain them and there is no file at `path`. An image whose size
-    is neither stated nor readable is 0 by 0, and `image_error` is the reason. An object of an undeclared class has an empty
-    name; `faults` has a message for it, by its index.
+    `boxes` are COCO xywh in pixels of the upright image, `names` their classes. `content` is the image file's bytes if
+    the annotations contain them and there is no file at `path`. An image whose size is neither stated nor readable is 0
+    by 0, and `image_error` is the reason. An object of an undeclared class has an empty name; `faults` has a message
+    for it, by its index.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class Record:
     def with_size(
         cls, path: Path, image_id: int, width: object = None, height: object = None, image: ImageSource = ""
     ) -> Record:
-        """Return a record of the stated width and height, or if these are no sizes, of the size of the upright image.
+        """Return a record of the stated width and height, else of the size of the upright image.
 
         That size is read from `image`, by default the file at `path`.
         """
@@ -109,9 +110,10 @@ class Record:
 
 
 def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], origin: Path) -> DatasetDict:
-    """Convert the records of each split to a data set with the classes `names`; splits without images are left out.
+    """Convert the records of each split to a data set with the classes `names`.
 
-    Raises InputError, and UnknownClassError, which contains the data set, for objects of other classes.
+    Splits without images are left out. Raises InputError, and UnknownClassError, which contains the data set, for
+    objects of other classes.
     """
     for split, records in splits.items():
         if not records:
@@ -155,7 +157,7 @@ def _natural_key(name: str) -> tuple[int, str, str]:
 
 
 def raise_with_faults(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
-    """Raise InputError with the problems and the undeclared classes of the records, if there are any problems."""
+    """Raise InputError with the problems, if there are any, and the undeclared classes of the records."""
     if problems:
         raise_all([*problems, *(fault for _, fault in _faults(splits))])
 

@@ -17,10 +17,10 @@ from detr_ft.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """A format or place of data, written `name:PATH` or `name:NAME`; `help` is a noun phrase with what it reads.
+    """A kind of data, written `name:PATH` or `name:NAME`; `help` is a noun phrase.
 
-    `module` defines the functions of `base.PathSource`, or of `base.NameSource` if no path follows. A `streamed` source can
-    only be read row by row, by `open_stream`.
+    `module` defines the functions of `base.PathSource`, or of `base.NameSource` if no path follows. A `streamed` source
+    can only be read row by row, by `open_stream`.
     """
 
     name: str
@@ -56,7 +56,7 @@ _BY_NAME = {source.name: source for source in SOURCES}
 
 
 def parse_spec(spec: str, base: Path = Path()) -> tuple[Source | None, str]:
-    """Split a specification of data into its source and what follows the colon; a bare path has the source None.
+    """Split a specification of data into its source, None for a bare path, and the path or name.
 
     Raises InputError for an unknown source, unless the whole specification is an existing path from `base`.
     """

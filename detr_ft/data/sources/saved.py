@@ -13,7 +13,7 @@ from detr_ft.errors import InputError
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
+    """Return whether a folder was written by `save_to_disk`."""
     single = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
     return single or (path / "dataset_dict.json").is_file()
 

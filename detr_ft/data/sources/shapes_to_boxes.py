@@ -23,9 +23,10 @@ def box_around(points: Sequence[Sequence[float]] | NDArray[np.number[Any]]) -> l
 
 
 def box_around_rotated(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
-    """Return the box xywh around a box xywh that is rotated about `pivot`, clockwise on the screen (y points down).
+    """Return the box xywh around a box xywh that is rotated about `pivot`.
 
-    A number that is not finite makes all four NaN, which the doctor reports.
+    Rotation is clockwise on the screen (y points down). A number that is not finite makes all four NaN, which the
+    doctor reports.
     """
     if not degrees:
         return list(box)
@@ -39,7 +40,7 @@ def box_around_rotated(box: Sequence[float], degrees: float, pivot: tuple[float,
 
 
 def box_around_segmentation(segmentation: object) -> list[float] | None:
-    """Return the box xywh in pixels around polygons or a run-length encoded mask of COCO, None for anything else."""
+    """Return the box xywh in pixels around polygons or a mask of COCO, None for anything else."""
     if isinstance(segmentation, dict):
         return _around_mask(segmentation)
     polygons = _polygons(segmentation)
@@ -47,7 +48,7 @@ def box_around_segmentation(segmentation: object) -> list[float] | None:
 
 
 def _polygons(value: object) -> list[list[list[float]]] | None:
-    """Return polygons from lists of x, y, x, y, ... Some tools write a single polygon without the outer list."""
+    """Return polygons `[x, y]` from lists of x, y, x, y, ...; a single one may have no outer list."""
     if not isinstance(value, list) or not value:
         return None
     rows = value if isinstance(value[0], list) else [value]

@@ -47,12 +47,12 @@ def open_stream(spec: str, base: Path = Path(), box_format: str | None = None) -
     """Open the splits of a data set as streams of rows in the schema, without writing to disk.
 
     `spec` is `stream:` and a name of the Hub (optionally `@REVISION`), a Parquet file, a folder of them, or a folder of
-    `save_to_disk`; `?classes=cat,dog` at its end names the classes of data without class names. The first 1,000 rows decide
-    the format of the boxes, unless `box_format` is given, and the frame of the boxes of images with another size than
-    stated. Sizes and boxes of rows are those of upright images. Reading a malformed row, or one whose boxes may refer to
-    either size, raises InputError with its number.
-    Rows without `image_id` get their number, which each worker of a DataLoader counts from 0; stated ids may repeat. A few
-    rows are in memory, and of the Hub's Parquet files as much as Arrow reads ahead: about one file.
+    `save_to_disk`; `?classes=cat,dog` at its end names the classes of data without class names. The format of the boxes
+    is `box_format`, by default inferred from the first 1,000 rows. The frame of boxes of images with another size than
+    stated is inferred from the same rows. Sizes and boxes of rows are those of upright images. Reading a malformed row,
+    or one whose boxes may refer to either size, raises InputError with its number. Rows without `image_id` get their
+    number, which each worker of a DataLoader counts from 0; stated ids may repeat. A few rows are in memory, and of the
+    Hub's Parquet files as much as Arrow reads ahead: about one file.
     """
     name, _, options = spec.removeprefix("stream:").partition("?")
     origin, classes = f"stream:{name}", _classes(options, spec)

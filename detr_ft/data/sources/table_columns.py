@@ -28,9 +28,10 @@ _MAX_CLASSES_SHOWN = 12
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of image and objects (None: boxes and categories are columns themselves), and the keys of objects.
+    """The columns of image and objects, and the keys of boxes and categories in the latter.
 
-    `names` are the classes if categories are indices; relative paths of images start at one of `image_folders`.
+    `objects` is None if boxes and categories are columns themselves. `names` are the classes if categories are indices;
+    relative paths of images start at one of `image_folders`.
     """
 
     image: str
@@ -42,7 +43,7 @@ class Columns:
 
     @classmethod
     def find(cls, features: Features, origin: str, image_folders: Sequence[Path] = ()) -> Columns:
-        """Return the columns of a detection data set with these features. Raises InputError if there are none."""
+        """Return the columns of a detection data set. Raises InputError if there are none."""
         image = _image_column(features)
         top = {name: feature for name, feature in features.items() if isinstance(feature, (List, LargeList))}
         candidates = [(name, _fields(feature)) for name, feature in features.items()] + [(None, top)]
@@ -93,13 +94,13 @@ class Columns:
         return {"path": path, "bytes": data} if path or data else None
 
     def is_path(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has the path of its image and not the bytes."""
+        """Return whether the row has the path of its image and not the bytes."""
         image = self.stored_image(row)
         return image is not None and image["bytes"] is None
 
 
 def _image_column(features: Features) -> str | None:
-    """Return an image column, else one of bytes and path, of bytes, or of paths with one of IMAGE_KEYS as name."""
+    """Return the name of an image column, else of one of bytes, or of one of paths named in IMAGE_KEYS."""
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     stored = [name for name, feature in features.items() if _is_stored_image(feature)]
     paths = [name for name in IMAGE_KEYS if _is_value(features.get(name), "string", "large_string")]
@@ -130,7 +131,7 @@ def _fields(feature: Any) -> dict[str, Any]:
 
 
 def _first(keys: Sequence[str], fields: Mapping[str, Any]) -> str | None:
-    """Return the first key in the fields whose values have class names, else the first key in them, else None."""
+    """Return the first key whose values have class names, else the first key in the fields, else None."""
     known = [key for key in keys if key in fields]
     return next((key for key in known if isinstance(_inner(fields[key]), ClassLabel)), known[0] if known else None)
 
@@ -149,8 +150,8 @@ def add_objects(
 ) -> None:
     """Append objects, a dictionary of lists, to the record; their problems are added to `problems`.
 
-    `keys` are those of boxes, which are not converted, and of categories; `names` are the classes if categories are indices.
-    `id`, `area`, `iscrowd`, `difficult` and `truncated` are optional.
+    `keys` are those of boxes, which are not converted, and of categories; `names` are the classes if categories are
+    indices. `id`, `area`, `iscrowd`, `difficult` and `truncated` are optional.
     """
     box_key, category_key = keys
     boxes, categories = objects.get(box_key), objects.get(category_key)
@@ -180,7 +181,7 @@ def add_objects(
 
 
 def as_lists(objects: Any) -> Any:
-    """Convert objects that are a list of dictionaries, or None, to a dictionary of lists; return others as they are."""
+    """Convert a list of dictionaries, or None, to a dictionary of lists; return others unchanged."""
     if objects is None:
         return {}
     if isinstance(objects, list) and all(isinstance(item, Mapping) for item in objects):
@@ -215,7 +216,7 @@ def _flag(extras: Mapping[str, list[Any]], keys: Sequence[str], index: int, wher
 
 
 def _name(category: object, names: Sequence[str] | None) -> str | None:
-    """Return the name of a category that is a text, a whole number or an index into `names`; None for others."""
+    """Return the name of a category: a text, a whole number or an index into `names`; None for others."""
     if isinstance(category, float) and category.is_integer():
         category = int(category)  # pandas stores whole numbers beside missing values as floats
     if isinstance(category, str):

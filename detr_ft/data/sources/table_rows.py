@@ -1,4 +1,4 @@
-"""Convert tables of `datasets` (from the Hub, Parquet or disk) to the schema, without decoding or copying images."""
+"""Convert tables of `datasets` to the schema, without decoding or copying images."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def to_schema(
     format: BoxFormat | None = None,
     image_folders: Mapping[str, Sequence[Path]] = MappingProxyType({}),
 ) -> DatasetDict:
-    """Convert detection tables to the schema; other splits than train, validation and test are left out and logged.
+    """Convert detection tables to the schema.
 
-    The format of the boxes is by default recognized. Relative paths of a split's images start at one of its
-    `image_folders`. Raises InputError with all malformed rows.
+    Other splits than train, validation and test are left out and logged. The format of the boxes is by default
+    recognized. Relative paths of a split's images start at one of its `image_folders`. Raises InputError with all
+    malformed rows.
     """
     tables: dict[str, _Table] = {}
     for word, rows in raw.items():
@@ -96,7 +97,7 @@ class _Table:
             self.rows = self.rows.cast_column(self.columns.image, Image(decode=False))
 
     def without_stated_sizes(self) -> _Table:
-        """Return the table without stated sizes: fractions refer to the upright image, whatever size is stated."""
+        """Return the table without stated sizes: fractions refer to the upright image."""
         stated = [key for key in SIZE_KEYS if key in self.rows.features]
         return replace(self, rows=self.rows.remove_columns(stated)) if stated else self
 

@@ -1,8 +1,8 @@
-"""Read Pascal VOC: XML files beside the images, with `ImageSets/Main`, one folder for each split, or neither.
+"""Read Pascal VOC: XML files with `ImageSets/Main`, in a folder for each split, or neither.
 
 Corners are read as written: a box from xmin 10 to xmax 12 is 2 pixels wide. The original VOC counts pixels from 1 and
-includes the last one, but most VOC files today (LabelImg, CVAT, Roboflow) have plain corners, and a file does not state its
-convention. For an original VOC file the difference is one pixel.
+includes the last one. Most VOC files today (LabelImg, CVAT, Roboflow) have plain corners, and a file does not state
+which. For an original VOC file the difference is one pixel.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a folder has XML files in a layout of VOC."""
+    """Return whether a folder has XML files in a layout of VOC."""
     return path.is_dir() and bool(_files(path, []))
 
 
 def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
     """Read a VOC folder, with `difficult` and `truncated`; classes are sorted by name.
 
-    The image of an XML file is the one that it states, or if that is missing the one with the XML file's name, which is
-    logged.
+    The image of an XML file is the one that it states. If that is missing, it is the one with the XML file's name,
+    which is logged.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: must be the folder with Annotations/ and JPEGImages/")
@@ -53,7 +53,7 @@ def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
 
 
 def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
-    """Return the XML files of each split; lines of image sets without an XML file are added to `problems`."""
+    """Return the XML files of each split; lines of image sets without one are added to `problems`."""
     if (folder / _SETS).is_dir():
         image_sets = _image_sets(folder / _SETS)
         if image_sets:
@@ -66,7 +66,7 @@ def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
 
 
 def _image_sets(folder: Path) -> dict[str, list[Path]]:
-    """Return the lists of each split: `train.txt`, else those of the classes (`dog_train.txt`), whose union it is."""
+    """Return the lists of each split: `train.txt`, else those of all classes (`dog_train.txt`)."""
     lists: dict[str, list[Path]] = {}
     of_classes: dict[str, list[Path]] = {}
     for path in files_in(folder, {".txt"}):
@@ -83,7 +83,7 @@ def _image_sets(folder: Path) -> dict[str, list[Path]]:
 
 
 def _listed_files(folder: Path, image_sets: list[Path], problems: list[str]) -> list[Path]:
-    """Return the annotation files in the lists, each once. The lines of a class's list end with 1, -1 or 0."""
+    """Return the annotation files in the lists; lines of a class's list end with 1, -1 or 0."""
     files: dict[Path, None] = {}
     for image_set in image_sets:
         for number, line in enumerate(read_lines(image_set), start=1):
@@ -172,7 +172,7 @@ class _Images:
 
 
 def _around_annotations(file: Path) -> tuple[Path, Path]:
-    """Return the parent of `Annotations` and the file's subfolder of it, else the grandparent of the file."""
+    """Return the parent of `Annotations` and the file's subfolder in it, else the file's grandparent."""
     for folder in file.parents:
         if folder.name.lower() == "annotations":
             return folder.parent, file.parent.relative_to(folder)

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a YAML file, or a folder with one that names classes."""
+    """Return whether a path is a YAML file, or a folder with one that names classes."""
     return path.suffix.lower() in _YAML_SUFFIXES if path.is_file() else _yaml_file(path) is not None
 
 
@@ -164,8 +164,8 @@ def _unique(paths: list[Path], split: str, file: Path) -> list[Path]:
 def _resolve(entry: str, root: Path, folder: Path) -> Path | None:
     """Return the path of an entry of the YAML file, None if it does not exist.
 
-    It starts at `path:` or at the file's folder, or one level above as Roboflow writes it. Of a path on another machine a
-    tail is used, unless that is only `images` or `labels`.
+    It starts at `path:` or at the file's folder, or one level above as Roboflow writes it. Of a path on another machine
+    a tail is used, unless that is only `images` or `labels`.
     """
     bases = (root, folder)
     tails = [tail for tail in path_tails(entry) if len(tail.parts) > 1 or tail.name not in ("images", "labels")]
@@ -177,9 +177,10 @@ def _resolve(entry: str, root: Path, folder: Path) -> Path | None:
 
 
 def _read_list(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Path]:
-    """Return the images in a .txt file, one a line: from `path:` or the file's folder, or by a tail of the path.
+    """Return the images in a .txt file, one a line.
 
-    A missing image stays in the list, for the doctor to report. A list without a single existing image is a problem.
+    Paths start at `path:` or at the file's folder, or a tail of them does. A missing image stays in the list, for the
+    doctor to report. A list without a single existing image is a problem.
     """
     bases = (*bases, file.parent)
     lines = [line.strip() for line in read_lines(file) if line.strip()]

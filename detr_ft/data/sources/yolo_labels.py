@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LabelReader:
-    """Reads the label files of splits; `keypoints` is the number of keypoint values after the box of a row."""
+    """Reads the label files of splits; `keypoints` is the number of keypoint values of a row."""
 
     names: Mapping[int, str]
     keypoints: int
@@ -103,7 +103,7 @@ def _label_of(image: Path, labels: FolderIndex) -> Path | None:
 
 
 def _label_folders(image: Path) -> list[Path]:
-    """Return the possible folders of an image's label file: `labels/` instead of `images/` in its path, and its own."""
+    """Return the possible folders of a label file: `labels/` instead of `images/`, and the image's own."""
     parts = list(image.parent.parts)
     if "images" not in parts:
         return [image.parent]
@@ -123,7 +123,7 @@ def _log_orphans(images: list[Path], labels: FolderIndex) -> None:
 
 
 def _is_label(file: Path) -> bool:
-    """Whether the first row of a text file can be an object, unlike lists of classes or images."""
+    """Return whether the first row of a text file can be an object, unlike lists of classes or images."""
     with file.open("rb") as lines:  # in any encoding
         words = lines.readline().split()
     return len(words) >= 5 and parse_numbers(words, len(words)) is not None
