@@ -218,6 +218,13 @@ class EvaluationMetrics:
     speed: Speed | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_coco(cls, metrics: Mapping[str, Any]) -> EvaluationMetrics:
+        """Return the values of `coco_metrics`, or of no evaluation at all, as typed metrics."""
+        coco = {name: value for name, value in metrics.items() if name != "per_class"}
+        per_class = {name: ClassMetrics(**row) for name, row in metrics.get("per_class", {}).items()}
+        return EvaluationMetrics(**coco, per_class=per_class)
+
     def coco(self) -> dict[str, float | None]:
         """COCO's twelve metrics by name."""
         return {name: getattr(self, name) for name in COCO_METRICS}

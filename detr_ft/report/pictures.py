@@ -19,7 +19,7 @@ from detr_ft.data import class_names, open_image
 from detr_ft.data.box_frame import as_tensors
 from detr_ft.data.schema import provenance
 from detr_ft.evaluation.assessment import Assessment
-from detr_ft.evaluation.example_selection import picks
+from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
 from detr_ft.run_directory import EXAMPLES
 from detr_ft.structures import Detections
@@ -67,7 +67,7 @@ def data_uris(
     """
     uris: list[str] = []
     for side, quality in sizes:
-        uris = [_data_uri(picture, quality) for picture in draw_at(side)]
+        uris = [data_uri(picture, quality) for picture in draw_at(side)]
         if sum(map(len, uris)) <= max_bytes:
             return uris
     while sum(map(len, uris)) > max_bytes:
@@ -75,7 +75,8 @@ def data_uris(
     return uris
 
 
-def _data_uri(picture: Image.Image, quality: int) -> str:
+def data_uri(picture: Image.Image, quality: int) -> str:
+    """Return a picture as a JPEG data URI."""
     stream = BytesIO()
     # Full color resolution, or thin colored lines would blur. Not optimized: Pillow's buffer is then too small for noise.
     picture.save(stream, "JPEG", quality=quality, subsampling=0)
@@ -85,7 +86,7 @@ def _data_uri(picture: Image.Image, quality: int) -> str:
 def select_photos(split: Dataset, detections: Sequence[Detections], assessment: Assessment) -> list[AnnotatedPhoto]:
     """Select the worst, the best and other photos of a split, with their objects and the detections above the thresholds."""
     rows = np.argsort(np.asarray(split["image_id"]), kind="stable")  # matches number the images by their ids
-    selected = picks(assessment.errors, assessment.thresholds, _MAX_PHOTOS_PER_HEADING)
+    selected = select_images(assessment.errors, assessment.thresholds, _MAX_PHOTOS_PER_HEADING)
     names = class_names(split)
     return [
         _photo(_HEADINGS[kind], split[row], names, detections[row], assessment.thresholds)

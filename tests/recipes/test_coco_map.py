@@ -46,7 +46,7 @@ def test_without_names_classes_have_numbers() -> None:
 def test_a_label_without_a_name_is_told() -> None:
     metric = evaluate.load(str(FOLDER), names=["cat"])
     found = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
-    with pytest.raises(ValueError, match="a label is 1, and there are 1 classes: cat"):
+    with pytest.raises(ValueError, match=r"^names: .* got label 1 and cat"):
         metric.compute(predictions=[found], references=[reference([0.0, 0, 10, 10])])
 
 
