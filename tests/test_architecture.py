@@ -74,7 +74,7 @@ def files_of(*names: str) -> list[Path]:
 def below(layer: str) -> list[Path]:
     """The files of all layers lower than the one that holds a name."""
     index = next(index for index, one in enumerate(LAYERS) if layer in one.all_names)
-    return [file for one in LAYERS[:index] for name in one.all_names for file in files_of(name)]
+    return [file for one in LAYERS[:index] for name in sorted(one.all_names) for file in files_of(name)]
 
 
 def module_of(file: Path) -> str:
