@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,16 +128,11 @@ def demo(
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
-    script = demo_folder() / "app.py"
     say("the demo starts: its libraries take some seconds")
-    sys.argv = [
-        str(script),
-        model,
-        *(["--port", str(port)] if port else []),
-        *(["--data", data] if data else []),
-        *(["--compare", compare] if compare else []),
-    ]
-    runpy.run_path(str(script), run_name="__main__")
+    sys.path.insert(0, str(demo_folder()))
+    from app import serve
+
+    serve(model, port=port, data=data, compare=compare)
 
 
 def push(

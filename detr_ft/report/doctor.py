@@ -16,10 +16,10 @@ from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
-from detr_ft.errors import InputError
 from detr_ft.report.page import page_environment
 from detr_ft.report.pictures import data_uris
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import check_new_file, writing
 
 _MAX_CLASSES_IN_TEXT = 12
 _MAX_FINDINGS_PER_TABLE = 100
@@ -58,18 +58,11 @@ def verdict(diagnosis: Diagnosis) -> str:
 
 def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
     """Write the page to a new file. Raises InputError."""
-    refuse_existing(file)
-    try:
+    check_new_file(file)
+    page = render_report(diagnosis, data)
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(render_report(diagnosis, data), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be written ({error.strerror or error})") from error
-
-
-def refuse_existing(file: Path) -> None:
-    """Raise InputError for a file that exists."""
-    if file.exists():
-        raise InputError(f"{file} exists and is not overwritten. Choose another name.")
+        file.write_text(page, encoding="utf-8")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:

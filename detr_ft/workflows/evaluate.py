@@ -23,6 +23,7 @@ from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
@@ -32,7 +33,16 @@ from detr_ft.workflows.results import (
     score,
     write_results,
 )
-from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, category_ids, read_data, recipe_of, split_of
+from detr_ft.workflows.splits import (
+    DataLike,
+    GivenData,
+    ModelLike,
+    PathLike,
+    category_ids,
+    read_data,
+    recipe_of,
+    split_of,
+)
 from detr_ft.workflows.trained_criterion import criterion_of
 
 
@@ -76,8 +86,9 @@ def evaluate(
     if from_predictions is not None and save_predictions is not None:
         raise InputError("--save-predictions would copy the file of --from-predictions. Give one of them")
     name = "" if model is None else os.fspath(model)
-    source, numbers = _source_of(name, data)
-    images = split_of(name, data, split, box_format)
+    given = None if data is None else read_data(data, box_format)
+    source, numbers = _source_of(name, given)
+    images = split_of(name, given and given.splits, split, box_format)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_new_folder(folder)
@@ -87,13 +98,12 @@ def evaluate(
     return _evaluate_model(name, images, source, numbers, batch_size, folder, save)
 
 
-def _source_of(model: str, data: DataLike | None) -> tuple[str, dict[int, str]]:
+def _source_of(model: str, given: GivenData | None) -> tuple[str, dict[int, str]]:
     """Return a name for the data in reports, and the class of each category id of a COCO data set."""
-    if data is None:
+    if given is None:
         recipe = recipe_of(Path(model))
         return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
-    source = read_data(data).source if not isinstance(data, str | os.PathLike) else os.fspath(data)
-    return source, category_ids(source)
+    return given.source, category_ids(given.source)
 
 
 def _evaluate_model(
@@ -156,10 +166,8 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         environment=about,
         command=command_line(),
     )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     metrics = replace(report.metrics, environment=about)
     write_results(folder, metrics, page)
     RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")

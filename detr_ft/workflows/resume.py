@@ -15,8 +15,7 @@ from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.recipe import BuiltRecipe, Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
-from detr_ft.training.checkpoint.changes import differences, fingerprint
-from detr_ft.training.checkpoint.state import Progress, read_state
+from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
 from detr_ft.training.checkpoint.store import Checkpoints
 
 logger = logging.getLogger(__name__)
