@@ -31,8 +31,8 @@ _INDEX_METRICS = (*MAIN_METRICS, "mar_100")
 def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
     """Write `README.md` into a run directory, from its config, metrics and recipe, and return its path.
 
-    `name` is the name of the model in the card, which its example loads: a repository, or the path of the run. `dataset` is the
-    name of its data on the Hub, if they were pushed. Raises InputError.
+    `name` is the name of the model in the card, which its example loads: a repository, or the path of the run.
+    `dataset` is the name of its data on the Hub, if they were pushed. Raises InputError.
     """
     path = run / "README.md"
     if path.is_symlink():
@@ -48,7 +48,7 @@ def license_of(run: Path) -> str | None:
 
 
 def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
-    """Return the card of a run directory. Raises InputError without `config.json`; other files may be missing."""
+    """Return the card of a run directory. Raises InputError without `config.json`."""
     config, recipe = _read(run / "config.json"), _read(run / RECIPE)
     metrics = RunMetrics.read(run / METRICS) if (run / METRICS).is_file() else RunMetrics()
     exported = ExportMetrics.read(run / EXPORT_METRICS) if (run / EXPORT_METRICS).is_file() else ExportMetrics()

@@ -29,7 +29,7 @@ _MAX_LOGGED_NAMES = 20
 
 
 def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = None, options: Sequence[str] = ()) -> str:
-    """Upload the files of `plan(run)` to the model repository `repo_id` (`USER/NAME`) in one commit, and return its URL.
+    """Upload a run to the model repository `USER/NAME` in one commit, and return its URL.
 
     The repository is created if it is missing, and a card is written into the run if it has none, which names the `dataset` on
     the Hub, if any. `options` are further arguments of the command that repeats the push. An existing public repository raises
@@ -47,7 +47,7 @@ def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = No
 
 
 def push_space(run: Path, repo_id: str, private: bool = True, options: Sequence[str] = ("--space",)) -> str:
-    """Create or update a self-contained Gradio Space that shows the demo with this model, and return its URL."""
+    """Create or update a self-contained Gradio Space with the demo of a model, and return its URL."""
     check_name(repo_id)
     command = _command(run, repo_id, private, *options)
     token = _token(repo_id, f", then: {command}")
@@ -62,7 +62,7 @@ def push_space(run: Path, repo_id: str, private: bool = True, options: Sequence[
 
 
 def push_dataset(data: DatasetDict, repo_id: str, files: Mapping[str, str], private: bool = True) -> str:
-    """Push splits, with their images, and text files by name to a data set that is new or empty, and return its URL.
+    """Push splits with their images, and text files, to a new or empty data set, and return its URL.
 
     An existing public data set raises InputError unless `private` is False.
     """
@@ -78,15 +78,16 @@ def push_dataset(data: DatasetDict, repo_id: str, files: Mapping[str, str], priv
 
 
 def check_target(repo_id: str) -> None:
-    """Raise InputError unless there is a token and `repo_id`, `USER/NAME`, is the name of no data set on the Hub."""
+    """Raise InputError without a token, and for the name of a data set that exists on the Hub."""
     if _dataset_info(repo_id) is not None:
         raise InputError(f"the data set {repo_id} exists on the Hub and is not overwritten. Choose another name.")
 
 
 def has_data(repo_id: str) -> bool:
-    """Return whether the Hub has a data set of this name that is not empty, as an interrupted push leaves it.
+    """Return whether the Hub has a data set of this name with data in it.
 
-    Raises InputError without a token, for an invalid name, and for a Hub that can't be reached.
+    An interrupted push leaves an empty one. Raises InputError without a token, for an invalid name, and for a Hub that
+    can't be reached.
     """
     info = _dataset_info(repo_id)
     return info is not None and any(file.rfilename.endswith(".parquet") for file in info.siblings or [])

@@ -1,4 +1,4 @@
-"""The files of a self-contained Gradio Space: the demo with a model, the toolkit and pinned requirements."""
+"""The files of a self-contained Gradio Space: demo, model, toolkit and pinned requirements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ if __name__ == "__main__":
 
 
 def write_space(run: Path, name: str, folder: Path) -> None:
-    """Write the Space of a run, whose model has the name `name` on the Hub, into a folder. Raises InputError."""
+    """Write the Space of a run, with the name of its model on the Hub, into a folder.
+
+    Raises InputError.
+    """
     files = plan(run)
     for file in files:
         if MODEL.fullmatch(file.name) and file.parent == run:

@@ -22,7 +22,7 @@ _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 
 
 def plan(run: Path) -> list[Path]:
-    """Return the files of a run directory that a push uploads, sorted; needs no network. Raises InputError.
+    """Return the files of a run directory that a push uploads, sorted. Raises InputError.
 
     Only names of the allow-list. Links to files and folders are left out, since their targets may be outside the run.
     """

@@ -62,7 +62,7 @@ def retry(call: Callable[[], T]) -> T:
 
 
 def ensure_repository(api: HfApi, repo_id: str, private: bool, kind: str = "model") -> None:
-    """Create the repository if it is missing. Raises InputError for a public one if a private one is wanted."""
+    """Create a missing repository. Raises InputError for a public one if a private one is wanted."""
     try:
         # The only call with a time limit: it detects a Hub that doesn't respond before anything is uploaded.
         info = retry(lambda: api.repo_info(repo_id, repo_type=kind, timeout=TIMEOUT_SECONDS))
