@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Speed:
-    """From a decoded image to its boxes, warm, on `hardware`.
+    """Time from a decoded image to its boxes, warm, on `hardware`.
 
     `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
     images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and
