@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detr_ft.report.pictures import data_uri
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_color
 
 JPEG_QUALITY = 85
 
@@ -28,7 +28,7 @@ def opened(address: str) -> Image.Image:
 
 def css_color(label: int) -> str:
     """The color of a class."""
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
 def scene(address: str, shape: tuple[int, int], parts: Sequence[str], told: str) -> str:

@@ -184,7 +184,7 @@ def test_a_run_that_failed_early_restarts_and_keeps_the_capsule(tiny_checkpoint:
     spoil_the_gradient(trainer, 2)
     with pytest.raises(TrainingError):
         trainer.train()
-    with pytest.raises(InputError, match=r"run: .*not empty"):
+    with pytest.raises(InputError, match="run is not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     trainer.run.clear_beginnings()
     make_trainer(tiny_checkpoint, tmp_path / "run").train()

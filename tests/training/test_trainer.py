@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights_and_metrics(tiny_checkpoint: Path,
 def test_the_folder_of_another_run_is_not_changed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine\n")
-    with pytest.raises(InputError, match=r"run: .*not empty"):
+    with pytest.raises(InputError, match="run is not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
     assert len(list((tmp_path / "run").iterdir())) == 1

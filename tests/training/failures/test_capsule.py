@@ -137,10 +137,10 @@ def test_a_step_that_succeeds_has_no_verdict(tiny_checkpoint: Path, tmp_path: Pa
 
 
 def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: not a failure capsule"):
+    with pytest.raises(InputError, match="nowhere: no failure capsule"):
         Capsule(tmp_path / "nowhere")
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
-    with pytest.raises(InputError, match="step-3: not a failure capsule"):
+    with pytest.raises(InputError, match="step-3: no failure capsule"):
         Capsule(tmp_path / "run/checkpoints/step-3")
 
 
