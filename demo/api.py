@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import gradio as gr
+from controls import refused, uploaded
 from matching import Knobs, look, tried
-from uploads import refused, uploaded
 
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
@@ -37,12 +37,12 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
     """The best detections, a hundred at the most, above their class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
     picture = _picture(path)
     try:
-        found = detector.filter(detector.detect([picture])[0])
+        detections = detector(picture)
     except InputError as error:
         raise refused(f"This picture is nothing for the model: {error}") from error
     return [
-        {"class": detector.names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
-        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        {"class": name, "score": round(score, 4), "box": [round(side, 2) for side in box]}
+        for box, score, name in detections
     ]
 
 

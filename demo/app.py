@@ -1,10 +1,10 @@
-"""A page on this machine that shows what a detector finds in a picture, and how training matches it with the truth:
-`detr-ft demo MODEL`, or run this file.
+"""A page on this machine that shows what a detector finds in a picture, and how training matches it with the truth.
+
+`detr-ft demo MODEL` and the Spaces of `detr-ft push --space` call `serve`. The modules are found beside this one on `sys.path`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one, however it is started
 
 import api
 import compare_tab
@@ -28,7 +27,6 @@ from examples import Example, examples_of
 from starlette.middleware import Middleware
 from theme import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
 
-from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
@@ -85,10 +83,10 @@ def build(
     return page
 
 
-def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
+def launch(page: gr.Blocks, host: str, port: int | None) -> str:
     """Serve the page without waiting, on this machine alone unless another host is given; returns its address."""
     try:
-        _, url, _ = page.launch(
+        launched: tuple[Any, str, str] = page.launch(
             server_name=host,
             server_port=port,
             share=False,
@@ -105,24 +103,13 @@ def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
         raise InputError(
             f"the demo can't listen on port {port or '7860 to 7959'}: {error}; give another --port"
         ) from error
-    return url
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Load the model, serve the page, print its address on stderr, and stay until interrupted."""
-    parser = argparse.ArgumentParser(prog="detr-ft demo", description=__doc__)
-    parser.add_argument("model", nargs="?", default="embedded:small", help="a run, a folder or a name on the Hub")
-    parser.add_argument("--port", type=int, help="the port on 127.0.0.1; a free one from 7860 on if left out")
-    parser.add_argument("--data", help="images with boxes to begin with; default: what the model's run held out")
-    parser.add_argument("--compare", metavar="MODEL", help="another model, to stand beside it in the tab Compare")
-    arguments = parser.parse_args(argv)
-    serve(arguments.model, "127.0.0.1", arguments.port, data=arguments.data, compare=arguments.compare)
+    return launched[1]
 
 
 def serve(
     model: str,
-    host: str,
-    port: int | None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
     pictures: Sequence[Path] = (),
     note: str = NOTE,
     data: str | None = None,
@@ -140,9 +127,5 @@ def serve(
         ]
         second = Detector.load(compare) if compare else None
         page = build(detector, shown, given, note, second, trained_by(model, detector))
-        print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"the demo is at {launch(page, host, port)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         page.block_thread()
-
-
-if __name__ == "__main__":
-    exit_with_status(main)()

@@ -12,8 +12,8 @@ import gradio as gr
 import matching_view as view
 from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, matcher_choice, numbered, weight_sliders
 from examples import Example
-from matching import MATCHERS, Knobs, Scene, Solved, look, tried
-from tables import head, table
+from markup import head, table
+from matching import Knobs, Scene, Solved, look, tried
 
 from detr_ft.inference import Detector
 
@@ -45,8 +45,9 @@ def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequen
     knobs, pictures = [], []
     with gr.Row():
         # Two criteria begin with one to many at the right, which differs on any image.
-        others = MATCHERS[:3] if second else (MATCHERS[1], MATCHERS[0], MATCHERS[2])
-        for place, choices_of in (("left", MATCHERS[:3]), ("right", others)):
+        matchers = ["Hungarian", "one to many", "greedy"]
+        others = matchers if second else ["one to many", "Hungarian", "greedy"]
+        for place, choices_of in (("left", matchers), ("right", others)):
             with gr.Column(min_width=300):
                 knobs += [
                     matcher_choice("Matcher", f"compare-matcher-{place}", choices_of),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from examples import Example
+from gradio.utils import get_upload_folder
 from matching import TERMS, Knobs
 
 from detr_ft.inference import Detector
@@ -47,7 +49,7 @@ def weight_sliders(
 
 def layer_slider(detector: Detector, name: str) -> gr.Slider:
     """A slider through the decoder layers of a model, the last to begin with; not to be seen where there is one."""
-    layers = int(detector.model.config.decoder_layers)
+    layers = int(detector.config.decoder_layers)
     return gr.Slider(
         1, max(2, layers), value=layers, step=1, visible=layers > 1, label="Decoder layer", elem_id=name
     )  # fmt: skip
@@ -69,3 +71,20 @@ def eos_slider(name: str, start: float | None = Knobs().eos_coef) -> gr.Slider:
 def matcher_choice(label: str, name: str, choices: Sequence[str]) -> gr.Radio:
     """One of some matchers, the first to begin with."""
     return gr.Radio(list(choices), value=choices[0], label=label, elem_id=name)
+
+
+def refused(words: str) -> gr.Error:
+    """What is told of a mistake on the other side of the page; nothing of it is for the server's log."""
+    return gr.Error(words, print_exception=False)
+
+
+def uploaded(payload: Any) -> str | None:
+    """The path of an uploaded file; a path that a request made up, outside the folder of uploads, is refused.
+
+    In the place of what Gradio does with a picture: it would open the file itself, with a message for programmers.
+    """
+    if payload is None or payload.path is None:
+        return None
+    if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise refused("Only a picture that was uploaded here is read.")
+    return str(payload.path)

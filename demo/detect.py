@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
+from markup import css_color, embedded, head, opened, rectangle, scene, table
 from PIL import Image
-from svg import embedded, opened, rectangle, scene
-from tables import head, table
 
+from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.structures import Detections
-from detr_ft.utils.drawing import class_colour, draw
+from detr_ft.utils.drawing import draw
 
 DISPLAY_EDGE = 1200  # pixels of the longest edge of the drawn picture: boxes are crisp on small and large ones alike
 
@@ -63,33 +63,31 @@ def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
 def _within(found: Detections, size: tuple[int, int]) -> Detections:
     """The boxes cut to the picture: what lies beyond it can't be seen."""
     limit = found.boxes.new_tensor([*size, *size])
-    return Detections(torch.minimum(found.boxes.clamp(min=0), limit), found.scores, found.labels)
+    return replace(found, boxes=torch.minimum(found.boxes.clamp(min=0), limit))
 
 
-def select(found: Found, names: Sequence[str], least: Mapping[str, float], classes: Sequence[str]) -> Detections:
-    """The detections whose score is above the least of their class, of the chosen classes; of all if none is chosen."""
-    above = found.detections.above_each([least[name] for name in names])
-    keep = [index for index, label in enumerate(above.labels.tolist()) if not classes or names[label] in classes]
-    return Detections(above.boxes[keep], above.scores[keep], above.labels[keep])
+def select(detector: Detector, found: Found, threshold: float | None, classes: Sequence[str]) -> Detections:
+    """The detections above the threshold, or without one above that of their class, of the chosen classes; of all if none is chosen."""
+    above = detector.filter(found.detections, threshold)
+    return above[[index for index, (_, _, name) in enumerate(above) if name in classes]] if classes else above
 
 
-def painted(found: Found, names: Sequence[str], shown: Detections) -> Image.Image:
+def painted(found: Found, shown: Detections) -> Image.Image:
     """The picture at display size with its boxes, to be saved."""
     picture = opened(found.address)
-    return draw(picture, _scaled(found, shown, picture.size), shown.labels, names, shown.scores)
+    return draw(picture, _scaled(found, shown, picture.size), shown.labels, shown.names, shown.scores)
 
 
-def drawn(found: Found, names: Sequence[str], shown: Detections) -> str:
+def drawn(found: Found, shown: Detections) -> str:
     """The picture on the page, with boxes that say their class and score at the pointer."""
     parts = []
     scale = DISPLAY_EDGE / max(found.size)
     shape = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
-    for place, (box, score, label) in enumerate(
-        zip(_scaled(found, shown, shape), shown.scores.tolist(), shown.labels.tolist(), strict=True)
-    ):
-        said = f"{names[label]} {score:.2f}"
+    boxes, labels = _scaled(found, shown, shape), shown.labels.tolist()
+    for place, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, shown, strict=True)):
+        said = f"{name} {score:.2f}"
         parts.append(
-            f'<g data-object="{place}" tabindex="0" role="img" aria-label="{escape(said)}" style="--own:{_colour(label)}">'
+            f'<g data-object="{place}" tabindex="0" role="img" aria-label="{escape(said)}" style="--own:{css_color(label)}">'
             + rectangle(box, "true", said)
             + f'<text{_anchored(box, shape[0])} y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
         )
@@ -103,16 +101,15 @@ def _anchored(box: Any, width: int) -> str:
     return f' text-anchor="end" x="{right - 5:.1f}"' if left > 0.8 * width else f' x="{left + 5:.1f}"'
 
 
-def rows(names: Sequence[str], shown: Detections) -> str:
+def rows(shown: Detections) -> str:
     """The table: class, score, and the box's left, top, width and height in pixels of the upright picture."""
     lines = []
-    for place, ((x0, y0, x1, y1), score, label) in enumerate(
-        zip(shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True)
-    ):
-        cells = "".join(f"<td>{round(value)}</td>" for value in (x0, y0, x1 - x0, y1 - y0))
+    boxes, labels = xyxy_to_xywh(shown.boxes).tolist(), shown.labels.tolist()
+    for place, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, shown, strict=True)):
+        cells = "".join(f"<td>{round(value)}</td>" for value in box)
         lines.append(
-            f'<tr data-object="{place}" tabindex="0"><th scope="row"><span class="dot" style="background:{_colour(label)}"></span>'
-            f"{escape(names[label])}</th><td>{score:.3f}</td>{cells}</tr>"
+            f'<tr data-object="{place}" tabindex="0"><th scope="row"><span class="dot" style="background:{css_color(label)}"></span>'
+            f"{escape(name)}</th><td>{score:.3f}</td>{cells}</tr>"
         )
     return table("Boxes, in pixels", head(["class", "score", "x", "y", "width", "height"]), lines) if lines else ""
 
@@ -122,16 +119,12 @@ def _scaled(found: Found, shown: Detections, shape: tuple[int, int]) -> Any:
     return shown.boxes * shown.boxes.new_tensor([shape[0] / found.size[0], shape[1] / found.size[1]] * 2)
 
 
-def _colour(label: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
-
-
-def sentence(found: Found, names: Sequence[str], shown: Detections, classes: Sequence[str] = ()) -> str:
+def sentence(found: Found, shown: Detections, classes: Sequence[str] = ()) -> str:
     """What is shown, in a line: how many of what, of which classes, the picture's size, the model's time."""
-    counts = Counter(names[label] for label in shown.labels.tolist())
+    counts = Counter(name for _, _, name in shown)
     what = ", ".join(f"{count} × {name}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
-    objects = "1 object" if len(shown.labels) == 1 else f"{len(shown.labels) or 'No'} objects"
+    objects = "1 object" if len(shown) == 1 else f"{len(shown) or 'No'} objects"
     width, height = found.size
     facts = f"{width} × {height} pixels, {found.seconds * 1000:.0f} ms"
     of = " of the chosen classes" if classes else ""
@@ -145,21 +138,10 @@ def coco(every: Sequence[tuple[Found, Detections]], names: Sequence[str]) -> dic
     for image_id, (found, shown) in enumerate(every, start=1):
         width, height = found.size
         images.append({"id": image_id, "file_name": found.name, "width": width, "height": height})
-        for (x0, y0, x1, y1), score, label in zip(
-            shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
-        ):
-            box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": round(box[2] * box[3], 2),
-                    "iscrowd": 0,
-                    "score": round(score, 4),
-                }
-            )
+        for row in shown.to_coco(image_id=image_id):
+            box = [round(value, 2) for value in row["bbox"]]
+            rounded = {"bbox": box, "score": round(row["score"], 4), "area": round(box[2] * box[3], 2)}
+            annotations.append({"id": len(annotations) + 1, **row, **rounded, "iscrowd": 0})
     return {
         "images": images,
         "categories": [{"id": index, "name": name} for index, name in enumerate(names)],

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import gradio as gr
-from controls import LIVE
+from controls import LIVE, refused, uploaded
 from detect import Found, Problem, analyse, coco, drawn, known, listed, painted, rows, select, sentence
+from markup import opened
 from PIL import Image
-from svg import opened
-from uploads import refused, uploaded
 
 from detr_ft.inference import Detector
 
@@ -98,8 +97,8 @@ class Looking:
         if not shown:
             return "", "", "\n\n".join(problems) or WELCOME, *[gr.update(interactive=False)] * 2
         found, detections = shown[min(place, len(shown) - 1)]
-        words = "\n\n".join([sentence(found, self.names, detections, classes), *problems])
-        parts = drawn(found, self.names, detections), rows(self.names, detections), words
+        words = "\n\n".join([sentence(found, detections, classes), *problems])
+        parts = drawn(found, detections), rows(detections), words
         return *parts, *[gr.update(interactive=True)] * 2
 
     def coco_file(self, seen: Seen, place: int, own: bool, threshold: float, classes: list[str]) -> str:
@@ -115,7 +114,7 @@ class Looking:
         shown = self._some(seen, own, threshold, classes)
         found, detections = shown[min(place, len(shown) - 1)]
         file = _folder() / f"{Path(found.name).stem}.boxes.jpg"
-        painted(found, self.names, detections).convert("RGB").save(file, quality=92)
+        painted(found, detections).convert("RGB").save(file, quality=92)
         return str(file)
 
     def _some(self, seen: Seen, own: bool, threshold: float, classes: list[str]) -> list[tuple[Found, Any]]:
@@ -125,9 +124,8 @@ class Looking:
         return shown
 
     def _shown(self, seen: Seen, own: bool, threshold: float, classes: list[str]) -> list[tuple[Found, Any]]:
-        least: Mapping[str, float] = self.detector.thresholds if own else dict.fromkeys(self.names, threshold)
         found = [one for one in seen if isinstance(one, Found)]
-        return [(one, select(one, self.names, least, classes)) for one in found]
+        return [(one, select(self.detector, one, None if own else threshold, classes)) for one in found]
 
 
 def picked(event: gr.SelectData) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from controls import LIVE, REMEMBERED, layer_slider, numbered
 from examples import Example
+from markup import css_color, head, table
 from PIL import Image
-from tables import head, table
 from theme import NO_SHARING
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from detr_ft.data.box_frame import to_pixels
 from detr_ft.inference import Detector
 from detr_ft.models.attention import AttentionMaps, attention_maps
 from detr_ft.structures import Predictions
-from detr_ft.utils.drawing import class_colour, draw
+from detr_ft.utils.drawing import draw
 
 _INTRO = (
     "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
@@ -171,7 +171,7 @@ def _shown(label: str, name: str) -> gr.Image:
 def look(detector: Detector, picture: Image.Image) -> View:
     """Run the model and look at it on the way."""
     scale = _EDGE / max(picture.size)
-    shape = tuple(max(1, round(side * scale)) for side in picture.size)
+    shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     inside = attention_maps(detector.model, detector.processor, picture)
     return View(picture.resize(shape, Image.Resampling.LANCZOS), inside, detector.predictions(picture))
 
@@ -210,7 +210,7 @@ def specialities(every: Sequence[View]) -> str:
     for query in chosen.tolist():
         dots = "".join(
             f'<circle cx="{100 * float(x):.1f}" cy="{100 * float(y):.1f}" r="{2 + 14 * float(w * h) ** 0.5:.1f}" '
-            f'style="fill:{"#{:02x}{:02x}{:02x}".format(*class_colour(0 if w < 1.5 * h else 1))};fill-opacity:{0.15 + 0.6 * float(score):.2f}"/>'
+            f'style="fill:{css_color(0 if w < 1.5 * h else 1)};fill-opacity:{0.15 + 0.6 * float(score):.2f}"/>'
             for (x, y, w, h), score in zip(
                 (one.boxes[-1, 0, query].tolist() for one in said), scores[:, query], strict=True
             )

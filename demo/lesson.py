@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from detr_ft.boxes import cxcywh_to_xyxy, giou, iou
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CIoULoss, ClassCost, DIoULoss, GIoUCost, GIoULoss
 from detr_ft.criterion.assignment import greedy, hungarian
+from detr_ft.criterion.base import Cost
 from detr_ft.structures import Predictions, Targets
 
 Costs = NDArray[np.float64]
@@ -54,11 +55,11 @@ def solving_times(sizes: Sequence[int] = range(2, 8)) -> list[tuple[int, float, 
     return found
 
 
-def _milliseconds(solver: object, costs: Costs, times: int) -> float:
-    solver(costs)  # type: ignore[operator]  # what is loaded at first is no part of it
+def _milliseconds(solver: Callable[[Costs], object], costs: Costs, times: int) -> float:
+    solver(costs)  # what is loaded at first is no part of it
     began = time.perf_counter()
     for _ in range(times):
-        solver(costs)  # type: ignore[operator]
+        solver(costs)
     return 1000 * (time.perf_counter() - began) / times
 
 
@@ -104,17 +105,12 @@ class Toy:
                 boxes[place, :2] = torch.minimum(torch.maximum(centre, half), 1 - half)
         return boxes
 
-    def costs(self, of_class: float, l1: float, giou_weight: float) -> dict[str, Costs]:
-        """`[T, Q]`, weighted, by term."""
-        terms = {
-            "class": ClassCost(weight=of_class),
-            "L1": BoxL1Cost(weight=l1),
-            "GIoU": GIoUCost(weight=giou_weight),
-        }
-        return {
-            name: (cost.weight * cost(self.predictions, self.targets)[0]).double().numpy()
-            for name, cost in terms.items()
-        }
+    def costs(self, of_class: float, l1: float, giou_weight: float) -> Costs:
+        """`[T, Q]`: the weighted sum of the terms."""
+        terms: list[Cost] = [ClassCost(weight=of_class), BoxL1Cost(weight=l1), GIoUCost(weight=giou_weight)]
+        values = [(term.weight * term(self.predictions, self.targets)[0]).double() for term in terms]
+        total: Costs = torch.stack(values).sum(0).numpy()
+        return total
 
 
 def ways_of_matching(costs: Costs) -> dict[str, list[list[int]]]:
@@ -198,11 +194,19 @@ class Areas:
 
 def areas(true: Tensor, said: Tensor) -> Areas:
     """Of two boxes cxcywh, in squares of the image."""
-    a, b = (cxcywh_to_xyxy(one) for one in (true, said))
-    shared = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
-    around = (torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])).prod()
-    union = true[2:].prod() + said[2:].prod() - shared
-    return Areas(float(shared), float(union), float(around))
+    corners = cxcywh_to_xyxy(true), cxcywh_to_xyxy(said)
+    shared, around = (float((box[2:] - box[:2]).clamp(min=0).prod()) for box in (overlap(*corners), hull(*corners)))
+    return Areas(shared, float(true[2:].prod() + said[2:].prod()) - shared, around)
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """The intersection of two boxes, all xyxy; with a negative side where they do not touch."""
+    return torch.cat([torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])])
+
+
+def hull(a: Tensor, b: Tensor) -> Tensor:
+    """The smallest box around two boxes, all xyxy."""
+    return torch.cat([torch.minimum(a[:2], b[:2]), torch.maximum(a[2:], b[2:])])
 
 
 # Two objects and two queries, where the probability and its logarithm choose differently: a very bad pair costs little by the
@@ -264,8 +268,3 @@ def answered(place: int, chosen: str | None) -> str:
     question = QUIZ[place]
     right = chosen == question.answers[question.right]
     return f"**{'Right.' if right else 'Not quite.'}** {question.why}"
-
-
-def factorial_against_cube(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """N, N! and N cubed."""
-    return [(size, math.factorial(size), size**3) for size in sizes]

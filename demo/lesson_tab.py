@@ -24,7 +24,7 @@ from lesson import (
 )
 
 _LARGEST = 1_000_000  # a cost
-_WAYS = list(ways_of_matching(sum(Toy().costs(1, 5, 2).values())))
+_WAYS = list(ways_of_matching(Toy().costs(1, 5, 2)))
 
 
 def tab(page: gr.Blocks) -> None:
@@ -83,7 +83,8 @@ def tried(table: Any) -> str:
 
 
 def _random(size: int) -> list[list[float]]:
-    return np.random.default_rng(size).integers(1, 10, (size, size)).astype(float).tolist()
+    costs: list[list[float]] = np.random.default_rng(size).integers(1, 10, (size, size)).astype(float).tolist()
+    return costs
 
 
 def _sets(page: gr.Blocks) -> None:
@@ -115,7 +116,7 @@ def _sets(page: gr.Blocks) -> None:
 def matched(way: str, moved: str, of_class: float, l1: float, giou: float) -> tuple[str, str, str]:
     """The toy image, its costs, and what each query is taught."""
     scene = Toy(moved_boxes(moved))
-    costs = np.sum(list(scene.costs(of_class, l1, giou).values()), axis=0)
+    costs = scene.costs(of_class, l1, giou)
     chosen = ways_of_matching(costs)[way]
     return view.toy(scene, chosen), view.heat(costs, chosen), view.padded(chosen)
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
-from lesson import CLASSES, LABELS, SAID, SIDES, Assignment, Costs, Toy, areas, pair_of
-from tables import head, table
+from lesson import CLASSES, LABELS, SAID, SIDES, Assignment, Costs, Toy, areas, hull, overlap, pair_of
+from markup import css_color, head, table
 
 from detr_ft.boxes import cxcywh_to_xyxy
-from detr_ft.utils.drawing import class_colour
 
-_COLOURS = ["#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in range(8)]
+_COLOURS = [css_color(label) for label in range(8)]
 
 
 def assignments(every: Sequence[Assignment], best: Assignment) -> str:
@@ -129,8 +128,7 @@ def pair(shift: float, size: float, down: float = 0.0) -> str:
 def _pair(side: float, true: torch.Tensor, said: torch.Tensor) -> str:
     edge = 300
     a, b = (cxcywh_to_xyxy(one) * edge for one in (true, said))
-    around = torch.cat([torch.minimum(a[:2], b[:2]), torch.maximum(a[2:], b[2:])])
-    both = torch.cat([torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])])
+    around, both = hull(a, b), overlap(a, b)
     shared = _box(both, "shared", "none") if bool((both[2:] > both[:2]).all()) else ""
     empty = '<defs><pattern id="empty" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><line class="hatch" y2="7"/></pattern></defs>'
     covered = "".join(_box(one, kind, "none") for kind in ("blank", "covered") for one in (a, b))

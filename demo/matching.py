@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from exhaustive_matcher import MOST, TryingMatcher
+from markup import embedded
 from PIL import Image
-from svg import embedded
 from torch import Tensor
 
 from detr_ft.boxes import iou
@@ -35,7 +34,12 @@ from detr_ft.inference import Detector
 from detr_ft.structures import Predictions, Targets
 
 DISPLAY_EDGE = 900  # pixels of the longest edge of a picture
-MATCHERS = ("Hungarian", "one to many", "greedy", "trying all orders")
+MATCHERS: Mapping[str, Callable[[tuple[Cost, ...]], CostMatcher]] = {
+    "Hungarian": HungarianMatcher,
+    "one to many": lambda costs: OneToManyMatcher(k=3, costs=costs),
+    "greedy": GreedyMatcher,
+    "trying all orders": TryingMatcher,
+}
 AS_TRAINED = "as it was trained"
 TERMS = {"ClassCost": "class", "BoxL1Cost": "L1", "GIoUCost": "GIoU"}
 LOSSES = {"loss_ce": "class", "loss_bbox": "L1", "loss_giou": "GIoU"}
@@ -46,7 +50,7 @@ class Knobs:
     """What can be turned: weights of the costs, the matcher, and the weight of no-object in the loss; the rest is `own`'s."""
 
     weights: tuple[float, ...] = (1.0, 5.0, 2.0)
-    matcher: str = MATCHERS[0]
+    matcher: str = "Hungarian"
     eos_coef: float = 0.1
     own: SetCriterion = field(default_factory=detr_criterion)
 
@@ -65,9 +69,7 @@ class Knobs:
         costs = tuple(
             weighing(cost, weight) for cost, weight in zip(costs_of(self.own), self.weights, strict=True)
         )  # fmt: skip
-        if name == "one to many":
-            return OneToManyMatcher(k=3, costs=costs)
-        return {"greedy": GreedyMatcher, "trying all orders": TryingMatcher}.get(name, HungarianMatcher)(costs)
+        return MATCHERS[name](costs)
 
 
 def costs_of(criterion: SetCriterion) -> tuple[Cost, ...]:
@@ -82,11 +84,10 @@ def costs_of(criterion: SetCriterion) -> tuple[Cost, ...]:
 
 def weighing(cost: Cost, weight: float) -> Cost:
     """The same cost with another weight."""
-    other: Any = replace(cost, weight=weight) if is_dataclass(cost) else copy.copy(cost)  # type: ignore[type-var]
-    if other is cost:
-        return cost  # a function, of which there is one
-    object.__setattr__(other, "weight", weight)
-    return other  # type: ignore[no-any-return]
+    weighted = copy.copy(cost)
+    if weighted is not cost:  # a function is its own copy
+        object.__setattr__(weighted, "weight", weight)
+    return weighted
 
 
 def cost_names(criterion: SetCriterion) -> dict[str, str]:

@@ -11,10 +11,19 @@ from typing import Any
 import gradio as gr
 import matching_view as view
 import torch
-from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, layer_slider, matcher_choice, numbered, weight_sliders
+from controls import (
+    LEAST_EOS,
+    LIVE,
+    REMEMBERED,
+    eos_slider,
+    layer_slider,
+    matcher_choice,
+    numbered,
+    uploaded,
+    weight_sliders,
+)
 from examples import Example
 from matching import AS_TRAINED, MATCHERS, Knobs, Scene, Solved, cost_names, costs_of, look, tried
-from uploads import uploaded
 
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data.images import open_image

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
+from markup import css_color, head, rectangle, scene, table
 from matching import LOSSES, TERMS, Solved
-from svg import rectangle, scene
-from tables import head, table
 from torch import Tensor
 
 from detr_ft.data.box_frame import to_pixels
-from detr_ft.utils.drawing import class_colour
 
 _COLUMNS = 10  # of the cost matrix
 
@@ -179,7 +177,7 @@ def _object(solved: Solved, target: int, names: Sequence[str]) -> str:
 
 
 def _colour(solved: Solved, target: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(int(solved.scene.labels[target])))
+    return css_color(int(solved.scene.labels[target]))
 
 
 def _partner(true: Tensor, said: Tensor, title: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import writing
 
 # Files and folders of a run, relative to it.
 RECIPE = "recipe.yaml"
@@ -41,15 +42,13 @@ class RunDirectory:
 
     def refuse_another_run(self) -> None:
         """Raise InputError if the folder is not empty or cannot be a folder; nothing is written."""
-        try:
+        with writing(self.path):
             if self.path.exists() and any(file.name != FAILURES for file in self.path.iterdir()):
                 resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
                 raise InputError(
                     f"{self.path} is not empty, and another run is never overwritten. "
                     f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
                 )
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def clear_beginnings(self) -> None:
         """Remove the files of a run that ended before its first checkpoint, except capsules of failed steps.
@@ -80,33 +79,20 @@ class RunDirectory:
     def create(self) -> None:
         """Create the folder. Raises InputError if it has another run or cannot be written."""
         self.refuse_another_run()
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / LOG).touch()
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to `log.jsonl`."""
-        try:
-            with (self.path / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with writing(self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file at the top of the run, completely or not at all."""
         target = self.path / name
         partial = target.with_name(f".{name}.partial")
-        try:
+        with writing(target):
             partial.write_text(text, encoding="utf-8")
             partial.replace(target)
-        except OSError as error:
-            raise unwritable(target, error) from error
         return target
-
-
-def unwritable(path: Path, error: Exception) -> InputError:
-    """Return the error of a file that cannot be written."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InputError(f"{path}: can't be written: {reason}")

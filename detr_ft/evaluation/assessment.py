@@ -63,9 +63,10 @@ class Assessment:
 def assess(
     matches: DetectionMatches, trained_on: Mapping[str, int] | None = None, sets: int | None = None, seed: int = 0
 ) -> Assessment:
-    """Assess a matched set; `trained_on` is the number of boxes of each class in the training data, if known.
+    """Assess a matched set.
 
-    `sets` and `seed` are of the resampled sets of the intervals.
+    `trained_on` is the number of boxes of each class in the training data, if known. `sets` and `seed` are of the
+    resampled sets of the intervals.
     """
     coco, errors, thresholds = metrics_of_matches(matches), find_errors(matches), best_thresholds(matches)
     return Assessment(

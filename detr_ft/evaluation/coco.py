@@ -27,7 +27,7 @@ from detr_ft.structures import Detections
 
 
 def coco_metrics(truth: Dataset, detections: Sequence[Detections]) -> dict[str, Any]:
-    """Return COCO's metrics of `detections[i]` (xyxy, pixels) against row `i` of `truth`, a split in the schema.
+    """Return COCO's metrics of `detections[i]` (xyxy, pixels) on row `i` of a split in the schema.
 
     `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_1`, `mar_10`, `mar_100`, `mar_small`,
     `mar_medium`, `mar_large`: fractions of 1, or None if there are no objects to count. `per_class` maps the name of each
@@ -101,7 +101,10 @@ def ground_truth_arrays(rows: Iterable[Mapping[str, Any]], images: Ints) -> Grou
 
 
 def detection_arrays(detections: Sequence[Detections], images: Ints) -> DetectionArrays:
-    """Return the detections of the i-th image under the number `images[i]`. Widths are computed in fp64, as in the protocol."""
+    """Return the detections of the i-th image under the number `images[i]`.
+
+    Widths are computed in fp64, as in the protocol.
+    """
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     boxes = torch.cat([empty.boxes.double(), *(image.boxes.double().reshape(-1, 4) for image in detections)])
     return DetectionArrays(

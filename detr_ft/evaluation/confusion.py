@@ -8,11 +8,12 @@ from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, DetectionMa
 
 
 def confusion(matches: DetectionMatches, used: Bools) -> Ints:
-    """`[K+1, K+1]`: counts of objects by their class (row) and the detected class (column); the last of both is background.
+    """`[K+1, K+1]`: counts of objects by their class (row) and the detected class (column).
 
-    Of the detections in `used [D]`, best first, each is matched to the free object with an IoU of 0.5 or more: one of its own
-    class before others, the larger IoU before the smaller. Objects and detections that are left over are missed, or false
-    alarms; a detection that overlaps only a crowd does not count.
+    The last row and column are background. Of the detections in `used [D]`, best first, each is matched to the free
+    object with an IoU of 0.5 or more: one of its own class before others, the larger IoU before the smaller. Objects
+    and detections that are left over are missed, or false alarms; a detection that overlaps only a crowd does not
+    count.
     """
     background = len(matches.names)
     matrix = np.zeros((background + 1, background + 1), np.int64)

@@ -24,7 +24,10 @@ class PrecisionRecall:
 
 
 def precision_recall(matches: DetectionMatches, area: str) -> PrecisionRecall:
-    """Return precision `[T, 101, K]` at each of 101 recalls and recall `[T, K]`, by one of `AREAS`; -1 for classes without objects."""
+    """Return precision `[T, 101, K]` at each of 101 recalls, and recall `[T, K]`.
+
+    `area` is one of `AREAS`. Classes without objects have -1.
+    """
     correct, counts = matches.outcomes(area)
     objects = matches.objects_per_class(area)
     precision = np.full((len(THRESHOLDS), len(RECALLS), len(matches.names)), -1.0)
@@ -41,7 +44,10 @@ def precision_recall(matches: DetectionMatches, area: str) -> PrecisionRecall:
 
 
 def interpolated(hits: Floats, counted: Floats, objects: int) -> Floats:
-    """`[T, 101]`: the best precision at each recall or beyond, from running sums `[T, D]`; 0 for recalls that are not reached."""
+    """`[T, 101]`: the best precision at each recall or beyond, from running sums `[T, D]`.
+
+    It is 0 for recalls that are not reached.
+    """
     precision = hits / (counted + np.spacing(1))  # as in pycocotools: rows that don't count may come first
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     envelope = np.pad(envelope, ((0, 0), (0, 1)))
@@ -50,7 +56,7 @@ def interpolated(hits: Floats, counted: Floats, objects: int) -> Floats:
 
 
 def summarize(tables: Mapping[str, PrecisionRecall], mean: Callable[[Floats], Value]) -> dict[str, Value]:
-    """Return `COCO_METRICS` by name, from a table for each of `AREAS` and a function for the mean of its values."""
+    """Return `COCO_METRICS` by name, from a table for each of `AREAS`, by a mean of their values."""
     whole, sizes = tables["all"], [area for area in AREAS if area != "all"]
     at_75 = int(np.argmin(np.abs(THRESHOLDS - 0.75)))
     metrics = {

@@ -15,10 +15,11 @@ _MIN_SCORE = 0.05  # a DETR has very many detections below, which no application
 
 
 def best_thresholds(matches: DetectionMatches) -> dict[str, ThresholdChoice]:
-    """Return for each class with objects the threshold with the best F1 (van Rijsbergen 1979), the highest of equal ones.
+    """Return the threshold with the best F1 (van Rijsbergen 1979) for each class with objects.
 
-    It lies half way between the lowest score above it and the next. A class without a correct detection gets the best threshold
-    of all classes together, with precision, recall and F1 of 0.
+    Of thresholds with equal F1 it is the highest. It lies half way between the lowest score above it and the next. A
+    class without a correct detection gets the best threshold of all classes together, with precision, recall and F1 of
+    0.
     """
     correct, counts, objects = _at_iou_half(matches)
     by_score = np.argsort(-matches.detections.score, kind="stable")
@@ -68,7 +69,10 @@ def _best(score: Floats, correct: Bools, counts: Bools, objects: int, rows: Ints
 
 
 def calibration(matches: DetectionMatches) -> Calibration:
-    """Return the calibration of scores from 0.05 on (Guo et al., ICML 2017; for detections Küppers et al., CVPRW 2020)."""
+    """Return the calibration of scores from 0.05 on (Guo et al., ICML 2017).
+
+    For detections as in Küppers et al., CVPRW 2020.
+    """
     correct, counts = (column[0] for column in matches.outcomes("all"))
     used = counts & (matches.detections.score >= _MIN_SCORE)
     score, hit = matches.detections.score[used], correct[used]

@@ -88,7 +88,7 @@ def f1_chart(matches: DetectionMatches) -> str:
 
 
 def calibration_chart(calibration: Calibration) -> str:
-    """Return an `<svg>` of the fraction of correct detections over the score, beside the line on which both are equal."""
+    """Return an `<svg>` of the fraction of correct detections over the score, and the diagonal."""
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, alpha=0.35, linestyle="--")

@@ -102,7 +102,7 @@ def is_first_report(text: str) -> bool:
 
 
 def map_divided(rows: Dataset, work: Callable[[Dataset], Iterable[T]]) -> list[T]:
-    """Return what `work` yields for each row, in order; every process handles its part of the rows.
+    """Return the results of `work` for all rows, in order; every process handles a part of them.
 
     `work` must yield one result a row. Every process of the run must call this, and each gets all results.
     """

@@ -23,6 +23,7 @@ from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
@@ -165,10 +166,8 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         environment=about,
         command=command_line(),
     )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     metrics = replace(report.metrics, environment=about)
     write_results(folder, metrics, page)
     RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")

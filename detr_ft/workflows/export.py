@@ -33,6 +33,7 @@ from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_description, environment
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
@@ -126,12 +127,10 @@ def _folder(name: str, out: Path | None) -> Path:
         raise InputError(f"{name} is no folder of this machine. Give a folder to write to with --output-dir")
     if out is not None:
         check_new_folder(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     return folder
 
 

@@ -13,7 +13,6 @@ from datasets import Dataset
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import open_image
-from detr_ft.errors import InputError
 from detr_ft.evaluation.assessment import assess
 from detr_ft.evaluation.coco import match_split
 from detr_ft.evaluation.metrics import EvaluationMetrics
@@ -26,6 +25,7 @@ from detr_ft.report.page import render_page
 from detr_ft.report.pictures import select_photos
 from detr_ft.run_directory import METRICS, REPORT, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.utils import files
 
 _MATCHING_IMAGES = 500
 _QUERY_MAPS = 18
@@ -75,8 +75,7 @@ def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> 
 
 def check_new_folder(folder: Path) -> None:
     """Raise InputError for a folder that is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and is not overwritten. Choose another folder with --output-dir")
+    files.check_new_folder(folder, "Choose another folder with --output-dir.")
 
 
 def command_line() -> str:

@@ -24,22 +24,26 @@ SHOTS = os.environ.get("DETR_FT_SCREENSHOTS")  # a folder, to look at the pages
 
 # The app with a detector that finds the same four boxes in every picture and counts its runs in a file.
 FAKE = """
-import runpy, sys
 from pathlib import Path
 from types import SimpleNamespace
 import torch
 import detr_ft.inference
+from detr_ft.cli import main
+from detr_ft.inference.detector import DetectorBase
 from detr_ft.structures import Detections, Predictions
 
-class Fake:
-    names = ["bolt", "nut", "washer"]
-    thresholds = {"bolt": 0.7, "nut": 0.5, "washer": 0.5}
-    model = SimpleNamespace(config=SimpleNamespace(decoder_layers=2))
+class Fake(DetectorBase):
+    config = SimpleNamespace(
+        id2label={0: "bolt", 1: "nut", 2: "washer"},
+        detr_ft={"thresholds": {"bolt": 0.7, "nut": 0.5, "washer": 0.5}},
+        decoder_layers=2,
+    )
+    model = SimpleNamespace(config=config)
     @classmethod
     def load(cls, checkpoint):
         cls.runs = Path(checkpoint)
         return cls()
-    def detect(self, images):
+    def _run(self, images, batch_size):
         with self.runs.open("a") as file:
             file.write("run\\n")
         found = []
@@ -54,9 +58,7 @@ class Fake:
         return Predictions(torch.stack([logits.flip(0), logits])[:, None], torch.stack([boxes.flip(0), boxes])[:, None])
 
 detr_ft.inference.Detector = Fake
-app = sys.argv[1]
-sys.argv = sys.argv[1:]
-runpy.run_path(app, run_name="__main__")
+main()
 """
 
 
@@ -69,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fake(serve: Callable[..., Any], runs: Path) -> Any:
-    return serve(["-c", FAKE, str(APP), str(runs)])
+    return serve(["-c", FAKE, "demo", str(runs)])
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +269,7 @@ def test_a_checkpoint_is_on_the_first_screen_within_ten_seconds_or_soon_after_it
 ) -> None:
     before = _import_seconds()
     start = time.monotonic()
-    server = serve([str(APP), str(tiny_model)])
+    server = serve(["-m", "detr_ft", "demo", str(tiny_model)])
     page = visit(server.url).page
     page.locator("#image").wait_for()
     # On a machine that is busy with something else, the process's own seconds are what the start costs.
@@ -303,7 +305,7 @@ def _processor_seconds(pid: int) -> float:
 @pytest.fixture(scope="module")
 def real(serve: Callable[..., Any]) -> Any:
     """The demo with the embedded model and generated scenes."""
-    return serve([str(APP), "embedded:small"])
+    return serve(["-m", "detr_ft", "demo", "embedded:small"])
 
 
 def open_tab(page: Any, name: str) -> None:

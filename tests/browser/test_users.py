@@ -26,7 +26,7 @@ USERS = 40
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., Any]) -> Any:
-    return serve([str(APP), "embedded:small"])
+    return serve(["-m", "detr_ft", "demo", "embedded:small"])
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_a_picture_too_thin_for_the_model_is_told(detector: Detector, tmp_path: 
     Image.new("RGB", (50, 40)).save(good)
     told = analyse(detector, str(thin))
     assert isinstance(told, Problem)
-    assert told.message.startswith("thin.png: an image of")
+    assert told.message.startswith("thin.png: ")
     seen, _, _ = Looking(detector).many([str(thin), str(good)])
     assert [type(one) for one in seen] == [Problem, Found]
     with pytest.raises(Exception, match="nothing for the model"):
@@ -45,14 +46,16 @@ def test_more_pictures_than_a_page_holds_are_told(detector: Detector, tmp_path: 
     assert f"{MOST + 2} pictures were given" in seen[-1].message
 
 
-def test_a_detection_at_the_threshold_is_as_evaluation_takes_it() -> None:
-    """Above it, not at it; of each class by its own."""
-    found = Detections(torch.rand(3, 4), torch.tensor([0.6, 0.5, 0.5]), torch.tensor([0, 1, 2]))
-    one = Found("a", (9, 9), "", found, 0.0)
-    shown = select(one, ["a", "b", "c"], {"a": 0.6, "b": 0.5, "c": 0.4}, [])
-    expected = found.above_each([0.6, 0.5, 0.4])
-    assert shown.labels.tolist() == expected.labels.tolist()
-    assert select(one, ["a", "b", "c"], dict.fromkeys("abc", 0.0), ["b"]).labels.tolist() == [1]
+def test_select_by_thresholds_and_classes() -> None:
+    """Scores at a threshold are left out, as in evaluation."""
+    thresholds = {"a": 0.6, "b": 0.5, "c": 0.4}
+    config = SimpleNamespace(id2label=dict(enumerate("abc")), detr_ft={"thresholds": thresholds})
+    detector = Detector(SimpleNamespace(config=config), None)
+    detections = Detections(torch.rand(3, 4), torch.tensor([0.6, 0.5, 0.5]), torch.tensor([0, 1, 2]), ["a", "b", "c"])
+    one = Found("a", (9, 9), "", detections, 0.0)
+    assert select(detector, one, None, []).labels.tolist() == [2]
+    assert select(detector, one, 0.0, ["b"]).labels.tolist() == [1]
+    assert select(detector, one, 0.5, []).labels.tolist() == [0]
 
 
 def test_boxes_are_cut_to_the_picture(tmp_path: Path) -> None:

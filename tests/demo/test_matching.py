@@ -35,7 +35,7 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
 from detr_ft.models.surgery import set_queries
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_color
 from detr_ft.workflows.trained_criterion import trained_by
 
 
@@ -383,7 +383,7 @@ def test_classes_have_colours_of_their_own(detector: Detector, example: Example)
     labels = example.labels(detector.names)
     assert len(set(labels)) > 1
     for label in labels:
-        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+        colour = "#{:02x}{:02x}{:02x}".format(*class_color(label))
         assert f"--own:{colour}" in picture
         assert f"background:{colour}" in table
 

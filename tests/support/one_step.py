@@ -54,7 +54,7 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
     )
     trainer = DetrTrainer(
         model, detr_criterion(), images(number), None, settings,
-        processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay([].append),
+        processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay(list[str]().append),
     )  # fmt: skip
     trainer.setup()
     return trainer

@@ -43,7 +43,7 @@ def unprepared_trainer(
         TrainSettings(output_dir=str(output), **(values | settings)),
         processor=processor,
         transform=TrainTransform(ImageFormat.of(processor), augment),
-        display=PlainDisplay([].append if lines is None else lines.append),
+        display=PlainDisplay((lines if lines is not None else []).append),
         checkpoint=checkpoint,
         callbacks=callbacks,
     )
@@ -65,7 +65,7 @@ def signal_after(trainer: DetrTrainer, step: int, send: Callable[[], object]) ->
         if at == step:
             send()
 
-    trainer.display.step = step_and_send  # type: ignore[method-assign]
+    trainer.display.step = step_and_send  # type: ignore[method-assign, assignment]
 
 
 def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) -> None:

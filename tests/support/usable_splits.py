@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity import usable_images
+from detr_ft.data.integrity.scan import scan_images
 from detr_ft.data.integrity.usable_images import inspect_splits, with_true_sizes
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.training.launch import join
@@ -18,16 +20,14 @@ FORM = ImageFormat({"max_height": 64, "max_width": 64}, (0.0,) * 3, (1.0,) * 3)
 
 
 def main() -> None:
-    scanned: list[int] = []
-    scan = usable_images.scan_images
-    usable_images.scan_images = lambda rows, words: scanned.append(len(rows)) or scan(rows, words)
     data = generate("shapes?edge=64&" + "&".join(f"{name}={count}" for name, count in SIZES.items()))
-    images = len(with_true_sizes(data, "validation"))  # what `evaluate` does before it joins
-    inspected = inspect_splits(data, list(data), FORM)
+    with patch.object(usable_images, "scan_images", wraps=scan_images) as scan:
+        images = len(with_true_sizes(data, "validation"))  # `evaluate` does this before it joins
+        inspected = inspect_splits(data, list(data), FORM)
     accelerator = join()
     result = {
         "images": images,
-        "scanned": sum(scanned),
+        "scanned": sum(len(call.args[0]) for call in scan.call_args_list),
         "fingerprints": {name: [one.hex() for one in split.fingerprints] for name, split in inspected.items()},
         "processes": accelerator.num_processes,
     }

@@ -28,7 +28,9 @@ DEMO_PORT = 7871
 def requirements(which: str) -> list[str]:
     """The dependencies of pyproject.toml with those of its extras, at their lower bounds or without an upper limit."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    stated = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
+    stated: list[str] = project["dependencies"] + [
+        name for extra in project["optional-dependencies"].values() for name in extra
+    ]
     if which == "newest":
         return stated
     return [re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in stated]

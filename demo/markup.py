@@ -1,4 +1,4 @@
-"""Pictures with boxes drawn over them, as lines that stay sharp at any size and can be pointed at."""
+"""Fragments of HTML and SVG: tables, and pictures with boxes over them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
+from detr_ft.report.pictures import data_uri
+from detr_ft.utils.drawing import class_color
+
+JPEG_QUALITY = 85
+
 
 def embedded(image: Image.Image) -> str:
     """A picture as an address that holds it."""
-    held = io.BytesIO()
-    image.save(held, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+    return data_uri(image, JPEG_QUALITY)
 
 
 def opened(address: str) -> Image.Image:
     """The picture that an address holds."""
     return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+def css_color(label: int) -> str:
+    """The color of a class."""
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
 def scene(address: str, shape: tuple[int, int], parts: Sequence[str], told: str) -> str:
@@ -37,4 +45,17 @@ def rectangle(box: Tensor, kind: str, title: str) -> str:
     return (
         f'<rect class="{kind}" x="{x0:.1f}" y="{y0:.1f}" width="{max(0.0, x1 - x0):.1f}" height="{max(0.0, y1 - y0):.1f}">'
         f"<title>{escape(title)}</title></rect>"
+    )
+
+
+def head(titles: Sequence[str]) -> str:
+    """The row of titles."""
+    return "<tr>" + "".join(f'<th scope="col">{escape(title)}</th>' for title in titles) + "</tr>"
+
+
+def table(caption: str, titles: str, rows: Sequence[str], kind: str = "") -> str:
+    """A table with a caption; `heat` colours cells by their `--heat`."""
+    return (
+        f'<figure class="told"><figcaption>{escape(caption)}</figcaption><div class="wide">'
+        f'<table class="{kind}" aria-label="{escape(caption)}"><thead>{titles}</thead><tbody>{"".join(rows)}</tbody></table></div></figure>'
     )
