@@ -30,7 +30,7 @@ _INTRODUCTION = (
     "In the **decoder** each **query** attends to the whole grid and predicts one box. Click the image, or choose a query."
 )
 _QUERY_CLICK, _POSITION_CLICK = "the query of the box (decoder)", "the image position (encoder)"
-_DISPLAY_EDGE_PX = 640
+_DISPLAY_EDGE_PX = 440  # about that of the page, so that the names of boxes are readable
 _HEAT_RGB = np.array([255, 196, 0], dtype=float)
 _MIN_OBJECTNESS = 0.5  # of a query whose box is drawn
 _MAX_SPECIALIZED_QUERIES = 12

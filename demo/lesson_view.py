@@ -198,7 +198,7 @@ def gradient_table(gradients: Sequence[tuple[float, str, list[float]]]) -> str:
     """Return the gradient of each distance by the predicted box."""
     rows = [
         f'<tr><th scope="row">{name}, side {side:g}</th>'
-        + "".join(f"<td>{value:.2f}</td>" for value in gradient)
+        + "".join(f"<td>{round(value, 2) + 0.0:.2f}</td>" for value in gradient)  # 0.0 removes the sign of -0.0
         + "</tr>"
         for side, name, gradient in gradients
     ]
@@ -246,7 +246,7 @@ def two_assignments(probabilities: Costs, linear: Assignment, logarithmic: Assig
         return ", ".join(f"{_object_name(target)} → q{query + 1}" for target, query in enumerate(assignment.queries))
 
     explanation = (
-        f"<p>By probability: {text(linear)}. By its logarithm: {text(logarithmic)}, because −log 0.05 = 3.00 outweighs everything else. "
+        f"<p>By probability: {text(linear)}. By its logarithm: {text(logarithmic)}, because −log 0.05 = 3.00 is more than the cost of the other assignment. "
         "The matching cost uses the probability, so that it is of the size of the box terms and no single pair dominates.</p>"
     )
     return table("Probability of each object’s class", header_row(["", "q1", "q2"]), rows) + explanation

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 pytestmark = pytest.mark.browser
 
 APP = Path(__file__).parents[2] / "demo" / "app.py"
-SCREENSCREENSHOTS = os.environ.get("DETR_FT_SCREENSCREENSHOTS")  # write screenshots to this folder
+SCREENSHOTS = os.environ.get("DETR_FT_SCREENSHOTS")  # write screenshots to this folder
 
 # The command with a detector that detects the same four boxes in every image and logs its runs to a file.
 FAKE = """
