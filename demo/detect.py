@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from controls import reason_of
-from markup import class_color, fit, from_data_uri, header_row, rectangle, svg_image, table, to_data_uri
+from markup import css_color, fit, from_data_uri, header_row, rectangle, svg_image, table, to_data_uri
 from PIL import Image
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def image_svg(result: DetectedImage, selected: Detections) -> str:
     for index, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, selected, strict=True)):
         text = f"{name} {score:.2f}"
         shapes.append(
-            f'<g data-object="{index}" tabindex="0" role="img" aria-label="{escape(text)}" style="--own:{class_color(label)}">'
+            f'<g data-object="{index}" tabindex="0" role="img" aria-label="{escape(text)}" style="--own:{css_color(label)}">'
             + rectangle(box, "truth", text)
             + f'<text{_text_position(box, size[0])} y="{max(18.0, float(box[1]) - 6):.1f}">{escape(text)}</text></g>'
         )
@@ -111,7 +111,7 @@ def detections_table(selected: Detections) -> str:
     for index, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, selected, strict=True)):
         cells = "".join(f"<td>{round(value)}</td>" for value in box)
         rows.append(
-            f'<tr data-object="{index}" tabindex="0"><th scope="row"><span class="dot" style="background:{class_color(label)}"></span>'
+            f'<tr data-object="{index}" tabindex="0"><th scope="row"><span class="dot" style="background:{css_color(label)}"></span>'
             f"{escape(name)}</th><td>{score:.3f}</td>{cells}</tr>"
         )
     return table("Detections, boxes in pixels", header_row(["class", "score", "x", "y", "width", "height"]), rows)

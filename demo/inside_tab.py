@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from controls import LIVE_EVENT, MAX_CACHED_IMAGES, SESSION_STATE_SECONDS, by_label, layer_slider
 from examples import Example
-from markup import class_color, fit, header_row, table
+from markup import css_color, fit, header_row, table
 from PIL import Image
 from theme import NO_SHARE_BUTTON
 from torch import Tensor, nn
@@ -246,7 +246,7 @@ def _box_circles(views: Sequence[View], query: int) -> str:
     for view in views:
         x, y, width, height = view.predictions.boxes[-1, 0, query].tolist()
         score = float(view.predictions.objectness[-1, 0, query])
-        color = class_color(0 if width < _WIDE_ASPECT_RATIO * height else 1)
+        color = css_color(0 if width < _WIDE_ASPECT_RATIO * height else 1)
         circles.append(
             f'<circle cx="{100 * x:.1f}" cy="{100 * y:.1f}" r="{2 + 14 * (width * height) ** 0.5:.1f}" '
             f'style="fill:{color};fill-opacity:{0.15 + 0.6 * score:.2f}"/>'

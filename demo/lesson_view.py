@@ -20,7 +20,7 @@ from lesson import (
     hull,
     intersection,
 )
-from markup import class_color, header_row, table
+from markup import css_color, header_row, table
 from torch import Tensor
 
 from detr_ft.boxes import cxcywh_to_xyxy
@@ -101,7 +101,7 @@ def toy(scene: Toy, queries_of: Sequence[Sequence[int]]) -> str:
     parts = [f'<rect class="page" width="{_TOY_EDGE}" height="{_TOY_EDGE}"/>']
     for query, box in enumerate(queries):
         name, target = f"q{query + 1}", owner.get(query)
-        color = "currentColor" if target is None else class_color(LABELS[target])
+        color = "currentColor" if target is None else css_color(LABELS[target])
         shape = _box(box, "unmatched" if target is None else "predicted", color) + _label(box, name, 14)
         parts.append(_movable(name, box / _TOY_EDGE, shape))
         if target is not None:
@@ -109,7 +109,7 @@ def toy(scene: Toy, queries_of: Sequence[Sequence[int]]) -> str:
             parts.append(f'<line style="stroke:{color}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
     for target, box in enumerate(objects):
         name = _object_name(target)
-        shape = _box(box, "truth", class_color(LABELS[target])) + _label(box, f"{name} {CLASSES[LABELS[target]]}", -5)
+        shape = _box(box, "truth", css_color(LABELS[target])) + _label(box, f"{name} {CLASSES[LABELS[target]]}", -5)
         parts.append(_movable(name, box / _TOY_EDGE, shape))
     return f'<svg class="toy" viewBox="0 0 {_TOY_EDGE} {_TOY_EDGE}" role="img" aria-label="Three objects and six queries">{"".join(parts)}</svg>'
 
@@ -164,7 +164,7 @@ def _pair(side: float, truth: Tensor, predicted: Tensor) -> str:
         filled += _box(common, "intersection", "none")
     prediction = (
         f'<g class="drag" tabindex="0" data-sliders="lesson-shift lesson-down" data-unit="{edge * side:g}" role="img" '
-        f'aria-label="The prediction">{_box(b, "predicted", class_color(1))}</g>'
+        f'aria-label="The prediction">{_box(b, "predicted", css_color(1))}</g>'
     )
     area = areas(truth, predicted)
     overlap, empty = area.intersection / area.union, (area.hull - area.union) / area.hull
@@ -176,7 +176,7 @@ def _pair(side: float, truth: Tensor, predicted: Tensor) -> str:
     return (
         f'<figure class="captioned"><svg class="toy" viewBox="{view_box}" role="img" '
         f'aria-label="A pair of boxes, the true one of side {side:g}: {equation}">{_HATCHING}<rect class="page" width="{edge}" height="{edge}"/>'
-        f"{_box(around, 'hatched', 'none')}{_box(around, 'hull', 'currentColor')}{filled}{_box(a, 'truth', class_color(0))}{prediction}</svg>"
+        f"{_box(around, 'hatched', 'none')}{_box(around, 'hull', 'currentColor')}{filled}{_box(a, 'truth', css_color(0))}{prediction}</svg>"
         f"<figcaption>{equation}</figcaption></figure>"
     )
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detr_ft.report.pictures import data_uri
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_color
 
 _JPEG_QUALITY = 85
 
@@ -32,9 +32,9 @@ def from_data_uri(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def class_color(label: int) -> str:
+def css_color(label: int) -> str:
     """Return the color of a class in CSS notation."""
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
 def svg_image(uri: str, size: tuple[int, int], shapes: Sequence[str], description: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
-from markup import class_color, header_row, rectangle, svg_image, table
+from markup import css_color, header_row, rectangle, svg_image, table
 from matching import LOSS_NAMES, TERM_NAMES, MatchedScene
 from torch import Tensor
 
@@ -178,7 +178,7 @@ def _object_row(matched: MatchedScene, target: int, names: Sequence[str], cells:
 
 
 def _color(matched: MatchedScene, target: int) -> str:
-    return class_color(int(matched.scene.labels[target]))
+    return css_color(int(matched.scene.labels[target]))
 
 
 def _partner(truth: Tensor, predicted: Tensor, title: str) -> str:

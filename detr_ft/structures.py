@@ -30,9 +30,10 @@ _SHOWN = 5  # detections in a repr
 class Predictions:
     """The outputs of a model: `logits [L, B, Q, C]` and `boxes [L, B, Q, 4]`.
 
-    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax" C is K + 1 and index K is no-object, with "sigmoid" C is K.
-    `rows` names the L rows; a loss term is logged under `name_row`, or under `name` for the row "". By default the last
-    row is "" and the others are "0", "1", ..., as in transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
+    Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax"
+    C is K + 1 and index K is no-object, with "sigmoid" C is K. `rows` names the L rows; a loss term is logged under
+    `name_row`, or under `name` for the row "". By default the last row is "" and the others are "0", "1", ..., as in
+    transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
     """
 
     logits: Tensor
@@ -135,8 +136,8 @@ class Predictions:
     def cxcywh(self) -> Tensor:
         """The boxes in at least fp32, `[L, B, Q, 4]`, without gradient: for costs.
 
-        In memory each coordinate is contiguous, by image, layer and query. Costs of all targets then run over the queries
-        of an image, which is several times faster than over the four coordinates of a box.
+        In memory each coordinate is contiguous, by image, layer and query. Costs of all targets then run over the
+        queries of an image, which is several times faster than over the four coordinates of a box.
         """
         return self._cached(
             self.boxes,
@@ -178,8 +179,9 @@ class Predictions:
 class StepTotals:
     """Totals of an optimizer step over all processes and micro-batches.
 
-    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets of each class. Class losses that are means over
-    queries divide by the total weight of the step, which makes them independent of the split over processes.
+    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets
+    of each class. Class losses that are means over queries divide by the total weight of the step, which makes them
+    independent of the split over processes.
     """
 
     images: float | Tensor
@@ -195,11 +197,11 @@ class StepTotals:
 class Targets:
     """The targets of a batch: `labels [P]`, `boxes [P, 4]` and the index of their image, `image [P]`.
 
-    Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images, as host
-    integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and micro-batches,
-    divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`, extended to
-    accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is that of the step, or
-    without a step the number of targets of this batch.
+    Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images,
+    as host integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and
+    micro-batches, divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`,
+    extended to accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is
+    that of the step, or without a step the number of targets of this batch.
     """
 
     labels: Tensor
@@ -342,8 +344,9 @@ class Detection(NamedTuple):
 class Detections:
     """Detections in one image, best first.
 
-    `boxes [N, 4]` are xyxy in pixels of the upright original, with `scores [N]` and `labels [N]`. `names` are those of the classes, in the order of their indices; without them a class is named by its index. Iteration
-    gives `(box, score, name)`; an integer index gives one of these, a slice, mask `[N]` or index tensor gives `Detections`.
+    `boxes [N, 4]` are xyxy in pixels of the upright original, with `scores [N]` and `labels [N]`. `names` are those
+    of the classes, in the order of their indices; without them a class is named by its index. Iteration gives `(box,
+    score, name)`; an integer index gives one of these, a slice, mask `[N]` or index tensor gives `Detections`.
     """
 
     boxes: Tensor

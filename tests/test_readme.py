@@ -96,9 +96,20 @@ def test_the_table_has_every_command() -> None:
     assert sorted(listed) == sorted(["detr", *registered])
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "recipes").rglob("*.md")),
+]
+LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page.name}: {link}" for page, link in LINKS])
+def test_links_lead_somewhere(page: Path, link: str) -> None:
     file, _, heading = link.partition("#")
-    assert (ROOT / file).exists()
-    titles = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+    if file.startswith("https://"):
+        return
+    assert (page.parent / file).exists()
+    titles = re.findall(r"^#+ (.*)$", (page.parent / file).read_text(encoding="utf-8"), re.MULTILINE) if heading else []
     assert not heading or heading in [title.lower().replace(" ", "-") for title in titles]

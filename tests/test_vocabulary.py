@@ -44,8 +44,6 @@ PARTICIPLES = {
     "believed",
     "sound",
     "seen",
-    "known",
-    "done",
 }
 MAX_FIRST_LINE = 100
 

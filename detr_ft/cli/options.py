@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="A folder or file, or coco:, voc:, yolo:, labelme:, labelstudio:, cvat:, folder:, csv:, parquet:, saved:PATH, or hub:, generated:NAME"
-    ),
-]
-BoxFormat = Annotated[
-    str | None,
-    typer.Option(
-        help="Read boxes of tables, folders and the Hub as xywh, xyxy or cxcywh, in pixels or with -fractions; default: as recognized"
-    ),
-]
+from detr_ft.data.sources.registry import box_format_help, data_help
+
+Data = Annotated[str, typer.Argument(help=data_help())]
+BoxFormat = Annotated[str | None, typer.Option(help=box_format_help())]
 Model = Annotated[
     str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
 ]
@@ -27,5 +19,8 @@ Split = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Run so many images at once; default: 8")]
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, a YAML file")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Override keys of the recipe: train.learning_rate=5e-5 ...; default: none"),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; default: as a table")]

@@ -23,8 +23,8 @@ from detr_ft.structures import Matches, Predictions, Targets
 class CrossEntropyLoss(QueryLoss):
     """Weighted mean of `-log p(c)` over all queries of a layer, no-object weighted by `eos_coef`: `[L]`.
 
-    `class_weights` has a factor for each of the K classes. `label_smoothing` moves that fraction of the target evenly to
-    all K+1. Both as in `torch.nn.functional.cross_entropy`.
+    `class_weights` has a factor for each of the K classes. `label_smoothing` moves that fraction of the target evenly
+    to all K+1. Both as in `torch.nn.functional.cross_entropy`.
     Paper: Carion et al., ECCV 2020, equation 2 and section 3.1, which divides the weight of no-object by 10 for class
     balance; Szegedy et al., CVPR 2016, section 7 (label smoothing).
     Relations: `SoftmaxFocalLoss` with gamma 0 is this loss.
@@ -135,7 +135,8 @@ class SoftmaxQualityFocalLoss(QueryLoss):
 class SoftmaxVarifocalLoss(QueryLoss):
     """Sum of q times the cross-entropy to (class q, no-object 1-q) over `num_boxes`: `[L]`.
 
-    Unmatched queries, and pairs whose boxes do not overlap, have the factor `alpha (1 - p(no-object))^gamma` instead of q.
+    Unmatched queries, and pairs whose boxes do not overlap, have the factor `alpha (1 - p(no-object))^gamma` instead
+    of q.
     Paper: Zhang et al., CVPR 2021, equation 2 (VarifocalNet), with p by sigmoid.
     Relations: `SoftmaxMatchabilityLoss` leaves out the factor q, `SoftmaxQualityFocalLoss` weights all queries by their
     error.

@@ -28,7 +28,8 @@ _MIN_PROBABILITY = 1e-8  # smaller ones are raised to this, which makes their lo
 class ClassCost:
     """Minus the probability of the target's class, `-p(c)`: `[L, P, Q]` in -1 to 0.
 
-    Paper: Carion et al., ECCV 2020, section 3.1. The probability has the same range as the box costs, its logarithm not.
+    Paper: Carion et al., ECCV 2020, section 3.1. The probability has the same range as the box costs, its logarithm
+    not.
     Relations: `LogClassCost` is the logarithm, `SoftmaxFocalCost` weights it by the error.
     When to choose: by default. Its range is limited, so that a good box can outweigh a wrong class.
 
@@ -189,8 +190,8 @@ class CIoUCost:
 def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targets) -> Tensor:
     """The weighted sum of the costs: `[L, P, Q]`, in memory `[P, L, Q]`, without gradient.
 
-    Computed in `image_blocks`. On a CPU intermediate values then stay in its cache: 1.1 to 1.6 times faster for batches of
-    8 to 32 images with 300 queries and 7 to 50 objects each. On a GPU they need less memory.
+    Computed in `image_blocks`. On a CPU intermediate values then stay in its cache: 1.1 to 1.6 times faster for
+    batches of 8 to 32 images with 300 queries and 7 to 50 objects each. On a GPU they need less memory.
     """
     layers, queries = predictions.num_layers, predictions.num_queries
     entries = _MAX_ENTRIES_ON_CPU if predictions.device.type == "cpu" else _MAX_ENTRIES_ON_GPU
@@ -207,7 +208,8 @@ def total_cost(costs: tuple[Cost, ...], predictions: Predictions, targets: Targe
 def image_blocks(targets: Targets, max_targets: int) -> Iterator[tuple[slice, Targets]]:
     """The targets in blocks of successive images, with their indices.
 
-    A block has at most `max_targets` targets, or a single image. It is a batch of all images, of which only some have targets.
+    A block has at most `max_targets` targets, or a single image. It is a batch of all images, of which only some have
+    targets.
     """
     if len(targets.labels) <= max_targets:
         yield slice(None), targets
@@ -249,6 +251,7 @@ def _log_probability(predictions: Predictions, targets: Targets) -> Tensor:
 def _boxes(predictions: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
     """Boxes of the queries of each target's image `[P, L, Q, 4]`, and of the targets `[P, 1, 1, 4]`.
 
-    Both are cxcywh in at least fp32. Targets come first, because layers and queries of an image are contiguous in memory.
+    Both are cxcywh in at least fp32. Targets come first, because layers and queries of an image are contiguous in
+    memory.
     """
     return targets.queries(predictions.cxcywh), at_least_fp32(targets.boxes)[:, None, None]

@@ -1,7 +1,7 @@
 """Explanation of a criterion: costs by term, the matching, and the parts of the loss.
 
-Start with `explain(criterion, predictions, targets)[image].layers[layer].pairs`. Training does not need this module, and
-nothing in it has a gradient.
+Start with `explain(criterion, predictions, targets)[image].layers[layer].pairs`. Training does not need this module,
+and nothing in it has a gradient.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from detr_ft.structures import Matches, Predictions, Targets
 class PairExplanation:
     """A matched query and target (its index within the image), with its costs and its part of the loss.
 
-    `cost` and `terms` are weighted. `regret` is the additional cost of the best assignment without this pair; near 0 the
-    matching is nearly undecided. In that assignment the target gains the query `instead`, or none. `losses` are the
-    weighted parts of this pair in the loss of the batch, by the name of the loss.
+    `cost` and `terms` are weighted. `regret` is the additional cost of the best assignment without this pair; near 0
+    the matching is nearly undecided. In that assignment the target gains the query `instead`, or none. `losses` are
+    the weighted parts of this pair in the loss of the batch, by the name of the loss.
     """
 
     query: int
@@ -78,8 +78,9 @@ class ImageExplanation:
 def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> list[ImageExplanation]:
     """Explain each image and layer: costs, pairs with their regret, and parts of the loss.
 
-    The parts of all pairs and of no-object, over all images and layers, add up to the loss if every loss is a sum over
-    pairs or a QueryLoss, as all built-in ones are. Other losses are left out. Raises TypeError for a matcher without costs.
+    The parts of all pairs and of no-object, over all images and layers, add up to the loss if every loss is a sum
+    over pairs or a QueryLoss, as all built-in ones are. Other losses are left out. Raises TypeError for a matcher
+    without costs.
 
     >>> truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
     >>> targets = Targets.from_labels(truth, torch.device("cpu"))

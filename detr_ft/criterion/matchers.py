@@ -65,7 +65,8 @@ class HungarianMatcher(CostMatcher):
 class OneToManyMatcher(CostMatcher):
     """The matching of minimal cost that gives each target `k` queries.
 
-    A target has fewer where an image has too few queries for all. Box losses are divided by k times the number of targets.
+    A target has fewer where an image has too few queries for all. Box losses are divided by k times the number of
+    targets.
     Paper: Jia et al., CVPR 2023 (hybrid matching).
     Relations: `HungarianMatcher` is k 1.
     When to choose: for auxiliary layers (`LayerMatcher`) or first epochs (`MatcherSchedule`). More matched queries

@@ -48,8 +48,8 @@ def configure(
 ) -> SetCriterion:
     """Build the criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes.
 
-    Files of terms are relative to `folder`. `activation` is that of the model and selects the form of plain names such as
-    `FocalLoss`. Raises ConfigureError with the path and the message of every mistake.
+    Files of terms are relative to `folder`. `activation` is that of the model and selects the form of plain names
+    such as `FocalLoss`. Raises ConfigureError with the path and the message of every mistake.
     """
     problems: list[tuple[KeyPath, str]] = [
         ((key,), "unknown key; a criterion has matcher and losses") for key in sorted(set(description) - _KEYS)
@@ -73,6 +73,18 @@ def describe(criterion: SetCriterion) -> dict[str, Any]:
         "matcher": as_description(criterion.matcher),
         "losses": [as_description(loss) for loss in criterion.losses],
     }
+
+
+def explicit_names(description: Any) -> Any:
+    """The same description with the names of the softmax forms, which earlier versions recorded as plain names."""
+    if isinstance(description, list):
+        return [explicit_names(item) for item in description]
+    if not isinstance(description, Mapping):
+        return description
+    explicit = {key: explicit_names(value) for key, value in description.items()}
+    if explicit.get("use") in FORMS:
+        explicit["use"] = FORMS[explicit["use"]]["softmax"].__name__
+    return explicit
 
 
 def check_activation(criterion: object, activation: Activation) -> None:

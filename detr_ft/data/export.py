@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data.images import image_format
 from detr_ft.data.schema import class_names, provenance
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_new_folder, writing
 
 
 def write_coco(data: DatasetDict, folder: Path) -> None:
@@ -22,19 +23,11 @@ def write_coco(data: DatasetDict, folder: Path) -> None:
     annotation ids that were not unique.
     The folder must be new or empty.
     """
-    refuse_filled(folder)
+    check_new_folder(folder)
     _check_files(data)
     for split, rows in data.items():
-        try:
+        with writing(folder / split):
             _write_split(rows, folder / split)
-        except OSError as error:
-            raise InputError(f"{folder / split}: can't be written ({error.strerror or error})") from error
-
-
-def refuse_filled(folder: Path) -> None:
-    """A InputError where the folder holds something, or is none: nothing is written over."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and isn't empty; name a new folder")
 
 
 def _check_files(data: DatasetDict) -> None:

@@ -1,4 +1,4 @@
-"""What the matching says of a model on a set: layer by layer, and query by query."""
+"""Statistics of the matching on a set, by decoder layer and by query."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from detr_ft.boxes import iou
 from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics
 from detr_ft.structures import Matches, Predictions, Targets
 
-_REACHED = 0.5  # an object is reached by a query whose box has this IoU with it, whatever its class
-_SURE = 0.5  # a score above which a query says something
+_MIN_IOU = 0.5  # of a box with an object that it reaches, whatever its class
+_MIN_SCORE = 0.5  # of a confident query
 
 
 class QueryBoxes(NamedTuple):
-    """A query, the number of objects matched to it, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
+    """A query, the number of its matches, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
 
     query: int
     matched: int
@@ -26,40 +26,36 @@ class QueryBoxes(NamedTuple):
 
 
 @dataclass
-class _Layer:
+class _LayerSums:
     """Sums over the objects of a set."""
 
     matched: int = 0
     iou: float = 0.0
     right: int = 0
-    settled: int = 0  # with the query of the last layer
-    answers: int = 0  # queries that are sure, overlap an object of the class they name, at IoU 0.5 or more
-    answered: int = 0  # objects with such an answer
+    settled: int = 0  # matched to the query of the last layer
+    answers: int = 0  # confident queries with an IoU of 0.5 or more with an object of their class
+    answered: int = 0  # objects with such a query
 
 
 @dataclass
-class Assignments:
-    """Gathers, batch by batch, whom a matcher pairs: `add` them all, then ask for `layers` and `summary`.
-
-    `places` holds for each query the boxes (cxcywh, fractions of the image) that it predicted, of every image: what the
-    queries have specialised in (Carion et al., ECCV 2020, figure 7).
-    """
+class MatchingStatistics:
+    """Collects the matches of a set: `add` all batches, then read `summary` and `most_used`."""
 
     matcher: Callable[[Predictions, Targets], Matches]
     objects: int = 0
     unreached: int = 0
-    beyond: int = 0  # objects of images that hold more than there are queries
-    _layers: list[_Layer] = field(default_factory=list)
-    _taken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    _places: list[Tensor] = field(default_factory=list)
+    beyond: int = 0  # objects of images with more objects than queries
+    _layers: list[_LayerSums] = field(default_factory=list)
+    _uses: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    _boxes: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
     def add(self, predictions: Predictions, targets: Targets) -> None:
-        """Take in a batch of all layers."""
-        self._layers = self._layers or [_Layer() for _ in range(predictions.num_layers)]
-        self._places.append(predictions.boxes[-1].float().cpu())
+        """Add a batch of all layers."""
+        self._layers = self._layers or [_LayerSums() for _ in range(predictions.num_layers)]
+        self._boxes.append(predictions.boxes[-1].float().cpu())
         queries = predictions.num_queries
-        self._taken = self._taken if len(self._taken) else torch.zeros(queries, dtype=torch.long)
+        self._uses = self._uses if len(self._uses) else torch.zeros(queries, dtype=torch.long)
         self.objects += len(targets.labels)
         self.beyond += sum(max(0, count - queries) for count in targets.counts)
         matches = self.matcher(predictions, targets)
@@ -68,55 +64,49 @@ class Assignments:
         for number, layer in enumerate(self._layers):
             self._add_layer(layer, partners[number], partners[-1], number, predictions, targets)
         last = partners[-1]
-        self._taken += torch.bincount(last[last >= 0], minlength=queries).cpu()
-        reached = iou(targets.boxes[:, None], predictions.boxes[-1][targets.image]).amax(1) if len(last) else last
-        self.unreached += int((reached < _REACHED).sum())
+        self._uses += torch.bincount(last[last >= 0], minlength=queries).cpu()
+        best = iou(targets.boxes[:, None], predictions.boxes[-1][targets.image]).amax(1) if len(last) else last
+        self.unreached += int((best < _MIN_IOU).sum())
 
     def _add_layer(
-        self, layer: _Layer, partner: Tensor, last: Tensor, number: int, predictions: Predictions, targets: Targets
+        self, sums: _LayerSums, partner: Tensor, last: Tensor, number: int, predictions: Predictions, targets: Targets
     ) -> None:
         paired = (partner >= 0).nonzero()[:, 0]
         image, query = targets.image[paired], partner[paired]
         scores, labels = (values[0] for values in predictions.layers(number, number + 1).best)
-        layer.matched += len(paired)
-        layer.iou += float(iou(predictions.boxes[number, image, query], targets.boxes[paired]).sum())
-        layer.right += int((labels[image, query] == targets.labels[paired]).sum())
-        layer.settled += int((partner[paired] == last[paired]).sum())
+        sums.matched += len(paired)
+        sums.iou += float(iou(predictions.boxes[number, image, query], targets.boxes[paired]).sum())
+        sums.right += int((labels[image, query] == targets.labels[paired]).sum())
+        sums.settled += int((partner[paired] == last[paired]).sum())
         if len(partner):
             overlap = iou(targets.boxes[:, None], predictions.boxes[number][targets.image])  # [P, Q]
-            own = labels[targets.image] == targets.labels[:, None]
-            answers = ((overlap >= _REACHED) & own & (scores[targets.image] > _SURE)).sum(1)
-            layer.answers, layer.answered = (
-                layer.answers + int(answers.sum()),
-                layer.answered + int((answers > 0).sum()),
-            )
-
-    @property
-    def layers(self) -> list[LayerMatching]:
-        """The matching of each layer."""
-        return [
-            LayerMatching(
-                iou=one.iou / max(1, one.matched),
-                right=one.right / max(1, one.matched),
-                settled=one.settled / max(1, one.matched),
-                answers_an_object=one.answers / max(1, one.answered),
-            )
-            for one in self._layers
-        ]
+            same_class = labels[targets.image] == targets.labels[:, None]
+            answers = ((overlap >= _MIN_IOU) & same_class & (scores[targets.image] > _MIN_SCORE)).sum(1)
+            sums.answers += int(answers.sum())
+            sums.answered += int((answers > 0).sum())
 
     def summary(self) -> MatchingMetrics:
-        """The matching of all layers and queries."""
+        """Return the metrics of all layers and queries."""
+        layers = [
+            LayerMatching(
+                iou=sums.iou / max(1, sums.matched),
+                right=sums.right / max(1, sums.matched),
+                settled=sums.settled / max(1, sums.matched),
+                answers_an_object=sums.answers / max(1, sums.answered),
+            )
+            for sums in self._layers
+        ]
         return MatchingMetrics(
-            layers=self.layers,
+            layers=layers,
             objects=self.objects,
             unreached=self.unreached,
             beyond=self.beyond,
-            queries=len(self._taken),
-            queries_used=int((self._taken > 0).sum()),
+            queries=len(self._uses),
+            queries_used=int((self._uses > 0).sum()),
         )
 
-    def places(self, most: int) -> list[QueryBoxes]:
-        """Return the `most` queries that matched the most objects, the first the most used."""
-        boxes = torch.cat(self._places) if self._places else torch.zeros(0, 0, 4)
-        order = self._taken.argsort(descending=True, stable=True)[:most].tolist()
-        return [QueryBoxes(query, int(self._taken[query]), boxes[:, query]) for query in order]
+    def most_used(self, count: int) -> list[QueryBoxes]:
+        """Return the queries that matched the most objects (Carion et al., ECCV 2020, figure 7)."""
+        boxes = torch.cat(self._boxes) if self._boxes else torch.zeros(0, 0, 4)
+        order = self._uses.argsort(descending=True, stable=True)[:count].tolist()
+        return [QueryBoxes(query, int(self._uses[query]), boxes[:, query]) for query in order]

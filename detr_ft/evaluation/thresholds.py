@@ -1,4 +1,4 @@
-"""From which score on a detection of each class is to be believed."""
+"""Score thresholds that maximize F1, and the calibration of scores."""
 
 from __future__ import annotations
 
@@ -6,57 +6,82 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats
-from detr_ft.evaluation.metrics import ThresholdChoice
+from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats, Ints
+from detr_ft.evaluation.metrics import Calibration, CalibrationBin, ThresholdChoice
+
+_DEFAULT_THRESHOLD = 0.5
+_BINS = 10
+_MIN_SCORE = 0.05  # a DETR has very many detections below, which no application uses
 
 
-def best_thresholds(marks: DetectionMatches) -> dict[str, ThresholdChoice]:
-    """For each class with objects, the threshold with the best F1 (van Rijsbergen 1979), the highest of equal ones.
+def best_thresholds(matches: DetectionMatches) -> dict[str, ThresholdChoice]:
+    """Return the threshold with the best F1 (van Rijsbergen 1979) for each class with objects.
 
-    It lies half way between the last score that is taken and the next. A class of which nothing is right gets the best
-    threshold of all classes together, with figures of 0.
+    Of thresholds with equal F1 it is the highest. It lies half way between the lowest score above it and the next. A
+    class without a correct detection gets the best threshold of all classes together, with precision, recall and F1 of
+    0.
     """
-    right, counts, objects = _of_half(marks)
-    everything = np.argsort(-marks.found.score, kind="stable")
-    overall = _best(marks.found.score, right, counts, int(objects.sum()), everything)
-    found = {}
-    for label, rows in enumerate(marks.of_class):
+    correct, counts, objects = _at_iou_half(matches)
+    by_score = np.argsort(-matches.detections.score, kind="stable")
+    overall = _best(matches.detections.score, correct, counts, int(objects.sum()), by_score)
+    fallback = ThresholdChoice(overall.threshold if overall else _DEFAULT_THRESHOLD, 0.0, 0.0, 0.0)
+    choices = {}
+    for label, rows in enumerate(matches.class_slices):
         if objects[label]:
-            best = _best(marks.found.score, right, counts, int(objects[label]), np.arange(rows.start, rows.stop))
-            found[marks.names[label]] = best or ThresholdChoice(overall.threshold if overall else 0.5, 0.0, 0.0, 0.0)
-    return found
+            own = np.arange(rows.start, rows.stop)
+            best = _best(matches.detections.score, correct, counts, int(objects[label]), own)
+            choices[matches.names[label]] = best or fallback
+    return choices
 
 
-def above_thresholds(marks: DetectionMatches, thresholds: Mapping[str, ThresholdChoice]) -> Bools:
-    """`[D]`: the detections above the threshold of their class; none of classes without one."""
-    least = np.array([thresholds[name].threshold if name in thresholds else np.inf for name in marks.names])
-    return np.asarray(marks.found.score > least[marks.found.label], bool)
+def above_thresholds(matches: DetectionMatches, thresholds: Mapping[str, ThresholdChoice]) -> Bools:
+    """`[D]`: the detections above the threshold of their class; none of classes without a threshold."""
+    lowest = np.array([thresholds[name].threshold if name in thresholds else np.inf for name in matches.names])
+    return np.asarray(matches.detections.score > lowest[matches.detections.label], bool)
 
 
-def f1_over_scores(marks: DetectionMatches, scores: Floats) -> Floats:
-    """The F1 of all classes together, at each of some thresholds."""
-    right, counts, objects = _of_half(marks)
-    taken = marks.found.score[None] > scores[:, None]
-    hits, asked = (taken & right).sum(1), (taken & counts).sum(1)
-    return np.asarray(2 * hits / np.maximum(asked + objects.sum(), 1), float)
+def f1_over_scores(matches: DetectionMatches, scores: Floats) -> Floats:
+    """Return the F1 of all classes together at each of some thresholds."""
+    correct, counts, objects = _at_iou_half(matches)
+    above = matches.detections.score[None] > scores[:, None]
+    hits, counted = (above & correct).sum(1), (above & counts).sum(1)
+    return np.asarray(2 * hits / np.maximum(counted + objects.sum(), 1), float)
 
 
-def _of_half(marks: DetectionMatches) -> tuple[Bools, Bools, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    right, counts = marks.marked("all")
-    return right[0], counts[0], np.bincount(marks.objects.label[marks.counted("all")], minlength=len(marks.names))
+def _at_iou_half(matches: DetectionMatches) -> tuple[Bools, Bools, Ints]:
+    correct, counts = matches.outcomes("all")
+    return correct[0], counts[0], matches.objects_per_class()
 
 
-def _best(
-    score: Floats, right: Bools, counts: Bools, objects: int, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-) -> ThresholdChoice | None:
+def _best(score: Floats, correct: Bools, counts: Bools, objects: int, rows: Ints) -> ThresholdChoice | None:
     rows = rows[counts[rows]]
-    hits = np.cumsum(right[rows])
+    hits = np.cumsum(correct[rows])
     if not len(rows) or not hits[-1]:
         return None
     here = score[rows]
     after = np.append(here[1:], 0.0)
-    f1 = np.where(here > after, 2 * hits / (np.arange(1, len(rows) + 1) + objects), -1.0)  # equal scores go together
+    # A threshold can't separate equal scores.
+    f1 = np.where(here > after, 2 * hits / (np.arange(1, len(rows) + 1) + objects), -1.0)
     at = int(np.argmax(f1))
     return ThresholdChoice(
         float((here[at] + after[at]) / 2), float(hits[at] / (at + 1)), float(hits[at] / objects), float(f1[at])
     )
+
+
+def calibration(matches: DetectionMatches) -> Calibration:
+    """Return the calibration of scores from 0.05 on (Guo et al., ICML 2017).
+
+    For detections as in Küppers et al., CVPRW 2020.
+    """
+    correct, counts = (column[0] for column in matches.outcomes("all"))
+    used = counts & (matches.detections.score >= _MIN_SCORE)
+    score, hit = matches.detections.score[used], correct[used]
+    bin_of = np.minimum((score * _BINS).astype(int), _BINS - 1)
+    bins = [
+        CalibrationBin(number / _BINS, int(inside.sum()), float(score[inside].mean()), float(hit[inside].mean()))
+        for number in np.unique(bin_of).tolist()
+        for inside in [bin_of == number]
+    ]
+    total = sum(one.count for one in bins)
+    error = sum(one.count * abs(one.right - one.score) for one in bins) / total if total else None
+    return Calibration(bins, error)

@@ -1,4 +1,4 @@
-"""What went wrong, and what it costs: the six errors of TIDE (Bolya et al., ECCV 2020, section 2)."""
+"""The six kinds of errors of TIDE, and the mAP50 that each costs (Bolya et al., ECCV 2020, section 2)."""
 
 from __future__ import annotations
 
@@ -15,136 +15,145 @@ from detr_ft.evaluation.detection_matching import (
     GroundTruthArrays,
     Ints,
     Pairs,
-    meeting,
+    overlapping_pairs,
 )
 from detr_ft.evaluation.precision_recall import interpolated
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
-RIGHT = -1
-_HIT, _NEAR = float(THRESHOLDS[0]), 0.1  # the foreground's and the background's IoU, as in the paper
+CORRECT = -1
+_FOREGROUND_IOU, _BACKGROUND_IOU = float(THRESHOLDS[0]), 0.1  # as in the paper
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """The errors of a marked set, at IoU 0.5.
+    """The errors of a matched set at IoU 0.5.
 
-    `kind [D]` is a place in `KINDS`, or RIGHT where a detection is right or doesn't count; `near [D]` the object that
-    one of the wrong class or place is meant for, else -1; `missed [P]` the objects that no detection takes or is meant for.
+    `kind [D]` is an index into `KINDS`, or CORRECT for a detection that is correct or does not count. `near [D]` is the object
+    that a detection with a wrong class or box is closest to, or -1. `missed [P]` are the objects that no detection is matched
+    to or closest to.
     """
 
-    marks: DetectionMatches
+    matches: DetectionMatches
     kind: Ints
     near: Ints
     missed: Bools
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many of each kind."""
-        of_detections = np.bincount(self.kind[self.kind != RIGHT], minlength=len(KINDS) - 1).tolist()
+        """The number of errors of each kind."""
+        of_detections = np.bincount(self.kind[self.kind != CORRECT], minlength=len(KINDS) - 1).tolist()
         return dict(zip(KINDS, [*of_detections, int(self.missed.sum())], strict=True))
 
     def costs(self) -> dict[str, float]:
-        """By how much mAP50 would rise, as a fraction of 1, if there were no error of one kind, each by itself.
+        """Return by how much mAP50 would rise, as a fraction of 1, without the errors of each kind.
 
-        A detection of the wrong class or place is put right, unless its object has been taken or a better one is meant
-        for it; it goes then, as other false alarms do. Missed objects are taken out of the truth.
+        A detection with a wrong class or box becomes correct; if its object is matched already, or a better detection
+        is closest to it, the detection is removed, as other false alarms are. Missed objects are removed from the
+        truth.
         """
-        right, counts = self._marked
-        everything = np.flatnonzero(counts)
-        as_it_is = self._precision(everything, self.marks.found.label, right, self._objects)
-        return {kind: max(0.0, self._without(place) - as_it_is) for place, kind in enumerate(KINDS)}
+        correct, counts = self._outcomes
+        counted = np.flatnonzero(counts)
+        baseline = self._map_50(counted, self.matches.detections.label, correct, self._objects)
+        return {kind: max(0.0, self._without(index) - baseline) for index, kind in enumerate(KINDS)}
 
     @cached_property
-    def _marked(self) -> tuple[Bools, Bools]:
-        right, counts = self.marks.marked("all")
-        return right[0], counts[0]
+    def _outcomes(self) -> tuple[Bools, Bools]:
+        correct, counts = self.matches.outcomes("all")
+        return correct[0], counts[0]
 
     @cached_property
     def _objects(self) -> Ints:
-        return np.bincount(self.marks.objects.label[self.marks.counted("all")], minlength=len(self.marks.names))
+        return self.matches.objects_per_class()
 
     def _without(self, kind: int) -> float:
-        right, counts = self._marked
-        labels = self.marks.found.label
+        correct, counts = self._outcomes
+        labels = self.matches.detections.label
         if KINDS[kind] == "missed":
-            gone = np.bincount(self.marks.objects.label[self.missed], minlength=len(self.marks.names))
-            return self._precision(np.flatnonzero(counts), labels, right, self._objects - gone)
+            removed = np.bincount(self.matches.objects.label[self.missed], minlength=len(self.matches.names))
+            return self._map_50(np.flatnonzero(counts), labels, correct, self._objects - removed)
         of_kind = self.kind == kind
-        mended = of_kind & self._first_for_its_object
+        corrected = of_kind & self._best_for_its_object
         labels = labels.copy()
-        labels[mended] = self.marks.objects.label[self.near[mended]]
-        return self._precision(np.flatnonzero(counts & (~of_kind | mended)), labels, right | mended, self._objects)
+        labels[corrected] = self.matches.objects.label[self.near[corrected]]
+        return self._map_50(np.flatnonzero(counts & (~of_kind | corrected)), labels, correct | corrected, self._objects)
 
     @cached_property
-    def _first_for_its_object(self) -> Bools:
-        """`[D]`: the likeliest detection that is meant for an object which no other takes."""
-        meant = np.flatnonzero(self.near >= 0)
-        meant = meant[~_taken(self.marks)[self.near[meant]]]
-        by_score = meant[np.argsort(-self.marks.found.score[meant], kind="stable")]
+    def _best_for_its_object(self) -> Bools:
+        """`[D]`: the best detection that is closest to an object which no other is matched to."""
+        closest = np.flatnonzero(self.near >= 0)
+        closest = closest[~_matched(self.matches)[self.near[closest]]]
+        by_score = closest[np.argsort(-self.matches.detections.score[closest], kind="stable")]
         _, first = np.unique(self.near[by_score], return_index=True)
-        chosen = np.zeros(len(self.near), bool)
-        chosen[by_score[first]] = True
-        return chosen
+        best = np.zeros(len(self.near), bool)
+        best[by_score[first]] = True
+        return best
 
-    def _precision(self, rows: Ints, labels: Ints, right: Bools, objects: Ints) -> float:
-        """mAP50 of these detections; classes without objects and detections are left out."""
-        score = self.marks.found.score
+    def _map_50(self, rows: Ints, labels: Ints, correct: Bools, objects: Ints) -> float:
+        """Return mAP50 of some detections; classes without objects and detections are left out."""
+        score = self.matches.detections.score
         values = []
         for label in np.flatnonzero(self._objects):
-            mine = rows[labels[rows] == label]
-            if not objects[label]:  # all were missed, and are no longer asked for
-                values += [0.0] if len(mine) else []
+            own = rows[labels[rows] == label]
+            if not objects[label]:  # all were missed, and are removed
+                values += [0.0] if len(own) else []
                 continue
-            mine = mine[np.argsort(-score[mine], kind="stable")]
-            hits = np.cumsum(right[mine], dtype=np.float64)[None]
-            values.append(float(interpolated(hits, np.arange(1.0, len(mine) + 1)[None], objects[label]).mean()))
+            own = own[np.argsort(-score[own], kind="stable")]
+            hits = np.cumsum(correct[own], dtype=np.float64)[None]
+            values.append(float(interpolated(hits, np.arange(1.0, len(own) + 1)[None], objects[label]).mean()))
         return float(np.mean(values)) if values else 0.0
 
 
-def errors_of(marks: DetectionMatches) -> Errors:
-    """Sort the detections of a marked set that are wrong, each by the first of the paper's rules that fits.
+def find_errors(matches: DetectionMatches) -> Errors:
+    """Return the kind of each wrong detection, by the first of the paper's rules that applies.
 
-    Its place is off (IoU 0.1 to 0.5 with an object of its class); its class is (0.5 or more with one of another); the
-    object is another's already; there is nothing (0.1 or less); or place and class are off.
+    Its box is off (IoU 0.1 to 0.5 with an object of its class); its class is wrong (0.5 or more with an object of
+    another); the object is matched already; there is no object (0.1 or less); or class and box are off.
     """
-    right, counts = marks.marked("all")
-    wrong = counts[0] & ~right[0]
-    pairs = _without_crowds(meeting(marks.found, marks.objects, _NEAR, same_class=False), marks.objects)
-    same = marks.found.label[pairs.found] == marks.objects.label[pairs.object]
-    number = len(marks.found.score)
-    own, own_object = _best(pairs, same, number)
-    other, other_object = _best(pairs, ~same, number)
-    duplicate, _ = _best(pairs, same & _taken(marks)[pairs.object], number)
-    place = (own >= _NEAR) & (own <= _HIT)
+    correct, counts = matches.outcomes("all")
+    wrong = counts[0] & ~correct[0]
+    detections, objects = matches.detections, matches.objects
+    pairs = _without_crowds(overlapping_pairs(detections, objects, _BACKGROUND_IOU, same_class=False), objects)
+    same = detections.label[pairs.detection] == objects.label[pairs.object]
+    number = len(detections.score)
+    own, own_object = _largest_iou(pairs, same, number)
+    other, other_object = _largest_iou(pairs, ~same, number)
+    duplicate, _ = _largest_iou(pairs, same & _matched(matches)[pairs.object], number)
+    box_off = (own >= _BACKGROUND_IOU) & (own <= _FOREGROUND_IOU)
     kind = np.select(
-        [~wrong, place, other >= _HIT, duplicate >= _HIT, np.maximum(own, other) <= _NEAR],
-        [RIGHT, _LOCALISATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND],
+        [
+            ~wrong,
+            box_off,
+            other >= _FOREGROUND_IOU,
+            duplicate >= _FOREGROUND_IOU,
+            np.maximum(own, other) <= _BACKGROUND_IOU,
+        ],
+        [CORRECT, _LOCALISATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND],
         _BOTH,
     )
     near = np.select([kind == _LOCALISATION, kind == _CLASSIFICATION], [own_object, other_object], -1)
-    meant = np.zeros(len(marks.objects.label), bool)
-    meant[near[near >= 0]] = True
-    return Errors(marks, kind, near, marks.counted("all") & ~_taken(marks) & ~meant)
+    reached = np.zeros(len(objects.label), bool)
+    reached[near[near >= 0]] = True
+    return Errors(matches, kind, near, matches.counted("all") & ~_matched(matches) & ~reached)
 
 
-def _taken(marks: DetectionMatches) -> Bools:
-    """`[P]`: the objects that a detection takes at IoU 0.5."""
-    partner = marks.partner("all")[0]
-    taken = np.zeros(len(marks.objects.label) + 1, bool)  # one more, for detections that take none
-    taken[partner] = True
-    return taken[:-1]
+def _matched(matches: DetectionMatches) -> Bools:
+    """`[P]`: the objects that a detection is matched to at IoU 0.5."""
+    partner = matches.partner("all")[0]
+    matched = np.zeros(len(matches.objects.label) + 1, bool)  # one more, for unmatched detections
+    matched[partner] = True
+    return matched[:-1]
 
 
 def _without_crowds(pairs: Pairs, objects: GroundTruthArrays) -> Pairs:
     keep = ~objects.crowd[pairs.object]
-    return Pairs(pairs.found[keep], pairs.object[keep], pairs.iou[keep])
+    return Pairs(pairs.detection[keep], pairs.object[keep], pairs.iou[keep])
 
 
-def _best(pairs: Pairs, among: Bools, number: int) -> tuple[Floats, Ints]:
-    """`[D]` twice: the largest IoU of each detection among some pairs, 0 without one, and with which object, or -1."""
-    iou, which = np.zeros(number), np.full(number, -1)
-    rows = pairs.found[among]
-    # Those of a detection come by IoU: the last that is written is the largest.
-    iou[rows], which[rows] = pairs.iou[among], pairs.object[among]
-    return iou, which
+def _largest_iou(pairs: Pairs, among: Bools, number: int) -> tuple[Floats, Ints]:
+    """`[D]` twice: the largest IoU of each detection among some pairs, or 0, and its object, or -1."""
+    iou, index = np.zeros(number), np.full(number, -1)
+    rows = pairs.detection[among]
+    # Pairs of a detection are sorted by IoU: the last that is written is the largest.
+    iou[rows], index[rows] = pairs.iou[among], pairs.object[among]
+    return iou, index

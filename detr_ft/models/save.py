@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.lora import merged_weights
 from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
-from detr_ft.run_directory import PARTIAL, RunDirectory, unwritable
+from detr_ft.run_directory import PARTIAL, RunDirectory
+from detr_ft.utils.files import unwritable
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from detr_ft.evaluation.detection_matching import DetectionMatches
 from detr_ft.evaluation.metrics import Calibration
-from detr_ft.evaluation.precision_recall import RECALLS, curves_of
+from detr_ft.evaluation.precision_recall import RECALLS, precision_recall
 from detr_ft.evaluation.thresholds import f1_over_scores
 
 # Placeholders that are replaced by colors of the page, so that one chart serves light and dark.
@@ -49,12 +49,12 @@ def line_chart(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
     return _chart(name, plot)
 
 
-def precision_chart(marks: DetectionMatches) -> str:
+def precision_chart(matches: DetectionMatches) -> str:
     """Return an `<svg>` of the mean precision of the classes at each recall, at IoU 0.5 (thick) and 0.75.
 
     Up to twenty classes have a faint line each at 0.5, with the name as its `<title>`, which browsers show at the pointer.
     """
-    precision = curves_of(marks, "all").precision  # [T, 101, K]
+    precision = precision_recall(matches, "all").precision  # [T, 101, K]
     has_objects = np.flatnonzero((precision >= 0).all((0, 1))).tolist()
     of_classes = precision[..., has_objects]
     single: list[int] = has_objects if 1 < len(has_objects) <= _MAX_CLASS_LINES else []
@@ -70,16 +70,16 @@ def precision_chart(marks: DetectionMatches) -> str:
 
     svg = _chart("precision", plot)
     for label in single:
-        svg = svg.replace(f'<g id="class-{label}">', f"<g><title>{escape(marks.names[label])}</title>")
+        svg = svg.replace(f'<g id="class-{label}">', f"<g><title>{escape(matches.names[label])}</title>")
     return svg
 
 
-def f1_chart(marks: DetectionMatches) -> str:
+def f1_chart(matches: DetectionMatches) -> str:
     """Return an `<svg>` of the F1 of all classes together over the threshold."""
     scores = np.linspace(0, 1, 101)
 
     def plot(axes: Axes) -> None:
-        axes.plot(scores, f1_over_scores(marks, scores), color=_LINE, linewidth=1.6)
+        axes.plot(scores, f1_over_scores(matches, scores), color=_LINE, linewidth=1.6)
         _set_unit_limits(axes)
         axes.set_xlabel("threshold")
         axes.set_ylabel("F1")
@@ -88,7 +88,7 @@ def f1_chart(marks: DetectionMatches) -> str:
 
 
 def calibration_chart(calibration: Calibration) -> str:
-    """Return an `<svg>` of the fraction of correct detections over the score, beside the line on which both are equal."""
+    """Return an `<svg>` of the fraction of correct detections over the score, and the diagonal."""
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, alpha=0.35, linestyle="--")

@@ -11,12 +11,12 @@ from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.metrics import EvaluationMetrics, MatchingMetrics, VocMetrics
 from detr_ft.evaluation.query_statistics import QueryBoxes
 from detr_ft.report.pictures import AnnotatedPhoto
-from detr_ft.utils.speed import Speed
+from detr_ft.utils.environment import Speed
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """Everything measured on a split: metrics, photos with boxes, matching, boxes of the most used queries, speed."""
+    """Everything measured on a split, with annotated photos and the boxes of the most used queries."""
 
     assessment: Assessment
     photos: Sequence[AnnotatedPhoto] = ()

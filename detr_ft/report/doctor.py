@@ -16,10 +16,10 @@ from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
-from detr_ft.errors import InputError
 from detr_ft.report.page import page_environment
 from detr_ft.report.pictures import data_uris
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import check_new_file, writing
 
 _MAX_CLASSES_IN_TEXT = 12
 _MAX_FINDINGS_PER_TABLE = 100
@@ -31,7 +31,7 @@ _MAX_BOXES_PER_IMAGE = 100
 
 
 def describe(diagnosis: Diagnosis, limit: int = 3) -> str:
-    """Return a line for each split, one for each kind of finding with its count and `limit` examples, advice and verdict."""
+    """Return a line for each split, each kind of finding with `limit` examples, advice and verdict."""
     lines = [_split_line(name, split) for name, split in diagnosis.splits.items()]
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, findings in by_kind(diagnosis.findings).items():
@@ -58,22 +58,18 @@ def verdict(diagnosis: Diagnosis) -> str:
 
 def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
     """Write the page to a new file. Raises InputError."""
-    refuse_existing(file)
-    try:
+    check_new_file(file)
+    page = render_report(diagnosis, data)
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(render_report(diagnosis, data), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be written ({error.strerror or error})") from error
-
-
-def refuse_existing(file: Path) -> None:
-    """Raise InputError for a file that exists."""
-    if file.exists():
-        raise InputError(f"{file} exists and is not overwritten. Choose another name.")
+        file.write_text(page, encoding="utf-8")
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
-    """Return the page as HTML: it loads nothing, is under 5 MB, light and dark, and fits windows from 360 px on."""
+    """Return the page as HTML.
+
+    It loads nothing, is under 5 MB, light and dark, and fits windows from 360 px on.
+    """
     kinds = by_kind(diagnosis.findings)
     pictures = _pictures(kinds, data)
     return (
@@ -151,7 +147,7 @@ def _plural(count: int, word: str) -> str:
 
 
 def _pictures(findings: Mapping[str, Sequence[Finding]], data: DatasetDict) -> dict[int, str]:
-    """Return a data URI for the first findings of each kind, by the finding's `id()`; none for an image that can't be opened."""
+    """Return data URIs for the first findings of each kind whose image opens, by the finding's `id()`."""
     chosen = [one for some in findings.values() for one in some[:_MAX_PICTURES_PER_KIND]]
     chosen = [finding for finding in chosen if _opens(finding, data)]
     uris = data_uris(lambda side: [_picture(finding, data, side) for finding in chosen], _SIZES, _MAX_BYTES)

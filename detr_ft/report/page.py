@@ -51,7 +51,10 @@ def page_environment() -> Environment:
 
 
 def render_page(report: RunReport) -> str:
-    """Return the page as HTML: it loads nothing, is under 5 MB, light and dark, and fits windows from 390 px on."""
+    """Return the page as HTML.
+
+    It loads nothing, is under 5 MB, light and dark, and fits windows from 390 px on.
+    """
     environment = page_environment()
     contexts = [(section, section.context(report)) for section in SECTIONS]
     return environment.get_template("page.html.jinja").render(

@@ -14,7 +14,7 @@ from detr_ft.evaluation.metrics import DataFacts
 
 
 def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], images: str = "held-out images") -> str:
-    """Return a sentence on how good the model is on which images; `before` and `after` are COCO's metrics by name."""
+    """Return a sentence on the model's quality; `before` and `after` are COCO's metrics by name."""
     if not after or after["map"] is None:
         return f"Nothing was measured: {images} contain no objects."
     start = "" if not before or before["map"] is None else f", from {before['map']:.3f} before"
@@ -39,7 +39,7 @@ def data_facts(train: Dataset, validation: Dataset, skipped: int) -> DataFacts:
 
 
 def _boxes_by_size(split: Dataset) -> dict[str, int]:
-    """Return the numbers of small, medium and large boxes by COCO's limits, in pixels of the original images."""
+    """Return the numbers of small, medium and large boxes by COCO's limits, in original pixels."""
     areas = [area for row in split.with_format(None).select_columns(["objects"]) for area in row["objects"]["area"]]
     return {name: sum(low <= area < high for area in areas) for name, (low, high) in AREAS.items() if name != "all"}
 

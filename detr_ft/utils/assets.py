@@ -1,4 +1,4 @@
-"""Where the recipes, the demo and the embedded checkpoint lie: beside the package in a clone, inside it in a wheel."""
+"""Paths of the recipes, the demo and the embedded checkpoints, in a clone and in a wheel."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ EMBEDDED = {"small": "embedded/small"}  # below the recipes
 
 
 def recipes_folder() -> Path:
-    """The folder of the recipes that come with the toolkit."""
+    """Return the folder of the recipes."""
     return _shared("recipes")
 
 
 def demo_folder() -> Path:
-    """The folder of the demo's app."""
+    """Return the folder of the demo."""
     return _shared("demo")
 
 
 def embedded_checkpoint(name: str) -> Path:
-    """The folder of an embedded checkpoint; raises KeyError for a name that is none."""
+    """Return the folder of an embedded checkpoint. Raises KeyError for an unknown name."""
     return recipes_folder() / EMBEDDED[name]
 
 

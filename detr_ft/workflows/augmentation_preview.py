@@ -14,6 +14,7 @@ from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.recipe import build_file
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import writing
 
 _ROWS, _COLUMNS = 4, 5  # images, and how often each is drawn: as it is, then augmented
 _MIN_CELL_PX, _MAX_CELL_PX = 320, 480  # sides of a cell; the recipe's size if it is between them
@@ -38,9 +39,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
     train, edge = data["train"], recipe.data.longest_edge or 800
     format = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
     plain = TrainDataset(train, TrainTransform(format), recipe.train.seed)
-    augmented = TrainDataset(
-        train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed
-    )
+    augmented = TrainDataset(train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed)
     cell = min(max(_MIN_CELL_PX, edge), _MAX_CELL_PX)
     side = cell + _GAP_PX
     sheet = Image.new("RGB", (_COLUMNS * side + _GAP_PX, _ROWS * side + _GAP_PX), "white")
@@ -50,11 +49,9 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
             examples.epoch = max(0, column - 1)
             picture = _picture(examples, index, class_names(train), cell)
             sheet.paste(picture, (_GAP_PX + column * side, _GAP_PX + row * side))
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
-    except OSError as error:
-        raise InputError(f"{out}: can't be written: {error.strerror or error}") from error
 
 
 def _fullest(split: Dataset) -> list[int]:

@@ -13,11 +13,10 @@ from datasets import Dataset
 
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.arrays import mark_split
-from detr_ft.evaluation.coco import figures_of
+from detr_ft.evaluation.bootstrap import Difference, differences, intervals
+from detr_ft.evaluation.coco import match_split, metrics_of_matches
 from detr_ft.evaluation.detection_matching import DetectionMatches
-from detr_ft.evaluation.intervals import Difference, differences, intervals
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import COCO_METRICS, Interval
 from detr_ft.inference import Detector
 from detr_ft.models.predict import detect_split
@@ -96,19 +95,19 @@ def compare(
 
 
 def _metrics(matches: DetectionMatches) -> dict[str, float | None]:
-    metrics = figures_of(matches)
+    metrics = metrics_of_matches(matches)
     return {name: metrics[name] for name in COCO_METRICS}
 
 
 def _matches(model: str, split: Dataset, batch_size: int, saved: bool) -> DetectionMatches:
     file = Path(model) / PREDICTIONS
     if saved and file.is_file():
-        return mark_split(split, read_predictions(file, split, {}))
+        return match_split(split, read_predictions(file, split, {}))
     detector = Detector.load_any(model)
-    order = same_classes(detector.names, class_names(split))
+    order = align_classes(detector.names, class_names(split))
     with status(f"{model}: evaluating {len(split)} images"):
         detections: list[Detections] = detect_split(detector.model, detector.processor, split, batch_size)
-    return mark_split(split, detections if order is None else [renamed(image, order) for image in detections])
+    return match_split(split, detections if order is None else [relabel(image, order) for image in detections])
 
 
 def _check_same_images(first: str, images: Dataset, second: str, others: Dataset) -> None:

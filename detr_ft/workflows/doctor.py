@@ -17,9 +17,10 @@ from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources.errors import Place, UnknownClassError
 from detr_ft.errors import InputError
-from detr_ft.hub.dataset import check_target, push_dataset
+from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe import load_recipe
-from detr_ft.report.doctor import refuse_existing, write_report
+from detr_ft.report.doctor import write_report
+from detr_ft.utils.files import check_new_file, check_new_folder
 from detr_ft.workflows.augmentation_preview import check_is_png, preview_augmentation
 from detr_ft.workflows.splits import DataLike, PathLike, read_data
 
@@ -110,19 +111,19 @@ class _Outputs:
     def check(self, drawn_on: Frame | None) -> None:
         """Raise InputError for outputs that can't be written and options that need others."""
         if self.report is not None:
-            refuse_existing(self.report)
+            check_new_file(self.report)
         if self.coco is not None:
-            coco_export.refuse_filled(self.coco)
+            check_new_folder(self.coco)
         if self.fix is not None and self.fix.startswith(_HUB):
             check_target(self.fix.removeprefix(_HUB))
         elif self.fix is not None:
-            coco_export.refuse_filled(Path(self.fix))
+            check_new_folder(Path(self.fix))
         if self.augment is not None:
             load_recipe(self.augment)
         elif self.augment_out is not None:
             raise InputError("--augment-out is the file for the picture of --augment. Give --augment RECIPE too")
         if self.picture is not None:
-            refuse_existing(self.picture)
+            check_new_file(self.picture)
             check_is_png(self.picture)
         if drawn_on is not None and self.fix is None:
             raise InputError("--drawn-on applies to the repaired copy. Give --fix too")

@@ -12,7 +12,7 @@ from datasets import Dataset
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
 from detr_ft.report.content import EvaluationReport, RunReport
@@ -23,17 +23,26 @@ from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
 from detr_ft.utils.environment import environment
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
     check_new_folder,
     collect_report,
     command_line,
-    metrics_of,
     score,
     write_results,
 )
-from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, category_ids, read_data, recipe_of, split_of
+from detr_ft.workflows.splits import (
+    DataLike,
+    GivenData,
+    ModelLike,
+    PathLike,
+    category_ids,
+    read_data,
+    recipe_of,
+    split_of,
+)
 from detr_ft.workflows.trained_criterion import criterion_of
 
 
@@ -77,8 +86,9 @@ def evaluate(
     if from_predictions is not None and save_predictions is not None:
         raise InputError("--save-predictions would copy the file of --from-predictions. Give one of them")
     name = "" if model is None else os.fspath(model)
-    source, numbers = _source_of(name, data)
-    images = split_of(name, data, split, box_format)
+    given = None if data is None else read_data(data, box_format)
+    source, numbers = _source_of(name, given)
+    images = split_of(name, given and given.splits, split, box_format)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_new_folder(folder)
@@ -88,13 +98,12 @@ def evaluate(
     return _evaluate_model(name, images, source, numbers, batch_size, folder, save)
 
 
-def _source_of(model: str, data: DataLike | None) -> tuple[str, dict[int, str]]:
+def _source_of(model: str, given: GivenData | None) -> tuple[str, dict[int, str]]:
     """Return a name for the data in reports, and the class of each category id of a COCO data set."""
-    if data is None:
+    if given is None:
         recipe = recipe_of(Path(model))
         return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
-    source = read_data(data).source if not isinstance(data, str | os.PathLike) else os.fspath(data)
-    return source, category_ids(source)
+    return given.source, category_ids(given.source)
 
 
 def _evaluate_model(
@@ -108,13 +117,13 @@ def _evaluate_model(
 ) -> EvaluateOutcome:
     accelerator = join()
     detector = Detector.load_any(model)
-    order = same_classes(detector.names, class_names(split))
+    order = align_classes(detector.names, class_names(split))
     with status(f"evaluating {len(split)} images"):
         figures, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
         if order is not None:
-            detections = [renamed(image, order) for image in detections]
+            detections = [relabel(image, order) for image in detections]
             figures = coco_metrics(split, detections)
-    metrics = metrics_of(figures)
+    metrics = EvaluationMetrics.of_coco(figures)
     if accelerator.is_main_process and save is not None:
         write_predictions(save, split, detections, numbers)
     if accelerator.is_main_process and folder is not None:
@@ -131,7 +140,7 @@ def _evaluate_file(
 ) -> EvaluateOutcome:
     detections = read_predictions(file, split, numbers)
     if folder is None:
-        metrics = metrics_of(coco_metrics(split, detections))
+        metrics = EvaluationMetrics.of_coco(coco_metrics(split, detections))
     else:
         metrics = _write(folder, score(split, detections), f"{file.name} on {source}", source)
     return EvaluateOutcome(metrics, _named(detections, split), folder)
@@ -143,10 +152,10 @@ def _named(detections: Sequence[Detections], split: Dataset) -> tuple[Detections
 
 
 def _write(folder: Path, report: EvaluationReport, title: str, source: str, criterion: str = "") -> EvaluationMetrics:
-    matches, about = report.assessment.marks, environment()
+    matches, about = report.assessment.matches, environment()
     page = RunReport(
         title=title,
-        verdict=verdict(None, report.assessment.figures, source),
+        verdict=verdict(None, report.assessment.coco, source),
         evaluation=report,
         data={
             "data": source,
@@ -157,10 +166,8 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         environment=about,
         command=command_line(),
     )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     metrics = replace(report.metrics, environment=about)
     write_results(folder, metrics, page)
     RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")

@@ -21,7 +21,7 @@ from detr_ft.data import class_names
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
@@ -33,6 +33,7 @@ from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS
 from detr_ft.utils.environment import cpu_description, environment
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
@@ -91,7 +92,7 @@ def export(
         raise InputError("the split has no images to verify the export with. Choose another with --split or --data")
     original, processor = load_model(name)
     family = family_of(original)
-    order = same_classes(Detector(original, processor).names, class_names(images))
+    order = align_classes(Detector(original, processor).names, class_names(images))
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with status("tracing the model"):
@@ -126,12 +127,10 @@ def _folder(name: str, out: Path | None) -> Path:
         raise InputError(f"{name} is no folder of this machine. Give a folder to write to with --output-dir")
     if out is not None:
         check_new_folder(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     return folder
 
 
@@ -180,7 +179,7 @@ def _metrics(
     with status(f"evaluating {len(split)} images"):
         detections = detect_by(runtime, family, processor, (open_image(row["image"]) for row in _rows(split)))
     if order is not None:
-        detections = [renamed(image, order) for image in detections]
+        detections = [relabel(image, order) for image in detections]
     metrics = coco_metrics(split, detections)
     return {name: metrics[name] for name in ("map", "map_50")}
 

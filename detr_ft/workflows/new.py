@@ -20,6 +20,7 @@ from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.errors import InputError
 from detr_ft.models.load import num_queries_of
 from detr_ft.recipe import Recipe, build_values
+from detr_ft.utils.files import check_new_file, writing
 from detr_ft.utils.yaml import parse_yaml
 from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data
 
@@ -52,8 +53,8 @@ def new_recipe(
     that of the data's boxes, by default as recognized. Raises InputError.
     """
     path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        raise InputError(f"{path} exists and is not overwritten. Choose another file with -o")
+    if path is not None:
+        check_new_file(path, "Choose another file with -o.")
     given = read_data(data, box_format)
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
@@ -62,11 +63,9 @@ def new_recipe(
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe
     if path is not None:
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
         recipe = recipe.in_folder(path.parent)
     return NewRecipe(text, recipe, path)
 

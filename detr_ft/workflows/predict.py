@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detr_ft.data import open_image
+from detr_ft.data.sources.listing import images_in
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import writing
 from detr_ft.utils.progress import track
 from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import ModelLike, PathLike
-
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,12 @@ def _write(outcome: PredictOutcome, folder: Path) -> None:
         }
         for row in coco_results(outcome.detections, ids, indices)
     ]
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PREDICTIONS).write_text(json.dumps(results, indent=1), encoding="utf-8")
         for number, (file, detected) in enumerate(zip(outcome.files, outcome.detections, strict=True), start=1):
             picture = draw(open_image(file), detected.boxes, detected.labels, list(outcome.names), detected.scores)
             picture.save(folder / f"{number:04d}-{file.stem}.png")
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
 
 
 def _image_files(paths: Sequence[PathLike]) -> list[Path]:
@@ -90,7 +88,7 @@ def _image_files(paths: Sequence[PathLike]) -> list[Path]:
     problems = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            inside = images_in(path)
             files += inside
             if not inside:
                 problems.append(f"{path}: this folder has no images")

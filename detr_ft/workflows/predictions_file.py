@@ -14,9 +14,10 @@ from torch import Tensor
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.utils.files import writing
 
 _MAX_FAULTS_SHOWN = 20
 _MAX_COORDINATE_PX = 1e9
@@ -35,11 +36,9 @@ def save_predictions(
 
 def write_predictions(file: Path, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> None:
     """Write the same into a file of any name. Raises InputError if it can't be written."""
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_as_text(split, detections, numbers), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: can't be written: {error.strerror or error}") from error
 
 
 def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]) -> str:

@@ -13,11 +13,10 @@ from datasets import Dataset
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.data import open_image
-from detr_ft.errors import InputError
-from detr_ft.evaluation.arrays import mark_split
 from detr_ft.evaluation.assessment import assess
-from detr_ft.evaluation.metrics import ClassMetrics, EvaluationMetrics
-from detr_ft.evaluation.query_statistics import Assignments
+from detr_ft.evaluation.coco import match_split
+from detr_ft.evaluation.metrics import EvaluationMetrics
+from detr_ft.evaluation.query_statistics import MatchingStatistics
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.models.benchmark import measure
 from detr_ft.models.predict import predict_split_raw
@@ -26,6 +25,7 @@ from detr_ft.report.page import render_page
 from detr_ft.report.pictures import select_photos
 from detr_ft.run_directory import METRICS, REPORT, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.utils import files
 
 _MATCHING_IMAGES = 500
 _QUERY_MAPS = 18
@@ -38,7 +38,7 @@ def score(
 
     `trained_on` is the number of boxes of each class in the training data.
     """
-    assessment = assess(mark_split(split, detections), trained_on)
+    assessment = assess(match_split(split, detections), trained_on)
     return EvaluationReport(
         assessment, select_photos(split, detections, assessment), voc=voc_metrics(split, detections)
     )
@@ -57,21 +57,13 @@ def collect_report(
     """Assess the detections of a model, time it, and collect its matching if there is a criterion."""
     report = score(split, detections, trained_on)
     if criterion is not None:
-        assignments = Assignments(criterion.matcher)
+        statistics = MatchingStatistics(criterion.matcher)
         sample = split.select(range(min(_MATCHING_IMAGES, len(split))))
         for predictions, targets in predict_split_raw(model, processor, criterion, sample, batch_size):
-            assignments.add(predictions, targets)
-        report = replace(report, matching=assignments.summary(), queries=assignments.places(_QUERY_MAPS))
+            statistics.add(predictions, targets)
+        report = replace(report, matching=statistics.summary(), queries=statistics.most_used(_QUERY_MAPS))
     images = [open_image(row["image"]) for row in islice(split, batch_size)]
     return replace(report, speed=measure(model, processor, images, batch_size, hardware))
-
-
-def metrics_of(figures: Mapping[str, Any]) -> EvaluationMetrics:
-    """Return the values of `coco_metrics` as typed metrics."""
-    coco = {name: value for name, value in figures.items() if name != "per_class"}
-    return EvaluationMetrics(
-        **coco, per_class={name: ClassMetrics(**row) for name, row in figures.get("per_class", {}).items()}
-    )
 
 
 def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> None:
@@ -83,8 +75,7 @@ def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> 
 
 def check_new_folder(folder: Path) -> None:
     """Raise InputError for a folder that is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and is not overwritten. Choose another folder with --output-dir")
+    files.check_new_folder(folder, "Choose another folder with --output-dir.")
 
 
 def command_line() -> str:

@@ -19,7 +19,7 @@ from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.errors import InputError
-from detr_ft.evaluation.metrics import COCO_METRICS, RunMetrics
+from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
 from detr_ft.models.load import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe import BuiltRecipe
@@ -28,16 +28,17 @@ from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.training.callbacks import TrainResult
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
-from detr_ft.training.preflight.before_training import look_first
-from detr_ft.training.trainer import DetrTrainer, TrainResult
+from detr_ft.training.preflight.probe import check_before_training
+from detr_ft.training.trainer import DetrTrainer
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.results import collect_report, command_line, metrics_of, write_results
+from detr_ft.workflows.results import collect_report, command_line, write_results
 from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
@@ -105,7 +106,7 @@ def build_trainer(
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> DetrTrainer:
-    """Return the trainer of a recipe; creates its run directory. Raises InputError."""
+    """Return the trainer of a recipe, which is not set up. Raises InputError."""
     recipe = built.recipe
     start = recipe.model.checkpoint
     base_model = start if start and is_on_hub(start) else None
@@ -123,7 +124,7 @@ def build_trainer(
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
         checkpoint=checkpoint,
         facts=facts,
-        loaded=prepared.loaded,
+        pretrained_fraction=prepared.loaded,
     )
 
 
@@ -146,12 +147,12 @@ def _train(
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
     trainer = build_trainer(built, prepared, display, checkpoint, facts)
-    look_first(trainer)
+    check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()
         trainer.run.write_text(RECIPE, built.recipe.to_yaml(describe(built.criterion)))
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
-    before = trainer.evaluate(0)[0] if evaluate_before else None
+    before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
     result = trainer.train()
     # Each of several processes meters its own GPU, and all of a machine meter the same processor.
@@ -159,7 +160,7 @@ def _train(
     if process.is_main_process:
         metrics = _write_results(built, trainer, prepared, before, result, energy)
     else:
-        metrics = RunMetrics(**vars(metrics_of(result.metrics)))
+        metrics = RunMetrics(**vars(EvaluationMetrics.of_coco(result.metrics)))
     names = class_names(prepared.validation)
     detections = tuple(replace(image, names=names) for image in result.detections)
     return TrainOutcome(trainer.run.path, metrics, detections, prepared.validation, result.seconds, result.better)
@@ -185,7 +186,7 @@ def _write_results(
     peak = peak_memory_mib()  # before the report, whose benchmark starts a new measurement
     report = _report(trainer, built.criterion, prepared, result, about["hardware"])
     metrics = RunMetrics(
-        **vars(replace(report.metrics if report else metrics_of(result.metrics), environment=about)),
+        **vars(replace(report.metrics if report else EvaluationMetrics.of_coco(result.metrics), environment=about)),
         before={name: before[name] for name in COCO_METRICS} if before else None,
         seconds=round(result.seconds, 1),
         peak_memory_mib=peak,

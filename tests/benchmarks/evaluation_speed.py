@@ -23,11 +23,16 @@ from typing import Any
 import numpy as np
 from telling import Tables, parser_of
 
-from detr_ft.evaluation.coco_summary import summarise
-from detr_ft.evaluation.detection_matching import AREAS, DetectionArrays, DetectionMatches, GroundTruthArrays, mark
-from detr_ft.evaluation.intervals import differences, intervals
+from detr_ft.evaluation.bootstrap import differences, intervals
+from detr_ft.evaluation.detection_matching import (
+    AREAS,
+    DetectionArrays,
+    DetectionMatches,
+    GroundTruthArrays,
+    match_detections,
+)
 from detr_ft.evaluation.metrics import COCO_METRICS
-from detr_ft.evaluation.precision_recall import curves_of
+from detr_ft.evaluation.precision_recall import precision_recall, summarize
 
 CLASSES, FOUND, THERE = 80, 100, 7
 DROP_INS = {  # where each has its COCO and its COCOeval
@@ -83,9 +88,9 @@ def records(
 
 
 def ours(objects: GroundTruthArrays, found: DetectionArrays, images: int) -> list[float]:
-    marks = mark([str(label) for label in range(CLASSES)], images, objects, found)
-    figures = summarise(
-        {area: curves_of(marks, area) for area in AREAS}, lambda values: float(values[values > -1].mean())
+    marks = match_detections([str(label) for label in range(CLASSES)], images, objects, found)
+    figures = summarize(
+        {area: precision_recall(marks, area) for area in AREAS}, lambda values: float(values[values > -1].mean())
     )
     return [figures[name] for name in COCO_METRICS]
 
@@ -115,7 +120,7 @@ def by_torchmetrics(objects: GroundTruthArrays, found: DetectionArrays, images: 
     metric = MeanAveragePrecision("xywh")
 
     def of(image: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        mine, theirs = slice(*np.searchsorted(objects.image, [image, image + 1])), found_of[image]
+        mine, theirs = slice(*np.searchsorted(objects.image, [image, image + 1])), detection_arrays[image]
         truth = {
             "boxes": torch.from_numpy(objects.box[mine]), "labels": torch.from_numpy(objects.label[mine]),
             "area": torch.from_numpy(objects.area[mine]), "iscrowd": torch.from_numpy(objects.crowd[mine].astype(int)),
@@ -127,7 +132,7 @@ def by_torchmetrics(objects: GroundTruthArrays, found: DetectionArrays, images: 
         return told, truth
 
     order = np.argsort(found.image, kind="stable")
-    found_of = np.split(order, np.searchsorted(found.image[order], np.arange(1, images)))
+    detection_arrays = np.split(order, np.searchsorted(found.image[order], np.arange(1, images)))
     for start in range(0, images, 100):
         pairs = [of(image) for image in range(start, min(start + 100, images))]
         metric.update([told for told, _ in pairs], [truth for _, truth in pairs])
@@ -156,7 +161,7 @@ def installed(package: str) -> bool:
 
 def half_thousand() -> DetectionMatches:
     objects, found = tables(500)
-    return mark([str(label) for label in range(CLASSES)], 500, objects, found)
+    return match_detections([str(label) for label in range(CLASSES)], 500, objects, found)
 
 
 def main() -> int:

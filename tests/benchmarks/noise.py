@@ -17,17 +17,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.made_up_models import spoiled, two_alike
 from telling import Tables, parser_of
 
-from detr_ft.evaluation.intervals import differences
+from detr_ft.evaluation.bootstrap import differences
 
 
 def main() -> int:
     tables, began = Tables(parser_of(__doc__).parse_args().json), time.monotonic()
-    alike = [differences(*two_alike(seed, 200), times=500, seed=seed)["map"] for seed in range(100)]
+    alike = [differences(*two_alike(seed, 200), sets=500, seed=seed)["map"] for seed in range(100)]
     said = sum(one is not None and one.real for one in alike)
     found = 0
     for seed in range(10):
         one, _ = two_alike(1000 + seed, 500)
-        difference = differences(one, spoiled(one, 0.05, seed), times=500, seed=seed)["map"]
+        difference = differences(one, spoiled(one, 0.05, seed), sets=500, seed=seed)["map"]
         found += difference is not None and difference.real and difference.value < 0
     tables.begin({"pairs": "", "of them": "", "said to differ": "", "bar": ""})
     tables.row("equally good", 100, said, "at most 6")

@@ -73,7 +73,7 @@ def test_a_few_defective_boxes_do_not_flip_the_convention() -> None:
     assert str(reading) == "boxes read as xywh in pixels (994 of 999 fit their image)"
 
 
-def test_the_words_tell_what_fits() -> None:
+def test_reading_text_has_the_number_of_fitting_boxes() -> None:
     boxes, sizes = random_boxes(XYXY, 200, 1)
     reading = recognize_format(boxes, sizes)
     as_xywh = int(XYWH.fits(boxes, sizes).sum())
@@ -111,7 +111,7 @@ def test_boxes_of_the_whole_image_are_the_same_in_two_formats() -> None:
     assert (reading.format, reading.doubt) == (XYWH, "")
 
 
-def test_images_without_a_size_tell_nothing() -> None:
+def test_images_without_a_size_are_ignored() -> None:
     reading = recognize_format(np.array([[0.0, 0, 5, 5]]), np.array([[0.0, 0]]))
     assert (reading.format, reading.boxes) == (XYWH, 0)
     assert reading.doubt

@@ -29,7 +29,7 @@ def apart(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_copy_saved_anew_and_made_smaller_is_alike_and_another_scene_is_not(seed: int) -> None:
+def test_a_smaller_jpeg_copy_is_similar_and_another_scene_is_not(seed: int) -> None:
     image = scene(seed)
     assert apart(image, image) == 0
     assert apart(image, saved(image.resize((192, 144)), quality=40)) <= MAX_DISTANCE

@@ -61,9 +61,9 @@ def test_generated_data_comes_back(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "x.jpg")
-    with pytest.raises(InputError, match="isn't empty"):
+    with pytest.raises(InputError, match="is not empty"):
         write_coco(one_split({"path": str(image)}), tmp_path)
-    with pytest.raises(InputError, match="isn't empty"):
+    with pytest.raises(InputError, match="is not empty"):
         write_coco(one_split({"path": str(image)}), image)
 
 

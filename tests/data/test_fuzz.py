@@ -6,11 +6,12 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.source_writers import WRITERS, Photo
 
 from detr_ft.data import load_data
 from detr_ft.data.doctor.statistics import statistics_of
@@ -114,8 +115,25 @@ def write(folder: Path, name: str, content: Any, rng: random.Random | None = Non
     file.parent.mkdir(parents=True, exist_ok=True)
     if rng and not isinstance(content, str) and rng.random() < 0.7:
         content, rng = spoiled_value(content, rng), None
-    text = content if isinstance(content, str) and name.count("json") == 0 else json.dumps(content)
+    text = content if isinstance(content, str) and "json" not in name else json.dumps(content)
     file.write_bytes(spoiled_text(text, rng) if rng else text.encode())
+
+
+@pytest.mark.parametrize("source", [name for name, writer in WRITERS.items() if writer.texts])
+def test_a_spoiled_data_set_of_every_source_is_read_or_refused(
+    tmp_path: Path, write_image: Callable[..., Path], source: str
+) -> None:
+    writer, box = WRITERS[source], (1.0, 2.0, 30.0, 20.0)
+    images = [write_image(tmp_path / writer.images / f"{name}.png", seed=name) for name in (0, 1)]
+    writer.write(tmp_path, [Photo(image, (40, 30), [("cat", box), ("dog", box)]) for image in images])
+    files = sorted(file for file in tmp_path.rglob("*") if file.suffix in writer.texts)
+    spoil(f"{source}:{tmp_path}", tmp_path, {str(file.relative_to(tmp_path)): content_of(file) for file in files})
+
+
+def content_of(file: Path) -> Any:
+    """What `write` takes: the value of JSON, the first value of JSON lines, else the text."""
+    text = file.read_text()
+    return json.loads(text if file.suffix == ".json" else text.partition("\n")[0]) if "json" in file.suffix else text
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -126,21 +144,26 @@ def test_a_spoiled_data_set_is_read_or_refused(
     spec, files = SOURCES[source]
     for name in ("0.png", "1.png"):
         write_image(tmp_path / {"yolo": "images", "voc": "JPEGImages"}.get(source, "") / name)
+    spoil(spec, tmp_path, files)
+
+
+def spoil(spec: str, folder: Path, files: Mapping[str, Any]) -> None:
+    """Read a data set again and again, each time with another of its files spoiled."""
     for name, content in files.items():
-        write(tmp_path, name, content)
+        write(folder, name, content)
     assert refusal(spec) == []
     for seed in range(TRIES):
-        rng = random.Random(f"{source} {seed}")
+        rng = random.Random(f"{spec.partition(':')[0]} {seed}")
         name = rng.choice(list(files))
-        write(tmp_path, name, files[name], rng)
+        write(folder, name, files[name], rng)
         try:
             problems = refusal(spec)
         except Exception as error:
-            error.add_note(f"{source}, seed {seed}: {(tmp_path / name).read_bytes()[:2000]!r}")
+            error.add_note(f"{spec}, seed {seed}: {(folder / name).read_bytes()[:2000]!r}")
             raise
         assert len(problems) < 20
         assert [problem for problem in problems if " at 0x" in problem or len(problem) > 2000] == []
-        write(tmp_path, name, files[name])
+        write(folder, name, files[name])
 
 
 def refusal(spec: str) -> list[str]:

@@ -29,13 +29,13 @@ def divided(split: Dataset, fraction: float, seed: int, fold: tuple[int, int] | 
     return train_and_validation(split, None, prints(split), fraction, seed, fold)
 
 
-def test_a_validation_split_is_taken_as_it_is() -> None:
+def test_an_existing_validation_split_is_unchanged() -> None:
     data = generate("shapes?train=6&validation=3")
     train, validation = train_and_validation(data["train"], data["validation"], prints(data["train"]), 0.5, 0)
     assert (ids(train), ids(validation)) == (ids(data["train"]), ids(data["validation"]))
 
 
-def test_otherwise_a_fraction_is_held_out_by_the_seed() -> None:
+def test_without_a_validation_split_a_fraction_of_train_is_used() -> None:
     data = generate("shapes?train=40&validation=0")["train"]
     train, validation = divided(data, 0.25, 0)
     assert (len(train), len(validation)) == (30, 10)
@@ -133,7 +133,7 @@ def test_copies_are_on_one_side() -> None:
         assert 8 <= len(validation) <= 16
 
 
-def test_one_scene_over_and_over_is_cut_between_neighbours_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_scene_is_divided_between_neighbors_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     split = generate("shapes?train=1&validation=0&edge=96")["train"]
     many = Dataset.from_list([split[0] | {"image_id": number} for number in range(20)], features=split.features)
     with caplog.at_level(logging.WARNING):
@@ -145,7 +145,7 @@ def test_one_scene_over_and_over_is_cut_between_neighbours_and_said(caplog: pyte
 
 
 def test_only_the_scene_that_is_too_large_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    """40 views of one thing beside twelve pairs: the pairs stay together, and nothing is said of them."""
+    """40 views of one object beside twelve pairs: the pairs stay together without a warning."""
     split = generate("shapes?train=13&validation=0&edge=96")["train"]
     order = [0] * 40 + [image for image in range(1, 13) for _ in range(2)]
     many = Dataset.from_list(
@@ -159,6 +159,6 @@ def test_only_the_scene_that_is_too_large_is_cut(caplog: pytest.LogCaptureFixtur
     assert "40 images show few scenes" in caplog.text
 
 
-def test_too_little_data_is_told() -> None:
+def test_too_few_images_raise() -> None:
     with pytest.raises(InputError, match=r"0\.1 of 2 train images is 0"):
         divided(generate("shapes?train=2&validation=0")["train"], 0.1, 0)

@@ -47,7 +47,7 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models import attach_criterion
 from detr_ft.models.surgery import set_queries
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_color
 from detr_ft.workflows.trained_criterion import trained_by
 
 
@@ -395,7 +395,7 @@ def test_classes_have_different_colors(detector: Detector, example: Example) -> 
     labels = example.labels(detector.names)
     assert len(set(labels)) > 1
     for label in labels:
-        color = "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+        color = "#{:02x}{:02x}{:02x}".format(*class_color(label))
         assert f"--own:{color}" in image
         assert f"background:{color}" in table
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detr_ft.evaluation import bootstrap as resample
-from detr_ft.evaluation.bootstrap import draw, resampled
-from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
+from detr_ft.evaluation import bootstrap
+from detr_ft.evaluation.bootstrap import draw_weights, resampled_metrics
+from detr_ft.evaluation.coco import metrics_of_matches
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, match_detections
 from detr_ft.evaluation.metrics import COCO_METRICS
 
 NAMES = ["cat", "unused", "dog"]
@@ -50,19 +50,19 @@ def repeated(objects: GroundTruthArrays, found: DetectionArrays, weights: np.nda
     again = DetectionArrays(
         np.repeat(np.arange(len(images)), list(map(len, here))), again.label, again.box, again.score
     )
-    return mark(NAMES, len(images), numbered, again)
+    return match_detections(NAMES, len(images), numbered, again)
 
 
 @pytest.mark.parametrize("dense", [0, 4_000_000], ids=["many images", "few images"])
 @pytest.mark.parametrize("seed", range(8))
 def test_each_set_has_the_figures_of_the_protocol(seed: int, dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "_DENSE", dense)
+    monkeypatch.setattr(bootstrap, "_MAX_DENSE_ENTRIES", dense)
     objects, found = random_set(seed)
-    weights = draw(IMAGES, 6, seed)
+    weights = draw_weights(IMAGES, 6, seed)
     weights[:, 0] = 1
-    figures = resampled(mark(NAMES, IMAGES, objects, found), weights)
+    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, found), weights)
     for number in range(6):
-        expected = figures_of(repeated(objects, found, weights[:, number]))
+        expected = metrics_of_matches(repeated(objects, found, weights[:, number]))
         for name in COCO_METRICS:
             value = np.nan if expected[name] is None else expected[name]
             assert figures[name][number] == pytest.approx(value, abs=1e-12, nan_ok=True), (name, number)
@@ -72,14 +72,14 @@ def test_a_set_without_anything_has_no_figures() -> None:
     objects, found = random_set(0)
     weights = np.zeros((IMAGES, 2), np.int64)
     weights[:, 1] = 1
-    figures = resampled(mark(NAMES, IMAGES, objects, found), weights)
+    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, found), weights)
     assert all(np.isnan(values[0]) and not np.isnan(figures["map"][1]) for values in figures.values())
 
 
 def test_draws_are_as_large_as_the_set_and_their_own_for_each_seed() -> None:
-    weights = draw(50, 400, seed=3)
+    weights = draw_weights(50, 400, seed=3)
     assert weights.shape == (50, 400)
     assert (weights.sum(0) == 50).all()
-    assert (weights == draw(50, 400, seed=3)).all()
-    assert (weights != draw(50, 400, seed=4)).any()
+    assert (weights == draw_weights(50, 400, seed=3)).all()
+    assert (weights != draw_weights(50, 400, seed=4)).any()
     assert weights.mean(1) == pytest.approx(np.ones(50), abs=0.25)

@@ -16,11 +16,9 @@ from pycocotools.cocoeval import COCOeval
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.evaluation.arrays import mark_split
-from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics
-from detr_ft.evaluation.coco_summary import LIMITS
+from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics, match_split
 from detr_ft.evaluation.detection_matching import AREAS
-from detr_ft.evaluation.precision_recall import curves_of
+from detr_ft.evaluation.precision_recall import LIMITS, precision_recall
 from detr_ft.structures import Detections
 
 FIGURES = [
@@ -111,9 +109,9 @@ def test_the_twelve_figures_equal_pycocotools(seed: int) -> None:
     for name, figures in ours["per_class"].items():
         precision = protocol.eval["precision"][:, :, NAMES.index(name), 0, 2]
         assert figures["map"] == pytest.approx(precision.mean(), abs=1e-10)
-    marks = mark_split(truth, detections)
+    marks = match_split(truth, detections)
     for number, area in enumerate(AREAS):
-        table = curves_of(marks, area)
+        table = precision_recall(marks, area)
         assert np.array_equal(table.precision, protocol.eval["precision"][..., number, 2])
         for which, limit in enumerate(LIMITS):
             assert np.array_equal(table.recall[limit], protocol.eval["recall"][..., number, which])

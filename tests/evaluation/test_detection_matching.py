@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from evaluation.test_tide import marked
 
-from detr_ft.evaluation.detection_matching import MOST
+from detr_ft.evaluation.detection_matching import MAX_DETECTIONS
 
 EXACT = [[0, 0, 0, 0, 33, 33, 0.9]]
 
 
 def test_an_object_that_counts_goes_before_a_crowd_that_lies_closer() -> None:
     objects = [[0, 0, 0, 0, 200, 200], [0, 0, 0, 0, 33, 27]]
-    right, counts = marked(objects, EXACT, images=1, crowd=[True, False]).marked("all")
+    right, counts = marked(objects, EXACT, images=1, crowd=[True, False]).outcomes("all")
     reached = np.arange(10) < 7  # an IoU of 0.818; above it only the crowd is left, and what lies in one doesn't count
     assert right[:, 0].tolist() == counts[:, 0].tolist() == reached.tolist()
 
@@ -25,6 +25,8 @@ def test_an_object_of_the_asked_size_goes_before_another_that_lies_closer() -> N
 
 
 def test_the_best_hundred_of_a_class_in_an_image_count() -> None:
-    found = [[image, label, 0, 0, 10, 10, 0.5] for image in (0, 1) for label in (0, 1) for _ in range(MOST + 1)]
+    found = [
+        [image, label, 0, 0, 10, 10, 0.5] for image in (0, 1) for label in (0, 1) for _ in range(MAX_DETECTIONS + 1)
+    ]
     marks = marked([[0, 0, 0, 0, 10, 10]], found, images=2, classes=2)
-    assert np.bincount(marks.found.image * 2 + marks.found.label).tolist() == [MOST] * 4
+    assert np.bincount(marks.detections.image * 2 + marks.detections.label).tolist() == [MAX_DETECTIONS] * 4

@@ -4,10 +4,10 @@ import numpy as np
 from evaluation.test_tide import marked
 from support.made_up_models import two_alike
 
-from detr_ft.evaluation.example_selection import picks
+from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
 from detr_ft.evaluation.thresholds import best_thresholds
-from detr_ft.evaluation.tide import errors_of
+from detr_ft.evaluation.tide import find_errors
 
 OBJECTS = [
     [0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100],  # all found
@@ -24,11 +24,17 @@ FOUND = [
 
 
 def test_each_heading_has_the_images_that_it_is_about() -> None:
-    errors = errors_of(marked(OBJECTS, FOUND, images=5, classes=1))
+    errors = find_errors(marked(OBJECTS, FOUND, images=5, classes=1))
     at = {"0": ThresholdChoice(0.5, 1.0, 1.0, 1.0)}
-    assert picks(errors, at, most=1) == {"worst": [1], "false_alarms": [2], "missed": [3], "best": [0], "others": [4]}
+    assert select_images(errors, at, max_images=1) == {
+        "worst": [1],
+        "false_alarms": [2],
+        "missed": [3],
+        "best": [0],
+        "others": [4],
+    }
     # With room for all, an image comes under the first heading that it has a claim to.
-    assert picks(errors, at, most=9) == {
+    assert select_images(errors, at, max_images=9) == {
         "worst": [1, 2, 3],
         "false_alarms": [],
         "missed": [],
@@ -39,5 +45,7 @@ def test_each_heading_has_the_images_that_it_is_about() -> None:
 
 def test_no_image_comes_twice() -> None:
     marks, _ = two_alike(0, 40)
-    chosen = [image for images in picks(errors_of(marks), best_thresholds(marks), 6).values() for image in images]
+    chosen = [
+        image for images in select_images(find_errors(marks), best_thresholds(marks), 6).values() for image in images
+    ]
     assert len(chosen) == len(np.unique(chosen)) >= 12

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from support.made_up_models import NAMES, model, spoiled, truth, two_alike
 
-from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.detection_matching import DetectionMatches, mark
-from detr_ft.evaluation.intervals import differences, intervals
+from detr_ft.evaluation.bootstrap import differences, intervals
+from detr_ft.evaluation.coco import metrics_of_matches
+from detr_ft.evaluation.detection_matching import DetectionMatches, match_detections
 
 
 @pytest.mark.parametrize("power", [0.0, 1.5])
@@ -20,7 +20,7 @@ def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float)
     rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
     shares = np.arange(1.0, 11.0) ** -power
     average = np.mean([_figure(_one(rng, 60, names, shares)) for _ in range(100)])
-    found = [intervals(_one(rng, 60, names, shares), times=200)["map"] for _ in range(30)]
+    found = [intervals(_one(rng, 60, names, shares), sets=200)["map"] for _ in range(30)]
     assert sum(one is not None and one.low <= average <= one.high for one in found) >= 26
 
 
@@ -34,7 +34,7 @@ def test_few_objects_read_too_high_on_average() -> None:
 
 
 def _figure(marks: DetectionMatches) -> float:
-    return figures_of(marks)["map"] or 0.0
+    return metrics_of_matches(marks)["map"] or 0.0
 
 
 def _one(
@@ -44,18 +44,18 @@ def _one(
     chances = np.ones(len(names)) if shares is None else shares
     label = rng.choice(len(names), len(objects.image), p=chances / chances.sum())
     objects = replace(objects, label=label)
-    return mark(names, images, objects, model(rng, objects, hard))
+    return match_detections(names, images, objects, model(rng, objects, hard))
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     one, _ = two_alike(0, 30)
-    assert intervals(one, times=50, seed=1) == intervals(one, times=50, seed=1) != intervals(one, times=50, seed=2)
+    assert intervals(one, sets=50, seed=1) == intervals(one, sets=50, seed=1) != intervals(one, sets=50, seed=2)
 
 
 def test_models_that_are_equally_good_do_not_differ() -> None:
     flagged = 0
     for seed in range(25):
-        found = differences(*two_alike(seed, 40), times=200, seed=seed)["map"]
+        found = differences(*two_alike(seed, 40), sets=200, seed=seed)["map"]
         assert found is not None
         assert found.interval.low < found.value < found.interval.high
         flagged += found.real
@@ -64,14 +64,14 @@ def test_models_that_are_equally_good_do_not_differ() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     one, _ = two_alike(0, 30)
-    found = differences(one, one, times=50)
+    found = differences(one, one, sets=50)
     assert all(difference is None or not difference.real for difference in found.values())
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_five_percent_of_wrong_labels_are_found(seed: int) -> None:
     one, _ = two_alike(seed, 500)
-    found = differences(one, spoiled(one, 0.05, seed), times=200)["map"]
+    found = differences(one, spoiled(one, 0.05, seed), sets=200)["map"]
     assert found is not None
     assert found.value < 0
     assert found.real
@@ -94,11 +94,11 @@ def test_too_few_images_with_large_objects_have_no_interval() -> None:
     for images, known in ((0, False), (1, False), (2, False), (5, True)):
         large = np.isin(objects.image, np.unique(objects.image)[:images])
         few = replace(objects, area=np.where(large, 1e5, 100.0))
-        assert (intervals(mark(NAMES, 40, few, found), times=200)["map_large"] is not None) == known, images
+        assert (intervals(match_detections(NAMES, 40, few, found), sets=200)["map_large"] is not None) == known, images
 
 
 @pytest.mark.parametrize(("images", "known"), [(1, False), (2, False), (3, True)])
 def test_a_set_of_one_or_two_images_has_no_interval(images: int, known: bool) -> None:
     one, other = two_alike(0, images)
-    assert (intervals(one, times=50)["map"] is not None) == known
-    assert (differences(one, other, times=50)["map"] is not None) == known
+    assert (intervals(one, sets=50)["map"] is not None) == known
+    assert (differences(one, other, sets=50)["map"] is not None) == known

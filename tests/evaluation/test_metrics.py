@@ -13,7 +13,7 @@ from support.made_up_models import model, truth
 
 from detr_ft.errors import InputError
 from detr_ft.evaluation.assessment import assess
-from detr_ft.evaluation.detection_matching import mark
+from detr_ft.evaluation.detection_matching import match_detections
 from detr_ft.evaluation.metrics import (
     COCO_METRICS,
     SCHEMA_VERSION,
@@ -26,7 +26,7 @@ from detr_ft.evaluation.metrics import (
     VocClassMetrics,
     VocMetrics,
 )
-from detr_ft.utils.speed import Speed
+from detr_ft.utils.environment import Speed
 
 UNVERSIONED = Path(__file__).parents[2] / "recipes/embedded/small/metrics.json"
 SECTIONS = [
@@ -40,7 +40,9 @@ OF_A_RUN = ["before", "seconds", "peak_memory_mib", "watt_hours", "data", "comma
 def measured() -> EvaluationMetrics:
     rng, names = np.random.default_rng(0), ["cup", "plate", "fork", "knife"]
     objects, hard = truth(rng, 20)
-    return assess(mark(names, 20, objects, model(rng, objects, hard)), dict.fromkeys(names, 30), times=20).metrics()
+    return assess(
+        match_detections(names, 20, objects, model(rng, objects, hard)), dict.fromkeys(names, 30), sets=20
+    ).metrics()
 
 
 @pytest.fixture(scope="module")

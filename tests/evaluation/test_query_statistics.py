@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.evaluation.query_statistics import Assignments
+from detr_ft.evaluation.query_statistics import MatchingStatistics
 from detr_ft.structures import Predictions, Targets
 
 A, B, ELSEWHERE = [0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.3, 0.3], [0.5, 0.1, 0.05, 0.05]
@@ -14,12 +14,12 @@ def said(*labels: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(labels), 3).float() * 10
 
 
-def gathered(batches: int = 1) -> Assignments:
+def gathered(batches: int = 1) -> MatchingStatistics:
     """Three queries: at the first layer they are exchanged, at the last the third repeats the first."""
     logits = torch.stack([said(1, 0, 2), said(0, 1, 0)])[:, None]
     boxes = torch.tensor([[B, A, ELSEWHERE], [A, B, A]])[:, None]
     truth = [{"class_labels": torch.tensor([0, 1]), "boxes": torch.tensor([A, B])}]
-    one = Assignments(detr_criterion().matcher)
+    one = MatchingStatistics(detr_criterion().matcher)
     for _ in range(batches):
         one.add(Predictions(logits, boxes), Targets.from_labels(truth, torch.device("cpu")))
     return one
@@ -36,13 +36,13 @@ def test_layers_and_queries_are_counted() -> None:
 
 
 def test_places_are_the_boxes_of_the_queries_that_are_used_most() -> None:
-    places = gathered(3).places(2)
+    places = gathered(3).most_used(2)
     assert [(query, taken, boxes.shape) for query, taken, boxes in places] == [(0, 3, (3, 4)), (1, 3, (3, 4))]
     assert torch.equal(places[1][2][0], torch.tensor(B))
 
 
 def test_objects_that_no_query_reaches_and_more_than_there_are_queries() -> None:
-    one = Assignments(detr_criterion().matcher)
+    one = MatchingStatistics(detr_criterion().matcher)
     truth = [{"class_labels": torch.tensor([0, 0, 1]), "boxes": torch.tensor([A, B, ELSEWHERE])}]
     nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
     answer = Predictions(said(0, 2)[None, None].repeat(1, 2, 1, 1), torch.tensor([A, B])[None, None].repeat(1, 2, 1, 1))
@@ -53,9 +53,9 @@ def test_objects_that_no_query_reaches_and_more_than_there_are_queries() -> None
 
 
 def test_of_no_objects_there_is_nothing_to_say() -> None:
-    assert Assignments(detr_criterion().matcher).summary().layers == []
+    assert MatchingStatistics(detr_criterion().matcher).summary().layers == []
     nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
-    one = Assignments(detr_criterion().matcher)
+    one = MatchingStatistics(detr_criterion().matcher)
     one.add(
         Predictions(said(0, 2)[None, None], torch.tensor([A, B])[None, None]),
         Targets.from_labels([nothing], torch.device("cpu")),
@@ -65,7 +65,7 @@ def test_of_no_objects_there_is_nothing_to_say() -> None:
 
 def test_a_query_that_is_not_sure_gives_no_answer() -> None:
     """Two queries on one object, both for its class: with 0.9, and with less than a half."""
-    one = Assignments(detr_criterion().matcher)
+    one = MatchingStatistics(detr_criterion().matcher)
     logits = torch.tensor([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3]]).log()[None, None]
     truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([A])}]
     one.add(Predictions(logits, torch.tensor([[[A, A]]])), Targets.from_labels(truth, torch.device("cpu")))

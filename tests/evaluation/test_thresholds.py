@@ -7,12 +7,11 @@ import pytest
 from evaluation.test_tide import marked
 from support.made_up_models import NAMES, two_alike
 
-from detr_ft.evaluation.calibration import calibration
-from detr_ft.evaluation.coco import figures_of
+from detr_ft.evaluation.assessment import by_crowding, by_frequency
+from detr_ft.evaluation.coco import metrics_of_matches
 from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.metrics import CalibrationBin, FrequencySlice, ThresholdChoice
-from detr_ft.evaluation.slices import by_crowding, by_frequency
-from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, f1_over_scores
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]
 FOUND = [
@@ -37,12 +36,12 @@ def test_the_best_threshold_of_each_class_lies_between_two_scores() -> None:
 def test_no_other_threshold_is_better() -> None:
     marks, _ = two_alike(0, 60)
     found = best_thresholds(marks)
-    right, counts = (one[0] for one in marks.marked("all"))
+    right, counts = (one[0] for one in marks.outcomes("all"))
     for label, name in enumerate(NAMES):
         objects = (marks.objects.label == label).sum()
-        mine = marks.found.label == label
+        mine = marks.detections.label == label
         for threshold in np.linspace(0, 1, 101):
-            taken = mine & (marks.found.score > threshold)
+            taken = mine & (marks.detections.score > threshold)
             assert 2 * (taken & right).sum() / ((taken & counts).sum() + objects) <= found[name].f1 + 1e-12
         taken = mine & above_thresholds(marks, found)
         assert 2 * (taken & right).sum() / ((taken & counts).sum() + objects) == pytest.approx(found[name].f1)
@@ -106,14 +105,14 @@ def test_groups_of_images_are_sets_of_their_own() -> None:
     groups = by_crowding(marks)
     assert sum(group.images for group in groups.values()) == (objects > 0).sum()
     chosen = np.flatnonzero((objects >= 2) & (objects <= 5))
-    there, here = np.isin(marks.objects.image, chosen), np.isin(marks.found.image, chosen)
+    there, here = np.isin(marks.objects.image, chosen), np.isin(marks.detections.image, chosen)
     alone = marked(
         np.c_[marks.objects.image, marks.objects.label, marks.objects.box][there],
-        np.c_[marks.found.image, marks.found.label, marks.found.box, marks.found.score][here],
+        np.c_[marks.detections.image, marks.detections.label, marks.detections.box, marks.detections.score][here],
         images=80,
         classes=len(NAMES),
     )
-    assert groups["2 to 5"].map == pytest.approx(figures_of(alone)["map"])
+    assert groups["2 to 5"].map == pytest.approx(metrics_of_matches(alone)["map"])
     assert by_crowding(marked([], FOUND, images=2)) == {}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from evaluation.tide_reference import CLASSES, SEEDS, made_up
 
-from detr_ft.evaluation.coco import figures_of
-from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
-from detr_ft.evaluation.tide import KINDS, RIGHT, errors_of
+from detr_ft.evaluation.coco import metrics_of_matches
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, match_detections
+from detr_ft.evaluation.tide import CORRECT, KINDS, find_errors
 
 TOLD = json.loads((Path(__file__).parent / "tide_reference.json").read_text())
 Rows = list[tuple[int, list[float]]]
@@ -24,15 +24,15 @@ def marked(objects: Any, found: Any, images: int, classes: int = CLASSES, crowd:
     crowds = np.zeros(len(objects), bool) if crowd is None else np.asarray(crowd)
     truth = GroundTruthArrays(there[:, 0], there[:, 1], objects[:, 2:], objects[:, 4] * objects[:, 5], crowds)
     names = [str(label) for label in range(classes)]
-    return mark(names, images, truth, DetectionArrays(here[:, 0], here[:, 1], found[:, 2:6], found[:, 6]))
+    return match_detections(names, images, truth, DetectionArrays(here[:, 0], here[:, 1], found[:, 2:6], found[:, 6]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_counts_and_costs_are_those_of_the_papers_package(seed: int) -> None:
     told = next(one for one in TOLD if one["seed"] == seed)
     marks = marked(*made_up(seed), images=10)
-    errors = errors_of(marks)
-    assert figures_of(marks)["map_50"] == pytest.approx(told["map_50"], abs=1e-9)
+    errors = find_errors(marks)
+    assert metrics_of_matches(marks)["map_50"] == pytest.approx(told["map_50"], abs=1e-9)
     assert errors.counts == told["counts"]
     assert errors.costs() == pytest.approx(told["costs"], abs=1e-9)
 
@@ -52,9 +52,9 @@ def test_each_kind_by_hand() -> None:
         [0, 0, 400, 400, 10, 10, 0.5],  # nothing there
         [0, 1, 0, 0, 100, 30, 0.4],  # class and place: IoU 0.3 with class 0
     ]
-    errors = errors_of(marked(objects, found, images=2, classes=2))
-    order = np.argsort(-errors.marks.found.score)
-    said = [KINDS[kind] if kind != RIGHT else "right" for kind in errors.kind[order]]
+    errors = find_errors(marked(objects, found, images=2, classes=2))
+    order = np.argsort(-errors.matches.detections.score)
+    said = [KINDS[kind] if kind != CORRECT else "right" for kind in errors.kind[order]]
     assert said == ["right", "duplicate", "classification", "localisation", "background", "both"]
     assert errors.missed.tolist() == [False, False, True]  # the second could be had by either of two
     assert errors.near[order].tolist() == [-1, -1, 1, 1, -1, -1]
@@ -63,18 +63,18 @@ def test_each_kind_by_hand() -> None:
 
 def test_what_does_not_count_is_no_error() -> None:
     objects, found = [[0, 0, 0, 0, 100, 100]], [[0, 0, 0, 0, 50, 50, 0.9]]
-    errors = errors_of(marked(objects, found, images=1, crowd=[True]))
+    errors = find_errors(marked(objects, found, images=1, crowd=[True]))
     assert errors.counts == dict.fromkeys(KINDS, 0)
     assert errors.costs() == dict.fromkeys(KINDS, 0.0)
 
 
 def test_nothing_found_is_all_missed() -> None:
-    errors = errors_of(marked([[0, 0, 0, 0, 9, 9], [1, 1, 0, 0, 9, 9]], [], images=2))
+    errors = find_errors(marked([[0, 0, 0, 0, 9, 9], [1, 1, 0, 0, 9, 9]], [], images=2))
     assert errors.counts["missed"] == 2
     assert sum(errors.counts.values()) == 2
 
 
 def test_a_crowd_nearby_is_no_object_that_was_missed_by_a_little() -> None:
     """Three tenths of the detection lie in the crowd: too few to spare it, and no error of place."""
-    errors = errors_of(marked([[0, 0, 0, 0, 30, 100]], [[0, 0, 0, 0, 100, 100, 0.9]], images=1, crowd=[True]))
+    errors = find_errors(marked([[0, 0, 0, 0, 30, 100]], [[0, 0, 0, 0, 100, 100, 0.9]], images=1, crowd=[True]))
     assert errors.counts == dict.fromkeys(KINDS, 0) | {"background": 1}

@@ -26,7 +26,7 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.errors import InputError
-from detr_ft.evaluation.coco_results import coco_results
+from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
 from detr_ft.models.attention import attention_maps
 from detr_ft.models.predict import detect_split

@@ -1,4 +1,4 @@
-"""What is seen inside a DETR is what goes on there."""
+"""Attention maps and shapes are those of the model, without a change to it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_attention_is_shared_out_among_the_places_of_the_image(detector: Detecto
 
 
 def test_a_sure_query_looks_near_its_box(detector: Detector, image: Image.Image, inside: AttentionMaps) -> None:
-    said = detector.predictions(image)
-    query = int((1 - said.logits[-1, 0].softmax(-1)[:, -1]).argmax())
-    x, y, *_ = said.boxes[-1, 0, query].tolist()
+    predictions = detector.predictions(image)
+    query = int((1 - predictions.logits[-1, 0].softmax(-1)[:, -1]).argmax())
+    x, y, *_ = predictions.boxes[-1, 0, query].tolist()
     rows, columns = torch.meshgrid(*(torch.arange(side) for side in inside.grid), indexing="ij")
     weights = inside.decoder[-1, query].reshape(inside.grid)
     centre = (

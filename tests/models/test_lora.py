@@ -1,4 +1,4 @@
-"""Adapters change nothing until they have learned, are all that learns of the transformer, and are gone from what is saved."""
+"""Adapters: no change before training, the only trained weights of the transformer, merged when saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the toolkit noted in a model's config is used only where it can be."""
+"""The `detr_ft` block of a model's config: written, read, and checked when a model is loaded."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
 def test_what_is_damaged_is_told_with_its_file(
     tiny_checkpoint: Path, tmp_path: Path, block: Any, words: list[str]
 ) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
     for word in words:
-        assert word in str(told.value)
-    assert all(f"{tmp_path}/one: config.json: " in line for line in told.value.problems)
+        assert word in str(caught.value)
+    assert all(f"{tmp_path}/one: config.json: " in line for line in caught.value.problems)
 
 
 @pytest.mark.parametrize("block", [None, {}, {"thresholds": None, "labels": None, "criterion": None}])

@@ -1,4 +1,4 @@
-"""Real processes: a step of theirs together is the step of one, where that of the stock loss is not."""
+"""A step of several real processes equals that of one, unlike with the stock loss."""
 
 from __future__ import annotations
 

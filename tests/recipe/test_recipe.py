@@ -111,7 +111,7 @@ def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path)
     with pytest.raises(InputError) as caught:
         load_recipe(recipe)
     assert caught.value.problems == [
-        f"{recipe}:5: train: lr_drop_epochs goes with lr_scheduler_type step, not cosine",
+        f"{recipe}:5: train: lr_drop_epochs needs lr_scheduler_type step, got cosine",
         f"{recipe}:10: optim.layer_decay: input should be less than or equal to 1, got 2",
     ]
 

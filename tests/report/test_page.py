@@ -12,14 +12,14 @@ from PIL import Image
 from support.made_up_models import model, truth
 
 from detr_ft.evaluation.assessment import Assessment, assess
-from detr_ft.evaluation.detection_matching import mark
+from detr_ft.evaluation.detection_matching import match_detections
 from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics, RunMetrics
 from detr_ft.evaluation.query_statistics import QueryBoxes
 from detr_ft.report.charts import precision_chart
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.page import SECTIONS, render_markdown, render_page
 from detr_ft.report.pictures import AnnotatedPhoto, Outline
-from detr_ft.utils.speed import Speed
+from detr_ft.utils.environment import Speed
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
@@ -60,7 +60,9 @@ def told(names: list[str] | None = None, images: int = 30) -> Assessment:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, images)
     names = names or ["cup", "plate", "fork", "knife"]
-    return assess(mark(names, images, objects, model(rng, objects, hard)), dict.fromkeys(names, 30), times=50)
+    return assess(
+        match_detections(names, images, objects, model(rng, objects, hard)), dict.fromkeys(names, 30), sets=50
+    )
 
 
 TOLD = told()
@@ -108,11 +110,11 @@ def summary(**changes: Any) -> RunReport:
 def test_the_page_is_whole_and_holds_the_figures() -> None:
     page = Page(render_page(summary()))
     assert page.open == []
-    value, interval, errors = TOLD.figures["map"], TOLD.intervals["map"], TOLD.errors.counts
+    value, interval, errors = TOLD.coco["map"], TOLD.intervals["map"], TOLD.errors.counts
     assert interval is not None
     for text in (
         "It learned.", "0.062", f"{value:.3f}", f"{value - 0.0625:+.3f}", f"{interval.low:.3f} to {interval.high:.3f}",
-        "cup", str(TOLD.figures["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
+        "cup", str(TOLD.coco["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
         "an abacus", "1,234,567", "12.5 ms", "2.00 GFLOP", "7 of 9 queries", "3 objects have no query", "2 objects exceed", "1.25",
         f"localisationright class, box off (IoU 0.1 to 0.5){errors['localisation']}", "query 4: 17", "cup 0.75",
         "such images, mAP would average between", "Images by their number of objects",
@@ -129,7 +131,11 @@ def test_confusion_is_a_matrix_of_few_classes_and_a_list_of_many() -> None:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 30)
     names = [f"class {number}" for number in range(30)]
-    many = Page(render_page(summary(assessment=assess(mark(names, 30, objects, model(rng, objects, hard)), times=20))))
+    many = Page(
+        render_page(
+            summary(assessment=assess(match_detections(names, 30, objects, model(rng, objects, hard)), sets=20))
+        )
+    )
     assert ("class", "matrix") not in many.attributes
     assert "ObjectDetectedCount" in many.text.replace("\n", "")
 
@@ -146,10 +152,10 @@ def test_one_chart_for_each_of_map_loss_its_terms_and_the_rate() -> None:
 
 @pytest.mark.parametrize(("classes", "lines"), [(1, 0), (3, 3), (20, 20), (21, 0)])
 def test_every_class_has_a_named_line_unless_there_are_many(classes: int, lines: int) -> None:
-    marks, names = TOLD.marks, [f"class <{label}>" for label in range(classes)]
+    marks, names = TOLD.matches, [f"class <{label}>" for label in range(classes)]
     objects = replace(marks.objects, label=np.arange(len(marks.objects.label)) % classes)
-    found = replace(marks.found, label=np.arange(len(marks.found.label)) % classes)
-    chart = precision_chart(mark(names, marks.num_images, objects, found))
+    found = replace(marks.detections, label=np.arange(len(marks.detections.label)) % classes)
+    chart = precision_chart(match_detections(names, marks.num_images, objects, found))
     assert (
         re.findall("<title>(.*?)</title>", chart)
         == [name.replace("<", "&lt;").replace(">", "&gt;") for name in names][:lines]
@@ -219,16 +225,16 @@ def test_a_set_without_objects_has_a_page() -> None:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 3)
     nobody = type(objects)(*(getattr(objects, name)[:0] for name in ("image", "label", "box", "area", "crowd")))
-    empty = assess(mark(["cup", "b", "c", "d"], 3, nobody, model(rng, objects, hard)), times=20)
+    empty = assess(match_detections(["cup", "b", "c", "d"], 3, nobody, model(rng, objects, hard)), sets=20)
     assert Page(render_page(summary(assessment=empty, before=None))).open == []
     assert "| mAP | – | – |" in render_markdown(empty.metrics())
 
 
 def test_markdown_holds_the_same_figures() -> None:
     text = render_markdown(TOLD.metrics())
-    interval, one = TOLD.intervals["map"], TOLD.figures["per_class"]["cup"]
+    interval, one = TOLD.intervals["map"], TOLD.coco["per_class"]["cup"]
     assert interval is not None
-    assert f"| mAP | {TOLD.figures['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
+    assert f"| mAP | {TOLD.coco['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
     assert f"| cup | {one['count']} | {one['map']:.3f} |" in text
     assert f"| missed | {TOLD.errors.counts['missed']} | {TOLD.costs['missed']:.3f} |" in text
     assert "a\\|b" in render_markdown(told(["a|b", "b", "c", "d"]).metrics())

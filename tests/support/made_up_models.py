@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, mark
+from detr_ft.evaluation.detection_matching import DetectionArrays, DetectionMatches, GroundTruthArrays, match_detections
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -46,7 +46,7 @@ def two_alike(seed: int, images: int) -> tuple[DetectionMatches, DetectionMatche
     """Two models that are equally good, on the same images."""
     rng = np.random.default_rng(seed)
     objects, hard = truth(rng, images)
-    return mark(NAMES, images, objects, model(rng, objects, hard)), mark(
+    return match_detections(NAMES, images, objects, model(rng, objects, hard)), match_detections(
         NAMES, images, objects, model(rng, objects, hard)
     )
 
@@ -54,13 +54,13 @@ def two_alike(seed: int, images: int) -> tuple[DetectionMatches, DetectionMatche
 def spoiled(marks: DetectionMatches, share: float, seed: int) -> DetectionMatches:
     """The same model with another class for a share of its detections."""
     rng = np.random.default_rng(seed)
-    wrong = rng.random(len(marks.found.label)) < share
+    wrong = rng.random(len(marks.detections.label)) < share
     label = np.where(
-        wrong, (marks.found.label + rng.integers(1, len(NAMES), len(wrong))) % len(NAMES), marks.found.label
+        wrong, (marks.detections.label + rng.integers(1, len(NAMES), len(wrong))) % len(NAMES), marks.detections.label
     )
-    return mark(
+    return match_detections(
         NAMES,
         marks.num_images,
         marks.objects,
-        DetectionArrays(marks.found.image, label, marks.found.box, marks.found.score),
+        DetectionArrays(marks.detections.image, label, marks.detections.box, marks.detections.score),
     )

@@ -1,7 +1,7 @@
-"""One step of the loop, shared out in some way; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
+"""One step of the loop; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
 
 A step has SIZE images for each process in micro-batches of MICRO, and the data has IMAGES of them, some without objects.
-In float64, where a difference is one of arithmetic and not of rounding.
+In float64, so that rounding does not hide a difference.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def images(number: int) -> Dataset:
 
 
 def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
-    """A trainer whose first epoch is one step; without dropout, which every sharing draws differently."""
+    """A trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
     torch.manual_seed(0)
     config = tiny_config(names=("a", "b", "c", "d", "e"))
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
@@ -52,10 +52,12 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
         gradient_accumulation_steps=size // micro,
         max_grad_norm=1e9,
     )
-    return DetrTrainer(
+    trainer = DetrTrainer(
         model, detr_criterion(), images(number), None, settings,
         processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay(list[str]().append),
     )  # fmt: skip
+    trainer.setup()
+    return trainer
 
 
 def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -69,16 +71,16 @@ TERMS = (
 
 def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
     """The terms as logged, and the gradients as the optimizer gets them, of the only step."""
-    seen: dict[str, torch.Tensor] = {}
+    gradients: dict[str, torch.Tensor] = {}
 
-    def remember(*_: object) -> None:
+    def record(*_: object) -> None:
         named = trainer.model.named_parameters()
-        seen.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
+        gradients.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
 
-    trainer.optimizer.optimizer.register_step_pre_hook(remember)
+    trainer.stepper.optimizer.optimizer.register_step_pre_hook(record)
     log = trainer.train().log
     terms = {name: torch.tensor(value) for name, value in log[0].items() if name.startswith(TERMS)}
-    return seen | terms
+    return gradients | terms
 
 
 def main(out: str, number: int, size: int, micro: int) -> None:

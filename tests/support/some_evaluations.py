@@ -17,23 +17,23 @@ SIZES = (1, 2, 5, 7, 8, 9)
 
 
 def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
-    """For each size the figures, and of each image the first box and score: an image twice or left out would show."""
+    """For each size the metrics, and of each image the first box and score: a repeated or missing image would show."""
     split = generate(f"workshop?train=2&validation={max(SIZES)}&edge=64")["validation"]
     model, processor = load_model(checkpoint)
     fit_labels(model, split.features["objects"]["category"].feature.names)
-    told = {}
+    results = {}
     for size in SIZES:
-        figures, found = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
-        firsts = [[*one.boxes[0].tolist(), float(one.scores[0])] for one in found]
-        told[str(size)] = {"figures": figures, "firsts": firsts}
-    return told
+        metrics, detections = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
+        firsts = [[*one.boxes[0].tolist(), float(one.scores[0])] for one in detections]
+        results[str(size)] = {"metrics": metrics, "firsts": firsts}
+    return results
 
 
 def main() -> None:
     accelerator = Accelerator(cpu=True)
-    told = evaluations(accelerator, sys.argv[2])
+    results = evaluations(accelerator, sys.argv[2])
     if accelerator.is_main_process:
-        Path(sys.argv[1]).write_text(json.dumps(told))
+        Path(sys.argv[1]).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

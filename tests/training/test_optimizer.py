@@ -9,7 +9,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError
 from detr_ft.models import set_trainable
-from detr_ft.training.optimizer import build_optimizer, rates, training_table
+from detr_ft.training.optimizer import build_optimizer, check_rates, rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 RATES = {
@@ -171,10 +171,10 @@ def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForO
     assert names[-2:] == ["heads", "heads without decay"]
 
 
-def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObjectDetection) -> None:
+def test_a_rate_of_a_frozen_or_missing_section_is_an_error(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder", "class_head", "box_head"])
     with pytest.raises(InputError) as caught:
-        build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+        check_rates(tiny_model, OptimSettings(**RATES))
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
         "optim.encoder_learning_rate",
         "optim.heads_learning_rate",
@@ -183,12 +183,12 @@ def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObje
     model = timm_model()
     model.model.decoder = nn.Identity()
     with pytest.raises(InputError, match=r"optim\.decoder_learning_rate: the model has no decoder"):
-        build_optimizer(model, settings(), OptimSettings(decoder_learning_rate=1e-4))
+        check_rates(model, OptimSettings(decoder_learning_rate=1e-4))
     set_trainable(tiny_model, ["backbone.stem"])  # a part of a section may be frozen
-    build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+    check_rates(tiny_model, OptimSettings(**RATES))
 
 
-def test_the_table_says_what_trains_and_at_which_rate(tiny_model: DetrForObjectDetection) -> None:
+def test_the_table_has_trained_parts_and_rates(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["backbone.stem", "encoder"])
     optimizer = build_optimizer(tiny_model, settings(), OptimSettings(backbone_learning_rate=1e-5, layer_decay=0.5))
     cells = [line.split() for line in training_table(tiny_model, optimizer).splitlines()]

@@ -46,14 +46,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Values]:
 
 @pytest.mark.parametrize("number", [5, 8])
 @pytest.mark.parametrize("micro", [4, 2, 1])
-def test_accumulated_is_at_once(whole: dict[int, Values], number: int, micro: int, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_batch(whole: dict[int, Values], number: int, micro: int, tmp_path: Path) -> None:
     shared = first_step(make_trainer(tmp_path / "run", number, 8, micro))
     assert_same_step(whole[number], shared)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "processes", "micro"), [(8, 2, 4), (8, 4, 2), (3, 2, 1), (3, 4, 2)])
-def test_any_number_of_processes_is_one(
+def test_any_number_of_processes_equals_one(
     whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
 ) -> None:
     numbers = map(str, (number, 8 // processes, micro))
@@ -61,7 +61,7 @@ def test_any_number_of_processes_is_one(
     assert_same_step(whole[number], torch.load(tmp_path / "out.pt", weights_only=True))
 
 
-def test_by_its_own_counts_a_micro_batch_is_another_step(
+def test_without_step_totals_the_gradient_differs(
     whole: dict[int, Values], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path / "run", 8, 8, 2)
@@ -69,24 +69,24 @@ def test_by_its_own_counts_a_micro_batch_is_another_step(
     assert distance(whole[8], first_step(trainer)) > 0.1
 
 
-def test_a_step_holds_what_all_its_micro_batches_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_count_all_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", 5, 8, 2)
-    held: list[StepTotals] = []
+    totals: list[StepTotals] = []
     counted = step.step_totals
 
     def remember(*arguments: Any) -> StepTotals:
-        held.append(counted(*arguments))
-        return held[-1]
+        totals.append(counted(*arguments))
+        return totals[-1]
 
     monkeypatch.setattr(step, "step_totals", remember)
     trainer.train()
-    objects = trainer.examples.split["objects"]
+    objects = trainer.loader.examples.split["objects"]
     classes = torch.tensor([label for one in objects for label in one["category"]])
-    assert [one.images for one in held] == [5]
-    assert torch.equal(held[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
+    assert [one.images for one in totals] == [5]
+    assert torch.equal(totals[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
 
 
-def test_what_is_random_in_a_step_is_drawn_from_seed_step_and_process() -> None:
+def test_random_numbers_depend_on_seed_step_and_process() -> None:
     def draw(*of: int) -> torch.Tensor:
         seed_step(*of)
         return torch.rand(3)

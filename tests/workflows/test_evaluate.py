@@ -28,7 +28,7 @@ from detr_ft.cli.app import app
 from detr_ft.data import load_data, write_coco
 from detr_ft.data.schema import detection_features
 from detr_ft.errors import InputError
-from detr_ft.evaluation.label_alignment import renamed, same_classes
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.structures import Detections
 from detr_ft.workflows.evaluate import evaluate
 
@@ -122,14 +122,14 @@ def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
 
 
 def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
-    order = same_classes(["cat", "dog", "bird"], ["bird", "cat"])
+    order = align_classes(["cat", "dog", "bird"], ["bird", "cat"])
     assert order == [1, -1, 0]
     found = Detections(torch.zeros(3, 4), torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]))
-    kept = renamed(found, order)
+    kept = relabel(found, order)
     assert (kept.labels.tolist(), kept.scores.tolist()) == ([1, 0], pytest.approx([0.9, 0.7]))
-    assert same_classes(["cat", "dog"], ["cat", "dog"]) is None
+    assert align_classes(["cat", "dog"], ["cat", "dog"]) is None
     with pytest.raises(InputError, match="doesn't know: yeti"):
-        same_classes(["cat"], ["cat", "yeti"])
+        align_classes(["cat"], ["cat", "yeti"])
 
 
 @pytest.mark.parametrize(

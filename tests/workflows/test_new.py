@@ -57,7 +57,7 @@ def test_the_checkpoints_own_queries_are_told(photos: Path, tmp_path: Path, tiny
         new_recipe(photos, tmp_path / out, checkpoint=checkpoint)
         text = (tmp_path / out).read_text()
         assert f"# The checkpoint has {queries} queries: " in text
-        assert "100 suffice" not in text
+        assert "DETR's number" not in text
 
 
 def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -> None:

@@ -34,16 +34,14 @@ def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
     told = collect_report(
         detector.model, detector.processor, detr_criterion(), split, found, "here", 4, boxes_of_classes(DATA["train"])
     )
-    assert told.assessment.figures == coco_metrics(split, found)
+    assert told.assessment.coco == coco_metrics(split, found)
     assert told.matching is not None
     assert told.matching.objects == sum(boxes_of_classes(split).values())
     assert len(told.matching.layers) == detector.model.config.decoder_layers
     assert len(told.queries) == min(18, detector.model.config.num_queries)
     assert told.speed is not None
     assert told.speed.parameters == detector.model.num_parameters()
-    assert sum(group.classes for group in told.assessment.frequency.values()) == len(
-        told.assessment.figures["per_class"]
-    )
+    assert sum(group.classes for group in told.assessment.frequency.values()) == len(told.assessment.coco["per_class"])
     assert told.photos
     for photo in told.photos:
         assert all(outline.score is None for outline in photo.objects)

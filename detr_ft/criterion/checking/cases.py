@@ -28,8 +28,8 @@ class Case:
 def example() -> tuple[Predictions, Targets, Matches]:
     """One layer of an image with one object, two queries and K = 2: for examples in docstrings.
 
-    The object has class 0 and the box (0.5, 0.5, 0.4, 0.2). Query 0 is matched: p = 0.7 for class 0, 0.2 for class 1, and
-    a box twice as high, so that IoU = 0.5. Query 1 has 0.1, 0.1 and a box elsewhere.
+    The object has class 0 and the box (0.5, 0.5, 0.4, 0.2). Query 0 is matched: p = 0.7 for class 0, 0.2 for class 1,
+    and a box twice as high, so that IoU = 0.5. Query 1 has 0.1, 0.1 and a box elsewhere.
     """
     logits = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log()
     boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.2, 0.2]])

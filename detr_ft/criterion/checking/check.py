@@ -51,9 +51,9 @@ def check_cost(cost: Cost) -> list[str]:
 def check_loss(loss: Loss) -> list[str]:
     """Check a loss: shape `[L]`, finite value and gradient, and dependence on the softmax over K+1 alone.
 
-    The loss is computed after the matching of DETR: with and without objects, with more objects than queries, with extreme
-    logits and boxes without area, in half precision, and with the targets in another order. A loss of weight 0 needs no
-    gradient. Use `check_criterion` to check that all losses together train correct scores.
+    The loss is computed after the matching of DETR: with and without objects, with more objects than queries, with
+    extreme logits and boxes without area, in half precision, and with the targets in another order. A loss of weight
+    0 needs no gradient. Use `check_criterion` to check that all losses together train correct scores.
 
     >>> from detr_ft.criterion import CrossEntropyLoss
     >>> check_loss(CrossEntropyLoss())

@@ -1,4 +1,4 @@
-"""The doctor: reads every image and every box of a data set, says what is wrong, where, and how to mend it."""
+"""The doctor: checks of every image and box of a data set, with location and remedy, and repair."""
 
 from detr_ft.data.doctor.diagnosis import Diagnosis, diagnose, examine
 from detr_ft.data.doctor.finding import Finding

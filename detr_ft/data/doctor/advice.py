@@ -1,27 +1,27 @@
-"""What the figures suggest for training: each advice is a sentence with its reason."""
+"""Advice for training from the statistics of a data set, each with its reason."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detr_ft.data.doctor.statistics import SplitStatistics
 
-_SMALLEST_EDGE, _LARGEST_EDGE, _STEP = 320, 1333, 32
-_SEEN_SIDE = 8  # pixels that nine boxes in ten should keep
-_QUERIES = (100, 150, 200, 300, 500, 900)
-_ROOM = 1.5
-_FEW_BOXES = 10
-_RARE = 10  # times fewer images than the median class
+_MIN_EDGE_PX, _MAX_EDGE_PX, _EDGE_STEP_PX = 320, 1333, 32
+_MIN_BOX_SIDE_PX = 8  # of nine boxes in ten, after resizing
+_QUERY_COUNTS = (100, 150, 200, 300, 500, 900)
+_QUERIES_PER_OBJECT = 1.5
+_MIN_BOXES_PER_CLASS = 10
+_RARE_CLASS_RATIO = 10  # times fewer images than the median class
 _FEW_IMAGES, _SOME_IMAGES, _MANY_IMAGES = 100, 1_000, 20_000
-_NAMED = 8
+_MAX_NAMES = 8
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One piece of advice: what it is about, the value that is proposed, if there is one, and the sentence."""
+    """One piece of advice: its topic, the proposed value if there is one, and the text."""
 
     topic: str
     value: int | None
@@ -31,104 +31,102 @@ class Advice:
         return self.text
 
 
-def advise(figures: Mapping[str, SplitStatistics]) -> tuple[Advice, ...]:
-    """All advice for a data set, from the figures of its splits."""
-    train = figures.get("train") or next(iter(figures.values()))
-    several = [longest_edge(train), num_queries(figures), expectation(train), *_on_classes(train)]
-    if "validation" not in figures and "train" in figures:
-        several.append(Advice("splits", None, "There is no validation split: part of train is held out for it."))
-    return tuple(several)
+def advise(splits: Mapping[str, SplitStatistics]) -> tuple[Advice, ...]:
+    """Return all advice for a data set, from the statistics of its splits."""
+    train = splits.get("train") or next(iter(splits.values()))
+    advice = [longest_edge(train), num_queries(splits), expectation(train), *_on_classes(train)]
+    if "validation" not in splits and "train" in splits:
+        advice.append(Advice("splits", None, "There is no validation split: a part of train is used instead."))
+    return tuple(advice)
 
 
-def longest_edge(figures: SplitStatistics) -> Advice:
-    """The edge to resize images to: 320 to 1333 pixels, a multiple of 32, no larger than the median image."""
-    own = figures.longest_side.median
-    share = figures.shorter_share.tenth
-    wanted = _SEEN_SIDE / share if share else _LARGEST_EDGE
-    edge = min(max(_SMALLEST_EDGE, wanted), _LARGEST_EDGE)
-    edge = math.ceil(edge / _STEP) * _STEP if edge < _LARGEST_EDGE // _STEP * _STEP else _LARGEST_EDGE // _STEP * _STEP
-    if 0 < own < edge:
-        edge = max(_STEP, int(own) // _STEP * _STEP)
-        why = f"half of the images are no larger than {own:g} pixels, and enlarging them adds nothing"
-    elif share:
-        why = f"nine boxes in ten then have a shorter side of {share * edge:.0f} pixels or more"
+def longest_edge(split: SplitStatistics) -> Advice:
+    """Advise the edge of resized images: 320 to 1333 pixels, a multiple of 32, at most the median image's."""
+    median = split.longest_side.median
+    fraction = split.shorter_share.tenth
+    largest = _MAX_EDGE_PX // _EDGE_STEP_PX * _EDGE_STEP_PX
+    required = _MIN_BOX_SIDE_PX / fraction if fraction else _MAX_EDGE_PX
+    edge = min(math.ceil(max(_MIN_EDGE_PX, required) / _EDGE_STEP_PX) * _EDGE_STEP_PX, largest)
+    if 0 < median < edge:
+        edge = max(_EDGE_STEP_PX, int(median) // _EDGE_STEP_PX * _EDGE_STEP_PX)
+        reason = f"half of the images are no larger than {median:g} pixels, and enlarging them adds nothing"
+    elif fraction:
+        reason = f"nine boxes in ten then have a shorter side of {fraction * edge:.0f} pixels or more"
     else:
-        why = "there are no boxes to judge by"
-    return Advice("longest_edge", edge, f"data.longest_edge: {edge}, since {why}.")
+        reason = "there are no boxes"
+    return Advice("longest_edge", edge, f"data.longest_edge: {edge}, since {reason}.")
 
 
-def enough_queries(figures: Mapping[str, SplitStatistics], own: int) -> Advice:
-    """Whether the queries that a checkpoint has suffice, and else how many to look for in another."""
-    most, advised = _most_objects(figures), num_queries(figures)
-    text = f"The checkpoint has {own} queries: "
-    if most > own:
+def enough_queries(splits: Mapping[str, SplitStatistics], queries: int) -> Advice:
+    """Advise whether the queries of a checkpoint suffice, or the number that another should have."""
+    objects, advised = _max_objects(splits), num_queries(splits)
+    text = f"The checkpoint has {queries} queries: "
+    if objects > queries:
         text += (
-            f"an image holds {most} objects, and those beyond can't be found. Take a checkpoint with {advised.value}."
+            f"an image has {objects} objects, and the others can't be detected. Use a checkpoint with {advised.value}."
         )
-    elif math.ceil(_ROOM * most) > own:
+    elif math.ceil(_QUERIES_PER_OBJECT * objects) > queries:
         text += (
-            f"few for images of up to {most} objects, each of which needs some choice. {advised.value} would be better."
+            f"few for images of up to {objects} objects, which leave no choice in matching. {advised.value} are better."
         )
     else:
-        text += f"they suffice, since no image holds more than {most} objects."
-    return Advice("num_queries", own, text)
+        text += f"they suffice, since no image has more than {objects} objects."
+    return Advice("num_queries", queries, text)
 
 
-def _most_objects(figures: Mapping[str, SplitStatistics]) -> int:
-    return int(max(one.objects.most for one in figures.values()))
+def _max_objects(splits: Mapping[str, SplitStatistics]) -> int:
+    return int(max(split.objects.most for split in splits.values()))
 
 
-def num_queries(figures: Mapping[str, SplitStatistics]) -> Advice:
-    """Queries for one and a half times as many objects as any image has; 100, as DETR has them, where they suffice."""
-    most = _most_objects(figures)
-    wanted = math.ceil(_ROOM * most)
-    value = next((step for step in _QUERIES if step >= wanted), math.ceil(wanted / 100) * 100)
-    reason = f"no image holds more than {most} objects"
-    if value == _QUERIES[0]:
-        return Advice("num_queries", value, f"num_queries: {value} suffice, as DETR has them, since {reason}.")
-    text = (
-        f"num_queries: {value}, since an image holds {most} objects, and each needs a query of its own and some choice."
-    )
+def num_queries(splits: Mapping[str, SplitStatistics]) -> Advice:
+    """Advise 1.5 queries for each object of the fullest image, at least DETR's 100."""
+    objects = _max_objects(splits)
+    required = math.ceil(_QUERIES_PER_OBJECT * objects)
+    value = next((count for count in _QUERY_COUNTS if count >= required), math.ceil(required / 100) * 100)
+    if value == _QUERY_COUNTS[0]:
+        text = f"num_queries: {value}, DETR's number, suffice, since no image has more than {objects} objects."
+    else:
+        text = f"num_queries: {value}, since an image has {objects} objects: one query each, and a choice in matching."
     return Advice("num_queries", value, text)
 
 
-def expectation(figures: SplitStatistics) -> Advice:
-    """What to expect of so many images and boxes, and where to start from."""
-    counts = [count for count in figures.boxes_per_class.values() if count]
+def expectation(split: SplitStatistics) -> Advice:
+    """Advise a start for this number of images and boxes, and the result to expect."""
+    counts = [count for count in split.boxes_per_class.values() if count]
     typical = round(statistics.median(counts)) if counts else 0
-    start = f"{figures.images} images, about {typical} boxes a class: "
-    if figures.images < _FEW_IMAGES:
+    start = f"{split.images} images, about {typical} boxes a class: "
+    if split.images < _FEW_IMAGES:
         text = (
-            "take a checkpoint that has seen photographs with a frozen backbone (model.freeze: [backbone]), do not train from scratch, and expect "
-            "a first impression rather than a detector: more images help more than any setting."
+            "fine-tune a checkpoint trained on photographs, with a frozen backbone (model.freeze: [backbone]), and expect a "
+            "first impression rather than a detector: more images help more than any setting."
         )
-    elif figures.images < _SOME_IMAGES:
-        text = "take a checkpoint that has seen photographs with a frozen stem (model.freeze: [backbone.stem]), do not train from scratch."
-    elif figures.images < _MANY_IMAGES:
-        text = "fine-tune all of the model, do not train from scratch: DETR's own training took 118,000 images."
+    elif split.images < _SOME_IMAGES:
+        text = "fine-tune a checkpoint trained on photographs, with a frozen stem (model.freeze: [backbone.stem])."
+    elif split.images < _MANY_IMAGES:
+        text = "fine-tune the whole model; training from scratch needs more: DETR used 118,000 images."
     else:
-        text = "fine-tune all of the model; from scratch it takes hundreds of epochs, as DETR's own training on 118,000 images did."
+        text = "fine-tune the whole model; from scratch, DETR needed hundreds of epochs on 118,000 images."
     return Advice("expectation", None, start + text)
 
 
-def _on_classes(figures: SplitStatistics) -> Iterator[Advice]:
-    few = {name: count for name, count in figures.boxes_per_class.items() if 0 < count < _FEW_BOXES}
+def _on_classes(split: SplitStatistics) -> Iterator[Advice]:
+    few = {name: count for name, count in split.boxes_per_class.items() if 0 < count < _MIN_BOXES_PER_CLASS}
     if few:
-        named = _named({name: f"{name} ({count})" for name, count in few.items()})
-        text = f"Too few boxes to learn from, under {_FEW_BOXES}: {named}. Add images, or merge the class with another."
+        names = _listed([f"{name} ({count})" for name, count in few.items()])
+        text = f"Too few boxes to learn from, under {_MIN_BOXES_PER_CLASS}: {names}. Add images, or merge classes."
         yield Advice("few boxes", None, text)
-    holding = {name: count for name, count in figures.images_per_class.items() if count}
-    usual = statistics.median(holding.values()) if holding else 0
-    rare = {name: count for name, count in holding.items() if count * _RARE <= usual and name not in few}
+    images = {name: count for name, count in split.images_per_class.items() if count}
+    median = statistics.median(images.values()) if images else 0
+    rare = {name: count for name, count in images.items() if count * _RARE_CLASS_RATIO <= median and name not in few}
     if rare:
-        named = _named({name: f"{name} (x{math.sqrt(usual / count):.1f})" for name, count in rare.items()})
+        names = _listed([f"{name} (x{math.sqrt(median / count):.1f})" for name, count in rare.items()])
         text = (
-            f"Rare, in {_RARE} times fewer images than the median class: {named}. Show their images more often, by the "
+            f"Rare, in {_RARE_CLASS_RATIO} times fewer images than the median class: {names}. Repeat their images by the "
             "factor in brackets, the square root of how much rarer they are (repeat-factor sampling)."
         )
         yield Advice("rare classes", None, text)
 
 
-def _named(told: Mapping[str, str]) -> str:
-    rest = len(told) - _NAMED
-    return ", ".join(list(told.values())[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The changes of a repair: a log of them, and a warning where much is left out."""
+"""The changes of a repair: their log, their summary, and a warning if much is left out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass
 
 from datasets import DatasetDict
 
-_MUCH = 0.1  # share of images, or of boxes
-_LEFT_OUT = "left out: "  # so the changes begin that tell of it
+_MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
+_LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
 
 Value = str | Sequence[float] | None
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change to an image's record or, with `annotation_id`, to a box: pixels, x, y, width, height, before and after.
+    """One change of an image's record or, with `annotation_id`, of a box (x, y, width, height in pixels).
 
-    `after` is None for what was left out.
+    `after` is None for an image or box that is left out.
     """
 
     split: str
@@ -34,54 +34,58 @@ class Change:
 
 @dataclass(frozen=True)
 class RepairedData:
-    """The mended data set, in the schema, and what was changed."""
+    """The repaired data set, in the schema, and its changes."""
 
     data: DatasetDict
     changes: tuple[Change, ...]
 
 
 def to_json_lines(changes: Iterable[Change]) -> str:
-    """The changes as JSON, one a line; NaN and infinite numbers, which JSON doesn't have, as text."""
+    """Return the changes as JSON, one per line, with NaN and infinite numbers as text."""
     lines = []
-    for one in changes:
-        told = asdict(one) | {"before": _plain(one.before), "after": _plain(one.after)}
-        lines.append(json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n")
+    for change in changes:
+        fields = asdict(change) | {"before": _to_json(change.before), "after": _to_json(change.after)}
+        lines.append(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines)
 
 
-def summarize_changes(changes: Iterable[Change]) -> str:
-    """What was done, how many times, the most frequent first."""
-    counts = Counter(("image" if one.annotation_id is None else "box", one.what) for one in changes)
-    told = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
-    return "\n".join(told) or "nothing had to be changed"
-
-
-def _plain(value: Value) -> object:
+def _to_json(value: Value) -> object:
     if value is None or isinstance(value, str):
         return value
     return [number if math.isfinite(number) else str(number) for number in value]
 
 
-def left_out_warnings(data: DatasetDict, mended: RepairedData) -> Iterator[str]:
-    """A line each for images and for boxes where more than a tenth is left out, and for a split of which nothing is left."""
-    left = [(one, one.what.removeprefix(_LEFT_OUT)) for one in mended.changes if one.what.startswith(_LEFT_OUT)]
-    images = Counter(why for one, why in left if one.annotation_id is None)
-    boxes = Counter(why for one, why in left if one.annotation_id is not None)
-    before = _boxes(data)
-    boxes["with their images"] = before - _boxes(mended.data) - boxes.total()
-    yield from _told("images", images, sum(map(len, data.values())))
-    yield from _told("boxes", boxes, before)
+def summarize_changes(changes: Iterable[Change]) -> str:
+    """Return each kind of change with its number, the most frequent first."""
+    counts = Counter(("image" if change.annotation_id is None else "box", change.what) for change in changes)
+    lines = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
+    return "\n".join(lines) or "no changes were necessary"
+
+
+def left_out_warnings(data: DatasetDict, repaired: RepairedData) -> Iterator[str]:
+    """Yield a warning if over a tenth of images or boxes is left out, and for a split without any."""
+    reasons = [
+        (change, change.what.removeprefix(_LEFT_OUT))
+        for change in repaired.changes
+        if change.what.startswith(_LEFT_OUT)
+    ]
+    images = Counter(reason for change, reason in reasons if change.annotation_id is None)
+    boxes = Counter(reason for change, reason in reasons if change.annotation_id is not None)
+    total = _count_boxes(data)
+    boxes["with their images"] = total - _count_boxes(repaired.data) - boxes.total()
+    yield from _warning("images", images, sum(map(len, data.values())))
+    yield from _warning("boxes", boxes, total)
     for split in data:
-        if split not in mended.data:
-            yield f"WARNING: no image of {split} is left, so that the mended copy has no such split"
+        if split not in repaired.data:
+            yield f"WARNING: no image of {split} is left: the repaired copy does not have this split"
 
 
-def _told(noun: str, reasons: Counter[str], before: int) -> Iterator[str]:
-    lost = reasons.total()
-    if lost > _MUCH * before:
-        named = ", ".join(f"{why} {count}" for why, count in reasons.most_common() if count)
-        yield f"WARNING: {lost} of {before} {noun} ({lost / before:.0%}) are left out of the mended copy: {named}"
+def _warning(noun: str, reasons: Counter[str], total: int) -> Iterator[str]:
+    count = reasons.total()
+    if count > _MIN_LEFT_OUT_FRACTION * total:
+        text = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common() if number)
+        yield f"WARNING: {count} of {total} {noun} ({count / total:.0%}) are left out of the repaired copy: {text}"
 
 
-def _boxes(data: DatasetDict) -> int:
+def _count_boxes(data: DatasetDict) -> int:
     return sum(len(objects["bbox"]) for rows in data.values() for objects in rows["objects"])

@@ -1,4 +1,4 @@
-"""Checks of a data set: its images, boxes, classes and duplicates."""
+"""Checks of a data set: image files, boxes, copies of images, and classes."""
 
 from __future__ import annotations
 
@@ -21,88 +21,99 @@ from detr_ft.data.sources.errors import Place
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
-_TURNED_ASIDE = 5  # from this EXIF orientation on width and height change places; 2 to 4 leave the size as it is
+_FIRST_SWAPPING_ORIENTATION = 5  # EXIF orientations from this on swap width and height; 2 to 4 don't
 _MIRRORED = "mirrored or turned upside down, as EXIF says"
-_ROUNDING = 32  # pixels by which an edge is below an image's for being a multiple of 32: no shrinking to speak of
+_MIN_SHRINK_PX = 32  # an edge rounded down to a multiple of 32 does not count as shrinking
+_MAX_NAMES = 3
+
+_Row = tuple[str, int]  # split, and row in it
 
 
 def image_findings(
-    split: str, looks: Sequence[ScannedImage], images: Sequence[AnnotatedImage], frames: AnnotatedSizes
+    split: str, scans: Sequence[ScannedImage], images: Sequence[AnnotatedImage], sizes: AnnotatedSizes
 ) -> Iterator[Finding]:
-    """Images that don't open, that are turned, and that aren't as annotated."""
-    for row, (one, image, fit) in enumerate(zip(looks, images, map(frames.fit, images), strict=True)):
+    """Yield findings of images that can't be read, that EXIF turns, or that differ from their annotations."""
+    for row, (scan, image, rescaling) in enumerate(zip(scans, images, map(sizes.fit, images), strict=True)):
         troubles = (
-            [(one.trouble, one.message, None)] if one.trouble else _image_troubles(image, fit, frames.show_turning)
+            [(scan.trouble, scan.message, None)]
+            if scan.trouble
+            else _image_troubles(image, rescaling, sizes.show_turning)
         )
         for kind, message, sort in troubles:
-            yield finding(kind, split, message, image=one.name, image_id=one.image_id, row=row, sort=sort)
+            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, sort=sort)
 
 
-def _image_troubles(image: AnnotatedImage, fit: Rescaling | None, told: bool) -> Iterator[tuple[str, str, str | None]]:
-    """Kind, message and sort; `told`: images beside this one tell whether boxes were drawn on what EXIF turns."""
+def _image_troubles(
+    image: AnnotatedImage, rescaling: Rescaling | None, show_turning: bool
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield kind, message and sort.
+
+    `show_turning`: sizes of other images show if boxes were drawn before EXIF was applied.
+    """
     (width, height), turned = image.file.upright, image.file.orientation
-    moved = fit is not None and fit.how == TURNED
+    moved = rescaling is not None and rescaling.how == TURNED
     if turned > 1:
         text = "EXIF orientation {} turns or mirrors {}x{} as stored".format(turned, *image.file.stored)
+        swaps_sides = turned >= _FIRST_SWAPPING_ORIENTATION
         if moved:
             yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", None
-        elif turned < _TURNED_ASIDE and image.boxes and fit is not None and not told:
-            yield "exif mirroring", f"{text}; nothing tells whether its boxes were drawn before or after that", None
+        elif not swaps_sides and image.boxes and rescaling is not None and not show_turning:
+            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", None
         else:
             yield "exif rotation", text, None
-    if fit is None:
+    if rescaling is None:
         yield "unclear size", unclear_reason(image), None
-    elif fit.how:
-        sort = _MIRRORED if moved and turned < _TURNED_ASIDE else fit.how
+    elif rescaling.how:
+        sort = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
         size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
         yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {sort}", sort
 
 
 def box_findings(
-    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
 ) -> list[Finding]:
-    """Every defect of a single box, image by image; `faults` are what the source says of unknown classes.
+    """Return every defect of a single box, by image.
 
-    Of an image without a size nothing is said but these.
+    `faults` are the source's messages on unknown classes. Of images without a size, only unknown classes are reported.
     """
-    found: list[tuple[int, Finding]] = []
+    findings: list[tuple[int, Finding]] = []
     for kind, mask in _box_masks(boxes, num_classes).items():
         for index in np.flatnonzero(mask).tolist():
             text = _box_text(boxes, index)
             if kind == "unknown class":
                 number = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
-                text = faults.get((split, int(boxes.row[index]), int(boxes.place[index])), number)
+                text = faults.get((split, int(boxes.row[index]), int(boxes.position[index])), number)
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
-            found.append((index, _of_box(kind, split, boxes, index, looks, text)))
-    for index, first in _twice(boxes):
+            findings.append((index, _of_box(kind, split, boxes, index, scans, text)))
+    for index, first in _repeated(boxes):
         text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
-        found.append((index, _of_box("duplicate box", split, boxes, index, looks, text)))
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+        findings.append((index, _of_box("duplicate box", split, boxes, index, scans, text)))
+    return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
 
 
 def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
-    known, finite = (boxes.size > 0).all(1), boxes.finite
+    has_size, finite = (boxes.size > 0).all(1), boxes.finite
     xywh = np.where(finite[:, None], boxes.xywh, 0)
-    least, high = xywh[:, 2:].min(1), xywh[:, :2] + xywh[:, 2:]
+    shorter, high = xywh[:, 2:].min(1), xywh[:, :2] + xywh[:, 2:]
     beyond = (xywh[:, :2] < -SLACK_PX).any(1) | (high > boxes.size + SLACK_PX).any(1)
     return {
         "unknown class": ((boxes.label < 0) | (boxes.label >= num_classes)),
-        "not finite": known & ~finite,
-        "negative size": known & finite & (least < 0),
-        "zero size": known & finite & (least >= 0) & (least <= MIN_SIDE_PX),
-        "outside": known & finite & beyond,
+        "not finite": has_size & ~finite,
+        "negative size": has_size & finite & (shorter < 0),
+        "zero size": has_size & finite & (shorter >= 0) & (shorter <= MIN_SIDE_PX),
+        "outside": has_size & finite & beyond,
     }
 
 
-def _twice(boxes: BoxColumns) -> Iterator[tuple[int, int]]:
-    """Each box that an earlier one of its image equals, class included, and that earlier one."""
-    some = np.flatnonzero(boxes.finite & (boxes.size > 0).all(1))
-    key = np.column_stack([boxes.row[some], boxes.label[some], boxes.xywh[some]])
+def _repeated(boxes: BoxColumns) -> Iterator[tuple[int, int]]:
+    """Yield each box that equals an earlier one of its image and class, and the index of that."""
+    indices = np.flatnonzero(boxes.finite & (boxes.size > 0).all(1))
+    key = np.column_stack([boxes.row[indices], boxes.label[indices], boxes.xywh[indices]])
     _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    for place, earlier in enumerate(first[group.reshape(-1)]):
-        if earlier != place:
-            yield int(some[place]), int(some[earlier])
+    for position, earlier in enumerate(first[group.reshape(-1)]):
+        if earlier != position:
+            yield int(indices[position]), int(indices[earlier])
 
 
 def _box_text(boxes: BoxColumns, index: int) -> str:
@@ -110,178 +121,169 @@ def _box_text(boxes: BoxColumns, index: int) -> str:
 
 
 def _of_box(
-    kind: str, split: str, boxes: BoxColumns, index: int, looks: Sequence[ScannedImage], message: str
+    kind: str, split: str, boxes: BoxColumns, index: int, scans: Sequence[ScannedImage], message: str
 ) -> Finding:
     row = int(boxes.row[index])
     return finding(
-        kind, split, message, image=looks[row].name, image_id=looks[row].image_id,
-        annotation=int(boxes.id[index]), row=row, place=int(boxes.place[index]),
+        kind, split, message, image=scans[row].name, image_id=scans[row].image_id,
+        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]),
     )  # fmt: skip
 
 
 def crowded_findings(
-    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], num_queries: int
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_queries: int
 ) -> Iterator[Finding]:
-    """Images with more objects, crowds aside, than the model has queries."""
-    counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(looks))
+    """Yield the images with more objects, without crowds, than the model has queries."""
+    counts = np.bincount(boxes.row[~boxes.crowd], minlength=len(scans))
     for row in np.flatnonzero(counts > num_queries).tolist():
         message = f"{counts[row]} objects, {num_queries} queries"
-        one = looks[row]
-        yield finding("more objects than queries", split, message, image=one.name, image_id=one.image_id, row=row)
+        scan = scans[row]
+        yield finding("more objects than queries", split, message, image=scan.name, image_id=scan.image_id, row=row)
 
 
 def tiny_findings(
-    split: str, boxes: BoxColumns, looks: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], names: Sequence[str], longest_edge: int
 ) -> Iterator[Finding]:
-    """One finding a class whose boxes are tiny once images are shrunk to `longest_edge`; it names the tiniest."""
+    """Yield the smallest box of each class with boxes that are tiny in images of `longest_edge`."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = boxes.size.max(1, initial=0)
-        shorter: NDArray[np.float64] = boxes.xywh[:, 2:].min(1, initial=np.inf) * (longest_edge / own)
-        tiny = boxes.valid & (own - longest_edge >= _ROUNDING) & (shorter < TINY_PX)
+        longer = boxes.size.max(1, initial=0)
+        shorter: NDArray[np.float64] = boxes.xywh[:, 2:].min(1, initial=np.inf) * (longest_edge / longer)
+        tiny = boxes.valid & (longer - longest_edge >= _MIN_SHRINK_PX) & (shorter < TINY_PX)
     for label, name in enumerate(names):
         of_class = boxes.label == label
-        some = np.flatnonzero(tiny & of_class)
-        if len(some):
-            tiniest = int(some[shorter[some].argmin()])
+        indices = np.flatnonzero(tiny & of_class)
+        if len(indices):
+            smallest = int(indices[shorter[indices].argmin()])
             message = (
-                f"{len(some)} of {int(of_class.sum())} boxes of {name!r} are under {TINY_PX:g} pixels at longest_edge "
-                f"{longest_edge}; this one is {shorter[tiniest]:.1f} pixels thin"
+                f"{len(indices)} of {int(of_class.sum())} boxes of {name!r} are under {TINY_PX:g} pixels at longest_edge "
+                f"{longest_edge}; this one is {shorter[smallest]:.1f} pixels thin"
             )
-            yield _of_box("tiny after resize", split, boxes, tiniest, looks, message)
+            yield _of_box("tiny after resize", split, boxes, smallest, scans, message)
 
 
-def unrecorded_files(looks: DatasetScan) -> Iterator[Finding]:
-    """Image files that lie in the same folders as the data set's images, and that no split names."""
+def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
+    """Yield the image files in the folders of the data set's images that no split lists."""
     folders: dict[Path, str] = {}
-    named: set[Path] = set()
-    for split, some in looks.splits.items():
-        for path in (Path(one.path) for one in some if one.path is not None):
-            named.add(path)
+    listed: set[Path] = set()
+    for split, images in scan.splits.items():
+        for path in (Path(image.path) for image in images if image.path is not None):
+            listed.add(path)
             folders.setdefault(path.parent, split)
     for folder, split in folders.items():
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
-        for path in there:
-            if path.suffix.lower() in IMAGE_SUFFIXES and path not in named and not path.name.startswith("."):
-                yield finding("no record", split, "no record of the annotations names this file", image=str(path))
-
-
-_NAMED = 3
-
-_Place = tuple[str, int]  # split and row
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix.lower() in IMAGE_SUFFIXES and path not in listed and not path.name.startswith("."):
+                yield finding("no record", split, "the annotations don't list this file", image=str(path))
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The findings, and for each split how many of its images are the same as, or look like, one of a split before it."""
+    """The findings, and for each split the number of images that are the same as, or like, earlier ones."""
 
     findings: list[Finding]
     leaked: dict[str, int]
 
 
-def find_duplicates(looks: DatasetScan) -> Duplicates:
-    """Exact copies first, one finding each; then what looks alike, one finding for a group and split."""
-    copies, firsts = _exact(looks)
-    leaked = dict.fromkeys(looks.splits, 0)
+def find_duplicates(scan: DatasetScan) -> Duplicates:
+    """Find exact copies, one finding each, then similar images, one finding for a group and split."""
+    copies, originals = _exact_copies(scan)
+    leaked = dict.fromkeys(scan.splits, 0)
     findings = []
-    for place, first in copies:
-        across = place[0] != first[0]
-        leaked[place[0]] += across
-        findings.append(_copy(looks, place, first, "leakage" if across else "duplicate image"))
-    prints = [looks.splits[split][row].fingerprint for split, row in firsts]
-    for group in similar_groups(prints):
-        members: dict[str, list[int]] = {split: [] for split in looks.splits}
+    for row, original in copies:
+        across = row[0] != original[0]
+        leaked[row[0]] += across
+        findings.append(_copy(scan, row, original, "leakage" if across else "duplicate image"))
+    fingerprints = [scan.splits[split][row].fingerprint for split, row in originals]
+    for group in similar_groups(fingerprints):
+        members: dict[str, list[int]] = {split: [] for split in scan.splits}
         for index in group:
-            members[firsts[index][0]].append(firsts[index][1])
+            members[originals[index][0]].append(originals[index][1])
         for split, rows in members.items():
-            findings.extend(_within(looks, split, rows))
-        for one, count in _across(looks, members):
-            findings.append(one)
-            leaked[one.split] += count
+            findings.extend(_within_split(scan, split, rows))
+        for leak, count in _across_splits(scan, members):
+            findings.append(leak)
+            leaked[leak.split] += count
     return Duplicates(findings, leaked)
 
 
-def _exact(looks: DatasetScan) -> tuple[list[tuple[_Place, _Place]], list[_Place]]:
-    """Copies, each with the first that has the same bytes, and all firsts."""
-    first: dict[bytes, _Place] = {}
+def _exact_copies(scan: DatasetScan) -> tuple[list[tuple[_Row, _Row]], list[_Row]]:
+    """Return copies, each with the first row of the same bytes, and all first rows."""
+    first: dict[bytes, _Row] = {}
     copies = []
-    for split, some in looks.splits.items():
-        for row, one in enumerate(some):
-            if one.digest and first.setdefault(one.digest, (split, row)) != (split, row):
-                copies.append(((split, row), first[one.digest]))
+    for split, images in scan.splits.items():
+        for row, image in enumerate(images):
+            if image.digest and first.setdefault(image.digest, (split, row)) != (split, row):
+                copies.append(((split, row), first[image.digest]))
     return copies, list(first.values())
 
 
-def _copy(looks: DatasetScan, place: _Place, first: _Place, kind: str) -> Finding:
-    other = looks.splits[first[0]][first[1]]
-    message = f"the same bytes as {other.name}" + (f" in {first[0]}" if first[0] != place[0] else "")
-    return _finding(kind, looks, place, message, first)
+def _copy(scan: DatasetScan, row: _Row, original: _Row, kind: str) -> Finding:
+    other = scan.splits[original[0]][original[1]]
+    message = f"the same bytes as {other.name}" + (f" in {original[0]}" if original[0] != row[0] else "")
+    return _of_image(kind, scan, row, message, original)
 
 
-def _within(looks: DatasetScan, split: str, rows: Sequence[int]) -> Iterator[Finding]:
+def _within_split(scan: DatasetScan, split: str, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) > 1:
-        others = [looks.splits[split][row] for row in rows[1:]]
-        yield _finding("near duplicate", looks, (split, rows[0]), f"looks like {_named(others)}", (split, rows[1]))
+        names = _listed([scan.splits[split][row].short for row in rows[1:]])
+        yield _of_image("near duplicate", scan, (split, rows[0]), f"looks like {names}", (split, rows[1]))
 
 
-def _across(looks: DatasetScan, members: Mapping[str, Sequence[int]]) -> Iterator[tuple[Finding, int]]:
-    """For each split with members that look like those of splits before it: the closest, and how many there are."""
-    before: list[_Place] = []
+def _across_splits(scan: DatasetScan, members: Mapping[str, Sequence[int]]) -> Iterator[tuple[Finding, int]]:
+    """Yield for each split with images like those of earlier splits the closest, and their number."""
+    earlier: list[_Row] = []
     for split, rows in members.items():
-        if before and rows:
-            apart, which = nearest(
-                [looks.splits[split][row].fingerprint for row in rows],
-                [looks.splits[other][row].fingerprint for other, row in before],
+        if earlier and rows:
+            distances, indices = nearest(
+                [scan.splits[split][row].fingerprint for row in rows],
+                [scan.splits[other][row].fingerprint for other, row in earlier],
             )
-            near = int((apart <= MAX_DISTANCE).sum())
-            if near:
-                closest = int(apart.argmin())
-                other = before[int(which[closest])]
-                name = f"{looks.splits[other[0]][other[1]].short} in {other[0]}"
-                rest = f"; in {split} {near - 1} more look like that one or its like"
-                message = f"looks like {name}" + (rest if near > 1 else "")
-                yield _finding("leakage", looks, (split, rows[closest]), message, other), near
-        before += [(split, row) for row in rows]
+            count = int((distances <= MAX_DISTANCE).sum())
+            if count:
+                closest = int(distances.argmin())
+                other = earlier[int(indices[closest])]
+                message = f"looks like {scan.splits[other[0]][other[1]].short} in {other[0]}"
+                rest = f"; in {split} {count - 1} more look like it or similar images"
+                message += rest if count > 1 else ""
+                yield _of_image("leakage", scan, (split, rows[closest]), message, other), count
+        earlier += [(split, row) for row in rows]
 
 
-def _finding(kind: str, looks: DatasetScan, place: _Place, message: str, like: _Place) -> Finding:
-    one = looks.splits[place[0]][place[1]]
-    return finding(kind, place[0], message, image=one.name, image_id=one.image_id, row=place[1], like=like)
+def _of_image(kind: str, scan: DatasetScan, row: _Row, message: str, like: _Row) -> Finding:
+    image = scan.splits[row[0]][row[1]]
+    return finding(kind, row[0], message, image=image.name, image_id=image.image_id, row=row[1], like=like)
 
 
-def _named(some: Sequence[ScannedImage]) -> str:
-    rest = len(some) - _NAMED
-    return ", ".join(one.short for one in some[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def missing_classes(splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:
-    """One finding for each class that a split has no box of; one in all for a class that no split has a box of."""
+    """Yield a finding for each class and split without boxes of it; only one for a class without any."""
     for name in next(iter(splits.values())).boxes_per_class:
-        lacking = [split for split, one in splits.items() if not one.boxes_per_class.get(name)]
-        if len(lacking) == len(splits):
+        empty = [split for split, summary in splits.items() if not summary.boxes_per_class.get(name)]
+        if len(empty) == len(splits):
             yield finding("class missing", ", ".join(splits), f"no box of class {name!r} in any split")
         else:
-            for split in lacking:
+            for split in empty:
                 yield finding("class missing", split, f"no box of class {name!r}")
 
 
 def similar_names(names: Sequence[str], splits: Mapping[str, SplitSummary]) -> Iterator[Finding]:
-    """One finding for each group of names that are the same but for case, blanks and a plural s."""
+    """Yield a finding for each group of names that differ only in case, blanks and a plural s."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_plain(name), []).append(name)
     for group in groups.values():
         if len(group) > 1:
-            counts = {name: sum(one.boxes_per_class.get(name, 0) for one in splits.values()) for name in group}
-            told = ", ".join(f"{name!r} ({count})" for name, count in counts.items())
-            yield finding(
-                "similar class names",
-                ", ".join(splits),
-                f"{told} are nearly the same name; in brackets the number of boxes",
-            )
+            counts = {name: sum(split.boxes_per_class.get(name, 0) for split in splits.values()) for name in group}
+            text = ", ".join(f"{name!r} ({count})" for name, count in counts.items())
+            message = f"{text} are nearly the same name; in brackets the number of boxes"
+            yield finding("similar class names", ", ".join(splits), message)
 
 
 def _plain(name: str) -> str:
-    """The name in small letters, without blanks, hyphens and a plural s; single letters stay as they are."""
+    """Return the name in lower case, without blanks, hyphens and a plural s; single letters do not change."""
     plain = re.sub(r"[\s_-]+", "", name)
     if len(plain) < 2:
         return plain

@@ -1,4 +1,4 @@
-"""The whole examination of a data set."""
+"""The diagnosis of a data set: all findings, statistics and advice."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from detr_ft.data.sources.errors import Place
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `examine` found; `findings` is empty for clean data.
+    """The result of `examine`; `findings` is empty for clean data.
 
-    `leaked` counts, for each split, its images that are the same as, or look like, one of a split before it.
-    `images_per_second` is how fast this machine read and decoded them.
+    `figures` are the statistics of each split. `leaked` counts, for each split, the images that are the same as, or look
+    like, an image of an earlier split. `images_per_second` is the speed of reading and decoding.
     """
 
     splits: dict[str, SplitSummary]
@@ -56,71 +56,71 @@ class Diagnosis:
 
     @property
     def errors(self) -> int:
-        """How many findings training would refuse, or learn wrongly."""
-        return sum(one.level == "error" for one in self.findings)
+        """The number of findings that training would refuse, or learn wrongly."""
+        return sum(finding.level == "error" for finding in self.findings)
 
     def to_json(self) -> str:
-        """The whole diagnosis as a JSON text."""
+        """Return the diagnosis as JSON."""
         return json.dumps(asdict(self), indent=2)
 
 
 def examine(data: DatasetDict, num_queries: int = 100, longest_edge: int | None = None) -> Diagnosis:
-    """Decode every image and check every box of every split; nothing is changed.
+    """Decode every image and check every box of every split, without changing them.
 
-    `num_queries` is the model's; `longest_edge`, in pixels, what images are resized to: by default what is advised.
+    `num_queries` is the model's. `longest_edge` is that of resized images, in pixels; the default is the advised one.
     """
     return diagnose(data, scan_dataset(data), num_queries, longest_edge)
 
 
 def diagnose(
     data: DatasetDict,
-    looks: DatasetScan,
+    scan: DatasetScan,
     num_queries: int = 100,
     longest_edge: int | None = None,
     faults: Mapping[Place, str] = MappingProxyType({}),
 ) -> Diagnosis:
-    """The diagnosis of a data set whose files were looked at already; `faults` says of objects what class they state."""
+    """Return the diagnosis of a scanned data set; `faults` are the source's messages on unknown classes."""
     names = class_names(next(iter(data.values())))
-    read = {split: boxes_of(rows) for split, rows in data.items()}
-    formats = {split: other_format(boxes) for split, boxes in read.items()}
-    boxes = {split: converted(one, formats[split]) for split, one in read.items()}
+    stated = {split: boxes_of(rows) for split, rows in data.items()}
+    formats = {split: other_format(boxes) for split, boxes in stated.items()}
+    boxes = {split: converted(columns, formats[split]) for split, columns in stated.items()}
     splits = {split: summarize(rows, boxes[split]) for split, rows in data.items()}
-    told = {
+    statistics = {
         split: split_statistics(boxes[split], np.array(sizes_of(rows), float), names) for split, rows in data.items()
     }
-    advice = advise(told)
-    edge = longest_edge or next(one.value for one in advice if one.topic == "longest_edge" and one.value)
+    advice = advise(statistics)
+    edge = longest_edge or next(item.value for item in advice if item.topic == "longest_edge" and item.value)
     images = {
         split: annotated_images(
-            sizes_of(rows), boxes[split].by_row(len(rows)), [one.file for one in looks.splits[split]]
+            sizes_of(rows), boxes[split].by_row(len(rows)), [image.file for image in scan.splits[split]]
         )
         for split, rows in data.items()
     }
-    frames = AnnotatedSizes.infer(one for own in images.values() for one in own)
+    sizes = AnnotatedSizes.infer(image for rows in images.values() for image in rows)
     findings: list[Finding] = []
-    for split in data:
-        some = looks.splits[split]
-        format = formats[split]
+    for split, format in formats.items():
+        scans = scan.splits[split]
         if format is not None:
-            findings.append(_other_format(split, read[split], some, format))
-        of_images = image_findings(split, some, images[split], frames)
-        findings.extend(_merged(of_images, box_findings(split, boxes[split], some, len(names), faults)))
-        findings.extend(crowded_findings(split, boxes[split], some, num_queries))
-        findings.extend(tiny_findings(split, boxes[split], some, names, edge))
-    alike = find_duplicates(looks)
-    findings += alike.findings
-    findings.extend(unrecorded_files(looks))
+            findings.append(_format_finding(split, stated[split], scans, format))
+        of_images = image_findings(split, scans, images[split], sizes)
+        findings.extend(_by_row(of_images, box_findings(split, boxes[split], scans, len(names), faults)))
+        findings.extend(crowded_findings(split, boxes[split], scans, num_queries))
+        findings.extend(tiny_findings(split, boxes[split], scans, names, edge))
+    duplicates = find_duplicates(scan)
+    findings += duplicates.findings
+    findings.extend(unrecorded_files(scan))
     findings.extend(missing_classes(splits))
     findings.extend(similar_names(names, splits))
-    return Diagnosis(splits, tuple(findings), told, advice, alike.leaked, round(looks.images_per_second, 1))
+    speed = round(scan.images_per_second, 1)
+    return Diagnosis(splits, tuple(findings), statistics, advice, duplicates.leaked, speed)
 
 
-def _merged(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:
-    """Row by row, an image's own findings before those of its boxes."""
-    return sorted([*of_images, *of_boxes], key=lambda one: one.row or 0)
+def _by_row(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:
+    """Return the findings row by row, those of an image before those of its boxes."""
+    return sorted([*of_images, *of_boxes], key=lambda finding: finding.row or 0)
 
 
-def _other_format(split: str, boxes: BoxColumns, looks: list[ScannedImage], format: BoxFormat) -> Finding:
+def _format_finding(split: str, boxes: BoxColumns, scans: list[ScannedImage], format: BoxFormat) -> Finding:
     first = int(np.flatnonzero(boxes.valid)[0])
     row = int(boxes.row[first])
     numbers = ", ".join(f"{value:g}" for value in boxes.xywh[first])
@@ -128,5 +128,5 @@ def _other_format(split: str, boxes: BoxColumns, looks: list[ScannedImage], form
         f"its {len(boxes.row)} boxes are not x, y, width, height in pixels but likely {format}: for example {numbers} "
         "in an image of {:g}x{:g}".format(*boxes.size[first])
     )
-    one = looks[row]
-    return finding("box format", split, message, image=one.name, image_id=one.image_id, row=row)
+    image = scans[row]
+    return finding("box format", split, message, image=image.name, image_id=image.image_id, row=row)

@@ -1,4 +1,4 @@
-"""A defect, where it is, and what it says."""
+"""Findings of the doctor: kinds with effect and remedy, and single findings with their location."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Kind:
-    """`error`: training would refuse the data, or learn what is wrong; `warning`: look at it; `info`: good to know."""
+    """A kind of defect: `what` it is, `why` it matters and its `remedy`.
+
+    Training refuses data with an `error` or learns something wrong; a `warning` should be checked; an `info` is a note.
+    """
 
     level: Level
     what: str
@@ -25,62 +28,62 @@ KINDS: dict[str, Kind] = {
     "missing file": Kind(
         "error",
         "The annotations name an image file that doesn't exist.",
-        "Training stops when it comes to the image.",
+        "Training stops at this image.",
         "restore the file, or remove the image from the annotations",
     ),
     "unreadable": Kind(
         "error",
-        "The file is no image, or of a format that isn't read.",
-        "Training stops when it comes to the image.",
-        "replace the file by a JPEG or PNG that opens, or remove the image",
+        "The file is not an image, or has an unsupported format.",
+        "Training stops at this image.",
+        "replace the file by a valid JPEG or PNG, or remove the image",
     ),
     "truncated": Kind(
         "error",
-        "The file begins as an image and then breaks off, or is damaged.",
-        "Training stops when it comes to the image; other programs show its lower part grey.",
+        "The image file is incomplete or damaged.",
+        "Training stops at this image; other programs show its lower part gray.",
         "copy or download the file again, or remove the image",
     ),
     "too large": Kind(
         "error",
         "The image has more pixels than is safe to decode.",
-        "A single one can take all of the memory.",
+        "A single such image can use all memory.",
         "make the image smaller, together with its boxes",
     ),
     "unclear size": Kind(
         "error",
-        "The image was changed since it was annotated, and neither its size nor its boxes tell how.",
-        "Every box may be at the wrong place, so that training refuses the image.",
-        "state the true size, with boxes that fit it; or say which it is with --fix COPY --drawn-on stated (or file)",
+        "The image was changed after annotation, and neither its size nor its boxes show how.",
+        "Every box may be misplaced, so training refuses the image.",
+        "state the true size, with boxes that fit it, or use --fix COPY --drawn-on stated (or file)",
     ),
     "wrong size": Kind(
         "warning",
-        "The annotations state another size than the file has upright, or their boxes are on the image as stored.",
-        "Training takes the true size, and turns or scales the boxes as told here; other programs may not.",
-        "check that the boxes fit the image as you see it, and write the true size",
+        "The annotations state a size that differs from the upright file's, or their boxes are on the image as stored.",
+        "Training uses the true size, and turns or scales the boxes as listed here; other programs may not.",
+        "check that the boxes fit the image in a viewer, and write the true size",
     ),
     "box format": Kind(
         "error",
-        "The boxes of the whole split aren't x, y, width, height in pixels.",
-        "Every box would be learned at the wrong place and size.",
+        "The boxes of the whole split are not x, y, width, height in pixels.",
+        "Every box would have a wrong position and size.",
         "convert them to x, y, width, height in pixels",
     ),
     "not finite": Kind(
         "error",
-        "A box holds NaN, an infinite number, or one so large that a computer makes it infinite.",
+        "A box contains NaN, infinity, or a number so large that computing with it gives infinity.",
         "One such number in a loss makes every weight of the model NaN; training leaves the box out.",
-        "remove the box or write its numbers",
+        "remove the box or correct its numbers",
     ),
     "unknown class": Kind(
         "error",
-        "A box's class is none of the data set's.",
-        "There is no output for it; the number just beyond the last would be learned as background.",
+        "The class of a box is not a class of the data set.",
+        "The model has no output for it; the index after the last would be learned as background.",
         "give the box one of the data set's classes",
     ),
     "leakage": Kind(
         "warning",
-        "An image of one split is the same as one of another split, or looks like it.",
-        "The model has seen what it is measured on: scores come out too high.",
-        "keep images that are alike in one split: remove the copies, or split the data anew",
+        "An image of one split is the same as an image of another split, or looks like it.",
+        "The model is evaluated on images of its training: metrics are too high.",
+        "put similar images into one split: remove the copies, or split the data again",
     ),
     "zero size": Kind(
         "warning",
@@ -92,85 +95,83 @@ KINDS: dict[str, Kind] = {
         "warning",
         "A box has a negative width or height.",
         "Training leaves it out, so that its object is learned as background.",
-        "boxes are x, y, width, height: check that these aren't two corners in the wrong order",
+        "boxes are x, y, width, height: check that these are not two corners in the wrong order",
     ),
     "outside": Kind(
         "warning",
-        "A box leaves its image.",
-        "Training clips it, and leaves out one that lies wholly outside; often it is a box of another image or size.",
+        "A box extends beyond its image.",
+        "Training clips it, or leaves it out if all of it is outside; it may belong to another image or size.",
         "check that boxes are x, y, width, height in pixels of this image, then clip them",
     ),
     "duplicate box": Kind(
         "warning",
-        "The same box with the same class stands twice in an image.",
-        "The model learns to find the object twice, and is marked down where it finds it once.",
+        "An image has the same box with the same class twice.",
+        "The model learns to detect the object twice; one of two correct detections counts as wrong.",
         "remove all but one",
     ),
     "duplicate image": Kind(
         "warning",
         "Two images of a split are the same file.",
-        "It counts twice, and where their boxes differ, one copy contradicts the other.",
-        "keep one, with the boxes of all: --fix COPY does so",
+        "It counts twice, and if their boxes differ, one copy contradicts the other.",
+        "use one, with the boxes of all, as --fix COPY does",
     ),
     "more objects than queries": Kind(
         "warning",
-        "An image holds more objects than the model has queries.",
-        "A query finds one object at the most: those beyond can't be learned or found.",
-        "give the model more queries",
+        "An image has more objects than the model has queries.",
+        "A query detects at most one object: the others can't be learned or detected.",
+        "use a model with more queries",
     ),
     "no record": Kind(
         "warning",
-        "An image file lies beside the others, and the annotations don't name it.",
-        "It takes no part in training; perhaps its annotations were lost.",
+        "An image file is in the folder of the others, but the annotations don't list it.",
+        "It is not used in training; its annotations may be lost.",
         "annotate the image, or move it elsewhere",
     ),
     "class missing": Kind(
         "warning",
         "A split has no box of a class.",
-        "Without boxes to train on a class isn't learned; without boxes to evaluate on nothing is known of it.",
-        "add images of this class to the split, or split the data anew; a class that no split has, take out of the names",
+        "Without boxes in train a class isn't learned; without boxes in validation it isn't evaluated.",
+        "add images of this class to the split, or split the data again; remove the name of a class that no split has",
     ),
     "similar class names": Kind(
         "warning",
-        "Class names differ in case, blanks or a plural s alone.",
-        "What is one class to people is learned as two, which compete.",
-        "give them one name, unless they do mean different things; --fix COPY merges those that case or blanks around tell apart",
+        "Class names differ only in case, blanks or a plural s.",
+        "One real class is learned as two, which compete.",
+        "give them one name if they mean the same; --fix COPY merges names that differ in case or outer blanks",
     ),
     "exif mirroring": Kind(
         "warning",
-        "The camera stored the image mirrored or upside down, with a note how to show it that its size doesn't betray.",
-        "Training takes the boxes as drawn on the image as a viewer shows it; if the program that they were drawn in didn't "
-        "heed the note, every one is at the wrong place.",
-        "look at the pictures that --report FILE draws: if the boxes fit, all is well; if not, take the note out of the files "
-        "(exiftool -Orientation= FILE)",
+        "The image is stored mirrored or upside down, with an EXIF orientation that its size does not show.",
+        "Training uses boxes as drawn on the image in a viewer; if the annotation tool ignored EXIF, all are misplaced.",
+        "check the pictures of --report FILE; if the boxes don't fit, remove the orientation (exiftool -Orientation= FILE)",
     ),
     "near duplicate": Kind(
         "info",
-        "Images of a split look alike: frames of a video, one scene taken many times, copies saved anew.",
-        "They add less than their number promises.",
-        "nothing; when you split the data anew, keep a group in one split",
+        "Images of a split look alike: frames of a video, one scene taken many times, copies saved again.",
+        "They contribute less than their number suggests.",
+        "none; if you split the data again, put a group into one split",
     ),
     "tiny after resize": Kind(
         "info",
-        "Once the image is resized, a box's shorter side is under 4 pixels.",
-        "So little is left of the object that it is hardly found.",
+        "After resizing, the shorter side of a box is under 4 pixels.",
+        "Few pixels of the object remain, so it is rarely detected.",
         "train with a larger longest_edge, or cut the images into tiles",
     ),
     "exif rotation": Kind(
         "info",
-        "The camera stored the image turned or mirrored, with a note how to show it.",
-        "All is well if the boxes were drawn on the image as a viewer shows it.",
-        "nothing, if the boxes fit the image as a viewer shows it",
+        "The image is stored turned or mirrored, with an EXIF orientation.",
+        "The data is valid if the boxes were drawn on the image in a viewer.",
+        "none, if the boxes fit the image in a viewer",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One defect: `image` names the file, `annotation` is the box's own id.
+    """One defect with its location: `image` is the file, `annotation` the id of the box.
 
-    `row` is the image's place in its split and `place` the box's among the image's objects, from 0; `like` is split and
-    row of another image that this one is like. `sort` tells apart what a kind has several of.
+    `row` is the index of the image in its split and `place` that of the box among the image's objects, from 0; `like` is
+    split and row of another image that this one is like. `sort` distinguishes findings of one kind.
     """
 
     kind: str
@@ -188,7 +189,7 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """Split, file, image id and annotation id, as far as there are any."""
+        """Split, file with image id, and annotation id, as far as they exist."""
         box = "" if self.annotation is None else f", annotation {self.annotation}"
         return (self.split if self.image is None else f"{self.split}, {self.image}") + box
 
@@ -209,25 +210,24 @@ def finding(
     like: tuple[str, int] | None = None,
     sort: str | None = None,
 ) -> Finding:
-    """A finding with the level and the remedy of its kind."""
-    known = KINDS[kind]
-    return Finding(
-        kind, known.level, split, image, image_id, annotation, message, known.remedy, row, place, like, sort
-    )  # fmt: skip
+    """Return a finding with the level and the remedy of its kind."""
+    level, remedy = KINDS[kind].level, KINDS[kind].remedy
+    return Finding(kind, level, split, image, image_id, annotation, message, remedy, row, place, like, sort)
 
 
 def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """The findings of each kind that occurs: errors first, then warnings, then what is good to know."""
-    found = list(findings)
+    """Return the findings of each kind that occurs: errors first, then warnings, then notes."""
+    grouped: dict[str, list[Finding]] = {}
+    for finding in findings:
+        grouped.setdefault(finding.kind, []).append(finding)
     ordered = sorted(KINDS, key=lambda kind: LEVELS.index(KINDS[kind].level))
-    grouped = {kind: [one for one in found if one.kind == kind] for kind in ordered}
-    return {kind: some for kind, some in grouped.items() if some}
+    return {kind: grouped[kind] for kind in ordered if kind in grouped}
 
 
 def by_sort(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """The findings of each sort, the most frequent first; those of none are left out."""
+    """Return the findings of each sort, the most frequent first, without those that have none."""
     grouped: dict[str, list[Finding]] = {}
-    for one in findings:
-        if one.sort is not None:
-            grouped.setdefault(one.sort, []).append(one)
+    for finding in findings:
+        if finding.sort is not None:
+            grouped.setdefault(finding.sort, []).append(finding)
     return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))

@@ -1,4 +1,4 @@
-"""Figures of a split, from what is stated: no image is opened."""
+"""The boxes of a split as columns, and statistics of them; no image is opened."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-# A box may leave its image by this many pixels: what rounding to whole pixels can do.
+# A box may extend beyond its image by this: rounding to whole pixels can cause it.
 SLACK_PX = 0.5
 
-_LARGEST = 1e100
+_MAX_MAGNITUDE = 1e100
 
 
 @dataclass(frozen=True)
 class BoxColumns:
-    """N boxes: `row` of the split and `place` in it, from 0, the annotation's `id`, `xywh [N, 4]` in pixels, class `label`,
-    `size [N, 2]`, the image's width and height as stated, and `crowd`.
-    """  # fmt: skip
+    """The N boxes of a split as columns; `xywh [N, 4]` is in pixels.
+
+    `row` in the split and `position` in the row count from 0; `id` is the annotation's; `label` is the class; `size [N, 2]`
+    is the stated width and height of the image.
+    """
 
     row: Ints
-    place: Ints
+    position: Ints
     id: Ints
     xywh: Floats
     label: Ints
@@ -39,62 +41,62 @@ class BoxColumns:
     crowd: Mask
 
     def by_row(self, rows: int) -> list[list[list[float]]]:
-        """The boxes, xywh, of each of so many rows."""
+        """Return the boxes, xywh, of each row; `rows` is their number."""
         ends = np.cumsum(np.bincount(self.row, minlength=rows))
         return [part.tolist() for part in np.split(self.xywh, ends[:-1])] if rows else []
 
     @property
     def finite(self) -> Mask:
-        """Those whose numbers are all finite, and not so large that reckoning with them would end in Inf."""
-        return np.asarray((np.abs(self.xywh) <= _LARGEST).all(1))  # NaN isn't either
+        """The mask of boxes with finite numbers, small enough that computing with them stays finite."""
+        return np.asarray((np.abs(self.xywh) <= _MAX_MAGNITUDE).all(1))  # false for NaN
 
     @property
     def valid(self) -> Mask:
-        """Those that are finite, have an area, and whose image has a size."""
+        """The mask of boxes that are finite, have an area, and whose image has a size."""
         with np.errstate(invalid="ignore"):
             return np.asarray(self.finite & (self.xywh[:, 2:] > 0).all(1) & (self.size > 0).all(1))
 
 
 def boxes_of(rows: Dataset) -> BoxColumns:
-    """The boxes of a split; its images aren't touched."""
+    """Return the boxes of a split; its images are not read."""
     objects = rows["objects"][:]
-    counts = np.array([len(one["bbox"]) for one in objects], dtype=np.int64)
-    many = int(counts.sum())
+    counts = np.array([len(row["bbox"]) for row in objects], dtype=np.int64)
+    total = int(counts.sum())
     ends = np.repeat(np.cumsum(counts), counts)
     sizes = np.stack([np.asarray(rows["width"][:], float), np.asarray(rows["height"][:], float)], axis=1)
     return BoxColumns(
         row=np.repeat(np.arange(len(counts)), counts),
-        place=np.arange(many) - (ends - np.repeat(counts, counts)),
-        id=_column(objects, "id", many),
-        xywh=np.array([box for one in objects for box in one["bbox"]], dtype=np.float64).reshape(many, 4),
-        label=_column(objects, "category", many),
+        position=np.arange(total) - (ends - np.repeat(counts, counts)),
+        id=_column(objects, "id", total),
+        xywh=np.array([box for row in objects for box in row["bbox"]], dtype=np.float64).reshape(total, 4),
+        label=_column(objects, "category", total),
         size=np.repeat(sizes, counts, axis=0),
-        crowd=_column(objects, "iscrowd", many).astype(bool),
+        crowd=_column(objects, "iscrowd", total).astype(bool),
     )
 
 
-def _column(objects: list[dict[str, list[int]]], key: str, many: int) -> Ints:
-    return np.fromiter(chain.from_iterable(one[key] for one in objects), dtype=np.int64, count=many)
+def _column(objects: list[dict[str, list[int]]], key: str, total: int) -> Ints:
+    return np.fromiter(chain.from_iterable(row[key] for row in objects), dtype=np.int64, count=total)
 
 
 def other_format(boxes: BoxColumns) -> BoxFormat | None:
-    """The format that the boxes of a split are in, where that isn't x, y, width, height in pixels; None where it is."""
+    """Return the format of boxes that are not x, y, width, height in pixels as stated, or None."""
     return contradicting_format(boxes.xywh[boxes.valid], boxes.size[boxes.valid])
 
 
 def converted(boxes: BoxColumns, format: BoxFormat | None) -> BoxColumns:
-    """The same boxes as x, y, width, height in pixels; None: they are so already."""
+    """Return the boxes as x, y, width, height in pixels, from `format`; None means they are already."""
     return boxes if format is None else replace(boxes, xywh=format.to_xywh(boxes.xywh, boxes.size))
 
 
 # COCO's limits: objects under 32² pixels are small, over 96² large.
-_SMALL, _LARGE = 32.0**2, 96.0**2
-_THINNEST = 1e-9  # pixels: the aspect of what is thinner would be infinite
+_SMALL_AREA, _LARGE_AREA = 32.0**2, 96.0**2
+_MIN_HEIGHT_PX = 1e-9  # the aspect ratio of thinner boxes would be infinite
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a split holds: numbers of images, boxes, images without objects, and boxes of each class."""
+    """Numbers of images, boxes, images without objects, and boxes of each class in a split."""
 
     images: int
     boxes: int
@@ -104,7 +106,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Spread:
-    """How values lie: the least, a tenth, the median, nine tenths, the most. All 0 where there are none."""
+    """Minimum, 10th percentile, median, 90th percentile and maximum; all 0 without values."""
 
     least: float = 0.0
     tenth: float = 0.0
@@ -114,7 +116,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Floats) -> Spread:
-        """The spread of some values, to four significant digits."""
+        """Return the spread of values, to four significant digits."""
         if not len(values):
             return cls()
         return cls(*(float(f"{value:.4g}") for value in np.quantile(values, [0, 0.1, 0.5, 0.9, 1])))
@@ -122,11 +124,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """Figures of a split. Boxes that aren't finite or have no area are left out, but for those of each class.
+    """Statistics of a split, of valid boxes; `boxes_per_class` and `images_per_class` count all boxes.
 
     `small`, `medium` and `large` count boxes by COCO's limits, 32² and 96² pixels. `longest_side` is an image's, in pixels;
     `shorter_side` a box's, in pixels, and `shorter_share` the same as a fraction of the longest side of its image;
-    `aspect` a box's width over its height; `objects` those of an image, crowds aside.
+    `aspect` a box's width over its height; `objects` the number in an image, without crowds.
     """
 
     images: int
@@ -144,30 +146,30 @@ class SplitStatistics:
 
 
 def summarize(rows: Dataset, boxes: BoxColumns) -> SplitSummary:
-    """The numbers of a split."""
+    """Return the numbers of images and boxes of a split."""
     names, counts = class_names(rows), Counter(boxes.label.tolist())
     per_class = {name: counts[index] for index, name in enumerate(names)}
     return SplitSummary(len(rows), len(boxes.row), len(rows) - len(np.unique(boxes.row)), per_class)
 
 
 def statistics_of(rows: Dataset) -> SplitStatistics:
-    """The figures of a split in the schema, of its boxes in the format that they are likely in."""
+    """Return the statistics of a split in the schema, of its boxes in their detected format."""
     boxes = boxes_of(rows)
     sizes = np.stack([np.asarray(rows["width"][:], float), np.asarray(rows["height"][:], float)], axis=1)
     return split_statistics(converted(boxes, other_format(boxes)), sizes, class_names(rows))
 
 
 def split_statistics(boxes: BoxColumns, sizes: Floats, names: Sequence[str]) -> SplitStatistics:
-    """The figures of boxes in images of `sizes [images, 2]`."""
+    """Return the statistics of boxes in images of `sizes [images, 2]`."""
     valid = boxes.valid
     width, height = boxes.xywh[valid].T[2:]
     area, shorter = width * height, np.minimum(width, height)
-    known = (boxes.label >= 0) & (boxes.label < len(names))
-    per_class = np.bincount(boxes.label[known], minlength=len(names))
-    holding = np.unique(np.stack([boxes.label[known], boxes.row[known]]), axis=1)[0]
-    images_per_class = np.bincount(holding, minlength=len(names))
+    in_range = (boxes.label >= 0) & (boxes.label < len(names))
+    per_class = np.bincount(boxes.label[in_range], minlength=len(names))
+    labels_per_image = np.unique(np.stack([boxes.label[in_range], boxes.row[in_range]]), axis=1)[0]
+    images_per_class = np.bincount(labels_per_image, minlength=len(names))
     counts = np.bincount(boxes.row[valid & ~boxes.crowd], minlength=len(sizes))
-    small, large = int((area < _SMALL).sum()), int((area > _LARGE).sum())
+    small, large = int((area < _SMALL_AREA).sum()), int((area > _LARGE_AREA).sum())
     return SplitStatistics(
         images=len(sizes),
         boxes=int(valid.sum()),
@@ -179,6 +181,6 @@ def split_statistics(boxes: BoxColumns, sizes: Floats, names: Sequence[str]) -> 
         longest_side=Spread.of(sizes.max(1)[sizes.min(1) > 0]),
         shorter_side=Spread.of(shorter),
         shorter_share=Spread.of(shorter / boxes.size[valid].max(1)),
-        aspect=Spread.of(width / np.maximum(height, _THINNEST)),
+        aspect=Spread.of(width / np.maximum(height, _MIN_HEIGHT_PX)),
         objects=Spread.of(counts.astype(float)),
     )

@@ -90,7 +90,7 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Scene:
-    """Pixels `[H, W, 3]` and, for each object, its visible box (COCO xywh, pixels), class and visible area."""
+    """Pixels `[H, W, 3]` and, for each object, visible box (COCO xywh, pixels), class and visible area."""
 
     pixels: Pixels
     boxes: list[list[float]] = field(default_factory=list)

@@ -28,13 +28,11 @@ class ImageFormat:
     canvas: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, processor: Any, longest_edge: int | None = None) -> ImageFormat:
-        """Return the format of an image processor, resized to `longest_edge` pixels if that is given.
+    def of(cls, processor: Any) -> ImageFormat:
+        """Return the format of an image processor, which `preprocessor_config.json` suffices to load.
 
-        A checkpoint's `preprocessor_config.json` suffices to load the processor; no weights are needed. Raises InputError
-        for a processor that does not keep the aspect ratio or does not resize.
+        Raises InputError for a processor that does not preserve the aspect ratio or does not resize.
         """
-        processor = with_longest_edge(processor, longest_edge)
         size = {key: value for key, value in dict(processor.size).items() if value is not None}
         if set(size) not in ({"max_height", "max_width"}, {"shortest_edge", "longest_edge"}, {"shortest_edge"}):
             raise InputError(

@@ -6,17 +6,13 @@ from pathlib import Path
 
 from datasets import config, load_dataset
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.table_rows import loading, to_schema
 from detr_ft.errors import InputError
-
-# HfHubHTTPError derives from its HTTP library's base error, which is httpx's or httpx2's as the version will have it:
-# its bases are therefore what an unreachable or silent server raises, whichever library is below.
-_NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OfflineModeIsEnabled)
-_REACH_SECONDS = 10.0
+from detr_ft.utils.hub import NETWORK_ERRORS, TIMEOUT_SECONDS
 
 
 def read(name: str, box_format: BoxFormat | None) -> SourceData:
@@ -46,13 +42,13 @@ def check_reachable(name: str) -> None:
 def _unreachable(repository: str, revision: str | None) -> str:
     """Why the Hub can't answer, or nothing if it does; a data set that it doesn't have or show is the user's mistake."""
     try:
-        HfApi().dataset_info(repository, revision=revision, timeout=_REACH_SECONDS)
+        HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
     except HfHubHTTPError as error:
         if error.response.status_code >= 500:
             return str(error)
         raise InputError(f"hub:{repository}: the Hub doesn't give out this data set ({error})") from error
     except ValueError as error:
         raise InputError(f"hub:{repository}: not a name of the Hub ({error})") from error
-    except _NETWORK_ERRORS as error:
+    except NETWORK_ERRORS as error:
         return str(error)
     return ""

@@ -42,9 +42,9 @@ SOURCES = (
     Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo"),
     Source("folder", "a `metadata.jsonl` beside images", "detr_ft.data.sources.image_folder", takes_box_format=True),
     Source("parquet", "Parquet files", "detr_ft.data.sources.parquet", takes_box_format=True),
-    Source("cvat", "CVAT's `annotations.xml` (for images 1.1)", "detr_ft.data.sources.cvat"),
+    Source("cvat", "`annotations.xml` of CVAT for images 1.1", "detr_ft.data.sources.cvat"),
     Source("labelme", "LabelMe's JSON files", "detr_ft.data.sources.labelme"),
-    Source("labelstudio", "Label Studio's JSON or JSON-MIN", "detr_ft.data.sources.labelstudio"),
+    Source("labelstudio", "Label Studio's JSON or JSON-MIN export", "detr_ft.data.sources.labelstudio"),
     Source("coco", "COCO JSON", "detr_ft.data.sources.coco"),
     Source("voc", "Pascal VOC's `Annotations/*.xml`", "detr_ft.data.sources.voc"),
     Source("csv", "a CSV whose header names image, class and box", "detr_ft.data.sources.csv_table", takes_box_format=True),
@@ -124,12 +124,6 @@ def sources_table() -> str:
     for source in _in_command():
         lines.append(f"| `{source.usage}` | {source.help} | {'yes' if source.takes_box_format else ''} |")
     return "\n".join(lines)
-
-
-def sources_sentence() -> str:
-    """The sources that the command reads as one sentence of Markdown."""
-    forms = _listed((f"`{one.usage}` ({one.help})" for one in _in_command()), "or")
-    return f"`DATA` is a file or folder, whose format is recognized by its content, or {forms}."
 
 
 def _in_command() -> list[Source]:

@@ -35,7 +35,7 @@ _TIMM_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:conv1|bn1|layer(?P<stage
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A group of parameters: name (in `model.freeze`), section (of learning rates) and prefix."""
 
     name: str
@@ -73,7 +73,7 @@ class Family(ABC):
     model_class: type[PreTrainedModel]
     activation: Activation
     class_layers: tuple[str, ...]
-    parts: tuple[Part, ...]  # their prefixes cover every parameter exactly once
+    parts: tuple[ModelPart, ...]  # their prefixes cover every parameter exactly once
     supports: frozenset[Operation]
     images: Literal["masked", "unmasked"]
     default_criterion: Callable[[], SetCriterion]
@@ -99,12 +99,12 @@ class Family(ABC):
     def compiled_parts(self, model: PreTrainedModel) -> list[nn.Module]:
         """Return the modules that are compiled one by one: backbone and layers."""
 
-    def part_of(self, parameter: str) -> Part:
+    def part_of(self, parameter: str) -> ModelPart:
         """Return the part of a parameter; in a ResNet its stage, as `backbone.stem`, `backbone.stage1`, ..."""
         for part in self.parts:
             if parameter.startswith(part.prefix):
                 return replace(part, name=f"backbone{_stage(parameter, part)}") if part.name == "backbone" else part
-        return Part("other", "heads", "")
+        return ModelPart("other", "heads", "")
 
     def module(self, model: PreTrainedModel, path: str | None) -> nn.Module:
         """Return a module of the model. Raises InputError if the family has none."""
@@ -137,7 +137,7 @@ class Family(ABC):
         return pairs.gather(1, order), order % predictions.num_classes, order // predictions.num_classes
 
 
-def _stage(parameter: str, part: Part) -> str:
+def _stage(parameter: str, part: ModelPart) -> str:
     """`.stem`, `.stage1`, ... of a parameter of a ResNet; empty for other backbones."""
     rest = parameter.removeprefix(part.prefix)
     if match := _NATIVE_STAGE.match(rest):

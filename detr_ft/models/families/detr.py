@@ -11,7 +11,7 @@ from transformers import DetrForObjectDetection, PreTrainedModel
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.models.families.base import Family, LossInputs, Part
+from detr_ft.models.families.base import Family, LossInputs, ModelPart
 from detr_ft.structures import Predictions
 
 
@@ -62,13 +62,13 @@ DETR = DetrFamily(
     activation="softmax",
     class_layers=("class_labels_classifier",),
     parts=(
-        Part("backbone", "backbone", "model.backbone."),
-        Part("input_projection", "encoder", "model.input_projection."),
-        Part("queries", "decoder", "model.query_position_embeddings."),
-        Part("encoder", "encoder", "model.encoder."),
-        Part("decoder", "decoder", "model.decoder."),
-        Part("class_head", "heads", "class_labels_classifier."),
-        Part("box_head", "heads", "bbox_predictor."),
+        ModelPart("backbone", "backbone", "model.backbone."),
+        ModelPart("input_projection", "encoder", "model.input_projection."),
+        ModelPart("queries", "decoder", "model.query_position_embeddings."),
+        ModelPart("encoder", "encoder", "model.encoder."),
+        ModelPart("decoder", "decoder", "model.decoder."),
+        ModelPart("class_head", "heads", "class_labels_classifier."),
+        ModelPart("box_head", "heads", "bbox_predictor."),
     ),
     supports=frozenset(
         {

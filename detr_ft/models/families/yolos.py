@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import YolosForObjectDetection
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.models.families.base import Family, LossInputs, Part
+from detr_ft.models.families.base import Family, LossInputs, ModelPart
 from detr_ft.structures import Predictions
 
 
@@ -37,14 +37,14 @@ YOLOS = YolosFamily(
     activation="softmax",
     class_layers=("class_labels_classifier.layers.2",),
     parts=(
-        Part("backbone", "backbone", "vit.embeddings.cls_token"),
-        Part("backbone", "backbone", "vit.embeddings.patch_embeddings."),
-        Part("backbone", "backbone", "vit.embeddings.position_embeddings"),
-        Part("queries", "decoder", "vit.embeddings.detection_tokens"),
-        Part("encoder", "encoder", "vit.encoder."),
-        Part("encoder", "encoder", "vit.layernorm."),
-        Part("class_head", "heads", "class_labels_classifier."),
-        Part("box_head", "heads", "bbox_predictor."),
+        ModelPart("backbone", "backbone", "vit.embeddings.cls_token"),
+        ModelPart("backbone", "backbone", "vit.embeddings.patch_embeddings."),
+        ModelPart("backbone", "backbone", "vit.embeddings.position_embeddings"),
+        ModelPart("queries", "decoder", "vit.embeddings.detection_tokens"),
+        ModelPart("encoder", "encoder", "vit.encoder."),
+        ModelPart("encoder", "encoder", "vit.layernorm."),
+        ModelPart("class_head", "heads", "class_labels_classifier."),
+        ModelPart("box_head", "heads", "bbox_predictor."),
     ),
     supports=frozenset({"gradient_checkpointing"}),
     images="unmasked",

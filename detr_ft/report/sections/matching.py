@@ -24,7 +24,7 @@ def _matching(report: RunReport) -> dict[str, Any] | None:
 
 
 def query_map(boxes: Tensor) -> str:
-    """Return an `<svg>` of the unit square with the centers of up to 150 boxes `[I, 4]` (cxcywh, fractions).
+    """Return an `<svg>` with the centers of up to 150 boxes `[I, 4]` (cxcywh, fractions).
 
     Green: small; red: large and wide; blue: large and tall, as in Carion et al. (ECCV 2020), figure 7.
     """

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from detr_ft.evaluation.metrics import HEADINGS, MEANINGS, SUMMARY_METRICS, TABLE_METRICS, EvaluationMetrics
+from detr_ft.evaluation.metrics import HEADINGS, SUMMARY_METRICS, TABLE_METRICS, EvaluationMetrics
 from detr_ft.report.content import RunReport, Section
 from detr_ft.report.remarks import remarks
 from detr_ft.utils.formatting import markdown_table, markdown_text, metric
+
+_MEANINGS = {
+    "map": "average precision over IoU .50 to .95",
+    "map_50": "at IoU .50",
+    "map_75": "at IoU .75",
+    "map_small": "objects under 32² px",
+    "map_medium": "32² to 96² px",
+    "map_large": "over 96² px",
+    "mar_1": "average recall, 1 detection an image",
+    "mar_10": "10 detections an image",
+    "mar_100": "100 detections an image",
+}
 
 
 def _metrics(report: RunReport) -> dict[str, Any] | None:
@@ -21,7 +33,7 @@ def _metrics(report: RunReport) -> dict[str, Any] | None:
         "rows": [
             {
                 "heading": HEADINGS[name],
-                "meaning": MEANINGS[name],
+                "meaning": _MEANINGS[name],
                 "before": before.get(name) if before else None,
                 "after": after[name],
                 "interval": metrics.intervals[name],

@@ -22,7 +22,7 @@ def _training(report: RunReport) -> dict[str, Any] | None:
 
 
 def _curves(log: Sequence[Mapping[str, Any]]) -> Iterator[Curve]:
-    """Yield name, steps and values of each curve in a log: mAP, the loss, each of its terms, the learning rate.
+    """Yield name, steps and values of each curve in a log: mAP, loss and its terms, learning rate.
 
     Terms are those of the final decoder layer, unweighted; those of other layers (`loss_ce_0`) are in the log only.
     """

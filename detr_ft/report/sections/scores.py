@@ -19,9 +19,9 @@ def _scores(report: RunReport) -> dict[str, Any] | None:
             (
                 "Precision over recall",
                 "mean of the classes at IoU 0.5 (thick) and 0.75; faint: each class at 0.5, its name at the pointer",
-                Markup(precision_chart(assessment.marks)),
+                Markup(precision_chart(assessment.matches)),
             ),
-            ("F1 over the threshold", "of all classes together, at IoU 0.5", Markup(f1_chart(assessment.marks))),
+            ("F1 over the threshold", "of all classes together, at IoU 0.5", Markup(f1_chart(assessment.matches))),
             (
                 "Calibration",
                 "fraction of correct detections by score",

@@ -1,4 +1,4 @@
-"""Augmentations on images where an object of class 0, 1 or 2 is all that is red, green or blue: pixels tell its box."""
+"""Augmentations on images with one object per color channel: the pixels show its box."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_half_of_the_images_are_flipped_and_half_are_cropped() -> None:
 @pytest.mark.parametrize(
     ("augment", "like"), [(Strong(1, 0, 0), "mosaic"), (Strong(0, 1, 0), "mix-up"), (Strong(0, 0, 1), "paste")]
 )
-def test_strong_makes_images_of_several_as_often_as_it_says(augment: Strong, like: str) -> None:
-    """Half of the objects are the other image's; without mixing no other image is asked for."""
+def test_strong_mixes_images_with_its_probabilities(augment: Strong, like: str) -> None:
+    """Half of the objects are the other image's; without mixing no other image is read."""
     calls = 0
 
     def another() -> Sample:

@@ -43,7 +43,7 @@ def test_the_built_in_ones_pass(name: str) -> None:
     assert try_augmentation(augment) is None
 
 
-def test_what_fails_is_told_with_its_place() -> None:
+def test_an_exception_is_reported_with_file_and_line() -> None:
     assert "ZeroDivisionError" in str(try_augmentation(Rare()))
     told = try_augmentation(Crash())
     assert told is not None
@@ -102,7 +102,7 @@ def image_alone(change: Callable[[Tensor], Tensor], share: float = 1.0) -> Chang
     ],
     ids=["mirrored", "upside down", "now and then", "transposed", "turned", "zoomed", "shifted", "boxes alone"],
 )
-def test_an_image_that_moves_without_its_boxes_is_told(change: Change) -> None:
+def test_pixels_that_move_without_boxes_are_reported(change: Change) -> None:
     told = find_misplaced(OneImage(change))
     assert told is not None
     assert "moves pixels without boxes" in told

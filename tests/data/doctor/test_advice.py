@@ -54,11 +54,11 @@ def test_the_queries(most: int, queries: int) -> None:
 @pytest.mark.parametrize(
     ("most", "words"),
     [
-        (16, "they suffice, since no image holds more than 16 objects"),
-        (17, "few for images of up to 17 objects, each of which needs some choice. 100 would be better"),
+        (16, "they suffice, since no image has more than 16 objects"),
+        (17, "few for images of up to 17 objects, which leave no choice in matching. 100 are better"),
         (25, "few for images of up to 25"),
-        (26, "an image holds 26 objects, and those beyond can't be found. Take a checkpoint with 100"),
-        (80, "Take a checkpoint with 150"),
+        (26, "an image has 26 objects, and the others can't be detected. Use a checkpoint with 100"),
+        (80, "Use a checkpoint with 150"),
     ],
 )
 def test_whether_a_checkpoints_own_queries_suffice(most: int, words: str) -> None:

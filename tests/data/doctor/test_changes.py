@@ -1,4 +1,4 @@
-"""A mended copy that lacks much of its data set says so, with the reasons."""
+"""Warnings for a repaired copy that lacks much of its data set, with the reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detr_ft.data.doctor.changes import left_out_warnings
 BOX, THIN = [1.0, 2.0, 30.0, 20.0], [1.0, 2.0, 0.0, 20.0]
 
 
-def told(data: DatasetDict) -> list[str]:
+def warnings_of(data: DatasetDict) -> list[str]:
     return list(left_out_warnings(data, repair_data(data, scan_dataset(data))))
 
 
@@ -23,18 +23,18 @@ def test_images_boxes_and_splits_are_counted_with_the_reasons(make_rows, tmp_pat
     data = DatasetDict({"train": make_rows([BOX, THIN], [BOX], [BOX] * 3), "test": make_rows([BOX], folder="test")})
     (tmp_path / "train/1.png").unlink()
     (tmp_path / "test/0.png").write_bytes(b"no image")
-    assert told(data) == [
-        "WARNING: 2 of 4 images (50%) are left out of the mended copy: missing file 1, unreadable 1",
-        "WARNING: 5 of 7 boxes (71%) are left out of the mended copy: duplicate box 2, with their images 2, zero size 1",
-        "WARNING: no image of test is left, so that the mended copy has no such split",
+    assert warnings_of(data) == [
+        "WARNING: 2 of 4 images (50%) are left out of the repaired copy: missing file 1, unreadable 1",
+        "WARNING: 5 of 7 boxes (71%) are left out of the repaired copy: duplicate box 2, with their images 2, zero size 1",
+        "WARNING: no image of test is left: the repaired copy does not have this split",
     ]
 
 
 def test_a_tenth_is_no_news(make_rows, tmp_path: Path) -> None:
     ten = make_rows(*[[BOX]] * 9, [BOX])
     (tmp_path / "train/3.png").unlink()
-    assert told(DatasetDict({"train": ten})) == []
-    assert len(told(DatasetDict({"train": ten.select(range(9))}))) == 2
+    assert warnings_of(DatasetDict({"train": ten})) == []
+    assert len(warnings_of(DatasetDict({"train": ten.select(range(9))}))) == 2
 
 
 def test_the_command_warns_of_it(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_the_command_warns_of_it(tmp_path: Path) -> None:
     for name in ("000000.png", "000001.png"):
         (tmp_path / "data/train" / name).write_bytes(b"no image")
     done = CliRunner().invoke(app, ["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "out")])
-    assert "WARNING: 2 of 4 images (50%) are left out of the mended copy: unreadable 2" in done.stderr.splitlines()
+    assert "WARNING: 2 of 4 images (50%) are left out of the repaired copy: unreadable 2" in done.stderr.splitlines()

@@ -155,7 +155,7 @@ def test_a_class_that_a_split_lacks(tmp_path: Path, write_image: Callable[..., P
     assert diagnosis.splits["test"].images_without_objects == 1
 
 
-def test_a_class_that_no_split_has_is_told_once(make_rows) -> None:
+def test_a_class_that_no_split_has_is_reported_once(make_rows) -> None:
     box = [list(GOOD)]
     names = ["dog", "cat", "owl"]
     data = {
@@ -178,7 +178,7 @@ def test_a_class_index_beyond_the_names(tmp_path: Path, write_image: Callable[..
     assert kinds(examine(DatasetDict({"train": rows}))) == ["unknown class", "class missing"]
 
 
-def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_json_and_text_report_the_same(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     boxes: list[Box] = [GOOD, (math.nan, 1, 2, 3), *[(index, 0, 0, 0) for index in range(30)]]
     diagnosis = examine(DatasetDict({"train": split([write_image(tmp_path / "x.png")], boxes)}))
     told = json.loads(diagnosis.to_json())
@@ -196,7 +196,7 @@ def test_json_and_summary_tell_the_same(tmp_path: Path, write_image: Callable[..
     assert describe(diagnosis).endswith("repair the errors first (exit status 2)")
 
 
-def test_objects_are_named_by_the_id_of_their_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_findings_have_the_annotation_id(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     rows = split([write_image(tmp_path / "x.png")], [GOOD, (1, 2, 0, 5)])
     rows = rows.map(lambda row: {"objects": {**row["objects"], "id": [71, 93]}}, features=rows.features)
     (found,) = examine(DatasetDict({"train": rows})).findings
@@ -211,7 +211,7 @@ def test_an_image_that_no_record_names(tmp_path: Path, write_image: Callable[...
     assert (found.kind, found.image, found.row) == ("no record", str(paths[1]), None)
 
 
-def test_files_beside_the_stated_path_of_an_image_held_as_bytes_are_none_of_ours(
+def test_files_beside_the_path_of_an_image_in_bytes_are_ignored(
     tmp_path: Path, write_image: Callable[..., Path]
 ) -> None:
     other = write_image(tmp_path / "other.png")
@@ -221,7 +221,7 @@ def test_files_beside_the_stated_path_of_an_image_held_as_bytes_are_none_of_ours
     assert examine(DatasetDict({"train": held})).findings == ()
 
 
-def test_every_kind_says_what_it_is_why_it_matters_and_how_to_mend_it() -> None:
+def test_every_kind_has_effect_and_remedy() -> None:
     for kind in KINDS.values():
         assert kind.what.endswith(".")
         assert kind.why.endswith(".")
@@ -242,7 +242,7 @@ def test_real_data(real_data: Callable[[str], Path]) -> None:
     assert not chess.errors
 
 
-def test_wrong_sizes_are_told_by_what_becomes_of_the_boxes(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_wrong_sizes_are_grouped_by_the_change_of_boxes(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     exif, sizes = [8, 3, 2, 1, 1], {3: (80, 60), 4: (20, 15)}
     paths = [write_image(tmp_path / f"{n}.jpg", seed=n, orientation=turned) for n, turned in enumerate(exif)]
     data = DatasetDict({"train": split(paths, [(1, 2, 15, 10)], sizes)})
@@ -260,13 +260,13 @@ def test_wrong_sizes_are_told_by_what_becomes_of_the_boxes(tmp_path: Path, write
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
-def test_an_image_mirrored_by_exif_is_warned_of_where_nothing_tells_of_its_boxes(
+def test_exif_mirroring_is_a_warning_if_no_other_image_shows_turning(
     tmp_path: Path, write_image: Callable[..., Path], orientation: int
 ) -> None:
     path = write_image(tmp_path / "a.jpg", orientation=orientation)
     (found,) = examine(DatasetDict({"train": split([path], [GOOD])})).findings
     assert (found.kind, found.level) == ("exif mirroring", "warning")
-    assert "nothing tells whether its boxes were drawn before or after" in found.message
+    assert "it is unclear if its boxes were drawn" in found.message
     assert "--report" in found.remedy
     without = examine(DatasetDict({"train": split([path], [])})).findings
     assert [one.kind for one in without] == ["exif rotation", "class missing"]

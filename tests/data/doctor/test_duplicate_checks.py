@@ -1,4 +1,4 @@
-"""What looks alike is told by groups: within a split as a note, across splits as leakage, with its share."""
+"""Similar images are reported by group: within a split as a note, across splits as leakage."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_groups_within_and_across_splits(tmp_path: Path) -> None:
     ]
     within, _, first, second = diagnosis.findings
     assert within.message.endswith("video1-03.jpg (image 3) and 1 more")
-    assert "in train; in test 1 more look like that one" in first.message
+    assert "in train; in test 1 more look like it" in first.message
     assert second.message == "looks like video2-00.jpg (image 5) in train"
     assert second.like == ("train", 5)
     assert diagnosis.leaked == {"train": 0, "test": 3}
     assert "3 of 4 images of test (75%) are the same as images of train, or look like them" in describe(diagnosis)
 
 
-def test_exact_copies_are_not_told_a_second_time(tmp_path: Path) -> None:
+def test_exact_copies_are_reported_once(tmp_path: Path) -> None:
     train = frames(tmp_path / "train", (1, 0), (2, 0))
     diagnosis = examine(DatasetDict({"train": train, "test": train.select([0])}))
     assert [(one.kind, one.split) for one in diagnosis.findings] == [("leakage", "test")]

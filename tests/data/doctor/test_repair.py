@@ -1,4 +1,4 @@
-"""A mended copy is free of what can be mended, says every change, and leaves the original and sound boxes alone."""
+"""A repaired copy has no defects, a record of every change, and unchanged valid boxes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.errors import InputError
 
 W, H = 200, 150
-SOUND = [10.0, 20.0, 30.0, 40.0]
-MENDED = {
+VALID = [10.0, 20.0, 30.0, 40.0]
+REPAIRED = {
     "missing file", "unreadable", "truncated", "too large", "wrong size", "unclear size", "box format", "not finite", "unknown class",
     "zero size", "negative size", "outside", "duplicate box", "duplicate image",
 }  # fmt: skip
 
 
-def mended(data: DatasetDict) -> RepairedData:
+def repaired(data: DatasetDict) -> RepairedData:
     return repair_data(data, scan_dataset(data))
 
 
@@ -52,16 +52,18 @@ def hashes(folder: Path) -> dict[Path, str]:
         ([-10, 20, 30, 40], "clipped to the image", [0, 20, 20, 40]),
         ([180, 100, 40, 70], "clipped to the image", [180, 100, 20, 50]),
         ([300, 10, 5, 5], "left out: outside", None),
-        (SOUND, "left out: duplicate box", None),
+        (VALID, "left out: duplicate box", None),
     ],
 )
-def test_a_box_is_mended_and_told(make_rows, box: list[float], what: str, after: list[float] | None) -> None:
-    data = DatasetDict({"train": make_rows([SOUND, box], size=(W, H))})
-    result = mended(data)
+def test_a_box_is_repaired_and_the_change_recorded(
+    make_rows, box: list[float], what: str, after: list[float] | None
+) -> None:
+    data = DatasetDict({"train": make_rows([VALID, box], size=(W, H))})
+    result = repaired(data)
     (change,) = result.changes
     assert (change.what, change.image_id, change.annotation_id) == (what, 100, 1001)
     objects = result.data["train"][0]["objects"]
-    assert objects["bbox"] == [SOUND, after] if after else [SOUND]
+    assert objects["bbox"] == [VALID, after] if after else [VALID]
     assert objects["id"] == ([1000, 1001] if after else [1000])
     if after:
         assert objects["area"][1] == pytest.approx(after[2] * after[3])
@@ -69,15 +71,15 @@ def test_a_box_is_mended_and_told(make_rows, box: list[float], what: str, after:
 
 
 def test_a_class_index_beyond_the_names_goes(make_rows) -> None:
-    rows = make_rows([SOUND, [1, 1, 5, 5]])
+    rows = make_rows([VALID, [1, 1, 5, 5]])
     rows = rows.map(lambda row: {"objects": {**row["objects"], "category": [0, -1]}}, features=rows.features)
-    (change,) = mended(DatasetDict({"train": rows})).changes
+    (change,) = repaired(DatasetDict({"train": rows})).changes
     assert (change.what, change.annotation_id) == ("left out: unknown class", 1001)
 
 
 def test_the_same_box_with_another_class_stays(make_rows) -> None:
-    rows = make_rows([SOUND] * 3, labels=[[0, 1, 0]], names=["dog", "cat"])
-    result = mended(DatasetDict({"train": rows}))
+    rows = make_rows([VALID] * 3, labels=[[0, 1, 0]], names=["dog", "cat"])
+    result = repaired(DatasetDict({"train": rows}))
     assert result.data["train"][0]["objects"]["category"] == [0, 1]
     assert [one.annotation_id for one in result.changes] == [1002]
 
@@ -90,7 +92,7 @@ def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_row
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "train/0.png", exif=exif)
-    result = mended(DatasetDict({"train": rows}))
+    result = repaired(DatasetDict({"train": rows}))
     assert [one.what for one in result.changes] == ["size as the file has it", "turned upright"]
     row = result.data["train"][0]
     assert (row["width"], row["height"]) == (H, W)
@@ -103,22 +105,22 @@ def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_row
 
 
 def test_a_wrong_size_of_the_same_shape_scales_the_boxes(make_rows, tmp_path: Path) -> None:
-    rows = make_rows([SOUND], [SOUND], size=(W, H))
+    rows = make_rows([VALID], [VALID], size=(W, H))
     Image.new("RGB", (2 * W, 2 * H), "red").save(tmp_path / "train/0.png")
-    result = mended(DatasetDict({"train": rows}))
-    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[[20, 40, 60, 80]], [SOUND]]
+    result = repaired(DatasetDict({"train": rows}))
+    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[[20, 40, 60, 80]], [VALID]]
     assert [(row["width"], row["height"]) for row in result.data["train"]] == [(2 * W, 2 * H), (W, H)]
     assert result.data["train"][0]["objects"]["area"] == [4800]
 
 
-@pytest.mark.parametrize(("drawn_on", "boxes"), [(None, []), ("file", [[SOUND]]), ("stated", [[[10, 40, 30, 80]]])])
-def test_boxes_of_another_shape_are_left_out_unless_it_is_said_where_they_were_drawn(
+@pytest.mark.parametrize(("drawn_on", "boxes"), [(None, []), ("file", [[VALID]]), ("stated", [[[10, 40, 30, 80]]])])
+def test_images_of_another_shape_are_left_out_without_drawn_on(
     make_rows, tmp_path: Path, drawn_on: Frame | None, boxes: list[object]
 ) -> None:
-    data = DatasetDict({"train": make_rows([SOUND], [SOUND], size=(W, H))})
+    data = DatasetDict({"train": make_rows([VALID], [VALID], size=(W, H))})
     Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
     result = repair_data(data, scan_dataset(data), drawn_on)
-    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[SOUND], *boxes]
+    assert [row["objects"]["bbox"] for row in result.data["train"]] == [[VALID], *boxes]
     told = ["left out: drawn for an unknown size", [W, H], [W, 2 * H]]
     if not boxes:
         assert [[one.what, list(one.before), list(one.after)] for one in result.changes] == [told]
@@ -126,21 +128,21 @@ def test_boxes_of_another_shape_are_left_out_unless_it_is_said_where_they_were_d
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
 def test_mirrored_images_go_with_the_turned_ones_beside_them(make_rows, tmp_path: Path, orientation: int) -> None:
-    rows = make_rows([SOUND], [SOUND], size=(W, H))
+    rows = make_rows([VALID], [VALID], size=(W, H))
     exif = Image.Exif()
     for place, turned in enumerate((6, orientation)):
         exif[0x0112] = turned
         Image.new("RGB", (W, H), ("red", "blue")[place]).save(tmp_path / f"train/{place}.png", exif=exif)
     moved = {2: [W - 40, 20, 30, 40], 3: [W - 40, H - 60, 30, 40], 4: [10, H - 60, 30, 40]}[orientation]
-    result = mended(DatasetDict({"train": rows}))
+    result = repaired(DatasetDict({"train": rows}))
     assert result.data["train"][1]["objects"]["bbox"] == [moved]
-    assert mended(DatasetDict({"train": rows.select([1])})).changes == ()  # nothing tells of them alone
+    assert repaired(DatasetDict({"train": rows.select([1])})).changes == ()  # nothing tells of them alone
 
 
-def test_copies_stay_in_what_is_held_out(make_rows) -> None:
-    train = make_rows([SOUND], [SOUND], [SOUND])
+def test_copies_stay_in_the_evaluation_splits(make_rows) -> None:
+    train = make_rows([VALID], [VALID], [VALID])
     data = DatasetDict({"train": train, "validation": train.select([1, 0]), "test": train.select([0, 0])})
-    result = mended(data)
+    result = repaired(data)
     assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {
         "train": [102], "validation": [101], "test": [100],
     }  # fmt: skip
@@ -151,16 +153,16 @@ def test_copies_stay_in_what_is_held_out(make_rows) -> None:
 
 def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows) -> None:
     other = [5.0, 6.0, 7.0, 8.0]
-    train = make_rows([SOUND], [SOUND, other], [SOUND])
+    train = make_rows([VALID], [VALID, other], [VALID])
     shared = [train[0]["image"], train[0]["image"], train[2]["image"]]  # one file, recorded under two ids
     train = (
         train.remove_columns("image").add_column("image", shared).cast(train.features).select_columns([*train.features])
     )
     data = DatasetDict({"train": train})
-    result = mended(data)
+    result = repaired(data)
     kept = result.data["train"][0]
     assert result.data["train"]["image_id"][:] == [100, 102]
-    assert kept["objects"]["bbox"] == [SOUND, other]
+    assert kept["objects"]["bbox"] == [VALID, other]
     assert (kept["objects"]["id"], kept["objects"]["area"]) == ([1000, 1051], [1200, 56])
     assert [(one.image_id, one.annotation_id, one.what) for one in result.changes] == [
         (101, None, "left out: the same bytes as another"),
@@ -170,24 +172,24 @@ def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows)
     assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 2, 1]
 
 
-def test_a_copy_of_unknown_size_makes_room_for_one_that_is_sound(make_rows, tmp_path: Path) -> None:
-    train = make_rows([SOUND], [SOUND], size=(W, H))
+def test_a_copy_of_unclear_size_is_replaced_by_a_valid_one(make_rows, tmp_path: Path) -> None:
+    train = make_rows([VALID], [VALID], size=(W, H))
     Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/0.png")
     sound = train.select([0]).map(lambda _: {"height": 2 * H}, features=train.features)
-    result = mended(DatasetDict({"train": sound, "test": train}))
+    result = repaired(DatasetDict({"train": sound, "test": train}))
     assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {"train": [100], "test": [101]}
     assert [one.what for one in result.changes] == ["left out: drawn for an unknown size"]
 
 
-def test_classes_that_case_or_blanks_tell_apart_become_the_most_frequent_one(make_rows, tmp_path: Path) -> None:
+def test_classes_that_differ_in_case_or_blanks_are_merged(make_rows, tmp_path: Path) -> None:
     names = ["Dog", "cat", "dog", " dog ", "a", "A"]
     labels = [[0, 2, 3], [2, 1, 4, 5, -1]]
-    boxes = [[SOUND, SOUND, [1, 1, 5, 5]], [SOUND, [2, 2, 5, 5], [3, 3, 5, 5], [4, 4, 5, 5], [5, 5, 5, 5]]]
+    boxes = [[VALID, VALID, [1, 1, 5, 5]], [VALID, [2, 2, 5, 5], [3, 3, 5, 5], [4, 4, 5, 5], [5, 5, 5, 5]]]
     data = DatasetDict({"test": make_rows(*boxes, labels=labels, names=names)})
     found = next(one for one in examine(data).findings if one.kind == "similar class names")
     assert found.message.startswith("'Dog' (1), 'dog' (2), ' dog ' (1) are nearly the same")
     assert "--fix COPY merges" in found.remedy
-    result = mended(data)
+    result = repaired(data)
     assert class_names(result.data["test"]) == ["dog", "cat", "a", "A"]
     assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0], [0, 1, 2, 3]]
     told = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
@@ -205,29 +207,29 @@ def test_classes_that_case_or_blanks_tell_apart_become_the_most_frequent_one(mak
 def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> None:
     corners = [[[20 + 10 * x, 30, 60 + 10 * x, 120]] for x in range(12)]
     data = DatasetDict({"train": make_rows(*corners, size=(W, H))})
-    result = mended(data)
+    result = repaired(data)
     assert [row["objects"]["bbox"][0] for row in result.data["train"]] == [[20 + 10 * x, 30, 40, 90] for x in range(12)]
     assert result.data["train"][3]["objects"]["area"] == [3600]
     assert {one.what for one in result.changes} == {"converted from xyxy in pixels"}
 
 
-def test_nothing_left_is_told(make_rows, tmp_path: Path) -> None:
-    data = DatasetDict({"train": make_rows([SOUND])})
+def test_no_image_left_raises(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([VALID])})
     (tmp_path / "train/0.png").unlink()
-    with pytest.raises(InputError, match="no image can be kept"):
-        mended(data)
+    with pytest.raises(InputError, match="no image that can be read"):
+        repaired(data)
 
 
 def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
     data = DatasetDict(
-        {"train": make_rows([SOUND], []), "test": make_rows([[0.1, 0.2, 0.3, 149.7]], folder="b", seed=1)}
+        {"train": make_rows([VALID], []), "test": make_rows([[0.1, 0.2, 0.3, 149.7]], folder="b", seed=1)}
     )
-    result = mended(data)
+    result = repaired(data)
     assert result.changes == ()
     assert {split: rows.to_list() for split, rows in result.data.items()} == {
         split: rows.to_list() for split, rows in data.items()
     }
-    assert summarize_changes(result.changes) == "nothing had to be changed"
+    assert summarize_changes(result.changes) == "no changes were necessary"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
     with pytest.raises(InputError, match="isn't empty"):
@@ -278,20 +280,20 @@ def plant(random: np.random.Generator, folder: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_is_planted_the_copy_is_clean_and_sound_boxes_are_the_same(tmp_path: Path, seed: int) -> None:
+def test_the_copy_is_clean_and_valid_boxes_are_unchanged(tmp_path: Path, seed: int) -> None:
     from detr_ft.data import write_coco
 
     folder = tmp_path / "data"
     write_coco(load_data(f"generated:shapes?train=24&validation=12&edge=64&seed={seed}"), folder)
     untouched = plant(np.random.default_rng(seed), folder)
     data, before = load_data(f"coco:{folder}"), hashes(folder)
-    assert MENDED & {one.kind for one in examine(data).findings}
-    result = mended(data)
+    assert REPAIRED & {one.kind for one in examine(data).findings}
+    result = repaired(data)
     write_repaired(result, tmp_path / "out")
     assert hashes(folder) == before
     copy = load_data(f"coco:{tmp_path / 'out'}")
     again = examine(copy)
-    assert not MENDED & {one.kind for one in again.findings}
+    assert not REPAIRED & {one.kind for one in again.findings}
     assert not any(again.leaked.values())
     for split, sign in (("train", 1), ("validation", -1)):
         was, now = (
@@ -308,8 +310,8 @@ def test_whatever_is_planted_the_copy_is_clean_and_sound_boxes_are_the_same(tmp_
 
 
 def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:
-    data = DatasetDict({"train": make_rows([SOUND, [1, 1, 0, 2]])})
-    write_repaired(mended(data), tmp_path / "out")
+    data = DatasetDict({"train": make_rows([VALID, [1, 1, 0, 2]])})
+    write_repaired(repaired(data), tmp_path / "out")
     assert (tmp_path / "out/train/0.png").read_bytes() == (tmp_path / "train/0.png").read_bytes()
     (line,) = (tmp_path / "out/changes.jsonl").read_text().splitlines()
     assert json.loads(line)["file"] == str(tmp_path / "train/0.png")
@@ -317,5 +319,5 @@ def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:
 
 def test_real_data(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     data = load_data(str(real_data("chess_coco")))
-    result = mended(data)
+    result = repaired(data)
     assert [one.what for one in result.changes] == ["left out: duplicate box"]

@@ -49,11 +49,11 @@ def page(data: DatasetDict) -> Page:
     return Page(html)
 
 
-def test_it_says_what_why_how_to_mend_and_where_with_a_picture(make_rows) -> None:
+def test_a_kind_has_effect_remedy_location_and_picture(make_rows) -> None:
     data = DatasetDict({"train": make_rows([[10, 10, 50, 40], [150, 10, 90, 40]])})
     told = page(data)
     assert "0 errors, 1 warning and 0 notes: the data can be trained on." in told.text
-    for words in ("A box leaves its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
+    for words in ("A box extends beyond its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
         assert words in told.text
     assert told.tags.count("img") == 1
     for name, value in told.attributes:

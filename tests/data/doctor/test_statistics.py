@@ -1,4 +1,4 @@
-"""Boxes of a whole split in another format are told once, with the format; sound ones and single slips are not."""
+"""The boxes of a split as columns: another format is reported once, single defects are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_format_is_named_once_and_its_boxes_are_converted(make_rows, name: str, seed: int) -> None:
+def test_another_format_is_reported_once_and_converted(make_rows, name: str, seed: int) -> None:
     right = sound_boxes(seed)
     rows = make_rows(*FORMATS[name](right).reshape(10, 3, 4).tolist(), size=(W, H), seed=seed)
     boxes, format = boxes_of(rows), BoxFormat.parse(name)
@@ -42,7 +42,7 @@ def test_the_format_is_named_once_and_its_boxes_are_converted(make_rows, name: s
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_sound_boxes_and_a_few_slips_are_no_other_format(make_rows, seed: int) -> None:
+def test_a_few_defective_boxes_are_not_another_format(make_rows, seed: int) -> None:
     boxes = sound_boxes(seed)
     boxes[:6, 0] = W - boxes[:6, 2] / 2  # beyond the right border by half their width
     rows = make_rows(*boxes.reshape(10, 3, 4).tolist(), size=(W, H))
@@ -53,13 +53,13 @@ def test_columns_follow_the_rows(make_rows) -> None:
     rows = make_rows([[1, 2, 3, 4]], [], [[5, 6, 7, 8], [1, 1, 0, float("inf")]])
     boxes = boxes_of(rows)
     assert boxes.row.tolist() == [0, 2, 2]
-    assert boxes.place.tolist() == [0, 0, 1]
+    assert boxes.position.tolist() == [0, 0, 1]
     assert boxes.id.tolist() == [1000, 1100, 1101]
     assert boxes.valid.tolist() == [True, True, False]
     assert boxes_of(make_rows([], [])).xywh.shape == (0, 4)
 
 
-def test_numbers_that_grow_infinite_are_named_and_hinder_nothing(make_rows) -> None:
+def test_huge_numbers_are_reported_as_not_finite(make_rows) -> None:
     huge = [[0, 0, 1e308, 1e308], [1e308, 1e308, 1e308, 1e308], [-1e308, 0, 1e308, 4]]
     rows = make_rows([*huge, [1, 1, 20, 1e-320], *(sound_boxes(0, 8).tolist())])
     diagnosis = examine(DatasetDict({"train": rows}))

@@ -45,7 +45,7 @@ def doctored(spec: str, **outputs: Path | str) -> Diagnosis:
 
 
 @pytest.mark.parametrize("write", [coco, yolo])
-def test_they_are_found_beside_all_else_and_left_out_of_the_mended_copy(
+def test_unknown_classes_are_reported_and_left_out_of_the_copy(
     tmp_path: Path, write: Callable[[Path], tuple[str, str, str]]
 ) -> None:
     data = tmp_path / "data"
@@ -64,7 +64,7 @@ def test_they_are_found_beside_all_else_and_left_out_of_the_mended_copy(
     assert [one.kind for one in doctored(f"coco:{tmp_path / 'mended'}").findings] == []
 
 
-def test_they_are_told_with_the_other_problems(tmp_path: Path) -> None:
+def test_unknown_classes_are_reported_with_other_problems(tmp_path: Path) -> None:
     spec, told, _ = yolo(tmp_path)
     file = tmp_path / "images/a.txt"
     file.write_text(file.read_text() + "0 .5 .5\n")
@@ -81,7 +81,7 @@ def test_where_no_object_has_a_known_class_the_names_stay(tmp_path: Path) -> Non
     assert doctored(spec).splits["train"].boxes_per_class == {"dog": 0}
 
 
-def test_they_are_told_of_images_that_do_not_open_as_well(tmp_path: Path) -> None:
+def test_unknown_classes_of_unreadable_images_are_reported(tmp_path: Path) -> None:
     spec, _, _ = yolo(tmp_path)
     (tmp_path / "images/b.txt").write_text("8 .5 .5 .1 .2\n")
     found = [one for one in doctored(spec).findings if one.kind == "unknown class"]

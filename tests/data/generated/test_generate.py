@@ -110,7 +110,7 @@ def test_written_out_as_coco_it_reads_back_the_same(tmp_path: object) -> None:
         ("shapes?max_objects=0", ["max_objects"]),
     ],
 )
-def test_every_mistake_of_a_name_is_told(spec: str, words: list[str]) -> None:
+def test_every_unknown_name_and_option_is_reported(spec: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         generate(spec)
     for word in words:

@@ -1,4 +1,4 @@
-"""Boxes go where their objects are, whatever became of the image after it was annotated; or nowhere."""
+"""Boxes follow the change of their image after annotation, or the image is refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_resized_image_has_its_boxes_resized_to_the_pixel(
     assert [fit and fit.how] == [SCALED if after != (width, height) else ""]
 
 
-def test_a_small_difference_is_scaled_too_and_another_shape_is_not_taken_for_one() -> None:
+def test_a_small_difference_is_scaled_and_another_shape_is_unclear() -> None:
     assert moved(rescalings([image((1000, 750), (1012, 759))])[0], MIDDLE) == [40.48, 40.48, 10.12, 10.12]
     assert rescalings([image((1000, 750), (1013, 750))]) == [None]
     assert rescalings([image((480, 640), (640, 480))]) == [None]
@@ -94,7 +94,7 @@ def test_a_square_that_exif_turns_is_scaled_and_not_turned() -> None:
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_broken_boxes_tell_nothing_and_hide_nothing(broken: float) -> None:
+def test_broken_boxes_do_not_decide_the_frame(broken: float) -> None:
     assert words(image((200, 200), (400, 400), (broken, 1, 2, 3), (300, 10, 50, 50))) == [SIZE_ALONE]
 
 
@@ -102,7 +102,7 @@ def words(*images: AnnotatedImage) -> list[str | None]:
     return [fit and fit.how for fit in rescalings(images)]
 
 
-def test_boxes_that_have_room_in_one_frame_alone_tell_for_all_images_alike() -> None:
+def test_boxes_that_fit_one_frame_only_decide_for_their_group() -> None:
     beyond_stated, quiet = image((200, 200), (400, 400), (300, 10, 50, 50)), image((200, 200), (400, 400))
     assert words(beyond_stated, quiet) == [SIZE_ALONE] * 2
     assert words(quiet) == [SCALED]
@@ -129,7 +129,7 @@ def test_an_image_that_was_turned_without_a_trace_is_never_scaled() -> None:
 
 
 def test_a_size_that_is_right_does_not_prove_that_boxes_are_upright() -> None:
-    """The size was read by a program that heeds EXIF, the boxes were drawn in one that doesn't."""
+    """The size was read by a program that applies EXIF, the boxes were drawn in one that does not."""
     box = (500.0, 20.0, 100.0, 50.0)  # no room in 480 x 640
     as_stored, quiet = image((480, 640), (480, 640), box, exif=6), image((480, 640), (480, 640), exif=6)
     assert words(as_stored, quiet) == [TURNED, TURNED]
@@ -182,7 +182,7 @@ def test_mirrored_images_follow_the_turned_ones_and_are_unclear_where_those_diff
     assert [fit and fit.how for fit in rescalings([mirrored, as_stored, upright])] == [None, TURNED, ""]
 
 
-def test_what_is_said_counts_where_boxes_do_not_tell() -> None:
+def test_drawn_on_decides_if_boxes_fit_both_frames() -> None:
     stretched = image((400, 200), (200, 200))
     assert [fit and fit.how for fit in rescalings([stretched], "stated") + rescalings([stretched], "file")] == [
         SCALED,
@@ -199,7 +199,7 @@ def test_why_an_image_is_unclear() -> None:
     assert unclear_reason(image((60, 50), (60, 50), exif=2)).startswith("EXIF turns or mirrors it to 60x50")
 
 
-def test_without_boxes_or_a_stated_size_only_the_size_is_taken() -> None:
+def test_without_boxes_or_a_stated_size_only_the_size_changes() -> None:
     nothing = AnnotatedImage((10, 70), [], FileSize((200, 200)))
     unstated = image((0, 0), (200, 200))
     broken = AnnotatedImage((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))

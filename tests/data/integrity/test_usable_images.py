@@ -1,4 +1,4 @@
-"""Before training: bad images are told together, and boxes are on their images as they are."""
+"""The check before training lists bad images and adapts boxes to the actual files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def changed(make_rows: Rows, tmp_path: Path) -> Dataset:
     return rows
 
 
-def test_rows_are_as_their_files_and_the_others_are_told(changed: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_have_the_sizes_of_their_files_and_others_are_bad(
+    changed: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         found = inspected(changed)
     assert [(row["width"], row["height"]) for row in found.rows] == [(200, 150), (400, 300), (150, 200)]
@@ -64,7 +66,7 @@ def test_a_split_as_it_should_be_is_given_back_as_it_is(make_rows: Rows) -> None
     assert with_true_sizes({"train": rows}, "train") is rows
 
 
-def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> None:
+def test_headers_alone_give_the_same_rows_and_all_problems(changed: Dataset) -> None:
     assert list(with_true_sizes({"train": changed.select(range(3))}, "train")) == list(inspected(changed).rows)
     with pytest.raises(InputError) as caught:
         with_true_sizes({"train": changed}, "train")
@@ -75,7 +77,7 @@ def test_headers_alone_tell_the_same_and_all_that_is_wrong(changed: Dataset) -> 
 
 
 def test_rows_are_judged_by_their_whole_split(make_rows: Rows, tmp_path: Path) -> None:
-    """Stated half as large as they are, with boxes that only the files have room for: but not in the rows asked for."""
+    """Stated at half their size, with boxes that fit only the files, but not in the selected rows."""
     rows = make_rows([[300, 200, 80, 80]], [BOX], [BOX], size=(400, 300))
     rows = rows.map(lambda row: {"width": 200, "height": 150}, features=rows.features)
     assert [row["objects"]["bbox"] for row in with_true_sizes({"train": rows}, "train", [1, 2])] == [[BOX], [BOX]]
@@ -85,7 +87,7 @@ def test_rows_are_judged_by_their_whole_split(make_rows: Rows, tmp_path: Path) -
 
 
 def test_all_splits_judge(make_rows: Rows) -> None:
-    """A small split whose boxes don't tell goes with the large one whose boxes need the files; also where it isn't taken."""
+    """A small split with boxes that fit both frames follows the large one, used or not."""
     large = make_rows([[300, 200, 80, 80]], [BOX], size=(400, 300))
     small = make_rows([BOX], folder="validation", size=(400, 300))
     data = {

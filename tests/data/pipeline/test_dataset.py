@@ -89,10 +89,10 @@ def test_a_processor_that_contradicts_itself_is_refused(settings_of_processor: d
 def test_longest_edge_gives_the_format_without_changing_the_processor(pad_size: dict[str, int] | None) -> None:
     processor = DetrImageProcessor(size=SIZES[1], pad_size=pad_size)
     written = processor.to_json_string()
-    form = ImageFormat.of(processor, longest_edge=64)
+    form = ImageFormat.of(with_longest_edge(processor, 64))
     assert form.size == {"max_height": 64, "max_width": 64}
     assert form.canvas == (pad_size and (64, 64))
-    assert ImageFormat.of(with_longest_edge(processor, 64)) == form
+    assert with_longest_edge(processor, None) is processor
     assert processor.to_json_string() == written
     assert ImageFormat.of(processor).size == SIZES[1]
     square = {"height": 64, "width": 64} if pad_size else None
@@ -112,7 +112,7 @@ def test_longest_edge_gives_the_format_without_changing_the_processor(pad_size: 
 def test_a_box_comes_back_within_half_a_pixel(
     width: int, height: int, long: int, canvas: bool, beside: tuple[int, int], seed: int
 ) -> None:
-    """Whatever the size, the shape (to 20 : 1), the batch and its padding: as `post_process_object_detection` undoes it."""
+    """For any size, shape (to 20 : 1), batch and padding, by `post_process_object_detection` of transformers."""
     corners = np.random.default_rng(seed).uniform(0, 1, (5, 2, 2)) * [width, height]
     low, high = corners.min(1), corners.max(1) + 0.1
     bbox = np.concatenate([low, np.minimum(high, [width, height]) - low], 1).tolist()

@@ -26,7 +26,7 @@ def test_labels_and_flags_stay_with_their_boxes_where_others_are_left_out() -> N
     assert sample.crowd.tolist() == [False, True, False]
 
 
-def test_a_box_leaves_where_less_than_the_asked_part_of_it_is_seen() -> None:
+def test_crop_removes_boxes_below_min_visible() -> None:
     boxes = torch.tensor([[0.0, 0, 100, 10], [0, 20, 100, 30], [60, 40, 100, 50]])
     sample = Sample(torch.zeros(3, 60, 100, dtype=torch.uint8), boxes, torch.tensor([7, 8, 9]), boxes[:, 0] > 50)
     cut = sample.crop(61, 0, 39, 60, min_visible=0.4)
@@ -61,7 +61,7 @@ SOUND = Sample(
         (replace(SOUND, scale=float("inf")), "the scale inf"),
     ],
 )
-def test_what_is_no_sample_is_told(returned: Any, words: str) -> None:
+def test_invalid_samples_have_a_fault(returned: Any, words: str) -> None:
     import re
 
     fault = fault_of(returned)

@@ -56,27 +56,11 @@ def test_official_layout(tmp_path: Path, images: str, write_coco_file: Callable[
     assert Path(data["validation"][0]["image"]["path"]).is_file()
 
 
-def test_a_size_that_isnt_stated_is_measured_upright(
-    tmp_path: Path, write_coco_file: Callable[..., Path], write_image: Callable[..., Path]
-) -> None:
-    file = write_coco_file(tmp_path / "a.json", folder=tmp_path / "images")
-    write_image(tmp_path / "images" / "turned.jpg", size=(40, 30), orientation=6)
-    content = json.loads(file.read_text())
-    content["images"][0] = {"id": 5, "file_name": "turned.jpg"}
-    file.write_text(json.dumps(content))
-    row = load_data(f"coco:{file}")["train"][0]
-    assert (row["width"], row["height"]) == (30, 40)
-
-
-def test_defective_boxes_and_missing_files_stay_for_the_doctor(
-    tmp_path: Path, write_coco_file: Callable[..., Path]
-) -> None:
+def test_defective_boxes_stay_for_the_doctor(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     boxes = [[0, 0, 0, 0], [-9, 1, 999, 2], [float("nan"), 0, float("inf"), -3]]
     rows = [{"id": i, "image_id": 5, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
     file = write_coco_file(tmp_path / "a.json", annotations=rows)
-    (tmp_path / "0_1.png").unlink()
     data = load_data(f"coco:{file}")["train"]
-    assert data.num_rows == 2
     assert str(data[0]["objects"]["bbox"]) == str([[float(v) for v in box] for box in boxes])
 
 
@@ -122,9 +106,7 @@ def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) 
         load_data(f"coco:{tmp_path / 'a.json'}")
 
 
-def test_two_files_for_one_split_and_a_folder_without_any(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="no COCO file found"):
-        load_data(f"coco:{tmp_path}")
+def test_two_files_for_one_split(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     for year in ("2014", "2017"):
         write_coco_file(tmp_path / "annotations" / f"instances_train{year}.json")
     with pytest.raises(InputError, match="several COCO files for split train"):
@@ -276,17 +258,6 @@ def test_a_folder_as_image_is_left_to_the_doctor(
     row = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', images=images)}")["train"][1]
     assert (row["width"], row["height"]) == (0, 0)
     assert "sub.png: not a readable image" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("[" * 100_000, "nested too deeply"), (f'{{"images": {"9" * 5000}}}', "a number of thousands of digits")],
-)
-def test_json_that_python_cant_hold(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "a.json").write_text(content)
-    for kind in ("coco", "labelme", "labelstudio"):
-        with pytest.raises(InputError, match=rf"a\.json: not valid JSON of a data set \({message}\)"):
-            load_data(f"{kind}:{tmp_path / 'a.json'}")
 
 
 def test_a_class_that_cant_be_written_and_flags_that_say_neither(

@@ -112,11 +112,6 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
         load_data(str(tmp_path / "a.xml"))
 
 
-def test_a_folder_without_an_export(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no annotations\.xml found"):
-        load_data(f"cvat:{tmp_path}")
-
-
 def test_the_files_own_ids_are_kept_where_they_are_unique(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name)

@@ -1,8 +1,10 @@
-"""Specifications of data: kinds, bare paths, and mistakes in them."""
+"""The list of sources: specifications, bare paths, mistakes, help.   python tests/data/sources/test_registry.py   writes the table of docs/data.md"""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,47 @@ import pytest
 from detr_ft.data import class_names, load_data
 from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.json_files import json_tool
-from detr_ft.data.sources.listing import split_of
+from detr_ft.data.sources.registry import SOURCES, box_format_help, data_help, sources_table
 from detr_ft.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = ROOT / "docs/data.md"
+MARKERS = ("<!-- sources: python tests/data/sources/test_registry.py -->", "<!-- end of sources -->")
+IN_COMMAND = [source for source in SOURCES if not source.streamed]
+
+
+def with_table(page: str) -> str:
+    """A page with the table between its markers renewed."""
+    before, _, rest = page.partition(MARKERS[0])
+    return f"{before}{MARKERS[0]}\n\n{sources_table()}\n\n{MARKERS[1]}{rest.partition(MARKERS[1])[2]}"
+
+
+def test_the_page_on_data_has_the_table_of_the_list() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page), "run: python tests/data/sources/test_registry.py"
+
+
+def test_names_are_unique_and_help_is_short() -> None:
+    assert len({source.name for source in SOURCES}) == len(SOURCES)
+    assert all(0 < len(source.help) < 60 for source in SOURCES)
+
+
+def test_every_source_of_the_command_is_in_its_help_and_in_the_table() -> None:
+    table = sources_table().splitlines()
+    assert len(table) == 2 + len(IN_COMMAND)
+    for source in IN_COMMAND:
+        assert source.usage in data_help()
+        assert any(f"`{source.usage}`" in row and source.help in row for row in table)
+        assert (f"{source.name}:" in box_format_help()) == source.takes_box_format
+    assert "stream:" not in data_help() + box_format_help() + sources_table()
+
+
+def test_the_list_is_imported_without_reading_libraries() -> None:
+    code = (
+        "import sys, detr_ft.data.sources.registry; print({'numpy', 'datasets', 'torch', 'PIL'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_relative_paths_start_at_the_base(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
@@ -107,22 +148,12 @@ def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
     assert json_tool(tmp_path / "list.json") == "labelstudio"
 
 
-@pytest.mark.parametrize(
-    ("word", "split"),
-    [
-        ("valid", "validation"),
-        ("instances_val2017", "validation"),
-        ("Train", "train"),
-        ("test-dev", "test"),
-        ("latest", None),
-    ],
-)
-def test_split_names(word: str, split: str | None) -> None:
-    assert split_of(word) == split
-
-
 def test_a_recipe_beside_the_data_is_no_data(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,3,4,20,20\n")
     (tmp_path / "recipe.yaml").write_text("model: {checkpoint: x}\ndata: {source: .}\ntrain: {output_dir: runs/x}\n")
     assert class_names(load_data(str(tmp_path))["train"]) == ["cat"]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -180,11 +180,6 @@ def test_entities_are_refused_before_they_expand(voc: Path) -> None:
         load_data(f"voc:{voc}")
 
 
-def test_a_folder_without_annotations(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no VOC annotations found"):
-        load_data(f"voc:{tmp_path}")
-
-
 def test_blood_cells(real_data: Callable[[str], Path]) -> None:
     folder = real_data("bccd_voc")
     start = time.perf_counter()

@@ -37,13 +37,6 @@ def test_roboflow_paths_background_images_and_pixels(yolo: Path) -> None:
     assert data["train"][1]["objects"]["bbox"] == []
 
 
-def test_size_is_that_of_the_upright_image(yolo: Path, write_image: Callable[..., Path]) -> None:
-    write_image(yolo / "train" / "images" / "a.png", size=(40, 30), orientation=6)
-    row = load_data(str(yolo))["train"][0]
-    assert (row["width"], row["height"]) == (30, 40)
-    assert row["objects"]["bbox"] == [pytest.approx([11.25, 16, 7.5, 8])]
-
-
 def test_polygons_become_boxes(yolo: Path) -> None:
     (yolo / "train" / "labels" / "a.txt").write_text("0 0.25 0.5 0.5 0.1 0.75 0.9\n")
     assert load_data(str(yolo))["train"][0]["objects"]["bbox"] == [pytest.approx([10, 3, 20, 24])]

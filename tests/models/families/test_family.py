@@ -1,4 +1,4 @@
-"""DETR's sisters: Table Transformer goes through everything, YOLOS through the criterion, and the others are refused by name."""
+"""Families beside DETR: Table Transformer in every step, YOLOS in a loop, others refused by name."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def test_every_criterion_trains_them(name: str, build: Any, layers: int) -> None
 def test_the_default_criterion_is_their_stock_loss(build: Any) -> None:
     ours, theirs = build().eval(), build().eval()
     attach_criterion(ours, CRITERIA["detr"]())
-    told, expected = (
+    values, expected = (
         ours(**batch()).loss_dict,
         theirs(**batch()).loss_dict,
     )
     for name in ("loss_ce", "loss_bbox", "loss_giou"):
-        torch.testing.assert_close(told[name], expected[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(values[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_the_head_of_a_yolos_takes_new_classes() -> None:

@@ -1,4 +1,4 @@
-"""Frozen norms folded into convolutions: the same function, gradients and names."""
+"""Frozen norms fused into convolutions: the same function, gradients and names."""
 
 from __future__ import annotations
 

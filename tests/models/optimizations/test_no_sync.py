@@ -1,4 +1,4 @@
-"""Without waits between its layers a model is the same function."""
+"""A forward pass without synchronization: the same function, and no value is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(**changes: Any) -> DetrForObjectDetection:
     return DetrForObjectDetection(config).double()
 
 
-def asked(model: DetrForObjectDetection, mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+def run(model: DetrForObjectDetection, mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Logits and boxes of two images of which `mask` says what is image, and the gradients of their sum."""
     torch.manual_seed(1)
     given = model(pixel_values=torch.randn(2, 3, 64, 64, dtype=torch.float64), pixel_mask=mask)
@@ -46,7 +46,7 @@ def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
     steady = copy.deepcopy(model)
     no_sync.apply(steady)
     assert all(isinstance(layer, NoSyncEncoderLayer) for layer in steady.model.encoder.layers)
-    expected, found = asked(model, mask), asked(steady, mask)
+    expected, found = run(model, mask), run(steady, mask)
     for one, other in zip([*expected[:2], *expected[2]], [*found[:2], *found[2]], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
@@ -57,7 +57,7 @@ def test_padding_still_counts() -> None:
     no_sync.apply(model)
     attended: list[Tensor | None] = []
     model.model.encoder.layers[0].register_forward_pre_hook(lambda _, args: attended.append(args[1]))
-    asked(model, padded())
+    run(model, padded())
     (mask,) = attended
     assert mask is not None
     assert mask.shape[:3] == (2, 1, 1)
@@ -87,7 +87,7 @@ def test_attention_that_adds_its_masks_gets_them_so() -> None:
         part._attn_implementation_internal = "eager"
     steady = copy.deepcopy(model)
     no_sync.apply(steady)
-    for one, other in zip(asked(model, padded())[:2], asked(steady, padded())[:2], strict=True):
+    for one, other in zip(run(model, padded())[:2], run(steady, padded())[:2], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
@@ -95,10 +95,10 @@ def test_nothing_in_its_code_asks_for_a_value(monkeypatch: pytest.MonkeyPatch) -
     """Whether a tensor is true is a question that waits for the device."""
     model = made().train()
     no_sync.apply(model)
-    asked(model, padded())  # fills the caches of positions, and asks once whether autocast is on
+    run(model, padded())  # fills the caches of positions, and asks once whether autocast is on
     monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
     monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
-    asked(model, padded())
+    run(model, padded())
 
 
 def test_apply_and_revert() -> None:

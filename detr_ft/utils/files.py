@@ -1,0 +1,36 @@
+"""Writing files: never over existing ones, and with an InputError where the disk refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detr_ft.errors import InputError
+
+
+def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
+    """Raise InputError where something exists at a path; the `remedy` ends the message."""
+    if file.exists():
+        raise InputError(f"{file} exists and is not overwritten. {remedy}")
+
+
+def check_new_folder(folder: Path, remedy: str = "Choose a new folder.") -> None:
+    """Raise InputError where a folder has contents, or is a file; the `remedy` ends the message."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError raised inside into the InputError of a path that can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: Exception) -> InputError:
+    """Return the error of a path that can't be written."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return InputError(f"{path}: can't be written ({why}). Choose another path, or make room there.")

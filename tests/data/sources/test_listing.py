@@ -1,0 +1,78 @@
+"""Files of folders, and the splits that names state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data.sources.listing import (
+    files_below,
+    files_in,
+    images_below,
+    images_in,
+    split_folders,
+    split_of,
+    split_of_file,
+    split_of_folder,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.JPG", "x.txt", ".hidden.png", "sub/c.png", "sub/deep/.d.png", "sub/d.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    return tmp_path
+
+
+def names(paths: list[Path], folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def test_a_folder_is_listed_by_suffix_in_either_case(folder: Path) -> None:
+    assert names(images_in(folder), folder) == ["a.JPG", "b.png"]
+    assert names(files_in(folder, {".txt", ".json"}), folder) == ["x.txt"]
+    assert files_in(folder / "none", {".txt"}) == []
+
+
+def test_subfolders_are_listed_too(folder: Path) -> None:
+    # A link that leads nowhere is listed: its image is missing.
+    assert names(images_below(folder), folder) == ["a.JPG", "b.png", "gone.png", "sub/c.png"]
+    assert names(files_below(folder, {".json"}), folder) == ["sub/d.json"]
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [
+        ("valid", "validation"),
+        ("instances_val2017", "validation"),
+        ("Train", "train"),
+        ("test-dev", "test"),
+        ("latest", None),
+    ],
+)
+def test_split_names(word: str, split: str | None) -> None:
+    assert split_of(word) == split
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [("val.json", "validation"), ("Test/a.json", "test"), ("a.json", "train"), ("val/train.json", "train")],
+)
+def test_the_split_of_a_file_is_that_of_its_name_then_of_its_folder(file: str, split: str) -> None:
+    assert split_of_file(Path("data") / file) == split
+
+
+def test_only_whole_names_of_folders_are_splits(tmp_path: Path) -> None:
+    for name in ("train", "Valid", "test_old", "dev"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "val").touch()
+    assert [(split, child.name) for split, child in split_folders(tmp_path)] == [
+        ("validation", "Valid"),
+        ("validation", "dev"),
+        ("train", "train"),
+    ]
+    assert split_of_folder(Path("test_old")) is None
