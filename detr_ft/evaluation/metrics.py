@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from detr_ft.errors import InputError
+from detr_ft.run_directory import METRICS
 from detr_ft.utils.speed import Speed
 
 SCHEMA_VERSION = 1
@@ -238,7 +239,7 @@ class RunMetrics(EvaluationMetrics):
     command: str = ""
 
     @classmethod
-    def from_json(cls, text: str, where: str = "metrics.json") -> RunMetrics:
+    def from_json(cls, text: str, where: str = METRICS) -> RunMetrics:
         """Read a `metrics.json` of a run or an evaluation; one without a `schema_version` has version 0.
 
         Raises InputError, beginning with `where`, for a text that is no JSON, other values, and a newer version.
