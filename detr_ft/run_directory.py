@@ -46,7 +46,7 @@ class RunDirectory:
             if self.path.exists() and any(file.name != FAILURES for file in self.path.iterdir()):
                 resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
                 raise InputError(
-                    f"{self.path}: the folder is not empty and may have another run, which is never overwritten. "
+                    f"{self.path} is not empty, and another run is never overwritten. "
                     f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
                 )
 

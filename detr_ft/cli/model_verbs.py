@@ -19,7 +19,10 @@ from detr_ft.utils.assets import demo_folder
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small"),
+        typer.Argument(
+            help="Evaluate a run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small; "
+            "default: the file of --from-predictions"
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Evaluate on these data; default: the validation images of the model's run")
@@ -115,7 +118,12 @@ def predict(
 
 
 def demo(
-    model: Annotated[str, typer.Argument(help="As for evaluate")] = "embedded:small",
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Show a run directory, a checkpoint's folder, or owner/name on the Hub; default: embedded:small"
+        ),
+    ] = "embedded:small",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve on this port; default: a free one from 7860")
     ] = None,
@@ -138,7 +146,7 @@ def demo(
 def push(
     run: Annotated[Path, typer.Argument(help="A run directory")],
     name: Annotated[
-        str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")
+        str | None, typer.Argument(help="Upload as owner/name on the Hub; default: hub.repo_id of the run's recipe")
     ] = None,
     public: Annotated[
         bool | None,

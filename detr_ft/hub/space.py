@@ -34,8 +34,8 @@ if __name__ == "__main__":
         str(HERE / "model"),
         host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-        pictures=sorted((HERE / "examples").glob("*.jpg")),
-        note="Pictures are processed on the machine that runs this page, and deleted within a day.",
+        images=sorted((HERE / "examples").glob("*.jpg")),
+        note="Images are processed on the machine that runs this page and deleted within a day.",
     )
 '''
 

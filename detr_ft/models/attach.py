@@ -76,7 +76,7 @@ class AttachedCriterion:
 
     @contextmanager
     def step_totals(self, totals: StepTotals | None) -> Iterator[None]:
-        """Normalize terms by the totals of an optimizer step within the context; None: by the batch of all processes.
+        """Normalize terms by the totals of an optimizer step within the context; None: by the batch.
 
         A loop that accumulates gradients passes the totals of its micro-batches, divided by the number of processes.
         """

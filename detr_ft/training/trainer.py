@@ -196,10 +196,10 @@ class DetrTrainer:
             evaluation = self.evaluate()
         best, better = self.selection.best(self.monitor.log.evaluations), ""
         if best is None or best.step == self.progress.step:
-            self._save()
+            self.save()
         elif not self.settings.load_best_model_at_end:
             better = better_than_last(best, self.selection.metric, evaluation.metrics)
-            self._save()
+            self.save()
         else:
             logger.info("restoring the model of the best evaluation, at step %d", best.step)
             load_saved(self.model, self.run.path / BEST_CHECKPOINT)
@@ -242,7 +242,7 @@ class DetrTrainer:
             self.callbacks.on_save(self.checkpoints.save(step, files), step)
         self.state.mark_saved()
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Save the model at the top of the run; if weights are averaged, also the raw ones."""
         if self.stepper.ema:
             self._save_model(RAW)

@@ -19,7 +19,7 @@ from detr_ft.report.charts import precision_chart
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.page import SECTIONS, render_markdown, render_page
 from detr_ft.report.pictures import AnnotatedPhoto, Outline
-from detr_ft.utils.speed import Speed
+from detr_ft.utils.environment import Speed
 
 EVIL = "<script>alert(1)</script>"
 KEYS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")

@@ -1,4 +1,4 @@
-"""Commands and scripts as real processes that start quickly: forked from one that has only imported everything."""
+"""Commands and scripts as real processes, forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONTEXT.set_forkserver_preload(
 
 
 class Forked:
-    """`python -m detr_ft ...` or `python script.py ...` in a session of its own, with the interface of a Popen."""
+    """`python -m detr_ft ...` or `python script.py ...`, with the interface of a Popen."""
 
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
         self._outputs = Path(mkdtemp(prefix="forked-"))

@@ -1,4 +1,4 @@
-"""One step of the loop; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
+"""Gradients and loss terms of one step, saved by rank 0.   torchrun one_step.py OUT IMAGES SIZE MICRO
 
 A step has SIZE images for each process in micro-batches of MICRO, and the data has IMAGES of them, some without objects.
 In float64, so that rounding does not hide a difference.
@@ -36,7 +36,7 @@ def images(number: int) -> Dataset:
 
 
 def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
-    """A trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
+    """A trainer whose first epoch is one step, without dropout, which depends on the batches."""
     torch.manual_seed(0)
     config = tiny_config(names=("a", "b", "c", "d", "e"))
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0

@@ -1,4 +1,4 @@
-"""Evaluations of splits of several sizes, by however many processes; rank 0 writes them.   torchrun some_evaluations.py OUT CHECKPOINT"""
+"""Evaluations of splits of several sizes, written by rank 0.   torchrun some_evaluations.py OUT CHECKPOINT"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = (1, 2, 5, 7, 8, 9)
 
 
 def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
-    """For each size the metrics, and of each image the first box and score: a repeated or missing image would show."""
+    """For each size the metrics, and of each image the first box and score."""
     split = generate(f"workshop?train=2&validation={max(SIZES)}&edge=64")["validation"]
     model, processor = load_model(checkpoint)
     fit_labels(model, split.features["objects"]["category"].feature.names)

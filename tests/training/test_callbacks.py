@@ -1,4 +1,4 @@
-"""Callbacks get what they are documented to get, change nothing by themselves, and are named when they fail."""
+"""Callbacks get the documented arguments, change nothing, and are named if they fail."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_trainer_has_no_effect_before_it_trains(tiny_checkpoint: Path, tmp_pat
     assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
     (tmp_path / "run").mkdir()
     (tmp_path / "run/file").touch()
-    with pytest.raises(InputError, match=r"run: .*not empty"):
+    with pytest.raises(InputError, match="run is not empty"):
         trainer.train()
     (tmp_path / "run/file").unlink()
     assert trainer.train().metrics == make_trainer(tiny_checkpoint, tmp_path / "other").train().metrics

@@ -51,7 +51,7 @@ class Capsule:
             self.batches = self.tensors["batches"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"{folder}: not a failure capsule, or an incomplete one: {error}. Pass a folder that the failed run named."
+                f"{folder}: no failure capsule, or an incomplete one: {error}. Pass a folder that the failed run named."
             ) from error
         if not (folder / WEIGHTS).is_file():
             raise InputError(
