@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from detr_ft.errors import InputError
 from detr_ft.run_directory import METRICS
-from detr_ft.utils.environment import Speed
+from detr_ft.utils.speed import Speed
 
 SCHEMA_VERSION = 1
 

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.families import Family
 from detr_ft.models.predict import Forward, batches_of, detect, inference
-from detr_ft.utils.environment import Speed, peak_memory_mib, reset_peak_memory, time_calls
+from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory, time_calls
+from detr_ft.utils.speed import Speed
 
 RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, 8 bits", "torch": "torch.export"}
 _SPEED_SECONDS = 1.0  # of timing, each for one image and for a batch

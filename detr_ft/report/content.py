@@ -11,7 +11,7 @@ from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.metrics import EvaluationMetrics, MatchingMetrics, VocMetrics
 from detr_ft.evaluation.query_statistics import QueryBoxes
 from detr_ft.report.pictures import AnnotatedPhoto
-from detr_ft.utils.environment import Speed
+from detr_ft.utils.speed import Speed
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -96,23 +95,3 @@ def environment() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return the installed version of each package that results depend on."""
     return {package: version(package) for package in _PACKAGES}
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Time from a decoded image to its boxes, warm, on `hardware`.
-
-    `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
-    images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and
-    additions counted apart; `memory` the most that the model allocated on a GPU, in MiB, or None on a CPU.
-    """
-
-    hardware: str
-    parameters: int
-    pixels: tuple[int, int]
-    flops: int
-    latency: float
-    latency_spread: tuple[float, float]
-    batch: int
-    throughput: float
-    memory: int | None

@@ -26,7 +26,7 @@ from detr_ft.evaluation.metrics import (
     VocClassMetrics,
     VocMetrics,
 )
-from detr_ft.utils.environment import Speed
+from detr_ft.utils.speed import Speed
 
 UNVERSIONED = Path(__file__).parents[2] / "recipes/embedded/small/metrics.json"
 SECTIONS = [
