@@ -101,6 +101,7 @@ def test_settings_change_the_matching(detector: Detector, example: Example) -> N
     assert equal.losses()["loss_bbox"] == plain.losses()["loss_bbox"]
 
 
+@pytest.mark.alone
 def test_a_slider_updates_within_three_tenths_of_a_second(detector: Detector, example: Example) -> None:
     scene = scene_of(detector, example)
     spent = []
