@@ -45,7 +45,7 @@ def model(rng: np.random.Generator, objects: GroundTruthArrays, difficulty: NDAr
     )
 
 
-def two_alike(seed: int, images: int) -> tuple[DetectionMatches, DetectionMatches]:
+def equal_models(seed: int, images: int) -> tuple[DetectionMatches, DetectionMatches]:
     """Return the detections of two equally good models on the same images."""
     rng = np.random.default_rng(seed)
     objects, difficulty = truth(rng, images)
@@ -54,7 +54,7 @@ def two_alike(seed: int, images: int) -> tuple[DetectionMatches, DetectionMatche
     )
 
 
-def spoiled(matches: DetectionMatches, fraction: float, seed: int) -> DetectionMatches:
+def with_wrong_classes(matches: DetectionMatches, fraction: float, seed: int) -> DetectionMatches:
     """Return the same detections with another class for a fraction of them."""
     rng = np.random.default_rng(seed)
     wrong = rng.random(len(matches.detections.label)) < fraction
