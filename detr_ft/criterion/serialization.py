@@ -76,7 +76,10 @@ def describe(criterion: SetCriterion) -> dict[str, Any]:
 
 
 def explicit_names(description: Any) -> Any:
-    """The same description with the names of the softmax forms, which earlier versions recorded as plain names."""
+    """Return the description with the names of the softmax forms in place of plain names.
+
+    Earlier versions recorded plain names.
+    """
     if isinstance(description, list):
         return [explicit_names(item) for item in description]
     if not isinstance(description, Mapping):

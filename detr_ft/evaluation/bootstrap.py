@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detr_ft.evaluation.coco import LIMITS, RECALLS, PrecisionRecall, summarize
 from detr_ft.evaluation.detection_matching import AREAS, THRESHOLDS, Bools, DetectionMatches, Floats, Ints
 from detr_ft.evaluation.metrics import Interval
-from detr_ft.evaluation.precision_recall import LIMITS, RECALLS, PrecisionRecall, summarize
 
 LEVEL = 0.95
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this level, about one in sixty.

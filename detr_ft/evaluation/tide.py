@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from detr_ft.evaluation.coco import interpolated
 from detr_ft.evaluation.detection_matching import (
     THRESHOLDS,
     Bools,
@@ -17,7 +18,6 @@ from detr_ft.evaluation.detection_matching import (
     Pairs,
     overlapping_pairs,
 )
-from detr_ft.evaluation.precision_recall import interpolated
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)

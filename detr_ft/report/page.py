@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.report.content import RunReport
-from detr_ft.report.remarks import remarks
 from detr_ft.report.sections.errors import CONFUSION, ERRORS
 from detr_ft.report.sections.matching import MATCHING
 from detr_ft.report.sections.metrics import CLASSES, METRICS, SLICES
 from detr_ft.report.sections.photos import PHOTOS
 from detr_ft.report.sections.run import SETUP, SPEED, TRAINING
 from detr_ft.report.sections.scores import SCORES
+from detr_ft.report.summary import remarks
 from detr_ft.utils.formatting import change, metric, percent, quantity
 
 SECTIONS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
-from detr_ft.training.callbacks import TrainResult
+from detr_ft.training.callbacks import Callback, TrainResult
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.preflight.probe import check_before_training
@@ -74,6 +74,7 @@ def run(
     built: BuiltRecipe,
     data: DatasetDict | None = None,
     *,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
     evaluate_before: bool = False,
@@ -96,7 +97,7 @@ def run(
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
     logger.info("%s", built.criterion)
-    return _train(built, data, make_display(), checkpoint, force, evaluate_before)
+    return _train(built, data, callbacks, checkpoint, force, evaluate_before)
 
 
 def build_trainer(
@@ -105,6 +106,7 @@ def build_trainer(
     display: Display,
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> DetrTrainer:
     """Return the trainer of a recipe, which is not set up. Raises InputError."""
     recipe = built.recipe
@@ -124,6 +126,7 @@ def build_trainer(
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
         checkpoint=checkpoint,
         facts=facts,
+        callbacks=callbacks,
         pretrained_fraction=prepared.loaded,
     )
 
@@ -131,7 +134,7 @@ def build_trainer(
 def _train(
     built: BuiltRecipe,
     data: DatasetDict | None,
-    display: Display,
+    callbacks: Sequence[Callback],
     checkpoint: Path | None,
     force: bool,
     evaluate_before: bool,
@@ -146,7 +149,7 @@ def _train(
     facts = facts_of(built, prepared.train, process.num_processes, versions())
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
-    trainer = build_trainer(built, prepared, display, checkpoint, facts)
+    trainer = build_trainer(built, prepared, make_display(), checkpoint, facts, callbacks)
     check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()

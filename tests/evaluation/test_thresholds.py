@@ -9,9 +9,8 @@ from support.synthetic_detections import NAMES, equal_models
 
 from detr_ft.evaluation.assessment import by_crowding, by_frequency
 from detr_ft.evaluation.coco import metrics_of_matches
-from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.metrics import CalibrationBin, FrequencySlice, ThresholdChoice
-from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, f1_over_scores
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, confusion, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]
 FOUND = [

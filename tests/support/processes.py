@@ -1,4 +1,4 @@
-"""Commands and scripts as real processes that start quickly: forked from one that has only imported everything."""
+"""Commands and scripts as real processes, forked from one that has imported everything."""
 
 from __future__ import annotations
 

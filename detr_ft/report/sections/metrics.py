@@ -6,7 +6,7 @@ from typing import Any
 
 from detr_ft.evaluation.metrics import HEADINGS, SUMMARY_METRICS, TABLE_METRICS, EvaluationMetrics
 from detr_ft.report.content import RunReport, Section
-from detr_ft.report.remarks import remarks
+from detr_ft.report.summary import remarks
 from detr_ft.utils.formatting import markdown_table, markdown_text, metric
 
 _MEANINGS = {
