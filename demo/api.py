@@ -62,7 +62,7 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     boxes, labels = _read_truth(truth, list(detector.names), image.size)
     settings = MatchSettings(_read_weights(weights))
     try:
-        scene = predict_scene(detector, "image", image, boxes, labels)
+        scene = predict_scene(detector, image, boxes, labels)
     except InputError as error:
         raise page_error(f"The model can't process this image: {reason_of(error)}") from error
     matched = try_match(scene, settings)

@@ -109,7 +109,7 @@ class CompareHandlers:
         example = self.by_label[label]
         return ScenePair(
             *(
-                predict_scene(model, example.name, example.image, example.boxes, example.labels(model.names))
+                predict_scene(model, example.image, example.boxes, example.labels(model.names))
                 for model in (self.first, self.second)
             )
         )

@@ -42,6 +42,7 @@ def weight_sliders(
                 label=f"λ {name}",
                 min_width=100,
                 elem_id=f"{prefix}-{name.replace(' ', '-')}",
+                elem_classes="weight",
             )
             for name, value in zip(names, start, strict=True)
         ]

@@ -105,7 +105,6 @@ class Scene:
     are xyxy in pixels of the image, with `labels [T]`.
     """
 
-    name: str
     size: tuple[int, int]
     display_size: tuple[int, int]
     data_uri: str
@@ -171,12 +170,12 @@ class MatchedScene:
 
 
 def predict_scene(
-    detector: Detector, name: str, image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int]
+    detector: Detector, image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int]
 ) -> Scene:
     """Run the model on an image with ground truth, boxes xyxy in its pixels."""
     empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
     size = fit(image.size, DISPLAY_EDGE_PX)
-    scene = Scene(name, image.size, size, to_data_uri(image, size), *empty, detector.predictions(image))
+    scene = Scene(image.size, size, to_data_uri(image, size), *empty, detector.predictions(image))
     return scene.with_truth(boxes, labels)
 
 

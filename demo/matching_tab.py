@@ -108,7 +108,7 @@ class MatchingHandlers:
         def scene_of(label: str) -> Scene:
             example = self.by_label[label]
             labels = example.labels(self.detector.names)
-            return predict_scene(self.detector, example.name, example.image, example.boxes, labels)
+            return predict_scene(self.detector, example.image, example.boxes, labels)
 
         return scene_of
 
@@ -117,7 +117,7 @@ class MatchingHandlers:
         if path is None:
             return None, None, "", _OWN_IMAGE
         try:
-            return predict_scene(self.detector, "your image", open_image(path), [], []), None, "", _OWN_IMAGE
+            return predict_scene(self.detector, open_image(path), [], []), None, "", _OWN_IMAGE
         except InputError as error:
             return None, None, f"**This image can't be read.** {reason_of(error, path)}", _OWN_IMAGE
 

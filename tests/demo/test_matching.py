@@ -62,7 +62,7 @@ def example(detector: Detector) -> Example:
 
 
 def scene_of(detector: Detector, example: Example) -> Scene:
-    return predict_scene(detector, example.name, example.image, example.boxes, example.labels(detector.names))
+    return predict_scene(detector, example.image, example.boxes, example.labels(detector.names))
 
 
 def test_the_loss_is_the_training_loss_of_the_image(detector: Detector, example: Example) -> None:
@@ -101,6 +101,7 @@ def test_settings_change_the_matching(detector: Detector, example: Example) -> N
     assert equal.losses()["loss_bbox"] == plain.losses()["loss_bbox"]
 
 
+@pytest.mark.alone
 def test_a_slider_updates_within_three_tenths_of_a_second(detector: Detector, example: Example) -> None:
     scene = scene_of(detector, example)
     spent = []
@@ -188,7 +189,7 @@ def test_exhaustive_search_agrees_with_the_hungarian_algorithm(detector: Detecto
     for example in load_examples("embedded:small", detector.names, None):
         corners = torch.rand(objects, 2, generator=random) * 60
         boxes = torch.hstack([corners, corners + 5 + 20 * torch.rand(objects, 2, generator=random)]).tolist()
-        scene = predict_scene(detector, "any", example.image, boxes, [0] * objects)
+        scene = predict_scene(detector, example.image, boxes, [0] * objects)
         exhaustive, hungarian = (
             [pair.cost for pair in match_scene(scene, MatchSettings(matcher=name)).layer(4).pairs]
             for name in (EXHAUSTIVE, HUNGARIAN)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.made_up_models import model, truth
+from support.synthetic_detections import model, truth
 
 from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import match_detections

@@ -119,8 +119,8 @@ def test_after_the_time_limit_the_model_is_evaluated_and_saved(tiny_checkpoint: 
 
 
 def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     plain = first_step(make_exact(tmp_path / "plain", 8, 8, 8))
     trainer = make_exact(tmp_path / "less", 8, 8, 8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from support.small_run import make_trainer
-from support.waits import counted
+from support.synchronizations import count_synchronizations
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.errors import InputError
@@ -55,7 +55,7 @@ def test_a_step_synchronizes_in_the_matching_only(
     trainer.stepper.start_epoch(0)
     trainer.stepper.step(next(steps), 1)
     batch = next(steps)
-    with counted(monkeypatch) as operations:
+    with count_synchronizations(monkeypatch) as operations:
         trainer.stepper.step(batch, 2)
     # The other is the check of the previous step: from a GPU it has arrived by then.
     assert operations == ["cpu", "item", "_local_scalar_dense"]

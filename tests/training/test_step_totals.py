@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from support.forked import run_together
-from support.one_step import first_step, make_trainer
+from support.processes import run_together
+from support.single_step import first_step, make_trainer
 
 from detr_ft.structures import StepTotals
 from detr_ft.training import step
 from detr_ft.training.step_totals import seed_step
 
-SCRIPT = Path(__file__).parents[1] / "support/one_step.py"
+SCRIPT = Path(__file__).parents[1] / "support/single_step.py"
 Values = dict[str, torch.Tensor]
 
 

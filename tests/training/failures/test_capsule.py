@@ -148,8 +148,8 @@ def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> 
 def test_out_of_memory_the_step_is_the_same_in_smaller_parts(
     tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     whole = first_step(make_exact(tmp_path / "whole", 8, 8, 8))
     trainer = make_exact(tmp_path / "short", 8, 8, 8)
