@@ -1,10 +1,10 @@
-"""A page on this machine that shows what a detector finds in a picture, and how training matches it with the truth:
-`detr-ft demo MODEL`, or run this file.
+"""The demo: a page with the detections of a model and their matching with the ground truth.
+
+`detr-ft demo MODEL` and the Spaces of `detr-ft push --space` call `serve`. They put this folder on `sys.path`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one, however it is started
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it at import
 
 import api
 import compare_tab
@@ -24,24 +23,26 @@ import gradio as gr
 import inside_tab
 import lesson_tab
 import matching_tab
-from examples import Example, examples_of
+from examples import Example, load_examples
 from starlette.middleware import Middleware
-from theme import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
+from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
 
-from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.workflows.trained_criterion import trained_by
 
-NOTE = "Nothing leaves this machine."
+LOCAL_NOTE = "Images stay on this machine."
+_MAX_SESSIONS = 200  # with stored images; older ones are dropped
+_DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS = 3600, 86400  # of uploaded and written files
+_MAX_OFFERED_IMAGES = 4  # in the tab Detect
 
 
-_SESSIONS = 200  # whose pictures are kept, the latest ones
+class ContentPolicyMiddleware:
+    """Adds a content security policy to every response.
 
-
-class OwnServerOnly:
-    """Lets the page load from its own server alone: older versions of Gradio ask a content network for a script."""
+    Older versions of Gradio would load a script from a CDN.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -49,44 +50,50 @@ class OwnServerOnly:
     async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+                message["headers"] = [*message["headers"], (b"content-security-policy", CONTENT_POLICY)]
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
 
 
-def build(
+def build_page(
     detector: Detector,
-    pictures: Sequence[str] = (),
-    given: Sequence[Example] = (),
-    note: str = NOTE,
-    second: Detector | None = None,
+    images: Sequence[str] = (),
+    examples: Sequence[Example] = (),
+    note: str = LOCAL_NOTE,
+    other: Detector | None = None,
     criterion: SetCriterion | None = None,
 ) -> gr.Blocks:
-    """The page of a detector: `pictures` are paths to offer, `given` images with truth; `note` says where pictures go, and `criterion`
-    is what it was trained by, left out: DETR's own.
+    """Build the page of a detector.
+
+    `images` are paths that the tab Detect offers, `examples` are images with ground truth, and `note` states where uploaded
+    images go. The tab Compare shows the detector `other`. `criterion` is that of the training; DETR's own by default.
     """
-    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
+    lifetime = (_DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS)
+    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=lifetime, **PAGE_STYLE) as page:
         gr.Markdown(
-            f"# What the detector sees\nAnd how it is taught: which of its answers is held against which object. {note}",
+            f"# Detections and matching\nThe objects that a model detects, and how training matches its queries with objects. {note}",
             elem_id="head",
         )
         with gr.Tab("Detect", id="detect"):
-            detect_tab.tab(detector, pictures)
+            detect_tab.build(detector, images)
         with gr.Tab("Matching", id="matching"):
-            matching_tab.tab(page, detector, given, criterion or detr_criterion())
+            matching_tab.build(page, detector, examples, criterion or detr_criterion())
         with gr.Tab("Lesson", id="lesson"):
-            lesson_tab.tab(page)
+            lesson_tab.build(page)
         with gr.Tab("Inside", id="inside"):
-            inside_tab.tab(page, detector, given)
+            inside_tab.build(page, detector, examples)
         with gr.Tab("Compare", id="compare"):
-            compare_tab.tab(page, detector, second, given)
-        api.endpoints(detector)
+            compare_tab.build(page, detector, other, examples)
+        api.add_endpoints(detector)
     return page
 
 
-def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
-    """Serve the page without waiting, on this machine alone unless another host is given; returns its address."""
+def launch(page: gr.Blocks, host: str, port: int | None) -> str:
+    """Start the server of a page in the background and return its address.
+
+    Raises InputError if the port is in use.
+    """
     try:
         launched: tuple[Any, str, str] = page.launch(
             server_name=host,
@@ -94,55 +101,43 @@ def launch(page: gr.Blocks, port: int | None, host: str = "127.0.0.1") -> str:
             share=False,
             allowed_paths=[],
             max_file_size="20mb",
-            state_session_capacity=_SESSIONS,
+            state_session_capacity=_MAX_SESSIONS,
             ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(OwnServerOnly)]},
+            app_kwargs={"middleware": [Middleware(ContentPolicyMiddleware)]},
             quiet=True,
             prevent_thread_lock=True,
-            **LOOK_AT_LAUNCH,
+            **LAUNCH_STYLE,
         )
     except OSError as error:
         raise InputError(
-            f"the demo can't listen on port {port or '7860 to 7959'}: {error}; give another --port"
+            f"the demo can't listen on port {port or '7860 to 7959'}: {error}. Use another --port."
         ) from error
     return launched[1]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Load the model, serve the page, print its address on stderr, and stay until interrupted."""
-    parser = argparse.ArgumentParser(prog="detr-ft demo", description=__doc__)
-    parser.add_argument("model", nargs="?", default="embedded:small", help="a run, a folder or a name on the Hub")
-    parser.add_argument("--port", type=int, help="the port on 127.0.0.1; a free one from 7860 on if left out")
-    parser.add_argument("--data", help="images with boxes to begin with; default: what the model's run held out")
-    parser.add_argument("--compare", metavar="MODEL", help="another model, to stand beside it in the tab Compare")
-    arguments = parser.parse_args(argv)
-    serve(arguments.model, "127.0.0.1", arguments.port, data=arguments.data, compare=arguments.compare)
-
-
 def serve(
     model: str,
-    host: str,
-    port: int | None,
-    pictures: Sequence[Path] = (),
-    note: str = NOTE,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    images: Sequence[Path] = (),
+    note: str = LOCAL_NOTE,
     data: str | None = None,
     compare: str | None = None,
 ) -> None:
-    """Serve the page of a model until interrupted. Without `pictures` it offers those of the data."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder below goes then, too
+    """Serve the page of a model until interrupted.
+
+    Without `images` it offers those of the data. Raises InputError.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
-        # Everything uploaded or made lies in here, and goes with the process.
+        # All uploaded and written files are in this folder, which is deleted with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
         detector = Detector.load(model)
-        given = examples_of(model, detector.names, data)
-        shown = [shutil.copy(picture, folder) for picture in pictures] or [
-            one.saved(Path(folder), number) for number, one in enumerate(given[:4], start=1)
+        examples = load_examples(model, detector.names, data)
+        offered = [shutil.copy(image, folder) for image in images] or [
+            example.save(Path(folder), number) for number, example in enumerate(examples[:_MAX_OFFERED_IMAGES], start=1)
         ]
-        second = Detector.load(compare) if compare else None
-        page = build(detector, shown, given, note, second, trained_by(model, detector))
-        print(f"the demo is at {launch(page, port, host)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        other = Detector.load(compare) if compare else None
+        page = build_page(detector, offered, examples, note, other, trained_by(model, detector))
+        print(f"the demo is at {launch(page, host, port)} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         page.block_thread()
-
-
-if __name__ == "__main__":
-    exit_with_status(main)()

@@ -4,6 +4,8 @@ import importlib
 
 # The module of each public name. It is imported when the name is used: `import detr_ft` loads neither torch nor transformers.
 _MODULES = {
+    "Callback": "detr_ft.training.callbacks",
+    "CallbackError": "detr_ft.training.callbacks",
     "CriterionError": "detr_ft.criterion",
     "Detections": "detr_ft.structures",
     "Detector": "detr_ft.inference",

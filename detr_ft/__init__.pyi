@@ -8,6 +8,7 @@ from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models import attach_criterion, load_model
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.structures import Detections
+from detr_ft.training.callbacks import Callback, CallbackError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.training.trainer import DetrTrainer as Trainer
 from detr_ft.training.trainer import TrainingError
@@ -27,6 +28,8 @@ from detr_ft.workflows.train import train
 __version__: str
 
 __all__ = [
+    "Callback",
+    "CallbackError",
     "CriterionError",
     "Detections",
     "Detector",

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from detr_ft.errors import InputError, Interrupted
-from detr_ft.utils.distributed import first_to_tell, rank
+from detr_ft.utils.distributed import processes, rank
 from detr_ft.utils.progress import shown_on
 
 P = ParamSpec("P")
@@ -109,11 +109,17 @@ def debugging() -> bool:
 
 def _report(kind: str, problems: Sequence[str]) -> bool:
     """Print problems unless another process of the run has; returns True if they were printed."""
-    first = first_to_tell("\n".join(problems))
+    first = processes() == 1 or _is_first_report("\n".join(problems))
     if first:
         for problem in problems:
             _errors.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
     return first
+
+
+def _is_first_report(text: str) -> bool:
+    from detr_ft.utils.collectives import is_first_report  # loads torch
+
+    return is_first_report(text)
 
 
 def _exit(status: int) -> NoReturn:

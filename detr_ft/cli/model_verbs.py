@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,10 @@ from detr_ft.utils.assets import demo_folder
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small"),
+        typer.Argument(
+            help="Evaluate a run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small; "
+            "default: the file of --from-predictions"
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Evaluate on these data; default: the validation images of the model's run")
@@ -116,7 +118,12 @@ def predict(
 
 
 def demo(
-    model: Annotated[str, typer.Argument(help="As for evaluate")] = "embedded:small",
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Show a run directory, a checkpoint's folder, or owner/name on the Hub; default: embedded:small"
+        ),
+    ] = "embedded:small",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve on this port; default: a free one from 7860")
     ] = None,
@@ -129,22 +136,17 @@ def demo(
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
-    script = demo_folder() / "app.py"
     say("the demo starts: its libraries take some seconds")
-    sys.argv = [
-        str(script),
-        model,
-        *(["--port", str(port)] if port else []),
-        *(["--data", data] if data else []),
-        *(["--compare", compare] if compare else []),
-    ]
-    runpy.run_path(str(script), run_name="__main__")
+    sys.path.insert(0, str(demo_folder()))
+    from app import serve
+
+    serve(model, port=port, data=data, compare=compare)
 
 
 def push(
     run: Annotated[Path, typer.Argument(help="A run directory")],
     name: Annotated[
-        str | None, typer.Argument(help="owner/name on the Hub; default: hub.repo_id of the run's recipe")
+        str | None, typer.Argument(help="Upload as owner/name on the Hub; default: hub.repo_id of the run's recipe")
     ] = None,
     public: Annotated[
         bool | None,

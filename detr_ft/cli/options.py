@@ -19,5 +19,8 @@ Split = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Run so many images at once; default: 8")]
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, a YAML file")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="train.learning_rate=5e-5 ...")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Override keys of the recipe: train.learning_rate=5e-5 ...; default: none"),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; default: as a table")]

@@ -11,8 +11,8 @@ from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
 from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
-from detr_ft.training.preflight.summary import describe_probe
-from detr_ft.training.preflight.variants import in_words as describe_rates
+from detr_ft.training.preflight.probe import describe_probe
+from detr_ft.training.preflight.timing import describe_rates
 from detr_ft.utils.formatting import metric, minutes
 from detr_ft.workflows.check import CheckOutcome
 from detr_ft.workflows.compare import ComparedModel, CompareOutcome

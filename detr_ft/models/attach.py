@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from detr_ft.models.families import family_of
 from detr_ft.models.families.base import LossInputs
 from detr_ft.structures import Predictions, StepTotals, Targets
+from detr_ft.utils.collectives import has_process_group, sum_over_processes, world_size
 
 Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 
@@ -21,15 +22,14 @@ Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 class AttachedCriterion:
     """The `loss_function` of a model, computed by a criterion.
 
-    `step` has the totals of the optimizer step. None: of this batch over all processes, so that every term equals that of
-    one process with all images. A loop that accumulates gradients sets it to the totals of its micro-batches, divided by
-    the number of processes. `last` has the latest arguments of the criterion, without gradient, for `find_fault`.
+    Terms are normalized by the batch of all processes, so that every term equals that of one process with all images, or
+    within `step_totals` by those. `last` has the latest arguments of the criterion, without gradient, for `find_fault`.
     """
 
     # Not an nn.Module: a model would register it as a submodule and continue to use the stock loss.
     def __init__(self, model: PreTrainedModel, criterion: Criterion) -> None:
         self.criterion = criterion
-        self.step: StepTotals | None = None
+        self._totals: StepTotals | None = None
         self.last: tuple[Predictions, Targets] | None = None
         self._family = family_of(model)
         self._model = model
@@ -69,10 +69,22 @@ class AttachedCriterion:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the predictions of all layers, and its terms."""
         targets = Targets.from_labels(labels, predictions.logits.device)
-        step = self.step or _batch_totals(targets, predictions.num_classes)
+        step = self._totals or _batch_totals(targets, predictions.num_classes)
         targets = targets if step is None else replace(targets, num_boxes=0.0, step=step)
         self.last = predictions.detach(), targets
         return self.criterion(predictions, targets)
+
+    @contextmanager
+    def step_totals(self, totals: StepTotals | None) -> Iterator[None]:
+        """Normalize terms by the totals of an optimizer step within the context; None: by the batch.
+
+        A loop that accumulates gradients passes the totals of its micro-batches, divided by the number of processes.
+        """
+        previous, self._totals = self._totals, totals
+        try:
+            yield
+        finally:
+            self._totals = previous
 
     def detach(self) -> None:
         """Restore the stock loss of the model."""
@@ -132,12 +144,11 @@ def _batch_totals(targets: Targets, classes: int) -> StepTotals | None:
 
     None with a single process. Computed on the device without synchronization.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not has_process_group():
         return None
     totals = torch.zeros(classes + 1, device=targets.labels.device)
     ones = torch.ones_like(targets.labels, dtype=totals.dtype)
     totals.index_add_(0, targets.labels.clamp(0, classes - 1), ones)  # the criterion reports labels out of range
     totals[classes:] = len(targets.counts)
-    distributed.all_reduce(totals)
-    totals /= distributed.get_world_size()
+    sum_over_processes(totals).div_(world_size())
     return StepTotals(totals[classes], totals[:classes])

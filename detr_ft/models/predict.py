@@ -1,4 +1,4 @@
-"""From images to detections: the one forward pass of evaluation, prediction, reports and demo."""
+"""Detect objects in images: the forward pass of evaluation, prediction, reports and demo."""
 
 from __future__ import annotations
 
@@ -142,9 +142,9 @@ def predict_split_raw(
     examples = TrainDataset(split, TrainTransform(form), seed=0)
     attached = attach_criterion(model, criterion)
     # Any totals do, because the loss is not used; without them the processes would have to communicate.
-    attached.step = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
+    totals = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
     try:
-        with inference(model):
+        with inference(model), attached.step_totals(totals):
             for start in range(0, len(examples), batch_size):
                 rows = range(start, min(start + batch_size, len(examples)))
                 batch = collate([examples.at(0, row) for row in rows], form.canvas)

@@ -20,6 +20,35 @@ from detr_ft.utils.components import ConfigureError, build_object
 from detr_ft.utils.yaml import KeyPath, located_message, parse_yaml, read_located
 
 Problem = tuple[KeyPath, str]
+# The keys of common names of other tools.
+_KEY_OF_ALIAS = {
+    "accumulate": "gradient_accumulation_steps",
+    "amp": "bf16",
+    "batch": "per_device_train_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "clip": "max_grad_norm",
+    "dataset": "source",
+    "ema": "ema_decay",
+    "epochs": "num_train_epochs",
+    "grad_accum_steps": "gradient_accumulation_steps",
+    "image_size": "longest_edge",
+    "imgsz": "longest_edge",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "num_workers": "dataloader_num_workers",
+    "output": "output_dir",
+    "path": "source",
+    "patience": "early_stopping_patience",
+    "pretrained": "checkpoint",
+    "resolution": "longest_edge",
+    "scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+    "wd": "weight_decay",
+    "weights": "checkpoint",
+    "workers": "dataloader_num_workers",
+}
 # New values of keys by section; None removes the section.
 Changes = dict[str, dict[str, Any] | None]
 
@@ -167,7 +196,8 @@ def _explain(error: Any) -> Problem:
     place: KeyPath = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         keys = _keys(place[:-1])
-        hint = difflib.get_close_matches(str(place[-1]), keys, 1)
+        known = _KEY_OF_ALIAS.get(str(place[-1]))
+        hint = [known] if known in keys else difflib.get_close_matches(str(place[-1]), keys, 1)
         return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"

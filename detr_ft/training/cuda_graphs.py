@@ -1,7 +1,7 @@
-"""Forward and backward passes replayed as CUDA graphs: a GPU waits for nobody between a thousand small operations.
+"""Forward and backward passes as CUDA graphs, which start all operations of a step together.
 
-On a fast GPU a step of DETR is bound by the host that starts its operations, one by one. Recorded once for each shape of
-batch, all of them are started at once. The criterion, whose matching needs the host, stands between the two recordings.
+On a fast GPU a step of DETR is limited by the host, which starts its operations one by one. Each shape of batch is captured
+once, and its passes are then replayed. The criterion, whose matching runs on the host, lies between the two graphs.
 """
 
 from __future__ import annotations
@@ -19,88 +19,93 @@ from transformers import PreTrainedModel
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.models.families import family_of
 from detr_ft.structures import Predictions
-from detr_ft.training.forward_backward import EagerForwardBackward, ForwardBackward
 from detr_ft.training.settings import TrainSettings
+from detr_ft.training.step import EagerForwardBackward, ForwardBackward
 
 logger = logging.getLogger(__name__)
 
-_AGAIN = 2  # a shape is recorded when it comes this often
-_SHAPES = 16  # are recorded at most; the others go the plain way
-
-
-_REHEARSALS = (
-    3  # before a recording, for what libraries choose and allocate at first; as torch.cuda's own documentation has it
+_CAPTURE_AT_OCCURRENCE = 2  # a shape is captured when it occurs this often
+_MAX_CAPTURED_SHAPES = 16  # others run eagerly
+_WARMUP_RUNS = (
+    3  # before a capture, because libraries choose and allocate at first; as in the documentation of torch.cuda
 )
 
 
 class CudaGraphForwardBackward:
-    """Passes of a DETR on one GPU: plain for a shape of batch that is new, recorded and replayed for one that comes again."""
+    """The passes of a DETR on one GPU: eager for a new shape of batch, replayed for one that repeats."""
 
     def __init__(
-        self, plain: EagerForwardBackward, accelerator: Accelerator, model: PreTrainedModel, attached: AttachedCriterion, pool: Pool
+        self, eager: EagerForwardBackward, accelerator: Accelerator, model: PreTrainedModel, attached: AttachedCriterion, pool: GraphPool
     ) -> None:  # fmt: skip
-        self.wrapped = plain.wrapped
-        self._plain, self._accelerator, self._attached, self._pool = plain, accelerator, attached, pool
+        self.wrapped = eager.wrapped
+        self._eager, self._accelerator, self._attached, self._pool = eager, accelerator, attached, pool
         self._layers = _Layers(model, attached)
-        self._seen: Counter[torch.Size] = Counter()
-        self._recorded: dict[torch.Size, _Recording] = {}
+        self._occurrences: Counter[torch.Size] = Counter()
+        self._graphs: dict[torch.Size, _Graphs] = {}
         self._gradients: list[Tensor] = []
-        self._able = True
+        self._supported = True
 
-    def take(self, inputs: Mapping[str, Any], share: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, inputs: Mapping[str, Any], weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradient of a batch."""
-        recording = self._recording(inputs)
-        if recording is None:
-            told = self._plain.take(inputs, share)
-            # What gets no gradient is no business of the optimizer's; a recording gives everything one.
-            self._able = self._able and all(one.grad is not None for one in self._layers.trained())
-            return told
-        logits, boxes = answers = [one.requires_grad_() for one in recording.forward(inputs)]
+        graphs = self._graphs_of(inputs)
+        if graphs is None:
+            result = self._eager.run(inputs, weight)
+            # A graph writes a gradient for every parameter, so AdamW would also decay those that receive none.
+            self._supported = self._supported and all(
+                parameter.grad is not None for parameter in self._layers.trained()
+            )
+            return result
+        logits, boxes = outputs = [output.requires_grad_() for output in graphs.forward(inputs)]
         with self._accelerator.autocast():
             loss, terms = self._attached.score(Predictions(logits, boxes), inputs["labels"])
-        self._accelerator.backward(share * loss)
-        recording.backward([one.grad for one in answers])
+        self._accelerator.backward(weight * loss)
+        graphs.backward([output.grad for output in outputs])
         return loss, terms
 
-    def _recording(self, inputs: Mapping[str, Any]) -> _Recording | None:
+    def _graphs_of(self, inputs: Mapping[str, Any]) -> _Graphs | None:
+        """Return the graphs of this shape of batch, captured if it repeats; None to run eagerly."""
         shape = inputs["pixel_values"].shape
-        if shape in self._recorded:
-            return self._recorded[shape]
-        self._seen[shape] += 1
-        if not self._able or self._seen[shape] < _AGAIN or len(self._recorded) == _SHAPES:
+        if shape in self._graphs:
+            return self._graphs[shape]
+        self._occurrences[shape] += 1
+        if (
+            not self._supported
+            or self._occurrences[shape] < _CAPTURE_AT_OCCURRENCE
+            or len(self._graphs) == _MAX_CAPTURED_SHAPES
+        ):
             return None
         try:
             self._gradients = self._gradients or self._layers.zeros()
-            self._recorded[shape] = _Recording(self._layers, inputs, self._accelerator, self._pool, self._gradients)
-        except RuntimeError as error:  # of CUDA: memory, or something in the model that can't be recorded
-            self._give_up(error)
-        return self._recorded.get(shape)
+            self._graphs[shape] = _Graphs(self._layers, inputs, self._accelerator, self._pool, self._gradients)
+        except RuntimeError as error:  # of CUDA: memory, or an operation that cannot be captured
+            self._disable(error)
+        return self._graphs.get(shape)
 
-    def _give_up(self, error: RuntimeError) -> None:
-        self._able = False
+    def _disable(self, error: RuntimeError) -> None:
+        self._supported = False
         torch.cuda.empty_cache()
         logger.warning(
-            "the passes of this model can't be recorded as CUDA graphs, so its steps go the plain way, which is slower: %s "
-            "(train.cuda_graphs=false goes it from the start)", str(error).partition("\n")[0],
+            "this model cannot be captured as CUDA graphs; its steps run eagerly, which is slower: %s "
+            "(train.cuda_graphs=false avoids the attempt)", str(error).partition("\n")[0],
         )  # fmt: skip
 
 
-def passes_of(
+def build_forward_backward(
     accelerator: Accelerator, model: PreTrainedModel, wrapped: Callable[..., Any], attached: AttachedCriterion, settings: TrainSettings
 ) -> ForwardBackward:  # fmt: skip
-    """Replayed passes where this model, machine and these settings allow them, else plain ones."""
-    plain = EagerForwardBackward(accelerator, wrapped)
+    """Return passes as CUDA graphs if model, machine and settings allow them, else eager ones."""
+    eager = EagerForwardBackward(accelerator, wrapped)
     if (
         not settings.cuda_graphs
         or accelerator.device.type != "cuda"
-        or accelerator.num_processes > 1  # gradients are shared among processes while they are made
-        or settings.full_determinism  # the plain way, which a step that a resumed run takes first goes, rounds otherwise
-        or settings.gradient_checkpointing  # asks for the state of the random numbers
+        or accelerator.num_processes > 1  # gradients are averaged over processes during the backward pass
+        or settings.full_determinism  # the first step of a resumed run is eager, and rounds differently
+        or settings.gradient_checkpointing  # saves the random state, which a capture does not allow
         or "cuda_graphs" not in family_of(model).supports
-        or model.config.auxiliary_loss  # its layers are fed, and answer, in another way
+        or model.config.auxiliary_loss  # transformers then computes the layers' outputs differently
     ):
-        return plain
-    return CudaGraphForwardBackward(plain, accelerator, model, attached, Pool())
+        return eager
+    return CudaGraphForwardBackward(eager, accelerator, model, attached, GraphPool())
 
 
 class _Layers(nn.Module):
@@ -116,116 +121,119 @@ class _Layers(nn.Module):
         return logits.float(), boxes.float()
 
     def trained(self) -> list[nn.Parameter]:
-        return [one for one in self.parameters() if one.requires_grad]
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def zeros(self) -> list[Tensor]:
-        """Room for the gradients of what trains."""
-        return [torch.zeros_like(one) for one in self.trained()]
+        """Return memory for the gradients of the trained parameters."""
+        return [torch.zeros_like(parameter) for parameter in self.trained()]
 
 
-class _Recording:
-    """The passes of one shape of batch. Inputs, answers and gradients are copied to and from the memory it works on."""
+class _Graphs:
+    """The two graphs of one shape of batch, with memory for their inputs, outputs and gradients."""
 
     def __init__(
-        self, layers: _Layers, inputs: Mapping[str, Any], accelerator: Accelerator, pool: Pool, gradients: list[Tensor]
+        self,
+        layers: _Layers,
+        inputs: Mapping[str, Any],
+        accelerator: Accelerator,
+        pool: GraphPool,
+        gradients: list[Tensor],
     ) -> None:
-        self._layers, self._accelerator, self._trained, self._gradients = (
-            layers,
-            accelerator,
-            layers.trained(),
-            gradients,
-        )
+        self._layers, self._accelerator = layers, accelerator
+        self._trained, self._gradients = layers.trained(), gradients
         self._inputs = {name: inputs[name].clone() for name in ("pixel_values", "pixel_mask")}
-        self._answers: list[Tensor] = []
-        self._made: Sequence[Tensor] = ()
-        self._asked: list[Tensor] = []
-        figures = [(one, one.clone()) for one in layers.buffers()]  # of live norms, which rehearsals would move
-        drawn = pool.random_state()
+        self._outputs: list[Tensor] = []
+        self._live_outputs: Sequence[Tensor] = ()  # with the autograd graph, during the capture
+        self._output_gradients: list[Tensor] = []
+        buffers = [(buffer, buffer.clone()) for buffer in layers.buffers()]  # of live norms, which warm-ups would move
+        random_state = pool.random_state()
         try:
-            pool.rehearse(self._rehearse)
-            self._start = pool.record(self._forward)
-            self._finish = pool.record(self._backward)
+            pool.warm_up(self._warm_up)
+            self._replay_forward = pool.capture(self._forward)
+            self._replay_backward = pool.capture(self._backward)
         finally:
-            self._made = ()
-            pool.restore_random(drawn)
-            for one, was in figures:
-                one.copy_(was)
+            self._live_outputs = ()
+            pool.restore_random_state(random_state)
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
     def forward(self, inputs: Mapping[str, Any]) -> list[Tensor]:
-        """Logits and boxes of all layers, without a graph."""
-        for name, one in self._inputs.items():
-            one.copy_(inputs[name])
-        self._start()
-        return [one.clone() for one in self._answers]
+        """Return logits and boxes of all layers, without an autograd graph."""
+        for name, buffer in self._inputs.items():
+            buffer.copy_(inputs[name])
+        self._replay_forward()
+        return [output.clone() for output in self._outputs]
 
     @torch.no_grad()
-    def backward(self, asked: Sequence[Tensor | None]) -> None:
-        """Add to the parameters what these gradients of the answers of the last forward pass give."""
-        for one, given in zip(self._asked, asked, strict=True):
-            one.zero_() if given is None else one.copy_(given)
-        self._take_over()
-        self._finish()
+    def backward(self, output_gradients: Sequence[Tensor | None]) -> None:
+        """Add to the parameters the gradients that follow from those of the latest outputs."""
+        for buffer, gradient in zip(self._output_gradients, output_gradients, strict=True):
+            buffer.zero_() if gradient is None else buffer.copy_(gradient)
+        self._attach_gradients()
+        self._replay_backward()
 
-    def _take_over(self) -> None:
-        """Let parameters have their gradients where the recording adds to them."""
-        empty = [one for one, parameter in zip(self._gradients, self._trained, strict=True) if parameter.grad is None]
+    def _attach_gradients(self) -> None:
+        """Make the memory that the graph adds to the gradients of the parameters."""
+        pairs = list(zip(self._gradients, self._trained, strict=True))
+        empty = [gradient for gradient, parameter in pairs if parameter.grad is None]
         if empty:
             torch._foreach_zero_(empty)
-        for one, parameter in zip(self._gradients, self._trained, strict=True):
-            if parameter.grad is not None and parameter.grad is not one:  # of a plain pass of the same step
-                one.copy_(parameter.grad)
-            parameter.grad = one
+        for gradient, parameter in pairs:
+            if parameter.grad is not None and parameter.grad is not gradient:  # of an eager pass of the same step
+                gradient.copy_(parameter.grad)
+            parameter.grad = gradient
 
-    def _rehearse(self) -> None:
-        made = self._run()
-        self._answers = [torch.empty_like(one) for one in made]
-        self._asked = [torch.zeros_like(one) for one in made]
-        torch.autograd.grad(made, self._trained, self._asked)
+    def _warm_up(self) -> None:
+        outputs = self._run()
+        self._outputs = [torch.empty_like(output) for output in outputs]
+        self._output_gradients = [torch.zeros_like(output) for output in outputs]
+        torch.autograd.grad(outputs, self._trained, self._output_gradients)
 
     def _forward(self) -> None:
-        self._made = self._run()
-        for one, made in zip(self._answers, self._made, strict=True):
-            one.copy_(made.detach())
+        self._live_outputs = self._run()
+        for buffer, output in zip(self._outputs, self._live_outputs, strict=True):
+            buffer.copy_(output.detach())
 
     def _backward(self) -> None:
-        torch._foreach_add_(self._gradients, torch.autograd.grad(self._made, self._trained, self._asked))
+        gradients = torch.autograd.grad(self._live_outputs, self._trained, self._output_gradients)
+        torch._foreach_add_(self._gradients, gradients)
 
     def _run(self) -> tuple[Tensor, Tensor]:
         enabled = self._accelerator.mixed_precision != "no"
         dtype = torch.float16 if self._accelerator.mixed_precision == "fp16" else torch.bfloat16
-        # The cache of autocast would keep weights of the recording for what comes after.
+        # The cache of autocast would keep weights of the capture for later passes.
         with torch.autocast(self._accelerator.device.type, dtype, enabled=enabled, cache_enabled=False):
-            answers: tuple[Tensor, Tensor] = self._layers(**self._inputs)
-        return answers
+            outputs: tuple[Tensor, Tensor] = self._layers(**self._inputs)
+        return outputs
 
 
-class Pool:
-    """The memory that recordings share, where none of them is needed any more once the next has begun."""
+class GraphPool:
+    """The memory that the graphs share: the intermediate results of one are not needed once another runs."""
 
     def __init__(self) -> None:
         self.handle: Any = torch.cuda.graph_pool_handle()
 
     def random_state(self) -> torch.Tensor:
-        """Where the GPU's random numbers are."""
+        """Return the random state of the GPU."""
         return torch.cuda.get_rng_state()
 
-    def restore_random(self, state: torch.Tensor) -> None:
-        """Let them go on from there: what was drawn for a recording was no step's."""
+    def restore_random_state(self, state: torch.Tensor) -> None:
+        """Undo the draws of a capture, which belongs to no step."""
         torch.cuda.set_rng_state(state)
 
-    def rehearse(self, work: Callable[[], None]) -> None:
-        """Do the work a few times, beside what the GPU does now."""
-        stream, now = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(now)
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """Run the work a few times on a stream of its own."""
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            for _ in range(_REHEARSALS):
+            for _ in range(_WARMUP_RUNS):
                 work()
-        now.wait_stream(stream)
+        current.wait_stream(stream)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What does the same work again, on the same memory: it reads and leaves tensors where they were. A CUDA graph."""
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture the work as a CUDA graph and return its replay, which reads and writes the same memory."""
         graph = torch.cuda.CUDAGraph()
-        # Loader threads pin memory meanwhile, which would spoil a recording of the whole process.
+        # Loader threads pin memory meanwhile, which would invalidate a capture of the whole process.
         with torch.cuda.graph(graph, pool=self.handle, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay

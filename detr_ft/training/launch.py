@@ -1,4 +1,4 @@
-"""How a run's processes come together through accelerate, and what of their launch would go wrong in silence."""
+"""The processes of a run: joining them, and errors for launches that would fail silently."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 TORCHRUN = "torchrun --nproc_per_node N -m detr_ft train RECIPE"
 
-# They share a model's weights out, where a step, its clipping, the evaluation and what is saved here take them to be whole.
-_SHARDED = {
+# Engines that shard the weights; steps, clipping, evaluation and saving here require the whole model in each process.
+_SHARDING_ENGINES = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
@@ -34,110 +34,115 @@ _SHARDED = {
 def join(
     mixed_precision: str | None = None, report_to: Sequence[str] = (), folder: str | Path | None = None
 ) -> Accelerator:
-    """Take this process among those of its run: data-parallel training, each with the whole model.
+    """Join the processes of the run for data-parallel training, each with the whole model.
 
-    Raises InputError, before anything waits for another process, for a launch that would fail in words of its own or train
-    something else than was asked for. Trackers to report to write into `folder`, where they are of those that do.
+    Raises InputError, before any process waits for another, for a launch that would fail with an obscure error or train
+    something else. Trackers in `report_to` write into `folder`, if they write files.
     """
-    checks = (_sharded(), _accumulated(), _alone(), _without_device(), _half(mixed_precision), _untracked(report_to))
-    problems = [told for told in checks if told]
+    checks = (
+        _sharding(),
+        _launcher_accumulation(),
+        _missing_group(),
+        _missing_device(),
+        _unsupported_fp16(mixed_precision),
+        _missing_trackers(report_to),
+    )
+    problems = [problem for problem in checks if problem]
     if problems:
         raise InputError(problems)
-    _forget_other_precision(mixed_precision)
+    _reset_precision(mixed_precision)
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=mixed_precision, log_with=list(report_to) or None, project_dir=folder
     )
     engine = accelerator.distributed_type.value
     if engine != "NO" and not engine.startswith("MULTI_"):
-        raise InputError(_no_engine(engine))
+        raise InputError(_unsupported_engine(engine))
     if mixed_precision:
-        _tell_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), mixed_precision)
+        _warn_of_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), mixed_precision)
     return accelerator
 
 
-def _forget_other_precision(mixed_precision: str | None) -> None:
-    """Let a second run of this process, as notebooks have them, take another precision than the first."""
+def _reset_precision(mixed_precision: str | None) -> None:
+    """Let a second run of this process, as in notebooks, use another precision than the first."""
     state = AcceleratorState._shared_state
     if state and mixed_precision not in (None, AcceleratorState().mixed_precision):
         AcceleratorState._reset_state()
 
 
-def _sharded() -> str | None:
-    engine = next((name for flag, name in _SHARDED.items() if parse_flag_from_env(flag)), None)
-    return engine and _no_engine(engine)
+def _sharding() -> str | None:
+    engine = next((name for flag, name in _SHARDING_ENGINES.items() if parse_flag_from_env(flag)), None)
+    return engine and _unsupported_engine(engine)
 
 
-def _no_engine(engine: str) -> str:
+def _unsupported_engine(engine: str) -> str:
     return (
-        f"{engine}: training isn't made for it, and would go wrong: every process holds the whole model, which a DETR is small "
-        f"enough for. Launch without it: {TORCHRUN}, or accelerate launch --multi_gpu --num_processes N -m detr_ft train RECIPE"
+        f"{engine} is not supported: a DETR fits on each device, and every process needs the whole model. Launch with "
+        f"{TORCHRUN}, or accelerate launch --multi_gpu --num_processes N -m detr_ft train RECIPE."
     )
 
 
-def _half(mixed_precision: str | None) -> str | None:
+def _unsupported_fp16(mixed_precision: str | None) -> str | None:
     if mixed_precision != "fp16" or torch.cuda.is_available():
         return None
-    return "train.fp16 needs a GPU: on a CPU bf16 is the half precision that works (train.bf16=true)"
+    return "train.fp16: fp16 needs a GPU. Use train.bf16=true, which also works on CPUs."
 
 
-def _untracked(report_to: Sequence[str]) -> str | None:
-    there = {str(tracker) for tracker in get_available_trackers()}
-    missing = [name for name in report_to if name not in there]
-    return (
-        f"train.report_to: not installed: {', '.join(missing)} (pip install {' '.join(missing)})" if missing else None
-    )
+def _missing_trackers(report_to: Sequence[str]) -> str | None:
+    available = {str(tracker) for tracker in get_available_trackers()}
+    missing = [name for name in report_to if name not in available]
+    return f"train.report_to: not installed: {', '.join(missing)}. Use pip install {' '.join(missing)}." if missing else None  # fmt: skip
 
 
-def _accumulated() -> str | None:
+def _launcher_accumulation() -> str | None:
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps == "1":
         return None
     return (
-        f"the launcher asks for {steps} gradient accumulation steps, by which losses would be divided twice: "
-        f"say train.gradient_accumulation_steps={steps} instead"
+        f"the launcher sets {steps} gradient accumulation steps, which would divide losses twice. Set "
+        f"train.gradient_accumulation_steps={steps} instead."
     )
 
 
-def _alone() -> str | None:
-    """What is wrong where several processes were meant, and each would be a run of its own."""
+def _missing_group() -> str | None:
+    """Return the problem if several processes were intended, but each would be a run of its own."""
     if processes() > 1:
         if "LOCAL_RANK" in os.environ or on_cpus():
             return None
         return (
-            f"this is one of {processes()} processes, and nothing says which GPU is its own (LOCAL_RANK isn't set): "
-            f"start them by {TORCHRUN}"
+            f"this is one of {processes()} processes, and LOCAL_RANK, which selects its GPU, is not set. Start them with "
+            f"{TORCHRUN}."
         )
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks != "1" and "WORLD_SIZE" not in os.environ:
         return (
-            f"srun starts {tasks} tasks of this command, and each would be a run of its own: "
-            f"start one a machine, srun --ntasks-per-node 1 torchrun ..., as recipes/launch/slurm.sh does"
+            f"srun starts {tasks} tasks of this command, each of which would be a separate run. Start one task a machine: "
+            "srun --ntasks-per-node 1 torchrun ..., as in recipes/launch/slurm.sh."
         )
-    # Of several processes accelerate's launcher makes one, and says nothing, on CPUs and on a machine of one GPU.
+    # On CPUs and on a machine with one GPU, accelerate's launcher silently starts a single process instead of several.
     by_accelerate = "ACCELERATE_DYNAMO_BACKEND" in os.environ
     if by_accelerate and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
         return (
-            "accelerate launch was asked for several processes and started one: on CPUs, and on a machine of one GPU, it does "
-            f"so without --multi_gpu. Start them by {TORCHRUN}; for one process, --num_processes 1 and no MASTER_PORT"
+            "accelerate launch started one process instead of several, as it does on CPUs and with one GPU without "
+            f"--multi_gpu. Start them with {TORCHRUN}, or use --num_processes 1 and no MASTER_PORT."
         )
     return None
 
 
-def _without_device() -> str | None:
+def _missing_device() -> str | None:
     if processes() == 1 or on_cpus():
         return None
-    devices, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
-    if local < devices:
+    devices, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank < devices:
         return None
     return (
-        f"this machine has {devices} GPU{'s' if devices > 1 else ''} and was given process {local + 1}: each needs a GPU of its "
-        f"own. Start no more than {devices} here (--nproc_per_node {devices}, or --num_processes), "
-        "or train on CPUs: CUDA_VISIBLE_DEVICES= before the command"
+        f"process {local_rank + 1} on this machine has no GPU of its own: there {'are' if devices > 1 else 'is'} {devices}. "
+        f"Start at most {devices} (--nproc_per_node {devices}, or --num_processes), or train on CPUs with "
+        "CUDA_VISIBLE_DEVICES= before the command."
     )
 
 
 @functools.cache
-def _tell_precision(asked: str, taken: str) -> None:
-    """Say once where the launcher and the recipe differ; "no" is what accelerate's launcher says unasked."""
-    if asked not in ("no", taken):
-        logger.warning("the launcher asks for %s, and the recipe for %s, which is taken: see train.bf16", asked, taken)
+def _warn_of_precision(launcher: str, recipe: str) -> None:
+    """Warn once if launcher and recipe differ; accelerate's launcher sets "no" by default."""
+    if launcher not in ("no", recipe):
+        logger.warning("the launcher sets %s, but %s of the recipe is used: see train.bf16", launcher, recipe)

@@ -1,13 +1,12 @@
-"""A step of the optimizer: gradients of all its images, looked at before they are applied."""
+"""One optimizer step: the gradient of all its images, checked before the optimizer applies it."""
 
 from __future__ import annotations
 
 import logging
-import statistics
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -15,205 +14,236 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from detr_ft.criterion import CriterionError, find_fault
+from detr_ft.criterion import CriterionError, SetCriterion, find_fault
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
-from detr_ft.training.async_scalar import AsyncScalar
 from detr_ft.training.ema import Ema
-from detr_ft.training.forward_backward import ForwardBackward
-from detr_ft.training.interrupts import agreed
-from detr_ft.training.schedule import go_to
+from detr_ft.training.optimizer import go_to
+from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step_loader import MicroBatch, StepBatch
 from detr_ft.training.step_totals import add_up, seed_step, step_totals
+from detr_ft.utils.collectives import AsyncScalar, max_over_processes
 
 logger = logging.getLogger(__name__)
 
-_SKIPS = 20  # steps in a row that fp16 may overflow: each halves the scale, which starts at 65536
+_MAX_FP16_OVERFLOWS = 20  # consecutive steps: each halves the scale of the loss, which starts at 65536
+
+
+class ForwardBackward(Protocol):
+    """Forward pass, criterion and backward pass. `wrapped` is the model as accelerate prepared it."""
+
+    wrapped: Callable[..., Any]
+
+    def run(self, inputs: Mapping[str, Any], weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradient of `weight` times the loss; return the loss, unweighted, and its terms."""
+
+
+class EagerForwardBackward:
+    """The passes operation by operation; `cuda_graphs.py` has the other implementation."""
+
+    def __init__(self, accelerator: Accelerator, wrapped: Callable[..., Any]) -> None:
+        self.wrapped = wrapped
+        self._accelerator = accelerator
+
+    def run(self, inputs: Mapping[str, Any], weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradient of a batch."""
+        outputs = self.wrapped(**inputs)
+        self._accelerator.backward(weight * outputs.loss)
+        return outputs.loss, outputs.loss_dict
 
 
 @dataclass
 class StepAttempt:
-    """A step, the `number`-th of the run from 1: what it holds in all, what the criterion was asked, the value of each term."""
+    """The `number`-th step of a run, from 1; `scored` has the arguments of the criterion."""
 
-    work: StepBatch
+    batch: StepBatch
     number: int
-    holds: StepTotals
-    asked: list[tuple[Predictions, Targets]] = field(default_factory=list)
-    values: dict[str, Tensor] = field(default_factory=dict)
+    totals: StepTotals
+    scored: list[tuple[Predictions, Targets]] = field(default_factory=list)
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StepError(RuntimeError):
-    """A step that can't be taken; nothing of it was applied. `share` are this process's micro-batches, or the one at fault."""
+    """A step failed and was not applied. `micro_batches` are those at fault, or all of this process."""
 
     applied = "nothing of this step was applied"
 
-    def __init__(self, why: str, taken: StepAttempt, share: list[MicroBatch] | None = None) -> None:
-        self.why, self.taken, self.share = why, taken, taken.work.share if share is None else share
-        super().__init__(why)
+    def __init__(self, reason: str, attempt: StepAttempt, micro_batches: list[MicroBatch] | None = None) -> None:
+        self.reason, self.attempt = reason, attempt
+        self.micro_batches = attempt.batch.micro_batches if micro_batches is None else micro_batches
+        super().__init__(reason)
 
 
 class DivergedError(StepError):
-    """A step, taken already, by which the loss has left all bounds."""
+    """The loss diverged; the step itself was applied."""
 
     applied = "weights are those after this step"
 
 
 class FiniteCheck:
-    """Whether the gradient of a step is finite, asked of the device that holds its norm. `unsound` is 1 there, or 0."""
+    """The check that the gradient of a step is finite; `non_finite` is 1 or 0 on the device."""
 
-    def __init__(self, taken: StepAttempt, norm: Tensor) -> None:
-        self.taken = taken
-        self.unsound = (~torch.isfinite(norm)).float()
-        self._told = AsyncScalar(self.unsound)
+    def __init__(self, attempt: StepAttempt, norm: Tensor) -> None:
+        self.attempt = attempt
+        self.non_finite = (~torch.isfinite(norm)).float()
+        self._result = AsyncScalar(self.non_finite)
 
-    def sound(self) -> bool:
-        """What the device answered; waits for it where it has not come so far."""
-        return not self._told.value()
+    def ok(self) -> bool:
+        """Return whether the gradient is finite; blocks until the device has computed it."""
+        return not self._result.value()
 
 
 @dataclass
 class Stepper:
-    """Takes the steps of a run. `largest` is how many images go through the model at once; memory may lower it.
+    """Takes the optimizer steps of a run, at most `max_images` at once; less if memory is short.
 
-    Whether a gradient was finite is asked of the device, which skips the step where it was not, and read when the host waits
-    for the device anyway, in the matching of the next step: so that it waits once a step.
+    The device checks whether a gradient is finite, and skips the step if it is not. The result is read in the next step,
+    after the matching, which synchronizes the device anyway: a step synchronizes once. `mark` is called with the name of
+    each part of a step that ends: moving, backward, optimizer.
     """
 
     accelerator: Accelerator
     model: Any
-    passes: ForwardBackward
+    forward_backward: ForwardBackward
     optimizer: Any
     schedule: LRScheduler
+    criterion: SetCriterion
     attached: AttachedCriterion
     format: ImageFormat
-    seed: int
-    max_grad_norm: float
-    largest: int
+    settings: TrainSettings
+    max_images: int
     ema: Ema | None = None
-    now: StepAttempt = field(init=False)  # the step that was begun last
-    _verdict: FiniteCheck | None = None  # on the last step, as long as it has not been read
-    _skipped: int = 0
+    mark: Callable[[str], None] = lambda part: None
+    attempt: StepAttempt = field(init=False)  # the latest
+    epoch_criterion: SetCriterion = field(init=False)
+    _unread_check: FiniteCheck | None = field(init=False, default=None)  # of the previous step
+    _overflows: int = field(init=False, default=0)
 
-    def take(self, work: StepBatch, number: int) -> dict[str, Tensor]:
-        """Take a step, the `number`-th of the run from 1, and answer the value of each term over all images of it.
+    def __post_init__(self) -> None:
+        self.epoch_criterion = self.criterion
 
-        Raises StepError before anything is applied where a term fails, and of the step before as `settle` does.
+    def start_epoch(self, epoch: int) -> None:
+        """Switch the model to training mode and use the criterion of an epoch, counted from 0."""
+        self.model.train()
+        self.epoch_criterion = self.attached.criterion = self.criterion.at(epoch)
+
+    def step(self, batch: StepBatch, number: int) -> dict[str, Tensor]:
+        """Take the `number`-th step of the run, from 1, and return the value of each term over all its images.
+
+        Raises StepError before anything is applied if a term fails, and like `settle` for the previous step.
         """
         accelerator = self.accelerator
-        holds = step_totals(work, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
-        self.attached.step = holds
-        self.now = taken = StepAttempt(work, number, holds)
+        totals = step_totals(batch, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
+        self.attempt = attempt = StepAttempt(batch, number, totals)
         try:
-            taken.values = self._gradients(taken)
+            with self.attached.step_totals(totals):
+                attempt.terms = self._gradients(attempt)
         finally:
-            self.settle()  # of the step before, whatever became of this one
-        skipped = self._apply(taken, accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
-        go_to(self.schedule, number)  # the rate is a function of the step, those that fp16 skips included
+            self.settle()  # the previous step, even if this one fails
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        skipped = self._apply(attempt, norm)
+        go_to(self.schedule, number)  # the rate is a function of the step, including those that fp16 skips
         if self.ema is not None and not skipped:
             self.ema.update(number)
         self.optimizer.zero_grad()
-        return taken.values
+        self.mark("optimizer")
+        return attempt.terms
 
     def settle(self) -> None:
-        """Raise StepError where a gradient of the last step was not finite: the optimizer took nothing of it."""
-        verdict, self._verdict = self._verdict, None
-        if verdict is not None and not verdict.sound():
-            why = f"a gradient is NaN or infinite (loss {verdict.taken.values['loss'].item()}). {self._fault(verdict.taken)}"
-            raise StepError(why, verdict.taken)
+        """Raise StepError if the gradient of the latest step was not finite; the optimizer skipped it."""
+        check, self._unread_check = self._unread_check, None
+        if check is not None and not check.ok():
+            loss = check.attempt.terms["loss"].item()
+            raise StepError(
+                f"a gradient is NaN or infinite (loss {loss}). {self._origin(check.attempt)}", check.attempt
+            )
 
-    def _apply(self, taken: StepAttempt, norm: Tensor) -> bool:
-        """Let the optimizer take a gradient of this norm, unless it is not finite; answers whether fp16 skips the step."""
-        verdict = self._verdict = FiniteCheck(taken, norm)
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the average of its weights, if the run computes one."""
+        return self.ema.swapped() if self.ema else nullcontext()
+
+    def not_averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its own weights, also within `averaged`."""
+        return self.ema.suspended() if self.ema else nullcontext()
+
+    def _gradients(self, attempt: StepAttempt) -> dict[str, Tensor]:
+        """Add up the gradients of this process's micro-batches, in smaller parts if memory is short."""
+        while True:
+            parts = [part for micro in attempt.batch.micro_batches for part in micro.split(self.max_images)]
+            seed_step(self.settings.seed, attempt.number, self.accelerator.process_index)
+            attempt.scored = []
+            try:
+                return add_up([self._micro_step(attempt, part, last=part is parts[-1]) for part in parts])
+            except torch.OutOfMemoryError as error:
+                shortage = str(error).partition("\n")[0]
+            # Outside of `except`: its traceback references the tensors that must be freed.
+            self._reduce_micro_batch(attempt, shortage)
+
+    def _micro_step(self, attempt: StepAttempt, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of a micro-batch and return its terms; both are 0 for a placeholder."""
+        weight = float(micro.counts)
+        # Processes average their gradients once, with those of the last micro-batch.
+        with nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped):
+            inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
+            try:
+                inputs = self.format.normalize(inputs)
+                self.mark("moving")
+                loss, terms = self.forward_backward.run(inputs, weight)
+                self.mark("backward")
+            except torch.OutOfMemoryError:
+                raise
+            except CriterionError as error:
+                raise StepError(str(error), attempt, [micro]) from error
+            except Exception as error:  # the user's term may raise any exception
+                raise StepError(f"{type(error).__name__}: {error}", attempt, [micro]) from error
+        attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
+        return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
+
+    def _apply(self, attempt: StepAttempt, norm: Tensor) -> bool:
+        """Apply a gradient of this norm, unless it is not finite; return whether fp16 skips the step."""
+        check = self._unread_check = FiniteCheck(attempt, norm)
         if self.accelerator.scaler is None:
-            # The device leaves all as it is where this is 1, which fused optimizers alone know of, as `build_optimizer` makes them.
-            self.optimizer.optimizer.found_inf = verdict.unsound
-        elif self._overflows(verdict):
-            self._verdict = None
+            # Fused optimizers change nothing where this is 1, without synchronization; see `build_optimizer`.
+            self.optimizer.optimizer.found_inf = check.non_finite
+        elif self._overflowed(check):
+            self._unread_check = None
         else:
             self.settle()
         self.optimizer.step()
         self.optimizer.optimizer.found_inf = None
-        return self._skipped > 0
+        return self._overflows > 0
 
-    def _overflows(self, verdict: FiniteCheck) -> bool:
-        """Whether fp16's scale of the loss was too large, as it is now and then: the scaler then skips the step and lowers it."""
-        if verdict.sound():
-            self._skipped = 0
+    def _overflowed(self, check: FiniteCheck) -> bool:
+        """Return whether the fp16 scale of the loss was too large; the scaler skips the step and lowers it."""
+        if check.ok():
+            self._overflows = 0
             return False
-        self._skipped += 1
-        own = int(not verdict.taken.values["loss"].isfinite())  # of one process; the norm is that of all
-        return not agreed(own, self.accelerator.num_processes, self.accelerator.device) and self._skipped <= _SKIPS
+        self._overflows += 1
+        own = int(not check.attempt.terms["loss"].isfinite())  # of this process; the norm is of all
+        return not max_over_processes(own, self.accelerator.device) and self._overflows <= _MAX_FP16_OVERFLOWS
 
-    def _gradients(self, taken: StepAttempt) -> dict[str, Tensor]:
-        """Add up the gradients of this process's share, in smaller parts where memory is short."""
-        work, number = taken.work, taken.number
-        while True:
-            parts = [part for micro in work.share for part in micro.split(self.largest)]
-            seed_step(self.seed, number, self.accelerator.process_index)
-            taken.asked = []
-            try:
-                return add_up([self._micro_step(taken, part, last=part is parts[-1]) for part in parts])
-            except torch.OutOfMemoryError as error:
-                shortage = str(error).partition("\n")[0]
-            # Outside of `except`, whose traceback would hold the memory that is wanted.
-            self._make_smaller(taken, shortage)
-
-    def _make_smaller(self, taken: StepAttempt, shortage: str) -> None:
-        """Halve what goes through the model at once. The step stays the same, since terms are normalised over the whole of it."""
-        was = min(self.largest, max(len(micro.rows) for micro in taken.work.share))
-        if was == 1 or self.accelerator.num_processes > 1:
-            raise StepError(f"out of memory: {shortage}. {self._smaller_by_hand(was)}", taken)
+    def _reduce_micro_batch(self, attempt: StepAttempt, shortage: str) -> None:
+        """Halve the micro-batch. The gradient stays the same, since terms are normalized by the whole step."""
+        images = min(self.max_images, max(len(micro.rows) for micro in attempt.batch.micro_batches))
+        if images == 1 or self.accelerator.num_processes > 1:
+            several = f"--resume with train.per_device_train_batch_size={images // 2} and twice the train.gradient_accumulation_steps"
+            single = "A single image does not fit: use a smaller data.longest_edge or train.gradient_checkpointing=true"
+            raise StepError(f"out of memory: {shortage}. {single if images == 1 else several}", attempt)
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
-        self.largest = was // 2
+        self.max_images = images // 2
         logger.warning(
             "step %d: out of memory with %d images at once; from here on %d, with the same images a step and the same "
-            "gradient (train.per_device_train_batch_size=%d train.gradient_accumulation_steps=... starts so)",
-            taken.number, was, self.largest, self.largest,
+            "gradient (train.per_device_train_batch_size=%d with more train.gradient_accumulation_steps starts so)",
+            attempt.number, images, self.max_images, self.max_images,
         )  # fmt: skip
 
-    def _smaller_by_hand(self, images: int) -> str:
-        if images == 1:
-            return "One image is too much already: a smaller data.longest_edge, or train.gradient_checkpointing=true"
-        return (
-            f"Of several processes none can change it by itself: --resume with train.per_device_train_batch_size={images // 2} "
-            "and twice the train.gradient_accumulation_steps takes the same steps"
-        )
-
-    def _micro_step(self, taken: StepAttempt, micro: MicroBatch, last: bool) -> dict[str, Tensor]:
-        """Add the gradient of a micro-batch, or nothing of one that doesn't count, and say its terms."""
-        share = float(micro.counts)
-        # Gradients are shared among the processes once, with those of the last micro-batch.
-        with nullcontext() if last else self.accelerator.no_sync(self.passes.wrapped):
-            inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
-            try:
-                loss, terms = self.passes.take(self.format.normalize(inputs), share)
-            except torch.OutOfMemoryError:
-                raise
-            except CriterionError as error:
-                raise StepError(str(error), taken, [micro]) from error
-            except Exception as error:  # a term of the user's may raise anything, and is to be told with its images
-                raise StepError(f"{type(error).__name__}: {error}", taken, [micro]) from error
-        taken.asked += [self.attached.last] if self.attached.last and micro.counts else []
-        return {name: share * value.detach() for name, value in {"loss": loss, **terms}.items()}
-
-    def _fault(self, taken: StepAttempt) -> str:
-        faults = (find_fault(self.attached.criterion, *one) for one in taken.asked)  # type: ignore[arg-type]
+    def _origin(self, attempt: StepAttempt) -> str:
+        """Return the term that is not finite, if the criterion shows it when called again."""
+        faults = (find_fault(self.epoch_criterion, *arguments) for arguments in attempt.scored)
         return next(
             filter(None, faults),
-            (
-                "The criterion, asked again, is finite: it arises in the model (lower the learning rate, or look at the images), or in a "
-                "term that does not answer the same twice"
-            ),
+            "The criterion is finite when called again: the model causes it (lower the learning rate, or inspect the images), "
+            "or a term that does not return the same value twice",
         )
-
-
-def diverged(losses: Sequence[float]) -> bool:
-    """Whether the loss has left all bounds: its last three values are above twenty times the median of those before.
-
-    Values of a log, at least a dozen; the median, since a batch without objects has next to no loss.
-    """
-    *before, _, _, _ = losses if len(losses) >= 12 else [0.0] * 3
-    usual = statistics.median(before) if before else 0.0
-    return usual > 0 and min(losses[-3:]) > 20 * usual

@@ -1,4 +1,4 @@
-"""The training loop: a page for a step, one for an epoch, one for evaluation."""
+"""The training loop: epochs of steps, evaluations and checkpoints. `step.py` has the step itself."""
 
 from __future__ import annotations
 
@@ -6,80 +6,54 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, enable_full_determinism
+from transformers import PreTrainedModel
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.data.pipeline.sampling import BatchSampler, aspect_ratios
 from detr_ft.errors import Interrupted
-from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.models.attach import attach_criterion
-from detr_ft.models.optimizations import fused_norms, memory, no_sync
 from detr_ft.models.save import save_model
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
-from detr_ft.structures import Detections
-from detr_ft.training.checkpoint.state import Progress, load_saved, load_weights
+from detr_ft.training.callbacks import Callback, Callbacks, TrainResult
+from detr_ft.training.checkpoint.state import Progress, TrainingState, load_saved
 from detr_ft.training.checkpoint.store import Checkpoints
-from detr_ft.training.checkpoint.training_state import TrainingState
-from detr_ft.training.cuda_graphs import passes_of
-from detr_ft.training.early_stopping import Best, Clock, best_of, better_than_last
-from detr_ft.training.ema import Ema
-from detr_ft.training.failures.capsule import keep_failure
-from detr_ft.training.interrupts import SharedFlag, Signals
+from detr_ft.training.failures.capsule import record_failure
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
-from detr_ft.training.monitor.eta import Pace
-from detr_ft.training.monitor.evaluator import Evaluated, Evaluator
-from detr_ft.training.monitor.matching_stats import figures, tally
-from detr_ft.training.monitor.training_log import Sums, TrainLog
-from detr_ft.training.optimizer import build_optimizer, logged_rates, training_table
-from detr_ft.training.schedule import build_schedule
+from detr_ft.training.monitor.evaluator import Evaluation
+from detr_ft.training.optimizer import check_rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
-from detr_ft.training.step import DivergedError, StepError, Stepper, diverged
-from detr_ft.training.step_loader import StepBatch, StepLoader
+from detr_ft.training.setup import build_loader, build_monitor, build_stepper, prepare_model, seed_everything
+from detr_ft.training.step import StepError
+from detr_ft.training.step_loader import StepBatch
+from detr_ft.training.stopping import TIME_IS_OVER, ModelSelection, StopRequests, better_than_last, check_divergence
 
 logger = logging.getLogger(__name__)
 
-_LOST = 10  # epochs after which, again and again, a model that finds nothing is looked into
-_OVER = 1  # what processes agree on, where it is no signal: the time is over
-_EVERY = 60.0  # seconds: an epoch's end is saved once the last checkpoint is as old
+_SECONDS_BETWEEN_CHECKPOINTS = 60.0  # at least, between those at the ends of epochs
 
 
 class TrainingError(RuntimeError):
-    """A step that can't be taken: the loss or a gradient is not finite, or a term failed. Says at which step and image."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What training gave: the last evaluation, its detections (in the order of the split), the log and the time it took."""
-
-    metrics: dict[str, Any]
-    detections: list[Detections]
-    log: list[dict[str, Any]]
-    seconds: float
-    better: str  # than the model that was saved: what to say of an earlier one, or nothing
+    """A run ended because a step failed. Names its number, its images and its capsule."""
 
 
 class DetrTrainer:
-    """Trains a DetrForObjectDetection by a criterion, on data sets in the schema, through accelerate.
+    """Trains a DETR with a criterion, on data sets in the schema, through accelerate.
 
-    The parameters that require a gradient are trained. A step is that of `per_device_train_batch_size` images times
-    `gradient_accumulation_steps` times the processes, and is the same however these share it out. `transform` makes
-    examples, left out: as the processor does, without augmentation. `repeats` says how often each image comes in an epoch.
-    Everything is written into `settings.output_dir`, which is made here: raises InputError where it holds something
-    already, unless `checkpoint` is one of that run, which then goes on from it, bit for bit. `facts` are what a checkpoint
-    is to tell of the run that wrote it, and `loaded` is the share of the model's weights that came from a checkpoint: it
-    is told where nothing is found.
+    Only stores its arguments: `setup`, which `train` and `evaluate` call, has the effects. The parameters that require a
+    gradient are trained. A step has `per_device_train_batch_size` images times `gradient_accumulation_steps` times the
+    number of processes, and is the same however these divide it. `transform` makes the examples; by default as the
+    processor does, without augmentation. `repeats` has for each image the number of its repetitions in an epoch. All files
+    go to `settings.output_dir`. With a `checkpoint` of that run it is resumed, bit for bit. `facts` are stored in
+    checkpoints to describe the run. `pretrained_fraction` of the weights came from a checkpoint, for the diagnosis of a
+    model that detects nothing. `callbacks` are called at steps, evaluations and saves.
     """
 
     def __init__(
@@ -97,310 +71,227 @@ class DetrTrainer:
         repeats: Sequence[float] | None = None,
         checkpoint: Path | None = None,
         facts: Mapping[str, Any] | None = None,
-        loaded: float | None = None,
+        pretrained_fraction: float | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.settings, self.processor, self.facts = settings, processor, facts or {}
-        self.display = display or make_display()
-        self.attached = attach_criterion(model, criterion)
-        self.accelerator = join(settings.mixed_precision, settings.report_to, settings.output_dir)
-        _make_deterministic(settings)
-        self.run = RunDirectory(settings.output_dir)
-        self.checkpoints = Checkpoints(self.run.checkpoints, settings.save_total_limit)
-        if self.accelerator.is_main_process:
-            self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
-        if checkpoint is not None:
-            load_weights(model, checkpoint)
-        fused_norms.apply(model)
-        no_sync.apply(model)
-        # Convolutions are faster with the channels of a pixel side by side, on CPUs and on GPUs with tensor cores.
-        self.model = model.to(memory_format=torch.channels_last)
-        self.criterion = self.current = criterion
-        transform = transform or TrainTransform(ImageFormat.of(processor))
-        self.format = transform.format
-        self.examples = TrainDataset(train_dataset, transform, settings.seed)
-        self.feed = self._feed(repeats)
-        self.steps_an_epoch = len(self.feed.batches)
-        self.steps = settings.num_train_epochs * self.steps_an_epoch
-        optimizer = build_optimizer(model, settings, optim or OptimSettings())
-        memory.apply(model, settings.gradient_checkpointing, settings.torch_compile)
-        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.examiner = Evaluator(
-            self.accelerator, self.model, processor, self.optimizer, train_dataset, eval_dataset,
-            settings.per_device_eval_batch_size, loaded,
-        )  # fmt: skip
-        self.held = TrainingState(
-            self.accelerator,
-            self.model,
-            processor,
-            self.optimizer,
-            # Not given to `prepare`, which would step it once for every process.
-            build_schedule(optimizer, settings, self.steps),
-            Ema(model, settings.ema_decay) if settings.ema_decay else None,
-            TrainLog(self.run, self.accelerator.is_main_process),
-            self.examiner.sample,
-            Progress(images_a_step=self._images_a_step),
+        self.model, self.processor, self.criterion = model, processor, criterion
+        self.train_dataset, self.eval_dataset, self.repeats = train_dataset, eval_dataset, repeats
+        self.settings, self.optim, self.transform = settings, optim or OptimSettings(), transform
+        self.checkpoint, self.facts, self.pretrained_fraction = checkpoint, facts or {}, pretrained_fraction
+        self.display, self.callbacks = display or make_display(), Callbacks(callbacks)
+        self.selection = ModelSelection(
+            settings.metric_for_best_model, settings.early_stopping_threshold, settings.early_stopping_patience
         )
-        passes = passes_of(self.accelerator, self.model, self.wrapped, self.attached, settings)
-        self.stepper = Stepper(
-            self.accelerator, self.model, passes, self.optimizer, self.held.schedule, self.attached, self.format,
-            settings.seed, settings.max_grad_norm, settings.per_device_train_batch_size, self.held.ema,
-        )  # fmt: skip
-        self.signals, self.clock = Signals(), Clock(settings.max_minutes)
-        self.agreement = SharedFlag(self.accelerator.num_processes, self.accelerator.device)
-        self.better = ""
-        self.saved, self.saved_at = -1, time.monotonic()  # the step of the last checkpoint, and when that was
-        if checkpoint is not None:
-            self.held.restore(checkpoint)
-            self.saved = self.held.at.step
+        self._is_set_up = False
 
     def train(self) -> TrainResult:
-        """Train all epochs, or until the time or the patience is over; evaluate, save at the top of the run directory.
+        """Train until epochs, time or patience are over; evaluate, and save the model in the run directory.
 
-        On SIGINT or SIGTERM the step is finished and a checkpoint written, and Interrupted raised, on all processes.
+        On SIGINT or SIGTERM all processes finish the step, write a checkpoint and raise Interrupted. Raises TrainingError if
+        a step fails, CallbackError if a callback does, and like `setup`.
         """
-        self.clock.start(self.held.at.seconds)
-        logger.info("what trains:\n%s", training_table(self.model, self.optimizer))
-        self.accelerator.init_trackers("detr_ft")
-        self.display.start(self.steps, self.held.at.step, self.clock.left)
+        self.setup()
+        self.stop_requests.clock.start(self.progress.seconds)
+        logger.info("trained parts of the model:\n%s", training_table(self.model, self.stepper.optimizer))
+        self.monitor.start(self.progress.step, self.stop_requests.clock.left)
         try:
-            with self.signals:
-                evaluated = self._train()
-                metrics, found = self._at_its_best(evaluated)
-                self.save()
+            with self.stop_requests.signals:
+                result = self._finish(self._train())
         finally:
-            self.display.stop()
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
-        return TrainResult(metrics, found, self.held.log.read(), self.clock.seconds, self.better)
+            self.monitor.stop()
+        if self.accelerator.is_main_process:
+            self.callbacks.on_end(result)
+        return result
 
-    def _train(self) -> Evaluated | None:
-        """Take the steps that are left, and answer the evaluation after the last of them, if it was its turn."""
-        at, pace = self.held.at, Pace()
-        evaluated = self._evaluate_if_due()
-        for number, work in enumerate(pace.timed(self._fed())):
-            if self._look_up() or self._out_of_patience():
+    def _train(self) -> Evaluation | None:
+        """Take the remaining steps; return the evaluation after the last of them, if one was due."""
+        epoch = None
+        evaluation = self._evaluate_if_due()
+        for batch in self.monitor.timer.timed(self._batches()):
+            if self._stop_requested() or self.selection.out_of_patience(self.monitor.log.evaluations):
                 break
-            if number == 0 or work.place == 0:
-                self._begin(work.epoch)
-            self._log(work, self._step(work))
-            at.seconds = self.clock.seconds
-            told = pace.step(sum(len(micro.rows) for micro in work.share), self.steps - at.step, self.clock.left)
-            if told:
-                logger.info(told)
+            if batch.epoch != epoch:
+                epoch = batch.epoch
+                self._settle()
+                self.stepper.start_epoch(epoch)
+            self._log(batch, self._step(batch))
             self._save_if_due()
-            evaluated = self._evaluate_if_due()
+            evaluation = self._evaluate_if_due()
         self.save_checkpoint()
-        return evaluated
+        return evaluation
 
-    def _fed(self) -> Iterator[StepBatch]:
-        """The steps that are left. Where no more can be read, the last one's own failure is told first."""
-        at = self.held.at
+    def _batches(self) -> Iterator[StepBatch]:
+        """Yield the remaining batches. If one cannot be read, a failure of the previous step is raised first."""
         try:
-            yield from self.feed.steps(at.epoch, at.place)
+            yield from self.loader.steps(self.progress.epoch, self.progress.index)
         except Exception:
             self._settle()
             raise
 
-    def _begin(self, epoch: int) -> None:
-        self._settle()
-        self.model.train()
-        self.attached.criterion = self.current = self.criterion.at(epoch)
-
-    def _step(self, work: StepBatch) -> dict[str, Tensor]:
-        at = self.held.at
-        with self._failures_told():
-            values = self.stepper.take(work, at.step + 1)
-        ends = work.place + 1 == self.steps_an_epoch
-        at.step, at.epoch, at.place = at.step + 1, work.epoch + ends, 0 if ends else work.place + 1
-        return values
+    def _step(self, batch: StepBatch) -> dict[str, Tensor]:
+        with self._recorded_failures():
+            terms = self.stepper.step(batch, self.progress.step + 1)
+        self.progress.advance(batch, self.loader.steps_per_epoch)
+        return terms
 
     def _settle(self) -> None:
-        """See that the last step could be taken, before anything is written that follows from it."""
-        with self._failures_told():
+        """Raise TrainingError if the latest step failed, before anything that follows from it is written."""
+        with self._recorded_failures():
             self.stepper.settle()
 
     @contextmanager
-    def _failures_told(self) -> Iterator[None]:
-        """A step that can't be taken ends the run, with a capsule to look into it."""
+    def _recorded_failures(self) -> Iterator[None]:
+        """Write the capsule of a failed step, and raise TrainingError."""
         try:
             yield
-        except StepError as failed:
-            told = keep_failure(
-                self.run.path / FAILURES, failed, self.stepper, self.processor, self.current, self.examples.split, self.facts
-            )  # fmt: skip
-            raise TrainingError(told) from failed
+        except StepError as failure:
+            folder, split = self.run.path / FAILURES, self.loader.examples.split
+            message = record_failure(folder, failure, self.stepper, self.processor, split, self.facts)
+            raise TrainingError(message) from failure
 
-    def _log(self, work: StepBatch, values: dict[str, Tensor]) -> None:
-        log, step, row = self.held.log, self.held.at.step, None
-        log.since.add(work.images, values)
-        if step % self.settings.logging_steps == 0 or step == 1:
+    def _log(self, batch: StepBatch, terms: dict[str, Tensor]) -> None:
+        log, step, row = self.monitor.log, self.progress.step, None
+        log.interval.add(batch.images, terms)
+        if self.monitor.logs(step):
             self._settle()
-            row = {
-                "step": step,
-                "epoch": round(step / self.steps_an_epoch, 3),
-                **logged_rates(self.optimizer),
-                **log.since.means(self.accelerator.num_processes),
-                **self._health(),
-            }
-            log.since = Sums()
-            self._write(row)
-            if diverged(log.losses):
-                why = f"the loss has diverged: {log.losses[-1]:.3g}, and it was {min(log.losses):.3g}; lower the learning rate"
-                with self._failures_told():
-                    raise DivergedError(why, self.stepper.now)
-        self.display.step(step, row)
+            row = self.monitor.log_step(step)
+            with self._recorded_failures():
+                check_divergence(log.losses, self.stepper.attempt)
+        self.progress.seconds = self.stop_requests.clock.seconds
+        self.monitor.after_step(batch, step, terms, row, self.stop_requests.clock.left)
 
-    def _health(self) -> dict[str, float]:
-        """Figures of the matching in this step."""
-        tallies = [tally(self.current, *one) for one in self.stepper.now.asked]
-        return figures(tallies, self.accelerator.num_processes)
+    def _evaluate_if_due(self) -> Evaluation | None:
+        """Evaluate every `eval_epochs` epochs, and after the last."""
+        progress, settings = self.progress, self.settings
+        if progress.index != 0 or progress.epoch == 0 or progress.evaluated == progress.step:
+            return None
+        due = settings.eval_epochs and progress.epoch % settings.eval_epochs == 0
+        return self.evaluate() if due or progress.epoch >= settings.num_train_epochs else None
 
-    def evaluate(self, epoch: int) -> Evaluated:
-        """COCO figures and detections on the evaluation split; also a row of the log. Nothing where there is no split.
+    def evaluate(self) -> Evaluation:
+        """Evaluate the present weights, or their average if the run computes one, and write a row of the log.
 
-        Of averaged weights, where there are; the row then has the headline figures of the raw ones beside them.
+        The row also has the main metrics of the raw weights if averaged ones are evaluated. Without an evaluation split
+        nothing is done and the result is empty.
         """
-        if self.examiner.eval_dataset is None:
-            return {}, []
+        self.setup()
+        if self.eval_dataset is None:
+            return Evaluation({}, [])
         self._settle()
-        began, at = time.monotonic(), self.held.at
-        raw = self._figures()[0] if self.held.ema else {}
-        with self._averaged():
-            metrics, found = self._figures()
-            row = {"step": at.step, "epoch": epoch}
-            row |= {name: value for name, value in metrics.items() if name != "per_class"}
-            row |= {f"raw_{name}": raw[name] for name in MAIN_METRICS if raw}
-            row |= self._remarks(metrics, epoch)
-            self._write(row)
-            self.display.evaluation(row)
-            at.evaluated, self.clock.evaluation = at.step, time.monotonic() - began
-            best = self._best()
-            if best is not None and best.step == at.step:
+        started_at, progress = time.monotonic(), self.progress
+        raw = self.monitor.measure(self._stop_requested).metrics if self.stepper.ema else {}
+        with self.stepper.averaged():
+            evaluation = self.monitor.measure(self._stop_requested)
+            self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
+            progress.evaluated, self.stop_requests.clock.evaluation = progress.step, time.monotonic() - started_at
+            best = self.selection.best(self.monitor.log.evaluations)
+            if best is not None and best.step == progress.step:
                 self._save_model(BEST_CHECKPOINT)
-        return metrics, found
+            self.callbacks.on_evaluate(self.model, progress.step, *evaluation)
+        return evaluation
 
-    def _remarks(self, metrics: Mapping[str, Any], epoch: int) -> dict[str, Any]:
-        """Figures of the matching on the same images at every evaluation, and what there is to say of them."""
-        step, log = self.held.at.step, self.held.log
-        looked = self.examiner.look(self.current, log.last_step, step / self.steps)
-        if step and (epoch % _LOST == 0 or epoch >= self.settings.num_train_epochs):
-            looked["remarks"] = [*looked.get("remarks", []), *self.examiner.diagnosis(metrics, log, step)]
-        return looked
+    def _finish(self, evaluation: Evaluation | None) -> TrainResult:
+        """Save the last model, or the best if it is to be restored, and return its evaluation."""
+        if evaluation is None:
+            evaluation = self.evaluate()
+        best, better = self.selection.best(self.monitor.log.evaluations), ""
+        if best is None or best.step == self.progress.step:
+            self.save()
+        elif not self.settings.load_best_model_at_end:
+            better = better_than_last(best, self.selection.metric, evaluation.metrics)
+            self.save()
+        else:
+            logger.info("restoring the model of the best evaluation, at step %d", best.step)
+            load_saved(self.model, self.run.path / BEST_CHECKPOINT)
+            if self.stepper.ema:
+                self.stepper.ema.restart()  # the saved weights are averages already
+            evaluation = self.monitor.measure(self._stop_requested)
+            self._save_model("")
+        return TrainResult(*evaluation, self.monitor.log.read(), self.stop_requests.clock.seconds, better)
 
-    def _figures(self) -> Evaluated:
-        return self.examiner.figures(self.display.evaluating, self._look_up)
+    def _stop_requested(self) -> bool:
+        """Return whether the time limit is reached; after a signal write a checkpoint and raise Interrupted."""
+        request = self.stop_requests.current()
+        if request in (0, TIME_IS_OVER):
+            return request == TIME_IS_OVER
+        self.save_checkpoint()
+        self.accelerator.wait_for_everyone()  # a process that ends first would end the others, also the one that writes
+        step, name = self.progress.step, signal.Signals(request).name
+        folder = self.checkpoints.folder_of(step)
+        logger.warning("%s: stopped after step %d of %d, saved in %s", name, step, self.loader.total_steps, folder)
+        raise Interrupted(request)
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        return self.held.ema.swapped() if self.held.ema else nullcontext()
+    def _save_if_due(self) -> None:
+        """Write a checkpoint every `save_steps` steps, by default at ends of epochs, and after the last."""
+        every, step = self.settings.save_steps, self.progress.step
+        is_old = time.monotonic() - self.state.saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+        due = step % every == 0 if every else self.progress.index == 0 and is_old
+        if due or step == self.loader.total_steps:
+            self.save_checkpoint()
 
-    def _at_its_best(self, evaluated: Evaluated | None) -> Evaluated:
-        """The figures of the model as it is saved: after the last step, or of the best evaluation, which it then holds again."""
-        if evaluated is None:
-            evaluated = self.evaluate(self.held.at.epoch)
-        best = self._best()
-        if best is None or best.step == self.held.at.step:
-            return evaluated
-        if not self.settings.load_best_model_at_end:
-            self.better = better_than_last(best, self.settings.metric_for_best_model, evaluated[0])
-            return evaluated
-        load_saved(self.model, self.run.path / BEST_CHECKPOINT)
-        self.held.ema = None  # what was saved is the average
-        logger.info("the best evaluation was at step %d: the model is that one", best.step)
-        return self._figures()
-
-    def _best(self) -> Best | None:
-        settings = self.settings
-        return best_of(self.held.log.evaluations, settings.metric_for_best_model, settings.early_stopping_threshold)
-
-    def _out_of_patience(self) -> bool:
-        best, patience = self._best(), self.settings.early_stopping_patience
-        if best is None or patience is None or best.since < patience:
-            return False
-        logger.info("no evaluation of the last %d was better than that of step %d: training ends", patience, best.step)
-        return True
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the present step, unless there is one."""
+        self.setup()
+        self._settle()
+        step = self.progress.step
+        if self.state.saved_step == step:
+            return
+        if self.accelerator.is_main_process:  # all processes have the same state
+            with self.stepper.not_averaged():  # a signal may arrive in the evaluation of averaged weights
+                files = self.state.files(self.facts)
+            self.callbacks.on_save(self.checkpoints.save(step, files), step)
+        self.state.mark_saved()
 
     def save(self) -> None:
-        """Save model and processor, as stock transformers loads them, at the top of the run; raw weights beside averages."""
-        if self.held.ema:
+        """Save the model at the top of the run; if weights are averaged, also the raw ones."""
+        if self.stepper.ema:
             self._save_model(RAW)
-        with self._averaged():
+        with self.stepper.averaged():
             self._save_model("")
 
     def _save_model(self, folder: str) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            save_model(self.run, self.model, self.processor, folder)
-
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint of where the run is, unless there is one."""
-        self._settle()
-        step = self.held.at.step
-        if self.saved == step:
-            return
-        if self.accelerator.is_main_process:  # every process holds the same
-            self.checkpoints.save(step, self.held.files(self.facts))
-        self.saved, self.saved_at = step, time.monotonic()
-
-    def _look_up(self) -> bool:
-        """Save and end where a process was asked to end; else answer whether the time is over."""
-        wish = self.agreement.ask(self.signals.received or int(self.clock.over))
-        if wish in (0, _OVER):
-            return wish == _OVER
-        self.save_checkpoint()
-        self.accelerator.wait_for_everyone()  # nobody ends, and ends the others, before the checkpoint is whole
-        step = self.held.at.step
-        logger.warning(
-            "%s: stopped after step %d of %d, which is saved in %s",
-            signal.Signals(wish).name, step, self.steps, self.checkpoints.folder / f"step-{step}",
-        )  # fmt: skip
-        raise Interrupted(wish)
-
-    def _save_if_due(self) -> None:
-        every, at = self.settings.save_steps, self.held.at
-        old = time.monotonic() - self.saved_at > _EVERY
-        if at.step == self.steps or (at.step % every == 0 if every else at.place == 0 and old):
-            self.save_checkpoint()
-
-    def _evaluate_if_due(self) -> Evaluated | None:
-        """Evaluate at the end of an epoch whose turn it is, and of the last one."""
-        at, every, epochs = self.held.at, self.settings.eval_epochs, self.held.at.epoch
-        due = at.place == 0 and epochs > 0 and at.evaluated != at.step
-        if due and (epochs >= self.settings.num_train_epochs or (every and epochs % every == 0)):
-            return self.evaluate(epochs)
-        return None
-
-    def _write(self, row: dict[str, Any]) -> None:
-        self.held.log.write(row)
-        if self.accelerator.trackers:
-            numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
-            self.accelerator.log(numbers, step=self.held.at.step)
+            self.callbacks.on_save(save_model(self.run, self.model, self.processor, folder), self.progress.step)
 
     @property
-    def _images_a_step(self) -> int:
-        processes: int = self.accelerator.num_processes
-        return self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps * processes
+    def progress(self) -> Progress:
+        """The position of the run."""
+        return self.state.progress
 
-    def _feed(self, repeats: Sequence[float] | None) -> StepLoader:
-        settings, canvas = self.settings, self.format.canvas
-        split = self.examples.split
-        # Each shape of batch is recorded, or compiled, by itself.
-        few_shapes = settings.torch_compile or (settings.cuda_graphs and self.accelerator.device.type == "cuda")
-        shapes = None if canvas else aspect_ratios(split)
-        return StepLoader(
-            self.examples,
-            BatchSampler(len(split), self._images_a_step, settings.seed, aspect_ratios=shapes, repeats=repeats),
-            settings.num_train_epochs,
-            settings.per_device_train_batch_size,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-            settings.dataloader_num_workers,
-            canvas,
-            self.format.rounding if few_shapes else 1,
-        )
+    def setup(self) -> None:
+        """Join the processes of the run, create its folder, and prepare model, data and optimizer; once.
 
-
-def _make_deterministic(settings: TrainSettings) -> None:
-    if settings.full_determinism:
-        enable_full_determinism(settings.seed)
-    else:
-        set_seed(settings.seed)
+        Afterwards the trainer has its `accelerator`, `run` directory, `loader`, `stepper`, `monitor`, `state`, `checkpoints`
+        and `stop_requests`. Raises InputError if the folder has another run, for settings that this machine does not
+        support, and for a checkpoint of another model.
+        """
+        if self._is_set_up:
+            return
+        settings, checkpoint = self.settings, self.checkpoint
+        check_rates(self.model, self.optim)
+        attached = attach_criterion(self.model, self.criterion)
+        accelerator = self.accelerator = join(settings.mixed_precision, settings.report_to, settings.output_dir)
+        seed_everything(settings)
+        self.run = RunDirectory(settings.output_dir)
+        self.checkpoints = Checkpoints(self.run.checkpoints, settings.save_total_limit)
+        if accelerator.is_main_process:
+            self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
+        prepare_model(self.model, checkpoint)
+        transform = self.transform or TrainTransform(ImageFormat.of(self.processor))
+        self.loader = build_loader(accelerator, self.train_dataset, transform, settings, self.repeats)
+        self.stepper = build_stepper(
+            accelerator, self.model, attached, self.criterion, transform.format, settings, self.optim,
+            self.loader.total_steps,
+        )  # fmt: skip
+        self.monitor = build_monitor(
+            self.stepper, self.loader, self.processor, self.eval_dataset, self.run, self.display, self.callbacks,
+            self.pretrained_fraction,
+        )  # fmt: skip
+        progress = Progress(images_per_step=self.loader.batches.batch_size)
+        sample = self.monitor.evaluator.sample
+        self.state = TrainingState(self.stepper, self.processor, self.monitor.log, sample, progress)
+        if checkpoint is not None:
+            self.state.restore(checkpoint)
+        self.stop_requests = StopRequests(settings.max_minutes, accelerator.device)
+        self._is_set_up = True

@@ -1,4 +1,4 @@
-"""Something done to every row of a split, on all cores, with a progress bar where a person watches."""
+"""A function over all rows of a split, in threads, with a progress bar."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from detr_ft.utils.progress import track
 
 T = TypeVar("T")
 
-# How many rows a thread may be ahead of whoever takes the results.
-_AHEAD = 32
+_MAX_ROWS_AHEAD_PER_THREAD = 32  # of the caller
 
 
-def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, words: str) -> Iterator[T]:
-    """`function(row)` of each row, in order. Threads do it: decoding and hashing let go of Python's lock.
+def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, label: str) -> Iterator[T]:
+    """Yield `function(row)` of each row, in order; `label` is the text of the progress bar.
 
-    Each thread fetches its own row, and only a few are ahead of the reader: images are never all in memory.
+    Threads suffice, because decoding and hashing release Python's lock. Each thread reads its own row, and only a few are
+    ahead of the caller: the images are never all in memory.
     """
     results = _in_order(lambda index: function(rows[index]), len(rows))
-    yield from track(results, words, len(rows))
+    yield from track(results, label, len(rows))
 
 
 def _in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
@@ -33,7 +33,7 @@ def _in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
     with ThreadPoolExecutor(threads) as pool:
         for index in range(count):
             waiting.append(pool.submit(function, index))
-            if len(waiting) > threads * _AHEAD:
+            if len(waiting) > threads * _MAX_ROWS_AHEAD_PER_THREAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

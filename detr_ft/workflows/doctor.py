@@ -17,7 +17,7 @@ from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
 from detr_ft.errors import InputError
-from detr_ft.hub.dataset import check_target, push_dataset
+from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.files import check_new_file, check_new_folder

@@ -30,7 +30,6 @@ from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import write_labels, write_lora
 from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
 from detr_ft.recipe import DataSection, Recipe
-from detr_ft.training.optimizer import refuse_rates
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,6 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
         lora = recipe.model.lora.model_dump()
         add_adapters(model, **lora, freeze=recipe.model.freeze)
         write_lora(model.config, lora)
-    refuse_rates(model, recipe.optim)
     return Prepared(train, validation, model, processor, format, _loaded(recipe, model), skipped, revision)
 
 

@@ -14,7 +14,7 @@ from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import Probe
 from detr_ft.training.preflight.probe import probe as probe_trainer
-from detr_ft.training.preflight.variants import changes, step_rate
+from detr_ft.training.preflight.timing import changes, step_rate
 from detr_ft.training.step import StepError
 from detr_ft.workflows.prepare import Prepared, prepare
 from detr_ft.workflows.run import build_trainer, check_augmentation
@@ -62,7 +62,7 @@ def _step_rates(built: BuiltRecipe, prepared: Prepared, folder: Path) -> tuple[d
         try:
             rates[name] = step_rate(build_trainer(variant, own, _silent()))
         except StepError as error:
-            return rates, f"a step {f'with {name} ' if name else ''}failed: {error.why}"
+            return rates, f"a step {f'with {name} ' if name else ''}failed: {error.reason}"
     return rates, ""
 
 

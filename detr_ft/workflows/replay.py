@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
-from detr_ft.training.failures.capsule import in_words
+from detr_ft.training.failures.capsule import describe_images
 from detr_ft.training.failures.replay import Capsule, Verdict
 from detr_ft.training.failures.replay import replay as replay_capsule
 from detr_ft.utils.components import ConfigureError, code_files
@@ -37,7 +37,7 @@ def replay(capsule: PathLike) -> ReplayOutcome:
     """
     folder = Path(capsule)
     opened = Capsule(folder)
-    description, code_folder = opened.told["criterion"], Path(opened.told["facts"].get("folder", "."))
+    description, code_folder = opened.state["criterion"], Path(opened.state["facts"].get("folder", "."))
     for file in code_files(description, code_folder):
         logger.info("%s runs code: %s", folder, file)
     try:
@@ -46,7 +46,7 @@ def replay(capsule: PathLike) -> ReplayOutcome:
         raise InputError(
             [f"{folder}: its criterion can't be built: {message}" for _, message in error.problems]
         ) from error
-    why = str(opened.told["why"])
-    logger.info("step %d, images %s; in training: %s", opened.number, in_words(opened.images), why)
+    why = str(opened.state["why"])
+    logger.info("step %d, images %s; in training: %s", opened.number, describe_images(opened.images), why)
     with status("repeating the step"):
         return ReplayOutcome(opened.number, why, replay_capsule(opened, criterion))

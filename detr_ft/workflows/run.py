@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
+from detr_ft.training.callbacks import Callback, TrainResult
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
-from detr_ft.training.preflight.before_training import look_first
-from detr_ft.training.trainer import DetrTrainer, TrainResult
+from detr_ft.training.preflight.probe import check_before_training
+from detr_ft.training.trainer import DetrTrainer
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
@@ -73,6 +74,7 @@ def run(
     built: BuiltRecipe,
     data: DatasetDict | None = None,
     *,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
     evaluate_before: bool = False,
@@ -95,7 +97,7 @@ def run(
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
     logger.info("%s", built.criterion)
-    return _train(built, data, make_display(), checkpoint, force, evaluate_before)
+    return _train(built, data, callbacks, checkpoint, force, evaluate_before)
 
 
 def build_trainer(
@@ -104,8 +106,9 @@ def build_trainer(
     display: Display,
     checkpoint: Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> DetrTrainer:
-    """Return the trainer of a recipe; creates its run directory. Raises InputError."""
+    """Return the trainer of a recipe, which is not set up. Raises InputError."""
     recipe = built.recipe
     start = recipe.model.checkpoint
     base_model = start if start and is_on_hub(start) else None
@@ -123,14 +126,15 @@ def build_trainer(
         repeats=repeats(prepared.train, recipe.data.repeat_threshold),
         checkpoint=checkpoint,
         facts=facts,
-        loaded=prepared.loaded,
+        callbacks=callbacks,
+        pretrained_fraction=prepared.loaded,
     )
 
 
 def _train(
     built: BuiltRecipe,
     data: DatasetDict | None,
-    display: Display,
+    callbacks: Sequence[Callback],
     checkpoint: Path | None,
     force: bool,
     evaluate_before: bool,
@@ -145,13 +149,13 @@ def _train(
     facts = facts_of(built, prepared.train, process.num_processes, versions())
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
-    trainer = build_trainer(built, prepared, display, checkpoint, facts)
-    look_first(trainer)
+    trainer = build_trainer(built, prepared, make_display(), checkpoint, facts, callbacks)
+    check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()
         trainer.run.write_text(RECIPE, built.recipe.to_yaml(describe(built.criterion)))
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
-    before = trainer.evaluate(0)[0] if evaluate_before else None
+    before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
     result = trainer.train()
     # Each of several processes meters its own GPU, and all of a machine meter the same processor.

@@ -16,6 +16,7 @@ from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
 from detr_ft.recipe import BuiltRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
+from detr_ft.training.callbacks import Callback
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.formatting import metric
 from detr_ft.workflows.run import TrainOutcome, run
@@ -46,6 +47,7 @@ def run_seeds(
     seeds: Sequence[int],
     data: DatasetDict | None = None,
     *,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
 ) -> SeedsOutcome:
@@ -67,7 +69,7 @@ def run_seeds(
         train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base / f"seed-{seed}")})
         own = recipe.model_copy(update={"data": section, "train": train})
         logger.info("seed %d: %s", seed, train.output_dir)
-        runs[seed] = run(replace(built, recipe=own), data, resume=resume, force=force)
+        runs[seed] = run(replace(built, recipe=own), data, callbacks=callbacks, resume=resume, force=force)
         logger.info("seed %d: mAP %s", seed, metric(runs[seed].metrics.map))
     statistics = seed_statistics([outcome.metrics for outcome in runs.values()])
     if rank() == 0:

@@ -16,6 +16,7 @@ from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import MetricName
 from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe, build_values
 from detr_ft.recipe.load import Changes
+from detr_ft.training.callbacks import Callback
 from detr_ft.training.settings import OptimSettings
 from detr_ft.workflows.run import TrainOutcome, run
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
@@ -67,6 +68,7 @@ def train(
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
     seeds: None = None,
@@ -83,6 +85,7 @@ def train(
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
     seeds: Sequence[int],
@@ -98,6 +101,7 @@ def train(
     data: DataLike | None = None,
     criterion: SetCriterion | None = None,
     optim: OptimSettings | None = None,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     force: bool = False,
     seeds: Sequence[int] | None = None,
@@ -108,16 +112,16 @@ def train(
     With a recipe (a file or a `Recipe`), every other argument replaces its value. Without one, give `model` (a checkpoint),
     `data` and `output_dir`; what is left out is as in a recipe that leaves it out. `overrides` are `section.key=value` for
     any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data that are given as objects can't be read
-    again from the run's recipe. `resume` continues from the newest checkpoint of the run if there is one, with `force` also if
+    again from the run's recipe. `callbacks` run at steps, evaluations and saves. `resume` continues from the newest checkpoint of the run if there is one, with `force` also if
     classes or training data changed. `seeds` trains a run for each seed, with the same validation images, and returns their
-    statistics. Raises InputError, TrainingError, and Interrupted after SIGINT or SIGTERM.
+    statistics. Raises InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
     """
     if force and not resume:
         raise InputError("--force continues although classes or data changed. Give --resume too")
     built, splits = _request(recipe, overrides, model, data, criterion, optim, settings)
     if seeds is not None:
-        return run_seeds(built, seeds, splits, resume=resume, force=force)
-    return run(built, splits, resume=resume, force=force)
+        return run_seeds(built, seeds, splits, callbacks=callbacks, resume=resume, force=force)
+    return run(built, splits, callbacks=callbacks, resume=resume, force=force)
 
 
 def _request(

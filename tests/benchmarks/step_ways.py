@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -141,17 +142,19 @@ def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, how: dict[
     trainer = DetrTrainer(
         model, detr_criterion(), split, None, settings, processor=processor, display=PlainDisplay(lambda line: None)
     )
-    trainer._begin(0)
-    numbers = iter(range(1, 10**9))
+    trainer.setup()
+    trainer.stepper.start_epoch(0)
+    numbers = itertools.count(1)
 
-    def step(work: Any) -> None:
-        trainer.held.log.since.add(work.images, trainer.stepper.take(work, min(next(numbers), trainer.steps)))
+    def step(batch: Any) -> None:
+        terms = trainer.stepper.step(batch, min(next(numbers), trainer.loader.total_steps))
+        trainer.monitor.log.interval.add(batch.images, terms)
 
-    work = next(trainer.feed.steps())
+    first = next(trainer.loader.steps())
     name = ", ".join(["ours", *(f"{name}={value}".lower() for name, value in how.items())])
     parts = {
-        "criterion": (trainer.attached, "score"),
+        "criterion": (trainer.stepper.attached, "score"),
         "backward": (torch.Tensor, "backward"),
-        "optimizer": (trainer.optimizer, "step"),
+        "optimizer": (trainer.stepper.optimizer, "step"),
     }
-    return Way(name, arguments.images, lambda: step(work), lambda: (step(one) for one in trainer.feed.steps()), parts)
+    return Way(name, arguments.images, lambda: step(first), lambda: map(step, trainer.loader.steps()), parts)

@@ -237,3 +237,16 @@ def assert_told(status: int, stdout: str, stderr: str, words: list[str]) -> None
 
 def test_debug_shows_the_traceback(folder: Path) -> None:
     assert "Traceback" in run("--debug", "train", "gone.yaml", cwd=folder)[2]
+
+
+def test_version_is_printed() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("detr-ft")
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["train", "-h"], ["doctor", "--help"]])
+def test_help_has_a_short_form(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage" in result.output

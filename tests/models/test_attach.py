@@ -126,10 +126,13 @@ def test_what_the_step_holds_can_be_set(tiny_model: DetrForObjectDetection) -> N
     """The batch is half of a step of two alike: both halves of the loss add up to what the batch is alone."""
     tiny_model.eval()
     attached = attach_criterion(tiny_model, detr_criterion())
-    alone = tiny_model(**batch()).loss_dict
+    outputs = tiny_model(**batch())
+    alone, alone_loss = outputs.loss_dict, outputs.loss
     labels = torch.cat([one["class_labels"] for one in batch()["labels"]])  # type: ignore[attr-defined]
-    attached.step = StepTotals(4, 2 * torch.bincount(labels, minlength=tiny_model.config.num_labels).float())
-    half = tiny_model(**batch()).loss_dict
+    totals = StepTotals(4, 2 * torch.bincount(labels, minlength=tiny_model.config.num_labels).float())
+    with attached.step_totals(totals):
+        half = tiny_model(**batch()).loss_dict
+    assert torch.equal(tiny_model(**batch()).loss, alone_loss)
     for name in ("loss_ce", "loss_bbox", "loss_giou"):
         torch.testing.assert_close(2 * half[name], alone[name])
 

@@ -111,7 +111,7 @@ def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path)
     with pytest.raises(InputError) as caught:
         load_recipe(recipe)
     assert caught.value.problems == [
-        f"{recipe}:5: train: lr_drop_epochs goes with lr_scheduler_type step, not cosine",
+        f"{recipe}:5: train: lr_drop_epochs needs lr_scheduler_type step, got cosine",
         f"{recipe}:10: optim.layer_decay: input should be less than or equal to 1, got 2",
     ]
 
@@ -205,3 +205,20 @@ def test_a_recipe_is_read_without_its_criterion(tmp_path: Path) -> None:
     """A run is evaluated where the file of its term is no longer at hand."""
     (tmp_path / "recipe.yaml").write_text(GOOD + "criterion: {matcher: {use: 'gone.py:Matcher'}, losses: []}\n")
     assert read_recipe(tmp_path / "recipe.yaml").data.source == "generated:workshop"
+
+
+@pytest.mark.parametrize(
+    ("section", "alias", "key"),
+    [
+        ("train", "epochs", "num_train_epochs"),
+        ("train", "lr", "learning_rate"),
+        ("train", "batch_size", "per_device_train_batch_size"),
+        ("data", "imgsz", "longest_edge"),
+        ("model", "weights", "checkpoint"),
+    ],
+)
+def test_names_of_other_tools_suggest_the_key(tmp_path: Path, section: str, alias: str, key: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: {checkpoint: embedded:small}\ndata: {source: photos}\ntrain: {output_dir: run}\n")
+    with pytest.raises(InputError, match=rf"{section}\.{alias}: .*{key}\?"):
+        load_recipe(recipe, [f"{section}.{alias}=1"])

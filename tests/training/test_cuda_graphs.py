@@ -1,4 +1,4 @@
-"""Passes that are replayed add the gradients of plain ones. What a GPU records is stood in for by doing it again."""
+"""CUDA graphs add the gradients of eager passes; on a CPU a replay runs the work again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from support.small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.models.freeze import live_norms
-from detr_ft.training.cuda_graphs import CudaGraphForwardBackward, Pool, passes_of
-from detr_ft.training.forward_backward import EagerForwardBackward
+from detr_ft.training.cuda_graphs import CudaGraphForwardBackward, GraphPool, build_forward_backward
+from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
 
 
-class Again(Pool):
+class Again(GraphPool):
     """Does recorded work again, on a processor."""
 
     def __init__(self) -> None:
@@ -27,36 +27,36 @@ class Again(Pool):
     def random_state(self) -> torch.Tensor:
         return torch.get_rng_state()
 
-    def restore_random(self, state: torch.Tensor) -> None:
+    def restore_random_state(self, state: torch.Tensor) -> None:
         torch.set_rng_state(state)
 
-    def rehearse(self, work: Callable[[], None]) -> None:
+    def warm_up(self, work: Callable[[], None]) -> None:
         work()
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         work()
         self.recorded += 1
         return work
 
 
-def trained(start: Path, folder: Path, pool: Pool | None, **settings: Any) -> DetrTrainer:
+def trained(start: Path, folder: Path, pool: GraphPool | None, **settings: Any) -> DetrTrainer:
     """A short run, by replayed passes if there is a pool."""
     trainer = make_trainer(start, folder, logging_steps=1, num_train_epochs=3, **settings)
     if pool is not None:
-        trainer.stepper.passes = replayed(trainer, pool)
+        trainer.stepper.forward_backward = replayed(trainer, pool)
     trainer.train()
     return trainer
 
 
-def replayed(trainer: DetrTrainer, pool: Pool) -> CudaGraphForwardBackward:
-    plain = trainer.stepper.passes
+def replayed(trainer: DetrTrainer, pool: GraphPool) -> CudaGraphForwardBackward:
+    plain = trainer.stepper.forward_backward
     assert isinstance(plain, EagerForwardBackward)
-    return CudaGraphForwardBackward(plain, trainer.accelerator, trainer.model, trainer.attached, pool)
+    return CudaGraphForwardBackward(plain, trainer.accelerator, trainer.model, trainer.stepper.attached, pool)
 
 
 def rows(trainer: DetrTrainer) -> list[dict[str, float]]:
     timed = ("images_per_second", "seconds_per_step")
-    return [{key: one[key] for key in one if key not in timed} for one in trainer.held.log.read()]
+    return [{key: one[key] for key in one if key not in timed} for one in trainer.monitor.log.read()]
 
 
 SETTINGS = [
@@ -73,9 +73,9 @@ def test_a_run_is_the_same(tiny_checkpoint: Path, tmp_path: Path, settings: dict
     pool = Again()
     plain, fast = (trained(tiny_checkpoint, tmp_path / str(one), one, **settings) for one in (None, pool))
     assert pool.recorded >= 2
-    expected, found = ([row for row in rows(one) if "loss" in row] for one in (plain, fast))
-    for one, other in zip(expected, found, strict=True):
-        assert other == pytest.approx(one, rel=1e-3)
+    expected, replayed_rows = ([row for row in rows(run) if "loss" in row] for run in (plain, fast))
+    for row, other in zip(expected, replayed_rows, strict=True):
+        assert other == pytest.approx(row, rel=1e-3)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
@@ -84,89 +84,88 @@ def test_gradients_are_the_same(tiny_checkpoint: Path, tmp_path: Path, settings:
     for pool in (None, Again()):
         trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), **settings)
         if pool is not None:
-            trainer.stepper.passes = replayed(trainer, pool)
-        trainer._begin(0)
-        for param_group in trainer.optimizer.param_groups:
+            trainer.stepper.forward_backward = replayed(trainer, pool)
+        trainer.stepper.start_epoch(0)
+        for param_group in trainer.stepper.optimizer.param_groups:
             param_group["lr"] = 0.0
-        seen: list[list[torch.Tensor]] = []
-        trainer.optimizer.optimizer.register_step_pre_hook(
-            lambda *_, seen=seen, trainer=trainer: seen.append(
+        steps: list[list[torch.Tensor]] = []
+        trainer.stepper.optimizer.optimizer.register_step_pre_hook(
+            lambda *_, steps=steps, trainer=trainer: steps.append(
                 [one.grad.clone() for one in trainer.model.parameters() if one.grad is not None]
             )
         )
-        for number, work in zip(range(1, 6), trainer.feed.steps(), strict=False):
-            trainer.stepper.schedule.base_lrs = [0.0] * len(trainer.optimizer.param_groups)
-            trainer.stepper.take(work, number)
-        gradients.append([one for step in seen for one in step])
+        for number, batch in zip(range(1, 6), trainer.loader.steps(), strict=False):
+            trainer.stepper.schedule.base_lrs = [0.0] * len(trainer.stepper.optimizer.param_groups)
+            trainer.stepper.step(batch, number)
+        gradients.append([gradient for step in steps for gradient in step])
     assert len(gradients[0]) > 100
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.abs().max().item() + 1e-9)
+    for gradient, other in zip(*gradients, strict=True):
+        atol = 1e-5 * gradient.abs().max().item() + 1e-9
+        torch.testing.assert_close(other, gradient, rtol=1e-4, atol=atol)
 
 
-def test_a_new_shape_goes_the_plain_way_and_one_that_comes_again_is_recorded(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
     pool = Again()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
-    trainer.stepper.passes = passes = replayed(trainer, pool)
+    trainer.stepper.forward_backward = passes = replayed(trainer, pool)
     trainer.train()  # batches of 5, 5 and 2, thrice
-    assert {shape[0] for shape in passes._recorded} == {5, 2}
+    assert {shape[0] for shape in passes._graphs} == {5, 2}
     assert pool.recorded == 4
 
 
-def test_of_many_shapes_the_first_are_recorded(
+def test_of_many_shapes_the_first_are_captured(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detr_ft.training.cuda_graphs._SHAPES", 1)
+    monkeypatch.setattr("detr_ft.training.cuda_graphs._MAX_CAPTURED_SHAPES", 1)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, per_device_train_batch_size=5)
-    trainer.stepper.passes = passes = replayed(trainer, Again())
+    trainer.stepper.forward_backward = passes = replayed(trainer, Again())
     trainer.train()
-    assert {shape[0] for shape in passes._recorded} == {5}
+    assert {shape[0] for shape in passes._graphs} == {5}
 
 
-def test_rehearsals_leave_the_figures_of_norms_that_learn(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    figures = []
+def test_warm_ups_leave_the_statistics_of_live_norms(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    statistics = []
     for pool in (None, Again()):
         trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), num_train_epochs=3)
         live_norms(trainer.model)
         if pool is not None:
-            trainer.stepper.passes = replayed(trainer, pool)
-        trainer._begin(0)
-        for number, work in zip(range(1, 3), trainer.feed.steps(), strict=False):  # the second is recorded
-            trainer.stepper.take(work, number)
-        figures.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
-    assert figures[0]
-    for name, one in figures[0].items():
-        torch.testing.assert_close(figures[1][name], one, rtol=1e-3, atol=1e-4)
+            trainer.stepper.forward_backward = replayed(trainer, pool)
+        trainer.stepper.start_epoch(0)
+        for number, batch in zip(range(1, 3), trainer.loader.steps(), strict=False):  # the second is recorded
+            trainer.stepper.step(batch, number)
+        statistics.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
+    assert statistics[0]
+    for name, value in statistics[0].items():
+        torch.testing.assert_close(statistics[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 class Torn(Again):
     """Can't record."""
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
 
 
-def test_what_cannot_be_recorded_goes_the_plain_way_and_is_told_once(
+def test_a_failed_capture_runs_eagerly_with_one_warning(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = trained(tiny_checkpoint, tmp_path / "plain", None)
     with caplog.at_level(logging.WARNING):
         torn = trained(tiny_checkpoint, tmp_path / "torn", Torn())
     assert rows(plain) == rows(torn)  # bit for bit: it is the plain way
-    (told,) = [one for one in caplog.messages if "CUDA graphs" in one]
-    assert "operation not permitted when stream is capturing" in told
-    assert "and more" not in told
-    assert "train.cuda_graphs=false" in told
+    (message,) = [one for one in caplog.messages if "CUDA graphs" in one]
+    assert "operation not permitted when stream is capturing" in message
+    assert "and more" not in message
+    assert "train.cuda_graphs=false" in message
 
 
-def test_a_criterion_that_leaves_a_part_alone_is_not_recorded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_criterion_without_gradient_for_a_part_is_not_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A part without a gradient is left alone by the optimizer, with its weight decay; zeros would not be."""
     pool = Again()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
-    trainer.stepper.passes = replayed(trainer, pool)
+    trainer.stepper.forward_backward = replayed(trainer, pool)
     criterion = detr_criterion()
-    trainer.attached.criterion = trainer.current = trainer.criterion = _ClassesAlone(criterion)  # type: ignore[assignment]
+    trainer.stepper.criterion = _ClassesAlone(criterion)  # type: ignore[assignment]
     trainer.train()
     assert pool.recorded == 0
 
@@ -183,13 +182,19 @@ class _ClassesAlone:
     def at(self, epoch: int) -> _ClassesAlone:
         return self
 
-    def __call__(self, *asked: Any) -> Any:
-        _, terms = self._criterion(*asked)
+    def __call__(self, *arguments: Any) -> Any:
+        _, terms = self._criterion(*arguments)
         return terms["loss_ce"], terms
 
 
-def test_a_processor_goes_the_plain_way(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_cpu_runs_eagerly(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    assert isinstance(trainer.stepper.passes, EagerForwardBackward)
-    passes = passes_of(trainer.accelerator, trainer.model, trainer.wrapped, trainer.attached, trainer.settings)
+    assert isinstance(trainer.stepper.forward_backward, EagerForwardBackward)
+    passes = build_forward_backward(
+        trainer.accelerator,
+        trainer.model,
+        trainer.stepper.forward_backward.wrapped,
+        trainer.stepper.attached,
+        trainer.settings,
+    )
     assert isinstance(passes, EagerForwardBackward)

@@ -34,8 +34,8 @@ def bits(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @torch.no_grad()
@@ -57,8 +57,8 @@ def test_the_average_is_that_computed_by_hand(values: list[float], decay: float)
     for step, value in enumerate(values, 1):
         put(module, value)
         ema.update(step)
-        kept = min(decay, (1 + step) / (10 + step))
-        expected = kept * expected + (1 - kept) * value
+        weight = min(decay, (1 + step) / (10 + step))
+        expected = weight * expected + (1 - weight) * value
     assert ema.state_dict()["weight"].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_weights_in_bf16_are_averaged_in_fp32() -> None:
     ema = Ema(module, 0.999)
     put(module, 2.0)
     for step in range(100_000, 100_010):
-        ema.update(step)  # each adds less than half of what bf16 tells apart near 1
+        ema.update(step)  # each adds less than half of the spacing of bf16 near 1
     assert ema.state_dict()["weight"].dtype == torch.float32
     assert ema.state_dict()["weight"].item() == pytest.approx(2 - 0.999**10, rel=1e-5)
     with ema.swapped():
@@ -98,7 +98,7 @@ def averaged(model: DetrForObjectDetection, dtype: torch.dtype = torch.float32) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_model_gets_its_own_bits_back(tiny_model: DetrForObjectDetection, dtype: torch.dtype) -> None:
+def test_the_model_has_its_own_bits_after_swapping(tiny_model: DetrForObjectDetection, dtype: torch.dtype) -> None:
     ema = averaged(tiny_model, dtype)
     with torch.no_grad():
         tiny_model.class_labels_classifier.bias.copy_(torch.tensor([float("nan"), -0.0, 1e-30, float("inf")]))
@@ -110,7 +110,7 @@ def test_the_model_gets_its_own_bits_back(tiny_model: DetrForObjectDetection, dt
     assert same(bits(tiny_model), before)
 
 
-def test_an_evaluation_that_is_cut_off_gives_the_bits_back(tiny_model: DetrForObjectDetection) -> None:
+def test_an_interrupted_evaluation_restores_the_bits(tiny_model: DetrForObjectDetection) -> None:
     ema = averaged(tiny_model)
     before = bits(tiny_model)
     with pytest.raises(KeyboardInterrupt), ema.swapped():
@@ -118,7 +118,7 @@ def test_an_evaluation_that_is_cut_off_gives_the_bits_back(tiny_model: DetrForOb
     assert same(bits(tiny_model), before)
 
 
-def test_what_moves_is_averaged_and_nothing_else(tiny_model: DetrForObjectDetection) -> None:
+def test_only_trained_tensors_are_averaged(tiny_model: DetrForObjectDetection) -> None:
     ema = averaged(tiny_model)
     names = set(ema.state_dict())
     assert {name for name, one in tiny_model.named_parameters() if one.requires_grad} < names
@@ -134,7 +134,7 @@ def test_what_moves_is_averaged_and_nothing_else(tiny_model: DetrForObjectDetect
         assert tiny_model.state_dict()[means[0]][0].item() == pytest.approx(0.25 * first + 0.75 * 2)
 
 
-def test_norms_frozen_for_saving_get_the_bits_back_too(tiny_model: DetrForObjectDetection) -> None:
+def test_norms_frozen_for_saving_have_their_bits_after_swapping(tiny_model: DetrForObjectDetection) -> None:
     ema = averaged(tiny_model)
     before = {name: value for name, value in bits(tiny_model).items() if not name.endswith("num_batches_tracked")}
     with ema.swapped():
@@ -142,12 +142,12 @@ def test_norms_frozen_for_saving_get_the_bits_back_too(tiny_model: DetrForObject
     assert same(bits(tiny_model), before)
 
 
-def test_stock_frozen_norms_are_left_alone(tiny_model: DetrForObjectDetection) -> None:
+def test_stock_frozen_norms_are_not_averaged(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, [])
     assert set(Ema(tiny_model, 0.9).state_dict()) == {name for name, _ in tiny_model.named_parameters()}
 
 
-def test_a_run_that_goes_on_has_the_same_average(tiny_model: DetrForObjectDetection) -> None:
+def test_a_resumed_run_has_the_same_average(tiny_model: DetrForObjectDetection) -> None:
     ema = averaged(tiny_model)
     file = io.BytesIO()
     torch.save(ema.state_dict(), file)
@@ -161,7 +161,7 @@ def test_a_run_that_goes_on_has_the_same_average(tiny_model: DetrForObjectDetect
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in ema.state_dict().items())
 
 
-def test_an_average_of_other_weights_is_refused_whole(tiny_model: DetrForObjectDetection) -> None:
+def test_an_average_of_other_weights_is_an_error_and_changes_nothing(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder"])
     saved = {name: value + 1 for name, value in Ema(tiny_model, 0.9).state_dict().items()}
     set_trainable(tiny_model, [])

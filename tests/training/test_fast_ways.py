@@ -34,23 +34,23 @@ def is_fast(model: nn.Module) -> bool:
     return not left and kinds(model, FusedConvLayer) > 3 and beside
 
 
-def test_a_trainer_takes_the_fast_ways_by_itself(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_trainer_applies_the_optimizations(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     assert is_fast(trainer.model)
     assert kinds(trainer.model, NoSyncEncoderLayer) == trainer.model.config.encoder_layers
-    assert trainer.optimizer.optimizer.defaults["fused"]
-    assert len(trainer.optimizer.param_groups) <= 4
-    pixels = next(iter(trainer.feed.steps())).share[0].inputs["pixel_values"]
+    assert trainer.stepper.optimizer.optimizer.defaults["fused"]
+    assert len(trainer.stepper.optimizer.param_groups) <= 4
+    pixels = next(iter(trainer.loader.steps())).micro_batches[0].inputs["pixel_values"]
     assert pixels.dtype == torch.uint8
     assert pixels.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_detector_takes_them_too(tiny_checkpoint: Path) -> None:
+def test_a_detector_applies_the_optimizations(tiny_checkpoint: Path) -> None:
     assert is_fast(Detector.load(str(tiny_checkpoint)).model)
 
 
 @pytest.mark.parametrize("ways", [("fused_norms",), ("no_sync",), ("fused_norms", "no_sync")])
-def test_a_run_without_them_is_the_same(
+def test_a_run_without_optimizations_is_the_same(
     tiny_checkpoint: Path, tmp_path: Path, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = losses(make_trainer(tiny_checkpoint, tmp_path / "fast", logging_steps=1))
@@ -66,13 +66,13 @@ def losses(trainer: DetrTrainer) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
-def test_batches_come_in_few_shapes_where_each_is_compiled(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_batches_have_few_shapes_if_each_is_compiled(tiny_checkpoint: Path, tmp_path: Path) -> None:
     processor = DetrImageProcessor(size={"shortest_edge": 800, "longest_edge": 1333})
     form = ImageFormat.of(processor)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "plain")
     compiled = make_trainer(tiny_checkpoint, tmp_path / "compiled", torch_compile=True)
-    assert trainer.feed.rounding == 1
-    assert compiled.feed.rounding == compiled.format.rounding > 1
+    assert trainer.loader.rounding == 1
+    assert compiled.loader.rounding == compiled.stepper.format.rounding > 1
     random = torch.Generator().manual_seed(0)
     sizes = [(480 + int(one), 640) for one in torch.randint(-160, 160, (300,), generator=random)]
     shown = [form.resized(width, height) for height, width in sizes]
@@ -87,7 +87,7 @@ def test_batches_come_in_few_shapes_where_each_is_compiled(tiny_checkpoint: Path
     assert len(shapes(form.rounding)) <= 16
 
 
-def test_rounded_batches_hold_the_same_images() -> None:
+def test_rounded_batches_have_the_same_images() -> None:
     images = [
         torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8),
         torch.randint(0, 256, (3, 61, 40), dtype=torch.uint8),

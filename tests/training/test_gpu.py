@@ -1,4 +1,4 @@
-"""What only a GPU can show: half precision, compiled parts, memory that runs out, sums that repeat."""
+"""Tests that need a GPU: half precision, compiled parts, CUDA graphs, lack of memory, determinism."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small_run import make_trainer
+from support.small_run import make_trainer, stop_after
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
@@ -20,13 +20,13 @@ from detr_ft.models import fit_labels, load_model, set_trainable
 from detr_ft.training.cuda_graphs import CudaGraphForwardBackward
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.monitor.display import PlainDisplay
-from detr_ft.training.preflight.memory import fit_memory, try_worst
+from detr_ft.training.preflight.memory import fit_memory, try_largest
 from detr_ft.training.settings import TrainSettings
-from detr_ft.training.trainer import DetrTrainer
+from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.filterwarnings("ignore"),  # of compilers and drivers, which are not ours to mend
+    pytest.mark.filterwarnings("ignore"),  # of compilers and drivers
 ]
 
 
@@ -35,7 +35,7 @@ def losses(log: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_as_the_whole_does(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_half_precision_learns_like_full_precision(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
     settings = {"num_train_epochs": 10, "logging_steps": 5}
     half = losses(make_trainer(tiny_checkpoint, tmp_path / "half", **settings, **{precision: True}).train().log)
     whole = losses(make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train().log)
@@ -44,11 +44,11 @@ def test_half_precision_learns_as_the_whole_does(tiny_checkpoint: Path, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_run_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_a_resumed_run_is_equal_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path, precision: str) -> None:
     settings = {"num_train_epochs": 4, "full_determinism": True, "ema_decay": 0.9, precision: True}
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
-    trainer.display.step = lambda step, row: setattr(trainer.signals, "received", 15 if step == 5 else None)  # type: ignore[method-assign]
+    stop_after(trainer, 5)
     with pytest.raises(Interrupted):
         trainer.train()
     again = make_trainer(tiny_checkpoint, tmp_path / "run", checkpoint=tmp_path / "run/checkpoints/step-5", **settings)
@@ -78,7 +78,7 @@ def test_compiled_parts_are_the_same_model(tiny_checkpoint: Path, tmp_path: Path
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
     ],
 )
-def test_steps_replayed_as_graphs_are_those_of_plain_ones(
+def test_steps_of_cuda_graphs_equal_eager_ones(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"logging_steps": 1, "num_train_epochs": 5, "dataloader_num_workers": 1} | settings
@@ -86,15 +86,15 @@ def test_steps_replayed_as_graphs_are_those_of_plain_ones(
     with caplog.at_level(logging.WARNING):
         trainer = make_trainer(tiny_checkpoint, tmp_path / "replayed", **settings)
         replayed = losses(trainer.train().log)
-    passes = trainer.stepper.passes
+    passes = trainer.stepper.forward_backward
     assert isinstance(passes, CudaGraphForwardBackward)
-    assert passes._recorded
+    assert passes._graphs
     assert not [one for one in caplog.messages if "CUDA graphs" in one]
     exact = 1e-3 if settings.keys().isdisjoint({"bf16", "fp16"}) else 2e-2
     assert replayed == pytest.approx(plain, rel=exact)
 
 
-def test_what_waits_for_the_gpu_cannot_be_recorded_and_training_goes_on(
+def test_a_model_that_synchronizes_is_not_captured_and_trains_eagerly(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=5)
@@ -114,67 +114,67 @@ def make_larger(folder: Path, size: int, **settings: Any) -> DetrTrainer:
     data = generate("workshop?train=64&validation=8&edge=128")
     fit_labels(model, data["train"].features["objects"]["category"].feature.names)
     set_trainable(model, [])
-    return DetrTrainer(
+    trainer = DetrTrainer(
         model, detr_criterion(), data["train"], None,
         TrainSettings(
             output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=size, logging_steps=1, **settings
         ),
         processor=processor, display=PlainDisplay([].append),
     )  # fmt: skip
+    trainer.setup()
+    return trainer
 
 
 @pytest.fixture
 def room_for_half(tmp_path: Path) -> Any:
     """Memory between what a step of 32 images takes and one of 64."""
-    taken = []
+    used = []
     for size in (64, 32):
         torch.cuda.empty_cache()
-        worst = try_worst(make_larger(tmp_path / f"measure-{size}", size), size)
-        assert worst.mebibytes is not None
-        taken.append(worst.mebibytes)
+        largest = try_largest(make_larger(tmp_path / f"measure-{size}", size), size)
+        assert largest.mebibytes is not None
+        used.append(largest.mebibytes)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory / 2**20
-    assert taken[1] < 0.8 * taken[0], taken
-    torch.cuda.set_per_process_memory_fraction((0.35 * taken[0] + 0.65 * taken[1]) / total)
+    assert used[1] < 0.8 * used[0], used
+    torch.cuda.set_per_process_memory_fraction((0.35 * used[0] + 0.65 * used[1]) / total)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_out_of_memory_the_step_is_taken_in_smaller_parts(
+def test_out_of_memory_the_step_runs_in_smaller_parts(
     tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_larger(tmp_path / "run", 64)
     with caplog.at_level(logging.WARNING):
         short = trainer.train().log
-    assert trainer.stepper.largest < 64
+    assert trainer.stepper.max_images < 64
     assert "out of memory with 64 images at once; from here on 32" in caplog.text
     torch.cuda.set_per_process_memory_fraction(1.0)
     ample = make_larger(tmp_path / "ample", 64).train().log
     assert losses(short) == pytest.approx(losses(ample), rel=0.02)  # dropout is drawn for other shapes
 
 
-def test_the_worst_batch_is_tried_before_the_first_step(
+def test_the_largest_batch_is_tried_before_the_first_step(
     tmp_path: Path, room_for_half: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_larger(tmp_path / "run", 64)
     with caplog.at_level(logging.INFO):
         fit_memory(trainer)
-    assert trainer.stepper.largest < 64
-    assert "64 images at once are more than memory holds at the worst (128x128 pixels" in caplog.text
+    assert trainer.stepper.max_images < 64
+    assert "out of memory with 64 images at once in the largest batch (128x128 pixels" in caplog.text
 
 
 def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from detr_ft.training.trainer import TrainingError
-
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True)
-    made = trainer.examples.at
+    made = trainer.loader.examples.at
 
     def spoiled(epoch: int, index: int) -> Any:
         example = made(epoch, index)
         example["labels"]["boxes"][:, 2] = float("nan")
         return example
 
-    trainer.examples.at = spoiled  # type: ignore[method-assign]
+    trainer.loader.examples.at = spoiled  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="replay"):
         trainer.train()
     verdict = replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion())
@@ -184,16 +184,16 @@ def test_a_capsule_of_a_gpu_is_replayed_on_a_cpu(tiny_checkpoint: Path, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_waits_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_step_synchronizes_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9, bf16=True)
-    trainer._begin(0)
-    work = next(iter(trainer.feed.steps()))
+    trainer.stepper.start_epoch(0)
+    batch = next(iter(trainer.loader.steps()))
     for number in range(1, 5):  # by the third the shape is recorded
-        trainer.stepper.take(work, number)
+        trainer.stepper.step(batch, number)
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        trainer.stepper.take(work, 5)
+        trainer.stepper.step(batch, 5)
         torch.cuda.set_sync_debug_mode("default")
     assert len([one for one in caught if "synchroniz" in str(one.message)]) == 1

@@ -9,7 +9,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError
 from detr_ft.models import set_trainable
-from detr_ft.training.optimizer import build_optimizer, rates, training_table
+from detr_ft.training.optimizer import build_optimizer, check_rates, rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
 
 RATES = {
@@ -69,7 +69,7 @@ def settings(**values: Any) -> TrainSettings:
 
 
 def of_each(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:
-    """Rate and decay of each parameter that trains, each held once."""
+    """Rate and decay of each parameter that trains, in one group each."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     pairs = [
         (names[id(parameter)], (group["lr"], group["weight_decay"]))
@@ -84,13 +84,13 @@ def of_each(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tup
 def test_each_section_learns_at_its_own_rate(tiny_model: DetrForObjectDetection, timm: bool) -> None:
     model = timm_model() if timm else tiny_model
     set_trainable(model, [])
-    held = of_each(model, build_optimizer(model, settings(), OptimSettings(**RATES)))
+    groups = of_each(model, build_optimizer(model, settings(), OptimSettings(**RATES)))
     expected = {
         "model.backbone": 1e-5, "model.input_projection": 2e-5, "model.encoder": 2e-5, "model.query": 3e-5,
         "model.decoder": 3e-5, "class_labels": 4e-5, "bbox_predictor": 4e-5,
     }  # fmt: skip
-    assert set(held) == {name for name, _ in model.named_parameters()}
-    for name, (rate, _) in held.items():
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+    for name, (rate, _) in groups.items():
         assert rate == next(rate for prefix, rate in expected.items() if name.startswith(prefix)), name
 
 
@@ -148,16 +148,16 @@ def test_layers_further_from_the_heads_learn_more_slowly(tiny_model: DetrForObje
     )  # fmt: skip
     # A layer that is frozen stands between all the same.
     set_trainable(model, ["backbone.stage2"])
-    held = of_each(
+    groups = of_each(
         model, build_optimizer(model, settings(), OptimSettings(layer_decay=0.5, decoder_learning_rate=1e-3))
     )
     for prefix, below in layers.items():
-        found = {rate for name, (rate, _) in held.items() if name.startswith(prefix)}
+        rates_of_layer = {rate for name, (rate, _) in groups.items() if name.startswith(prefix)}
         if prefix == "model.backbone.model.encoder.stages.1.":
-            assert not found
+            assert not rates_of_layer
             continue
         base = 1e-3 if ".decoder." in prefix or "query" in prefix else 1e-4
-        assert found == {base * 0.5**below}, prefix
+        assert rates_of_layer == {base * 0.5**below}, prefix
 
 
 def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForObjectDetection) -> None:
@@ -171,10 +171,10 @@ def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForO
     assert names[-2:] == ["heads", "heads without decay"]
 
 
-def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObjectDetection) -> None:
+def test_a_rate_of_a_frozen_or_missing_section_is_an_error(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["encoder", "class_head", "box_head"])
     with pytest.raises(InputError) as caught:
-        build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+        check_rates(tiny_model, OptimSettings(**RATES))
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
         "optim.encoder_learning_rate",
         "optim.heads_learning_rate",
@@ -183,12 +183,12 @@ def test_a_rate_for_what_is_frozen_or_missing_is_refused(tiny_model: DetrForObje
     model = timm_model()
     model.model.decoder = nn.Identity()
     with pytest.raises(InputError, match=r"optim\.decoder_learning_rate: the model has no decoder"):
-        build_optimizer(model, settings(), OptimSettings(decoder_learning_rate=1e-4))
+        check_rates(model, OptimSettings(decoder_learning_rate=1e-4))
     set_trainable(tiny_model, ["backbone.stem"])  # a part of a section may be frozen
-    build_optimizer(tiny_model, settings(), OptimSettings(**RATES))
+    check_rates(tiny_model, OptimSettings(**RATES))
 
 
-def test_the_table_says_what_trains_and_at_which_rate(tiny_model: DetrForObjectDetection) -> None:
+def test_the_table_has_trained_parts_and_rates(tiny_model: DetrForObjectDetection) -> None:
     set_trainable(tiny_model, ["backbone.stem", "encoder"])
     optimizer = build_optimizer(tiny_model, settings(), OptimSettings(backbone_learning_rate=1e-5, layer_decay=0.5))
     cells = [line.split() for line in training_table(tiny_model, optimizer).splitlines()]

@@ -1,4 +1,4 @@
-"""How a run ends: averaged, at its best, out of patience or of time; what it is trained with, and what it is told to."""
+"""The end of a run: averages, best model, patience, time limit; precision, memory and trackers."""
 
 from __future__ import annotations
 
@@ -10,50 +10,57 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small_run import make_trainer
+from support.small_run import make_trainer, stop_after
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.models.optimizations import memory
-from detr_ft.training.early_stopping import Best, best_of
+from detr_ft.training.monitor.evaluator import Evaluation
+from detr_ft.training.stopping import Best, best_of
 from detr_ft.training.trainer import DetrTrainer
 
 
-def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:
-    """Let evaluations find these mAPs, one after another."""
-    answers: Iterator[float | None] = iter(figures)
-    trainer._figures = lambda: ({"map": next(answers), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])  # type: ignore[method-assign]
+def with_maps(trainer: DetrTrainer, maps: list[float | None]) -> None:
+    """Let evaluations have these mAPs, one after another."""
+    values: Iterator[float | None] = iter(maps)
+
+    def measure(check_stop: object) -> Evaluation:
+        return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])
+
+    trainer.monitor.measure = measure  # type: ignore[method-assign]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(DetrForObjectDetection.from_pretrained(folder).state_dict())
 
 
-def test_the_average_is_the_model_and_raw_weights_stand_beside_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_the_model_and_raw_ones_are_saved_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
-    seen: list[dict[str, torch.Tensor]] = []
-    trainer.optimizer.optimizer.register_step_post_hook(
-        lambda *_: seen.append({name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()})
+    weights_after: list[dict[str, torch.Tensor]] = []
+    trainer.stepper.optimizer.optimizer.register_step_post_hook(
+        lambda *_: weights_after.append(
+            {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
+        )
     )
     start = {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
     result = trainer.train()
-    assert trainer.held.ema is not None
+    assert trainer.stepper.ema is not None
     expected = start
-    for number, now in enumerate(seen, start=1):
+    for number, now in enumerate(weights_after, start=1):
         decay = min(0.5, (1 + number) / (10 + number))
         expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
     saved, raw = weights(tmp_path / "run"), weights(tmp_path / "run/raw")
     assert all(torch.allclose(saved[name], one, rtol=1e-5, atol=1e-6) for name, one in expected.items())
-    assert all(torch.equal(raw[name], one) for name, one in seen[-1].items())
+    assert all(torch.equal(raw[name], one) for name, one in weights_after[-1].items())
     assert all({"map", "raw_map", "raw_map_50"} <= set(row) for row in result.log if "map" in row)
     assert result.metrics["map"] == result.log[-1]["map"]
 
 
-def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_resumed_average_is_equal_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", ema_decay=0.9)
     whole.train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.9)
-    trainer.display.step = lambda step, row: setattr(trainer.signals, "received", 15 if step == 4 else None)  # type: ignore[method-assign]
+    stop_after(trainer, 4)
     with pytest.raises(Interrupted):
         trainer.train()
     make_trainer(
@@ -63,14 +70,14 @@ def test_the_average_goes_on_bit_for_bit(tiny_checkpoint: Path, tmp_path: Path) 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_best_is_kept_and_patience_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_best_model_is_restored_after_early_stopping(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(
         tiny_checkpoint, tmp_path / "run", num_train_epochs=9, early_stopping_patience=2, load_best_model_at_end=True
     )
-    of_figures(trainer, [0.1, 0.3, 0.2, 0.25, 0.3])
+    with_maps(trainer, [0.1, 0.3, 0.2, 0.25, 0.3])
     result = trainer.train()
     assert [row["map"] for row in result.log if "map" in row] == [0.1, 0.3, 0.2, 0.25]
-    assert result.metrics["map"] == 0.3  # of the best, looked at again
+    assert result.metrics["map"] == 0.3  # of the best, evaluated again
     best, final = weights(tmp_path / "run/checkpoints/best"), weights(tmp_path / "run")
     assert all(torch.equal(best[name], final[name]) for name in best)
     assert (tmp_path / "run/checkpoints/step-12").is_dir()  # where it ended
@@ -78,15 +85,15 @@ def test_the_best_is_kept_and_patience_ends_the_run(tiny_checkpoint: Path, tmp_p
     assert any(not torch.equal(last[name], value) for name, value in final.items())
 
 
-def test_without_that_the_last_is_the_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_by_default_the_last_model_is_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
-    of_figures(trainer, [0.3, 0.2, None])
+    with_maps(trainer, [0.3, 0.2, None])
     trainer.train()
     final, last = weights(tmp_path / "run"), load_file(tmp_path / "run/checkpoints/step-9/model.safetensors")
     assert all(torch.equal(last[name], value) for name, value in final.items())
 
 
-def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
+def test_the_best_row_is_the_first_that_none_exceeds_by_the_threshold() -> None:
     rows: list[dict[str, Any]] = [{"step": 1, "loss": 3.0}, {"step": 2, "map": None}]
     assert best_of(rows, "map") is None
     rows += [{"step": step, "map": value} for step, value in ((4, 0.2), (6, 0.25), (8, None), (10, 0.24))]
@@ -94,19 +101,26 @@ def test_the_best_row_is_the_first_that_nothing_beats_by_enough() -> None:
     assert best_of(rows, "map", threshold=0.1) == Best(0.2, 4, 2)
 
 
-def test_when_the_time_is_over_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=0.02)
+def test_after_the_time_limit_the_model_is_evaluated_and_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=500, max_minutes=100)
+    clock, shown = trainer.stop_requests.clock, trainer.display.step
+
+    def step(number: int, row: dict[str, Any] | None) -> None:
+        shown(number, row)
+        clock.start(clock.seconds + 1000)  # as if each step took so many seconds
+
+    trainer.display.step = step  # type: ignore[method-assign]
     result = trainer.train()
-    assert 0 < trainer.held.at.step < 1500
-    assert result.seconds < 30
-    assert result.log[-1]["step"] == trainer.held.at.step
+    assert trainer.progress.step == 6
+    assert 6000 < result.seconds < 7000
+    assert result.log[-1]["step"] == trainer.progress.step
     assert result.metrics["map"] is not None
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
 def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     plain = first_step(make_exact(tmp_path / "plain", 8, 8, 8))
     trainer = make_exact(tmp_path / "less", 8, 8, 8)
@@ -116,23 +130,23 @@ def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
     assert all(torch.allclose(plain[name], less[name], rtol=1e-9, atol=1e-12) for name in plain)
 
 
-@pytest.mark.parametrize(("asked", "times"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(("checkpointing", "times"), [(False, 1), (True, 2)])
 def test_checkpointed_layers_run_again_for_the_backward_pass(
-    tiny_checkpoint: Path, tmp_path: Path, asked: bool, times: int
+    tiny_checkpoint: Path, tmp_path: Path, checkpointing: bool, times: int
 ) -> None:
-    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=asked)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", gradient_checkpointing=checkpointing)
     runs = []
     trainer.model.train()
     trainer.model.model.encoder.layers[0].self_attn.register_forward_hook(lambda *_: runs.append(1))
-    trainer.stepper.take(next(iter(trainer.feed.steps())), 1)
+    trainer.stepper.step(next(iter(trainer.loader.steps())), 1)
     assert len(runs) == times
 
 
-def test_half_precision_trains_on_a_cpu_as_bf16_and_fp16_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_cpu_trains_in_bf16_and_not_in_fp16(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = make_trainer(tiny_checkpoint, tmp_path / "run", bf16=True).train()
     assert all(row["loss"] < 100 for row in result.log if "loss" in row)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="fp16 needs a GPU"):
+        with pytest.raises(InputError, match=r"train\.fp16: .*train\.bf16"):
             make_trainer(tiny_checkpoint, tmp_path / "other", fp16=True)
 
 
@@ -148,21 +162,22 @@ def test_a_trackers_board_has_the_rows_of_the_log(tiny_checkpoint: Path, tmp_pat
     assert [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()] == result.log
 
 
-def test_a_tracker_that_is_not_installed_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not installed: aim \(pip install aim\)"):
+def test_a_missing_tracker_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.report_to: .*pip install aim"):
         make_trainer(tiny_checkpoint, tmp_path / "run", report_to=["aim"])
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("figures", "told"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
+    ("maps", "reported"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
 )
-def test_a_better_evaluation_than_the_last_is_told(
-    figures: list[float | None], told: bool, tiny_checkpoint: Path, tmp_path: Path
+def test_an_evaluation_better_than_the_last_is_reported(
+    maps: list[float | None], reported: bool, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)
-    of_figures(trainer, figures)
+    with_maps(trainer, maps)
     better = trainer.train().better
-    last = "nothing" if figures[-1] is None else f"{figures[-1]:.3f}"
-    assert bool(better) == told
-    assert (f"(map {figures[0]:.3f}, at the end {last}): that model is in checkpoints/best" in better) == told
+    last = "none" if maps[-1] is None else f"{maps[-1]:.3f}"
+    assert bool(better) == reported
+    assert (f"(map {maps[0]:.3f}, at the end {last})" in better) == reported
+    assert ("checkpoints/best" in better and "train.load_best_model_at_end=true" in better) == reported

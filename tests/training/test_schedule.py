@@ -13,7 +13,7 @@ from support.small_run import make_trainer
 from torch import nn
 from torch.optim import AdamW
 
-from detr_ft.training.schedule import build_schedule, warmup_of
+from detr_ft.training.optimizer import build_schedule, warmup_of
 from detr_ft.training.settings import TrainSettings
 
 HALF = math.sqrt(0.5)
@@ -25,17 +25,17 @@ def settings(**values: Any) -> TrainSettings:
 
 def factors(steps: int, **values: Any) -> list[float]:
     """The rate of each step, as parts of what the optimizer began with; the same for a second group."""
-    one, other = (nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimizer = AdamW([{"params": [one], "lr": 1e-2}, {"params": [other], "lr": 1e-5}])
+    first_weight, second_weight = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = AdamW([{"params": [first_weight], "lr": 1e-2}, {"params": [second_weight], "lr": 1e-5}])
     schedule = build_schedule(optimizer, settings(**values), steps)
-    found = []
+    factors_of_steps = []
     for _ in range(steps):
         first, second = (group["lr"] for group in optimizer.param_groups)
         assert second / 1e-5 == pytest.approx(first / 1e-2)
-        found.append(first / 1e-2)
+        factors_of_steps.append(first / 1e-2)
         optimizer.step()
         schedule.step()
-    return found
+    return factors_of_steps
 
 
 @pytest.mark.parametrize(
@@ -66,51 +66,51 @@ def test_rates_are_those_computed_by_hand(values: dict[str, Any], expected: list
 
 
 @pytest.mark.parametrize("kind", ["constant_with_warmup", "linear", "cosine", "polynomial", "step"])
-def test_a_warmup_longer_than_the_run_is_cut_and_said(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warmup_longer_than_the_run_is_shortened_with_a_warning(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     drops = {"lr_drop_epochs": [3]} if kind == "step" else {}
     with caplog.at_level(logging.WARNING):
-        found = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
-    assert found == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
-    assert "train.warmup_steps: a warm-up of 100 steps in a run of 4" in caplog.text
+        values = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
+    assert values == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
+    assert "train.warmup_steps: a warm-up of 100 steps" in caplog.text
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999) | st.integers(1, 20_000).map(float))
-def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, asked: float) -> None:
-    expected = math.ceil(steps * asked) if asked < 1 else int(asked)  # TrainingArguments.get_warmup_steps
-    assert warmup_of(settings(warmup_steps=asked), steps) == min(expected, steps)
+def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, setting: float) -> None:
+    expected = math.ceil(steps * setting) if setting < 1 else int(setting)  # TrainingArguments.get_warmup_steps
+    assert warmup_of(settings(warmup_steps=setting), steps) == min(expected, steps)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"warmup_steps": 1.5}, "a whole number of steps, or below 1 a fraction"),
-        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "take constant_with_warmup"),
+        ({"warmup_steps": 1.5}, "whole number of steps"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "use constant_with_warmup"),
         ({"lr_scheduler_type": "step"}, "needs lr_drop_epochs"),
-        ({"lr_scheduler_type": "cosine", "lr_drop_epochs": [2]}, "goes with lr_scheduler_type step, not cosine"),
-        ({"lr_scheduler_type": "step", "lr_drop_epochs": [4]}, "training ends after num_train_epochs=4"),
-        ({"lr_scheduler_type": "step", "lr_drop_epochs": [2, 2]}, "stands there twice"),
+        ({"lr_scheduler_type": "cosine", "lr_drop_epochs": [2]}, "lr_drop_epochs needs lr_scheduler_type step"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [4]}, "lr_drop_epochs .*num_train_epochs=4"),
+        ({"lr_scheduler_type": "step", "lr_drop_epochs": [2, 2]}, "lr_drop_epochs must be different"),
         ({"lr_scheduler_type": "step", "lr_drop_epochs": [0]}, "greater than or equal to 1"),
-        ({"lr_power": 2}, "goes with lr_scheduler_type polynomial, not linear"),
+        ({"lr_power": 2}, "lr_power needs lr_scheduler_type polynomial"),
         ({"lr_scheduler_type": "plateau"}, "'polynomial' or 'step'"),
     ],
 )
-def test_settings_that_would_go_unheeded_are_refused(values: dict[str, Any], message: str) -> None:
+def test_settings_without_effect_are_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(**values)
 
 
-def test_all_that_does_not_go_together_is_told_at_once() -> None:
-    with pytest.raises(ValueError, match=r"lr_drop_epochs goes with .*; lr_power goes with"):
+def test_all_incompatible_settings_are_reported_together() -> None:
+    with pytest.raises(ValueError, match=r"lr_drop_epochs needs .*; lr_power needs"):
         settings(lr_drop_epochs=[1], lr_power=2)
 
 
-def test_a_step_that_half_precision_skips_leaves_the_rates_of_later_ones(
+def test_a_step_skipped_by_half_precision_leaves_later_rates(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"lr_scheduler_type": "linear", "logging_steps": 1}
     plain = make_trainer(tiny_checkpoint, tmp_path / "plain", **settings).train().log
     trainer = make_trainer(tiny_checkpoint, tmp_path / "skips", **settings)
-    skipped = property(lambda self: trainer.held.at.step < 2)
+    skipped = property(lambda self: trainer.progress.step < 2)
     monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
     rates = [[row["learning_rate"] for row in log if "loss" in row] for log in (plain, trainer.train().log)]
     assert rates[0] == rates[1]

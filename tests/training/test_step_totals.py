@@ -1,4 +1,4 @@
-"""A step is that of its images, however processes and micro-batches share them out."""
+"""A step does not depend on how processes and micro-batches divide its images."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from support.forked import run_together
-from support.one_step import first_step, make_trainer
+from support.processes import run_together
+from support.single_step import first_step, make_trainer
 
 from detr_ft.structures import StepTotals
 from detr_ft.training import step
 from detr_ft.training.step_totals import seed_step
 
-SCRIPT = Path(__file__).parents[1] / "support/one_step.py"
+SCRIPT = Path(__file__).parents[1] / "support/single_step.py"
 Values = dict[str, torch.Tensor]
 
 
-def distance(one: Values, other: Values) -> float:
+def distance(first: Values, second: Values) -> float:
     """The largest difference of any gradient, relative to the largest of its tensor.
 
-    That of the bias of keys is nothing but rounding, since softmax takes no note of it.
+    The gradient of the bias of keys is rounding only, since softmax cancels it.
     """
-    assert one.keys() == other.keys()
+    assert first.keys() == second.keys()
     return max(
-        float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1e-8))
-        for name in one
-        if one[name].ndim
+        float((first[name] - second[name]).abs().max() / first[name].abs().max().clamp(min=1e-8))
+        for name in first
+        if first[name].ndim
     )
 
 
-def assert_same_step(one: Values, other: Values) -> None:
+def assert_same_step(first: Values, second: Values) -> None:
     """The same gradients, and the same terms as far as the log writes them out."""
-    assert distance(one, other) < 1e-6
-    assert all(abs(one[name] - other[name]) < 1.1e-5 for name in one if one[name].ndim == 0)
+    assert distance(first, second) < 1e-6
+    assert all(abs(first[name] - second[name]) < 1.1e-5 for name in first if first[name].ndim == 0)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Values]:
 
 @pytest.mark.parametrize("number", [5, 8])
 @pytest.mark.parametrize("micro", [4, 2, 1])
-def test_accumulated_is_at_once(whole: dict[int, Values], number: int, micro: int, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_batch(whole: dict[int, Values], number: int, micro: int, tmp_path: Path) -> None:
     shared = first_step(make_trainer(tmp_path / "run", number, 8, micro))
     assert_same_step(whole[number], shared)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "processes", "micro"), [(8, 2, 4), (8, 4, 2), (3, 2, 1), (3, 4, 2)])
-def test_any_number_of_processes_is_one(
+def test_any_number_of_processes_equals_one(
     whole: dict[int, Values], number: int, processes: int, micro: int, tmp_path: Path
 ) -> None:
     numbers = map(str, (number, 8 // processes, micro))
@@ -61,7 +61,7 @@ def test_any_number_of_processes_is_one(
     assert_same_step(whole[number], torch.load(tmp_path / "out.pt", weights_only=True))
 
 
-def test_by_its_own_counts_a_micro_batch_is_another_step(
+def test_without_step_totals_the_gradient_differs(
     whole: dict[int, Values], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path / "run", 8, 8, 2)
@@ -69,24 +69,24 @@ def test_by_its_own_counts_a_micro_batch_is_another_step(
     assert distance(whole[8], first_step(trainer)) > 0.1
 
 
-def test_a_step_holds_what_all_its_micro_batches_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_count_all_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", 5, 8, 2)
-    held: list[StepTotals] = []
+    totals: list[StepTotals] = []
     counted = step.step_totals
 
     def remember(*arguments: Any) -> StepTotals:
-        held.append(counted(*arguments))
-        return held[-1]
+        totals.append(counted(*arguments))
+        return totals[-1]
 
     monkeypatch.setattr(step, "step_totals", remember)
     trainer.train()
-    objects = trainer.examples.split["objects"]
+    objects = trainer.loader.examples.split["objects"]
     classes = torch.tensor([label for one in objects for label in one["category"]])
-    assert [one.images for one in held] == [5]
-    assert torch.equal(held[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
+    assert [one.images for one in totals] == [5]
+    assert torch.equal(totals[0].labels.cpu(), torch.bincount(classes, minlength=5).float())
 
 
-def test_what_is_random_in_a_step_is_drawn_from_seed_step_and_process() -> None:
+def test_random_numbers_depend_on_seed_step_and_process() -> None:
     def draw(*of: int) -> torch.Tensor:
         seed_step(*of)
         return torch.rand(3)

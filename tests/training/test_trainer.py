@@ -15,8 +15,7 @@ from detr_ft.criterion.box_losses import BoxL1Loss
 from detr_ft.data.schema import detection_objects
 from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.optimizer import build_optimizer
-from detr_ft.training.schedule import build_schedule
+from detr_ft.training.optimizer import build_optimizer, build_schedule
 from detr_ft.training.settings import OptimSettings
 from detr_ft.training.step_totals import seed_step
 from detr_ft.training.trainer import DetrTrainer, TrainingError
@@ -36,8 +35,8 @@ def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: 
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log == result.log
     assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
-    found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
-    assert len(found) == 8
+    detections = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
+    assert len(detections) == 8
 
 
 def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -46,18 +45,18 @@ def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Pa
     trainer.train()
     plain = make_trainer(tiny_checkpoint, tmp_path / "plain", **settings)  # for its model and batches alone
     optimizer = build_optimizer(plain.model, plain.settings, OptimSettings())
-    schedule = build_schedule(optimizer, plain.settings, plain.steps)
+    schedule = build_schedule(optimizer, plain.settings, plain.loader.total_steps)
     plain.model.train()
     clipped = 0
-    for number, work in enumerate(plain.feed.steps(), start=1):
+    for number, batch in enumerate(plain.loader.steps(), start=1):
         seed_step(plain.settings.seed, number, process=0)
-        plain.model(**plain.format.normalize(work.share[0].inputs)).loss.backward()
+        plain.model(**plain.stepper.format.normalize(batch.micro_batches[0].inputs)).loss.backward()
         clipped += bool(clip_grad_norm_(plain.model.parameters(), 0.05) > 0.05)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     assert clipped > 0
-    assert number == trainer.held.at.step == 6
+    assert number == trainer.progress.step == 6
     ours, theirs = trainer.model.state_dict(), plain.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -66,19 +65,19 @@ def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_pa
     schedule = MatcherSchedule([OneToManyMatcher(k=2), HungarianMatcher()], [0, 1])
     criterion = SetCriterion(schedule, detr_criterion().losses)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion)
-    seen: list[object] = []
-    trainer.display.step = lambda step, row: seen.append(trainer.attached.criterion.matcher)  # type: ignore[method-assign, attr-defined]
+    matchers: list[object] = []
+    trainer.display.step = lambda step, row: matchers.append(trainer.stepper.attached.criterion.matcher)  # type: ignore[method-assign, attr-defined]
     trainer.train()
-    assert seen == [schedule.matchers[0]] * 3 + [schedule.matchers[1]] * 3
+    assert matchers == [schedule.matchers[0]] * 3 + [schedule.matchers[1]] * 3
 
 
 def _image(trainer: DetrTrainer) -> Any:
     from detr_ft.data import open_image
 
-    return open_image(trainer.examiner.eval_dataset[0]["image"])  # type: ignore[index]
+    return open_image(trainer.monitor.evaluator.eval_dataset[0]["image"])  # type: ignore[index]
 
 
-def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
     results = [make_trainer(tiny_checkpoint, tmp_path / name).train() for name in ("a", "b")]
     first, second = (DetrForObjectDetection.from_pretrained(tmp_path / name).state_dict() for name in ("a", "b"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -88,10 +87,10 @@ def test_the_same_seed_gives_the_same_weights_and_figures(tiny_checkpoint: Path,
     assert any(not torch.equal(first[name], value.cpu()) for name, value in other.model.state_dict().items())
 
 
-def test_the_folder_of_another_run_is_not_touched(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_not_changed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text("mine\n")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="run is not empty"):
         make_trainer(tiny_checkpoint, tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_text() == "mine\n"
     assert len(list((tmp_path / "run").iterdir())) == 1
@@ -116,14 +115,16 @@ def test_a_bad_gradient_stops_the_run_and_names_the_images(tiny_checkpoint: Path
 def test_images_without_objects_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
     empty = detection_objects([], [])
-    rows = [row | {"objects": empty} for row in trainer.examples.split]
-    trainer.examples.split = type(trainer.examples.split).from_list(rows, features=trainer.examples.split.features)
+    rows = [row | {"objects": empty} for row in trainer.loader.examples.split]
+    trainer.loader.examples.split = type(trainer.loader.examples.split).from_list(
+        rows, features=trainer.loader.examples.split.features
+    )
     result = trainer.train()
     assert all(row["loss_bbox"] == 0 for row in result.log if "loss" in row)
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
-def test_full_determinism_is_asked_of_torch(
+def test_full_determinism_is_set_in_torch(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG", "ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC"):

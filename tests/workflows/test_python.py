@@ -158,6 +158,22 @@ def test_data_are_a_split_a_pair_or_a_dictionary(data: DatasetDict) -> None:
         read_data(Dataset.from_dict({"pixels": [1]}))
 
 
+def test_callbacks_are_called(tiny_checkpoint: Path, data: DatasetDict, tmp_path: Path) -> None:
+    class Steps(detr_ft.Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_step(self, model: object, step: int, terms: object, row: object) -> None:
+            self.steps.append(step)
+
+    counted = Steps()
+    detr_ft.train(
+        model=tiny_checkpoint, data=data, output_dir=tmp_path / "run", callbacks=[counted], num_train_epochs=1,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    assert counted.steps == [1, 2, 3]
+
+
 def test_seeds_have_runs_and_statistics(tiny_checkpoint: Path, data: DatasetDict, tmp_path: Path) -> None:
     outcome = detr_ft.train(
         model=tiny_checkpoint, data=data, output_dir=tmp_path / "runs", seeds=[1, 2], num_train_epochs=1,

@@ -6,17 +6,13 @@ from pathlib import Path
 
 from datasets import config, load_dataset
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
-
-# The bases of HfHubHTTPError are the errors of the HTTP library below it (httpx or httpx2, depending on the version),
-# which an unreachable or silent server raises.
-_NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OfflineModeIsEnabled)
-_TIMEOUT_SECONDS = 10.0
+from detr_ft.utils.hub import NETWORK_ERRORS, TIMEOUT_SECONDS
 
 
 def read(name: str, box_format: BoxFormat | None) -> SourceData:
@@ -47,7 +43,7 @@ def check_reachable(name: str) -> None:
 def _unreachable(repository: str, revision: str | None) -> str:
     """Return why the Hub can't be reached, empty if it can. Raises InputError for an unknown data set."""
     try:
-        HfApi().dataset_info(repository, revision=revision, timeout=_TIMEOUT_SECONDS)
+        HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
     except HfHubHTTPError as error:
         if error.response.status_code >= 500:
             return str(error)
@@ -56,6 +52,6 @@ def _unreachable(repository: str, revision: str | None) -> str:
         ) from error
     except ValueError as error:
         raise InputError(f"hub:{repository}: not a name of the Hub, must be OWNER/NAME ({error})") from error
-    except _NETWORK_ERRORS as error:
+    except NETWORK_ERRORS as error:
         return str(error)
     return ""

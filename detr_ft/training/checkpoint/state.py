@@ -1,19 +1,22 @@
-"""What a run has to remember to go on bit for bit, as the files of a checkpoint.
+"""The state that a checkpoint saves, sufficient for a bit-exact resume, and its files.
 
-A checkpoint holds no random state: what is random in a step is drawn from (seed, step, process), an augmentation from
-(seed, epoch, index), and the order of images from (seed, epoch). Its folder loads in transformers as it is.
+A checkpoint has no random state: the random numbers of a step are seeded with (seed, step, process), those of an
+augmentation with (seed, epoch, index), and the order of images with (seed, epoch). Its folder loads in transformers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
@@ -21,81 +24,198 @@ from torch import nn
 from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
 from detr_ft.models.lora import weights_with_zero_adapters
+from detr_ft.training.monitor.matching import MatchingSample
+from detr_ft.training.monitor.training_log import TrainLog
+from detr_ft.training.optimizer import go_to
+from detr_ft.training.step import Stepper
+from detr_ft.training.step_loader import StepBatch
 
+# A run stays the same run if these facts change.
+_IGNORED_FACTS = ("folder", "recipe.train.output_dir", "recipe.hub", "recipe.train.save_total_limit")
+_VITAL_FACTS = ("classes", "data")
+_MAX_FACT_CHARACTERS = 200
 STATE, WEIGHTS, _TENSORS = "state.json", "model.safetensors", "training.pt"
+_PROGRESS_KEYS = {  # in `state.json`, by field of Progress
+    "step": "step", "epoch": "epoch", "index": "place", "images_per_step": "images_a_step", "evaluated": "evaluated",
+    "rows": "rows", "seconds": "seconds",
+}  # fmt: skip
 
 
 @dataclass
 class Progress:
-    """Where a run is: `epoch` and `place` in it, from 0, are those of the next step."""
+    """The position of a run after `step` steps; the next is number `index` of `epoch`, both from 0."""
 
     step: int = 0
     epoch: int = 0
-    place: int = 0
-    images_a_step: int = 0
-    evaluated: int = 0  # the step of the last evaluation
+    index: int = 0
+    images_per_step: int = 0
+    evaluated: int = 0  # the step of the latest evaluation
     rows: int = 0  # of the log
     seconds: float = 0.0
 
+    def advance(self, batch: StepBatch, steps_per_epoch: int) -> None:
+        """Move to the step after the one of `batch`."""
+        self.step += 1
+        ends_epoch = batch.index + 1 == steps_per_epoch
+        self.epoch, self.index = (batch.epoch + 1, 0) if ends_epoch else (batch.epoch, batch.index + 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entries of `state.json`."""
+        return {key: getattr(self, name) for name, key in _PROGRESS_KEYS.items()}
+
     @classmethod
     def read(cls, checkpoint: Path) -> Progress:
-        """That of a checkpoint."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in read_state(checkpoint)["progress"].items() if name in known})
+        """Read the progress of a checkpoint; entries of other releases keep their default or are skipped."""
+        stored = read_state(checkpoint)["progress"]
+        return cls(**{name: stored[key] for name, key in _PROGRESS_KEYS.items() if key in stored})
+
+
+@dataclass
+class TrainingState:
+    """Everything of a run that a checkpoint saves and restores. Every process has the same."""
+
+    stepper: Stepper
+    processor: Any
+    log: TrainLog
+    sample: MatchingSample
+    progress: Progress
+    saved_step: int = -1  # of the newest checkpoint
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def files(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
+        """Return the files of a checkpoint; `facts` describe the run."""
+        stepper, scaler = self.stepper, self.stepper.accelerator.scaler
+        self.progress.rows = self.log.rows
+        tensors = {
+            "optimizer": stepper.optimizer.state_dict()["state"],
+            "since": self.log.interval.state(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "ema": stepper.ema.state_dict() if stepper.ema else {},
+            "partners": self.sample.partners,
+        }
+        state = {"progress": self.progress.as_json(), "facts": facts}
+        return files_of(stepper.model, self.processor, tensors, state)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint whose weights are loaded. Learning rates are those of the settings."""
+        stepper, scaler = self.stepper, self.stepper.accelerator.scaler
+        images_per_step = self.progress.images_per_step
+        self.progress = progress = Progress.read(checkpoint)
+        # The same number of images into the epoch, in steps of the present size.
+        progress.index = progress.index * progress.images_per_step // images_per_step
+        progress.images_per_step = images_per_step
+        tensors = load_tensors(checkpoint)
+        groups = stepper.optimizer.state_dict()["param_groups"]
+        stepper.optimizer.load_state_dict({"state": tensors["optimizer"], "param_groups": groups})
+        go_to(stepper.schedule, progress.step)
+        if scaler and tensors["scaler"]:
+            scaler.load_state_dict(tensors["scaler"])
+        if stepper.ema and tensors["ema"]:
+            stepper.ema.load_state_dict(tensors["ema"])
+        self.sample.partners = tensors["partners"]
+        self.log.cut(progress.rows)
+        self.log.interval.restore(tensors["since"], stepper.accelerator.device)
+        self.mark_saved()
+
+    def mark_saved(self) -> None:
+        """Record that a checkpoint has this state."""
+        self.saved_step, self.saved_at = self.progress.step, time.monotonic()
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: `progress`, `facts` of the run, and what else was given to `files_of`."""
+    """Return `state.json` of a checkpoint: `progress`, `facts` and other entries passed to `files_of`."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     return state
 
 
 def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint: weights under the model's own names, `tensors` beside them, `state` as JSON."""
+    """Return the files of a checkpoint: the weights of the model, `tensors`, and `state` as JSON."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    held = io.BytesIO()
-    torch.save(dict(tensors), held)
+    buffer = io.BytesIO()
+    torch.save(dict(tensors), buffer)
     return {
         "config.json": model.config.to_json_string(use_diff=True).encode(),
         "preprocessor_config.json": processor.to_json_string().encode(),
         WEIGHTS: save_safetensors(weights, metadata={"format": "pt"}),
-        _TENSORS: held.getvalue(),
-        STATE: json.dumps({name: _plain(value) for name, value in state.items()}, indent=1).encode(),
+        _TENSORS: buffer.getvalue(),
+        STATE: json.dumps(state, indent=1).encode(),
     }
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Give a model the weights of a checkpoint, every one of them. Raises InputError where one is missing or too many."""
-    held = load_safetensors((checkpoint / WEIGHTS).read_bytes())
+    """Load all weights of a checkpoint into a model. Raises InputError if names or shapes differ."""
+    weights = load_safetensors((checkpoint / WEIGHTS).read_bytes())
     own = model.state_dict()
-    faults = [f"is missing: {name}" for name in own if name not in held]
-    faults += [f"is unknown to the model: {name}" for name in held if name not in own]
+    faults = [f"is missing: {name}" for name in own if name not in weights]
+    faults += [f"is unknown to the model: {name}" for name in weights if name not in own]
     faults += [
-        f"has shape {list(held[name].shape)} and not {list(own[name].shape)}: {name}"
+        f"has shape {list(weights[name].shape)} and not {list(own[name].shape)}: {name}"
         for name in own
-        if name in held and held[name].shape != own[name].shape
+        if name in weights and weights[name].shape != own[name].shape
     ]
     if faults:
         raise InputError(
-            f"{checkpoint} is of another model than the recipe's: {len(faults)} weights differ, the first {faults[0]}"
+            f"{checkpoint}: the checkpoint is of another model than the recipe's: {len(faults)} weights differ, the first "
+            f"{faults[0]}. Use the model of the run, or start another run."
         )
-    model.load_state_dict(held)
+    model.load_state_dict(weights)
 
 
 def load_saved(model: nn.Module, folder: Path) -> None:
-    """Give a model of the same architecture the weights of a stock checkpoint, every one of them."""
+    """Load all weights of a stock checkpoint into a model of the same architecture."""
     saved = weights_with_zero_adapters(model, load_model(str(folder))[0].state_dict())
     result = model.load_state_dict(saved, strict=False)
-    missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # norms that learn
+    missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # of live norms
     if missing or result.unexpected_keys:
-        raise InputError(f"{folder} does not hold the weights of this model: {[*missing, *result.unexpected_keys][0]}")
+        raise InputError(
+            f"{folder}: not the weights of this model: {[*missing, *result.unexpected_keys][0]}. Restore the folder."
+        )
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:
-    """The `tensors` of a checkpoint, on the CPU; no code in the file is run."""
-    held: dict[str, Any] = torch.load(checkpoint / _TENSORS, map_location="cpu", weights_only=True)
-    return held
+    """Return the `tensors` of a checkpoint, on the CPU, without running code from the file."""
+    tensors: dict[str, Any] = torch.load(checkpoint / _TENSORS, map_location="cpu", weights_only=True)
+    return tensors
 
 
-def _plain(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Progress) else value
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return sentences on the facts that changed since a checkpoint: the vital ones, and the others.
+
+    Classes and training data are vital: with others the weights have another meaning.
+    """
+    before, after = dict(_flat(then)), dict(_flat(now))
+    changed = [key for key in (before | after) if before.get(key) != after.get(key) and not _is_ignored(key)]
+    sentences = {key: _sentence(key, before.get(key), after.get(key)) for key in changed}
+    vital = [sentence for key, sentence in sentences.items() if key.split(".")[0] in _VITAL_FACTS]
+    return vital, [sentence for key, sentence in sentences.items() if key.split(".")[0] not in _VITAL_FACTS]
+
+
+def fingerprint(split: Dataset) -> str:
+    """Return a digest of a split's annotations: ids, sizes and objects in their order, without pixels."""
+    digest = hashlib.sha256()
+    for table in split.with_format("arrow").select_columns(["image_id", "width", "height", "objects"]).iter(1000):
+        digest.update(json.dumps(table.to_pydict()).encode())
+    return digest.hexdigest()
+
+
+def _is_ignored(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in _IGNORED_FACTS)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _sentence(key: str, before: Any, after: Any) -> str:
+    if key == "data.fingerprint":
+        return "the training data differ (images, sizes or objects)"
+    return f"{key.removeprefix('recipe.')} was {_short(before)}, is {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_FACT_CHARACTERS else f"{text[:_MAX_FACT_CHARACTERS]}..."

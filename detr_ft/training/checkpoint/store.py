@@ -1,4 +1,4 @@
-"""Checkpoints: folders `step-N` that are whole or not there, however the process that wrote them ended."""
+"""The folders of checkpoints, `step-N`: complete or absent, even if their writer is killed."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from detr_ft.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_COMPLETE = "complete.json"  # name and SHA-256 of every other file; written last
+_DIGESTS = "complete.json"  # name and SHA-256 of every other file; written last
 _NAME = re.compile(r"step-(\d+)")
 
 
 class Checkpoints:
-    """The checkpoints of a run, the newest `keep` of them."""
+    """The checkpoints of a run, the newest `limit` of them."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
-        self.keep = keep
+        self.limit = limit
+
+    def folder_of(self, step: int) -> Path:
+        """Return the folder of the checkpoint of a step."""
+        return self.folder / f"step-{step}"
 
     def save(self, step: int, files: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint, whole or not at all, then remove those beyond the limit. Answers its folder.
+        """Write a checkpoint, completely or not at all, remove those beyond the limit, return its folder.
 
-        Files reach the disk before the folder gets its name, and older checkpoints go after that: there is always one.
-        Raises InputError where it can't be written, with what was there before as it was.
+        Files reach the disk before the folder gets its name, and older checkpoints are removed after that: there is always
+        one. Raises InputError if it cannot be written; earlier files are then unchanged.
         """
-        target, partial = self.folder / f"step-{step}", self.folder / f".partial-step-{step}"
+        target, partial = self.folder_of(step), self.folder / f".partial-step-{step}"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            sums = {name: _write(partial / name, content) for name, content in files.items()}
-            _write(partial / _COMPLETE, json.dumps(sums, indent=1).encode())
+            digests = {name: _write(partial / name, content) for name, content in files.items()}
+            _write(partial / _DIGESTS, json.dumps(digests, indent=1).encode())
             _flush(partial)
-            if target.exists():  # of a run that was cut off after it, and went on from an earlier one
+            if target.exists():  # of a run that was killed after it, and resumed from an earlier one
                 replaced = self.folder / f".partial-replaced-{step}"
                 shutil.rmtree(replaced, ignore_errors=True)
-                target.rename(replaced)  # two renames, not a removal, lie between one whole folder and the next
+                target.rename(replaced)  # only two renames separate the old folder from the new one
             partial.rename(target)
             _flush(self.folder)
             self.remove_partial()
@@ -51,35 +55,39 @@ class Checkpoints:
             left = self.newest()
             raise InputError(
                 f"{target}: the checkpoint can't be written: {error.strerror or error}. "
-                + (f"Make room, and --resume goes on from {left.name}" if left else "No checkpoint was written before")
+                + (
+                    f"Free space, then --resume from {left.name}."
+                    if left
+                    else "Free space; there is no earlier checkpoint."
+                )
             ) from error
-        # Of a later step there may be a damaged one, from before the run went on from an earlier step: it counts for none.
-        for old in [one for one in self._steps() if one <= step][: -self.keep]:
-            shutil.rmtree(self.folder / f"step-{old}", ignore_errors=True)
+        # Later steps, of before the run resumed from an earlier one, may be damaged: they do not count.
+        for old in [saved for saved in self._steps() if saved <= step][: -self.limit]:
+            shutil.rmtree(self.folder_of(old), ignore_errors=True)
         return target
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose files are all as they were written; what isn't is told on the log and passed over."""
+        """Return the newest checkpoint with unchanged files; damaged ones are logged and skipped."""
         for step in reversed(self._steps()):
-            folder = self.folder / f"step-{step}"
+            folder = self.folder_of(step)
             fault = _fault(folder)
             if fault is None:
                 return folder
-            logger.warning("%s is damaged, an earlier checkpoint is looked for: %s", folder, fault)
+            logger.warning("%s is damaged, searching for an earlier checkpoint: %s", folder, fault)
         return None
 
     def remove_partial(self) -> None:
-        """Remove what a process that was killed left half written."""
+        """Remove the incomplete folders of a killed process."""
         for partial in self.folder.glob(".partial-*"):
             shutil.rmtree(partial, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        found = [_NAME.fullmatch(path.name) for path in self.folder.glob("step-*")]
-        return sorted(int(match[1]) for match in found if match)
+        matches = [_NAME.fullmatch(path.name) for path in self.folder.glob("step-*")]
+        return sorted(int(match[1]) for match in matches if match)
 
 
 def _write(path: Path, content: bytes) -> str:
-    """Write a file through to the disk, and answer its SHA-256."""
+    """Write a file through to the disk and return its SHA-256."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -88,7 +96,7 @@ def _write(path: Path, content: bytes) -> str:
 
 
 def _flush(folder: Path) -> None:
-    """Make the names in a folder reach the disk; Windows has no way to ask for it."""
+    """Flush the names in a folder to the disk; Windows has no call for it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -100,10 +108,10 @@ def _flush(folder: Path) -> None:
 
 def _fault(folder: Path) -> str | None:
     try:
-        sums = json.loads((folder / _COMPLETE).read_bytes())
-        for name, expected in sums.items():
+        digests = json.loads((folder / _DIGESTS).read_bytes())
+        for name, expected in digests.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                return f"{name} is not as it was written"
+                return f"{name} changed after it was written"
     except (OSError, ValueError, AttributeError) as error:
-        return f"{_COMPLETE} or what it names can't be read: {error}"
+        return f"{_DIGESTS} or a file in it cannot be read: {error}"
     return None

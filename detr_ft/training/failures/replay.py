@@ -1,8 +1,8 @@
-"""Take a step that failed again, on a CPU, and find the first tensor of it that is not finite."""
+"""Repeat a failed step on a CPU, and locate the first tensor that is not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,66 +27,77 @@ from detr_ft.training.step_totals import seed_step
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a replay found: where the first bad number comes from (pixels, target, weight, prediction, cost, loss, gradient), and in words."""
+    """The first value that is not finite.
+
+    `origin` is pixels, target, weight, prediction, cost, loss or gradient.
+    """
 
     origin: str
     words: str
 
 
 class Capsule:
-    """A failure capsule, opened. Raises InputError for a folder that is none, or is not whole."""
+    """A failure capsule read from its folder. Raises InputError for another folder or an incomplete one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.told = read_state(folder)
+            self.state = read_state(folder)
             self.tensors = load_tensors(folder)
             self.config = AutoConfig.from_pretrained(folder)
             self.processor = AutoImageProcessor.from_pretrained(folder)
-            self.images: list[dict[str, Any]] = self.told["images"]
-            self.number, self.process, self.seed = (int(self.told[key]) for key in ("step", "process", "seed"))
+            self.images: list[dict[str, Any]] = self.state["images"]
+            self.number, self.process, self.seed = (int(self.state[key]) for key in ("step", "process", "seed"))
             self.batches = self.tensors["batches"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{folder}: this is no failure capsule, or not a whole one: {error}") from error
+            raise InputError(
+                f"{folder}: no failure capsule, or an incomplete one: {error}. Pass a folder that the failed run named."
+            ) from error
         if not (folder / WEIGHTS).is_file():
             raise InputError(
-                f"{folder}: the model was too large for the capsule: put its weights of step {self.number - 1} there as {WEIGHTS}"
+                f"{folder}: the model was too large for the capsule. Copy its weights of step {self.number - 1} there as {WEIGHTS}."
             )
 
     def model(self) -> PreTrainedModel:
-        """The model as it was before the step, in training mode."""
+        """Return the model before the step, in training mode."""
         model: PreTrainedModel = AutoModelForObjectDetection.from_config(self.config)
-        if self.told["live_norms"]:
+        if self.state["live_norms"]:
             live_norms(model)
         if lora := read_lora(self.config):
             add_adapters(model, **lora)
         load_weights(model, self.folder)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in self.told["frozen"])
+            parameter.requires_grad_(name not in self.state["frozen"])
         model.train()
         return model
 
+    @property
+    def totals(self) -> StepTotals | None:
+        """The totals of the step; None in a capsule without them."""
+        totals = self.tensors["step"]
+        return totals and StepTotals(totals["images"], totals["labels"])
+
 
 def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
-    """What is wrong with the step of a capsule; None where it can be taken here, on a CPU and with dropout of its own."""
+    """Return the cause of the failure; None if the step succeeds on this CPU, with other dropout."""
     model = capsule.model()
     for name, value in model.state_dict().items():
         if not _finite(value):
             return Verdict("weight", f"the weight {name} was NaN or infinite before the step")
     attached = attach_criterion(model, criterion)
-    held = capsule.tensors["step"]
-    attached.step = held and StepTotals(held["images"], held["labels"])
     seed_step(capsule.seed, capsule.number, capsule.process)
     form = ImageFormat.of(capsule.processor)
-    place = 0
-    for batch in capsule.batches:
-        inputs = form.normalize(batch["inputs"])
-        ids = capsule.images[place : place + len(batch["rows"]) * batch["counts"]]
-        place += len(ids)
-        verdict = _of_inputs(inputs) or _of_step(model, attached, criterion, inputs, capsule.told["mixed_precision"])
-        if verdict:
-            among = ", ".join(str(one["image_id"]) for one in ids)
-            return Verdict(verdict.origin, f"{verdict.words} (a batch of the images {among})")
+    start = 0
+    with attached.step_totals(capsule.totals):
+        for batch in capsule.batches:
+            inputs = form.normalize(batch["inputs"])
+            images = capsule.images[start : start + len(batch["rows"]) * batch["counts"]]
+            start += len(images)
+            precision = capsule.state["mixed_precision"]
+            verdict = _of_inputs(inputs) or _of_step(model, attached, criterion, inputs, precision)
+            if verdict:
+                ids = ", ".join(str(image["image_id"]) for image in images)
+                return Verdict(verdict.origin, f"{verdict.words} (a batch of the images {ids})")
     return None
 
 
@@ -94,20 +105,15 @@ def _of_inputs(inputs: dict[str, Any]) -> Verdict | None:
     bad = (~inputs["pixel_values"].flatten(1).isfinite()).any(1).nonzero().flatten().tolist()
     if bad:
         return Verdict("pixels", f"the pixels of image {bad[0]} of the batch are NaN or infinite")
-    for number, one in enumerate(inputs["labels"]):
-        if not _finite(one["boxes"]):
-            return Verdict(
-                "target", f"a box of image {number} of the batch is NaN or infinite: {one['boxes'].tolist()}"
-            )
+    for number, label in enumerate(inputs["labels"]):
+        if not _finite(label["boxes"]):
+            boxes = label["boxes"].tolist()
+            return Verdict("target", f"a box of image {number} of the batch is NaN or infinite: {boxes}")
     return None
 
 
 def _of_step(
-    model: PreTrainedModel,
-    attached: AttachedCriterion,
-    criterion: SetCriterion,
-    inputs: dict[str, Any],
-    precision: str,
+    model: PreTrainedModel, attached: AttachedCriterion, criterion: SetCriterion, inputs: dict[str, Any], precision: str
 ) -> Verdict | None:
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     with ExitStack() as stack:
@@ -120,40 +126,41 @@ def _of_step(
             return Verdict("target", str(error))
         except CriterionError as error:
             return Verdict("prediction", f"{forward[0]}; {error}") if forward else Verdict("cost", str(error))
-        except Exception as error:  # noqa: BLE001 - a term of the user's may raise anything, and that is the answer
+        except Exception as error:  # noqa: BLE001 - the user's term may raise any exception, which is the verdict
             return Verdict("loss", f"{type(error).__name__}: {error}")
     if forward:
         return Verdict("prediction", forward[0])
-    asked = attached.last
     if not _finite(loss):
-        fault = find_fault(criterion, *asked) if asked else None
-        return Verdict("loss", fault or f"the loss is {loss.item()}")
+        return Verdict("loss", _fault(attached, criterion) or f"the loss is {loss.item()}")
     with _first_bad_gradient(model) as backward:
         loss.backward()
-    bad = [name for name, one in model.named_parameters() if one.grad is not None and not _finite(one.grad)]
+    bad = [name for name, weight in model.named_parameters() if weight.grad is not None and not _finite(weight.grad)]
     if not bad:
         return None
-    fault = find_fault(criterion, *asked) if asked else None
-    return Verdict(
-        "gradient", fault or f"{backward[0] if backward else 'a gradient is NaN or infinite'}: first of {bad[-1]}"
-    )
+    first = backward[0] if backward else "a gradient is NaN or infinite"
+    return Verdict("gradient", _fault(attached, criterion) or f"{first}: first of {bad[-1]}")
+
+
+def _fault(attached: AttachedCriterion, criterion: SetCriterion) -> str | None:
+    return find_fault(criterion, *attached.last) if attached.last else None
 
 
 @contextmanager
 def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
-    """Within the context, the first module whose output is not finite is noted."""
-    found: list[str] = []
+    """Yield a list that receives the first module whose output is not finite."""
+    faults: list[str] = []
 
-    def look(name: str) -> Any:
+    def check_output(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not found and not all(map(_finite, _tensors(output))):
-                found.append(f"the output of {name} ({type(module).__name__}) is NaN or infinite, its inputs are not")
+            if not faults and not all(map(_finite, _tensors(output))):
+                faults.append(f"the output of {name} ({type(module).__name__}) is NaN or infinite, its inputs are not")
 
         return hook
 
-    handles = [one.register_forward_hook(look(name)) for name, one in model.named_modules() if not list(one.children())]
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    handles = [module.register_forward_hook(check_output(name)) for name, module in leaves]
     try:
-        yield found
+        yield faults
     finally:
         for handle in handles:
             handle.remove()
@@ -161,19 +168,20 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def _first_bad_gradient(model: nn.Module) -> Iterator[list[str]]:
-    """Within the context, the first parameter, from the loss backwards, whose gradient is not finite is noted."""
-    found: list[str] = []
+    """Yield a list that receives the first gradient, backwards from the loss, that is not finite."""
+    faults: list[str] = []
 
-    def look(name: str) -> Any:
+    def check_gradient(name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            if not found and not _finite(gradient):
-                found.append(f"the gradient of {name} is NaN or infinite, the first from the loss backwards")
+            if not faults and not _finite(gradient):
+                faults.append(f"the gradient of {name} is NaN or infinite, the first backwards from the loss")
 
         return hook
 
-    handles = [one.register_hook(look(name)) for name, one in model.named_parameters() if one.requires_grad]
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    handles = [weight.register_hook(check_gradient(name)) for name, weight in trained]
     try:
-        yield found
+        yield faults
     finally:
         for handle in handles:
             handle.remove()
@@ -183,8 +191,8 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, (list, tuple)):
-        for one in output:
-            yield from _tensors(one)
+        for part in output:
+            yield from _tensors(part)
 
 
 def _finite(value: Tensor) -> bool:

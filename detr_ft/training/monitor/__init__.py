@@ -1,0 +1,1 @@
+"""Observation of a run: log, display, evaluations, statistics of the matching, diagnosis."""

@@ -1,4 +1,4 @@
-"""How fast the first steps of a run are, and how long it will take at that."""
+"""Speed of the first steps of a run, and the time that is left."""
 
 from __future__ import annotations
 
@@ -11,71 +11,74 @@ from typing import TypeVar
 from detr_ft.utils.formatting import duration
 
 _T = TypeVar("_T")
-_WARM, _STEPS = 2, 20
-_MUCH = 0.25  # of the time spent waiting for images, before it is worth a word
+_WARMUP_STEPS, _TIMED_STEPS = 2, 20
+_NOTABLE_WAIT = 0.25  # fraction of the time spent waiting for images that is worth advice
+_MEDIAN_ROWS = 9  # of the log, so that a row during which the machine was busy does not count
 
 
-_ROWS = 9  # of the log, whose median is the pace: one that the machine was busy in says nothing of the others
-
-
-class Pace:
-    """Times the first steps of a run, from the third on: what is waited for images, and what a step takes in all."""
+class StepTimer:
+    """Times the first steps of a run, from the third on: the wait for images, and the whole step."""
 
     def __init__(self) -> None:
         self.steps = self.images = 0
-        self.waited = self.taken = 0.0
-        self._asked = self._given = 0.0
+        self.waiting = self.total = 0.0  # seconds
+        self._requested_at = self._received_at = 0.0
 
-    def timed(self, works: Iterable[_T]) -> Iterator[_T]:
-        """The same, with the time that each was waited for."""
-        waiting = iter(works)
+    def timed(self, batches: Iterable[_T]) -> Iterator[_T]:
+        """Yield the batches, and measure the wait for each."""
+        iterator = iter(batches)
         while True:
-            self._asked = time.monotonic()
+            self._requested_at = time.monotonic()
             try:
-                work = next(waiting)
+                batch = next(iterator)
             except StopIteration:
                 return
-            self._given = time.monotonic()
-            yield work
+            self._received_at = time.monotonic()
+            yield batch
 
-    def step(self, images: int, left: int, seconds: float | None) -> str | None:
-        """A step was taken, and so many are left, in so many seconds at most: what there is to say, once, after twenty of them."""
+    def after_step(self, images: int, steps_left: int, seconds_left: float | None) -> str | None:
+        """Count a step of so many images; after twenty timed ones, return speed and time left in words."""
         self.steps += 1
-        if _WARM < self.steps <= _WARM + _STEPS:
+        if _WARMUP_STEPS < self.steps <= _WARMUP_STEPS + _TIMED_STEPS:
             self.images += images
-            self.waited += self._given - self._asked
-            self.taken += time.monotonic() - self._asked  # of the step alone: evaluations come between steps
-        return self._words(left, seconds) if self.steps == _WARM + _STEPS and left > 0 else None
+            self.waiting += self._received_at - self._requested_at
+            self.total += time.monotonic() - self._requested_at  # without evaluations, which lie between steps
+        if self.steps != _WARMUP_STEPS + _TIMED_STEPS or steps_left <= 0:
+            return None
+        return self._estimate(steps_left, seconds_left)
 
-    def _words(self, left: int, seconds: float | None) -> str:
-        share = self.waited / self.taken
-        advice = "; train.dataloader_num_workers reads them beside the steps" if share > _MUCH else ""
+    def _estimate(self, steps_left: int, seconds_left: float | None) -> str:
+        waiting = self.waiting / self.total
+        advice = "; train.dataloader_num_workers reads them during the steps" if waiting > _NOTABLE_WAIT else ""
+        left = duration(steps_left * self.total / _TIMED_STEPS)
         return (
-            f"{self.images / self.taken:.1f} images a second on this process: the {left} steps that are left take about {duration(left * self.taken / _STEPS)}, "
-            f"evaluations not counted. {100 * share:.0f} % of a step is waiting for images{advice}{self._too_long(left, seconds)}"
+            f"{self.images / self.total:.1f} images a second on this process: the remaining {steps_left} steps take about "
+            f"{left}, without evaluations. {100 * waiting:.0f} % of a step is waiting for images{advice}"
+            f"{self._too_long(steps_left, seconds_left)}"
         )
 
-    def _too_long(self, left: int, seconds: float | None) -> str:
-        able = left if seconds is None else int(seconds / self.taken * _STEPS)
-        if able >= left:
+    def _too_long(self, steps_left: int, seconds_left: float | None) -> str:
+        possible = steps_left if seconds_left is None else int(seconds_left / self.total * _TIMED_STEPS)
+        if possible >= steps_left:
             return ""
         return (
-            f". train.max_minutes ends the run after about {able} of these steps; the learning rate falls as if it took them "
-            "all, so fewer train.num_train_epochs use the time better"
+            f". train.max_minutes ends the run after about {possible} of these steps, before the learning rate has fallen to "
+            "its end; use fewer train.num_train_epochs"
         )
 
 
-class Remaining:
-    """What is left of a run of so many steps that may train for so many seconds more, by the pace of its last rows."""
+class RemainingTime:
+    """The time left in a run, by the median speed of the last rows of its log, and its limit."""
 
-    def __init__(self, steps: int, seconds: float | None) -> None:
+    def __init__(self, steps: int, seconds_left: float | None) -> None:
         self._steps = steps
-        self._ends = None if seconds is None else time.monotonic() + seconds
-        self._pace: deque[float] = deque(maxlen=_ROWS)
+        self._ends_at = None if seconds_left is None else time.monotonic() + seconds_left
+        self._seconds_per_step: deque[float] = deque(maxlen=_MEDIAN_ROWS)
 
     def after(self, step: int, seconds_per_step: float) -> str:
-        """Minutes and seconds that are left after a step, and a row of the log that says what steps take."""
-        self._pace.append(seconds_per_step)
-        left = (self._steps - step) * statistics.median(self._pace)
-        whole = int(left if self._ends is None else max(0.0, min(left, self._ends - time.monotonic())))
-        return f"{whole // 60}:{whole % 60:02d}"
+        """Return the time left after a step as minutes and seconds, given the speed in its row of the log."""
+        self._seconds_per_step.append(seconds_per_step)
+        left = (self._steps - step) * statistics.median(self._seconds_per_step)
+        if self._ends_at is not None:
+            left = max(0.0, min(left, self._ends_at - time.monotonic()))
+        return f"{int(left) // 60}:{int(left) % 60:02d}"

@@ -1,13 +1,12 @@
-"""The evaluations of a run: COCO figures, how the matching does on the same few images, remarks, and a diagnosis at need."""
+"""The evaluations of a run: COCO metrics, changes of the matching, remarks and a diagnosis."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.optim import Optimizer
 
@@ -17,18 +16,25 @@ from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
-from detr_ft.training.monitor.diagnosis import NOTHING, Training, diagnose, see
-from detr_ft.training.monitor.matching_drift import MatchingSample
-from detr_ft.training.monitor.remarks import judge
-from detr_ft.training.monitor.training_log import TrainLog
+from detr_ft.training.monitor.diagnosis import MAP_OF_NOTHING, History, diagnose, measure_overlaps, remarks
+from detr_ft.training.monitor.matching import MatchingSample
+from detr_ft.training.monitor.training_log import Row, TrainLog
+from detr_ft.utils.collectives import gather_objects
 
-Evaluated = tuple[dict[str, Any], list[Detections]]
-Row = dict[str, Any]
+
+class Evaluation(NamedTuple):
+    """COCO metrics of a split, and the detections of each image in its order; both empty without a split."""
+
+    metrics: dict[str, Any]
+    detections: list[Detections]
 
 
 @dataclass
 class Evaluator:
-    """Examines a model as it is at the moment. `loaded` is the share of its weights from a checkpoint, where it is known."""
+    """Evaluates a model in its present state.
+
+    `pretrained_fraction` of its weights came from a checkpoint, if known.
+    """
 
     accelerator: Accelerator
     model: Any
@@ -37,43 +43,46 @@ class Evaluator:
     train_dataset: Dataset
     eval_dataset: Dataset | None
     batch_size: int
-    loaded: float | None
+    pretrained_fraction: float | None
     sample: MatchingSample = field(init=False)
 
     def __post_init__(self) -> None:
         self.sample = MatchingSample(self.train_dataset, ImageFormat.of(self.processor), self.batch_size)
 
-    def figures(self, progress: Callable[[int, int], None], look_up: Callable[[], object]) -> Evaluated:
-        """COCO figures and detections on the evaluation split, on all processes together; empty where there is none."""
+    def evaluate(self, progress: Callable[[int, int], None], check_stop: Callable[[], object]) -> Evaluation:
+        """Evaluate on the evaluation split, with all processes together."""
         split = self.eval_dataset
         if split is None:
-            return {}, []
+            return Evaluation({}, [])
         return evaluate_split(
             self.accelerator, self.model, self.processor, split, self.batch_size,
-            lambda done: progress(done, len(split)), look_up,
+            lambda images: progress(images, len(split)), check_stop,
         )  # fmt: skip
 
-    def look(self, criterion: SetCriterion, last_step: Row, done: float) -> Row:
-        """Figures of the matching on the sample, and `remarks` in words; the main process alone looks.
+    def matching_changes(self, criterion: SetCriterion, last_step: Row, fraction: float) -> Row:
+        """Return changes of the matching on the sample, and `remarks`; on the main process only.
 
-        `last_step` is the last row of a step, and `done` is the share of the run that is behind.
+        `last_step` is the last row of a step, and `fraction` the part of the run that is over.
         """
         if not self.accelerator.is_main_process:
             return {}
-        looked = self.sample.look(self.model, criterion, self.accelerator.device)
-        return {**looked, "remarks": judge(last_step, looked, self.model.config.num_queries, done)}
+        changes = self.sample.update(self.model, criterion, self.accelerator.device)
+        return {**changes, "remarks": remarks(last_step, changes, self.model.config.num_queries, fraction)}
 
     def diagnosis(self, metrics: Mapping[str, Any], log: TrainLog, step: int) -> list[str]:
-        """The likely causes where an evaluation found nothing; else none. The main process alone looks."""
-        found = metrics.get("map")
-        if self.eval_dataset is None or found is None or found >= NOTHING or not self.accelerator.is_main_process:
+        """Return the likely causes of an mAP near 0, on the main process only; empty for a higher one."""
+        value = metrics.get("map")
+        if self.eval_dataset is None or value is None or value >= MAP_OF_NOTHING:
             return []
-        trained, held_out = (
-            see(self.model, self.processor, split, self.batch_size) for split in (self.train_dataset, self.eval_dataset)
+        if not self.accelerator.is_main_process:
+            return []
+        train, validation = (
+            measure_overlaps(self.model, self.processor, split, self.batch_size)
+            for split in (self.train_dataset, self.eval_dataset)
         )
-        fastest = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
-        training = Training(log.losses, step, fastest, self.loaded, log.last_step.get("no_object_share"))
-        return diagnose(trained, held_out, class_names(self.train_dataset), training)
+        rate = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
+        history = History(log.losses, step, rate, self.pretrained_fraction, log.last_step.get("no_object_share"))
+        return diagnose(train, validation, class_names(self.train_dataset), history)
 
 
 def evaluate_split(
@@ -82,28 +91,27 @@ def evaluate_split(
     processor: Any,
     split: Dataset,
     batch_size: int,
-    progress: Callable[[int], None] = lambda done: None,
-    look_up: Callable[[], object] = lambda: None,
-) -> tuple[dict[str, Any], list[Detections]]:
-    """COCO figures and detections of every image of the split, each seen by exactly one process.
+    progress: Callable[[int], None] = lambda images: None,
+    check_stop: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """Evaluate every image of a split, each on exactly one process, and return the result on all of them.
 
-    Plain records are gathered rather than padded tensors, so ragged and empty shares are no special case. `look_up` is
-    called with every batch, equally often on all processes, which may ask each other there, and raise.
+    Records are gathered rather than padded tensors, so parts of different or no length need no special case. `progress`
+    gets the number of images so far. `check_stop` is called with every batch, equally often on all processes: it may use
+    collectives, and raise.
     """
     processes, rank = accelerator.num_processes, accelerator.process_index
-    mine = split.select(range(rank, len(split), processes))
+    own = split.select(range(rank, len(split), processes))
     rounds = -(-len(split) // (processes * batch_size))
 
-    def taken(images: int) -> None:
+    def after_image(images: int) -> None:
         progress(images)
         if images % batch_size == 0:
-            look_up()
+            check_stop()
 
-    found = detect_split(model, processor, mine, batch_size, taken)
-    for _ in range(len(mine) // batch_size, rounds):
-        look_up()
-    if processes > 1:
-        shares = gather_object([(rank, found)])
-        by_rank = dict(shares)
-        found = [by_rank[index % processes][index // processes] for index in range(len(split))]
-    return coco_metrics(split, found), found
+    detections = detect_split(model, processor, own, batch_size, after_image)
+    for _ in range(len(own) // batch_size, rounds):
+        check_stop()
+    by_rank = gather_objects(detections)
+    detections = [by_rank[index % processes][index // processes] for index in range(len(split))]
+    return Evaluation(coco_metrics(split, detections), detections)

@@ -1,39 +1,43 @@
-"""The log of a run: a row of averages at every logging step, a row for each evaluation."""
+"""The log of a run: a row of averages at every logging step, and a row for each evaluation."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from detr_ft.run_directory import LOG, RunDirectory
-from detr_ft.training.step_totals import add_up, over_processes
+from detr_ft.training.step_totals import add_up
+from detr_ft.utils.collectives import mean_over_processes
 
 logger = logging.getLogger(__name__)
 
+Row = dict[str, Any]
 
-class Sums:
-    """What was seen since the last row."""
+
+class Interval:
+    """The sums of the steps since the last row."""
 
     def __init__(self) -> None:
         self.terms: dict[str, Tensor] = {}
         self.steps = self.images = 0
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
-    def add(self, images: int, terms: dict[str, Tensor]) -> None:
-        """Another step of so many images, with the value of each term."""
+    def add(self, images: int, terms: Mapping[str, Tensor]) -> None:
+        """Add a step of so many images, with the value of each term."""
         self.terms = add_up([self.terms, terms] if self.terms else [terms])
         self.steps, self.images = self.steps + 1, self.images + images
 
-    def means(self, processes: int) -> dict[str, Any]:
-        """Speed, and the mean of each term over steps and processes."""
-        seconds = time.monotonic() - self._began
-        means = over_processes(self.terms, processes)
-        # One wait for the device, rather than one for each.
+    def means(self) -> Row:
+        """Return speed, and the mean of each term over steps and processes."""
+        seconds = time.monotonic() - self._started_at
+        means = mean_over_processes(self.terms)
+        # One copy of all values synchronizes the device once.
         values = torch.stack([value.float() for value in means.values()]).tolist() if means else []
         return {
             "images_per_second": round(self.images / seconds, 1),
@@ -42,40 +46,44 @@ class Sums:
         }
 
     def state(self) -> dict[str, Any]:
-        """What a run that goes on needs of it."""
+        """Return the sums for a checkpoint."""
         return {"terms": self.terms, "steps": self.steps, "images": self.images}
 
-    def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """Take `state()` back."""
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore the sums of a checkpoint."""
         self.terms = {name: value.to(device) for name, value in state["terms"].items()}
         self.steps, self.images = state["steps"], state["images"]
 
 
 class TrainLog:
-    """`log.jsonl`, written by the main process, and what the next row is made from.
+    """`log.jsonl`, written by the main process, and the values that later rows and decisions need.
 
-    Of the rows, which a long run has many thousands of, it keeps what is asked for while the run trains: the losses, the
-    last row of a step, and the rows of evaluations.
+    A long run has many thousands of rows: only their losses, the last row of a step, and the rows of evaluations stay in
+    memory.
     """
 
     def __init__(self, run: RunDirectory, writes: bool) -> None:
-        self.since = Sums()
+        self.interval = Interval()
         self._run, self._writes = run, writes
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.rows = 0
         self.losses: list[float] = []
-        self.last_step: dict[str, Any] = {}
-        self.evaluations: list[dict[str, Any]] = []
+        self.last_step: Row = {}
+        self.evaluations: list[Row] = []
 
-    def write(self, row: dict[str, Any]) -> None:
+    def start_interval(self) -> None:
+        """Start the sums of the next row."""
+        self.interval = Interval()
+
+    def write(self, row: Row) -> None:
         """Add a row."""
-        self._remember(row)
+        self._add(row)
         if self._writes:
             self._run.log(row)
 
-    def _remember(self, row: dict[str, Any]) -> None:
+    def _add(self, row: Row) -> None:
         self.rows += 1
         if "loss" in row:
             self.losses.append(row["loss"])
@@ -83,32 +91,32 @@ class TrainLog:
         else:
             self.evaluations.append(row)
 
-    def read(self) -> list[dict[str, Any]]:
-        """All rows, from the file; lines that are no rows are left out."""
+    def read(self) -> list[Row]:
+        """Return all rows of the file, without damaged lines."""
         return [row for row in map(_row, self._run.log_lines()) if row is not None]
 
     def cut(self, rows: int) -> None:
-        """Go back to the first `rows` rows of the file: those after them are of steps that are taken again.
+        """Return to the first `rows` rows of the file: the later ones are of steps that a resumed run repeats.
 
-        Lines that are no rows are left out, which is told on the log; so is a file that is shorter than it was.
+        Damaged lines are removed; a warning reports them, and rows that are missing.
         """
         read = {number: _row(line) for number, line in enumerate(self._run.log_lines()[:rows], start=1)}
-        kept = [row for row in read.values() if row is not None]
-        self._forget()
-        for row in kept:
-            self._remember(row)
-        spoiled = [str(number) for number, row in read.items() if row is None]
-        if len(kept) < rows:
+        valid = [row for row in read.values() if row is not None]
+        self._clear()
+        for row in valid:
+            self._add(row)
+        damaged = [str(number) for number, row in read.items() if row is None]
+        if len(valid) < rows:
             logger.warning(
-                "%s: %d of %d rows are left%s; the run goes on, and its log lacks them",
-                self._run.path / LOG, len(kept), rows,
-                f", line {', '.join(spoiled[:5])} is no row" if spoiled else "",
+                "%s: %d of %d rows are left%s. The run continues without the others.",
+                self._run.path / LOG, len(valid), rows,
+                f", line {', '.join(damaged[:5])} is damaged" if damaged else "",
             )  # fmt: skip
         if self._writes:
-            self._run.write_text(LOG, "".join(json.dumps(row) + "\n" for row in kept))
+            self._run.write_text(LOG, "".join(json.dumps(row) + "\n" for row in valid))
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def _row(line: str) -> Row | None:
     try:
         row = json.loads(line)
     except ValueError:

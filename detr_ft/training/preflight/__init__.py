@@ -1,0 +1,1 @@
+"""Tests before a long run: memory, overfitting a batch, speed."""

@@ -1,11 +1,12 @@
-"""Try the largest batch, and reduce the micro-batch until it fits in memory."""
+"""Try the largest batch before training, and reduce the micro-batch until it fits in memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -14,60 +15,60 @@ from torch import nn
 
 from detr_ft.errors import InputError
 from detr_ft.structures import StepTotals
-from detr_ft.training.interrupts import agreed
+from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.collectives import max_over_processes
 from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Worst:
-    """The largest batch that the plan holds, as if each of its images had the most objects: what it takes."""
+class LargestBatch:
+    """The largest batch, as if each image had the most objects, and the peak memory of its gradient."""
 
     images: int
     height: int
     width: int
     objects: int
-    mebibytes: int | None  # None where it did not fit
+    mebibytes: int | None  # None if it does not fit
 
-    @property
-    def words(self) -> str:
-        """The batch in words."""
+    def __str__(self) -> str:
         return f"{self.images} images of {self.width}x{self.height} pixels with {self.objects} objects each"
 
 
 def fit_memory(trainer: DetrTrainer) -> None:
-    """Halve how many images go through the model at once until the worst batch fits, on all processes alike, and say so.
+    """Halve the micro-batch until the largest batch fits, on all processes alike, and log it.
 
-    Raises InputError where a single image is too much.
+    Raises InputError if a single image does not fit.
     """
-    stepper = trainer.stepper
+    trainer.setup()
+    stepper, micro_batch_size = trainer.stepper, trainer.settings.per_device_train_batch_size
     while True:
-        worst = try_worst(trainer, stepper.largest)
-        if not agreed(int(worst.mebibytes is None), trainer.accelerator.num_processes, trainer.accelerator.device):
+        largest = try_largest(trainer, stepper.max_images)
+        if not max_over_processes(int(largest.mebibytes is None), trainer.accelerator.device):
             break
-        if worst.images == 1:
+        if largest.images == 1:
             raise InputError(
-                f"one image of {worst.width}x{worst.height} pixels with {worst.objects} objects is more than memory holds: "
-                "a smaller data.longest_edge, or train.gradient_checkpointing=true, takes less"
+                f"train: out of memory with one image of {largest.width}x{largest.height} pixels with {largest.objects} objects. "
+                "Use a smaller data.longest_edge or train.gradient_checkpointing=true."
             )
-        stepper.largest = worst.images // 2
+        stepper.max_images = largest.images // 2
         torch.cuda.empty_cache()
-    if stepper.largest < trainer.settings.per_device_train_batch_size:
+    if stepper.max_images < micro_batch_size:
         logger.warning(
-            "%d images at once are more than memory holds at the worst (%dx%d pixels, %d objects each): they go through the "
-            "model by %d, for the same steps with the same gradient",
-            trainer.settings.per_device_train_batch_size, worst.width, worst.height, worst.objects, stepper.largest,
+            "out of memory with %d images at once in the largest batch (%dx%d pixels, %d objects each): they pass through the "
+            "model %d at a time, for the same steps with the same gradient",
+            micro_batch_size, largest.width, largest.height, largest.objects, stepper.max_images,
         )  # fmt: skip
-    logger.info("the worst batch (%s) takes %d MiB", worst.words, worst.mebibytes)
+    logger.info("the largest batch (%s) takes %d MiB", largest, largest.mebibytes)
 
 
-def try_worst(trainer: DetrTrainer, most: int) -> Worst:
-    """Take the gradient of the worst batch, of at most so many images, and forget it: nothing of the trainer changes."""
-    height, width = trainer.format.canvas or _largest_shape(trainer)
-    objects = max(len(one["category"]) for one in trainer.examples.split["objects"])
-    images = min(most, len(trainer.examples))
+def try_largest(trainer: DetrTrainer, max_images: int) -> LargestBatch:
+    """Compute and discard the gradient of the largest batch of at most so many images."""
+    height, width = trainer.loader.canvas or _largest_shape(trainer)
+    objects = max(len(row["category"]) for row in trainer.train_dataset["objects"])
+    images = min(max_images, len(trainer.train_dataset))
     label = {
         "class_labels": torch.zeros(objects, dtype=torch.long),
         "boxes": torch.tensor([0.5, 0.5, 0.2, 0.2]).repeat(objects, 1),
@@ -79,48 +80,40 @@ def try_worst(trainer: DetrTrainer, most: int) -> Worst:
         "labels": [label] * images,
     }
     reset_peak_memory()
-    with _untouched(trainer.model), trainer.accelerator.no_sync(trainer.wrapped):
-        fits = _gradient(trainer, inputs)
-    return Worst(images, height, width, objects, peak_memory_mib() if fits else None)
+    fits = _gradient_fits(trainer, inputs)
+    return LargestBatch(images, height, width, objects, peak_memory_mib() if fits else None)
 
 
-def _gradient(trainer: DetrTrainer, inputs: Mapping[str, Any]) -> bool:
-    # Said here, so that the processes need not ask each other.
-    trainer.attached.step = StepTotals(
-        1.0, torch.ones(trainer.model.config.num_labels, device=trainer.accelerator.device)
-    )
-    try:
-        moved = trainer.format.normalize(send_to_device(dict(inputs), trainer.accelerator.device))
-        trainer.wrapped(**moved).loss.backward()
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        trainer.model.zero_grad()
-        trainer.attached.step = None
+def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
+    stepper, accelerator, model = trainer.stepper, trainer.accelerator, trainer.model
+    wrapped = stepper.forward_backward.wrapped
+    # Constant totals, so that no collective is needed.
+    totals = StepTotals(1.0, torch.ones(model.config.num_labels, device=accelerator.device))
+    with _restored_buffers(model), accelerator.no_sync(wrapped), stepper.attached.step_totals(totals):
+        try:
+            moved = stepper.format.normalize(send_to_device(inputs, accelerator.device))
+            EagerForwardBackward(accelerator, wrapped).run(moved, 1.0)
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            model.zero_grad()
     return True
 
 
 def _largest_shape(trainer: DetrTrainer) -> tuple[int, int]:
-    """Height and width of the largest batch of the first epoch, in pixels, by the sizes of its images."""
-    split, form = trainer.examples.split, trainer.format
+    """Return height and width in pixels of the largest batch of the first epoch."""
+    split, form, loader = trainer.train_dataset, trainer.stepper.format, trainer.loader
     sizes = [form.resized(w, h) for w, h in zip(split["width"], split["height"], strict=True)]
-    batches = [part for _, _, _, parts in _first_epoch(trainer) for part in parts if part]
+    first_epoch = takewhile(lambda step: step[0] == 0, loader.plan(0, 0))
+    batches = [part for _, _, _, parts in first_epoch for part in parts if part]
     shapes = [(max(sizes[row][1] for row in part), max(sizes[row][0] for row in part)) for part in batches]
     height, width = max(shapes, key=lambda shape: shape[0] * shape[1])
-    rounding = trainer.feed.rounding
-    return -(-height // rounding) * rounding, -(-width // rounding) * rounding
-
-
-def _first_epoch(trainer: DetrTrainer) -> Iterator[tuple[int, int, int, list[list[int]]]]:
-    for step in trainer.feed.plan(0, 0):
-        if step[0] > 0:
-            return
-        yield step
+    return -(-height // loader.rounding) * loader.rounding, -(-width // loader.rounding) * loader.rounding
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Norms that learn keep their figures, and the model its mode."""
+def _restored_buffers(model: nn.Module) -> Iterator[None]:
+    """Switch to training mode within the context, then restore the mode and the statistics of live norms."""
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     training = model.training
     model.train()

@@ -1,123 +1,115 @@
-"""A look at a run before it is long: can it learn a batch, how fast is a step and where does its time go, does the worst fit."""
+"""Short tests before a long run: overfit a batch, time a step by part, try the largest batch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from accelerate.utils import send_to_device
-
-from detr_ft.criterion.matchers import MatcherSchedule
-from detr_ft.criterion.set_criterion import SetCriterion
-from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.forward_backward import EagerForwardBackward
-from detr_ft.training.preflight.memory import Worst, try_worst
-from detr_ft.training.preflight.overfit import Overfit, overfit
+from detr_ft.training.preflight.memory import LargestBatch, fit_memory, try_largest
+from detr_ft.training.preflight.overfit import Overfit, overfit, unchanged
+from detr_ft.training.preflight.timing import time_parts
+from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.utils.environment import device_time
+from detr_ft.utils.formatting import duration
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("reading", "moving", "forward", "matching", "loss", "backward", "optimizer")
-_STEPS, _WARM = 20, 2
+_MIN_STEPS_TO_OVERFIT = 5000  # of a run, to which the 120 steps of the test add little
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found; `parts` are seconds a step, taken apart. `replayed` says that training replays steps as CUDA graphs."""
+    """The results of a probe. `parts` are seconds a step."""
 
     overfit: Overfit
-    worst: Worst
+    largest: LargestBatch
     images_per_second: float
     seconds_per_step: float
     steps: int
     parts: Mapping[str, float]
-    replayed: bool
+    uses_cuda_graphs: bool
 
     @property
-    def hours(self) -> float:
-        """How long the steps of the run will take."""
-        return self.steps * self.seconds_per_step / 3600
+    def seconds(self) -> float:
+        """The duration of all steps of the run."""
+        return self.steps * self.seconds_per_step
+
+
+def check_before_training(trainer: DetrTrainer) -> None:
+    """Try the largest batch on a GPU, and overfit one batch before a long run; the run stays the same.
+
+    A batch that cannot be learned is logged and no error. It is tried by a single process, and not by a resumed run. Raises
+    InputError if a single image does not fit in memory.
+    """
+    trainer.setup()
+    if trainer.accelerator.device.type == "cuda":
+        fit_memory(trainer)
+    steps = trainer.loader.total_steps
+    if steps < _MIN_STEPS_TO_OVERFIT or trainer.progress.step > 0 or trainer.accelerator.num_processes > 1:
+        return
+    logger.info("overfitting one batch, before %d steps", steps)
+    with unchanged(trainer.stepper):
+        result = overfit(trainer)
+    level = logging.WARNING if result.verdict == "fail" else logging.INFO
+    logger.log(level, "one batch: %s: %s", result.verdict, result.reason)
 
 
 def probe(trainer: DetrTrainer) -> Probe:
-    """Try a run out: its trainer is used up, since the model is trained on one batch. Runs on one process alone."""
-    worst = try_worst(trainer, trainer.stepper.largest)
-    learned = overfit(trainer)
-    parts, images = _time_steps(trainer)
+    """Run all tests in a single process; they train the model, so the trainer cannot be used again.
+
+    Raises StepError if a step fails.
+    """
+    trainer.setup()
+    largest = try_largest(trainer, trainer.stepper.max_images)
+    learning = overfit(trainer)
+    parts, images = time_parts(trainer)
     seconds = sum(parts.values())
     return Probe(
-        overfit=learned,
-        worst=worst,
+        overfit=learning,
+        largest=largest,
         images_per_second=images / seconds,
         seconds_per_step=seconds,
-        steps=trainer.steps,
+        steps=trainer.loader.total_steps,
         parts=parts,
-        replayed=not isinstance(trainer.stepper.passes, EagerForwardBackward),
+        uses_cuda_graphs=not isinstance(trainer.stepper.forward_backward, EagerForwardBackward),
     )
 
 
-@dataclass
-class _Clock:
-    """Seconds by part; a GPU is waited for at each reading."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    _since: float = 0.0
-
-    def start(self) -> None:
-        self._since = device_time(self.device)
-
-    def ends(self, part: str) -> None:
-        now = device_time(self.device)
-        self.seconds[part] += now - self._since
-        self._since = now
-
-
-@dataclass(frozen=True)
-class _TimedMatcher:
-    """A matcher whose beginning and end are noted."""
-
-    matcher: Any
-    clock: _Clock
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        self.clock.ends("forward")
-        matches: Matches = self.matcher(predictions, targets)
-        self.clock.ends("matching")
-        return matches
+def describe_probe(result: Probe, workers: int) -> list[str]:
+    """Return lines on learning, speed, parts of a step, memory, and advice for a run with `workers`."""
+    parts = ", ".join(f"{part} {_percent(seconds / result.seconds_per_step)}" for part, seconds in result.parts.items())
+    largest = result.largest
+    memory = "does not fit in memory" if largest.mebibytes is None else f"takes {largest.mebibytes:,} MiB"
+    graphs = "these steps ran operation by operation; with CUDA graphs they are as fast as the last line reports"
+    return [
+        f"one batch: {result.overfit.verdict}: {result.overfit.reason}",
+        f"speed: {result.images_per_second:.1f} images/s, {result.seconds_per_step:.2f} s a step; "
+        f"{result.steps} steps take {duration(result.seconds)}, without evaluations",
+        *([graphs] if result.uses_cuda_graphs else []),
+        f"a step's time: {parts}",
+        f"the largest batch ({largest}) {memory}",
+        *(f"advice: {sentence}" for sentence in _advice(result, workers)),
+    ]
 
 
-def _time_steps(trainer: DetrTrainer) -> tuple[dict[str, float], float]:
-    """Mean seconds of a step by part, and mean images of a step, over some of the first steps; the model trains in them."""
-    clock, images, steps = _Clock(trainer.accelerator.device), 0, 0
-    attached, form = trainer.attached, trainer.format
-    plain = trainer.criterion.at(0)
-    matcher = plain.matcher.matchers[0] if isinstance(plain.matcher, MatcherSchedule) else plain.matcher
-    attached.criterion = SetCriterion(_TimedMatcher(matcher, clock), plain.losses)
-    trainer.model.train()
-    source = trainer.feed.steps()
-    clock.start()
-    for number, work in enumerate(source):
-        clock.ends("reading")
-        for micro in work.share:
-            inputs = form.normalize(send_to_device(micro.inputs, clock.device, non_blocking=True))
-            clock.ends("moving")
-            loss = trainer.wrapped(**inputs).loss
-            clock.ends("loss")
-            trainer.accelerator.backward(loss)
-            clock.ends("backward")
-        trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.settings.max_grad_norm)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-        clock.ends("optimizer")
-        images, steps = images + work.images, steps + 1
-        if number + 1 == _WARM:
-            clock.seconds, images, steps = dict.fromkeys(PARTS, 0.0), 0, 0
-        if steps == _STEPS:
-            break
-    attached.criterion = plain
-    return {part: seconds / steps for part, seconds in clock.seconds.items()}, images / steps
+def _advice(result: Probe, workers: int) -> list[str]:
+    fractions = {part: seconds / result.seconds_per_step for part, seconds in result.parts.items()}
+    advice = []
+    if fractions["reading"] > 0.2:
+        advice.append(
+            f"much of a step is waiting for images: train.dataloader_num_workers={max(2, 2 * workers)} reads them during the "
+            "steps (at most the number of free cores)"
+        )
+    if fractions["matching"] > 0.1:
+        advice.append("matching is slow: pip install 'detr-ft[fast]' installs a faster solver with the same result")
+    if result.largest.mebibytes is None and result.largest.images > 1:
+        advice.append(
+            f"train.per_device_train_batch_size={result.largest.images // 2} with train.gradient_accumulation_steps=2 takes the "
+            "same steps in less memory; train does so by itself"
+        )
+    return advice
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"

@@ -254,7 +254,7 @@ def test_a_local_folder_is_loaded_without_the_hub(tmp_path: Path, write_image: C
     assert class_names(load_data(f"hub:{tmp_path}")["train"]) == ["dog"]
 
 
-@pytest.mark.parametrize("error", hub._NETWORK_ERRORS)
+@pytest.mark.parametrize("error", hub.NETWORK_ERRORS)
 def test_an_unreachable_hub_is_reported_within_seconds(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise error("no route")

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on bit for bit as if it had not been."""
+"""A resumed run equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) ->
 
 
 def newest(folder: Path) -> Path:
-    found = Checkpoints(folder / "checkpoints", 2).newest()
-    assert found is not None
-    return found
+    checkpoint = Checkpoints(folder / "checkpoints", 2).newest()
+    assert checkpoint is not None
+    return checkpoint
 
 
 def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
-    state = trainer.optimizer.state_dict()["state"]
+    state = trainer.stepper.optimizer.state_dict()["state"]
     return [value for one in state.values() for value in one.values()]
 
 
@@ -52,7 +52,7 @@ def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
     [(0, 1, [5]), (0, 2, [3, 4, 7]), (2, 1, [6]), (2, 2, [5])],
     ids=["in an epoch", "often, accumulated", "between epochs, workers", "workers, accumulated"],
 )
-def test_stopped_and_gone_on_is_never_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_checkpoint: Path, tmp_path: Path, workers: int, accumulation: int, stops: list[int]
 ) -> None:
     settings = {
@@ -61,7 +61,7 @@ def test_stopped_and_gone_on_is_never_stopped(
     }  # fmt: skip
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", augment=Light(), **settings)
     expected = whole.train()
-    assert whole.held.at.step == 12
+    assert whole.progress.step == 12
     checkpoint = None
     for stop in stops:
         trainer = make_trainer(tiny_checkpoint, tmp_path / "run", augment=Light(), checkpoint=checkpoint, **settings)
@@ -99,22 +99,20 @@ def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
 
 
-def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(tiny_checkpoint: Path, tmp_path: Path) -> None:
     expected = make_trainer(tiny_checkpoint, tmp_path / "whole").train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_eval_batch_size=2)
-    seen: list[int] = []
+    evaluated: list[int] = []
 
-    def interrupted(done: int, total: int) -> None:
-        seen.append(done)
-        if done == 3:
+    def interrupted(images: int, total: int) -> None:
+        evaluated.append(images)
+        if images == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.display.evaluating = interrupted  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         trainer.train()
-    assert seen == [1, 2, 3, 4]
+    assert evaluated == [1, 2, 3, 4]
     checkpoint = newest(tmp_path / "run")
     assert checkpoint.name == "step-3"
     assert "map" not in (tmp_path / "run/log.jsonl").read_text()
@@ -122,15 +120,36 @@ def test_a_signal_in_an_evaluation_ends_it_and_it_is_made_when_the_run_goes_on(
     assert [row["map"] for row in result.log if "map" in row] == [row["map"] for row in expected.log if "map" in row]
 
 
-def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_signal_in_the_evaluation_of_averaged_weights_saves_raw_ones(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    settings = {"ema_decay": 0.9, "learning_rate": 1e-2, "per_device_eval_batch_size": 2}
+    whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings)
+    whole.train()
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
+    evaluated: list[int] = []
+
+    def interrupted(images: int, total: int) -> None:
+        evaluated.append(images)
+        if len(evaluated) == total + 3:  # of raw weights all images are evaluated, then of averaged ones
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.display.evaluating = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.train()
+    resumed = make_trainer(tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), **settings)
+    resumed.train()
+    first, second = (load_file(tmp_path / name / "raw/model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_signal_while_a_checkpoint_is_written_completes_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
-    files = trainer.held.files
+    files = trainer.state.files
 
     def interrupted(facts: Any) -> dict[str, bytes]:
         os.kill(os.getpid(), signal.SIGTERM)
         return files(facts)
 
-    trainer.held.files = interrupted  # type: ignore[method-assign]
+    trainer.state.files = interrupted  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         trainer.train()
     assert newest(tmp_path / "run").name == "step-2"
@@ -138,13 +157,13 @@ def test_a_signal_while_a_checkpoint_is_written_lets_it_be_whole(tiny_checkpoint
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
 
 
-def test_checkpoints_come_every_so_many_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_written_every_save_steps_and_the_last_stay(tiny_checkpoint: Path, tmp_path: Path) -> None:
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3, save_steps=2, save_total_limit=3).train()
     names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert names == ["best", "step-6", "step-8", "step-9"]
 
 
-def test_a_damaged_log_is_told_and_costs_no_run(
+def test_a_damaged_log_is_reported_and_the_run_resumes(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_trainer(tiny_checkpoint, tmp_path / "run", logging_steps=1, num_train_epochs=1).train()
@@ -154,12 +173,12 @@ def test_a_damaged_log_is_told_and_costs_no_run(
     result = make_trainer(
         tiny_checkpoint, tmp_path / "run", logging_steps=1, checkpoint=newest(tmp_path / "run")
     ).train()
-    assert "log.jsonl: 2 of 3 rows are left, line 2 is no row" in caplog.text
+    assert "log.jsonl: 2 of 3 rows are left, line 2 is damaged" in caplog.text
     assert [row["step"] for row in result.log] == [1, 3, 3, 4, 5, 6, 6]
     assert [json.loads(line) for line in log.read_text().splitlines()] == result.log
 
 
-def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_with_another_batch_size_it_resumes_at_the_same_image(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_train_batch_size=2)
     stop_after(trainer, 4)
     with pytest.raises(Interrupted):
@@ -167,12 +186,12 @@ def test_with_another_batch_size_it_goes_on_as_many_images_on(tiny_checkpoint: P
     again = make_trainer(
         tiny_checkpoint, tmp_path / "run", checkpoint=newest(tmp_path / "run"), per_device_train_batch_size=4
     )
-    assert (again.held.at.step, again.held.at.epoch, again.held.at.place) == (4, 0, 2)
+    assert (again.progress.step, again.progress.epoch, again.progress.index) == (4, 0, 2)
     again.train()
-    assert again.held.at.epoch == 2
+    assert again.progress.epoch == 2
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_an_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
     trainer.train()
     checkpoint = newest(tmp_path / "run")
@@ -186,7 +205,7 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_checkpoint: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_every_tensor_of_a_detr_of_real_size_comes_back_which_the_stock_way_does_not(tmp_path: Path) -> None:
+def test_every_tensor_of_a_real_detr_is_restored_unlike_by_stock_loading(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = DetrConfig(backbone_config=ResNetConfig(out_features=["stage4"]))
     model, other = DetrForObjectDetection(config), DetrForObjectDetection(config)
@@ -195,6 +214,6 @@ def test_every_tensor_of_a_detr_of_real_size_comes_back_which_the_stock_way_does
     load_weights(other, folder)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     model.save_pretrained(tmp_path / "stock")
-    held = load_file(tmp_path / "stock/model.safetensors")
-    missing = DetrForObjectDetection(config).load_state_dict(held, strict=False).missing_keys  # as Trainer resumes
+    stored = load_file(tmp_path / "stock/model.safetensors")
+    missing = DetrForObjectDetection(config).load_state_dict(stored, strict=False).missing_keys  # as Trainer resumes
     assert len(missing) > 100

@@ -1,4 +1,4 @@
-"""A step that can't be taken: nothing of it is applied, and its capsule says where the bad number comes from."""
+"""A failed step is not applied, and its capsule shows the origin of the bad value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianM
 from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.failures.replay import Capsule, replay
-from detr_ft.training.step import diverged
+from detr_ft.training.stopping import diverged
 from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 
@@ -55,23 +55,23 @@ def with_loss(loss: Any) -> SetCriterion:
 
 
 def nan_pixels(trainer: DetrTrainer) -> None:
-    normalize = trainer.format.normalize
+    normalize = trainer.stepper.format.normalize
     object.__setattr__(
-        trainer.format,
-        "normalise",
+        trainer.stepper.format,
+        "normalize",
         lambda batch: normalize(batch) | {"pixel_values": normalize(batch)["pixel_values"] / 0},
     )
 
 
 def infinite_box(trainer: DetrTrainer) -> None:
-    at = trainer.examples.at
+    at = trainer.loader.examples.at
 
     def spoiled(epoch: int, index: int) -> dict[str, Any]:
         example = at(epoch, index)
         example["labels"]["boxes"][:1] = float("inf")
         return example
 
-    trainer.examples.at = spoiled  # type: ignore[method-assign]
+    trainer.loader.examples.at = spoiled  # type: ignore[method-assign]
 
 
 def huge_weight(trainer: DetrTrainer) -> None:
@@ -84,7 +84,7 @@ def nothing(trainer: DetrTrainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("criterion", "spoil", "told", "origin", "words"),
+    ("criterion", "spoil", "message", "origin", "words"),
     [
         (with_loss(Infinite()), nothing, r"a gradient is NaN.*the gradient of the loss Infinite", "gradient", "Infinite"),
         (with_loss(NotANumber()), nothing, r"\(loss nan\).*the loss NotANumber", "loss", "NotANumber"),
@@ -95,13 +95,13 @@ def nothing(trainer: DetrTrainer) -> None:
     ],
     ids=["gradient", "loss", "crash", "cost", "target", "prediction"],
 )  # fmt: skip
-def test_a_bad_number_is_not_applied_and_its_capsule_names_its_origin(
-    tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, told: str, origin: str, words: str
+def test_a_bad_value_is_not_applied_and_the_capsule_names_its_origin(
+    tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, message: str, origin: str, words: str
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, logging_steps=1)
     spoil(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(TrainingError, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{told}") as caught:
+    with pytest.raises(TrainingError, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{message}") as caught:
         trainer.train()
     folder = tmp_path / "run/failures/step-1"
     assert f"detr-ft replay {folder}" in str(caught.value)
@@ -130,30 +130,30 @@ def test_pixels_that_are_not_finite_are_named(tiny_checkpoint: Path, tmp_path: P
     assert (verdict.origin, "image 0 of the batch" in verdict.words) == ("pixels", True)
 
 
-def test_a_step_that_can_be_taken_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_step_that_succeeds_has_no_verdict(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError):
         make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(Infinite())).train()
     assert replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion()) is None
 
 
-def test_what_is_no_capsule_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no failure capsule"):
+def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no failure capsule"):
         Capsule(tmp_path / "nowhere")
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
-    with pytest.raises(InputError, match="no failure capsule"):
+    with pytest.raises(InputError, match="step-3: no failure capsule"):
         Capsule(tmp_path / "run/checkpoints/step-3")
 
 
 @pytest.mark.parametrize(("most", "expected"), [(3, 2), (1, 1)])
-def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
+def test_out_of_memory_the_step_is_the_same_in_smaller_parts(
     tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     whole = first_step(make_exact(tmp_path / "whole", 8, 8, 8))
     trainer = make_exact(tmp_path / "short", 8, 8, 8)
-    wrapped = trainer.stepper.passes.wrapped
+    wrapped = trainer.stepper.forward_backward.wrapped
 
     def short_of_memory(**inputs: Any) -> Any:
         outputs = wrapped(**inputs)
@@ -161,45 +161,45 @@ def test_short_of_memory_the_step_is_the_same_in_smaller_parts(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return outputs
 
-    trainer.stepper.passes.wrapped = short_of_memory
+    trainer.stepper.forward_backward.wrapped = short_of_memory
     with caplog.at_level(logging.WARNING):
         parts = first_step(trainer)
-    assert trainer.stepper.largest == expected
-    assert f"from here on {expected}, with the same images a step" in caplog.text
+    assert trainer.stepper.max_images == expected
+    assert f"images at once; from here on {expected}," in caplog.text
     for name, value in whole.items():
         scale = value.abs().max().clamp(min=1e-8).item()
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=max(1e-6 * scale, 1.1e-5 * (value.ndim == 0)))
 
 
-def test_one_image_too_large_for_memory_says_what_to_do(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_single_image_out_of_memory_has_a_remedy(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
 
     def short_of_memory(**inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
 
-    trainer.stepper.passes.wrapped = short_of_memory
+    trainer.stepper.forward_backward.wrapped = short_of_memory
     with pytest.raises(
-        TrainingError, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. One image"
+        TrainingError, match=r"out of memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. .*data\.longest_edge"
     ):
         trainer.train()
     assert (tmp_path / "run/failures/step-1").is_dir()
 
 
-def test_a_loss_that_leaves_all_bounds_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=8, logging_steps=1)
-    take = trainer.stepper.take
+    step = trainer.stepper.step
 
-    def spoiled(work: Any, number: int) -> dict[str, Tensor]:
-        values = take(work, number)
+    def spoiled(batch: Any, number: int) -> dict[str, Tensor]:
+        values = step(batch, number)
         return values if number < 14 else {name: 1e4 * value for name, value in values.items()}
 
-    trainer.stepper.take = spoiled  # type: ignore[method-assign]
+    trainer.stepper.step = spoiled  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"the loss has diverged.*weights are those after this step"):
         trainer.train()
-    assert trainer.held.at.step == 16
+    assert trainer.progress.step == 16
 
 
-def test_divergence_is_told_from_noise() -> None:
+def test_divergence_differs_from_noise() -> None:
     falling = [30 * 0.9**step for step in range(40)]
     assert not diverged(falling)
     assert not diverged([*falling, 1e-3, 5.0, 4.0, 6.0])

@@ -7,18 +7,18 @@ from detr_ft.run_directory import RunDirectory
 from detr_ft.training.monitor.training_log import TrainLog
 
 
-def test_a_long_run_keeps_no_rows_in_memory(tmp_path: Path) -> None:
+def test_a_long_run_has_no_rows_in_memory(tmp_path: Path) -> None:
     log = TrainLog(RunDirectory(tmp_path), writes=True)
     tracemalloc.start()
     for step in range(2000):
         log.write({"step": step, "loss": 1.0, **{f"loss_{term}": float(step + term) for term in range(60)}})
-    kept, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 100 * log.rows  # bytes; a row of 60 numbers takes several thousand
+    assert allocated < 100 * log.rows  # bytes; a row of 60 numbers takes several thousand
     assert log.rows == len(log.losses) == len(log.read()) == 2000
 
 
-def test_going_back_leaves_what_was_before(tmp_path: Path) -> None:
+def test_cut_leaves_the_earlier_rows(tmp_path: Path) -> None:
     log = TrainLog(RunDirectory(tmp_path), writes=True)
     rows = [{"step": 1, "loss": 3.0}, {"step": 1, "map": 0.1}, {"step": 2, "loss": 2.0}, {"step": 2, "map": 0.2}]
     for row in rows:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from support.small_run import make_trainer
 
-from detr_ft.training.preflight import before_training as first_look
-from detr_ft.training.preflight.before_training import look_first
+from detr_ft.training.preflight import probe
+from detr_ft.training.preflight.probe import check_before_training
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_a_long_run_overfits_one_batch_first(
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     with caplog.at_level(logging.INFO):
-        look_first(trainer)
-    assert trainer.steps == 6000
+        check_before_training(trainer)
+    assert trainer.loader.total_steps == 6000
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     assert all(one.grad is None for one in trainer.model.parameters())
     (record,) = [one for one in caplog.records if "one batch: " in one.getMessage()]
@@ -37,22 +37,24 @@ def test_a_long_run_overfits_one_batch_first(
     assert record.getMessage().split(": ")[1] in verdicts
 
 
-def test_the_run_is_then_the_same(
+def test_the_overfit_does_not_change_the_run(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = make_trainer(tiny_checkpoint, tmp_path / "plain")
     plain.train()
-    monkeypatch.setattr(first_look, "_LONG", 6)
+    monkeypatch.setattr(probe, "_MIN_STEPS_TO_OVERFIT", 6)
     looked = make_trainer(tiny_checkpoint, tmp_path / "looked", ema_decay=0.9)
     with caplog.at_level(logging.INFO):
-        look_first(looked)
+        check_before_training(looked)
     looked.train()
     assert "one batch: " in caplog.text
     first, second = (one.model.state_dict() for one in (plain, looked))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_short_one_begins_at_once(tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_run_starts_without_overfit(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
-        look_first(make_trainer(tiny_checkpoint, tmp_path / "run"))
+        check_before_training(make_trainer(tiny_checkpoint, tmp_path / "run"))
     assert "one batch" not in caplog.text

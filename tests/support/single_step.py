@@ -1,7 +1,7 @@
-"""One step of the loop, shared out in some way; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
+"""One step of the loop; rank 0 saves its loss terms and gradients.   torchrun single_step.py OUT IMAGES SIZE MICRO
 
 A step has SIZE images for each process in micro-batches of MICRO, and the data has IMAGES of them, some without objects.
-In float64, where a difference is one of arithmetic and not of rounding.
+In float64, so that rounding does not hide a difference.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ EMPTY = (1, 4)
 
 
 def images(number: int) -> Dataset:
-    """Scenes with one to several objects, and two without."""
+    """Return scenes with objects, but two without."""
     split = generate(f"workshop?train={max(number, 2)}&validation=1&edge=64")["train"].select(range(number))
     rows = [row | ({"objects": detection_objects([], [])} if at in EMPTY else {}) for at, row in enumerate(split)]
     return Dataset.from_list(rows, features=split.features)
 
 
 def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
-    """A trainer whose first epoch is one step; without dropout, which every sharing draws differently."""
+    """Make a trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
     torch.manual_seed(0)
     config = tiny_config(names=("a", "b", "c", "d", "e"))
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
@@ -52,10 +52,12 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
         gradient_accumulation_steps=size // micro,
         max_grad_norm=1e9,
     )
-    return DetrTrainer(
+    trainer = DetrTrainer(
         model, detr_criterion(), images(number), None, settings,
         processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay(list[str]().append),
     )  # fmt: skip
+    trainer.setup()
+    return trainer
 
 
 def _in_double(_: object, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -68,17 +70,17 @@ TERMS = (
 
 
 def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
-    """The terms as logged, and the gradients as the optimizer gets them, of the only step."""
-    seen: dict[str, torch.Tensor] = {}
+    """Return the logged terms and the gradients before the optimizer step, of the only step."""
+    gradients: dict[str, torch.Tensor] = {}
 
-    def remember(*_: object) -> None:
+    def record(*_: object) -> None:
         named = trainer.model.named_parameters()
-        seen.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
+        gradients.update({name: value.grad.detach().cpu().clone() for name, value in named if value.grad is not None})
 
-    trainer.optimizer.optimizer.register_step_pre_hook(remember)
+    trainer.stepper.optimizer.optimizer.register_step_pre_hook(record)
     log = trainer.train().log
     terms = {name: torch.tensor(value) for name, value in log[0].items() if name.startswith(TERMS)}
-    return seen | terms
+    return gradients | terms
 
 
 def main(out: str, number: int, size: int, micro: int) -> None:

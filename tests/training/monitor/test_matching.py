@@ -1,4 +1,4 @@
-"""Figures of the matching, against what is worked out pair by pair, and against explain."""
+"""Statistics of the matching, compared with explain and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.random_batches import random_batch as random_batch_of
-from support.small_run import make_trainer
+from support.small_run import make_trainer, stop_after
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from detr_ft.boxes import iou
@@ -28,8 +28,7 @@ from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import Interrupted
 from detr_ft.models import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.training.monitor.matching_drift import MatchingSample
-from detr_ft.training.monitor.matching_stats import figures, tally
+from detr_ft.training.monitor.matching import MatchingSample, matching_statistics, tally
 from detr_ft.utils.assets import embedded_checkpoint
 
 CPU = torch.device("cpu")
@@ -41,19 +40,19 @@ def random_batch(seed: int) -> tuple[Predictions, Targets]:
 
 
 def of(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> dict[str, float]:
-    return figures([tally(criterion, predictions, targets)], 1)
+    return matching_statistics([tally(criterion, predictions, targets)])
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_are_those_of_explain(seed: int) -> None:
+def test_statistics_equal_those_of_explain(seed: int) -> None:
     predictions, targets = random_batch(seed)
     criterion = detr_criterion()
-    found = of(criterion, predictions, targets)
+    statistics = of(criterion, predictions, targets)
     explained = explain(criterion, predictions, targets)
     last = [(image, pair) for image, one in enumerate(explained) for pair in one.layers[-1].pairs]
     starts = torch.tensor([0, *targets.counts]).cumsum(0).tolist()
-    said = predictions.logits[-1].argmax(-1)
-    right = [said[image, pair.query] == targets.labels[starts[image] + pair.target] for image, pair in last]
+    likeliest = predictions.logits[-1].argmax(-1)
+    right = [likeliest[image, pair.query] == targets.labels[starts[image] + pair.target] for image, pair in last]
     overlaps = [
         iou(predictions.boxes[-1, image, pair.query], targets.boxes[starts[image] + pair.target]).item()
         for image, pair in last
@@ -65,15 +64,17 @@ def test_figures_are_those_of_explain(seed: int) -> None:
         for layer in range(1, predictions.num_layers)
     ]
     regretted = [pair.regret for _, pair in last if pair.regret != float("inf")][:32]
-    assert found["class_accuracy"] == pytest.approx(sum(map(int, right)) / len(right), abs=1e-4)
-    assert found["matched_iou"] == pytest.approx(sum(overlaps) / len(overlaps), abs=1e-4)
-    assert found["changed_between_layers"] == pytest.approx(sum(moved) / len(moved), abs=1e-4)
-    assert found["regret"] == pytest.approx(sum(regretted) / len(regretted), abs=1e-3)
-    assert found["no_object_share"] == pytest.approx((said == predictions.num_classes).float().mean().item(), abs=1e-4)
-    assert found["left_out"] == 0
+    assert statistics["class_accuracy"] == pytest.approx(sum(map(int, right)) / len(right), abs=1e-4)
+    assert statistics["matched_iou"] == pytest.approx(sum(overlaps) / len(overlaps), abs=1e-4)
+    assert statistics["changed_between_layers"] == pytest.approx(sum(moved) / len(moved), abs=1e-4)
+    assert statistics["regret"] == pytest.approx(sum(regretted) / len(regretted), abs=1e-3)
+    assert statistics["no_object_share"] == pytest.approx(
+        (likeliest == predictions.num_classes).float().mean().item(), abs=1e-4
+    )
+    assert statistics["left_out"] == 0
 
 
-def test_shares_of_the_gradient_are_of_weighted_terms_and_add_up_to_one() -> None:
+def test_gradient_shares_are_of_weighted_terms_and_add_up_to_one() -> None:
     predictions, targets = random_batch(1)
     losses = [CrossEntropyLoss(weight=1), BoxL1Loss(weight=5), GIoULoss(weight=2), CardinalityError()]
     shares = {
@@ -100,8 +101,8 @@ def test_the_gradient_is_that_at_the_heads_outputs() -> None:
     assert before.grad is not None
     assert logits.grad is not None
     of_boxes, of_classes = before.grad.norm().item(), logits.grad.norm().item()
-    found = of(criterion, predictions, targets)
-    assert found["gradient_share_loss_bbox"] == pytest.approx(of_boxes / (of_boxes + of_classes), abs=1e-3)
+    statistics = of(criterion, predictions, targets)
+    assert statistics["gradient_share_loss_bbox"] == pytest.approx(of_boxes / (of_boxes + of_classes), abs=1e-3)
 
 
 def test_targets_beyond_the_queries_are_left_out() -> None:
@@ -112,14 +113,14 @@ def test_targets_beyond_the_queries_are_left_out() -> None:
     assert of(detr_criterion(), predictions, targets)["left_out"] == 0.25
 
 
-def test_without_objects_only_what_there_is_is_said() -> None:
+def test_without_objects_statistics_of_objects_are_left_out() -> None:
     nothing = Targets.from_labels([{"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}], CPU)
-    found = of(detr_criterion(), Predictions(torch.randn(2, 1, 6, 3), torch.rand(2, 1, 6, 4)), nothing)
-    assert set(found) == {"no_object_share", *(f"gradient_share_loss_{name}" for name in ("ce", "bbox", "giou"))}
-    assert found["gradient_share_loss_ce"] == 1
+    statistics = of(detr_criterion(), Predictions(torch.randn(2, 1, 6, 3), torch.rand(2, 1, 6, 4)), nothing)
+    assert set(statistics) == {"no_object_share", *(f"gradient_share_loss_{name}" for name in ("ce", "bbox", "giou"))}
+    assert statistics["gradient_share_loss_ce"] == 1
 
 
-def test_several_queries_for_a_target_and_matchers_without_costs_have_figures_too() -> None:
+def test_one_to_many_and_matchers_without_costs_have_statistics() -> None:
     predictions, targets = random_batch(3)
     losses = detr_criterion().losses
     mixed = LayerMatcher(last=HungarianMatcher(), auxiliary=OneToManyMatcher(k=3))
@@ -128,12 +129,12 @@ def test_several_queries_for_a_target_and_matchers_without_costs_have_figures_to
     def first_come(predictions: Predictions, targets: Targets) -> Matches:
         return HungarianMatcher()(predictions, targets)
 
-    found = of(SetCriterion(first_come, losses), predictions, targets)
-    assert "regret" not in found
-    assert found["changed_between_layers"] == of(SetCriterion(HungarianMatcher(), losses), predictions, targets)["changed_between_layers"]  # fmt: skip
+    statistics = of(SetCriterion(first_come, losses), predictions, targets)
+    assert "regret" not in statistics
+    assert statistics["changed_between_layers"] == of(SetCriterion(HungarianMatcher(), losses), predictions, targets)["changed_between_layers"]  # fmt: skip
 
 
-def test_a_settled_model_changes_nothing_and_a_learning_one_does(tmp_path: Path) -> None:
+def test_only_a_learning_model_changes_its_matching(tmp_path: Path) -> None:
     trained = embedded_checkpoint(
         "small"
     )  # queries of random weights answer nearly the same, and change places over nothing
@@ -146,7 +147,7 @@ def test_a_settled_model_changes_nothing_and_a_learning_one_does(tmp_path: Path)
     assert moving.log[-1]["objects_looked_at"] == 43
 
 
-def test_queries_that_take_nothing_are_counted(tiny_model: DetrForObjectDetection) -> None:
+def test_unused_queries_are_counted(tiny_model: DetrForObjectDetection) -> None:
     """A matcher that gives everything to the first two of eight queries leaves six idle."""
     split = generate("workshop?train=12&edge=64")["train"]
     form = ImageFormat.of(DetrImageProcessor(size={"max_height": 64, "max_width": 64}))
@@ -162,15 +163,15 @@ def test_queries_that_take_nothing_are_counted(tiny_model: DetrForObjectDetectio
         query = torch.tensor([place % 2 for place in chosen])
         return Matches(torch.zeros_like(target), targets.image[target], query, target, torch.ones(1))
 
-    found = MatchingSample(split, form, 5).look(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
-    assert found["queries_never_used"] == 0.75
+    statistics = MatchingSample(split, form, 5).update(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
+    assert statistics["queries_never_used"] == 0.75
 
 
-def test_changes_are_counted_on_after_a_stop(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_changes_are_counted_across_a_resume(tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = {"num_train_epochs": 3, "learning_rate": 1e-2}
     whole = make_trainer(tiny_checkpoint, tmp_path / "whole", **settings).train()
     first = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
-    first.display.step = lambda step, row: setattr(first.signals, "received", 15 if step == 4 else None)  # type: ignore[method-assign]
+    stop_after(first, 4)
     with pytest.raises(Interrupted):
         first.train()
     again = make_trainer(

@@ -1,4 +1,4 @@
-"""Settings of speed are tried one at a time, and told beside the recipe's own."""
+"""Settings of speed are compared with those of the recipe, one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.small_run import make_trainer
 
-from detr_ft.training.preflight.variants import _MOST, _WARM, changes, in_words, step_rate
+from detr_ft.training.preflight.timing import _RATE_STEPS, _RATE_WARMUP_STEPS, changes, describe_rates, step_rate
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import StepError
 from detr_ft.training.trainer import DetrTrainer
@@ -25,26 +25,26 @@ from detr_ft.workflows import probe as probing
         ({"bf16": True}, True, [{"bf16": False}, {"cuda_graphs": False}, {"torch_compile": True}]),
     ],
 )
-def test_one_is_changed_at_a_time(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
+def test_changes_have_a_single_setting(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
     settings = TrainSettings(output_dir="x", **train)
     assert changes(settings, on_gpu) == tried
-    for one in tried:
-        TrainSettings(output_dir="x", **(train | one))  # and goes with the others
+    for change in tried:
+        TrainSettings(output_dir="x", **(train | change))  # is compatible with the others
 
 
 def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    seen: list[torch.Tensor] = []
-    take = trainer.stepper.take
+    batches: list[torch.Tensor] = []
+    step = trainer.stepper.step
 
-    def noted(work: Any, number: int) -> Any:
-        seen.append(work.share[0].inputs["pixel_values"])
-        return take(work, number)
+    def noted(batch: Any, number: int) -> Any:
+        batches.append(batch.micro_batches[0].inputs["pixel_values"])
+        return step(batch, number)
 
-    trainer.stepper.take = noted  # type: ignore[method-assign]
+    trainer.stepper.step = noted  # type: ignore[method-assign]
     assert step_rate(trainer) > 1
-    assert len(seen) > 5
-    assert all(torch.equal(one, seen[0]) for one in seen)
+    assert len(batches) > 5
+    assert all(torch.equal(pixels, batches[0]) for pixels in batches)
 
 
 def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,20 +65,20 @@ def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.Monk
     assert outcome.rates == {"": 2.0, "train.bf16=true": 3.0}
 
 
-def test_rates_in_words() -> None:
-    told = in_words(40.0, {"train.bf16=true": 60.0})
-    assert told.endswith("40.0 images/s as it is set; train.bf16=true 60.0 (1.50 times)")
-    assert in_words(40.0, {}).endswith("there is nothing else to try")
+def test_rates_are_described_in_a_line() -> None:
+    line = describe_rates(40.0, {"train.bf16=true": 60.0})
+    assert line.endswith("40.0 images/s with these settings; train.bf16=true 60.0 (1.50 times)")
+    assert describe_rates(40.0, {}).endswith("no other setting applies")
 
 
-def test_steps_that_cannot_be_taken_have_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failing_step_has_no_rate(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=9)
     gradients, last = trainer.stepper._gradients, []
 
-    def spoiled(taken: Any) -> Any:
-        values = gradients(taken)
-        last.append(taken.number)
-        if len(last) == _WARM + _MOST:  # the last of all: no step comes after it
+    def spoiled(attempt: Any) -> Any:
+        values = gradients(attempt)
+        last.append(attempt.number)
+        if len(last) == _RATE_WARMUP_STEPS + _RATE_STEPS:  # the last of all: no step comes after it
             next(trainer.model.parameters()).grad[0] = torch.inf
         return values
 

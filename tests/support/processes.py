@@ -1,4 +1,4 @@
-"""Commands and scripts as real processes that start at once: forked from one that has imported everything and done nothing."""
+"""Commands and scripts as real processes, forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import mkdtemp
 
+HANG_SECONDS = 600  # a process that takes longer has hung
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["support.forked", "detr_ft.workflows.seeds", "detr_ft.workflows.prepare", "detr_ft.workflows.train", "accelerate"]
+    [
+        "support.processes",
+        "detr_ft.workflows.seeds",
+        "detr_ft.workflows.prepare",
+        "detr_ft.workflows.train",
+        "accelerate",
+    ]
 )
 
 
-class Forked:
-    """`python -m detr_ft ...` or `python script.py ...` with a session, an environment and outputs of its own; used like a Popen."""
+class ForkedProcess:
+    """`python -m detr_ft ...` or `python script.py ...` in a session of its own, with the interface of a Popen."""
 
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
         self._outputs = Path(mkdtemp(prefix="forked-"))
@@ -42,7 +49,7 @@ class Forked:
         os.kill(self.pid, number)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Its stdout and stderr, when it has ended; TimeoutError if it doesn't."""
+        """Its stdout and stderr once it has ended. Raises TimeoutError if it does not."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             self._process.kill()
@@ -51,23 +58,23 @@ class Forked:
 
 
 def run_together(*command: str, processes: int, cwd: Path | None = None) -> None:
-    """Run a command or script by several processes of one group, as torchrun does."""
+    """Run a command or script in several processes of one group, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    started = [
-        Forked(*command, cwd=cwd or Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    running = [
+        ForkedProcess(*command, cwd=cwd or Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(processes)
     ]
-    told = [process.communicate(timeout=180)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, told
+    outputs = [process.communicate(timeout=HANG_SECONDS)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, outputs
 
 
 def _play(command: tuple[str, ...], cwd: Path, env: dict[str, str], outputs: Path) -> None:
     os.setsid()
-    # What a shell starts in the background, these tests perhaps, ignores Ctrl-C, and so do the processes it starts.
+    # A background job of a shell, which these tests may be, ignores Ctrl-C, and so do its child processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_CREAT), number)
@@ -78,7 +85,7 @@ def _play(command: tuple[str, ...], cwd: Path, env: dict[str, str], outputs: Pat
     from detr_ft.models import benchmark
 
     torch.set_num_threads(1)
-    benchmark._SPEED_SECONDS = 0.05  # it is of no interest here how long the model takes
+    benchmark._SPEED_SECONDS = 0.05  # tests do not need the speed of the model
     script = command[0].endswith(".py")
     sys.argv = list(command) if script else ["detr-ft", *command]
     if script:

@@ -1,4 +1,4 @@
-"""Evaluations of splits of several sizes, by however many processes; rank 0 writes them.   torchrun some_evaluations.py OUT CHECKPOINT"""
+"""Evaluations of splits of several sizes; rank 0 writes them.   torchrun distributed_evaluation.py OUT CHECKPOINT"""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ SIZES = (1, 2, 5, 7, 8, 9)
 
 
 def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
-    """For each size the figures, and of each image the first box and score: an image twice or left out would show."""
+    """Return for each size the metrics, and the best detection of each image, which shows repeated or missing ones."""
     split = generate(f"workshop?train=2&validation={max(SIZES)}&edge=64")["validation"]
     model, processor = load_model(checkpoint)
     fit_labels(model, split.features["objects"]["category"].feature.names)
-    told = {}
+    results = {}
     for size in SIZES:
-        figures, found = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
-        firsts = [[*one.boxes[0].tolist(), float(one.scores[0])] for one in found]
-        told[str(size)] = {"figures": figures, "firsts": firsts}
-    return told
+        metrics, detections = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
+        best = [[*image.boxes[0].tolist(), float(image.scores[0])] for image in detections]
+        results[str(size)] = {"metrics": metrics, "best": best}
+    return results
 
 
 def main() -> None:
     accelerator = Accelerator(cpu=True)
-    told = evaluations(accelerator, sys.argv[2])
+    results = evaluations(accelerator, sys.argv[2])
     if accelerator.is_main_process:
-        Path(sys.argv[1]).write_text(json.dumps(told))
+        Path(sys.argv[1]).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
