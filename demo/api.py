@@ -1,4 +1,4 @@
-"""What the page answers to programs, by `gradio_client`: `predict(image)` and `match(image, truth, weights)`."""
+"""The endpoints for `gradio_client`: `predict(image)` and `match(image, truth, weights)`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import math
 from typing import Any
 
 import gradio as gr
-from controls import refused, uploaded
-from matching import Knobs, look, tried
+from controls import page_error, reason_of, upload_path
+from matching import MatchSettings, predict_scene, try_match
+from PIL import Image
 
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
-_WEIGHTS = ("class", "L1", "GIoU")
-_HEAVIEST = 1e6
+_WEIGHT_NAMES = ("class", "L1", "GIoU")
+_MAX_WEIGHT = 1e6
+_MAX_NAMES_IN_MESSAGE = 20
 
 
-def endpoints(detector: Detector) -> None:
-    """Make them, inside a page; nothing of them is seen."""
+def add_endpoints(detector: Detector) -> None:
+    """Add the endpoints to a page, without visible components."""
     with gr.Row(visible=False):
         image = gr.Image(type="filepath", image_mode=None)
-        image.preprocess = uploaded
+        image.preprocess = upload_path
         truth, weights, answer = gr.JSON(), gr.JSON(value={}), gr.JSON()
-        # Programs give arguments by the names that these two have.
+        # Clients pass arguments by the parameter names of these functions.
         gr.Button().click(lambda image: predict(detector, image), [image], [answer], api_name="predict")
         gr.Button().click(
             lambda image, truth, weights: match(detector, image, truth, weights),
@@ -34,12 +36,15 @@ def endpoints(detector: Detector) -> None:
 
 
 def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
-    """The best detections, a hundred at the most, above their class's threshold: `class`, `score`, and `box` xyxy in pixels of the upright picture."""
-    picture = _picture(path)
+    """Return the detections above the threshold of their class, at most 100, best first.
+
+    Each has `class`, `score`, and `box` (xyxy in pixels of the upright image).
+    """
+    image = _read_image(path)
     try:
-        detections = detector(picture)
+        detections = detector(image)
     except InputError as error:
-        raise refused(f"This picture is nothing for the model: {error}") from error
+        raise page_error(f"The model can't process this image: {reason_of(error)}") from error
     return [
         {"class": name, "score": round(score, 4), "box": [round(side, 2) for side in box]}
         for box, score, name in detections
@@ -47,22 +52,23 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
 
 
 def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dict[str, Any]:
-    """How the last layer's queries are matched with `truth`, a list of `class` and `box` (xyxy, pixels).
+    """Return the matching of the last layer's queries with the objects of an image.
 
-    `weights` of the costs by name, class, L1 and GIoU, DETR's own where left out. The answer has `pairs`, each with its `object` (its place in
-    the truth), `query`, `cost`, `terms`, `regret` (null where nothing could replace the pair) and the query `instead`, and `costs`, objects
-    by queries.
+    `truth` is a list of `class` and `box` (xyxy, pixels). `weights` are those of the costs by name (class, L1, GIoU); DETR's own are the default. The result has `costs`, objects
+    by queries, and `pairs`. A pair has `object` (its index in the truth), `query`, `cost`, `terms`, `regret` (null if there
+    is no alternative) and the alternative query `instead`.
     """
-    picture = _picture(path)
-    boxes, labels = _objects(truth, list(detector.names), picture.size)
+    image = _read_image(path)
+    boxes, labels = _read_truth(truth, list(detector.names), image.size)
+    settings = MatchSettings(_read_weights(weights))
     try:
-        scene = look(detector, "picture", picture, boxes, labels)
+        scene = predict_scene(detector, image, boxes, labels)
     except InputError as error:
-        raise refused(f"This picture is nothing for the model: {error}") from error
-    solved = tried(scene, Knobs(_numbers(weights)))
-    if isinstance(solved, str):
-        raise refused(solved)
-    last = solved.told.layers[-1]
+        raise page_error(f"The model can't process this image: {reason_of(error)}") from error
+    matched = try_match(scene, settings)
+    if isinstance(matched, str):
+        raise page_error(matched)
+    last = matched.explanation.layers[-1]
     return {
         "pairs": [
             {
@@ -79,34 +85,40 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     }
 
 
-def _picture(path: str | None) -> Any:
+def _read_image(path: str | None) -> Image.Image:
     if path is None:
-        raise refused("There is no picture.")
+        raise page_error("The image is missing. Upload one.")
     try:
         return open_image(path)
     except InputError as error:
-        raise refused(f"This picture can't be read: {str(error).removeprefix(f'{path}: ')}") from error
+        raise page_error(f"This image can't be read: {reason_of(error, path)}") from error
 
 
-def _objects(truth: Any, names: list[str], size: tuple[int, int]) -> tuple[list[list[float]], list[int]]:
+def _read_truth(truth: Any, names: list[str], size: tuple[int, int]) -> tuple[list[list[float]], list[int]]:
+    """Check the JSON of the objects and return boxes, xyxy in pixels, and labels.
+
+    A box may exceed the image by a pixel, and is clipped.
+    """
     try:
-        if not isinstance(truth, list) or any(not isinstance(one["box"], list) for one in truth):
-            raise TypeError("it is something else")
-        boxes = [[float(side) for side in one["box"]] for one in truth]
-        labels = [names.index(one["class"]) for one in truth]
+        if not isinstance(truth, list) or any(not isinstance(entry["box"], list) for entry in truth):
+            raise TypeError("wrong type")
+        boxes = [[float(side) for side in entry["box"]] for entry in truth]
+        labels = [names.index(entry["class"]) for entry in truth]
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise refused(f"truth is a list of {{class, box}}, with classes of {', '.join(names[:20])}: {error}") from error
+        classes = ", ".join(names[:_MAX_NAMES_IN_MESSAGE])
+        raise page_error(f"truth must be a list of {{class, box}} with a class of {classes}: {error}") from error
     if any(len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1] for box in boxes):
-        raise refused("a box is [left, top, right, bottom] in pixels, the right one being the larger, and the bottom")
-    if any(min(box) < 0 or box[2] > size[0] + 1 or box[3] > size[1] + 1 for box in boxes):
-        raise refused(f"a box reaches beyond the picture, which is {size[0]} x {size[1]} pixels")
+        raise page_error("truth: box must be [left, top, right, bottom] in pixels, with left < right and top < bottom.")
     width, height = size
+    if any(min(box) < 0 or box[2] > width + 1 or box[3] > height + 1 for box in boxes):
+        raise page_error(f"truth: box must be within the image of {width} x {height} pixels.")
     return [[box[0], box[1], min(box[2], width), min(box[3], height)] for box in boxes], labels
 
 
-def _numbers(weights: Any) -> tuple[float, ...]:
-    told = {} if weights is None else weights
-    sound = isinstance(told, dict) and set(told) <= set(_WEIGHTS)
-    if not sound or not all(type(one) in (int, float) and 0 <= one <= _HEAVIEST for one in told.values()):
-        raise refused(f"weights is a mapping of {', '.join(_WEIGHTS)} to numbers from 0 to {_HEAVIEST:g}")
-    return tuple(float(told.get(name, own)) for name, own in zip(_WEIGHTS, Knobs().weights, strict=True))
+def _read_weights(weights: Any) -> tuple[float, ...]:
+    given = {} if weights is None else weights
+    valid = isinstance(given, dict) and set(given) <= set(_WEIGHT_NAMES)
+    if not valid or not all(type(value) in (int, float) and 0 <= value <= _MAX_WEIGHT for value in given.values()):
+        raise page_error(f"weights must map {', '.join(_WEIGHT_NAMES)} to numbers from 0 to {_MAX_WEIGHT:g}.")
+    defaults = zip(_WEIGHT_NAMES, MatchSettings().weights, strict=True)
+    return tuple(float(given.get(name, default)) for name, default in defaults)

@@ -1,6 +1,6 @@
-"""A page on this machine that shows what a detector finds in a picture, and how training matches it with the truth.
+"""The demo: a page with the detections of a model and their matching with the ground truth.
 
-`detr-ft demo MODEL` and the Spaces of `detr-ft push --space` call `serve`. The modules are found beside this one on `sys.path`.
+`detr-ft demo MODEL` and the Spaces of `detr-ft push --space` call `serve`. They put this folder on `sys.path`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it at import
 
 import api
 import compare_tab
@@ -23,23 +23,26 @@ import gradio as gr
 import inside_tab
 import lesson_tab
 import matching_tab
-from examples import Example, examples_of
+from examples import Example, load_examples
 from starlette.middleware import Middleware
-from theme import LOOK_AT_LAUNCH, LOOK_IN_BLOCKS, POLICY
+from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
 
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.workflows.trained_criterion import trained_by
 
-NOTE = "Nothing leaves this machine."
+LOCAL_NOTE = "Images stay on this machine."
+_MAX_SESSIONS = 200  # with stored images; older ones are dropped
+_DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS = 3600, 86400  # of uploaded and written files
+_MAX_OFFERED_IMAGES = 4  # in the tab Detect
 
 
-_SESSIONS = 200  # whose pictures are kept, the latest ones
+class ContentPolicyMiddleware:
+    """Adds a content security policy to every response.
 
-
-class OwnServerOnly:
-    """Lets the page load from its own server alone: older versions of Gradio ask a content network for a script."""
+    Older versions of Gradio would load a script from a CDN.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -47,44 +50,50 @@ class OwnServerOnly:
     async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+                message["headers"] = [*message["headers"], (b"content-security-policy", CONTENT_POLICY)]
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
 
 
-def build(
+def build_page(
     detector: Detector,
-    pictures: Sequence[str] = (),
-    given: Sequence[Example] = (),
-    note: str = NOTE,
-    second: Detector | None = None,
+    images: Sequence[str] = (),
+    examples: Sequence[Example] = (),
+    note: str = LOCAL_NOTE,
+    other: Detector | None = None,
     criterion: SetCriterion | None = None,
 ) -> gr.Blocks:
-    """The page of a detector: `pictures` are paths to offer, `given` images with truth; `note` says where pictures go, and `criterion`
-    is what it was trained by, left out: DETR's own.
+    """Build the page of a detector.
+
+    `images` are paths that the tab Detect offers, `examples` are images with ground truth, and `note` states where uploaded
+    images go. The tab Compare shows the detector `other`. `criterion` is that of the training; DETR's own by default.
     """
-    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=(3600, 86400), **LOOK_IN_BLOCKS) as page:
+    lifetime = (_DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS)
+    with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=lifetime, **PAGE_STYLE) as page:
         gr.Markdown(
-            f"# What the detector sees\nAnd how it is taught: which of its answers is held against which object. {note}",
+            f"# Detections and matching\nThe objects that a model detects, and how training matches its queries with objects. {note}",
             elem_id="head",
         )
         with gr.Tab("Detect", id="detect"):
-            detect_tab.tab(detector, pictures)
+            detect_tab.build(detector, images)
         with gr.Tab("Matching", id="matching"):
-            matching_tab.tab(page, detector, given, criterion or detr_criterion())
+            matching_tab.build(page, detector, examples, criterion or detr_criterion())
         with gr.Tab("Lesson", id="lesson"):
-            lesson_tab.tab(page)
+            lesson_tab.build(page)
         with gr.Tab("Inside", id="inside"):
-            inside_tab.tab(page, detector, given)
+            inside_tab.build(page, detector, examples)
         with gr.Tab("Compare", id="compare"):
-            compare_tab.tab(page, detector, second, given)
-        api.endpoints(detector)
+            compare_tab.build(page, detector, other, examples)
+        api.add_endpoints(detector)
     return page
 
 
 def launch(page: gr.Blocks, host: str, port: int | None) -> str:
-    """Serve the page without waiting, on this machine alone unless another host is given; returns its address."""
+    """Start the server of a page in the background and return its address.
+
+    Raises InputError if the port is in use.
+    """
     try:
         launched: tuple[Any, str, str] = page.launch(
             server_name=host,
@@ -92,16 +101,16 @@ def launch(page: gr.Blocks, host: str, port: int | None) -> str:
             share=False,
             allowed_paths=[],
             max_file_size="20mb",
-            state_session_capacity=_SESSIONS,
+            state_session_capacity=_MAX_SESSIONS,
             ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(OwnServerOnly)]},
+            app_kwargs={"middleware": [Middleware(ContentPolicyMiddleware)]},
             quiet=True,
             prevent_thread_lock=True,
-            **LOOK_AT_LAUNCH,
+            **LAUNCH_STYLE,
         )
     except OSError as error:
         raise InputError(
-            f"the demo can't listen on port {port or '7860 to 7959'}: {error}; give another --port"
+            f"the demo can't listen on port {port or '7860 to 7959'}: {error}. Use another --port."
         ) from error
     return launched[1]
 
@@ -110,22 +119,25 @@ def serve(
     model: str,
     host: str = "127.0.0.1",
     port: int | None = None,
-    pictures: Sequence[Path] = (),
-    note: str = NOTE,
+    images: Sequence[Path] = (),
+    note: str = LOCAL_NOTE,
     data: str | None = None,
     compare: str | None = None,
 ) -> None:
-    """Serve the page of a model until interrupted. Without `pictures` it offers those of the data."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder below goes then, too
+    """Serve the page of a model until interrupted.
+
+    Without `images` it offers those of the data. Raises InputError.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
-        # Everything uploaded or made lies in here, and goes with the process.
+        # All uploaded and written files are in this folder, which is deleted with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
         detector = Detector.load(model)
-        given = examples_of(model, detector.names, data)
-        shown = [shutil.copy(picture, folder) for picture in pictures] or [
-            one.saved(Path(folder), number) for number, one in enumerate(given[:4], start=1)
+        examples = load_examples(model, detector.names, data)
+        offered = [shutil.copy(image, folder) for image in images] or [
+            example.save(Path(folder), number) for number, example in enumerate(examples[:_MAX_OFFERED_IMAGES], start=1)
         ]
-        second = Detector.load(compare) if compare else None
-        page = build(detector, shown, given, note, second, trained_by(model, detector))
-        print(f"the demo is at {launch(page, host, port)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        other = Detector.load(compare) if compare else None
+        page = build_page(detector, offered, examples, note, other, trained_by(model, detector))
+        print(f"the demo is at {launch(page, host, port)} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         page.block_thread()

@@ -1,4 +1,4 @@
-"""The tab that sets two things side by side on one image: two checkpoints, or two criteria."""
+"""The tab Compare: two checkpoints, or two criteria, side by side on one image."""
 
 from __future__ import annotations
 
@@ -10,159 +10,168 @@ from typing import Any
 
 import gradio as gr
 import matching_view as view
-from controls import LEAST_EOS, LIVE, REMEMBERED, eos_slider, matcher_choice, numbered, weight_sliders
+from controls import (
+    LIVE_EVENT,
+    MAX_CACHED_IMAGES,
+    MIN_EOS_COEF,
+    SESSION_STATE_SECONDS,
+    by_label,
+    eos_slider,
+    matcher_radio,
+    weight_sliders,
+)
 from examples import Example
-from markup import head, table
-from matching import Knobs, Scene, Solved, look, tried
+from markup import header_row, table
+from matching import GREEDY, HUNGARIAN, ONE_TO_MANY, MatchedScene, MatchSettings, Scene, predict_scene, try_match
 
 from detr_ft.inference import Detector
 
-_TWO_MODELS = (
-    "Two models on one image, each with its own weights of the costs, its own matcher, and weight of no-object."
-)
-_TWO_CRITERIA = (
-    "Two criteria on one image, each with its own weights of the costs, its own matcher, and weight of no-object. "
-    "With `detr-ft demo MODEL --compare ANOTHER` two models stand here."
-)
-_ALIKE = 0.02  # IoU
+_SETTINGS = "each with its own cost weights, matcher and weight of no-object."
+_TWO_MODELS = f"Two models on one image, {_SETTINGS}"
+_TWO_CRITERIA = f"Two criteria on one image, {_SETTINGS} `detr-ft demo MODEL --compare OTHER` compares two models."
+_MIN_IOU_DIFFERENCE = 0.02  # smaller ones are not reported
+_MAX_NAMES_IN_MESSAGE = 6
+_NUM_SETTINGS = 5  # of a side
 
 
-def tab(page: gr.Blocks, first: Detector, second: Detector | None, given: Sequence[Example]) -> None:
-    """Build it, inside the page; without a second model the first one is matched by two criteria."""
-    if second and not Sides(first, second, numbered(given)).comparable:
-        apart = sorted(set(first.names) ^ set(second.names))
-        gr.Markdown(
-            f"The two models don't know the same classes (one of them alone knows {', '.join(apart[:6])}): there is no image for both."
-        )
+def build(page: gr.Blocks, first: Detector, second: Detector | None, examples: Sequence[Example]) -> None:
+    """Build the tab inside a page; without a second model the first one is matched by two criteria."""
+    if second and not CompareHandlers(first, second, by_label(examples)).comparable:
+        different = sorted(set(first.names) ^ set(second.names))[:_MAX_NAMES_IN_MESSAGE]
+        gr.Markdown(f"The models have no image in common: only one of them has the classes {', '.join(different)}.")
         second = None
-    sides = Sides(first, second or first, numbered(given))
-    if not sides.comparable:
-        gr.Markdown("There are no images whose classes are known here: start the demo with `--data`.")
+    handlers = CompareHandlers(first, second or first, by_label(examples))
+    if not handlers.comparable:
+        gr.Markdown("There are no images of the model's classes. Start the demo with `--data`.")
         return
     gr.Markdown(_TWO_MODELS if second else _TWO_CRITERIA)
-    choices = list(sides.comparable)
-    chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="compare-choice")
-    knobs, pictures = [], []
+    choices = list(handlers.comparable)
+    choice = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="compare-choice")
+    settings, images = [], []
     with gr.Row():
-        # Two criteria begin with one to many at the right, which differs on any image.
-        matchers = ["Hungarian", "one to many", "greedy"]
-        others = matchers if second else ["one to many", "Hungarian", "greedy"]
-        for place, choices_of in (("left", matchers), ("right", others)):
+        matchers = [HUNGARIAN, ONE_TO_MANY, GREEDY]
+        # Two criteria start with different matchers, so that they differ on every image.
+        right_matchers = matchers if second else [ONE_TO_MANY, HUNGARIAN, GREEDY]
+        for side, matchers_of_side in (("left", matchers), ("right", right_matchers)):
             with gr.Column(min_width=300):
-                knobs += [
-                    matcher_choice("Matcher", f"compare-matcher-{place}", choices_of),
-                    *weight_sliders(f"compare-{place}"),
-                    eos_slider(f"compare-eos-{place}"),
+                settings += [
+                    matcher_radio(f"compare-matcher-{side}", matchers_of_side),
+                    *weight_sliders(f"compare-{side}"),
+                    eos_slider(f"compare-eos-{side}"),
                 ]
-                pictures.append(gr.HTML(elem_id=f"compare-{place}"))
-    told, held = gr.HTML(elem_id="compare-told"), gr.State(None, time_to_live=3600)
+                images.append(gr.HTML(elem_id=f"compare-{side}"))
+    differences_table, scenes = gr.HTML(elem_id="compare-table"), gr.State(None, time_to_live=SESSION_STATE_SECONDS)
 
-    drawing: dict[str, Any] = {"fn": sides.show, "inputs": [held, *knobs], "outputs": [*pictures, told], **LIVE}
-    chosen.input(sides.begin, [chosen], [held], **LIVE).then(**drawing)
-    for knob in knobs:
-        knob.change(**drawing, trigger_mode="always_last")
-    page.load(sides.begin, [chosen], [held], **LIVE).then(**drawing)
+    show: dict[str, Any] = {
+        "fn": handlers.show,
+        "inputs": [scenes, *settings],
+        "outputs": [*images, differences_table],
+        **LIVE_EVENT,
+    }
+    choice.input(handlers.open_example, [choice], [scenes], **LIVE_EVENT).then(**show)
+    for control in settings:
+        control.change(**show, trigger_mode="always_last")
+    page.load(handlers.open_example, [choice], [scenes], **LIVE_EVENT).then(**show)
 
 
 @dataclass(frozen=True, eq=False)
-class Both:
-    """One image as each side sees it."""
+class ScenePair:
+    """An image with the predictions of the model on each side."""
 
     left: Scene
     right: Scene
 
 
 @dataclass(frozen=True, eq=False)
-class Sides:
-    """What the events of the tab do."""
+class CompareHandlers:
+    """The event handlers of the tab."""
 
     first: Detector
     second: Detector
-    by_name: Mapping[str, Example]
+    by_label: Mapping[str, Example]
 
     @property
     def comparable(self) -> list[str]:
-        """The images whose classes both models know."""
-        known = set(self.first.names) & set(self.second.names)
-        return [name for name, one in self.by_name.items() if set(one.names) <= known]
+        """The labels of the images whose classes both models have."""
+        common = set(self.first.names) & set(self.second.names)
+        return [label for label, example in self.by_label.items() if set(example.class_names) <= common]
 
-    def begin(self, name: str) -> Both:
-        """An image, as each model sees it."""
-        return self._both_of(name)
+    def open_example(self, label: str) -> ScenePair:
+        """Return the scenes of an example."""
+        return self._scenes_of(label)
 
     @cached_property
-    def _both_of(self) -> Callable[[str], Both]:
-        """The models are asked once about each image, for everybody."""
-        return lru_cache(REMEMBERED)(self._look)
+    def _scenes_of(self) -> Callable[[str], ScenePair]:
+        """Predictions of the examples, cached for all sessions."""
+        return lru_cache(MAX_CACHED_IMAGES)(self._predict)
 
-    def _look(self, name: str) -> Both:
-        one = self.by_name[name]
-        return Both(
+    def _predict(self, label: str) -> ScenePair:
+        example = self.by_label[label]
+        return ScenePair(
             *(
-                look(model, one.name, one.picture, one.boxes, one.labels(model.names))
+                predict_scene(model, example.image, example.boxes, example.labels(model.names))
                 for model in (self.first, self.second)
             )
         )
 
-    def show(self, both: Both | None, *knobs: Any) -> tuple[str, str, str]:
-        """Both pictures at the last layer, and the differences.
+    def show(self, scenes: ScenePair | None, *settings: Any) -> tuple[str, str, str]:
+        """Return both images at the last layer, and the table of differences.
 
-        Each side by its matcher, its weights of class, L1 and GIoU, and its weight of no-object, in this order.
+        `settings` are those of the left, then of the right side: matcher, weights of class, L1 and GIoU, weight of no-object.
         """
-        if both is None:
+        if scenes is None:
             return "", "", ""
         left, right = (
-            tried(scene, Knobs(tuple(weight or 0.0 for weight in weights), matcher, eos or LEAST_EOS))
-            for scene, (matcher, *weights, eos) in ((both.left, knobs[:5]), (both.right, knobs[5:]))
+            try_match(
+                scene, MatchSettings(tuple(weight or 0.0 for weight in weights), matcher, eos_coef or MIN_EOS_COEF)
+            )
+            for scene, (matcher, *weights, eos_coef) in (
+                (scenes.left, settings[:_NUM_SETTINGS]),
+                (scenes.right, settings[_NUM_SETTINGS:]),
+            )
         )
         if isinstance(left, str) or isinstance(right, str):
-            said = [f"<p>{escape(one)}</p>" if isinstance(one, str) else "" for one in (left, right)]
-            return said[0], said[1], ""
-        pictures = [
-            view.picture(one, len(one.told.layers), model.names)
-            for one, model in ((left, self.first), (right, self.second))
+            messages = [f"<p>{escape(side)}</p>" if isinstance(side, str) else "" for side in (left, right)]
+            return messages[0], messages[1], ""
+        images = [
+            view.image(side, side.num_layers, model.names) for side, model in ((left, self.first), (right, self.second))
         ]
-        return pictures[0], pictures[1], differences(left, right, self.first.names, self.first is self.second)
+        return images[0], images[1], differences(left, right, self.first.names, self.first is self.second)
 
 
-def differences(left: Solved, right: Solved, names: Sequence[str], one_model: bool) -> str:
-    """Object by object, whom each side matches it with, and how well that box lies.
+def differences(left: MatchedScene, right: MatchedScene, names: Sequence[str], one_model: bool) -> str:
+    """Return a table of the queries that each side matches with each object, and their IoU.
 
-    Of one model the queries are compared; those of two have nothing to do with each other, and it is told whose box lies better.
+    For one model it marks different queries. The queries of two models are unrelated, so for these it marks the side whose
+    box has the larger IoU.
     """
     rows = []
-    overlaps = [one.overlaps(len(one.told.layers)) for one in (left, right)]
-    taken = [
-        [
-            [pair.query for pair in one.told.layers[-1].pairs if pair.target == target]
-            for target in range(len(one.scene.boxes))
-        ]
-        for one in (left, right)
-    ]
-    for target, both in enumerate(zip(*taken, strict=True)):
+    sides = (left, right)
+    overlaps = [side.overlaps(side.num_layers) for side in sides]
+    for target, label in enumerate(left.scene.labels.tolist()):
+        queries = [_queries_of(side, target) for side in sides]
+        ious = [values[target, chosen].tolist() for values, chosen in zip(overlaps, queries, strict=True)]
         cells = "".join(
-            f"<td>{', '.join(f'q{query}' for query in queries) or '–'}</td>"
-            f"<td>{', '.join(f'{float(overlap[target, query]):.2f}' for query in queries)}</td>"
-            for queries, overlap in zip(both, overlaps, strict=True)
+            f"<td>{', '.join(f'q{query}' for query in chosen) or '–'}</td>"
+            f"<td>{', '.join(f'{iou:.2f}' for iou in values)}</td>"
+            for chosen, values in zip(queries, ious, strict=True)
         )
         if one_model:
-            same = "" if set(both[0]) == set(both[1]) else "other"
+            mark = "" if set(queries[0]) == set(queries[1]) else "different"
         else:
-            same = _better(
-                *(
-                    max((float(overlap[target, query]) for query in queries), default=0.0)
-                    for queries, overlap in zip(both, overlaps, strict=True)
-                )
-            )
-        label = names[int(left.scene.labels[target])]
-        rows.append(f'<tr><th scope="row">{target + 1} {escape(label)}</th>{cells}<td class="changed">{same}</td></tr>')
-    sums = "".join(
-        f"<td></td><td>{sum(sum(pair[-1]) for pair in one.losses().values()):.3f}</td>" for one in (left, right)
-    )
+            mark = _better_side(*(max(values, default=0.0) for values in ious))
+        rows.append(
+            f'<tr><th scope="row">{target + 1} {escape(names[label])}</th>{cells}<td class="changed">{mark}</td></tr>'
+        )
+    sums = "".join(f"<td></td><td>{side.last_loss():.3f}</td>" for side in sides)
     rows.append(f'<tr class="sum"><th scope="row">loss, last layer</th>{sums}<td></td></tr>')
-    return table("Left and right", head(["object", "left", "IoU", "right", "IoU", ""]), rows)
+    return table("Left and right", header_row(["object", "left", "IoU", "right", "IoU", ""]), rows)
 
 
-def _better(left: float, right: float) -> str:
-    """Which of two overlaps is the larger one, by more than a hair."""
-    return "" if abs(left - right) < _ALIKE else "left lies better" if left > right else "right lies better"
+def _queries_of(matched: MatchedScene, target: int) -> list[int]:
+    return [pair.query for pair in matched.layer(matched.num_layers).pairs if pair.target == target]
+
+
+def _better_side(left: float, right: float) -> str:
+    """Name the side of the larger IoU, unless the difference is small."""
+    return "" if abs(left - right) < _MIN_IOU_DIFFERENCE else "left is better" if left > right else "right is better"

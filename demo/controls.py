@@ -1,4 +1,4 @@
-"""Controls that several tabs have, and how their events behave."""
+"""Controls, event settings and uploads that several tabs share."""
 
 from __future__ import annotations
 
@@ -9,82 +9,88 @@ from typing import Any
 import gradio as gr
 from examples import Example
 from gradio.utils import get_upload_folder
-from matching import TERMS, Knobs
+from matching import TERM_NAMES, MatchSettings
 
+from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
-# Events that answer as a control is moved: without a curtain over what is shown, and no endpoint for programs.
-LIVE: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+# Events that update the page while a control moves: no progress overlay, and no API endpoint.
+LIVE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": False}
+MAX_CACHED_IMAGES = 24  # examples whose predictions are cached, for all sessions
+MIN_EOS_COEF = 0.01
+SESSION_STATE_SECONDS = 3600
+_MAX_WEIGHTS = {"class": 5.0, "L1": 20.0}
+_MAX_OTHER_WEIGHT = 10.0
 
 
-# Images that all who see the page share, and what the model says of them is remembered.
-REMEMBERED = 24
-LEAST_EOS = 0.01  # the least weight of no-object
-
-
-def numbered(given: Sequence[Example]) -> dict[str, Example]:
-    """The images by what a list to choose from calls them: two may have one name."""
-    return {f"{number}. {one.name}": one for number, one in enumerate(given, start=1)}
+def by_label(examples: Sequence[Example]) -> dict[str, Example]:
+    """Return the examples by a numbered label, because two of them may have the same name."""
+    return {f"{number}. {example.name}": example for number, example in enumerate(examples, start=1)}
 
 
 def weight_sliders(
-    owner: str, names: Sequence[str] = tuple(TERMS.values()), start: Sequence[float] = Knobs().weights
+    prefix: str, names: Sequence[str] = tuple(TERM_NAMES.values()), start: Sequence[float] = MatchSettings().weights
 ) -> list[gr.Slider]:
-    """A slider for the weight of each cost, side by side; `OWNER-class`, `OWNER-L1` and so on on the page."""
-    most = {"class": 5, "L1": 20}
+    """Make sliders for the weights of the costs, side by side, with ids `PREFIX-class` and so on."""
     with gr.Row():
         return [
             gr.Slider(
                 0,
-                max(most.get(name, 10), 2 * value),
+                max(_MAX_WEIGHTS.get(name, _MAX_OTHER_WEIGHT), 2 * value),
                 value=value,
                 step=0.1,
                 label=f"λ {name}",
                 min_width=100,
-                elem_id=f"{owner}-{name.replace(' ', '-')}",
+                elem_id=f"{prefix}-{name.replace(' ', '-')}",
+                elem_classes="weight",
             )
             for name, value in zip(names, start, strict=True)
         ]
 
 
-def layer_slider(detector: Detector, name: str) -> gr.Slider:
-    """A slider through the decoder layers of a model, the last to begin with; not to be seen where there is one."""
+def layer_slider(detector: Detector, elem_id: str) -> gr.Slider:
+    """Make a slider over the decoder layers that starts at the last one; hidden if there is only one."""
     layers = int(detector.config.decoder_layers)
     return gr.Slider(
-        1, max(2, layers), value=layers, step=1, visible=layers > 1, label="Decoder layer", elem_id=name
-    )  # fmt: skip
-
-
-def eos_slider(name: str, start: float | None = Knobs().eos_coef) -> gr.Slider:
-    """A slider for the weight of no-object in the loss; not to be seen where the loss has none."""
-    return gr.Slider(
-        LEAST_EOS,
-        1,
-        value=Knobs().eos_coef if start is None else start,
-        step=0.01,
-        label="Weight of no-object in the loss",
-        visible=start is not None,
-        elem_id=name,
+        1, max(2, layers), value=layers, step=1, visible=layers > 1, label="Decoder layer", elem_id=elem_id
     )
 
 
-def matcher_choice(label: str, name: str, choices: Sequence[str]) -> gr.Radio:
-    """One of some matchers, the first to begin with."""
-    return gr.Radio(list(choices), value=choices[0], label=label, elem_id=name)
+def eos_slider(elem_id: str, start: float | None = MatchSettings().eos_coef) -> gr.Slider:
+    """Make a slider for the weight of no-object in the loss; hidden if the loss has none."""
+    return gr.Slider(
+        MIN_EOS_COEF,
+        1,
+        value=MatchSettings().eos_coef if start is None else start,
+        step=0.01,
+        label="Weight of no-object in the loss",
+        visible=start is not None,
+        elem_id=elem_id,
+    )
 
 
-def refused(words: str) -> gr.Error:
-    """What is told of a mistake on the other side of the page; nothing of it is for the server's log."""
-    return gr.Error(words, print_exception=False)
+def matcher_radio(elem_id: str, choices: Sequence[str]) -> gr.Radio:
+    """Make a choice of matchers that starts with the first."""
+    return gr.Radio(list(choices), value=choices[0], label="Matcher", elem_id=elem_id)
 
 
-def uploaded(payload: Any) -> str | None:
-    """The path of an uploaded file; a path that a request made up, outside the folder of uploads, is refused.
+def page_error(message: str) -> gr.Error:
+    """Return an error to raise for invalid input: the page shows it, and the server's log does not."""
+    return gr.Error(message, print_exception=False)
 
-    In the place of what Gradio does with a picture: it would open the file itself, with a message for programmers.
+
+def upload_path(payload: Any) -> str | None:
+    """Return the path of an uploaded file; raise an error for a path outside the folder of uploads.
+
+    Replaces `gr.Image.preprocess`, which opens the file itself and reports errors in terms of its own code.
     """
     if payload is None or payload.path is None:
         return None
     if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise refused("Only a picture that was uploaded here is read.")
+        raise page_error("The image must be an uploaded file. Upload it first.")
     return str(payload.path)
+
+
+def reason_of(error: InputError, path: str = "") -> str:
+    """Return the message of an error about an uploaded image, without the path on the server."""
+    return str(error).removeprefix(f"{path}: ").removeprefix("image 0: ")

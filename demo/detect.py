@@ -1,4 +1,4 @@
-"""What the demo does with one picture, without a page: the model's run, the selection, and what is said of it."""
+"""Detection in one image: the model's run, the selection of detections, and their presentation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from markup import css_color, embedded, head, opened, rectangle, scene, table
+from controls import reason_of
+from markup import css_color, fit, from_data_uri, header_row, rectangle, svg_image, table, to_data_uri
 from PIL import Image
+from torch import Tensor
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.images import open_image
@@ -21,140 +23,143 @@ from detr_ft.inference import Detector
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import draw
 
-DISPLAY_EDGE = 1200  # pixels of the longest edge of the drawn picture: boxes are crisp on small and large ones alike
+DISPLAY_EDGE_PX = 1200  # large and small images are drawn at one size, so that boxes are equally sharp
+_MAX_CLASSES_IN_SUMMARY = 5
+_MAX_NAMES_IN_LIST = 7
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the model found in one picture: kept for the session, so that no control runs the model again."""
+class DetectedImage:
+    """All detections of an image. The session stores them, so that no control runs the model again."""
 
     name: str
     size: tuple[int, int]
-    address: str  # of the picture at display size, which is all that is kept of it
+    data_uri: str  # of the image at display size; the original is not stored
     detections: Detections
     seconds: float
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a picture could not be read, for the person before the screen."""
+    """A message for the user about images that are not shown."""
 
     message: str
 
 
-def analyse(detector: Detector, path: str | None) -> Found | Problem | None:
-    """Run the model on an uploaded file."""
+def detect_file(detector: Detector, path: str | None) -> DetectedImage | Problem | None:
+    """Run the model on an uploaded file; None without a file."""
     if path is None:
         return None
+    name = Path(path).name
     try:
         image = open_image(path)
         start = time.perf_counter()
-        detections = _within(detector.detect([image])[0], image.size)
+        detections = _clip(detector.detect([image])[0], image.size)
     except InputError as error:
-        words = str(error).replace(path, Path(path).name)
-        return Problem(words if Path(path).name in words else f"{Path(path).name}: {words}")
+        return Problem(f"**This image can't be read.** {name}: {reason_of(error, path)}")
     seconds = time.perf_counter() - start
-    scale = DISPLAY_EDGE / max(image.size)
-    width, height = (max(1, round(edge * scale)) for edge in image.size)
-    address = embedded(image.resize((width, height), Image.Resampling.LANCZOS))
-    return Found(Path(path).name, image.size, address, detections, seconds)
+    return DetectedImage(name, image.size, to_data_uri(image, fit(image.size, DISPLAY_EDGE_PX)), detections, seconds)
 
 
-def _within(found: Detections, size: tuple[int, int]) -> Detections:
-    """The boxes cut to the picture: what lies beyond it can't be seen."""
-    limit = found.boxes.new_tensor([*size, *size])
-    return replace(found, boxes=torch.minimum(found.boxes.clamp(min=0), limit))
+def _clip(detections: Detections, size: tuple[int, int]) -> Detections:
+    limit = detections.boxes.new_tensor([*size, *size])
+    return replace(detections, boxes=torch.minimum(detections.boxes.clamp(min=0), limit))
 
 
-def select(detector: Detector, found: Found, threshold: float | None, classes: Sequence[str]) -> Detections:
-    """The detections above the threshold, or without one above that of their class, of the chosen classes; of all if none is chosen."""
-    above = detector.filter(found.detections, threshold)
+def select(detector: Detector, result: DetectedImage, threshold: float | None, classes: Sequence[str]) -> Detections:
+    """Return the detections of some classes above a threshold.
+
+    Without a threshold each class has its own; without `classes` all are selected.
+    """
+    above = detector.filter(result.detections, threshold)
     return above[[index for index, (_, _, name) in enumerate(above) if name in classes]] if classes else above
 
 
-def painted(found: Found, shown: Detections) -> Image.Image:
-    """The picture at display size with its boxes, to be saved."""
-    picture = opened(found.address)
-    return draw(picture, _scaled(found, shown, picture.size), shown.labels, shown.names, shown.scores)
+def draw_image(result: DetectedImage, selected: Detections) -> Image.Image:
+    """Draw the detections on the image at display size, for a file."""
+    image = from_data_uri(result.data_uri)
+    return draw(image, _scale(result, selected, image.size), selected.labels, selected.names, selected.scores)
 
 
-def drawn(found: Found, shown: Detections) -> str:
-    """The picture on the page, with boxes that say their class and score at the pointer."""
-    parts = []
-    scale = DISPLAY_EDGE / max(found.size)
-    shape = (max(1, round(found.size[0] * scale)), max(1, round(found.size[1] * scale)))
-    boxes, labels = _scaled(found, shown, shape), shown.labels.tolist()
-    for place, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, shown, strict=True)):
-        said = f"{name} {score:.2f}"
-        parts.append(
-            f'<g data-object="{place}" tabindex="0" role="img" aria-label="{escape(said)}" style="--own:{css_color(label)}">'
-            + rectangle(box, "true", said)
-            + f'<text{_anchored(box, shape[0])} y="{max(18.0, float(box[1]) - 6):.1f}">{escape(said)}</text></g>'
+def image_svg(result: DetectedImage, selected: Detections) -> str:
+    """Draw the detections for the page, each with its class and score."""
+    size = fit(result.size, DISPLAY_EDGE_PX)
+    boxes, labels = _scale(result, selected, size), selected.labels.tolist()
+    shapes = []
+    for index, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, selected, strict=True)):
+        text = f"{name} {score:.2f}"
+        shapes.append(
+            f'<g data-object="{index}" tabindex="0" role="img" aria-label="{escape(text)}" style="--own:{css_color(label)}">'
+            + rectangle(box, "truth", text)
+            + f'<text{_text_position(box, size[0])} y="{max(18.0, float(box[1]) - 6):.1f}">{escape(text)}</text></g>'
         )
-    told = f"{found.name} with {len(parts)} boxes"
-    return scene(found.address, shape, parts, told)
+    return svg_image(result.data_uri, size, shapes, f"{result.name} with {len(shapes)} detections")
 
 
-def _anchored(box: Any, width: int) -> str:
-    """Where a box's words begin, or near the right edge, end."""
+def _text_position(box: Tensor, width: int) -> str:
+    """Align a text with the left side of its box, or near the right edge of the image with the right side."""
     left, _, right, _ = box.tolist()
     return f' text-anchor="end" x="{right - 5:.1f}"' if left > 0.8 * width else f' x="{left + 5:.1f}"'
 
 
-def rows(shown: Detections) -> str:
-    """The table: class, score, and the box's left, top, width and height in pixels of the upright picture."""
-    lines = []
-    boxes, labels = xyxy_to_xywh(shown.boxes).tolist(), shown.labels.tolist()
-    for place, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, shown, strict=True)):
+def detections_table(selected: Detections) -> str:
+    """Return a table of class, score and box (left, top, width, height in pixels of the upright image)."""
+    if not len(selected):
+        return ""
+    rows = []
+    boxes, labels = xyxy_to_xywh(selected.boxes).tolist(), selected.labels.tolist()
+    for index, (box, label, (_, score, name)) in enumerate(zip(boxes, labels, selected, strict=True)):
         cells = "".join(f"<td>{round(value)}</td>" for value in box)
-        lines.append(
-            f'<tr data-object="{place}" tabindex="0"><th scope="row"><span class="dot" style="background:{css_color(label)}"></span>'
+        rows.append(
+            f'<tr data-object="{index}" tabindex="0"><th scope="row"><span class="dot" style="background:{css_color(label)}"></span>'
             f"{escape(name)}</th><td>{score:.3f}</td>{cells}</tr>"
         )
-    return table("Boxes, in pixels", head(["class", "score", "x", "y", "width", "height"]), lines) if lines else ""
+    return table("Detections, boxes in pixels", header_row(["class", "score", "x", "y", "width", "height"]), rows)
 
 
-def _scaled(found: Found, shown: Detections, shape: tuple[int, int]) -> Any:
-    """The boxes `[N, 4]` in pixels of the picture at another size."""
-    return shown.boxes * shown.boxes.new_tensor([shape[0] / found.size[0], shape[1] / found.size[1]] * 2)
+def _scale(result: DetectedImage, selected: Detections, size: tuple[int, int]) -> Tensor:
+    """Return the boxes, xyxy `[N, 4]`, in pixels of the image at another size."""
+    return selected.boxes * selected.boxes.new_tensor([size[0] / result.size[0], size[1] / result.size[1]] * 2)
 
 
-def sentence(found: Found, shown: Detections, classes: Sequence[str] = ()) -> str:
-    """What is shown, in a line: how many of what, of which classes, the picture's size, the model's time."""
-    counts = Counter(name for _, _, name in shown)
-    what = ", ".join(f"{count} × {name}" for name, count in counts.most_common(5))
-    more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
-    objects = "1 object" if len(shown) == 1 else f"{len(shown) or 'No'} objects"
-    width, height = found.size
-    facts = f"{width} × {height} pixels, {found.seconds * 1000:.0f} ms"
-    of = " of the chosen classes" if classes else ""
-    return f"**{objects}**{of} above the threshold{': ' if what else ''}{what}{more} — {facts}"
+def summary(result: DetectedImage, selected: Detections, classes: Sequence[str] = ()) -> str:
+    """Summarize the detections by class, with the image size and the model's time."""
+    counts = Counter(name for _, _, name in selected)
+    by_class = ", ".join(f"{count} × {name}" for name, count in counts.most_common(_MAX_CLASSES_IN_SUMMARY))
+    more = len(counts) - _MAX_CLASSES_IN_SUMMARY
+    if more > 0:
+        by_class += f" and {more} more classes"
+    number = "1 detection" if len(selected) == 1 else f"{len(selected) or 'No'} detections"
+    of_classes = " of the selected classes" if classes else ""
+    width, height = result.size
+    facts = f"{width} × {height} pixels, {result.seconds * 1000:.0f} ms"
+    return f"**{number}**{of_classes} above the threshold{': ' if by_class else ''}{by_class} — {facts}"
 
 
-def coco(every: Sequence[tuple[Found, Detections]], names: Sequence[str]) -> dict[str, Any]:
-    """What is shown of each picture as a COCO document; a category's id is the model's own index."""
+def coco_document(results: Sequence[tuple[DetectedImage, Detections]], names: Sequence[str]) -> dict[str, Any]:
+    """Return the selected detections of all images as a COCO document, with class indices as category ids."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (found, shown) in enumerate(every, start=1):
-        width, height = found.size
-        images.append({"id": image_id, "file_name": found.name, "width": width, "height": height})
-        for row in shown.to_coco(image_id=image_id):
+    for image_id, (result, selected) in enumerate(results, start=1):
+        width, height = result.size
+        images.append({"id": image_id, "file_name": result.name, "width": width, "height": height})
+        for row in selected.to_coco(image_id=image_id):
             box = [round(value, 2) for value in row["bbox"]]
             rounded = {"bbox": box, "score": round(row["score"], 4), "area": round(box[2] * box[3], 2)}
             annotations.append({"id": len(annotations) + 1, **row, **rounded, "iscrowd": 0})
-    return {
-        "images": images,
-        "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
-        "annotations": annotations,
-    }
+    categories = [{"id": index, "name": name} for index, name in enumerate(names)]
+    return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def known(names: Sequence[str]) -> list[str]:
-    """The names without repetition and without the ids that COCO leaves unused."""
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return the class names without repetitions and without COCO's unused ids."""
     return [name for name in dict.fromkeys(names) if name != "N/A"]
 
 
-def listed(names: Sequence[str]) -> str:
-    """The names as a sentence takes them."""
-    every = known(names)
-    return f"{', '.join(every[:6])} and {len(every) - 6} other classes" if len(every) > 7 else ", ".join(every)
+def join_names(names: Sequence[str]) -> str:
+    """Join class names for a sentence, and count those that do not fit."""
+    distinct = distinct_names(names)
+    if len(distinct) <= _MAX_NAMES_IN_LIST:
+        return ", ".join(distinct)
+    first = distinct[: _MAX_NAMES_IN_LIST - 1]
+    return f"{', '.join(first)} and {len(distinct) - len(first)} other classes"

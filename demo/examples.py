@@ -1,4 +1,4 @@
-"""Images with their truth to begin with: of a data set, of what a run held out, or generated ones."""
+"""Example images with ground truth: of given data, of a run's validation split, or generated."""
 
 from __future__ import annotations
 
@@ -21,60 +21,62 @@ from detr_ft.run_directory import RECIPE
 from detr_ft.workflows.splits import split_of
 
 logger = logging.getLogger(__name__)
-_MOST = 12
+_MAX_EXAMPLES = 12
+_GENERATED = "train=0&validation=0&test=6&seed=77"
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image, and boxes xyxy in its pixels of classes by name."""
+    """An image with its objects: boxes xyxy in its pixels, and the names of their classes."""
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     boxes: list[list[float]]
-    names: list[str]
+    class_names: list[str]
 
-    def labels(self, known: Sequence[str]) -> list[int]:
-        """The places of its classes in a model's."""
-        return [known.index(name) for name in self.names]
+    def labels(self, model_names: Sequence[str]) -> list[int]:
+        """Return the indices of the objects' classes in those of a model."""
+        return [model_names.index(name) for name in self.class_names]
 
-    def saved(self, folder: Path, number: int) -> str:
-        """The picture's path, once it is written into a folder, under a number: two images may have one name."""
+    def save(self, folder: Path, number: int) -> str:
+        """Write the image into a folder and return its path; the number distinguishes images of the same name."""
         path = folder / f"{number} {Path(self.name).stem}.png"
-        self.picture.save(path)
+        self.image.save(path)
         return str(path)
 
 
-def examples_of(model: str, names: Sequence[str], data: str | None) -> list[Example]:
-    """A few of the data given, else of what the model's run held out, else generated ones where the classes are such.
+def load_examples(model: str, names: Sequence[str], data: str | None) -> list[Example]:
+    """Return examples of the data, else of the model's run, else generated ones.
 
-    Raises InputError for given data of which the model knows no class; objects of the classes that it does not know are left out.
+    Generated ones are for models of their classes; for others there are none. Objects of classes that the model lacks are left out. Raises InputError if no object of the given data is left.
     """
     if data is not None:
-        found = _of(split_of(model, data, None), names)
-        if not any(one.names for one in found):
+        examples = _examples_of(split_of(model, data, None), names)
+        if not any(example.class_names for example in examples):
             raise InputError(
-                f"--data {data}: none of its first {len(found)} images has an object that the model knows: {', '.join(names)}"
+                f"--data {data}: the first {len(examples)} images have no object of the model's classes. "
+                f"Use data with {', '.join(names)}."
             )
-        return found
+        return examples
     if (Path(model) / RECIPE).is_file():
         try:
-            return _of(split_of(model, None, None), names)
-        except InputError as error:  # the data lie elsewhere now, or the images of the run are gone
-            logger.warning("no images of the run to begin with (%s); --data names some", error)
+            return _examples_of(split_of(model, None, None), names)
+        except InputError as error:  # the data of the run were moved or deleted
+            logger.warning("the run's images are not shown: %s. Show others with --data.", error)
     for name, classes in CLASSES.items():
         if set(classes) == set(names):
-            return _of(generate(f"{name}?train=0&validation=0&test=6&seed=77")["test"], names)
+            return _examples_of(generate(f"{name}?{_GENERATED}")["test"], names)
     return []
 
 
-def _of(split: Dataset, known: Sequence[str]) -> list[Example]:
-    names, found = class_names(split), []
-    for row in split.select(range(min(_MOST, len(split)))):
+def _examples_of(split: Dataset, model_names: Sequence[str]) -> list[Example]:
+    names, examples = class_names(split), []
+    for row in split.select(range(min(_MAX_EXAMPLES, len(split)))):
         objects: dict[str, Any] = row["objects"]
-        picture = open_image(row["image"])
-        boxes, rows, _ = trainable_boxes(*as_tensors(objects), *picture.size)
-        labels = [names[objects["category"][place]] for place in rows.tolist()]
-        kept = [place for place, label in enumerate(labels) if label in known]
+        image = open_image(row["image"])
+        boxes, rows, _ = trainable_boxes(*as_tensors(objects), *image.size)
+        labels = [names[objects["category"][index]] for index in rows.tolist()]
+        selected = [index for index, label in enumerate(labels) if label in model_names]
         name = Path(provenance(row["image"], row["image_id"])).name
-        found.append(Example(name, picture, boxes[kept].tolist(), [labels[place] for place in kept]))
-    return found
+        examples.append(Example(name, image, boxes[selected].tolist(), [labels[index] for index in selected]))
+    return examples

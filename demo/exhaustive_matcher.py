@@ -1,4 +1,4 @@
-"""Matching by trying every order, for as long as there are few: the proof of the others, on a real image."""
+"""Matching by exhaustive search, for few objects: a reference for the other matchers on a real image."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from detr_ft.criterion import CostMatcher
 from detr_ft.criterion.assignment import Plan
 from detr_ft.criterion.base import Cost
 
-MOST = 4  # objects: up to 43,680 orders of the sixteen queries that can matter
+MAX_OBJECTS = 4  # 43,680 assignments to the sixteen queries that can be optimal
 
 
 @dataclass(frozen=True)
-class TryingMatcher(CostMatcher):
-    """The cheapest of all one-to-one matchings of up to four objects, found by trying each.
+class ExhaustiveMatcher(CostMatcher):
+    """The cheapest of all one-to-one matchings of up to four objects, by comparing all of them.
 
-    A best one lies among each object's T cheapest queries: with a dearer one, one of these T would be free, and cheaper.
+    It suffices to search the T cheapest queries of each of the T objects: instead of a more expensive query, at least one of
+    these is free. Raises ValueError for more objects.
     """
 
     costs: Sequence[Cost]
 
     @property
     def plan(self) -> Plan:
-        """Every layer alike."""
-        return Plan(tuple(self.costs), _cheapest)
+        """The same for every layer."""
+        return Plan(tuple(self.costs), cheapest_assignments)
 
 
-def _cheapest(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [_of_one(matrix.astype(np.float64)) for matrix in costs]
+def cheapest_assignments(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cheapest assignment of each matrix `[N, T, Q]`: rows and columns, `[N, min(T, Q)]` each."""
+    pairs = [_cheapest_assignment(matrix.astype(np.float64)) for matrix in costs]
     return np.stack([rows for rows, _ in pairs]), np.stack([columns for _, columns in pairs])
 
 
-def _of_one(costs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _cheapest_assignment(costs: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     objects, queries = costs.shape
-    if objects > queries:  # some objects get none: every order of them for the queries
-        of_queries, of_objects = _of_one(costs.T)
-        order = of_objects.argsort()
-        return of_objects[order], of_queries[order]
-    if objects > MOST:
-        raise ValueError(f"all orders of {objects} objects are too many to try: {MOST} at most")
-    likely = np.unique(costs.argsort(1)[:, :objects])
-    orders = np.array(list(itertools.permutations(likely.tolist(), objects)), dtype=np.int64).reshape(-1, objects)
+    if objects > queries:  # some objects stay without a query
+        query_of_row, object_of_row = _cheapest_assignment(costs.T)
+        order = object_of_row.argsort()
+        return object_of_row[order], query_of_row[order]
+    if objects > MAX_OBJECTS:
+        raise ValueError(f"exhaustive search is limited to {MAX_OBJECTS} objects, got {objects}")
+    candidates = np.unique(costs.argsort(1)[:, :objects])
+    assignments = np.array(list(itertools.permutations(candidates.tolist(), objects)), dtype=np.int64)
+    assignments = assignments.reshape(-1, objects)
     rows = np.arange(objects)
-    best: NDArray[np.int64] = orders[costs[rows, orders].sum(1).argmin()]
+    best: NDArray[np.int64] = assignments[costs[rows, assignments].sum(1).argmin()]
     return rows, best

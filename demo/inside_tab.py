@@ -1,4 +1,4 @@
-"""The tab that looks inside: shapes on the way through the model, and where a token or a query attends to."""
+"""The tab Inside: tensor shapes, and the attention of encoder tokens and decoder queries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
-from controls import LIVE, REMEMBERED, layer_slider, numbered
+from controls import LIVE_EVENT, MAX_CACHED_IMAGES, SESSION_STATE_SECONDS, by_label, layer_slider
 from examples import Example
-from markup import css_color, head, table
+from markup import css_color, fit, header_row, table
 from PIL import Image
-from theme import NO_SHARING
+from theme import NO_SHARE_BUTTON
 from torch import Tensor, nn
 
 from detr_ft.boxes import cxcywh_to_xyxy
@@ -25,218 +25,234 @@ from detr_ft.models.attention import AttentionMaps, attention_maps
 from detr_ft.structures import Predictions
 from detr_ft.utils.drawing import draw
 
-_INTRO = (
-    "From pixels to boxes: the **backbone** makes a grid of features, the **encoder** lets every place of it look at every other, "
-    "and each **query** of the decoder looks at the whole grid and answers with one box. Click a place or a box, or choose a query."
+_INTRODUCTION = (
+    "The **backbone** turns the image into a grid of features. In the **encoder** every position of the grid attends to all others. "
+    "In the **decoder** each **query** attends to the whole grid and predicts one box. Click the image, or choose a query."
 )
-_EDGE = 640  # pixels of the longest edge of a picture
-_WARM = np.array([255, 196, 0], dtype=float)
-_SHOWN = 12  # queries
-_CELLS = 12  # along a side of the map of what a query attends to
-_SURE = 0.5  # the probability of an object, from which on a query's box is drawn
-_BOX, _PLACE = "where the box’s query looks (decoder)", "where the place looks (encoder)"
+_QUERY_CLICK, _POSITION_CLICK = "the query of the box (decoder)", "the image position (encoder)"
+_DISPLAY_EDGE_PX = 440  # about that of the page, so that the names of boxes are readable
+_HEAT_RGB = np.array([255, 196, 0], dtype=float)
+_MIN_OBJECTNESS = 0.5  # of a query whose box is drawn
+_MAX_SPECIALIZED_QUERIES = 12
+_MAP_CELLS_PER_SIDE = 12
+_MIN_CELL_WEIGHT = 0.05  # weaker cells of the map are not drawn
+_WIDE_ASPECT_RATIO = 1.5
 
 
-def tab(page: gr.Blocks, detector: Detector, given: Sequence[Example]) -> None:
-    """Build it, inside the page; `given` are the images to look at."""
-    if not given:
-        gr.Markdown("There are no images to look at: start the demo with `--data`.")
+def build(page: gr.Blocks, detector: Detector, examples: Sequence[Example]) -> None:
+    """Build the tab inside a page."""
+    if not examples:
+        gr.Markdown("There are no images. Start the demo with `--data`.")
         return
-    looker = Looker(detector, numbered(given))
-    choices = list(looker.by_name)
-    gr.Markdown(_INTRO)
-    view = gr.State(None, time_to_live=3600)
+    handlers = InsideHandlers(detector, by_label(examples))
+    choices = list(handlers.by_label)
+    gr.Markdown(_INTRODUCTION)
+    view = gr.State(None, time_to_live=SESSION_STATE_SECONDS)
     with gr.Row():
         with gr.Column(min_width=280):
-            chosen = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="inside-choice")
-            picture = _shown("Click here", "inside-picture")
-            clicked = gr.Radio([_BOX, _PLACE], value=_BOX, label="A click asks", elem_id="inside-clicked")
+            choice = gr.Dropdown(choices, value=choices[0], label="Image", elem_id="inside-choice")
+            image = _output_image("Click a box or a position", "inside-image")
+            click_target = gr.Radio(
+                [_QUERY_CLICK, _POSITION_CLICK],
+                value=_QUERY_CLICK,
+                label="A click shows the attention of",
+                elem_id="inside-click-target",
+            )
         with gr.Column(min_width=280):
             query = gr.Dropdown([], label="Query", elem_id="inside-query")
             layer = layer_slider(detector, "inside-layer")
-            heat = _shown("Where it looks", "inside-heat")
-    said, shapes = gr.Markdown(elem_id="inside-said"), gr.HTML(elem_id="inside-shapes")
-    places = gr.HTML(elem_id="inside-places")
+            heat = _output_image("Attention", "inside-heat")
+    status, shapes = gr.Markdown(elem_id="inside-status"), gr.HTML(elem_id="inside-shapes")
+    specialization = gr.HTML(elem_id="inside-queries")
 
-    turned: dict[str, Any] = {"fn": by_query, "inputs": [view, query, layer], "outputs": [heat, said], **LIVE}
-    started: dict[str, Any] = {
-        "fn": looker.begin,
-        "inputs": [chosen],
-        "outputs": [view, picture, query, shapes],
-        **LIVE,
+    show_query: dict[str, Any] = {
+        "fn": query_attention,
+        "inputs": [view, query, layer],
+        "outputs": [heat, status],
+        **LIVE_EVENT,
     }
-    chosen.input(**started).then(**turned)
-    query.input(**turned)
-    layer.change(**turned, trigger_mode="always_last")
-    picture.select(looker.click, [view, layer, clicked], [heat, said, query], **LIVE)
-    page.load(**started).then(**turned)
-    page.load(looker.specialities, None, [places], **LIVE)
+    open_example: dict[str, Any] = {
+        "fn": handlers.open_example,
+        "inputs": [choice],
+        "outputs": [view, image, query, shapes],
+        **LIVE_EVENT,
+    }
+    choice.input(**open_example).then(**show_query)
+    query.input(**show_query)
+    layer.change(**show_query, trigger_mode="always_last")
+    image.select(handlers.click, [view, layer, click_target], [heat, status, query], **LIVE_EVENT)
+    page.load(**open_example).then(**show_query)
+    page.load(handlers.specialization, None, [specialization], **LIVE_EVENT)
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """An image at display size, what went on inside, and what was answered."""
+    """An image at display size with the model's attention and predictions."""
 
-    picture: Image.Image
-    inside: AttentionMaps
-    said: Predictions
+    image: Image.Image
+    attention: AttentionMaps
+    predictions: Predictions
 
     @property
-    def sure(self) -> Tensor:
-        """`[Q]`: whether a query says that there is an object."""
-        return self.said.objectness[-1, 0] > _SURE
+    def is_object(self) -> Tensor:
+        """A mask of the queries that predict an object, `[Q]`."""
+        return self.predictions.objectness[-1, 0] > _MIN_OBJECTNESS
 
 
 @dataclass(frozen=True, eq=False)
-class Looker:
-    """What the events of the tab do that ask the model."""
+class InsideHandlers:
+    """The event handlers of the tab that need the model."""
 
     detector: Detector
-    by_name: Mapping[str, Example]
+    by_label: Mapping[str, Example]
 
-    def begin(self, name: str) -> tuple[View, Image.Image, Any, str]:
-        """An image, its picture, its queries to choose from, and its shapes."""
-        one = self._view_of(name)
-        options = queries_of(one, self.detector.names)
-        return (
-            one,
-            with_boxes(one, self.detector.names),
-            gr.update(choices=options, value=options[0][1]),
-            shapes_of(one),
-        )
+    def open_example(self, label: str) -> tuple[View, Image.Image, Any, str]:
+        """Return an example's view, its image with boxes, the choice of queries, and the table of shapes."""
+        view = self._view_of(label)
+        choices = query_choices(view, self.detector.names)
+        update = gr.update(choices=choices, value=choices[0][1])
+        return view, draw_predictions(view, self.detector.names), update, shapes_table(view)
 
     def click(
-        self, one: View | None, layer: int, clicked: str, event: gr.SelectData
+        self, view: View | None, layer: int, click_target: str, event: gr.SelectData
     ) -> tuple[Image.Image | None, str, Any]:
-        """What a click on the picture asks: where the place looks, or the query whose box lies there."""
-        if one is None:
+        """Show the attention of the clicked position, or of the query whose box was clicked."""
+        if view is None:
             return None, "", gr.skip()
-        across, down = (float(side) / edge for side, edge in zip(event.index, one.picture.size, strict=True))
-        if clicked == _PLACE:
-            return *by_place(one, across, down), gr.skip()
-        query = query_at(one, across, down)
+        x, y = (float(side) / edge for side, edge in zip(event.index, view.image.size, strict=True))
+        if click_target == _POSITION_CLICK:
+            return *position_attention(view, x, y), gr.skip()
+        query = query_at(view, x, y)
         if query is None:
-            return None, f"There is no box at {across:.0%} across, {down:.0%} down.", gr.skip()
-        return *by_query(one, query, layer), gr.update(value=query)
+            return None, f"No box at {x:.0%} across, {y:.0%} down.", gr.skip()
+        return *query_attention(view, query, layer), gr.update(value=query)
 
     @cached_property
     def _view_of(self) -> Callable[[str], View]:
-        """The model is asked once about each image, for everybody."""
-        return lru_cache(REMEMBERED)(lambda name: look(self.detector, self.by_name[name].picture))
+        """Attention and predictions of the examples, cached for all sessions."""
+        return lru_cache(MAX_CACHED_IMAGES)(lambda label: compute_view(self.detector, self.by_label[label].image))
 
-    def specialities(self) -> str:
-        """What the queries have specialised in, over all images."""
-        return self._specialities
+    def specialization(self) -> str:
+        """Return the specialization of the queries over all examples."""
+        return self._specialization
 
     @cached_property
-    def _specialities(self) -> str:
-        return specialities([self._view_of(name) for name in self.by_name])
+    def _specialization(self) -> str:
+        return specialization_grid([self._view_of(label) for label in self.by_label])
 
 
-def by_query(one: View | None, number: int | None, layer: int) -> tuple[Image.Image | None, str]:
-    """Where a query looks at a decoder layer."""
-    if one is None or number is None:
+def compute_view(detector: Detector, image: Image.Image) -> View:
+    """Run the model on an image for its attention and its predictions."""
+    attention = attention_maps(detector.model, detector.processor, image)
+    small = image.resize(fit(image.size, _DISPLAY_EDGE_PX), Image.Resampling.LANCZOS)
+    return View(small, attention, detector.predictions(image))
+
+
+def query_attention(view: View | None, query: int | None, layer: int) -> tuple[Image.Image | None, str]:
+    """Return the attention of a query at a decoder layer, counted from 1, as an image and a status."""
+    if view is None or query is None:
         return None, ""
-    attention = one.inside.decoder[int(layer) - 1, int(number)]
-    return overlay(one, attention), f"Query {number} at decoder layer {int(layer)}: bright where it looks."
+    attention = view.attention.decoder[int(layer) - 1, int(query)]
+    return overlay(view, attention), f"Query {query} at decoder layer {int(layer)}. Bright: high attention."
 
 
-def query_at(one: View, across: float, down: float) -> int | None:
-    """The query of the smallest of the boxes drawn that a place, in fractions, lies in."""
-    boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0])
-    here = torch.tensor([across, down])
-    inside = (boxes[:, :2] <= here).all(1) & (here <= boxes[:, 2:]).all(1) & one.sure
+def position_attention(view: View, x: float, y: float) -> tuple[Image.Image, str]:
+    """Return the attention of the encoder token at a position, in fractions, as an image and a status."""
+    attention = view.attention.encoder[view.attention.token_at(x, y)]
+    return overlay(view, attention), f"Encoder token at {x:.0%} across, {y:.0%} down. Bright: high attention."
+
+
+def query_at(view: View, x: float, y: float) -> int | None:
+    """Return the query of the smallest drawn box around a position, in fractions, or None."""
+    boxes = cxcywh_to_xyxy(view.predictions.boxes[-1, 0])
+    position = torch.tensor([x, y])
+    inside = (boxes[:, :2] <= position).all(1) & (position <= boxes[:, 2:]).all(1) & view.is_object
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).where(inside, torch.tensor(torch.inf))
     return int(areas.argmin()) if bool(inside.any()) else None
 
 
-def with_boxes(one: View, names: Sequence[str]) -> Image.Image:
-    """The picture with the boxes of the queries that are sure of an object."""
-    scores, labels = (values[-1, 0] for values in one.said.best)
-    boxes = to_pixels(one.said.boxes[-1, 0], one.picture.size)
-    return draw(one.picture, boxes[one.sure], labels[one.sure], list(names), scores[one.sure])
+def draw_predictions(view: View, names: Sequence[str]) -> Image.Image:
+    """Draw the boxes of the queries that predict an object."""
+    scores, labels = (values[-1, 0] for values in view.predictions.best)
+    boxes, shown = to_pixels(view.predictions.boxes[-1, 0], view.image.size), view.is_object
+    return draw(view.image, boxes[shown], labels[shown], list(names), scores[shown])
 
 
-def by_place(one: View, across: float, down: float) -> tuple[Image.Image, str]:
-    """Where the encoder's token at a place, in fractions, looks."""
-    attention = one.inside.encoder[one.inside.token_at(across, down)]
-    words = f"The encoder’s token at {across:.0%} across, {down:.0%} down: bright where it looks."
-    return overlay(one, attention), words
-
-
-def _shown(label: str, name: str) -> gr.Image:
-    return gr.Image(label=label, interactive=False, elem_id=name, height=380, **NO_SHARING)
-
-
-def look(detector: Detector, picture: Image.Image) -> View:
-    """Run the model and look at it on the way."""
-    scale = _EDGE / max(picture.size)
-    shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    inside = attention_maps(detector.model, detector.processor, picture)
-    return View(picture.resize(shape, Image.Resampling.LANCZOS), inside, detector.predictions(picture))
-
-
-def queries_of(one: View, names: Sequence[str]) -> list[tuple[str, int]]:
-    """The queries, the surest first, with what they say."""
-    scores, labels = (values[-1, 0] for values in one.said.best)
+def query_choices(view: View, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the queries with their class and score, best first."""
+    scores, labels = (values[-1, 0] for values in view.predictions.best)
     order = scores.argsort(descending=True).tolist()
     return [(f"q{query}: {names[int(labels[query])]} {float(scores[query]):.2f}", query) for query in order]
 
 
-def overlay(one: View, attention: Any) -> Image.Image:
-    """The picture, darkened, and bright where the attention is."""
-    weights = one.inside.as_map(attention).numpy()
-    grey = Image.fromarray((weights * 255).astype(np.uint8)).resize(one.picture.size, Image.Resampling.BICUBIC)
-    share = np.asarray(grey, dtype=float)[..., None] / 255
-    pixels = np.asarray(one.picture.convert("RGB"), dtype=float)
-    return Image.fromarray((pixels * (0.25 + 0.35 * share) + _WARM * 0.75 * share).clip(0, 255).astype(np.uint8))
+def overlay(view: View, attention: Tensor) -> Image.Image:
+    """Darken the image and brighten it where the attention `[N]` is high."""
+    weights = view.attention.as_map(attention).numpy()
+    gray = Image.fromarray((weights * 255).astype(np.uint8)).resize(view.image.size, Image.Resampling.BICUBIC)
+    weight = np.asarray(gray, dtype=float)[..., None] / 255
+    pixels = np.asarray(view.image.convert("RGB"), dtype=float) * (0.25 + 0.35 * weight) + _HEAT_RGB * 0.75 * weight
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def shapes_of(one: View) -> str:
-    """The shapes on the way, in a table."""
+def shapes_table(view: View) -> str:
+    """Return a table of the tensor shapes at each stage."""
     rows = [
         f'<tr><th scope="row">{escape(stage)}</th><td>{" × ".join(map(str, shape))}</td></tr>'
-        for stage, shape in one.inside.shapes.items()
+        for stage, shape in view.attention.shapes.items()
     ]
-    return table("Shapes on the way, of one image", head(["stage", "shape"]), rows)
+    return table("Tensor shapes for one image", header_row(["stage", "shape"]), rows)
 
 
-def specialities(every: Sequence[View]) -> str:
-    """Where the surest queries look and where their boxes lie, over all images: what each has specialised in (Carion et al., figure 7)."""
-    said = [one.said for one in every]
-    scores = np.stack([one.objectness[-1, 0].numpy() for one in said])
-    chosen = (-scores.sum(0)).argsort(kind="stable")[:_SHOWN]
-    parts = []
-    for query in chosen.tolist():
-        dots = "".join(
-            f'<circle cx="{100 * float(x):.1f}" cy="{100 * float(y):.1f}" r="{2 + 14 * float(w * h) ** 0.5:.1f}" '
-            f'style="fill:{css_color(0 if w < 1.5 * h else 1)};fill-opacity:{0.15 + 0.6 * float(score):.2f}"/>'
-            for (x, y, w, h), score in zip(
-                (one.boxes[-1, 0, query].tolist() for one in said), scores[:, query], strict=True
-            )
-        )
-        parts.append(
-            f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Places of query {query}"><rect class="page" width="100" height="100"/>{_looked(every, query)}{dots}</svg><figcaption>q{query}</figcaption></figure>'
-        )
-    words = f"Where the {len(parts)} busiest queries look, and put their boxes, in {len(said)} images. Orange: the mean attention of the last decoder layer. Circles: larger ones are larger boxes, fuller ones surer, red ones wide."
-    return f'<figure class="told"><figcaption>{words}</figcaption></figure><div class="places">{"".join(parts)}</div>'
+def specialization_grid(views: Sequence[View]) -> str:
+    """Draw attention and boxes of the best queries over images (Carion et al., ECCV 2020, figure 7)."""
+    scores = np.stack([view.predictions.objectness[-1, 0].numpy() for view in views])
+    queries = (-scores.sum(0)).argsort(kind="stable")[:_MAX_SPECIALIZED_QUERIES].tolist()
+    figures = "".join(
+        f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Attention and boxes of query {query}">'
+        f'<rect class="page" width="100" height="100"/>{_attention_cells(views, query)}{_box_circles(views, query)}</svg>'
+        f"<figcaption>q{query}</figcaption></figure>"
+        for query in queries
+    )
+    caption = (
+        f"Attention and boxes of the {len(queries)} queries with the highest scores, over {len(views)} images. Orange: mean attention "
+        "of the last decoder layer. Circles: boxes at their centers, larger for larger boxes, more opaque for higher scores, red for wide ones."
+    )
+    return f'<figure class="captioned"><figcaption>{caption}</figcaption></figure><div class="queries">{figures}</div>'
 
 
-def attended(every: Sequence[View], query: int) -> Tensor:
-    """`[12, 12]`: the mean over images of what a query attends to in the last decoder layer, the largest being 1."""
+def mean_attention(views: Sequence[View], query: int) -> Tensor:
+    """Return the attention of a query in the last layer, averaged over images: `[12, 12]`, at most 1."""
     maps = []
-    for one in every:
-        grid = one.inside.decoder[-1, query].reshape(1, 1, *one.inside.grid)
-        maps.append(nn.functional.interpolate(grid, size=(_CELLS, _CELLS), mode="area")[0, 0])
-    mean = torch.stack([one / one.sum().clamp(min=1e-12) for one in maps]).mean(0)
+    for view in views:
+        grid = view.attention.decoder[-1, query].reshape(1, 1, *view.attention.grid)
+        cells = nn.functional.interpolate(grid, size=(_MAP_CELLS_PER_SIDE, _MAP_CELLS_PER_SIDE), mode="area")[0, 0]
+        maps.append(cells / cells.sum().clamp(min=1e-12))
+    mean = torch.stack(maps).mean(0)
     return mean / mean.max().clamp(min=1e-12)
 
 
-def _looked(every: Sequence[View], query: int) -> str:
-    side = 100 / _CELLS
+def _attention_cells(views: Sequence[View], query: int) -> str:
+    side = 100 / _MAP_CELLS_PER_SIDE
     return "".join(
-        f'<rect class="looked" x="{column * side:.1f}" y="{row * side:.1f}" width="{side:.1f}" height="{side:.1f}" fill-opacity="{0.75 * weight:.2f}"/>'
-        for row, weights in enumerate(attended(every, query).tolist())
+        f'<rect class="attention" x="{column * side:.1f}" y="{row * side:.1f}" width="{side:.1f}" height="{side:.1f}" fill-opacity="{0.75 * weight:.2f}"/>'
+        for row, weights in enumerate(mean_attention(views, query).tolist())
         for column, weight in enumerate(weights)
-        if weight > 0.05
+        if weight > _MIN_CELL_WEIGHT
     )
+
+
+def _box_circles(views: Sequence[View], query: int) -> str:
+    circles = []
+    for view in views:
+        x, y, width, height = view.predictions.boxes[-1, 0, query].tolist()
+        score = float(view.predictions.objectness[-1, 0, query])
+        color = css_color(0 if width < _WIDE_ASPECT_RATIO * height else 1)
+        circles.append(
+            f'<circle cx="{100 * x:.1f}" cy="{100 * y:.1f}" r="{2 + 14 * (width * height) ** 0.5:.1f}" '
+            f'style="fill:{color};fill-opacity:{0.15 + 0.6 * score:.2f}"/>'
+        )
+    return "".join(circles)
+
+
+def _output_image(label: str, elem_id: str) -> gr.Image:
+    return gr.Image(label=label, interactive=False, elem_id=elem_id, height=380, **NO_SHARE_BUTTON)

@@ -1,4 +1,4 @@
-"""The tab that teaches the method on toy data: each panel answers by the code that trains."""
+"""The tab Lesson: the method on toy data, computed by the library."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import Any
 import gradio as gr
 import lesson_view as view
 import numpy as np
-from controls import LIVE, weight_sliders
+from controls import LIVE_EVENT, weight_sliders
 from lesson import (
-    DIFFERENT,
+    PAIR_PROBABILITIES,
     QUIZ,
     Toy,
-    answered,
+    all_assignments,
     by_probability_and_logarithm,
     distances,
-    every_assignment,
-    moved_boxes,
-    optimal,
-    slopes,
-    solving_times,
-    ways_of_matching,
+    gradients,
+    match_by_each_method,
+    measure_solvers,
+    optimal_assignment,
+    parse_centers,
+    review_answer,
 )
 
-_LARGEST = 1_000_000  # a cost
-_WAYS = list(ways_of_matching(Toy().costs(1, 5, 2)))
+_MAX_COST = 1_000_000
+_MIN_OBJECTS, _MAX_OBJECTS = 2, 6
+_METHODS = list(match_by_each_method(Toy().costs(1, 5, 2)))
 
 
-def tab(page: gr.Blocks) -> None:
-    """Build it, inside the page."""
+def build(page: gr.Blocks) -> None:
+    """Build the tab inside a page."""
     _assignments(page)
-    _sets(page)
+    _set_prediction(page)
     _distances(page)
     _logarithm()
     _quiz()
@@ -38,127 +39,130 @@ def tab(page: gr.Blocks) -> None:
 
 def _assignments(page: gr.Blocks) -> None:
     gr.Markdown(
-        "### 1. The best way to pair\nN objects, N queries, a cost for each pair. There are N! ways to pair them one to one; "
-        "the **optimal bipartite matching** is the cheapest. Change a number, or N."
+        "### 1. Optimal matching\nN objects, N queries, and a cost for each pair. There are N! one-to-one assignments; the cheapest "
+        "is the **optimal bipartite matching**. Change N or a cost."
     )
     with gr.Row():
         with gr.Column(min_width=300):
-            size = gr.Slider(2, 6, value=3, step=1, label="N", elem_id="lesson-n")
+            size = gr.Slider(_MIN_OBJECTS, _MAX_OBJECTS, value=3, step=1, label="N", elem_id="lesson-n")
             costs = gr.Dataframe(
-                _random(3),
-                headers=["q1", "q2", "q3"],
+                _random_costs(3),
+                headers=_query_names(3),
                 datatype="number",
                 interactive=True,
                 label="Costs",
                 elem_id="lesson-costs",
             )
-        found = gr.HTML(elem_id="lesson-assignments")
-    clock = gr.Button("Measure how long both take", size="sm", elem_id="lesson-measure")
+        assignments = gr.HTML(elem_id="lesson-assignments")
+    measure = gr.Button("Measure the time of both algorithms", size="sm", elem_id="lesson-measure")
     chart = gr.HTML(elem_id="lesson-times")
     size.change(
-        lambda n: gr.update(value=_random(int(n)), headers=[f"q{one + 1}" for one in range(int(n))]),
-        [size],
-        [costs],
-        **LIVE,
+        lambda n: gr.update(value=_random_costs(int(n)), headers=_query_names(int(n))), [size], [costs], **LIVE_EVENT
     )
-    costs.change(tried, [costs], [found], **LIVE)
-    page.load(tried, [costs], [found], **LIVE)
-    clock.click(lambda: view.times(solving_times()), None, [chart], api_name=False)
+    costs.change(assignments_html, [costs], [assignments], **LIVE_EVENT)
+    page.load(assignments_html, [costs], [assignments], **LIVE_EVENT)
+    measure.click(lambda: view.times(measure_solvers()), None, [chart], api_name=False)
 
 
-def tried(table: Any) -> str:
-    """Every assignment of a table of costs, or what is wrong with it."""
+def assignments_html(table: Any) -> str:
+    """Return all assignments of a table of costs, or a message about an invalid table."""
     try:
         costs = np.asarray(table, dtype=float)
     except ValueError:
-        return "<p>Each cost is a number.</p>"
-    if (
-        costs.ndim != 2
-        or costs.shape[0] != costs.shape[1]
-        or not 2 <= len(costs) <= 6
-        or not (np.abs(costs) <= _LARGEST).all()
-    ):
-        return f"<p>The table has as many rows as columns, 2 to 6, and a number in each cell, up to {_LARGEST:,}.</p>"
-    return view.assignments(every_assignment(costs), optimal(costs))
+        return "<p>Each cost must be a number.</p>"
+    is_square = costs.ndim == 2 and costs.shape[0] == costs.shape[1]
+    if not is_square or not _MIN_OBJECTS <= len(costs) <= _MAX_OBJECTS or not (np.abs(costs) <= _MAX_COST).all():
+        return (
+            f"<p>The table must have {_MIN_OBJECTS} to {_MAX_OBJECTS} rows, as many columns, and in each cell a number "
+            f"of at most {_MAX_COST:,}.</p>"
+        )
+    return view.assignments(all_assignments(costs), optimal_assignment(costs))
 
 
-def _random(size: int) -> list[list[float]]:
+def _random_costs(size: int) -> list[list[float]]:
     costs: list[list[float]] = np.random.default_rng(size).integers(1, 10, (size, size)).astype(float).tolist()
     return costs
 
 
-def _sets(page: gr.Blocks) -> None:
+def _query_names(count: int) -> list[str]:
+    return [f"q{number}" for number in range(1, count + 1)]
+
+
+def _set_prediction(page: gr.Blocks) -> None:
     gr.Markdown(
-        "### 2. A set of answers, and the sum of costs\nSix queries, three objects: the truth is padded with “no object” (∅) to six. The matching σ̂ minimises "
-        "the sum of λ-weighted costs. Try the ways of matching: only one to one keeps a second query from reporting the same object. "
-        "**Drag any box**, or choose it with Tab and move it with the arrow keys."
+        "### 2. Set prediction\nSix queries and three objects: the ground truth is padded with “no object” (∅) to six. The matching σ̂ "
+        "minimizes the sum of the costs, weighted by λ. Compare the matching methods: only one-to-one matching trains a second query "
+        "not to predict the same object. **Drag a box**, or select it with Tab and move it with the arrow keys."
     )
     with gr.Row():
         with gr.Column(min_width=300):
-            way = gr.Radio(_WAYS, value=_WAYS[0], label="Way of matching", elem_id="lesson-way")
+            method = gr.Radio(_METHODS, value=_METHODS[0], label="Matching method", elem_id="lesson-method")
             weights = weight_sliders("lesson")
-            back = gr.Button("All boxes back to where they were", size="sm")
-            moved = gr.Textbox("{}", elem_id="lesson-moved", elem_classes="unseen", container=False)
-        picture = gr.HTML(elem_id="lesson-toy")
-    matrix, taught = gr.HTML(elem_id="lesson-matrix"), gr.HTML(elem_id="lesson-taught")
-    turned: dict[str, Any] = {
-        "fn": matched,
-        "inputs": [way, moved, *weights],
-        "outputs": [picture, matrix, taught],
-        **LIVE,
+            reset = gr.Button("Reset all boxes", size="sm")
+            centers = gr.Textbox("{}", elem_id="lesson-centers", elem_classes="unseen", container=False)
+        image = gr.HTML(elem_id="lesson-toy")
+    matrix, targets = gr.HTML(elem_id="lesson-matrix"), gr.HTML(elem_id="lesson-targets")
+    show: dict[str, Any] = {
+        "fn": set_prediction_html,
+        "inputs": [method, centers, *weights],
+        "outputs": [image, matrix, targets],
+        **LIVE_EVENT,
     }
-    for knob in (way, moved, *weights):
-        knob.change(**turned, trigger_mode="always_last")
-    back.click(lambda: "{}", outputs=[moved], **LIVE)
-    page.load(**turned)
+    for control in (method, centers, *weights):
+        control.change(**show, trigger_mode="always_last")
+    reset.click(lambda: "{}", outputs=[centers], **LIVE_EVENT)
+    page.load(**show)
 
 
-def matched(way: str, moved: str, of_class: float, l1: float, giou: float) -> tuple[str, str, str]:
-    """The toy image, its costs, and what each query is taught."""
-    scene = Toy(moved_boxes(moved))
-    costs = scene.costs(of_class, l1, giou)
-    chosen = ways_of_matching(costs)[way]
-    return view.toy(scene, chosen), view.heat(costs, chosen), view.padded(chosen)
+def set_prediction_html(
+    method: str, centers: str, class_weight: float, l1_weight: float, giou_weight: float
+) -> tuple[str, str, str]:
+    """Return the toy image, its cost matrix, and the training target of each query."""
+    toy = Toy(parse_centers(centers))
+    costs = toy.costs(class_weight, l1_weight, giou_weight)
+    queries = match_by_each_method(costs)[method]
+    return view.toy(toy, queries), view.cost_matrix(costs, queries), view.query_targets(queries)
 
 
 def _distances(page: gr.Blocks) -> None:
     gr.Markdown(
-        "### 3. How far two boxes are apart\nTwo pairs with the same relative error, one small and one large. L1 sees the large one; IoU and its kin see both alike. "
-        "Drag the dashed prediction until the boxes don’t touch: IoU has nothing to say any more, GIoU has."
+        "### 3. Distances between boxes\nTwo pairs with the same relative error, one small and one large. L1 depends on the size of the "
+        "boxes; IoU and its variants do not. Drag the dashed prediction until the boxes don’t touch: then the gradient of IoU is 0, and "
+        "that of GIoU is not."
     )
     with gr.Row():
-        shift = gr.Slider(-2, 2, value=0.4, step=0.05, label="Shift, in widths of the box", elem_id="lesson-shift")
+        shift = gr.Slider(-2, 2, value=0.4, step=0.05, label="Shift to the right, in widths", elem_id="lesson-shift")
         down = gr.Slider(-1, 1, value=0, step=0.05, label="Shift down, in heights", elem_id="lesson-down")
-        size = gr.Slider(0.2, 2, value=1.2, step=0.05, label="Size, of the box’s", elem_id="lesson-size")
-    drawing, told = gr.HTML(elem_id="lesson-pair"), gr.HTML(elem_id="lesson-distances")
-    pulls = gr.HTML(elem_id="lesson-gradients")
-    moved: dict[str, Any] = {
-        "fn": lambda by, to, low: (
-            view.pair(by, to, low),
-            view.distances(distances(by, to, low)),
-            view.gradients(slopes(by, to, low)),
+        size = gr.Slider(0.2, 2, value=1.2, step=0.05, label="Size, relative to the object", elem_id="lesson-size")
+    pair, distance_table = gr.HTML(elem_id="lesson-pair"), gr.HTML(elem_id="lesson-distances")
+    gradient_table = gr.HTML(elem_id="lesson-gradients")
+    show: dict[str, Any] = {
+        "fn": lambda *pair: (
+            view.pair(*pair),
+            view.distance_table(distances(*pair)),
+            view.gradient_table(gradients(*pair)),
         ),
         "inputs": [shift, size, down],
-        "outputs": [drawing, told, pulls],
-        **LIVE,
+        "outputs": [pair, distance_table, gradient_table],
+        **LIVE_EVENT,
     }
-    for knob in (shift, size, down):
-        knob.change(**moved, trigger_mode="always_last")
-    page.load(**moved)
+    for control in (shift, size, down):
+        control.change(**show, trigger_mode="always_last")
+    page.load(**show)
 
 
 def _logarithm() -> None:
-    gr.Markdown("### 4. A probability in the cost, its logarithm in the loss")
+    gr.Markdown("### 4. The probability in the cost, its logarithm in the loss")
     with gr.Row():
         with gr.Column(min_width=300):
             gr.HTML(view.curves())
         with gr.Column(min_width=300):
-            gr.HTML(view.different(DIFFERENT, *by_probability_and_logarithm()))
+            gr.HTML(view.two_assignments(PAIR_PROBABILITIES, *by_probability_and_logarithm()))
 
 
 def _quiz() -> None:
-    gr.Markdown("### 5. Four questions")
-    for place, question in enumerate(QUIZ):
-        chosen = gr.Radio(list(question.answers), label=question.text, elem_id=f"quiz-{place}")
-        said = gr.Markdown(elem_id=f"answer-{place}")
-        chosen.change(lambda one, place=place: answered(place, one), [chosen], [said], **LIVE)
+    gr.Markdown("### 5. Quiz")
+    for index, question in enumerate(QUIZ):
+        choice = gr.Radio(list(question.answers), label=question.text, elem_id=f"quiz-{index}")
+        review = gr.Markdown(elem_id=f"answer-{index}")
+        choice.change(lambda answer, index=index: review_answer(index, answer), [choice], [review], **LIVE_EVENT)

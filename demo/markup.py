@@ -1,4 +1,4 @@
-"""Fragments of HTML and SVG: tables, and pictures with boxes over them."""
+"""Fragments of HTML and SVG: tables, and images with boxes."""
 
 from __future__ import annotations
 
@@ -11,36 +11,42 @@ from PIL import Image
 from torch import Tensor
 
 from detr_ft.report.pictures import data_uri
-from detr_ft.utils.drawing import class_colour
+from detr_ft.utils.drawing import class_color
 
-JPEG_QUALITY = 85
-
-
-def embedded(image: Image.Image) -> str:
-    """A picture as an address that holds it."""
-    return data_uri(image, JPEG_QUALITY)
+_JPEG_QUALITY = 85
 
 
-def opened(address: str) -> Image.Image:
-    """The picture that an address holds."""
-    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+def fit(size: tuple[int, int], longest_edge: int) -> tuple[int, int]:
+    """Return (width, height) scaled to a longest edge, at least 1 pixel each."""
+    scale = longest_edge / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def to_data_uri(image: Image.Image, size: tuple[int, int]) -> str:
+    """Return an image, resized, as a data URI."""
+    return data_uri(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), _JPEG_QUALITY)
+
+
+def from_data_uri(uri: str) -> Image.Image:
+    """Return the image of a data URI."""
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 def css_color(label: int) -> str:
-    """The color of a class."""
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+    """Return the color of a class in CSS notation."""
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
-def scene(address: str, shape: tuple[int, int], parts: Sequence[str], told: str) -> str:
-    """The picture at an address, of a width and height, with shapes over it; `told` is what it says to who can't see it."""
+def svg_image(uri: str, size: tuple[int, int], shapes: Sequence[str], description: str) -> str:
+    """Return an image of (width, height) with SVG shapes over it; the description is for screen readers."""
     return (
-        f'<svg class="scene" viewBox="0 0 {shape[0]} {shape[1]}" role="img" aria-label="{escape(told)}">'
-        f'<image href="{address}" width="{shape[0]}" height="{shape[1]}"/>{"".join(parts)}</svg>'
+        f'<svg class="scene" viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(description)}">'
+        f'<image href="{uri}" width="{size[0]}" height="{size[1]}"/>{"".join(shapes)}</svg>'
     )
 
 
 def rectangle(box: Tensor, kind: str, title: str) -> str:
-    """A box, xyxy, that says its title at the pointer."""
+    """Return a box, xyxy, of a CSS class, with a title that is shown at the pointer."""
     x0, y0, x1, y1 = (float(side) for side in box)
     return (
         f'<rect class="{kind}" x="{x0:.1f}" y="{y0:.1f}" width="{max(0.0, x1 - x0):.1f}" height="{max(0.0, y1 - y0):.1f}">'
@@ -48,14 +54,14 @@ def rectangle(box: Tensor, kind: str, title: str) -> str:
     )
 
 
-def head(titles: Sequence[str]) -> str:
-    """The row of titles."""
+def header_row(titles: Sequence[str]) -> str:
+    """Return the row of column titles."""
     return "<tr>" + "".join(f'<th scope="col">{escape(title)}</th>' for title in titles) + "</tr>"
 
 
-def table(caption: str, titles: str, rows: Sequence[str], kind: str = "") -> str:
-    """A table with a caption; `heat` colours cells by their `--heat`."""
+def table(caption: str, header: str, rows: Sequence[str], kind: str = "") -> str:
+    """Return a table with a caption; the CSS class `heat` colors cells by their variable `--heat`, 0 to 1."""
     return (
-        f'<figure class="told"><figcaption>{escape(caption)}</figcaption><div class="wide">'
-        f'<table class="{kind}" aria-label="{escape(caption)}"><thead>{titles}</thead><tbody>{"".join(rows)}</tbody></table></div></figure>'
+        f'<figure class="captioned"><figcaption>{escape(caption)}</figcaption><div class="wide">'
+        f'<table class="{kind}" aria-label="{escape(caption)}"><thead>{header}</thead><tbody>{"".join(rows)}</tbody></table></div></figure>'
     )

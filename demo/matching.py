@@ -1,4 +1,4 @@
-"""The matching of one image, to be looked at: what the model says of it at every layer, and what a criterion makes of that."""
+"""The matching of one image: the predictions of every layer, and their costs, pairs and losses."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from exhaustive_matcher import MOST, TryingMatcher
-from markup import embedded
+from exhaustive_matcher import MAX_OBJECTS, ExhaustiveMatcher
+from markup import fit, to_data_uri
 from PIL import Image
 from torch import Tensor
 
@@ -33,47 +33,44 @@ from detr_ft.data.box_frame import to_fractions
 from detr_ft.inference import Detector
 from detr_ft.structures import Predictions, Targets
 
-DISPLAY_EDGE = 900  # pixels of the longest edge of a picture
+DISPLAY_EDGE_PX = 900
+AS_TRAINED, HUNGARIAN, ONE_TO_MANY, GREEDY, EXHAUSTIVE = (
+    "as in training", "Hungarian", "one to many", "greedy", "exhaustive search",
+)  # fmt: skip
 MATCHERS: Mapping[str, Callable[[tuple[Cost, ...]], CostMatcher]] = {
-    "Hungarian": HungarianMatcher,
-    "one to many": lambda costs: OneToManyMatcher(k=3, costs=costs),
-    "greedy": GreedyMatcher,
-    "trying all orders": TryingMatcher,
+    HUNGARIAN: HungarianMatcher,
+    ONE_TO_MANY: lambda costs: OneToManyMatcher(k=3, costs=costs),
+    GREEDY: GreedyMatcher,
+    EXHAUSTIVE: ExhaustiveMatcher,
 }
-AS_TRAINED = "as it was trained"
-TERMS = {"ClassCost": "class", "BoxL1Cost": "L1", "GIoUCost": "GIoU"}
-LOSSES = {"loss_ce": "class", "loss_bbox": "L1", "loss_giou": "GIoU"}
+TERM_NAMES = {"ClassCost": "class", "BoxL1Cost": "L1", "GIoUCost": "GIoU"}
+LOSS_NAMES = {"loss_ce": "class", "loss_bbox": "L1", "loss_giou": "GIoU"}
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """What can be turned: weights of the costs, the matcher, and the weight of no-object in the loss; the rest is `own`'s."""
+class MatchSettings:
+    """Cost weights, matcher and weight of no-object, applied to the criterion `base`."""
 
     weights: tuple[float, ...] = (1.0, 5.0, 2.0)
-    matcher: str = "Hungarian"
+    matcher: str = HUNGARIAN
     eos_coef: float = 0.1
-    own: SetCriterion = field(default_factory=detr_criterion)
+    base: SetCriterion = field(default_factory=detr_criterion)
 
     @property
     def criterion(self) -> SetCriterion:
-        """The criterion that they make."""
-        matcher = self.own.matcher if self.matcher == AS_TRAINED else self.match_by(self.matcher)
+        """The base criterion with these settings; `AS_TRAINED` leaves its matcher unchanged."""
         losses = [
             replace(loss, eos_coef=self.eos_coef) if isinstance(loss, CrossEntropyLoss) else loss
-            for loss in self.own.losses
+            for loss in self.base.losses
         ]
-        return SetCriterion(matcher, losses)
-
-    def match_by(self, name: str) -> CostMatcher:
-        """A matcher of `MATCHERS` on the weighted costs."""
-        costs = tuple(
-            weighing(cost, weight) for cost, weight in zip(costs_of(self.own), self.weights, strict=True)
-        )  # fmt: skip
-        return MATCHERS[name](costs)
+        if self.matcher == AS_TRAINED:
+            return SetCriterion(self.base.matcher, losses)
+        pairs = zip(costs_of(self.base), self.weights, strict=True)
+        return SetCriterion(MATCHERS[self.matcher](tuple(with_weight(cost, weight) for cost, weight in pairs)), losses)
 
 
 def costs_of(criterion: SetCriterion) -> tuple[Cost, ...]:
-    """The costs that the last layer is matched by; DETR's own where the matcher has none."""
+    """Return the costs that match the last layer, or DETR's if the matcher has none."""
     matcher = criterion.matcher
     if isinstance(matcher, MatcherSchedule):
         matcher = matcher.matchers[-1]
@@ -82,108 +79,119 @@ def costs_of(criterion: SetCriterion) -> tuple[Cost, ...]:
     return tuple(matcher.costs) if isinstance(matcher, CostMatcher) else DETR_COSTS
 
 
-def weighing(cost: Cost, weight: float) -> Cost:
-    """The same cost with another weight."""
+def with_weight(cost: Cost, weight: float) -> Cost:
+    """Return a copy of a cost with another weight."""
     weighted = copy.copy(cost)
-    if weighted is not cost:  # a function is its own copy
+    if weighted is not cost:  # copying a function returns the function
         object.__setattr__(weighted, "weight", weight)
     return weighted
 
 
 def cost_names(criterion: SetCriterion) -> dict[str, str]:
-    """What the terms of an explanation are called, by their names in it."""
-    kinds = [type(cost).__name__ for cost in costs_of(criterion)]
-    terms = [kind if kinds[:place].count(kind) == 0 else f"{kind} {kinds[:place].count(kind) + 1}" for place, kind in enumerate(kinds)]  # fmt: skip
-    return {term: TERMS.get(term, term) for term in terms}
+    """Return the displayed names of the costs, by their names in an explanation (`GIoUCost 2`)."""
+    names: dict[str, str] = {}
+    for kind in (type(cost).__name__ for cost in costs_of(criterion)):
+        number = sum(term.split(" ")[0] == kind for term in names) + 1
+        term = kind if number == 1 else f"{kind} {number}"
+        names[term] = TERM_NAMES.get(term, term)
+    return names
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image, its truth (`boxes [T, 4]` xyxy in its pixels, `labels [T]`), and what the model says at every layer, `[L, 1, Q, ...]`.
+    """An image, its ground truth, and the predictions of every layer, `[L, 1, Q, ...]`.
 
-    Of the picture the `address` of one at display size is kept, of `shape`; `size` is its own.
+    `size` is that of the image. `data_uri` has the image at `display_size`; the image itself is not stored. `boxes [T, 4]`
+    are xyxy in pixels of the image, with `labels [T]`.
     """
 
-    name: str
     size: tuple[int, int]
-    shape: tuple[int, int]
-    address: str
+    display_size: tuple[int, int]
+    data_uri: str
     boxes: Tensor
     labels: Tensor
     predictions: Predictions
 
     def with_truth(self, boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> Scene:
-        """The same image with other objects; the model is not asked again."""
-        told = torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)
-        return replace(self, boxes=told, labels=torch.tensor(labels, dtype=torch.long))
+        """Return the same image and predictions with other objects."""
+        corners = torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)
+        return replace(self, boxes=corners, labels=torch.tensor(labels, dtype=torch.long))
 
     @property
     def sides(self) -> Tensor:
-        """Width, height, width, height."""
+        """Width, height, width, height of the image in pixels."""
         return torch.tensor([*self.size, *self.size], dtype=torch.float)
 
     @property
     def targets(self) -> Targets:
-        """The truth as a criterion takes it."""
+        """The ground truth for a criterion."""
         truth = {"class_labels": self.labels, "boxes": to_fractions(self.boxes, self.size)}
         return Targets.from_labels([truth], torch.device("cpu"))
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
-    """A scene under some knobs."""
+class MatchedScene:
+    """A scene with the explanation of its matching and loss under some settings."""
 
     scene: Scene
-    knobs: Knobs
-    told: ImageExplanation
+    settings: MatchSettings
+    explanation: ImageExplanation
+
+    @property
+    def num_layers(self) -> int:
+        """The number of decoder layers."""
+        return len(self.explanation.layers)
 
     def layer(self, number: int) -> LayerExplanation:
-        """Counted from 1, as people do."""
-        return self.told.layers[number - 1]
+        """Return the explanation of a layer, counted from 1."""
+        return self.explanation.layers[number - 1]
 
     def probabilities(self, number: int) -> Tensor:
-        """`[Q, K+1]` at a layer."""
+        """Return the class probabilities of a layer, `[Q, K+1]`."""
         return self.scene.predictions.probabilities[number - 1, 0]
 
     def overlaps(self, number: int) -> Tensor:
-        """`[T, Q]`: the IoU of each object with each query's box."""
+        """Return the IoU of each object with the box of each query at a layer, `[T, Q]`."""
         return iou(self.scene.targets.boxes[:, None], self.scene.predictions.boxes[number - 1, 0][None])
 
     def losses(self) -> dict[str, list[tuple[float, float]]]:
-        """For each loss and layer, weighted, what matched pairs add to it and what the other queries do."""
+        """Return for each loss and layer the weighted parts of the matched pairs and of the other queries."""
         return {
             name: [
                 (sum(pair.losses.get(name, 0.0) for pair in layer.pairs), layer.no_object.get(name, 0.0))
-                for layer in self.told.layers
+                for layer in self.explanation.layers
             ]
-            for name in self.told.layers[0].no_object
+            for name in self.explanation.layers[0].no_object
         }
 
+    def last_loss(self) -> float:
+        """Return the weighted loss of the last layer."""
+        return sum(sum(parts[-1]) for parts in self.losses().values())
 
-def look(
-    detector: Detector, name: str, picture: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int]
+
+def predict_scene(
+    detector: Detector, image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int]
 ) -> Scene:
-    """Ask the model about an image with some truth: boxes xyxy in its pixels."""
-    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    scale = DISPLAY_EDGE / max(picture.size)
-    shape = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    address = embedded(picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS))
-    return Scene(name, picture.size, shape, address, *nothing, detector.predictions(picture)).with_truth(boxes, labels)
+    """Run the model on an image with ground truth, boxes xyxy in its pixels."""
+    empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    size = fit(image.size, DISPLAY_EDGE_PX)
+    scene = Scene(image.size, size, to_data_uri(image, size), *empty, detector.predictions(image))
+    return scene.with_truth(boxes, labels)
 
 
-def tried(scene: Scene, knobs: Knobs) -> Solved | str:
-    """The same where there is an answer, else why there is none, in words."""
-    if not any(knobs.weights):
-        return "All weights of the costs are 0: any matching is as good as another. Raise one of them."
-    if knobs.matcher == "trying all orders" and len(scene.boxes) > MOST:
-        return f"There are {len(scene.boxes)} objects here, and all orders of more than {MOST} are too many to try."
+def try_match(scene: Scene, settings: MatchSettings) -> MatchedScene | str:
+    """Match a scene, or return a message about settings or objects that can't be matched."""
+    if not any(settings.weights):
+        return "All cost weights are 0, so every matching has the same cost. Increase one of them."
+    if settings.matcher == EXHAUSTIVE and len(scene.boxes) > MAX_OBJECTS:
+        return f"Exhaustive search is limited to {MAX_OBJECTS} objects, got {len(scene.boxes)}. Choose another matcher."
     try:
-        return solve(scene, knobs)
+        return match_scene(scene, settings)
     except CriterionError as error:
-        return f"This truth can't be matched: {error}"
+        return f"These objects can't be matched: {error}"
 
 
-def solve(scene: Scene, knobs: Knobs) -> Solved:
-    """Match it and take the loss apart."""
-    (told,) = explain(knobs.criterion, scene.predictions, scene.targets)
-    return Solved(scene, knobs, told)
+def match_scene(scene: Scene, settings: MatchSettings) -> MatchedScene:
+    """Match a scene and explain costs and loss."""
+    (explanation,) = explain(settings.criterion, scene.predictions, scene.targets)
+    return MatchedScene(scene, settings, explanation)

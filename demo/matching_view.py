@@ -1,4 +1,4 @@
-"""The matching drawn: the picture with its pairs, the cost matrix as a heat map, layer by layer, and the loss taken apart."""
+"""HTML of a matching: image with pairs, cost matrix, queries by layer, and parts of the loss."""
 
 from __future__ import annotations
 
@@ -7,200 +7,195 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
-from markup import css_color, head, rectangle, scene, table
-from matching import LOSSES, TERMS, Solved
+from markup import css_color, header_row, rectangle, svg_image, table
+from matching import LOSS_NAMES, TERM_NAMES, MatchedScene
 from torch import Tensor
 
 from detr_ft.data.box_frame import to_pixels
 
-_COLUMNS = 10  # of the cost matrix
+TOTAL = "total"  # the choice of a cost that shows the sum of all terms
+_MIN_MATRIX_COLUMNS = 10
+_NO_OBJECTS = "<p>No objects: every query is trained to predict “no object”.</p>"
+_LEGEND = (("truth", "object"), ("predicted", "its query"), ("unmatched", "unmatched query"))
 
 
-def picture(solved: Solved, layer: int, names: Sequence[str]) -> str:
-    """Truth in full lines, the queries that took it dashed, a line between the two, and the other queries faint."""
-    seen = solved.scene
-    scale = torch.tensor([*seen.shape, *seen.shape]) / seen.sides
-    boxes = to_pixels(seen.predictions.boxes[layer - 1, 0], seen.size) * scale
-    pairs = solved.layer(layer).pairs
-    taken = {pair.query for pair in pairs}
-    parts = [
-        rectangle(boxes[query], "free", f"query {query}, no pair") for query in range(len(boxes)) if query not in taken
+def image(matched: MatchedScene, layer: int, names: Sequence[str]) -> str:
+    """Draw objects in solid lines, their queries dashed and connected by a line, and other queries faint."""
+    scene = matched.scene
+    scale = torch.tensor([*scene.display_size, *scene.display_size]) / scene.sides
+    boxes = to_pixels(scene.predictions.boxes[layer - 1, 0], scene.size) * scale
+    pairs = matched.layer(layer).pairs
+    queries = {pair.query for pair in pairs}
+    shapes = [
+        rectangle(boxes[query], "unmatched", f"query {query}, unmatched")
+        for query in range(len(boxes))
+        if query not in queries
     ]
-    for target, true in enumerate(seen.boxes * scale):
+    for target, truth in enumerate(scene.boxes * scale):
         own = [pair for pair in pairs if pair.target == target]
-        parts.append(
-            f'<g data-object="{target}" tabindex="0" style="--own:{_colour(solved, target)}">'
-            + rectangle(true, "true", f"object {target + 1}: {names[int(seen.labels[target])]}")
-            + "".join(_partner(true, boxes[pair.query], f"query {pair.query}, cost {pair.cost:.2f}") for pair in own)
-            + f'<text x="{float(true[0]) + 4:.1f}" y="{max(14.0, float(true[1]) - 5):.1f}">{target + 1} '
-            + f"{escape(names[int(seen.labels[target])])} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
+        name = names[int(scene.labels[target])]
+        shapes.append(
+            f'<g data-object="{target}" tabindex="0" style="--own:{_color(matched, target)}">'
+            + rectangle(truth, "truth", f"object {target + 1}: {name}")
+            + "".join(_partner(truth, boxes[pair.query], f"query {pair.query}, cost {pair.cost:.2f}") for pair in own)
+            + f'<text x="{float(truth[0]) + 4:.1f}" y="{max(14.0, float(truth[1]) - 5):.1f}">{target + 1} '
+            + f"{escape(name)} ← {', '.join(f'q{pair.query}' for pair in own) or 'no query'}</text></g>"
         )
-    told = f"{len(seen.labels)} objects and the queries they are matched with at decoder layer {layer}"
-    return scene(seen.address, seen.shape, parts, told) + _legend()
+    description = f"{len(scene.labels)} objects and their matched queries at decoder layer {layer}"
+    return svg_image(scene.data_uri, scene.display_size, shapes, description) + _legend()
 
 
-def matrix(solved: Solved, layer: int, term: str, names: Sequence[str]) -> str:
-    """Costs, objects by queries: those that were taken first, then the cheapest; the taken cells are framed."""
-    told = solved.layer(layer)
-    values = told.costs if term == "whole" else told.terms[_term(solved, term)]
+def matrix(matched: MatchedScene, layer: int, term: str, names: Sequence[str]) -> str:
+    """Return the costs, objects by queries: matched queries first, then the cheapest.
+
+    Matched cells are framed.
+    """
+    explanation = matched.layer(layer)
+    values = explanation.costs if term == TOTAL else explanation.terms[_term_key(matched, term)]
     if not len(values):
-        return _nothing()
-    taken = {(pair.target, pair.query) for pair in told.pairs}
-    first = list(dict.fromkeys(query for _, query in sorted(taken)))
-    rest = [query for query in told.costs.amin(0).argsort().tolist() if query not in first]
-    shown = (first + rest)[: max(_COLUMNS, len(first))]
+        return _NO_OBJECTS
+    pairs = {(pair.target, pair.query) for pair in explanation.pairs}
+    first = list(dict.fromkeys(query for _, query in sorted(pairs)))
+    rest = [query for query in explanation.costs.amin(0).argsort().tolist() if query not in first]
+    columns = (first + rest)[: max(_MIN_MATRIX_COLUMNS, len(first))]
     low, high = float(values.min()), float(values.max())
-    columns = "".join(f'<th scope="col">q{query}</th>' for query in shown)
+    header = "".join(f'<th scope="col">q{query}</th>' for query in columns)
     rows = []
-    for target in range(len(values)):
+    for target, costs in enumerate(values.tolist()):
         cells = "".join(
-            f'<td class="{"taken" if (target, query) in taken else ""}" style="--heat:{_share(float(values[target, query]), low, high):.3f}">'
-            f"{float(values[target, query]):.2f}</td>"
-            for query in shown
+            f'<td class="{"matched" if (target, query) in pairs else ""}" style="--heat:{_heat(costs[query], low, high):.3f}">'
+            f"{costs[query]:.2f}</td>"
+            for query in columns
         )
-        rows.append(
-            f'<tr data-object="{target}" tabindex="0"><th scope="row">{_object(solved, target, names)}</th>{cells}</tr>'
-        )
-    more = len(values[0]) - len(shown)
-    caption = f"{'Cost' if term == 'whole' else term + ' cost, weighted'} of each object with each query" + (
-        f"; {more} dearer queries are not shown" if more else ""
-    )
-    return table(caption, f"<tr><td></td>{columns}</tr>", rows, "heat")
+        rows.append(_object_row(matched, target, names, cells))
+    caption = f"{'Cost' if term == TOTAL else f'{term} cost, weighted,'} of each object with each query"
+    hidden = values.shape[1] - len(columns)
+    if hidden:
+        caption += f"; {hidden} more expensive queries are not shown"
+    return table(caption, f"<tr><td></td>{header}</tr>", rows, "heat")
 
 
-def pairs(solved: Solved, layer: int, names: Sequence[str]) -> str:
-    """Why each object has its query: costs by term, and how much dearer the matching without this pair would be."""
-    told, overlaps, said = solved.layer(layer), solved.overlaps(layer), solved.probabilities(layer)
-    if not told.pairs:
-        return _nothing()
-    titles = [
-        "object",
-        "query",
-        "probability",
-        "IoU",
-        *(TERMS.get(name, name) for name in told.terms),
-        "cost",
-        "instead",
-        "regret",
-    ]
+def pairs(matched: MatchedScene, layer: int, names: Sequence[str]) -> str:
+    """Return the pairs with their costs by term, the alternative query and the regret."""
+    explanation, overlaps = matched.layer(layer), matched.overlaps(layer)
+    probabilities = matched.probabilities(layer)
+    if not explanation.pairs:
+        return _NO_OBJECTS
+    terms = [TERM_NAMES.get(name, name) for name in explanation.terms]
     rows = []
-    for pair in sorted(told.pairs, key=lambda one: (one.target, one.cost)):
-        probability = float(said[pair.query, int(solved.scene.labels[pair.target])])
-        instead = "none" if pair.instead is None else f"q{pair.instead}"
+    for pair in sorted(explanation.pairs, key=lambda pair: (pair.target, pair.cost)):
+        probability = float(probabilities[pair.query, int(matched.scene.labels[pair.target])])
+        alternative = "none" if pair.instead is None else f"q{pair.instead}"
         regret = "–" if math.isinf(pair.regret) else f"{pair.regret:.2f}"
         cells = [
             f"q{pair.query}", f"{probability:.2f}", f"{float(overlaps[pair.target, pair.query]):.2f}",
-            *(f"{value:.2f}" for value in pair.terms.values()), f"{pair.cost:.2f}", instead, regret,
+            *(f"{value:.2f}" for value in pair.terms.values()), f"{pair.cost:.2f}", alternative, regret,
         ]  # fmt: skip
-        rows.append(
-            f'<tr data-object="{pair.target}" tabindex="0"><th scope="row">{_object(solved, pair.target, names)}</th>'
-            + "".join(f"<td>{cell}</td>" for cell in cells)
-            + "</tr>"
-        )
-    caption = "Who took what, and why. Regret: how much dearer the best matching without this pair is; near 0 it was a toss-up."
-    return table(caption, head(titles), rows)
+        rows.append(_object_row(matched, pair.target, names, "".join(f"<td>{cell}</td>" for cell in cells)))
+    caption = "Matched pairs. Regret: the additional cost of the best matching without this pair; near 0 the matching is nearly undecided."
+    header = header_row(["object", "query", "probability", "IoU", *terms, "cost", "alternative", "regret"])
+    return table(caption, header, rows)
 
 
-def layers(solved: Solved, names: Sequence[str]) -> str:
-    """Each object's query at every decoder layer; where it changes, the cell is marked."""
+def layers(matched: MatchedScene, names: Sequence[str]) -> str:
+    """Return the query of each object at every decoder layer; changes are highlighted and counted."""
     rows = []
-    for target, queries in enumerate(solved.told.partners):
+    for target, queries in enumerate(matched.explanation.partners):
         cells = "".join(
-            f'<td class="{"changed" if place and query != queries[place - 1] else ""}">{"–" if query is None else f"q{query}"}</td>'
-            for place, query in enumerate(queries)
+            f'<td class="{"changed" if index and query != queries[index - 1] else ""}">{"–" if query is None else f"q{query}"}</td>'
+            for index, query in enumerate(queries)
         )
-        rows.append(
-            f'<tr data-object="{target}" tabindex="0"><th scope="row">{_object(solved, target, names)}</th>{cells}</tr>'
-        )
+        rows.append(_object_row(matched, target, names, cells))
     if not rows:
-        return _nothing()
-    changes = ["", *(str(one) for one in solved.told.changes)]
-    rows.append(
-        '<tr class="sum"><th scope="row">changed</th>' + "".join(f"<td>{one}</td>" for one in changes) + "</tr>"
-    )
-    titles = head(["object", *(f"layer {number + 1}" for number in range(len(solved.told.layers)))])
-    return table("The query of each object at every decoder layer", titles, rows)
+        return _NO_OBJECTS
+    changes = "".join(f"<td>{count}</td>" for count in matched.explanation.changes)
+    rows.append(f'<tr class="sum"><th scope="row">changes</th><td></td>{changes}</tr>')
+    header = header_row(["object", *_layer_titles(matched)])
+    return table("The query of each object at every decoder layer", header, rows)
 
 
-def loss(solved: Solved) -> str:
-    """The Hungarian loss of this image, by term and layer: what matched pairs add, and what no-object does."""
-    parts_of = solved.losses()
-    titles = head(["loss", *(f"layer {number + 1}" for number in range(len(solved.told.layers))), "sum"])
-    most = max([value for parts in parts_of.values() for pair in parts for value in pair] + [1e-9])
+def loss(matched: MatchedScene) -> str:
+    """Return the weighted loss of the image by term and layer, split into matched pairs and no-object."""
+    losses = matched.losses()
+    largest = max([value for layers in losses.values() for parts in layers for value in parts] + [1e-9])
     rows = []
-    for name, parts in parts_of.items():
-        for which, title in enumerate(("matched pairs", "no object")):
-            values = [pair[which] for pair in parts]
-            if which and not any(values):
+    for name, parts_by_layer in losses.items():
+        for part, title in enumerate(("matched pairs", "no object")):
+            values = [parts[part] for parts in parts_by_layer]
+            if title == "no object" and not any(values):
                 continue
             cells = "".join(
-                f'<td><span class="bar" style="--size:{value / most:.3f}"></span>{value:.3f}</td>' for value in values
+                f'<td><span class="bar" style="--size:{value / largest:.3f}"></span>{value:.3f}</td>'
+                for value in values
             )
             rows.append(
-                f'<tr><th scope="row">{escape(LOSSES.get(name, name))}, {title}</th>{cells}<td>{sum(values):.3f}</td></tr>'
+                f'<tr><th scope="row">{escape(LOSS_NAMES.get(name, name))}, {title}</th>{cells}<td>{sum(values):.3f}</td></tr>'
             )
-    sums = [sum(sum(pairs[place]) for pairs in parts_of.values()) for place in range(len(solved.told.layers))]
-    total = "".join(f"<td>{value:.3f}</td>" for value in [*sums, sum(sums)])
-    rows.append(f'<tr class="sum"><th scope="row">Hungarian loss</th>{total}</tr>')
-    return table("The loss of this image, weighted", titles, rows)
+    sums = [sum(sum(parts[layer]) for parts in losses.values()) for layer in range(matched.num_layers)]
+    cells = "".join(f"<td>{value:.3f}</td>" for value in [*sums, sum(sums)])
+    rows.append(f'<tr class="sum"><th scope="row">Hungarian loss</th>{cells}</tr>')
+    return table("The loss of this image, weighted", header_row(["loss", *_layer_titles(matched), "sum"]), rows)
 
 
-def padding(solved: Solved, layer: int) -> str:
-    """The truth padded to as many places as there are queries, and how much of the class loss no-object has."""
-    objects = len(solved.scene.boxes)
-    taken = len({pair.query for pair in solved.layer(layer).pairs})
-    queries = solved.scene.predictions.num_queries
-    cells = "".join(f'<i class="{"object" if place < taken else "none"}"></i>' for place in range(queries))
-    told = _weighed(solved, layer) if "loss_ce" in solved.losses() else ""
+def padding(matched: MatchedScene, layer: int) -> str:
+    """Return the padded ground truth, and the part of no-object in the class loss."""
+    objects = len(matched.scene.boxes)
+    used = len({pair.query for pair in matched.layer(layer).pairs})
+    queries = matched.scene.predictions.num_queries
+    cells = "".join(f'<i class="{"object" if index < used else "none"}"></i>' for index in range(queries))
+    of_objects = f"{objects} object{'s' if objects != 1 else ''}"
+    if used > objects:
+        of_objects += f", matched with {used} queries,"
     return (
-        f'<div class="padded" role="img" aria-label="{taken} queries with an object and {queries - taken} with none">{cells}</div>'
-        f"<p>The model always gives {queries} answers, so the truth is padded to {queries}: {objects} "
-        f"object{'s' if objects != 1 else ''}{f', each for several queries, {taken} in all,' if taken > objects else ''} and {queries - taken} times “no object” (∅).{told}</p>"
+        f'<div class="padded" role="img" aria-label="{used} queries with an object and {queries - used} without">{cells}</div>'
+        f"<p>The model predicts {queries} boxes, so the ground truth is padded to {queries}: {of_objects} and {queries - used} × “no object” (∅)."
+        f"{_no_object_fraction(matched, layer) if 'loss_ce' in matched.losses() else ''}</p>"
     )
 
 
-def _weighed(solved: Solved, layer: int) -> str:
-    """What no-object makes of the cross-entropy at a layer, as it is weighed and as it would be with a weight of 1."""
-    matched, free = solved.losses()["loss_ce"][layer - 1]
-    weight = solved.knobs.eos_coef
-    share, full = (part / (matched + part) if matched + part > 0 else 0.0 for part in (free, free / weight))
-    return f" With no-object weighing {weight:g}, it has {share:.0%} of this layer's class loss. With a weight of 1 it would be {full:.0%}."
+def _no_object_fraction(matched: MatchedScene, layer: int) -> str:
+    """State the part of no-object in the cross-entropy of a layer, at its weight and at a weight of 1."""
+    of_pairs, of_no_object = matched.losses()["loss_ce"][layer - 1]
+    weight = matched.settings.eos_coef
+    weighted, full = (
+        part / (of_pairs + part) if of_pairs + part > 0 else 0.0 for part in (of_no_object, of_no_object / weight)
+    )
+    return f" At weight {weight:g}, no-object makes up {weighted:.0%} of this layer's class loss; at weight 1 it would be {full:.0%}."
 
 
-def _term(solved: Solved, shown: str) -> str:
-    return next(name for name in solved.layer(1).terms if TERMS.get(name, name) == shown)
+def _term_key(matched: MatchedScene, name: str) -> str:
+    return next(key for key in matched.layer(1).terms if TERM_NAMES.get(key, key) == name)
 
 
-def _object(solved: Solved, target: int, names: Sequence[str]) -> str:
-    name = escape(names[int(solved.scene.labels[target])])
-    return f'<span class="dot" style="background:{_colour(solved, target)}"></span>{target + 1} {name}'
+def _layer_titles(matched: MatchedScene) -> list[str]:
+    return [f"layer {number}" for number in range(1, matched.num_layers + 1)]
 
 
-def _colour(solved: Solved, target: int) -> str:
-    return css_color(int(solved.scene.labels[target]))
+def _object_row(matched: MatchedScene, target: int, names: Sequence[str], cells: str) -> str:
+    name = escape(names[int(matched.scene.labels[target])])
+    dot = f'<span class="dot" style="background:{_color(matched, target)}"></span>'
+    return f'<tr data-object="{target}" tabindex="0"><th scope="row">{dot}{target + 1} {name}</th>{cells}</tr>'
 
 
-def _partner(true: Tensor, said: Tensor, title: str) -> str:
-    """A query's box and a line to it from the object's."""
-    (x0, y0), (x1, y1) = _centre(true), _centre(said)
+def _color(matched: MatchedScene, target: int) -> str:
+    return css_color(int(matched.scene.labels[target]))
+
+
+def _partner(truth: Tensor, predicted: Tensor, title: str) -> str:
+    """Draw the box of a query and a line from the center of its object."""
+    (x0, y0), (x1, y1) = _center(truth), _center(predicted)
     line = f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
-    return rectangle(said, "said", title) + line
+    return rectangle(predicted, "predicted", title) + line
 
 
-def _centre(box: Tensor) -> tuple[float, float]:
+def _center(box: Tensor) -> tuple[float, float]:
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
-def _share(value: float, low: float, high: float) -> float:
+def _heat(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.0
 
 
 def _legend() -> str:
-    keys = (("true", "an object"), ("said", "the query that took it"), ("free", "a query without a pair"))
-    return (
-        '<p class="legend">' + "".join(f'<span><i class="{kind}"></i>{words}</span>' for kind, words in keys) + "</p>"
-    )
-
-
-def _nothing() -> str:
-    return "<p>There is no object here: every query is to say “no object”.</p>"
+    entries = "".join(f'<span><i class="{kind}"></i>{text}</span>' for kind, text in _LEGEND)
+    return f'<p class="legend">{entries}</p>'

@@ -1,106 +1,127 @@
-// A click on a box, or Enter, chooses its rows as well, and the other way round.
-function choose(from) {
-  const one = from.closest("[data-object]");
-  if (!one) return false;
-  const id = one.dataset.object, was = one.classList.contains("chosen");
+// Interaction with the drawings: highlighting an object, drawing a box, and moving the boxes of the lesson.
+// Results go into hidden fields or sliders, whose events redraw the page; elements are therefore looked up at each use.
+
+// A click on a box, or Enter, highlights the rows of its object, and the reverse.
+function highlight(from) {
+  const element = from.closest("[data-object]");
+  if (!element) return false;
+  const id = element.dataset.object, wasHighlighted = element.classList.contains("chosen");
   document.querySelectorAll("[data-object]").forEach(
-    (each) => each.classList.toggle("chosen", !was && each.dataset.object === id));
+    (other) => other.classList.toggle("chosen", !wasHighlighted && other.dataset.object === id));
   return true;
 }
-document.addEventListener("click", (event) => choose(event.target));
+document.addEventListener("click", (event) => highlight(event.target));
 document.addEventListener("keydown", (event) => {
-  if ((event.key === "Enter" || event.key === " ") && choose(event.target)) event.preventDefault();
+  if ((event.key === "Enter" || event.key === " ") && highlight(event.target)) event.preventDefault();
 });
-// Gradio's buttons that are pictures have no words to those who can't see them.
+
+// Gradio's image buttons have no accessible name.
 new MutationObserver(() => {
-  document.querySelectorAll(".gallery-item:not([aria-label])").forEach((one, place) => one.setAttribute("aria-label", `Example ${place + 1}`));
-  document.querySelectorAll("button:has(> .image-frame):not([aria-label])").forEach((one) => {
-    const label = one.closest(".block") && one.closest(".block").querySelector("[data-testid=block-label]");
-    one.setAttribute("aria-label", (label && label.textContent.trim()) || "Picture");
+  document.querySelectorAll(".gallery-item:not([aria-label])").forEach(
+    (button, index) => button.setAttribute("aria-label", `Example ${index + 1}`));
+  document.querySelectorAll("button:has(> .image-frame):not([aria-label])").forEach((button) => {
+    const label = button.closest(".block") && button.closest(".block").querySelector("[data-testid=block-label]");
+    button.setAttribute("aria-label", (label && label.textContent.trim()) || "Image");
   });
 }).observe(document, { childList: true, subtree: true });
-// Boxes of the lesson are dragged, or moved by arrow keys. What they were moved to goes into a field or into sliders, which
-// the page answers; it draws them anew meanwhile, so nothing here holds on to an element.
-let drag = null;
-function put(field, value) {
-  const own = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
-  own.call(field, value);
+
+// Svelte observes the native setter of a field, not assignments by scripts.
+function setField(field, value) {
+  const setter = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
+  setter.call(field, value);
   for (const kind of ["input", "change", "blur"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
 }
-function sliders(one) {
-  return one.dataset.sliders.split(" ").map((id) => document.querySelector("#" + id + " input[type=number]"));
-}
-function held(one) {
-  return one.dataset.move
-    ? { move: one.dataset.move, unit: 420, at: [+one.dataset.x, +one.dataset.y] }
-    : { to: sliders(one), unit: +one.dataset.unit, at: sliders(one).map((field) => +field.value) };
-}
-function bring(one, by) {
-  const at = one.at.map((value, axis) => value + by[axis] / one.unit);
-  if (one.move) {
-    const field = document.querySelector("#lesson-moved textarea, #lesson-moved input");
-    put(field, JSON.stringify({ ...JSON.parse(field.value || "{}"), [one.move]: at.map((value) => +value.toFixed(3)) }));
-  } else {
-    one.to.forEach((field, axis) => put(field, Math.min(+field.max, Math.max(+field.min, +at[axis].toFixed(2)))));
-  }
-}
-function across(event) {
-  return [(event.clientX - drag.from[0]) * drag.scale, (event.clientY - drag.from[1]) * drag.scale];
-}
-document.addEventListener("pointerdown", (event) => {
-  const one = event.target.closest(".drag");
-  if (!one) return;
-  event.preventDefault();
-  one.focus({ preventScroll: true });
-  const svg = one.ownerSVGElement;
-  drag = { ...held(one), from: [event.clientX, event.clientY], scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width, last: 0 };
-});
-// An object is drawn in the picture of the matching; what is drawn shows at once, and is told when the pointer is let go.
-let drawn = null;
-function place(event) {
-  const at = drawn.svg.getBoundingClientRect();
-  return [(event.clientX - at.left) / at.width, (event.clientY - at.top) / at.height].map((value) => Math.min(1, Math.max(0, value)));
+
+// Drawing an object in the image of the tab Matching; the box is sent when the pointer is released.
+let drawing = null;
+function fractions(event) {
+  const area = drawing.svg.getBoundingClientRect();
+  return [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height].map(
+    (value) => Math.min(1, Math.max(0, value)));
 }
 document.addEventListener("pointerdown", (event) => {
   const svg = event.target.closest("#scene svg.scene");
   if (!svg || event.button) return;
-  drawn = { svg };
-  drawn.from = place(event);
+  drawing = { svg };
+  drawing.start = fractions(event);
 });
-document.addEventListener("dragstart", (event) => { if (event.target.closest && event.target.closest("#scene svg, #own img")) event.preventDefault(); });
+document.addEventListener("dragstart", (event) => {
+  if (event.target.closest && event.target.closest("#scene svg, #own img")) event.preventDefault();
+});
 document.addEventListener("pointermove", (event) => {
-  if (!drawn) return;
-  const to = place(event), box = drawn.svg.viewBox.baseVal;
-  drawn.rect = drawn.rect || drawn.svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
-  drawn.rect.setAttribute("class", "drawing");
-  const sides = { x: Math.min(to[0], drawn.from[0]) * box.width, y: Math.min(to[1], drawn.from[1]) * box.height,
-    width: Math.abs(to[0] - drawn.from[0]) * box.width, height: Math.abs(to[1] - drawn.from[1]) * box.height };
-  Object.entries(sides).forEach(([name, value]) => drawn.rect.setAttribute(name, value));
+  if (!drawing) return;
+  const end = fractions(event), start = drawing.start, box = drawing.svg.viewBox.baseVal;
+  drawing.rect = drawing.rect || drawing.svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
+  drawing.rect.setAttribute("class", "drawing");
+  const sides = {
+    x: Math.min(end[0], start[0]) * box.width, y: Math.min(end[1], start[1]) * box.height,
+    width: Math.abs(end[0] - start[0]) * box.width, height: Math.abs(end[1] - start[1]) * box.height,
+  };
+  Object.entries(sides).forEach(([name, value]) => drawing.rect.setAttribute(name, value));
 });
 document.addEventListener("pointerup", (event) => {
-  if (!drawn) return;
-  const to = place(event), was = drawn;
-  drawn = null;
-  if (was.rect) was.rect.remove();
-  if (Math.abs(to[0] - was.from[0]) < 0.02 || Math.abs(to[1] - was.from[1]) < 0.02) return;  // a click, which chooses
+  if (!drawing) return;
+  const end = fractions(event), { start, rect } = drawing;
+  drawing = null;
+  if (rect) rect.remove();
+  if (Math.abs(end[0] - start[0]) < 0.02 || Math.abs(end[1] - start[1]) < 0.02) return;  // a click, which highlights
   const field = document.querySelector("#scene-drawn textarea, #scene-drawn input");
-  put(field, [...was.from, ...to].map((value) => value.toFixed(4)).join(" ") + " " + Date.now());
+  // The time makes two equal boxes different values, so that the second one changes the field too.
+  setField(field, [...start, ...end].map((value) => value.toFixed(4)).join(" ") + " " + Date.now());
+});
+
+// Moving boxes of the lesson by the pointer or the arrow keys. A box has `data-move`, its name in the field of centers, or
+// `data-sliders`, the sliders of its position. `unit` is the length of a change of 1, in SVG units.
+const MIN_INTERVAL_MS = 90, KEY_STEP = 0.05, REDRAW_MS = 400;
+let drag = null;
+function slidersOf(element) {
+  return element.dataset.sliders.split(" ").map((id) => document.querySelector("#" + id + " input[type=number]"));
+}
+function movableOf(element) {
+  return element.dataset.move
+    ? { name: element.dataset.move, unit: element.ownerSVGElement.viewBox.baseVal.width, start: [+element.dataset.x, +element.dataset.y] }
+    : { sliders: slidersOf(element), unit: +element.dataset.unit, start: slidersOf(element).map((field) => +field.value) };
+}
+function move(movable, offset) {
+  const position = movable.start.map((value, axis) => value + offset[axis] / movable.unit);
+  if (movable.name) {
+    const field = document.querySelector("#lesson-centers textarea, #lesson-centers input");
+    const center = position.map((value) => +value.toFixed(3));
+    setField(field, JSON.stringify({ ...JSON.parse(field.value || "{}"), [movable.name]: center }));
+  } else {
+    movable.sliders.forEach((field, axis) =>
+      setField(field, Math.min(+field.max, Math.max(+field.min, +position[axis].toFixed(2)))));
+  }
+}
+function dragOffset(event) {
+  return [(event.clientX - drag.pointer[0]) * drag.scale, (event.clientY - drag.pointer[1]) * drag.scale];
+}
+document.addEventListener("pointerdown", (event) => {
+  const element = event.target.closest(".drag");
+  if (!element) return;
+  event.preventDefault();
+  element.focus({ preventScroll: true });
+  const svg = element.ownerSVGElement;
+  const scale = svg.viewBox.baseVal.width / svg.getBoundingClientRect().width;
+  drag = { movable: movableOf(element), pointer: [event.clientX, event.clientY], scale, lastMove: 0 };
 });
 document.addEventListener("pointermove", (event) => {
-  if (!drag || Date.now() - drag.last < 90) return;
-  drag.last = Date.now();
-  bring(drag, across(event));
+  if (!drag || Date.now() - drag.lastMove < MIN_INTERVAL_MS) return;
+  drag.lastMove = Date.now();
+  move(drag.movable, dragOffset(event));
 });
 document.addEventListener("pointerup", (event) => {
-  if (drag) bring(drag, across(event));
+  if (drag) move(drag.movable, dragOffset(event));
   drag = null;
 });
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 document.addEventListener("keydown", (event) => {
-  const one = event.target.closest && event.target.closest(".drag"), step = STEPS[event.key];
-  if (!one || !step) return;
+  const element = event.target.closest && event.target.closest(".drag"), arrow = ARROWS[event.key];
+  if (!element || !arrow) return;
   event.preventDefault();
-  const name = one.dataset.move ? `[data-move="${one.dataset.move}"]` : `[data-unit="${one.dataset.unit}"]`, state = held(one);
-  bring(state, step.map((value) => 0.05 * value * state.unit));
-  setTimeout(() => { const again = document.querySelector(".drag" + name); if (again) again.focus({ preventScroll: true }); }, 400);
+  const { move: name, unit } = element.dataset, movable = movableOf(element);
+  move(movable, arrow.map((value) => KEY_STEP * value * movable.unit));
+  // The page is redrawn, and the new element gets the focus of the old one.
+  const selector = ".drag" + (name ? `[data-move="${name}"]` : `[data-unit="${unit}"]`);
+  setTimeout(() => { const redrawn = document.querySelector(selector); if (redrawn) redrawn.focus({ preventScroll: true }); }, REDRAW_MS);
 });

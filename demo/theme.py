@@ -1,4 +1,4 @@
-"""How the page looks: one language of colours and lines, in the light and in the dark, and the little script of the pictures."""
+"""The style of the page: colors for light and dark, fonts, the style sheet and the script."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 import gradio as gr
 
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+_GRADIO_5 = int(gr.__version__.split(".")[0]) < 6
 
 
 def _read(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
-LOOK: dict[str, Any] = {
-    # As `css`, Gradio would rewrite the rules so that they apply to its components alone.
+CONTENT_POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+_STYLE: dict[str, Any] = {
+    # As `css`, Gradio would limit the rules to its own components.
     "head": f"<style>{_read('style.css')}</style><script>{_read('script.js')}</script>",
-    "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]),
+    "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=["monospace"]),
 }
-# What Gradio 5 and later versions name or place differently. Its share button would upload the picture.
-OLD = int(gr.__version__.split(".")[0]) < 6
-LOOK_IN_BLOCKS, LOOK_AT_LAUNCH = (LOOK, {}) if OLD else ({}, LOOK)
-NO_SHARING: dict[str, Any] = {"show_share_button": False} if OLD else {"buttons": ["download", "fullscreen"]}
+# Gradio 5 takes the style in `gr.Blocks`, later versions in `launch`.
+PAGE_STYLE, LAUNCH_STYLE = (_STYLE, {}) if _GRADIO_5 else ({}, _STYLE)
+# The share button of an image would upload it.
+NO_SHARE_BUTTON: dict[str, Any] = {"show_share_button": False} if _GRADIO_5 else {"buttons": ["download", "fullscreen"]}

@@ -230,7 +230,7 @@ class Targets:
         num_boxes: float | Tensor = 0.0,
         step: StepTotals | None = None,
     ) -> Targets:
-        """From the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image."""
+        """Build targets from the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image."""
         counts = tuple(of_image["class_labels"].shape[0] for of_image in labels)
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:

@@ -129,13 +129,14 @@ def test_a_run_goes_on_as_it_would_have(copy: Path) -> None:
         assert {name: row[name] for name in terms} == pytest.approx(terms, rel=LOSS, abs=LOSS)
     assert [one.name for one in (copy / "run/checkpoints").glob("step-*")] == ["step-6"]
     assert (copy / "run/metrics.json").is_file()
-    # The recipe that is written again tells the terms by the names that an earlier version knows.
+    # The recipe that is written again records the explicit names of the terms.
     criterion = yaml.safe_load((copy / "run/recipe.yaml").read_text())["criterion"]
     assert [loss["use"] for loss in criterion["losses"]] == [
-        "FocalLoss", "VarifocalLoss", "QualityFocalLoss", "BoxL1Loss", "GIoULoss", "centres.py:CentreLoss",
+        "SoftmaxFocalLoss", "SoftmaxVarifocalLoss", "SoftmaxQualityFocalLoss", "BoxL1Loss", "GIoULoss",
+        "centres.py:CentreLoss",
     ]  # fmt: skip
     assert [cost["use"] for cost in criterion["matcher"]["costs"]] == [
-        "FocalCost", "BoxL1Cost", "GIoUCost", "centres.py:CentreCost",
+        "SoftmaxFocalCost", "BoxL1Cost", "GIoUCost", "centres.py:CentreCost",
     ]  # fmt: skip
 
 

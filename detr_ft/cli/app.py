@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -12,18 +13,32 @@ from detr_ft.cli.data_verbs import doctor, new
 from detr_ft.cli.model_verbs import compare, demo, evaluate, export, predict, push
 from detr_ft.cli.training_verbs import check, quickstart, replay, train
 
+_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings=_HELP_NAMES,
     help="Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace.",
 )
 for verb in (quickstart, doctor, new, check, train, replay, evaluate, compare, predict, demo, push, export):
-    app.command()(exit_with_status(verb))
+    app.command(context_settings=_HELP_NAMES)(exit_with_status(verb))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"detr-ft {version('detr-ft')}")
+        except PackageNotFoundError:
+            typer.echo("detr-ft, not installed: run from its source tree")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; default: a message")] = False,
 ) -> None:
     """Options of every verb."""

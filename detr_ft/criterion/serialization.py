@@ -75,6 +75,21 @@ def describe(criterion: SetCriterion) -> dict[str, Any]:
     }
 
 
+def explicit_names(description: Any) -> Any:
+    """Return the description with the names of the softmax forms in place of plain names.
+
+    Earlier versions recorded plain names.
+    """
+    if isinstance(description, list):
+        return [explicit_names(item) for item in description]
+    if not isinstance(description, Mapping):
+        return description
+    explicit = {key: explicit_names(value) for key, value in description.items()}
+    if explicit.get("use") in FORMS:
+        explicit["use"] = FORMS[explicit["use"]]["softmax"].__name__
+    return explicit
+
+
 def check_activation(criterion: object, activation: Activation) -> None:
     """Raise CriterionError if a cost or a loss does not support the activation of a model.
 

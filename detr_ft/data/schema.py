@@ -1,9 +1,9 @@
-"""The one schema that every source is read into: the Hub's own convention for detection.
+"""The schema of all data sets: the Hub's convention for detection.
 
-A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists of equal
-length: `id` (the annotation's own, else its place in the file), `bbox` (COCO xywh, pixels of the upright image),
-`category` (index of a ClassLabel), `area` (square pixels), `iscrowd` (an ignore region: no truth to learn, and no false
-alarm to find), and Pascal VOC's `difficult` and `truncated`.
+A row is `image` (path or bytes, not decoded), `image_id`, `width`, `height` and `objects`, a dictionary of lists of
+equal length: `id` (of the annotation, else its index), `bbox` (COCO xywh, pixels of the upright image), `category`
+(index of a ClassLabel), `area` (square pixels), `iscrowd`, and Pascal VOC's `difficult` and `truncated`. A crowd is an
+ignored region: neither a target nor a false positive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def detection_features(names: list[str]) -> Features:
-    """The features of a split whose classes are `names`, in the order of their indices."""
+    """Return the features of a split with the classes `names`, in the order of their indices."""
     return Features(
         {
             "image": Image(decode=False),
@@ -48,7 +48,7 @@ def detection_objects(
     difficult: Sequence[bool] | None = None,
     truncated: Sequence[bool] | None = None,
 ) -> dict[str, list[object]]:
-    """A row's `objects`; what is left out is the place for `ids`, the box's own for `area`, and no for the flags."""
+    """Return a row's `objects`; by default ids are indices, areas those of boxes, and flags False."""
     no = [False] * len(bbox)
     return {
         "id": list(range(len(bbox)) if ids is None else ids),
@@ -62,19 +62,19 @@ def detection_objects(
 
 
 def class_names(split: Dataset) -> list[str]:
-    """The names of the classes of a split in the schema, in the order of their indices."""
+    """Return the class names of a split in the order of their indices."""
     return list(split.features["objects"]["category"].feature.names)
 
 
 def sizes_of(split: Dataset) -> list[tuple[int, int]]:
-    """Width and height of every image, in pixels, as stated."""
+    """Return the stated width and height of every image in pixels."""
     return list(zip(split["width"][:], split["height"][:], strict=True))
 
 
 def with_columns(rows: Dataset, columns: Mapping[str, list[Any]], names: list[str] | None = None) -> Dataset:
-    """The rows with these of the schema's columns in the place of their own; images and ids are not touched.
+    """Return the rows with some columns of the schema replaced, without reading images.
 
-    New `objects` may be of other classes, `names`.
+    `names` are the classes of replaced `objects`, by default those of the rows.
     """
     features = rows.features if names is None else detection_features(names)
     new = Dataset.from_dict(dict(columns), features=Features({key: features[key] for key in columns}))
@@ -83,13 +83,13 @@ def with_columns(rows: Dataset, columns: Mapping[str, list[Any]], names: list[st
 
 
 def provenance(image: dict[str, object], image_id: int) -> str:
-    """How to name an image to the user: its file if it has one, and its id."""
+    """Return the name of an image for messages: its file if it has one, and its id."""
     path = image.get("path")
     return f"{path} (image {image_id})" if path else f"image {image_id}"
 
 
 def boxes_of_classes(split: Dataset) -> dict[str, int]:
-    """How many boxes of each class a split holds, those of crowds left out."""
+    """Return the number of boxes of each class in a split, without crowd regions."""
     counts = Counter(
         label
         for row in split.with_format(None).select_columns(["objects"])

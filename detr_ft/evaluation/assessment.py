@@ -10,7 +10,6 @@ import numpy as np
 
 from detr_ft.evaluation.bootstrap import intervals, resampled_metrics
 from detr_ft.evaluation.coco import metrics_of_matches
-from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Ints
 from detr_ft.evaluation.metrics import (
     Calibration,
@@ -22,7 +21,7 @@ from detr_ft.evaluation.metrics import (
     Interval,
     ThresholdChoice,
 )
-from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, confusion
 from detr_ft.evaluation.tide import Errors, find_errors
 
 _CROWDING = {"1 object": (1, 1), "2 to 5": (2, 5), "6 to 15": (6, 15), "more than 15": (16, None)}
@@ -63,9 +62,10 @@ class Assessment:
 def assess(
     matches: DetectionMatches, trained_on: Mapping[str, int] | None = None, sets: int | None = None, seed: int = 0
 ) -> Assessment:
-    """Assess a matched set; `trained_on` is the number of boxes of each class in the training data, if known.
+    """Assess a matched set.
 
-    `sets` and `seed` are of the resampled sets of the intervals.
+    `trained_on` is the number of boxes of each class in the training data, if known. `sets` and `seed` are of the
+    resampled sets of the intervals.
     """
     coco, errors, thresholds = metrics_of_matches(matches), find_errors(matches), best_thresholds(matches)
     return Assessment(

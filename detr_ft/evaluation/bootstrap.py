@@ -1,4 +1,4 @@
-"""Confidence intervals by bootstrap: metrics of resampled sets of images, and differences of two models on the same images.
+"""Confidence intervals of metrics, and of differences of two models, by resampling images.
 
 An interval is of the average over sets of that many images. If classes have few objects, that average is higher than on a much
 larger set, since the envelope of a short precision curve is too high; no interval over the same images can show that.
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detr_ft.evaluation.coco import LIMITS, RECALLS, PrecisionRecall, summarize
 from detr_ft.evaluation.detection_matching import AREAS, THRESHOLDS, Bools, DetectionMatches, Floats, Ints
 from detr_ft.evaluation.metrics import Interval
-from detr_ft.evaluation.precision_recall import LIMITS, RECALLS, PrecisionRecall, summarize
 
 LEVEL = 0.95
 # Of differences. At 0.95 more than one in twenty pairs of equally good models would differ; at this level, about one in sixty.
@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def real(self) -> bool:
-        """Whether the difference is more than another choice of images explains."""
+        """True if the difference is more than another choice of images explains."""
         return self.interval.low > 0 or self.interval.high < 0
 
 
@@ -78,9 +78,9 @@ def _default_sets(matches: DetectionMatches) -> int:
     return max(_MIN_SETS, min(_MAX_SETS, _MAX_IMAGES // max(1, matches.num_images)))
 
 
-def _minus(one: DetectionMatches, other: DetectionMatches, weights: Ints) -> Mapping[str, Floats]:
-    minuend, subtrahend = resampled_metrics(one, weights), resampled_metrics(other, weights)
-    return {name: minuend[name] - subtrahend[name] for name in minuend}
+def _minus(minuend: DetectionMatches, subtrahend: DetectionMatches, weights: Ints) -> Mapping[str, Floats]:
+    left, right = resampled_metrics(minuend, weights), resampled_metrics(subtrahend, weights)
+    return {name: left[name] - right[name] for name in left}
 
 
 def _interval(values: Floats, level: float, images: int) -> Interval | None:
@@ -98,10 +98,11 @@ def draw_weights(num_images: int, sets: int, seed: int) -> Ints:
 
 
 def resampled_metrics(matches: DetectionMatches, weights: Ints) -> dict[str, Floats]:
-    """Return COCO's twelve metrics `[R]` for each of R sets; `weights [I, R]` is how often each image is in each set.
+    """Return COCO's twelve metrics `[R]` for each of R resampled sets.
 
-    Equal, up to rounding, to the protocol on a set with each image that often; NaN if there are no objects to count. The
-    matching of an image does not depend on other images, so only sums over images are computed again.
+    `weights [I, R]` is how often each image is in each set. Equal, up to rounding, to the protocol on a set with each
+    image that often; NaN if there are no objects to count. The matching of an image does not depend on other images, so
+    only sums over images are computed again.
     """
     parts = [
         _metrics(matches, weights[:, low : low + _SETS_PER_CHUNK].astype(np.float64))

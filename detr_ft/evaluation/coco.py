@@ -1,20 +1,21 @@
-"""The COCO protocol for boxes: its twelve metrics, and those of every class."""
+"""The COCO protocol for boxes: precision and recall of every class, and the twelve metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import evaluate
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 
 from detr_ft.boxes import xyxy_to_xywh
-from detr_ft.data.schema import class_names, detection_features
+from detr_ft.data.schema import class_names
 from detr_ft.evaluation.detection_matching import (
     AREAS,
     MAX_DETECTIONS,
+    THRESHOLDS,
     DetectionArrays,
     DetectionMatches,
     Floats,
@@ -22,12 +23,15 @@ from detr_ft.evaluation.detection_matching import (
     Ints,
     match_detections,
 )
-from detr_ft.evaluation.precision_recall import precision_recall, summarize
 from detr_ft.structures import Detections
+
+LIMITS = (1, 10, MAX_DETECTIONS)  # detections of a class in an image
+RECALLS: Floats = np.linspace(0.0, 1.0, 101)
+Value = TypeVar("Value")
 
 
 def coco_metrics(truth: Dataset, detections: Sequence[Detections]) -> dict[str, Any]:
-    """Return COCO's metrics of `detections[i]` (xyxy, pixels) against row `i` of `truth`, a split in the schema.
+    """Return COCO's metrics of `detections[i]` (xyxy, pixels) on row `i` of a split in the schema.
 
     `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_1`, `mar_10`, `mar_100`, `mar_small`,
     `mar_medium`, `mar_large`: fractions of 1, or None if there are no objects to count. `per_class` maps the name of each
@@ -60,6 +64,60 @@ def _mean(values: Floats) -> float | None:
     """Return the mean of the values that count, or None (NaN is no JSON) if there are none."""
     counted = values[values > -1]
     return float(counted.mean()) if counted.size else None
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Precision `[T, ...]` and, by limit, recall `[T, ...]`: ten thresholds, then classes."""
+
+    precision: Floats
+    recall: Mapping[int, Floats]
+
+
+def precision_recall(matches: DetectionMatches, area: str) -> PrecisionRecall:
+    """Return precision `[T, 101, K]` at each of 101 recalls, and recall `[T, K]`.
+
+    `area` is one of `AREAS`. Classes without objects have -1.
+    """
+    correct, counts = matches.outcomes(area)
+    objects = matches.objects_per_class(area)
+    precision = np.full((len(THRESHOLDS), len(RECALLS), len(matches.names)), -1.0)
+    recall = {limit: np.full((len(THRESHOLDS), len(matches.names)), -1.0) for limit in LIMITS}
+    for label, rows in enumerate(matches.class_slices):
+        if not objects[label]:
+            continue
+        hits, counted = (np.cumsum(column[:, rows], axis=1, dtype=np.float64) for column in (correct, counts))
+        precision[:, :, label] = interpolated(hits, counted, objects[label])
+        for limit in LIMITS:
+            within = matches.rank[rows] < limit
+            recall[limit][:, label] = correct[:, rows][:, within].sum(1) / objects[label]
+    return PrecisionRecall(precision, recall)
+
+
+def interpolated(hits: Floats, counted: Floats, objects: int) -> Floats:
+    """`[T, 101]`: the best precision at each recall or beyond, from running sums `[T, D]`.
+
+    It is 0 for recalls that are not reached.
+    """
+    precision = hits / (counted + np.spacing(1))  # as in pycocotools: rows that don't count may come first
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))
+    first = np.stack([np.searchsorted(row, RECALLS, side="left") for row in hits / objects])
+    return np.take_along_axis(envelope, first, axis=1)
+
+
+def summarize(tables: Mapping[str, PrecisionRecall], mean: Callable[[Floats], Value]) -> dict[str, Value]:
+    """Return `COCO_METRICS` by name, from a table for each of `AREAS`, by a mean of their values."""
+    whole, sizes = tables["all"], [area for area in AREAS if area != "all"]
+    at_75 = int(np.argmin(np.abs(THRESHOLDS - 0.75)))
+    metrics = {
+        "map": mean(whole.precision),
+        "map_50": mean(whole.precision[:1]),
+        "map_75": mean(whole.precision[at_75 : at_75 + 1]),
+    }
+    metrics |= {f"map_{size}": mean(tables[size].precision) for size in sizes}
+    metrics |= {f"mar_{limit}": mean(whole.recall[limit]) for limit in LIMITS}
+    return metrics | {f"mar_{size}": mean(tables[size].recall[MAX_DETECTIONS]) for size in sizes}
 
 
 def match_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMatches:
@@ -101,7 +159,10 @@ def ground_truth_arrays(rows: Iterable[Mapping[str, Any]], images: Ints) -> Grou
 
 
 def detection_arrays(detections: Sequence[Detections], images: Ints) -> DetectionArrays:
-    """Return the detections of the i-th image under the number `images[i]`. Widths are computed in fp64, as in the protocol."""
+    """Return the detections of the i-th image under the number `images[i]`.
+
+    Widths are computed in fp64, as in the protocol.
+    """
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     boxes = torch.cat([empty.boxes.double(), *(image.boxes.double().reshape(-1, 4) for image in detections)])
     return DetectionArrays(
@@ -110,68 +171,3 @@ def detection_arrays(detections: Sequence[Detections], images: Ints) -> Detectio
         xyxy_to_xywh(boxes).numpy(),
         torch.cat([empty.scores.double(), *(image.scores.double() for image in detections)]).numpy(),
     )
-
-
-class CocoMeanAveragePrecision(evaluate.Metric):
-    """`coco_metrics` as an `evaluate.Metric`: add images one after another, in batches, or all at once.
-
-    A prediction is `{"boxes": [[x0, y0, x1, y1], ...], "scores": [...], "labels": [...]}` in pixels; a reference is a
-    row's `objects` in the schema, of which `bbox` (xywh), `category`, `area` and `iscrowd` are read.
-
-    Args:
-        names: The names of the classes, in the order of their indices; by default, their numbers.
-
-    The other parameters are those with which `evaluate.load` makes a metric.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str] | None = None,
-        config_name: str | None = None,
-        keep_in_memory: bool = True,
-        cache_dir: str | None = None,
-        num_process: int = 1,
-        process_id: int = 0,
-        experiment_id: str | None = None,
-        hash: str | None = None,
-    ) -> None:
-        self.names = None if names is None else list(names)
-        super().__init__(
-            config_name=config_name,
-            keep_in_memory=keep_in_memory,
-            cache_dir=cache_dir,
-            num_process=num_process,
-            process_id=process_id,
-            experiment_id=experiment_id,
-            hash=hash,
-        )
-
-    def _info(self) -> evaluate.MetricInfo:
-        boxes = List(List(Value("float64"), length=4))
-        features = {
-            "predictions": {"boxes": boxes, "scores": List(Value("float64")), "labels": List(Value("int64"))},
-            "references": {**detection_features(["any"])["objects"], "category": List(Value("int64"))},
-        }
-        return evaluate.MetricInfo(
-            description="Mean average precision and recall of object detection, by the protocol of COCO.",
-            citation="Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014",
-            inputs_description=self.__class__.__doc__ or "",
-            features=Features(features),
-        )
-
-    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
-        images = np.arange(len(references))
-        predicted = [
-            Detections(
-                torch.tensor(image["boxes"], dtype=torch.float64).reshape(-1, 4),
-                torch.tensor(image["scores"], dtype=torch.float64),
-                torch.tensor(image["labels"], dtype=torch.long),
-            )
-            for image in predictions
-        ]
-        objects, detections = ground_truth_arrays(references, images), detection_arrays(predicted, images)
-        classes = 1 + max(objects.label.max(initial=-1), detections.label.max(initial=-1))
-        names = self.names or [str(label) for label in range(classes)]
-        if classes > len(names):
-            raise ValueError(f"names: there must be one for each label, got label {classes - 1} and {', '.join(names)}")
-        return metrics_of_matches(match_detections(names, len(images), objects, detections))

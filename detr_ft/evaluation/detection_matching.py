@@ -51,7 +51,7 @@ class DetectionArrays:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Overlapping boxes of one image: `detection [N]`, `object [N]`, `iou [N]`, those of one detection side by side."""
+    """Overlapping boxes of one image: `detection [N]`, `object [N]`, `iou [N]`, sorted by detection."""
 
     detection: Ints
     object: Ints
@@ -73,7 +73,7 @@ class DetectionMatches:
     pairs: Pairs
 
     def counted(self, area: str) -> Bools:
-        """`[P]`: the objects that count, which crowds and objects of other sizes do not; `area` is one of `AREAS`."""
+        """`[P]`: the objects that count, without crowds and those of other sizes; `area` is in `AREAS`."""
         low, high = AREAS[area]
         return ~self.objects.crowd & (self.objects.area >= low) & (self.objects.area <= high)
 
@@ -82,7 +82,10 @@ class DetectionMatches:
         return _match(self, self.counted(area))
 
     def outcomes(self, area: str) -> tuple[Bools, Bools]:
-        """`[T, D]` twice: is the detection correct; does it count, unlike one matched to a crowd or to another size."""
+        """`[T, D]` twice: is the detection correct, and does it count.
+
+        A detection matched to a crowd or to an object of another size does not count.
+        """
         counted, partner = self.counted(area), self.partner(area)
         low, high = AREAS[area]
         size = self.detections.box[:, 2] * self.detections.box[:, 3]
@@ -124,9 +127,10 @@ def match_detections(
 def overlapping_pairs(
     detections: DetectionArrays, objects: GroundTruthArrays, min_iou: float, same_class: bool = True
 ) -> Pairs:
-    """Return the pairs of a detection and an object of the same image, and by default class, with an IoU of `min_iou` or more.
+    """Return the pairs of a detection and an object of one image with an IoU of `min_iou` or more.
 
-    Those of a detection are sorted by IoU, equal ones by the object's row; the last is the first choice of the matching.
+    By default of the same class. Those of a detection are sorted by IoU, equal ones by the object's row; the last is
+    the first choice of the matching.
     """
     several = max(objects.label.max(initial=0), detections.label.max(initial=0)) + 1 if same_class else 0
     object_group = objects.image * several + objects.label if same_class else objects.image
@@ -155,7 +159,7 @@ def overlapping_pairs(
 
 
 def box_iou(detections: Floats, objects: Floats, crowd: Bools) -> Floats:
-    """`[N]`: the IoU of boxes xywh, row by row; against a crowd, the fraction of the detection that lies in it."""
+    """`[N]`: the IoU of boxes xywh, row by row; with a crowd, the fraction of the detection inside it."""
     low = np.maximum(detections[:, :2], objects[:, :2])
     high = np.minimum(detections[:, :2] + detections[:, 2:], objects[:, :2] + objects[:, 2:])
     sides = high - low
@@ -176,7 +180,7 @@ def _ranks(image: Ints, label: Ints, num_images: int) -> Ints:
 
 
 def _match(matches: DetectionMatches, counted: Bools) -> Ints:
-    """Match in rounds: the next detection of every image and class at once, since those of a round share no object."""
+    """Match in rounds the next detection of every image and class, which share no object."""
     pairs = matches.pairs
     partner = np.full((len(THRESHOLDS), len(matches.detections.score)), -1, np.int64)
     if not len(pairs.detection):

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def align_classes(of_model: Sequence[str], of_data: Sequence[str]) -> list[int] | None:
-    """Return for each class of the model its index in the data, -1 for one that the data lack; None if both are equal.
+    """Return the index in the data of each class of the model, -1 without one; None if both are equal.
 
     Logs differences. Raises InputError if the data have a class that the model does not know.
     """
@@ -44,7 +44,7 @@ def relabel(detections: Detections, order: Sequence[int]) -> Detections:
 def coco_results(
     detections: Sequence[Detections], image_ids: Sequence[int], category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return COCO's results format: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score` of every detection.
+    """Return rows of COCO's results: `image_id`, `category_id`, `bbox` (xywh, pixels) and `score`.
 
     `category_ids` are the ids of the classes, in the order of the class indices.
     """

@@ -13,11 +13,11 @@ from detr_ft.evaluation.tide import CORRECT, KINDS, Errors
 
 
 def select_images(errors: Errors, thresholds: Mapping[str, ThresholdChoice], max_images: int) -> dict[str, list[int]]:
-    """Return up to `max_images` numbers of images for each of `worst`, `false_alarms`, `missed`, `best` and `others`, each once.
+    """Return up to `max_images` numbers of images under each heading, each image once.
 
-    Detections above the thresholds count. The worst have the most errors for their objects; false alarms are ranked by the
-    highest score of one, missed objects by their number; the best have no error and the most objects; others are spread evenly
-    over the rest.
+    The headings are `worst`, `false_alarms`, `missed`, `best` and `others`. Detections above the thresholds count. The
+    worst have the most errors for their objects; false alarms are ranked by the highest score of one, missed objects by
+    their number; the best have no error and the most objects; others are spread evenly over the rest.
     """
     matches, above = errors.matches, above_thresholds(errors.matches, thresholds)
     wrong = _per_image(matches, above & (errors.kind != CORRECT))

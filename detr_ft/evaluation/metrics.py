@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from detr_ft.errors import InputError
+from detr_ft.run_directory import METRICS
 from detr_ft.utils.speed import Speed
 
 SCHEMA_VERSION = 1
@@ -20,26 +21,15 @@ MetricName = Literal[
     "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 ]  # fmt: skip
 COCO_METRICS: tuple[MetricName, ...] = get_args(MetricName)
-MAIN_METRICS = COCO_METRICS[:3]
-TABLE_METRICS = COCO_METRICS[:9]
-SUMMARY_METRICS: tuple[MetricName, ...] = (*COCO_METRICS[:6], "mar_100")
+MAIN_METRICS = COCO_METRICS[:3]  # in a line
+TABLE_METRICS = COCO_METRICS[:9]  # in a table
+SUMMARY_METRICS: tuple[MetricName, ...] = (*COCO_METRICS[:6], "mar_100")  # in a short table
 HEADINGS: dict[str, str] = {
     "map": "mAP", "map_50": "mAP50", "map_75": "mAP75",
     "map_small": "mAP small", "map_medium": "mAP medium", "map_large": "mAP large",
     "mar_1": "mAR1", "mar_10": "mAR10", "mar_100": "mAR100",
     "mar_small": "mAR small", "mar_medium": "mAR medium", "mar_large": "mAR large",
 }  # fmt: skip
-MEANINGS: dict[str, str] = {
-    "map": "average precision over IoU .50 to .95",
-    "map_50": "at IoU .50",
-    "map_75": "at IoU .75",
-    "map_small": "objects under 32² px",
-    "map_medium": "32² to 96² px",
-    "map_large": "over 96² px",
-    "mar_1": "average recall, 1 detection an image",
-    "mar_10": "10 detections an image",
-    "mar_100": "100 detections an image",
-}
 
 # A fraction of 1, or None where there is nothing to count, which COCO's own code writes as -1.
 Measured = Annotated[
@@ -48,7 +38,7 @@ Measured = Annotated[
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`, by percentiles of resampled sets (Efron 1979)."""
+    """Bounds of a metric, by percentiles of resampled sets (Efron 1979)."""
 
     low: float
     high: float
@@ -74,7 +64,7 @@ class ErrorCost:
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """Precision, recall and their harmonic mean F1 of the detections whose score is greater than the threshold, at IoU 0.5."""
+    """Precision, recall and their harmonic mean F1 of the detections above a threshold, at IoU 0.5."""
 
     threshold: float
     precision: float
@@ -84,7 +74,7 @@ class ThresholdChoice:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Counts of objects by their class (row) and the detected class (column); the last name of both is background."""
+    """Counts of objects by their class (row) and the detected class (column), background last."""
 
     names: list[str]
     matrix: list[list[int]]
@@ -92,7 +82,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Detections with scores from `low` on: their number, their mean score, and the fraction that is right at IoU 0.5."""
+    """Detections with scores from `low` on: number, mean score, and fraction correct at IoU 0.5."""
 
     low: float
     count: int
@@ -161,7 +151,7 @@ class LayerMatching:
 
 @dataclass(frozen=True)
 class MatchingMetrics:
-    """Matching layer by layer; of the last layer the objects `unreached` by a query and `beyond` the number of queries."""
+    """Matching by layer; in the last one, objects `unreached` and `beyond` the number of queries."""
 
     layers: list[LayerMatching]
     objects: int
@@ -173,7 +163,7 @@ class MatchingMetrics:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The training data of a run: images, boxes of each class and size, and a sentence about the `boxes` that were changed."""
+    """The training data of a run; `boxes` is a sentence about the boxes that were changed."""
 
     train_images: int
     held_out_images: int
@@ -186,7 +176,7 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMetrics:
-    """The content of `metrics.json` of an evaluation: COCO's metrics as fractions of 1, and everything computed beside them.
+    """The content of `metrics.json` of an evaluation; COCO's metrics are fractions of 1.
 
     `intervals` are of 95 %. Sections that were not measured are None or empty.
     """
@@ -218,15 +208,15 @@ class EvaluationMetrics:
     speed: Speed | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of_coco(cls, metrics: Mapping[str, Any]) -> EvaluationMetrics:
+    @staticmethod
+    def of_coco(metrics: Mapping[str, Any]) -> EvaluationMetrics:
         """Return the values of `coco_metrics`, or of no evaluation at all, as typed metrics."""
         coco = {name: value for name, value in metrics.items() if name != "per_class"}
         per_class = {name: ClassMetrics(**row) for name, row in metrics.get("per_class", {}).items()}
         return EvaluationMetrics(**coco, per_class=per_class)
 
     def coco(self) -> dict[str, float | None]:
-        """COCO's twelve metrics by name."""
+        """Return COCO's twelve metrics by name."""
         return {name: getattr(self, name) for name in COCO_METRICS}
 
     def to_json(self) -> str:
@@ -249,7 +239,7 @@ class RunMetrics(EvaluationMetrics):
     command: str = ""
 
     @classmethod
-    def from_json(cls, text: str, where: str = "metrics.json") -> RunMetrics:
+    def from_json(cls, text: str, where: str = METRICS) -> RunMetrics:
         """Read a `metrics.json` of a run or an evaluation; one without a `schema_version` has version 0.
 
         Raises InputError, beginning with `where`, for a text that is no JSON, other values, and a newer version.
@@ -287,7 +277,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class ExportMetrics:
-    """The content of `export.json`, by runtime: files, latency, and COCO's `map` and `map_50` where they were measured."""
+    """The content of `export.json` by runtime; `figures` are COCO's `map` and `map_50`."""
 
     hardware: str = "a CPU"
     files: dict[str, ExportedFile] = field(default_factory=dict)

@@ -18,7 +18,7 @@ _MIN_SCORE = 0.5  # of a confident query
 
 
 class QueryBoxes(NamedTuple):
-    """A query, the number of objects matched to it, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
+    """A query, the number of its matches, and its boxes `[I, 4]` in all images (cxcywh, fractions)."""
 
     query: int
     matched: int
@@ -106,7 +106,7 @@ class MatchingStatistics:
         )
 
     def most_used(self, count: int) -> list[QueryBoxes]:
-        """Return the queries that matched the most objects (Carion et al., ECCV 2020, figure 7, shows their boxes)."""
+        """Return the queries that matched the most objects (Carion et al., ECCV 2020, figure 7)."""
         boxes = torch.cat(self._boxes) if self._boxes else torch.zeros(0, 0, 4)
         order = self._uses.argsort(descending=True, stable=True)[:count].tolist()
         return [QueryBoxes(query, int(self._uses[query]), boxes[:, query]) for query in order]

@@ -1,4 +1,4 @@
-"""Score thresholds that maximize F1, and the calibration of scores."""
+"""Score thresholds that maximize F1, calibration of scores, and confusion of classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detr_ft.evaluation.detection_matching import Bools, DetectionMatches, Floats, Ints
+from detr_ft.evaluation.detection_matching import THRESHOLDS, Bools, DetectionMatches, Floats, Ints, overlapping_pairs
 from detr_ft.evaluation.metrics import Calibration, CalibrationBin, ThresholdChoice
 
 _DEFAULT_THRESHOLD = 0.5
@@ -15,10 +15,11 @@ _MIN_SCORE = 0.05  # a DETR has very many detections below, which no application
 
 
 def best_thresholds(matches: DetectionMatches) -> dict[str, ThresholdChoice]:
-    """Return for each class with objects the threshold with the best F1 (van Rijsbergen 1979), the highest of equal ones.
+    """Return the threshold with the best F1 (van Rijsbergen 1979) for each class with objects.
 
-    It lies half way between the lowest score above it and the next. A class without a correct detection gets the best threshold
-    of all classes together, with precision, recall and F1 of 0.
+    Of thresholds with equal F1 it is the highest. It lies half way between the lowest score above it and the next. A
+    class without a correct detection gets the best threshold of all classes together, with precision, recall and F1 of
+    0.
     """
     correct, counts, objects = _at_iou_half(matches)
     by_score = np.argsort(-matches.detections.score, kind="stable")
@@ -68,7 +69,10 @@ def _best(score: Floats, correct: Bools, counts: Bools, objects: int, rows: Ints
 
 
 def calibration(matches: DetectionMatches) -> Calibration:
-    """Return the calibration of scores from 0.05 on (Guo et al., ICML 2017; for detections Küppers et al., CVPRW 2020)."""
+    """Return the calibration of scores from 0.05 on (Guo et al., ICML 2017).
+
+    For detections as in Küppers et al., CVPRW 2020.
+    """
     correct, counts = (column[0] for column in matches.outcomes("all"))
     used = counts & (matches.detections.score >= _MIN_SCORE)
     score, hit = matches.detections.score[used], correct[used]
@@ -81,3 +85,32 @@ def calibration(matches: DetectionMatches) -> Calibration:
     total = sum(one.count for one in bins)
     error = sum(one.count * abs(one.right - one.score) for one in bins) / total if total else None
     return Calibration(bins, error)
+
+
+def confusion(matches: DetectionMatches, used: Bools) -> Ints:
+    """`[K+1, K+1]`: counts of objects by their class (row) and the detected class (column).
+
+    The last row and column are background. Of the detections in `used [D]`, best first, each is matched to the free
+    object with an IoU of 0.5 or more: one of its own class before others, the larger IoU before the smaller. Objects
+    and detections that are left over are missed, or false alarms; a detection that overlaps only a crowd does not
+    count.
+    """
+    background = len(matches.names)
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    objects, detections = matches.objects, matches.detections
+    pairs = overlapping_pairs(detections, objects, float(THRESHOLDS[0]), same_class=False)
+    edges = np.searchsorted(pairs.detection, np.arange(len(detections.score) + 1))
+    free = ~objects.crowd
+    for row in np.flatnonzero(used)[np.argsort(-detections.score[used], kind="stable")]:
+        label = detections.label[row]
+        own = slice(edges[row], edges[row + 1])
+        candidates, iou = pairs.object[own], pairs.iou[own]
+        available = np.flatnonzero(free[candidates])
+        if len(available):
+            best = max(available, key=lambda index: (objects.label[candidates[index]] == label, iou[index]))
+            free[candidates[best]] = False
+            matrix[objects.label[candidates[best]], label] += 1
+        elif not objects.crowd[candidates].any():
+            matrix[background, label] += 1
+    matrix[:-1, background] += np.bincount(objects.label[free], minlength=background)
+    return matrix

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from detr_ft.evaluation.coco import interpolated
 from detr_ft.evaluation.detection_matching import (
     THRESHOLDS,
     Bools,
@@ -17,7 +18,6 @@ from detr_ft.evaluation.detection_matching import (
     Pairs,
     overlapping_pairs,
 )
-from detr_ft.evaluation.precision_recall import interpolated
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
@@ -48,8 +48,9 @@ class Errors:
     def costs(self) -> dict[str, float]:
         """Return by how much mAP50 would rise, as a fraction of 1, without the errors of each kind.
 
-        A detection with a wrong class or box becomes correct; if its object is matched already, or a better detection is closest
-        to it, the detection is removed, as other false alarms are. Missed objects are removed from the truth.
+        A detection with a wrong class or box becomes correct; if its object is matched already, or a better detection
+        is closest to it, the detection is removed, as other false alarms are. Missed objects are removed from the
+        truth.
         """
         correct, counts = self._outcomes
         counted = np.flatnonzero(counts)
@@ -104,10 +105,10 @@ class Errors:
 
 
 def find_errors(matches: DetectionMatches) -> Errors:
-    """Return the kind of each wrong detection of a matched set, by the first of the paper's rules that applies.
+    """Return the kind of each wrong detection, by the first of the paper's rules that applies.
 
-    Its box is off (IoU 0.1 to 0.5 with an object of its class); its class is wrong (0.5 or more with an object of another); the
-    object is matched already; there is no object (0.1 or less); or class and box are off.
+    Its box is off (IoU 0.1 to 0.5 with an object of its class); its class is wrong (0.5 or more with an object of
+    another); the object is matched already; there is no object (0.1 or less); or class and box are off.
     """
     correct, counts = matches.outcomes("all")
     wrong = counts[0] & ~correct[0]
@@ -150,7 +151,7 @@ def _without_crowds(pairs: Pairs, objects: GroundTruthArrays) -> Pairs:
 
 
 def _largest_iou(pairs: Pairs, among: Bools, number: int) -> tuple[Floats, Ints]:
-    """`[D]` twice: the largest IoU of each detection among some pairs, 0 without any, and its object, or -1."""
+    """`[D]` twice: the largest IoU of each detection among some pairs, or 0, and its object, or -1."""
     iou, index = np.zeros(number), np.full(number, -1)
     rows = pairs.detection[among]
     # Pairs of a detection are sorted by IoU: the last that is written is the largest.

@@ -17,7 +17,7 @@ _RECALLS = np.linspace(0, 1, 11)
 
 
 def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: float = 0.5) -> VocMetrics:
-    """Return VOC's metrics of `detections[i]` against row `i` of a split in the schema, at an IoU above `threshold`.
+    """Return VOC's metrics of `detections[i]` on row `i` of a split, at an IoU above `threshold`.
 
     `map_all_points`: the area under the precision's envelope, as in VOC since 2010; `map_11_points`: the mean at eleven
     recalls, as before. A detection is compared with the object of the largest IoU only, so a second detection of it is wrong;

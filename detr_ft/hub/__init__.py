@@ -1,1 +1,1 @@
-"""The Hub: a run's model card (`card`) and its upload (`push`)."""
+"""The Hugging Face Hub: model card (`card`), upload (`push`), Space (`space`)."""

@@ -1,4 +1,4 @@
-"""The model card of a run: what it detects, how well, with which criterion, and how to use it."""
+"""The model card of a run: its classes, metrics, criterion and limits, and how to use it."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ _INDEX_METRICS = (*MAIN_METRICS, "mar_100")
 
 
 def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
-    """Write `README.md` into a run directory, from its config, metrics and recipe; returns its path.
+    """Write `README.md` into a run directory, from its config, metrics and recipe, and return its path.
 
-    `name` is what the card calls the model and what its example loads: a repository, or the run's own path. `dataset` is what
-    its data are called on the Hub, where they were pushed there.
+    `name` is the name of the model in the card, which its example loads: a repository, or the path of the run.
+    `dataset` is the name of its data on the Hub, if they were pushed. Raises InputError.
     """
     path = run / "README.md"
     if path.is_symlink():
-        raise InputError(f"{path}: is a link, and a card is not written through one: remove the link")
+        raise InputError(f"{path}: is a link, and the card would be written to its target. Remove the link.")
     model_card(run, name, dataset).save(path)
     return path
 
 
-def licence_of(run: Path) -> str | None:
-    """The licence that the run's recipe gives its model."""
-    found = section(_read(run / RECIPE), "hub").get("license")
-    return str(found) if found else None
+def license_of(run: Path) -> str | None:
+    """Return the license of the model by the recipe of the run."""
+    name = section(_read(run / RECIPE), "hub").get("license")
+    return str(name) if name else None
 
 
 def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
-    """The card of a run directory. `config.json` must be there; the other files that it tells of may be missing."""
+    """Return the card of a run directory. Raises InputError without `config.json`."""
     config, recipe = _read(run / "config.json"), _read(run / RECIPE)
     metrics = RunMetrics.read(run / METRICS) if (run / METRICS).is_file() else RunMetrics()
     exported = ExportMetrics.read(run / EXPORT_METRICS) if (run / EXPORT_METRICS).is_file() else ExportMetrics()
     if not config:
-        raise InputError(f"{run / 'config.json'}: missing or empty, so there is no model to describe")
+        raise InputError(f"{run / 'config.json'}: missing or empty. Give the folder of a saved model.")
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
         f"# {markdown_text(name.rsplit('/', 1)[-1])}",
-        _detects(config, recipe),
+        _classes(config, recipe),
         _usage(name),
         examples_section(run),
         _evaluation(metrics),
@@ -71,7 +71,7 @@ def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file as a mapping, empty if there is none; YAML is read without making objects."""
+    """Return a JSON or YAML file as a mapping, empty if there is none."""
     if not path.is_file():
         return {}
     try:
@@ -80,14 +80,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read for the model card: {error}") from error
     if not isinstance(content, dict | None):
-        raise InputError(f"{path}: holds no mapping, so there is nothing to take for the model card")
+        raise InputError(f"{path}: must be a mapping, got {type(content).__name__}.")
     return content or {}
 
 
 def _metadata(
     name: str, config: Mapping[str, Any], metrics: RunMetrics, recipe: Mapping[str, Any], dataset: str | None
 ) -> ModelCardData:
-    """The card's YAML header, with a model-index of the measured figures and their intervals."""
+    """Return the YAML header of the card, with a model-index of metrics and their intervals."""
     data_type, data_name = (dataset, dataset) if dataset else _data(recipe)
     values = metrics.coco()
     results = [
@@ -105,7 +105,7 @@ def _metadata(
         if (value := values[key]) is not None
     ]
     source = str(section(recipe, "data").get("source", ""))
-    known = dataset or (source.removeprefix("hub:") if source.startswith("hub:") else None)
+    on_hub = dataset or (source.removeprefix("hub:") if source.startswith("hub:") else None)
     return ModelCardData(
         model_name=name.rsplit("/", 1)[-1],
         library_name="transformers",
@@ -113,21 +113,21 @@ def _metadata(
         tags=["detr", "object-detection", "detr-ft"],
         license=section(recipe, "hub").get("license"),
         base_model=section(config, "detr_ft").get("base_model"),
-        datasets=[known] if known else None,
+        datasets=[on_hub] if on_hub else None,
         eval_results=results or None,
     )
 
 
 def _data(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    """Type and name of the data for the model-index. Of a path only the last part: folders are nobody's business."""
+    """Return type and name of the data for the model-index. Folders of a path are private and left out."""
     source = str(section(recipe, "data").get("source", ""))
     kind, _, rest = source.rpartition(":")
     if kind == "hub":
         return rest, rest
-    return kind or "custom", PurePath(rest).stem or "the user's own data"
+    return kind or "custom", PurePath(rest).stem or "private data"
 
 
-def _detects(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+def _classes(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     names = [
         markdown_text(str(value))
         for _, value in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))

@@ -1,7 +1,7 @@
-"""Upload a run to the Hub: the files of an allow-list and nothing else, private unless asked otherwise.
+"""Upload runs, Spaces and data sets to the Hub: files of an allow-list only, private by default.
 
-The token comes from `HF_TOKEN` or `hf auth login` through huggingface_hub; it is never written, logged or uploaded. What the
-Hub has already is not sent again, so a push that was cut short goes on where it was, and the same one twice changes nothing.
+The token comes from `HF_TOKEN` or `hf auth login` through huggingface_hub; it is never written, logged or uploaded. Files that
+the Hub has are not sent again, so an interrupted push can be repeated, and a repeated push changes nothing.
 """
 
 from __future__ import annotations
@@ -9,85 +9,134 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import CommitOperationAdd, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from datasets import DatasetDict, Image
+from huggingface_hub import CommitOperationAdd, DatasetInfo, HfApi, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from detr_ft.errors import InputError
 from detr_ft.hub.card import write_card
-from detr_ft.hub.client import NETWORK_ERRORS, check_name, ensure_repository, hub_api, patiently, refusal
 from detr_ft.hub.space import write_space
-from detr_ft.hub.upload_plan import plan, refuse_secrets
+from detr_ft.hub.upload_plan import check_secrets, plan
+from detr_ft.utils.hub import TIMEOUT_SECONDS, check_name, ensure_repository, hub_api, hub_errors, retry
 
 logger = logging.getLogger(__name__)
 
+_MAX_LOGGED_NAMES = 20
+
 
 def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = None, options: Sequence[str] = ()) -> str:
-    """Upload the files of `plan(run)` to the model repository `repo_id` (`USER/NAME`) in one commit; returns its URL.
+    """Upload a run to the model repository `USER/NAME` in one commit, and return its URL.
 
-    The repository is made if it is missing, and a card is written into the run if it has none, which names the `dataset` on the
-    Hub where there is one. `options` are others of the command, for the one that pushes again. A repository that exists and is public is not pushed to unless `private` is False.
+    The repository is created if it is missing, and a card is written into the run if it has none, which names the `dataset` on
+    the Hub, if any. `options` are further arguments of the command that repeats the push. An existing public repository raises
+    InputError unless `private` is False.
     """
     check_name(repo_id)
     files = plan(run)
-    again = _again(run, repo_id, private, *options)
-    token = token_for(repo_id, again)
+    command = _command(run, repo_id, private, *options)
+    token = _token(repo_id, f", then: {command}")
     if run / "README.md" not in files:
         files = sorted([*files, write_card(run, repo_id, dataset)])
-    refuse_secrets(files, token)
-    return _upload({file.relative_to(run).as_posix(): file for file in files}, repo_id, private, "model", run, again)
+    check_secrets(files, token)
+    named = {file.relative_to(run).as_posix(): file for file in files}
+    return _upload(named, repo_id, private, "model", token, f"The run is unchanged in {run}. To push again: {command}")
 
 
 def push_space(run: Path, repo_id: str, private: bool = True, options: Sequence[str] = ("--space",)) -> str:
-    """Make or change a Gradio Space that shows the demo with this model; returns its URL. Everything that it needs is in it."""
+    """Create or update a self-contained Gradio Space with the demo of a model, and return its URL."""
     check_name(repo_id)
-    again = _again(run, repo_id, private, *options)
-    token = token_for(repo_id, again)
+    command = _command(run, repo_id, private, *options)
+    token = _token(repo_id, f", then: {command}")
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_space(run, repo_id, folder)
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-        refuse_secrets(files.values(), token)
-        return _upload(files, repo_id, private, "space", run, again)
+        check_secrets(files.values(), token)
+        return _upload(
+            files, repo_id, private, "space", token, f"The run is unchanged in {run}. To push again: {command}"
+        )
 
 
-def token_for(repo_id: str, again: str) -> str:
-    """The token of this machine's user. Raises InputError where there is none."""
+def push_dataset(data: DatasetDict, repo_id: str, files: Mapping[str, str], private: bool = True) -> str:
+    """Push splits with their images, and text files, to a new or empty data set, and return its URL.
+
+    An existing public data set raises InputError unless `private` is False.
+    """
+    api = hub_api(_token(repo_id))
+    decoded = data.cast_column("image", Image())  # the Hub's viewer and `load_dataset` decode such a column
+    with hub_errors("the push to", repo_id, api.endpoint, "The original is unchanged."):
+        ensure_repository(api, repo_id, private, "dataset")
+        logger.info("pushing %d images to %s", sum(map(len, data.values())), repo_id)
+        retry(lambda: decoded.push_to_hub(repo_id, private=private, token=api.token))
+        for name, text in files.items():
+            retry(partial(_add_file, api, repo_id, name, text))
+    return f"{api.endpoint}/datasets/{repo_id}"
+
+
+def check_target(repo_id: str) -> None:
+    """Raise InputError without a token, and for the name of a data set that exists on the Hub."""
+    if _dataset_info(repo_id) is not None:
+        raise InputError(f"the data set {repo_id} exists on the Hub and is not overwritten. Choose another name.")
+
+
+def has_data(repo_id: str) -> bool:
+    """Return whether the Hub has a data set of this name with data in it.
+
+    An interrupted push leaves an empty one. Raises InputError without a token, for an invalid name, and for a Hub that
+    can't be reached.
+    """
+    info = _dataset_info(repo_id)
+    return info is not None and any(file.rfilename.endswith(".parquet") for file in info.siblings or [])
+
+
+def _dataset_info(repo_id: str) -> DatasetInfo | None:
+    check_name(repo_id)
+    api = hub_api(_token(repo_id))
+    with hub_errors("the request for", repo_id, api.endpoint):
+        try:
+            return retry(lambda: api.dataset_info(repo_id, timeout=TIMEOUT_SECONDS))
+        except RepositoryNotFoundError:
+            return None
+
+
+def _token(repo_id: str, next_step: str = "") -> str:
     token = get_token()
     if token is None:
         raise InputError(
-            f"no token to push {repo_id} with: run `hf auth login` once, or set HF_TOKEN to a token that may write, then: {again}"
+            f"no token to push {repo_id} with: run `hf auth login` once, or set HF_TOKEN to a token that may write{next_step}"
         )
     return token
 
 
-def _upload(files: Mapping[str, Path], repo_id: str, private: bool, kind: str, run: Path, again: str) -> str:
-    api = hub_api(token_for(repo_id, again))
-    unharmed = f"the run is safe in {run}. To push again: {again}"
-    try:
+def _upload(files: Mapping[str, Path], repo_id: str, private: bool, kind: str, token: str, hint: str) -> str:
+    api = hub_api(token)
+    with hub_errors("the push to", repo_id, api.endpoint, hint):
         ensure_repository(api, repo_id, private, kind)
-        logger.info("pushing %d files to the %s %s%s", len(files), kind, repo_id, _listed(list(files)))
+        names = ": " + ", ".join(files) if len(files) <= _MAX_LOGGED_NAMES else ""
+        logger.info("pushing %d files to the %s %s%s", len(files), kind, repo_id, names)
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
-        patiently(
+        retry(
             lambda: api.create_commit(
                 repo_id, repo_type=kind, operations=operations, commit_message="Push a run of detr-ft"
             )
         )
-    except HfHubHTTPError as error:
-        raise InputError(f"{refusal(error, repo_id)}; {unharmed}") from error
-    except NETWORK_ERRORS as error:
-        raise InputError(f"the Hub can't be reached at {api.endpoint} ({error}); {unharmed}") from error
-    except (ValueError, RuntimeError) as error:  # a refused card or object; what the Xet client raises
-        raise InputError(f"the push to {repo_id} failed: {error}; {unharmed}") from error
     return f"{api.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ": " + ", ".join(names) if len(names) <= 20 else ""
+def _add_file(api: HfApi, repo_id: str, name: str, text: str) -> None:
+    api.upload_file(
+        path_or_fileobj=text.encode(),
+        path_in_repo=name,
+        repo_id=repo_id,
+        repo_type="dataset",
+        commit_message=f"Add {name}",
+    )
 
 
-def _again(run: Path, repo_id: str, private: bool, *more: str) -> str:
-    """The command that pushes the same run again."""
-    return shlex.join(["detr-ft", "push", str(run), repo_id, *more, *([] if private else ["--public"])])
+def _command(run: Path, repo_id: str, private: bool, *options: str) -> str:
+    """Return the command that repeats the push."""
+    return shlex.join(["detr-ft", "push", str(run), repo_id, *options, *([] if private else ["--public"])])

@@ -1,4 +1,4 @@
-"""The files of a Gradio Space: the demo with one model, the toolkit and pinned requirements, so that it starts by itself."""
+"""The files of a self-contained Gradio Space: demo, model, toolkit and pinned requirements."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, SpaceCardData
 
 from detr_ft.errors import InputError
-from detr_ft.hub.card import licence_of
+from detr_ft.hub.card import license_of
 from detr_ft.hub.upload_plan import MODEL, plan
 from detr_ft.run_directory import EXAMPLES
 from detr_ft.utils.assets import demo_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _APP = '''\
-"""The demo of detr-ft with the model that lies beside it."""
+"""The demo of detr-ft with the model in this folder."""
 
 import os
 import sys
@@ -34,14 +34,17 @@ if __name__ == "__main__":
         str(HERE / "model"),
         host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-        pictures=sorted((HERE / "examples").glob("*.jpg")),
-        note="Pictures are looked at on the machine that runs this page, and deleted within a day.",
+        images=sorted((HERE / "examples").glob("*.jpg")),
+        note="Images are processed on the machine that runs this page and deleted within a day.",
     )
 '''
 
 
 def write_space(run: Path, name: str, folder: Path) -> None:
-    """Write the Space of a run, the model of which is called `name` on the Hub, into a folder. Raises InputError."""
+    """Write the Space of a run, with the name of its model on the Hub, into a folder.
+
+    Raises InputError.
+    """
     files = plan(run)
     for file in files:
         if MODEL.fullmatch(file.name) and file.parent == run:
@@ -56,18 +59,20 @@ def write_space(run: Path, name: str, folder: Path) -> None:
 
 
 def requirements() -> str:
-    """What the demo needs, at the releases that are installed here: those the run was made with, and Gradio's."""
+    """Return the requirements of the demo, pinned to the installed releases. Raises InputError."""
     try:
-        asked = requires("detr-ft") or []
+        lines = requires("detr-ft") or []
     except PackageNotFoundError as error:
-        raise InputError("a Space needs to know what detr-ft needs: install it, pip install 'detr-ft[demo]'") from error
-    needed = [one for one in asked if "extra ==" not in one or re.search(r"extra == .demo", one)]
-    names = [one for line in needed for one in re.findall(r"^[\w.-]+", line)]
+        raise InputError(
+            "the requirements of detr-ft are not known. Install it: pip install 'detr-ft[demo]'"
+        ) from error
+    needed = [line for line in lines if "extra ==" not in line or re.search(r"extra == .demo", line)]
+    names = [name for line in needed for name in re.findall(r"^[\w.-]+", line)]
     try:
-        # What comes after the plus is a build for some machine, which the Space's own index need not have.
+        # A local version after the plus is a build for this machine, which the index of the Space may not have.
         return "".join(f"{name}=={version(name).partition('+')[0]}\n" for name in sorted(names))
     except PackageNotFoundError as error:
-        raise InputError(f"a Space needs {error.name}: pip install 'detr-ft[demo]'") from error
+        raise InputError(f"a Space needs {error.name}. Run: pip install 'detr-ft[demo]'") from error
 
 
 def _card(run: Path, name: str) -> SpaceCard:
@@ -79,14 +84,14 @@ def _card(run: Path, name: str) -> SpaceCard:
         sdk_version=version("gradio"),
         python_version=".".join(platform.python_version_tuple()[:2]),
         app_file="space.py",
-        license=licence_of(run),
+        license=license_of(run),
         models=[name],
         suggested_hardware="cpu-basic",
         tags=["object-detection", "detr", "detr-ft"],
         pinned=False,
     )
     return SpaceCard(
-        f"---\n{data.to_yaml()}\n---\n\nWhat [{title}](https://huggingface.co/{name}) finds in a picture.\n"
+        f"---\n{data.to_yaml()}\n---\n\nDetections of [{title}](https://huggingface.co/{name}) in your pictures.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which files of a run leave this machine: those of an allow-list, and none that holds a secret."""
+"""The files of a run that are uploaded: those of an allow-list, without secrets."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 
 
 def plan(run: Path) -> list[Path]:
-    """The files of a run directory that a push uploads, sorted: a dry run, without a network.
+    """Return the files of a run directory that a push uploads, sorted. Raises InputError.
 
-    Only names of the allow-list; links are left out, and folders that are links, since they may lead anywhere.
+    Only names of the allow-list. Links to files and folders are left out, since their targets may be outside the run.
     """
     if not run.is_dir():
-        raise InputError(f"{run}: no such run directory")
+        raise InputError(f"{run}: no such run directory. Give the folder that `detr-ft train` wrote.")
     folders = [run, *(run / name for name in _FOLDERS if (run / name).is_dir() and not (run / name).is_symlink())]
     files = sorted(
         file
@@ -41,22 +41,22 @@ def plan(run: Path) -> list[Path]:
         missing.append("model.safetensors")
     if missing:
         raise InputError(
-            f"{run}: not a run: it has no {' and no '.join(missing)} (as a plain file); "
-            "give the directory that `detr-ft train` wrote"
+            f"{run}: no {' and no '.join(missing)} (as a plain file) in this folder. "
+            "Give the folder that `detr-ft train` wrote."
         )
     return files
 
 
-def refuse_secrets(files: Iterable[Path], token: str) -> None:
-    """A InputError that names every text file holding the token, another token or a private key."""
-    found = []
+def check_secrets(files: Iterable[Path], token: str) -> None:
+    """Raise InputError that names every text file with the token, another token or a private key."""
+    problems = []
     for file in files:
         if file.suffix in _BINARY:
             continue
         content = file.read_bytes()
         if token.encode() in content or _SECRET.search(content):
-            found.append(
-                f"{file}: holds a token or a key; nothing was uploaded: remove it from the file, and revoke it"
+            problems.append(
+                f"{file}: contains a token or a key, so nothing was uploaded. Remove it from the file, and revoke it."
             )
-    if found:
-        raise InputError(found)
+    if problems:
+        raise InputError(problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -36,15 +36,14 @@ from detr_ft.models.timm import (
     without_legacy_fields,
 )
 from detr_ft.utils.assets import EMBEDDED, embedded_checkpoint
+from detr_ft.utils.hub import HTTP_ERRORS
 
 logger = logging.getLogger(__name__)
 # transformers warns at every load without torchvision that the processor uses PIL, as intended here.
 logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(logging.ERROR)
 
-# The Hub's client raises errors of its HTTP library, which depends on its version: they are the bases of its own error.
-_NETWORK_ERRORS = tuple(base for base in HfHubHTTPError.__bases__ if base is not OSError)
 LOAD_ERRORS: tuple[type[BaseException], ...] = (
-    OSError, ImportError, ValueError, RuntimeError, SafetensorError, *_NETWORK_ERRORS,
+    OSError, ImportError, ValueError, RuntimeError, SafetensorError, *HTTP_ERRORS,
 )  # fmt: skip
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
@@ -132,7 +131,7 @@ def resolve(checkpoint: str) -> str:
 def describe_load_error(checkpoint: str, error: BaseException) -> str:
     """Return a message for an error of transformers, timm or the Hub's client."""
     text = str(error)
-    if isinstance(error, _NETWORK_ERRORS) or "connect" in text or "offline" in text.lower():
+    if isinstance(error, HTTP_ERRORS) or "connect" in text or "offline" in text.lower():
         return (
             f"{checkpoint}: the Hub cannot be reached and the model is not in the local cache. "
             "Check the network, or give the folder of a checkpoint."

@@ -1,4 +1,4 @@
-"""From images to detections: the one forward pass of evaluation, prediction, reports and demo."""
+"""Detect objects in images: the forward pass of evaluation, prediction, reports and demo."""
 
 from __future__ import annotations
 

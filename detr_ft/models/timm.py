@@ -1,4 +1,4 @@
-"""Checkpoints with a ResNet of timm, loaded as that of transformers, and saved under the names of timm.
+"""Checkpoints with a ResNet of timm: load it as that of transformers, save it under the names of timm.
 
 The Hub's DETR checkpoints use timm, which needs torchvision. The two ResNets are the same function, but only timm's has
 dilation (DC5: Carion et al., ECCV 2020, section 4.1), which is added to the native one here.

@@ -17,9 +17,38 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.components import ConfigureError, build_object
-from detr_ft.utils.yaml import Place, at, parse_yaml, read_located
+from detr_ft.utils.yaml import KeyPath, located_message, parse_yaml, read_located
 
-Problem = tuple[Place, str]
+Problem = tuple[KeyPath, str]
+# The keys of common names of other tools.
+_KEY_OF_ALIAS = {
+    "accumulate": "gradient_accumulation_steps",
+    "amp": "bf16",
+    "batch": "per_device_train_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "clip": "max_grad_norm",
+    "dataset": "source",
+    "ema": "ema_decay",
+    "epochs": "num_train_epochs",
+    "grad_accum_steps": "gradient_accumulation_steps",
+    "image_size": "longest_edge",
+    "imgsz": "longest_edge",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "num_workers": "dataloader_num_workers",
+    "output": "output_dir",
+    "path": "source",
+    "patience": "early_stopping_patience",
+    "pretrained": "checkpoint",
+    "resolution": "longest_edge",
+    "scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+    "wd": "weight_decay",
+    "weights": "checkpoint",
+    "workers": "dataloader_num_workers",
+}
 # New values of keys by section; None removes the section.
 Changes = dict[str, dict[str, Any] | None]
 
@@ -49,7 +78,7 @@ def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | Non
     """
     values, lines = read_located(path)
     _change(values, changes or {})
-    return _build(values, overrides, path.parent, lambda place, message: at(path, lines, place, message))
+    return _build(values, overrides, path.parent, lambda place, message: located_message(path, lines, place, message))
 
 
 def build_recipe(recipe: Recipe, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
@@ -77,11 +106,11 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(values).in_folder(path.parent)
     except ValidationError as error:
-        raise InputError([at(path, lines, *_explain(one)) for one in error.errors()]) from error
+        raise InputError([located_message(path, lines, *_explain(one)) for one in error.errors()]) from error
 
 
 def _build(
-    values: dict[str, Any], overrides: Sequence[str], folder: Path, message_at: Callable[[Place, str], str]
+    values: dict[str, Any], overrides: Sequence[str], folder: Path, message_at: Callable[[KeyPath, str], str]
 ) -> BuiltRecipe:
     problems = [problem for override in overrides if (problem := _override(values, override))]
     faults: list[Problem] = []
@@ -164,10 +193,11 @@ def _override(values: dict[str, Any], override: str) -> str | None:
 
 
 def _explain(error: Any) -> Problem:
-    place: Place = tuple(error["loc"])
+    place: KeyPath = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         keys = _keys(place[:-1])
-        hint = difflib.get_close_matches(str(place[-1]), keys, 1)
+        known = _KEY_OF_ALIAS.get(str(place[-1]))
+        hint = [known] if known in keys else difflib.get_close_matches(str(place[-1]), keys, 1)
         return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"
@@ -176,7 +206,7 @@ def _explain(error: Any) -> Problem:
     return place, message[0].lower() + message[1:] + shown
 
 
-def _keys(place: Place) -> list[str]:
+def _keys(place: KeyPath) -> list[str]:
     model: type[BaseModel] = Recipe
     for key in place:
         annotation = model.model_fields[str(key)].annotation

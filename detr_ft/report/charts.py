@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from detr_ft.evaluation.coco import RECALLS, precision_recall
 from detr_ft.evaluation.detection_matching import DetectionMatches
 from detr_ft.evaluation.metrics import Calibration
-from detr_ft.evaluation.precision_recall import RECALLS, precision_recall
 from detr_ft.evaluation.thresholds import f1_over_scores
 
 # Placeholders that are replaced by colors of the page, so that one chart serves light and dark.
@@ -88,7 +88,7 @@ def f1_chart(matches: DetectionMatches) -> str:
 
 
 def calibration_chart(calibration: Calibration) -> str:
-    """Return an `<svg>` of the fraction of correct detections over the score, beside the line on which both are equal."""
+    """Return an `<svg>` of the fraction of correct detections over the score, and the diagonal."""
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, alpha=0.35, linestyle="--")

@@ -16,7 +16,7 @@ from detr_ft.utils.speed import Speed
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """Everything measured on a split: metrics, photos with boxes, matching, boxes of the most used queries, speed."""
+    """Everything measured on a split, with annotated photos and the boxes of the most used queries."""
 
     assessment: Assessment
     photos: Sequence[AnnotatedPhoto] = ()

@@ -31,7 +31,7 @@ _MAX_BOXES_PER_IMAGE = 100
 
 
 def describe(diagnosis: Diagnosis, limit: int = 3) -> str:
-    """Return a line for each split, one for each kind of finding with its count and `limit` examples, advice and verdict."""
+    """Return a line for each split, each kind of finding with `limit` examples, advice and verdict."""
     lines = [_split_line(name, split) for name, split in diagnosis.splits.items()]
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, findings in by_kind(diagnosis.findings).items():
@@ -66,7 +66,10 @@ def write_report(diagnosis: Diagnosis, data: DatasetDict, file: Path) -> None:
 
 
 def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
-    """Return the page as HTML: it loads nothing, is under 5 MB, light and dark, and fits windows from 360 px on."""
+    """Return the page as HTML.
+
+    It loads nothing, is under 5 MB, light and dark, and fits windows from 360 px on.
+    """
     kinds = by_kind(diagnosis.findings)
     pictures = _pictures(kinds, data)
     return (
@@ -144,7 +147,7 @@ def _plural(count: int, word: str) -> str:
 
 
 def _pictures(findings: Mapping[str, Sequence[Finding]], data: DatasetDict) -> dict[int, str]:
-    """Return a data URI for the first findings of each kind, by the finding's `id()`; none for an image that can't be opened."""
+    """Return data URIs for the first findings of each kind whose image opens, by the finding's `id()`."""
     chosen = [one for some in findings.values() for one in some[:_MAX_PICTURES_PER_KIND]]
     chosen = [finding for finding in chosen if _opens(finding, data)]
     uris = data_uris(lambda side: [_picture(finding, data, side) for finding in chosen], _SIZES, _MAX_BYTES)

@@ -10,13 +10,11 @@ from markupsafe import Markup
 
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.report.content import RunReport
-from detr_ft.report.remarks import remarks
-from detr_ft.report.sections.errors import CONFUSION, ERRORS
-from detr_ft.report.sections.matching import MATCHING
-from detr_ft.report.sections.metrics import CLASSES, METRICS, SLICES
+from detr_ft.report.sections.metrics import CLASSES, CONFUSION, ERRORS, METRICS, SLICES
 from detr_ft.report.sections.photos import PHOTOS
-from detr_ft.report.sections.run import SETUP, SPEED, TRAINING
+from detr_ft.report.sections.run import MATCHING, SETUP, SPEED, TRAINING
 from detr_ft.report.sections.scores import SCORES
+from detr_ft.report.summary import remarks
 from detr_ft.utils.formatting import change, metric, percent, quantity
 
 SECTIONS = (
@@ -51,7 +49,10 @@ def page_environment() -> Environment:
 
 
 def render_page(report: RunReport) -> str:
-    """Return the page as HTML: it loads nothing, is under 5 MB, light and dark, and fits windows from 390 px on."""
+    """Return the page as HTML.
+
+    It loads nothing, is under 5 MB, light and dark, and fits windows from 390 px on.
+    """
     environment = page_environment()
     contexts = [(section, section.context(report)) for section in SECTIONS]
     return environment.get_template("page.html.jinja").render(

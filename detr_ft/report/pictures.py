@@ -1,4 +1,4 @@
-"""Pictures of a report: photos with objects and detections, data URIs within a budget, and example files for the card."""
+"""Annotated photos, data URIs within a budget, and the example pictures of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
 from detr_ft.run_directory import EXAMPLES
 from detr_ft.structures import Detections
-from detr_ft.utils.drawing import class_colour, draw
+from detr_ft.utils.drawing import class_color, draw
 
 _MAX_PHOTOS_PER_HEADING = 6
 _HEADINGS = {
@@ -84,7 +84,10 @@ def data_uri(picture: Image.Image, quality: int) -> str:
 
 
 def select_photos(split: Dataset, detections: Sequence[Detections], assessment: Assessment) -> list[AnnotatedPhoto]:
-    """Select the worst, the best and other photos of a split, with their objects and the detections above the thresholds."""
+    """Return the worst, the best and other photos of a split, annotated.
+
+    Only detections above the thresholds are drawn.
+    """
     rows = np.argsort(np.asarray(split["image_id"]), kind="stable")  # matches number the images by their ids
     selected = select_images(assessment.errors, assessment.thresholds, _MAX_PHOTOS_PER_HEADING)
     names = class_names(split)
@@ -120,13 +123,16 @@ def _photo(
 
 def _outline(box: Tensor, label: int, names: Sequence[str], score: float | None = None) -> Outline:
     x0, y0, x1, y1 = (float(side) for side in box)
-    return Outline((x0, y0, x1, y1), names[label], "#{:02x}{:02x}{:02x}".format(*class_colour(label)), score)
+    return Outline((x0, y0, x1, y1), names[label], "#{:02x}{:02x}{:02x}".format(*class_color(label)), score)
 
 
 def write_examples(
     run: Path, split: Dataset, detections: Sequence[Detections], thresholds: Mapping[str, float]
 ) -> list[Path]:
-    """Write `examples/N.jpg` and `examples/N-found.jpg` into a run: images with objects, evenly spaced over the split."""
+    """Write `examples/N.jpg` and `examples/N-found.jpg` into a run, of images with objects.
+
+    The images are evenly spaced over the split.
+    """
     names = class_names(split)
     class_thresholds = [thresholds.get(name, 0.5) for name in names]
     objects = split.with_format(None).select_columns(["objects"])

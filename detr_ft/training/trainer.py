@@ -263,8 +263,8 @@ class DetrTrainer:
         """Join the processes of the run, create its folder, and prepare model, data and optimizer; once.
 
         Afterwards the trainer has its `accelerator`, `run` directory, `loader`, `stepper`, `monitor`, `state`, `checkpoints`
-        and `stop_requests`. Raises InputError if the folder has another run, for settings that this machine does not support, and for a
-        checkpoint of another model.
+        and `stop_requests`. Raises InputError if the folder has another run, for settings that this machine does not
+        support, and for a checkpoint of another model.
         """
         if self._is_set_up:
             return

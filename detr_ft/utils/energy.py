@@ -1,32 +1,33 @@
-"""What a run draws from the mains, where the hardware counts it: Nvidia's GPUs, and Intel's and AMD's processors by RAPL."""
+"""Energy use of a run, where hardware meters it: Nvidia's GPUs, and Intel's and AMD's processors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_PACKAGES = Path("/sys/class/powercap")  # a file for each processor, that often only root may read
+_POWERCAP = Path("/sys/class/powercap")  # a file of RAPL for each processor, often readable by root only
 
 
 class EnergyMeter:
-    """Counts from when it is made. The rest of the machine isn't counted, nor other processes told apart."""
+    """Measures from construction on. Counts whole devices, including other processes."""
 
     def __init__(self, counters: Sequence[Callable[[], float]] | None = None) -> None:
         self._counters = list(_counters() if counters is None else counters)
-        self._before = [one() for one in self._counters]
+        self._start = [counter() for counter in self._counters]
 
     def watt_hours(self) -> float | None:
-        """What was drawn so far; None where nothing counts it, or a counter has begun anew."""
-        drawn = [one() - before for one, before in zip(self._counters, self._before, strict=True)]
-        return sum(drawn) / 3600 if drawn and min(drawn) >= 0 else None
+        """Return the energy used so far; None without a counter, and if one was reset."""
+        joules = [counter() - start for counter, start in zip(self._counters, self._start, strict=True)]
+        return sum(joules) / 3600 if joules and min(joules) >= 0 else None
 
 
 def _counters() -> list[Callable[[], float]]:
-    """Joules since some time, for each device that tells."""
+    """Return a counter of joules for each device that has one."""
     return [*_of_gpus(), *_of_processors()]
 
 
@@ -41,20 +42,20 @@ def _of_gpus() -> list[Callable[[], float]]:
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except nvml.NVMLError:  # GPUs before Volta don't count
+    except nvml.NVMLError:  # GPUs before Volta have no counter
         return []
     return [lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000]
 
 
 def _of_processors() -> list[Callable[[], float]]:
-    found: list[Callable[[], float]] = []
-    for file in sorted(_PACKAGES.glob("intel-rapl:?/energy_uj")):
+    counters: list[Callable[[], float]] = []
+    for file in sorted(_POWERCAP.glob("intel-rapl:?/energy_uj")):
         try:
             _joules(file)
         except (OSError, ValueError):
             continue
-        found.append(lambda file=file: _joules(file))  # type: ignore[misc]
-    return found
+        counters.append(partial(_joules, file))
+    return counters
 
 
 def _joules(file: Path) -> float:

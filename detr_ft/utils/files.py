@@ -1,4 +1,4 @@
-"""Writing files: never over existing ones, and with an InputError where the disk refuses."""
+"""Guards of written files: existing ones are not overwritten, and disk errors become InputErrors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from detr_ft.errors import InputError
 
 
 def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
-    """Raise InputError where something exists at a path; the `remedy` ends the message."""
+    """Raise InputError if a path exists. `remedy` ends the message."""
     if file.exists():
         raise InputError(f"{file} exists and is not overwritten. {remedy}")
 
 
 def check_new_folder(folder: Path, remedy: str = "Choose a new folder.") -> None:
-    """Raise InputError where a folder has contents, or is a file; the `remedy` ends the message."""
+    """Raise InputError for a folder that is not empty, or for a file. `remedy` ends the message."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
 

@@ -1,4 +1,7 @@
-"""Speed and size of a model: the record that `models` measures and `evaluation` writes to `metrics.json`."""
+"""Speed and size of a model, as measured by `models` and written to `metrics.json`.
+
+Apart from `environment`, since the schema of `metrics.json` must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Speed:
-    """From a decoded image to its boxes, warm, on `hardware`.
+    """Time from a decoded image to its boxes, warm, on `hardware`.
 
     `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
     images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and

@@ -1,4 +1,4 @@
-"""A YAML file with the line of everything in it, so that a mistake can be told with its place."""
+"""Parse YAML with the line of every key, for messages with a position."""
 
 from __future__ import annotations
 
@@ -10,90 +10,88 @@ import yaml
 
 from detr_ft.errors import InputError
 
-# What PyYAML lets through where a value doesn't fit its tag, written (`!!int x`) or guessed (the day 2001-99-99).
-_UNFIT = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
-_MOST_VALUES = 1_000_000
-_LONGEST = 300  # letters of what PyYAML says
+# Raised by PyYAML for a value that does not fit its tag, explicit (`!!int x`) or implicit (the date 2001-99-99).
+_VALUE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_MAX_VALUES = 1_000_000  # of a document with its aliases expanded
+_MAX_REASON_CHARS = 300
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
-def read_located(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
-    """What a recipe's file says, and the line of each place in it."""
+def read_located(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """Return the values of a recipe file and the line of each key path. Raises InputError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such recipe") from error
+        raise InputError(f"{path}: no such recipe") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read: {error}") from error
     values = parse_yaml(text, str(path))
     tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    lines, twice = _lines(tree), list(_given_twice(tree))
+    lines, duplicates = _lines(tree), list(_duplicate_keys(tree))
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a recipe is a mapping with model, data and train")
-    if twice:
-        raise InputError(
-            [f"{path}:{line}: {key} is given twice, and only one of them would count" for key, line in twice]
-        )
+        raise InputError(f"{path}: a recipe must be a mapping with model, data and train")
+    if duplicates:
+        raise InputError([f"{path}:{line}: {key} occurs twice. Remove one of them" for key, line in duplicates])
     return values, lines
 
 
 def parse_yaml(text: str, where: str) -> object:
-    """What a YAML text says, as plain values. Raises InputError, which begins with `where`."""
+    """Return the plain values of a YAML text. Raises InputError that begins with `where`."""
     try:
-        if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_VALUES:
-            raise InputError(f"{where}: its aliases stand for more than {_MOST_VALUES:,} values; write them out")
+        if _num_expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MAX_VALUES:
+            raise InputError(f"{where}: its aliases expand to more than {_MAX_VALUES:,} values. Write them out")
         return yaml.safe_load(text)
     except RecursionError as error:
         raise InputError(f"{where}: not valid YAML: nested too deeply") from error
-    except (yaml.YAMLError, *_UNFIT) as error:
-        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_LONGEST]}") from error
+    except (yaml.YAMLError, *_VALUE_ERRORS) as error:
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())[:_MAX_REASON_CHARS]}") from error
 
 
-def _expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """How many values a document holds once every alias is written out; `known` are those of nodes met before."""
+def _num_expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return the number of values in a document with aliases expanded; `known` is of visited nodes."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if known.get(id(node)) == 0:
-        raise ValueError("an anchor of it refers to itself")
+        raise ValueError("an anchor refers to itself")
     if id(node) not in known:
         known[id(node)] = 0
-        parts = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
-        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+        parts = [part for child in node.value for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_num_expanded(part, known) for part in parts)
     return known[id(node)]
 
 
-def at(path: Path, lines: Mapping[Place, int], place: Place, message: str) -> str:
-    """A message with its file, line and place."""
-    known = place
+def located_message(path: Path, lines: Mapping[KeyPath, int], keys: KeyPath, message: str) -> str:
+    """Return a message with file, line and key path; the line of the nearest parent for a missing key."""
+    known = keys
     while known and known not in lines:
         known = known[:-1]
     line = f":{lines[known]}" if known else ""
-    return f"{path}{line}: {'.'.join(map(str, place))}: {message}"
+    return f"{path}{line}: {'.'.join(map(str, keys))}: {message}"
 
 
-def _lines(node: yaml.Node | None, place: Place = ()) -> dict[Place, int]:
-    """The line of every key and list item, counted from 1."""
-    lines: dict[Place, int] = {}
+def _lines(node: yaml.Node | None, keys: KeyPath = ()) -> dict[KeyPath, int]:
+    """Return the line of every key and list item, counted from 1."""
+    lines: dict[KeyPath, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            lines[(*place, key.value)] = key.start_mark.line + 1
-            lines |= _lines(value, (*place, key.value))
+            lines[(*keys, key.value)] = key.start_mark.line + 1
+            lines |= _lines(value, (*keys, key.value))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*place, index)] = value.start_mark.line + 1
-            lines |= _lines(value, (*place, index))
+            lines[(*keys, index)] = value.start_mark.line + 1
+            lines |= _lines(value, (*keys, index))
     return lines
 
 
-def _given_twice(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Keys that a mapping holds more than once, with the line of the later."""
+def _duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
+    """Yield keys that occur twice in a mapping, with the line of the second one."""
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value]
-        for place, (key, value) in enumerate(node.value):
-            if key.value in keys[:place]:
+        names = [key.value for key, _ in node.value]
+        for index, (key, value) in enumerate(node.value):
+            if key.value in names[:index]:
                 yield key.value, key.start_mark.line + 1
-            yield from _given_twice(value)
+            yield from _duplicate_keys(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _given_twice(value)
+            yield from _duplicate_keys(value)

@@ -15,9 +15,9 @@ from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_
 from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
 from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
-from detr_ft.data.sources.errors import Place, UnknownClassError
+from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
 from detr_ft.errors import InputError
-from detr_ft.hub.dataset import check_target, push_dataset
+from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe import load_recipe
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.files import check_new_file, check_new_folder
@@ -133,7 +133,7 @@ def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[Place, str]]:
+def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[ObjectKey, str]]:
     """Read a data set; also return its objects of unknown class, which training refuses."""
     try:
         return read_data(data, box_format).splits, {}

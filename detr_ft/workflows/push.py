@@ -7,9 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from detr_ft.errors import InputError
-from detr_ft.hub.dataset import holds_data, push_dataset
+from detr_ft.hub.push import has_data, push_dataset, push_space
 from detr_ft.hub.push import push as push_model
-from detr_ft.hub.push import push_space
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
 from detr_ft.recipe import HubSection, Recipe
@@ -74,6 +73,6 @@ def _space_files(run: Path) -> tuple[str, ...]:
 
 def _push_data(recipe: Recipe, name: str, private: bool) -> tuple[str | None, bool]:
     """Push the data of a recipe; return their address, or True if the Hub has a data set of this name."""
-    if holds_data(name):
+    if has_data(name):
         return None, True
     return push_dataset(read_source(recipe.data), name, {}, private), False

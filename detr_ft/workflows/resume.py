@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.criterion.serialization import describe
+from detr_ft.criterion.serialization import describe, explicit_names
 from detr_ft.data import class_names
 from detr_ft.errors import InputError
 from detr_ft.recipe import BuiltRecipe, Recipe
@@ -60,7 +60,7 @@ def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> No
 
     Raises InputError for other classes or training data, unless `force`.
     """
-    vital, others = differences(read_state(checkpoint)["facts"], facts)
+    vital, others = differences(explicit_names(read_state(checkpoint)["facts"]), facts)
     if vital and not force:
         raise InputError(
             [f"since {checkpoint} was written: {change}" for change in vital]

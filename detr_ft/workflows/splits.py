@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.load import category_numbers
+from detr_ft.data.sources.load import read_category_ids
 from detr_ft.errors import InputError
 from detr_ft.models.load import resolve
 from detr_ft.recipe import DataSection, Recipe, read_recipe
@@ -62,7 +62,7 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
 
 def category_ids(source: str) -> dict[int, str]:
     """Return the class of each category id of a COCO data set; empty for other data."""
-    return {} if source.startswith(IN_MEMORY) else category_numbers(source)
+    return {} if source.startswith(IN_MEMORY) else read_category_ids(source)
 
 
 def split_of(model: str, data: DataLike | None, split: str | None, box_format: str | None = None) -> Dataset:

@@ -24,6 +24,7 @@ import numpy as np
 from telling import Tables, parser_of
 
 from detr_ft.evaluation.bootstrap import differences, intervals
+from detr_ft.evaluation.coco import precision_recall, summarize
 from detr_ft.evaluation.detection_matching import (
     AREAS,
     DetectionArrays,
@@ -32,7 +33,6 @@ from detr_ft.evaluation.detection_matching import (
     match_detections,
 )
 from detr_ft.evaluation.metrics import COCO_METRICS
-from detr_ft.evaluation.precision_recall import precision_recall, summarize
 
 CLASSES, FOUND, THERE = 80, 100, 7
 DROP_INS = {  # where each has its COCO and its COCOeval

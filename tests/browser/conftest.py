@@ -1,4 +1,4 @@
-"""A real headless Chromium, wherever one is found, and the demo as a process of its own."""
+"""A real headless Chromium, and the demo as a process of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ START_SECONDS, END_SECONDS = 180, 60
 
 @dataclass
 class Server:
-    """A demo that runs: its address and the process."""
+    """A running demo: its address and its process."""
 
     url: str
     process: subprocess.Popen[str]
@@ -40,7 +40,7 @@ class Server:
 
 @dataclass
 class Visit:
-    """A page of the browser, and the addresses outside this machine that it asked for."""
+    """A page of the browser, its requests to other hosts, and its script errors."""
 
     page: Any
     outside: list[str] = field(default_factory=list)
@@ -49,44 +49,44 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium through Playwright; a skip that says what is missing otherwise."""
+    """Chromium through Playwright; the tests are skipped without one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if executable is None:
         pytest.skip(f"browser tests need a Chromium: none of {', '.join(CHROMIUMS)} is on the PATH")
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=FLAGS)
+        chromium = driver.chromium.launch(executable_path=executable, args=FLAGS)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """Opens an address in a fresh context: `visit(url, width=, height=, color_scheme=)`."""
+    """Open an address in a new context: `visit(url, width=, height=, color_scheme=)`."""
     contexts = []
 
     def open_page(url: str, width: int = 1280, height: int = 900, color_scheme: str = "light") -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=color_scheme)
         contexts.append(context)
-        one = Visit(context.new_page())
-        one.page.on("request", lambda request: _note(one, request.url))
-        one.page.on("pageerror", lambda error: one.errors.append(str(error)))
-        one.page.goto(url)
-        return one
+        visited = Visit(context.new_page())
+        visited.page.on("request", lambda request: _record_request(visited, request.url))
+        visited.page.on("pageerror", lambda error: visited.errors.append(str(error)))
+        visited.page.goto(url)
+        return visited
 
     yield open_page
     for context in contexts:
         context.close()
 
 
-def _note(visit: Visit, url: str) -> None:
+def _record_request(visited: Visit, url: str) -> None:
     if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
-        visit.outside.append(url)
+        visited.outside.append(url)
 
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[list[str]], Server]]:
-    """Starts `python ARGUMENTS --port FREE` and waits until it says its address on stderr."""
+    """Start `python ARGUMENTS --port FREE` and wait until it prints its address on stderr."""
     pytest.importorskip("gradio", reason="the demo needs gradio: pip install detr-ft[demo]")
     running: list[subprocess.Popen[str]] = []
 
@@ -107,16 +107,16 @@ def serve() -> Iterator[Callable[[list[str]], Server]]:
 
 def _address(process: subprocess.Popen[str]) -> str:
     """The address that the demo prints on stderr."""
-    said: list[str] = []
+    lines: list[str] = []
     deadline = time.monotonic() + START_SECONDS
     assert process.stderr is not None
     while time.monotonic() < deadline and process.poll() is None:
         ready, _, _ = select.select([process.stderr], [], [], 0.1)
         if ready:
-            said.append(process.stderr.readline())
-            if "http://127.0.0.1:" in said[-1]:
-                return next(word for word in said[-1].split() if word.startswith("http://"))
-    pytest.fail(f"the demo did not start: {''.join(said)}")
+            lines.append(process.stderr.readline())
+            if "http://127.0.0.1:" in lines[-1]:
+                return next(word for word in lines[-1].split() if word.startswith("http://"))
+    pytest.fail(f"the demo did not start: {''.join(lines)}")
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The doctor's page in a real browser: it fits a phone, is readable in the dark, and asks for nothing."""
+"""The doctor's page in a real browser: width, colors in light and dark, and no requests."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _spoilt(row: dict, index: int) -> dict:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark"), (360, "light")])
 def test_it_fits_and_fetches_nothing(visit: Callable, report: str, width: int, scheme: str) -> None:
-    one = visit(report, width=width, color_scheme=scheme)
-    page = one.page
+    visited = visit(report, width=width, color_scheme=scheme)
+    page = visited.page
     for summary in page.query_selector_all("details:not([open]) > summary"):
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -43,8 +43,8 @@ def test_it_fits_and_fetches_nothing(visit: Callable, report: str, width: int, s
     assert page.locator("section.kind").count() >= 3
     dark, text = page.evaluate("['backgroundColor', 'color'].map(key => getComputedStyle(document.body)[key])")
     assert (sum(_rgb(dark)) < sum(_rgb(text))) == (scheme == "dark")
-    assert one.errors == []
-    assert [url for url in one.outside if not url.startswith("file:")] == []
+    assert visited.errors == []
+    assert [url for url in visited.outside if not url.startswith("file:")] == []
 
 
 def _rgb(colour: str) -> list[int]:

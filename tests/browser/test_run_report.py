@@ -1,4 +1,4 @@
-"""The page of an evaluation in a real browser: on a desk and a phone, light and dark, with its switches, tables and pictures."""
+"""The page of an evaluation in a real browser: width, colors, switches, tables and pictures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("report") / "report.html"
-    one = shot()
+    photo = shot()
     at_the_edge = Outline((50.0, 5.0, 63.0, 30.0), "a class with quite a long name", "#ff0000", 0.5)
-    shots = [replace(one, detections=[*one.detections, at_the_edge])] * 4
+    shots = [replace(photo, detections=[*photo.detections, at_the_edge])] * 4
     file.write_text(
         render_page(
             summary(
@@ -34,14 +34,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark"), (390, "light")])
 def test_it_fits_and_fetches_nothing(visit: Callable, report: str, width: int, scheme: str) -> None:
-    one = visit(report, width=width, color_scheme=scheme)
-    page = one.page
+    visited = visit(report, width=width, color_scheme=scheme)
+    page = visited.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     background, text = page.evaluate("['backgroundColor', 'color'].map(key => getComputedStyle(document.body)[key])")
     assert (_light(background) < _light(text)) == (scheme == "dark")
-    assert one.errors == []
-    assert [url for url in one.outside if not url.startswith("file:")] == []
+    assert visited.errors == []
+    assert [url for url in visited.outside if not url.startswith("file:")] == []
 
 
 def test_a_click_on_a_column_sorts(visit: Callable, report: str) -> None:

@@ -1,4 +1,4 @@
-"""Forty people at once: each gets the answer to her own picture, and the demo's memory has an end."""
+"""Forty clients at once: each gets the detections of its own image, and the memory of the demo is bounded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server(serve: Callable[..., Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """One for each, no two alike."""
+    """A different image for each client."""
     folder = tmp_path_factory.mktemp("users")
     files = []
     for number, row in enumerate(generate(f"shapes?train=0&validation=0&test={USERS}&seed=5")["test"]):
@@ -40,59 +40,59 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-def asked(url: str, picture: Path) -> list[dict[str, Any]]:
-    """What the demo answers to a program."""
+def predict_by_api(url: str, picture: Path) -> list[dict[str, Any]]:
+    """Return the detections of an image from the endpoint `predict`."""
     with httpx.Client(base_url=f"{url.rstrip('/')}/gradio_api/", timeout=180) as client:
         with picture.open("rb") as file:
             (path,) = client.post("upload", files={"files": (picture.name, file, "image/png")}).json()
         data = [{"path": path, "meta": {"_type": "gradio.FileData"}}]
         event = client.post("call/predict", json={"data": data}).json()["event_id"]
-        told = client.get(f"call/predict/{event}").text
-    assert told.startswith("event: complete"), told
-    found: list[dict[str, Any]] = json.loads(told.split("data: ", 1)[1].strip())[0]
-    return found
+        events = client.get(f"call/predict/{event}").text
+    assert events.startswith("event: complete"), events
+    detections: list[dict[str, Any]] = json.loads(events.split("data: ", 1)[1].strip())[0]
+    return detections
 
 
 def resident_mib(pid: int) -> float:
     """The memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
-        pytest.skip("this system does not tell the memory of a process")
+        pytest.skip("the memory of a process can't be read on this system")
     return int(status.read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
-def test_forty_at_once_get_each_their_own_answer_in_memory_that_stays(server: Any, pictures: list[Path]) -> None:
+def test_clients_at_once_get_their_own_detections_in_bounded_memory(server: Any, pictures: list[Path]) -> None:
     sys.path.insert(0, str(APP.parent))
     from api import predict
 
     detector = Detector.load("embedded:small")
-    expected = [predict(detector, str(one)) for one in pictures]
-    assert len({json.dumps(one) for one in expected}) > 0.9 * USERS  # in some nothing is found
-    with ThreadPoolExecutor(USERS) as people:
-        for _ in range(6):  # what allocators keep for so many threads is taken by then
-            assert list(people.map(lambda one: asked(server.url, one), pictures)) == expected
+    expected = [predict(detector, str(picture)) for picture in pictures]
+    assert len({json.dumps(detections) for detections in expected}) > 0.9 * USERS  # some images have no detection
+    with ThreadPoolExecutor(USERS) as clients:
+        for _ in range(6):  # the allocators reserve memory for each thread first
+            assert list(clients.map(lambda picture: predict_by_api(server.url, picture), pictures)) == expected
         before = resident_mib(server.process.pid)
         for _ in range(3):
-            assert list(people.map(lambda one: asked(server.url, one), pictures)) == expected
+            assert list(clients.map(lambda picture: predict_by_api(server.url, picture), pictures)) == expected
     grown = resident_mib(server.process.pid) - before
     print(f"after 240 answers {before:.0f} MiB, after 120 more {grown:+.0f}")
     assert grown < 40
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_picture_is_answered_upright(
+def test_a_rotated_image_is_processed_upright(
     server: Any, pictures: list[Path], tmp_path: Path, orientation: int
 ) -> None:
-    """The same boxes as of the upright picture, whichever way the camera was held."""
+    """The detections do not depend on the EXIF orientation."""
     upright = np.asarray(Image.open(pictures[0]))[:, :100]
     stored = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
         6: np.rot90(upright), 7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
     }[orientation]  # fmt: skip
-    turned = Image.Exif()
-    turned[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=turned)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(np.ascontiguousarray(upright)).save(tmp_path / "upright.png")
-    found, expected = (asked(server.url, tmp_path / name) for name in ("turned.png", "upright.png"))
+    detections, expected = (predict_by_api(server.url, tmp_path / name) for name in ("turned.png", "upright.png"))
     assert len(expected) > 0
-    assert found == expected
+    assert detections == expected

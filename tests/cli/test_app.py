@@ -91,7 +91,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "gone.yaml"], ["gone.yaml: there is no such recipe"]),
+        (["train", "gone.yaml"], ["gone.yaml: no such recipe"]),
         (
             ["train", "recipe.yaml", "train.lr=1", "data.sorce=x"],
             ["recipe.yaml", "train.lr: unknown key", "did you mean source?"],
@@ -105,7 +105,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         (["evaluate", "empty", "--data", "data"], ["no config.json"]),
         (
             ["evaluate", "embedded:small", "--data", "data", "--box-format", "xyxy"],
-            ["xyxy can't be chosen for coco: data"],
+            ["box_format xyxy: "],
         ),
         (
             ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
@@ -121,7 +121,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         (["export", "embedded:small", "--to", "onnx", "--out", "recipe.yaml/x"], ["recipe.yaml/x: can't be written"]),
         (["doctor", "gone"], ["no such file"]),
         (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
-        (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["can't be chosen for coco: data"]),
+        (["new", "data", "-o", "new.yaml", "--box-format", "xyxy"], ["box_format xyxy: "]),
         (["doctor", "data", "--fix", "data"], ["data is not empty"]),
         (["doctor", "data", "--drawn-on", "file"], ["--drawn-on", "--fix"]),
         (["doctor", "data", "--report", "recipe.yaml"], ["recipe.yaml exists"]),
@@ -237,3 +237,16 @@ def assert_told(status: int, stdout: str, stderr: str, words: list[str]) -> None
 
 def test_debug_shows_the_traceback(folder: Path) -> None:
     assert "Traceback" in run("--debug", "train", "gone.yaml", cwd=folder)[2]
+
+
+def test_version_is_printed() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("detr-ft")
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["train", "-h"], ["doctor", "--help"]])
+def test_help_has_a_short_form(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage" in result.output

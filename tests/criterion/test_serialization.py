@@ -39,7 +39,7 @@ from detr_ft.criterion import (
     check_activation,
     detr_criterion,
 )
-from detr_ft.criterion.serialization import FORMS, configure, describe
+from detr_ft.criterion.serialization import FORMS, configure, describe, explicit_names
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.utils.components import ConfigureError, build_object, code_files
 
@@ -118,6 +118,14 @@ def test_a_plain_name_is_the_form_for_softmax_and_is_recorded_explicitly() -> No
     assert [loss["use"] for loss in recorded["losses"]] == [f"Softmax{name}" for name in PLAIN]
     assert [cost["use"] for cost in recorded["matcher"]["costs"]] == ["SoftmaxFocalCost"]
     assert configure(recorded) == criterion
+    assert explicit_names(json.loads(json.dumps({"recipe": {"criterion": description}}))) == {
+        "recipe": {
+            "criterion": {
+                "matcher": {"use": "HungarianMatcher", "costs": [{"use": "SoftmaxFocalCost", "weight": 2.0}]},
+                "losses": [{"use": f"Softmax{name}"} for name in PLAIN],
+            }
+        }
+    }
 
 
 @dataclass(frozen=True)

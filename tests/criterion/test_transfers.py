@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.random_batches import random_batch
-from support.waits import counted
+from support.synchronizations import count_synchronizations
 
 from detr_ft.criterion import (
     CIoUCost,
@@ -56,7 +56,7 @@ EVERYTHING = SetCriterion(
 def test_one_transfer_a_step(criterion: SetCriterion, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets, _ = random_batch(0, counts)
     HungarianMatcher()(predictions, targets)  # the warning of more targets than queries is not counted
-    with counted(monkeypatch) as seen:
+    with count_synchronizations(monkeypatch) as seen:
         loss, _ = criterion(predictions, targets)
         loss.backward()
     assert seen == ["cpu"]
@@ -64,7 +64,7 @@ def test_one_transfer_a_step(criterion: SetCriterion, counts: tuple[int, ...], m
 
 def test_the_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.arange(4.0)
-    with counted(monkeypatch) as seen:
+    with count_synchronizations(monkeypatch) as seen:
         values[values > 1].sum().item()
     assert "nonzero" in seen or "index" in seen
     assert "item" in seen

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import DetrImageProcessor
+from transformers import DetrConfig, DetrImageProcessor
 
 from detr_ft.data.box_frame import BoxCounts, count_boxes, to_fractions, to_pixels, trainable_boxes
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import detection_objects
+from detr_ft.models.families import family_of
 from detr_ft.models.predict import detect_by
 
 SIZE = st.tuples(st.integers(20, 400), st.integers(20, 400))
@@ -50,14 +51,14 @@ def test_boxes_return_from_training_through_prediction(sizes: list[tuple[int, in
         truth.append(np.concatenate([low, np.maximum(corners.max(1), low + 1)], 1))
         learned.append(trained_on(image, truth[-1], form))
 
-    def ask(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def run(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         red = pixels[:, 0, 0, 0] * form.std[0] + form.mean[0]
         numbers = (red * 255 / 80).round().int().tolist()
         logits = torch.zeros(len(numbers), 5, 2)
         logits[..., 0] = torch.arange(5, 0, -1)  # detections come in the order of the boxes
         return logits, torch.stack([learned[number] for number in numbers])
 
-    detections = detect_by(ask, processor, images, batch_size=2)
+    detections = detect_by(run, family_of(DetrConfig()), processor, images, batch_size=2)
     for boxes, output in zip(truth, detections, strict=True):
         np.testing.assert_allclose(output.boxes.numpy(), boxes, rtol=0, atol=0.01)
 

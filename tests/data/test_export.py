@@ -33,11 +33,11 @@ def one_split(*images: dict[str, object], boxes: list[list[float]] | None = None
     return DatasetDict({"validation": Dataset.from_dict(columns, features=detection_features(["dog"]))})
 
 
-def test_files_boxes_and_classes_come_back(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_files_boxes_and_classes_round_trip(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     first, second = write_image(tmp_path / "a" / "x.jpg"), write_image(tmp_path / "b" / "X.jpg", seed=1)
-    held = {"path": None, "bytes": write_image(tmp_path / "y.png").read_bytes()}
+    embedded = {"path": None, "bytes": write_image(tmp_path / "y.png").read_bytes()}
     boxes = [[1.5, 2.25, 3.0, 4.0], [0.1, -5.0, 0.0, float("inf")]]
-    data = one_split({"path": str(first)}, {"path": str(second)}, held, boxes=boxes)
+    data = one_split({"path": str(first)}, {"path": str(second)}, embedded, boxes=boxes)
     write_coco(data, tmp_path / "out")
     back = load_data(f"coco:{tmp_path / 'out'}")
     assert list(back) == ["validation"]
@@ -46,10 +46,10 @@ def test_files_boxes_and_classes_come_back(tmp_path: Path, write_image: Callable
         assert back["validation"][column][:] == data["validation"][column][:]
     paths = [Path(image["path"]) for image in back["validation"]["image"]]
     assert [path.name for path in paths] == ["x.jpg", "8_X.jpg", "000009.png"]
-    assert [path.read_bytes() for path in paths] == [first.read_bytes(), second.read_bytes(), held["bytes"]]
+    assert [path.read_bytes() for path in paths] == [first.read_bytes(), second.read_bytes(), embedded["bytes"]]
 
 
-def test_generated_data_comes_back(tmp_path: Path) -> None:
+def test_generated_data_round_trip(tmp_path: Path) -> None:
     data = load_data("generated:shapes?train=12&validation=12&edge=64&seed=1")
     write_coco(data, tmp_path)
     back = load_data(str(tmp_path))
@@ -67,7 +67,9 @@ def test_nothing_is_overwritten(tmp_path: Path, write_image: Callable[..., Path]
         write_coco(one_split({"path": str(image)}), image)
 
 
-def test_missing_files_are_named_before_anything_is_written(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_missing_files_are_reported_before_anything_is_written(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
     image = write_image(tmp_path / "x.jpg")
     data = one_split({"path": str(image)}, {"path": str(tmp_path / "gone.jpg")}, {"path": str(tmp_path / "lost.jpg")})
     with pytest.raises(InputError, match=r"gone\.jpg \(image 8\)") as caught:
@@ -76,7 +78,7 @@ def test_missing_files_are_named_before_anything_is_written(tmp_path: Path, writ
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cant_be_made_is_named(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     image = write_image(tmp_path / "x.jpg")
     with pytest.raises(InputError, match=r"x\.jpg.*can't be written"):
         write_coco(one_split({"path": str(image)}), image / "out")

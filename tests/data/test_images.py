@@ -56,7 +56,7 @@ def test_transparent_palette_entry_becomes_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_16_bit_ramp_is_scaled_and_keeps_its_levels(kind: str) -> None:
+def test_a_16_bit_ramp_is_scaled_without_losing_levels(kind: str) -> None:
     ramp = np.linspace(0, 65535, 1024).astype(np.uint16)[None]
     found = pixels(encoded(Image.fromarray(ramp), kind))[0, :, 0]
     assert len(np.unique(found)) >= 200
@@ -64,13 +64,13 @@ def test_a_16_bit_ramp_is_scaled_and_keeps_its_levels(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("top", "dtype"), [(1.0, np.float32), (255.0, np.float32), (65535, np.int32), (255, np.int32)])
-def test_wide_greys_are_read_in_the_usual_range_that_holds_them(top: float, dtype: type) -> None:
+def test_wide_gray_levels_are_read_in_the_smallest_common_range(top: float, dtype: type) -> None:
     values = np.linspace(0, top, 256).astype(dtype)[None]
     found = pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0]
     assert np.abs(found - np.arange(256.0)).max() <= 1.0
 
 
-def test_greys_of_no_usual_range_are_stretched_and_nan_is_tolerated() -> None:
+def test_gray_levels_of_no_common_range_are_stretched_and_nan_is_tolerated() -> None:
     values = np.array([[-4.0, 0.0, 4.0, np.nan]], dtype=np.float32)
     assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 128, 255, 128]
 
@@ -111,7 +111,7 @@ def test_the_pixel_limit_comes_before_decoding(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ImageError, match=r"huge\.png: .*limit|huge\.png: .*too many") as caught:
         open_image(path)
-    assert caught.value.trouble == "too large"
+    assert caught.value.kind == "too large"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; decoded it would be 500 MB
     with pytest.raises(ImageError, match="more pixels than the limit of 99"):
         open_image(encoded(Image.new("L", (10, 10)), "PNG"), max_pixels=99)
@@ -127,7 +127,7 @@ def test_missing_unreadable_and_truncated_name_the_file(tmp_path: Path) -> None:
     for name, trouble in expected.items():
         with pytest.raises(InputError, match=name) as caught:
             open_image(tmp_path / name)
-        assert caught.value.trouble == trouble
+        assert caught.value.kind == trouble
     with pytest.raises(ImageError, match="neither a path nor bytes"):
         open_image({"path": None, "bytes": None})
 
@@ -156,10 +156,10 @@ def test_a_format_that_runs_an_interpreter_is_refused() -> None:
         open_image(encoded(RAMP, "EPS"))
 
 
-def test_a_missing_file_names_the_one_that_differs_in_case_alone(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_a_name_that_differs_in_case_alone(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
-    hints = {"A.PNG": "; did you mean a.png?", "b.png": "", "link.png": "", "gone/a.png": ""}
+    hints = {"A.PNG": ". Did you mean a.png?", "b.png": "", "link.png": "", "gone/a.png": ""}
     for name, hint in hints.items():
         with pytest.raises(ImageError) as caught:
             image_size(tmp_path / name)

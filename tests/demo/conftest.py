@@ -1,4 +1,4 @@
-"""The demo's modules are beside its app, and found from there."""
+"""The modules of the demo are imported from its folder, as the demo itself does."""
 
 from __future__ import annotations
 

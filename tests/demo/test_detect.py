@@ -1,4 +1,4 @@
-"""Pictures that the model can't take are told, and leave the others alone."""
+"""Detection in uploaded images: messages for unusable ones, selection, clipped boxes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from api import predict
-from detect import Found, Problem, analyse, select
-from detect_tab import MOST, Looking
+from detect import DetectedImage, Problem, detect_file, select
+from detect_tab import MAX_IMAGES, DetectHandlers
 from PIL import Image
 
 from detr_ft.inference import Detector
@@ -22,28 +22,32 @@ def detector() -> Detector:
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
-def test_a_picture_too_thin_for_the_model_is_told(detector: Detector, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_an_image_too_thin_for_the_model_is_a_problem(
+    detector: Detector, tmp_path: Path, size: tuple[int, int]
+) -> None:
     thin, good = tmp_path / "thin.png", tmp_path / "good.png"
     Image.new("RGB", size).save(thin)
     Image.new("RGB", (50, 40)).save(good)
-    told = analyse(detector, str(thin))
-    assert isinstance(told, Problem)
-    assert told.message.startswith("thin.png: ")
-    seen, _, _ = Looking(detector).many([str(thin), str(good)])
-    assert [type(one) for one in seen] == [Problem, Found]
-    with pytest.raises(Exception, match="nothing for the model"):
+    problem = detect_file(detector, str(thin))
+    assert isinstance(problem, Problem)
+    assert "thin.png: " in problem.message
+    assert f"{size[0]}x{size[1]} pixels" in problem.message
+    assert str(tmp_path) not in problem.message
+    results, _, _ = DetectHandlers(detector).detect_several([str(thin), str(good)])
+    assert [type(result) for result in results] == [Problem, DetectedImage]
+    with pytest.raises(Exception, match="can't process this image"):
         predict(detector, str(thin))
 
 
-def test_more_pictures_than_a_page_holds_are_told(detector: Detector, tmp_path: Path) -> None:
+def test_more_images_than_the_limit_are_a_problem(detector: Detector, tmp_path: Path) -> None:
     files = []
-    for number in range(MOST + 2):
+    for number in range(MAX_IMAGES + 2):
         files.append(str(tmp_path / f"{number}.png"))
         Image.new("RGB", (20, 20)).save(files[-1])
-    seen, _, _ = Looking(detector).many(files)
-    assert sum(isinstance(one, Found) for one in seen) == MOST
-    assert isinstance(seen[-1], Problem)
-    assert f"{MOST + 2} pictures were given" in seen[-1].message
+    results, _, _ = DetectHandlers(detector).detect_several(files)
+    assert sum(isinstance(result, DetectedImage) for result in results) == MAX_IMAGES
+    assert isinstance(results[-1], Problem)
+    assert f"{MAX_IMAGES} of {MAX_IMAGES + 2} images" in results[-1].message
 
 
 def test_select_by_thresholds_and_classes() -> None:
@@ -52,18 +56,19 @@ def test_select_by_thresholds_and_classes() -> None:
     config = SimpleNamespace(id2label=dict(enumerate("abc")), detr_ft={"thresholds": thresholds})
     detector = Detector(SimpleNamespace(config=config), None)
     detections = Detections(torch.rand(3, 4), torch.tensor([0.6, 0.5, 0.5]), torch.tensor([0, 1, 2]), ["a", "b", "c"])
-    one = Found("a", (9, 9), "", detections, 0.0)
-    assert select(detector, one, None, []).labels.tolist() == [2]
-    assert select(detector, one, 0.0, ["b"]).labels.tolist() == [1]
-    assert select(detector, one, 0.5, []).labels.tolist() == [0]
+    result = DetectedImage("a", (9, 9), "", detections, 0.0)
+    expected = detections.above_each([0.6, 0.5, 0.4])
+    assert select(detector, result, None, []).labels.tolist() == expected.labels.tolist() == [2]
+    assert select(detector, result, 0.0, ["b"]).labels.tolist() == [1]
+    assert select(detector, result, 0.5, []).labels.tolist() == [0]
 
 
-def test_boxes_are_cut_to_the_picture(tmp_path: Path) -> None:
-    class Beyond:
+def test_boxes_are_clipped_to_the_image(tmp_path: Path) -> None:
+    class Exceeding:
         def detect(self, images: list[Image.Image]) -> list[Detections]:
             return [Detections(torch.tensor([[-5.0, -3, 70, 20]]), torch.tensor([0.9]), torch.tensor([0]))]
 
     Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
-    told = analyse(Beyond(), str(tmp_path / "a.png"))  # type: ignore[arg-type]
-    assert isinstance(told, Found)
-    assert told.detections.boxes.tolist() == [[0, 0, 50, 20]]
+    result = detect_file(Exceeding(), str(tmp_path / "a.png"))  # type: ignore[arg-type]
+    assert isinstance(result, DetectedImage)
+    assert result.detections.boxes.tolist() == [[0, 0, 50, 20]]

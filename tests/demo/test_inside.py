@@ -1,12 +1,21 @@
-"""Where a place and a query look, and which query a click on a box asks."""
+"""Attention of positions and queries, and the query of a clicked box."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from examples import examples_of
-from inside_tab import View, attended, by_place, by_query, look, overlay, query_at, specialities
+from examples import load_examples
+from inside_tab import (
+    View,
+    compute_view,
+    mean_attention,
+    overlay,
+    position_attention,
+    query_at,
+    query_attention,
+    specialization_grid,
+)
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.inference import Detector
@@ -15,44 +24,46 @@ from detr_ft.inference import Detector
 @pytest.fixture(scope="module")
 def views() -> list[View]:
     detector = Detector.load("embedded:small")
-    return [look(detector, one.picture) for one in examples_of("embedded:small", detector.names, None)[:3]]
+    return [
+        compute_view(detector, example.image) for example in load_examples("embedded:small", detector.names, None)[:3]
+    ]
 
 
-def test_a_place_asks_its_own_token(views: list[View]) -> None:
-    one = views[0]
-    height, width = one.inside.grid
-    for across, down in ((0.01, 0.01), (0.99, 0.01), (0.5, 0.7)):
-        token = int(down * height) * width + int(across * width)
-        expected = overlay(one, one.inside.encoder[token])
-        assert np.array_equal(np.asarray(by_place(one, across, down)[0]), np.asarray(expected))
-    first, other = (np.asarray(by_place(one, *at)[0]) for at in ((0.01, 0.01), (0.99, 0.99)))
+def test_a_position_shows_its_own_token(views: list[View]) -> None:
+    view = views[0]
+    height, width = view.attention.grid
+    for x, y in ((0.01, 0.01), (0.99, 0.01), (0.5, 0.7)):
+        token = int(y * height) * width + int(x * width)
+        expected = overlay(view, view.attention.encoder[token])
+        assert np.array_equal(np.asarray(position_attention(view, x, y)[0]), np.asarray(expected))
+    first, other = (np.asarray(position_attention(view, *at)[0]) for at in ((0.01, 0.01), (0.99, 0.99)))
     assert not np.array_equal(first, other)
 
 
 def test_a_query_is_shown_at_its_layer(views: list[View]) -> None:
-    one = views[0]
-    shown, words = by_query(one, 3, 2)
-    assert np.array_equal(np.asarray(shown), np.asarray(overlay(one, one.inside.decoder[1, 3])))
-    assert words.startswith("Query 3 at decoder layer 2")
+    view = views[0]
+    shown, status = query_attention(view, 3, 2)
+    assert np.array_equal(np.asarray(shown), np.asarray(overlay(view, view.attention.decoder[1, 3])))
+    assert status.startswith("Query 3 at decoder layer 2")
 
 
-def test_a_click_finds_the_smallest_box_around_it(views: list[View]) -> None:
-    for one in views:
-        boxes = cxcywh_to_xyxy(one.said.boxes[-1, 0])
-        for query in one.sure.nonzero()[:, 0].tolist():
-            across, down = ((boxes[query, :2] + boxes[query, 2:]) / 2).tolist()
-            found = query_at(one, across, down)
-            assert found is not None
+def test_a_click_selects_the_smallest_box_around_it(views: list[View]) -> None:
+    for view in views:
+        boxes = cxcywh_to_xyxy(view.predictions.boxes[-1, 0])
+        for query in view.is_object.nonzero()[:, 0].tolist():
+            x, y = ((boxes[query, :2] + boxes[query, 2:]) / 2).tolist()
+            selected = query_at(view, x, y)
+            assert selected is not None
             areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-            assert areas[found] <= areas[query]
-            assert bool(one.sure[found])
-        assert query_at(one, 2.0, 2.0) is None
+            assert areas[selected] <= areas[query]
+            assert bool(view.is_object[selected])
+        assert query_at(view, 2.0, 2.0) is None
 
 
-def test_what_a_query_attends_to_is_the_mean_over_the_images(views: list[View]) -> None:
-    told = attended(views, 5)
-    assert told.shape == (12, 12)
-    assert float(told.max()) == pytest.approx(1)
-    torch.testing.assert_close(attended(views[:1] * 3, 5), attended(views[:1], 5))
-    assert not torch.allclose(told, attended(views[:1], 5), atol=1e-3)
-    assert "in 3 images" in specialities(views)
+def test_mean_attention_is_the_mean_over_images(views: list[View]) -> None:
+    mean = mean_attention(views, 5)
+    assert mean.shape == (12, 12)
+    assert float(mean.max()) == pytest.approx(1)
+    torch.testing.assert_close(mean_attention(views[:1] * 3, 5), mean_attention(views[:1], 5))
+    assert not torch.allclose(mean, mean_attention(views[:1], 5), atol=1e-3)
+    assert "over 3 images" in specialization_grid(views)

@@ -16,9 +16,9 @@ from pycocotools.cocoeval import COCOeval
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.evaluation.coco import CocoMeanAveragePrecision, coco_metrics, match_split
+from detr_ft.evaluation.coco import LIMITS, coco_metrics, match_split, precision_recall
 from detr_ft.evaluation.detection_matching import AREAS
-from detr_ft.evaluation.precision_recall import LIMITS, precision_recall
+from detr_ft.evaluation.evaluate_metric import CocoMeanAveragePrecision
 from detr_ft.structures import Detections
 
 FIGURES = [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 from evaluation.test_tide import marked
-from support.made_up_models import two_alike
+from support.synthetic_detections import equal_models
 
 from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
@@ -44,7 +44,7 @@ def test_each_heading_has_the_images_that_it_is_about() -> None:
 
 
 def test_no_image_comes_twice() -> None:
-    marks, _ = two_alike(0, 40)
+    marks, _ = equal_models(0, 40)
     chosen = [
         image for images in select_images(find_errors(marks), best_thresholds(marks), 6).values() for image in images
     ]

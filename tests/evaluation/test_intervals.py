@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.made_up_models import NAMES, model, spoiled, truth, two_alike
+from support.synthetic_detections import NAMES, equal_models, model, truth, with_wrong_classes
 
 from detr_ft.evaluation.bootstrap import differences, intervals
 from detr_ft.evaluation.coco import metrics_of_matches
@@ -48,14 +48,14 @@ def _one(
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    one, _ = two_alike(0, 30)
+    one, _ = equal_models(0, 30)
     assert intervals(one, sets=50, seed=1) == intervals(one, sets=50, seed=1) != intervals(one, sets=50, seed=2)
 
 
 def test_models_that_are_equally_good_do_not_differ() -> None:
     flagged = 0
     for seed in range(25):
-        found = differences(*two_alike(seed, 40), sets=200, seed=seed)["map"]
+        found = differences(*equal_models(seed, 40), sets=200, seed=seed)["map"]
         assert found is not None
         assert found.interval.low < found.value < found.interval.high
         flagged += found.real
@@ -63,23 +63,23 @@ def test_models_that_are_equally_good_do_not_differ() -> None:
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
-    one, _ = two_alike(0, 30)
+    one, _ = equal_models(0, 30)
     found = differences(one, one, sets=50)
     assert all(difference is None or not difference.real for difference in found.values())
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_five_percent_of_wrong_labels_are_found(seed: int) -> None:
-    one, _ = two_alike(seed, 500)
-    found = differences(one, spoiled(one, 0.05, seed), sets=200)["map"]
+    one, _ = equal_models(seed, 500)
+    found = differences(one, with_wrong_classes(one, 0.05, seed), sets=200)["map"]
     assert found is not None
     assert found.value < 0
     assert found.real
 
 
 def test_only_the_same_images_can_be_compared() -> None:
-    one, _ = two_alike(0, 30)
-    other, _ = two_alike(1, 30)
+    one, _ = equal_models(0, 30)
+    other, _ = equal_models(1, 30)
     with pytest.raises(ValueError, match="same images"):
         differences(one, other)
     with pytest.raises(ValueError, match="same images"):
@@ -99,6 +99,6 @@ def test_too_few_images_with_large_objects_have_no_interval() -> None:
 
 @pytest.mark.parametrize(("images", "known"), [(1, False), (2, False), (3, True)])
 def test_a_set_of_one_or_two_images_has_no_interval(images: int, known: bool) -> None:
-    one, other = two_alike(0, images)
+    one, other = equal_models(0, images)
     assert (intervals(one, sets=50)["map"] is not None) == known
     assert (differences(one, other, sets=50)["map"] is not None) == known

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.made_up_models import model, truth
+from support.synthetic_detections import model, truth
 
 from detr_ft.errors import InputError
 from detr_ft.evaluation.assessment import assess

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from evaluation.test_tide import marked
-from support.made_up_models import NAMES, two_alike
+from support.synthetic_detections import NAMES, equal_models
 
 from detr_ft.evaluation.assessment import by_crowding, by_frequency
 from detr_ft.evaluation.coco import metrics_of_matches
-from detr_ft.evaluation.confusion import confusion
 from detr_ft.evaluation.metrics import CalibrationBin, FrequencySlice, ThresholdChoice
-from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, f1_over_scores
+from detr_ft.evaluation.thresholds import above_thresholds, best_thresholds, calibration, confusion, f1_over_scores
 
 OBJECTS = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [1, 1, 0, 0, 50, 50], [2, 2, 0, 0, 9, 9]]
 FOUND = [
@@ -34,7 +33,7 @@ def test_the_best_threshold_of_each_class_lies_between_two_scores() -> None:
 
 
 def test_no_other_threshold_is_better() -> None:
-    marks, _ = two_alike(0, 60)
+    marks, _ = equal_models(0, 60)
     found = best_thresholds(marks)
     right, counts = (one[0] for one in marks.outcomes("all"))
     for label, name in enumerate(NAMES):
@@ -100,7 +99,7 @@ def test_scores_are_held_against_what_is_right() -> None:
 
 
 def test_groups_of_images_are_sets_of_their_own() -> None:
-    marks, _ = two_alike(1, 80)
+    marks, _ = equal_models(1, 80)
     objects = np.bincount(marks.objects.image, minlength=80)
     groups = by_crowding(marks)
     assert sum(group.images for group in groups.values()) == (objects > 0).sum()

@@ -22,7 +22,7 @@ def token() -> str:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str) -> Iterator[object]:
     """A Hub that accepts `token`, and an environment in which pushes go to it; no token of the machine is seen."""
-    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.0, 0.0))
+    monkeypatch.setattr("detr_ft.utils.hub._RETRY_WAITS_SECONDS", (0.0, 0.0))
     with serve(token) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", token)

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from detr_ft.data import load_data, write_coco
 from detr_ft.errors import InputError
-from detr_ft.hub.dataset import check_target
+from detr_ft.hub.push import check_target
 
 NAME = "me/mended"
 
@@ -47,7 +47,7 @@ def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
     assert rows[0]["image"].size == (data["train"][0]["width"], data["train"][0]["height"])
     again = doctor(str(tmp_path / "data"), "--fix", f"hub:{NAME}", home=tmp_path / "home")
     assert again.returncode == 2
-    assert "exists on the Hub, and nothing is written over" in again.stderr
+    assert "exists on the Hub and is not overwritten" in again.stderr
 
 
 def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
@@ -55,7 +55,7 @@ def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
 ) -> None:
     with pytest.raises(InputError, match="USER/NAME"):
         check_target("mended")
-    monkeypatch.setattr("detr_ft.hub.dataset.get_token", lambda: None)
+    monkeypatch.setattr("detr_ft.hub.push.get_token", lambda: None)
     with pytest.raises(InputError, match="no token to push me/mended"):
         check_target(NAME)
     assert hub.requests == []
@@ -64,10 +64,10 @@ def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
 PUSH = """
 import sys
 from detr_ft.data import load_data
-from detr_ft.hub import client
-from detr_ft.hub.dataset import holds_data, push_dataset
-client._WAITS = (0.0,)
-if not holds_data(sys.argv[1]):
+from detr_ft.hub.push import has_data, push_dataset
+from detr_ft.utils import hub
+hub._RETRY_WAITS_SECONDS = (0.0,)
+if not has_data(sys.argv[1]):
     push_dataset(load_data("generated:workshop?train=3&validation=2&edge=64"), sys.argv[1], {"notes.txt": "mine"})
 """
 
@@ -79,7 +79,7 @@ def test_a_push_that_was_cut_short_goes_on_and_a_whole_one_is_left_alone(hub, tm
         return subprocess.run([sys.executable, "-c", PUSH, NAME], env=environment, capture_output=True, text=True)
 
     hub.fail("POST", "/commit/", 500)
-    assert "the original is as it was" in push().stderr
+    assert "The original is unchanged" in push().stderr
     repository = hub.repositories[f"datasets/{NAME}"]
     assert repository.files == {}
     hub.failures.clear()

@@ -35,7 +35,7 @@ UPLOADED = {
 }
 # huggingface_hub reads its settings when it is imported, so both ends of the round trip run in a process of their own.
 PUSH = "import sys; from pathlib import Path; from detr_ft.hub.push import push; print(push(Path(sys.argv[1]), sys.argv[2]))"
-IMPATIENT = "from detr_ft.hub import client; client._WAITS = (0.0,); from detr_ft.cli import main; main()"
+IMPATIENT = "from detr_ft.utils import hub; hub._RETRY_WAITS_SECONDS = (0.0,); from detr_ft.cli import main; main()"
 PULL = """
 import sys
 from huggingface_hub import snapshot_download
@@ -160,7 +160,7 @@ def test_a_token_in_a_file_stops_the_push(hub, run: Path, token: str, place: str
         ("POST", "repos/create", 403, "may not write"),
         ("POST", "/commit/", 409, "being changed"),
         ("POST", "/commit/", 403, "may not write"),
-        ("GET", "/api/models/", 500, "failed to take"),
+        ("GET", "/api/models/", 500, "refused the request"),
     ],
 )
 def test_a_refusal_says_what_to_do_and_how_to_push_again(
@@ -183,7 +183,7 @@ def test_what_passes_is_waited_for(
 ) -> None:
     hub.fail(method, path, status, times=2)
     _push_small(run)
-    assert caplog.text.count("trying again in 0 s") == 2
+    assert caplog.text.count("next try in 0 s") == 2
     assert set(hub.repositories[NAME].files) == UPLOADED
 
 
@@ -219,7 +219,7 @@ def test_a_push_that_was_cut_short_goes_on(hub, run: Path, tmp_path: Path) -> No
     assert done.returncode == 2
     assert f"To push again: detr-ft push {run} {NAME}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("trying again in 0 s") == 1
+    assert done.stderr.count("next try in 0 s") == 1
     puts = hub.count("PUT", "/lfs/")
     hub.failures.clear()
     _python(PUSH, [str(run), NAME], tmp_path / "home")
@@ -249,7 +249,7 @@ def test_no_token_is_told_before_anything_is_sent(hub, run: Path, monkeypatch: p
 
 
 def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.5, 0.5))
+    monkeypatch.setattr("detr_ft.utils.hub._RETRY_WAITS_SECONDS", (0.5, 0.5))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -262,8 +262,8 @@ def test_an_unreachable_hub_is_told_in_seconds(run: Path, token: str, monkeypatc
 
 
 def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detr_ft.hub.client.REACH_SECONDS", 0.3)
-    monkeypatch.setattr("detr_ft.hub.client._WAITS", (0.0,))
+    monkeypatch.setattr("detr_ft.utils.hub.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("detr_ft.utils.hub._RETRY_WAITS_SECONDS", (0.0,))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -282,7 +282,7 @@ def test_an_impossible_name_is_told(run: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such run"):
+    with pytest.raises(InputError, match="no such run directory"):
         plan(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match=r"no config\.json and no model\.safetensors"):

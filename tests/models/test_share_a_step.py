@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.forked import run_together
+from support.processes import run_together
 
-SCRIPT = Path(__file__).parents[1] / "support/share_a_step.py"
+SCRIPT = Path(__file__).parents[1] / "support/distributed_step.py"
 
 Results = dict[str, dict[str, torch.Tensor]]
 

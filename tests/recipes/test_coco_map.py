@@ -58,3 +58,16 @@ def test_the_example_of_its_page_runs(
     (tmp_path / "page.py").write_text(code)
     runpy.run_path(str(tmp_path / "page.py"))
     assert 0 < float(capsys.readouterr().out) <= 1
+
+
+def test_the_speed_up_is_that_of_the_benchmark() -> None:
+    root = FOLDER.parents[1]
+    table = (root / "tests/benchmarks/README.md").read_text(encoding="utf-8")
+    measured = re.search(r"^\| detr_ft \| [\d.]+ \| ([\d.]+) \|", table, re.MULTILINE)
+    assert measured is not None
+    speed_up = f"{float(measured[1]):.0f}"
+    module = (FOLDER / "coco_map.py").read_text(encoding="utf-8")
+    pages = [page.read_text(encoding="utf-8") for page in (root / "README.md", *root.glob("docs/*.md"))]
+    claims = re.findall(r"(\S+) times as fast", module) + re.findall(r"(\S+) times its speed", "".join(pages))
+    assert claims
+    assert set(claims) == {speed_up}

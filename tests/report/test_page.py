@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.made_up_models import model, truth
+from support.synthetic_detections import model, truth
 
 from detr_ft.evaluation.assessment import Assessment, assess
 from detr_ft.evaluation.detection_matching import match_detections
 from detr_ft.evaluation.metrics import LayerMatching, MatchingMetrics, RunMetrics
 from detr_ft.evaluation.query_statistics import QueryBoxes
 from detr_ft.report.charts import precision_chart
-from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.content import EvaluationReport, RunReport, Section
 from detr_ft.report.page import SECTIONS, render_markdown, render_page
 from detr_ft.report.pictures import AnnotatedPhoto, Outline
 from detr_ft.utils.speed import Speed
@@ -250,3 +250,16 @@ def test_a_section_without_content_is_left_out() -> None:
 def test_metrics_that_are_missing_leave_out_their_sections() -> None:
     assert render_markdown(RunMetrics(map=0.5)).count("### ") == 1
     assert "| mAP | 0.500 | – |" in render_markdown(RunMetrics(map=0.5))
+
+
+def test_a_section_is_added_by_its_entry_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = Section(
+        "Images",
+        "<p>{{ images | thousands }} &amp; {{ name }}</p>",
+        lambda report: {"images": 1200, "name": "<b>"} if report.evaluation else None,
+        lambda metrics: f"{metrics.images} images\n",
+    )
+    monkeypatch.setattr("detr_ft.report.page.SECTIONS", (*SECTIONS, section))
+    assert "<h2>Images</h2>\n<p>1,200 &amp; &lt;b&gt;</p>" in render_page(summary())
+    assert "<h2>Images</h2>" not in render_page(RunReport(title="a run", verdict="Nothing was measured."))
+    assert render_markdown(TOLD.metrics()).endswith("### Images\n\n30 images\n")

@@ -1,1 +1,1 @@
-"""Helpers that tests of several packages use."""
+"""Helpers of the tests of several packages, and scripts that tests run in other processes."""

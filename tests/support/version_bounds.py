@@ -53,13 +53,15 @@ def install(which: str, environment: Path) -> Path:
 
 def run(python: Path, folder: Path, arguments: Sequence[str]) -> None:
     """Run the command and stop with its output where it fails."""
-    started = time.monotonic()
-    done = subprocess.run(
+    start = time.monotonic()
+    completed = subprocess.run(
         [str(python), "-m", "detr_ft", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise SystemExit(f"detr-ft {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    print(f"detr-ft {arguments[0]}: passed in {time.monotonic() - started:.0f} s", flush=True)
+    if completed.returncode:
+        raise SystemExit(
+            f"detr-ft {' '.join(arguments)} ended with {completed.returncode}:\n{completed.stdout}{completed.stderr}"
+        )
+    print(f"detr-ft {arguments[0]}: passed in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def start_demo(python: Path, folder: Path) -> None:
@@ -88,22 +90,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("which", choices=["lowest", "newest"])
     parser.add_argument("environment", type=Path)
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    python = install(chosen.which, chosen.environment.absolute())
-    names = [re.split(r"[>=\[ ]", requirement)[0] for requirement in requirements(chosen.which)]
-    listed = "import importlib.metadata as m, sys; print(sys.version.split()[0], *(f'{n}=={m.version(n)}' for n in sys.argv[1:]))"
-    subprocess.run([str(python), "-c", listed, *names], check=True)
+    python = install(arguments.which, arguments.environment.absolute())
+    names = [re.split(r"[>=\[ ]", requirement)[0] for requirement in requirements(arguments.which)]
+    list_versions = "import importlib.metadata as m, sys; print(sys.version.split()[0], *(f'{n}=={m.version(n)}' for n in sys.argv[1:]))"
+    subprocess.run([str(python), "-c", list_versions, *names], check=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        few = [f"data.source={DATA}", "train.num_train_epochs=1", "train.output_dir=run"]
+        overrides = [f"data.source={DATA}", "train.num_train_epochs=1", "train.output_dir=run"]
         run(python, folder, ["--help"])
-        run(python, folder, ["train", str(RECIPE), *few])
+        run(python, folder, ["train", str(RECIPE), *overrides])
         run(python, folder, ["evaluate", "run", "--data", DATA, "--out", "report"])
         run(python, folder, ["predict", "run", str(ROOT / "recipes/quickstart/workshop.png"), "--out", "predicted"])
         run(python, folder, ["export", "run", "--to", "onnx", "--data", DATA])
         start_demo(python, folder)
-    print(f"{chosen.which} versions: all passed")
+    print(f"{arguments.which} versions: all passed")
 
 
 if __name__ == "__main__":

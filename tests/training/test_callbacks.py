@@ -1,4 +1,4 @@
-"""Callbacks get what they are documented to get, change nothing by themselves, and are named when they fail."""
+"""Callbacks get the documented arguments, change nothing, and are named if they fail."""
 
 from __future__ import annotations
 

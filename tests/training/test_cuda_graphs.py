@@ -1,4 +1,4 @@
-"""Passes that are replayed add the gradients of plain ones. What a GPU records is stood in for by doing it again."""
+"""CUDA graphs add the gradients of eager passes; on a CPU a replay runs the work again."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_a_run_is_the_same(tiny_checkpoint: Path, tmp_path: Path, settings: dict
     pool = Again()
     plain, fast = (trained(tiny_checkpoint, tmp_path / str(one), one, **settings) for one in (None, pool))
     assert pool.recorded >= 2
-    expected, found = ([row for row in rows(one) if "loss" in row] for one in (plain, fast))
-    for one, other in zip(expected, found, strict=True):
-        assert other == pytest.approx(one, rel=1e-3)
+    expected, replayed_rows = ([row for row in rows(run) if "loss" in row] for run in (plain, fast))
+    for row, other in zip(expected, replayed_rows, strict=True):
+        assert other == pytest.approx(row, rel=1e-3)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
@@ -88,19 +88,20 @@ def test_gradients_are_the_same(tiny_checkpoint: Path, tmp_path: Path, settings:
         trainer.stepper.start_epoch(0)
         for param_group in trainer.stepper.optimizer.param_groups:
             param_group["lr"] = 0.0
-        seen: list[list[torch.Tensor]] = []
+        steps: list[list[torch.Tensor]] = []
         trainer.stepper.optimizer.optimizer.register_step_pre_hook(
-            lambda *_, seen=seen, trainer=trainer: seen.append(
+            lambda *_, steps=steps, trainer=trainer: steps.append(
                 [one.grad.clone() for one in trainer.model.parameters() if one.grad is not None]
             )
         )
         for number, batch in zip(range(1, 6), trainer.loader.steps(), strict=False):
             trainer.stepper.schedule.base_lrs = [0.0] * len(trainer.stepper.optimizer.param_groups)
             trainer.stepper.step(batch, number)
-        gradients.append([one for step in seen for one in step])
+        gradients.append([gradient for step in steps for gradient in step])
     assert len(gradients[0]) > 100
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.abs().max().item() + 1e-9)
+    for gradient, other in zip(*gradients, strict=True):
+        atol = 1e-5 * gradient.abs().max().item() + 1e-9
+        torch.testing.assert_close(other, gradient, rtol=1e-4, atol=atol)
 
 
 def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_of_many_shapes_the_first_are_captured(
 
 
 def test_warm_ups_leave_the_statistics_of_live_norms(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    figures = []
+    statistics = []
     for pool in (None, Again()):
         trainer = make_trainer(tiny_checkpoint, tmp_path / str(pool), num_train_epochs=3)
         live_norms(trainer.model)
@@ -132,10 +133,10 @@ def test_warm_ups_leave_the_statistics_of_live_norms(tiny_checkpoint: Path, tmp_
         trainer.stepper.start_epoch(0)
         for number, batch in zip(range(1, 3), trainer.loader.steps(), strict=False):  # the second is recorded
             trainer.stepper.step(batch, number)
-        figures.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
-    assert figures[0]
-    for name, one in figures[0].items():
-        torch.testing.assert_close(figures[1][name], one, rtol=1e-3, atol=1e-4)
+        statistics.append({name: one.clone() for name, one in trainer.model.named_buffers() if "running" in name})
+    assert statistics[0]
+    for name, value in statistics[0].items():
+        torch.testing.assert_close(statistics[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 class Torn(Again):
@@ -152,10 +153,10 @@ def test_a_failed_capture_runs_eagerly_with_one_warning(
     with caplog.at_level(logging.WARNING):
         torn = trained(tiny_checkpoint, tmp_path / "torn", Torn())
     assert rows(plain) == rows(torn)  # bit for bit: it is the plain way
-    (told,) = [one for one in caplog.messages if "CUDA graphs" in one]
-    assert "operation not permitted when stream is capturing" in told
-    assert "and more" not in told
-    assert "train.cuda_graphs=false" in told
+    (message,) = [one for one in caplog.messages if "CUDA graphs" in one]
+    assert "operation not permitted when stream is capturing" in message
+    assert "and more" not in message
+    assert "train.cuda_graphs=false" in message
 
 
 def test_a_criterion_without_gradient_for_a_part_is_not_captured(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -181,8 +182,8 @@ class _ClassesAlone:
     def at(self, epoch: int) -> _ClassesAlone:
         return self
 
-    def __call__(self, *asked: Any) -> Any:
-        _, terms = self._criterion(*asked)
+    def __call__(self, *arguments: Any) -> Any:
+        _, terms = self._criterion(*arguments)
         return terms["loss_ce"], terms
 
 

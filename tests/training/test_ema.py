@@ -34,8 +34,8 @@ def bits(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @torch.no_grad()
@@ -57,8 +57,8 @@ def test_the_average_is_that_computed_by_hand(values: list[float], decay: float)
     for step, value in enumerate(values, 1):
         put(module, value)
         ema.update(step)
-        kept = min(decay, (1 + step) / (10 + step))
-        expected = kept * expected + (1 - kept) * value
+        weight = min(decay, (1 + step) / (10 + step))
+        expected = weight * expected + (1 - weight) * value
     assert ema.state_dict()["weight"].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_weights_in_bf16_are_averaged_in_fp32() -> None:
     ema = Ema(module, 0.999)
     put(module, 2.0)
     for step in range(100_000, 100_010):
-        ema.update(step)  # each adds less than half of what bf16 tells apart near 1
+        ema.update(step)  # each adds less than half of the spacing of bf16 near 1
     assert ema.state_dict()["weight"].dtype == torch.float32
     assert ema.state_dict()["weight"].item() == pytest.approx(2 - 0.999**10, rel=1e-5)
     with ema.swapped():

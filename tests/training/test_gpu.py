@@ -1,4 +1,4 @@
-"""What only a GPU can show: half precision, compiled parts, memory that runs out, sums that repeat."""
+"""Tests that need a GPU: half precision, compiled parts, CUDA graphs, lack of memory, determinism."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from detr_ft.training.trainer import DetrTrainer, TrainingError
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.filterwarnings("ignore"),  # of compilers and drivers, which are not ours to mend
+    pytest.mark.filterwarnings("ignore"),  # of compilers and drivers
 ]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 import torch
-from support.forked import HANG_SECONDS, run_together
+from support.processes import HANG_SECONDS, run_together
 from transformers import DetrForObjectDetection
 from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 

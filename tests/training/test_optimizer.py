@@ -69,7 +69,7 @@ def settings(**values: Any) -> TrainSettings:
 
 
 def of_each(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:
-    """Rate and decay of each parameter that trains, each held once."""
+    """Rate and decay of each parameter that trains, in one group each."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     pairs = [
         (names[id(parameter)], (group["lr"], group["weight_decay"]))
@@ -84,13 +84,13 @@ def of_each(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tup
 def test_each_section_learns_at_its_own_rate(tiny_model: DetrForObjectDetection, timm: bool) -> None:
     model = timm_model() if timm else tiny_model
     set_trainable(model, [])
-    held = of_each(model, build_optimizer(model, settings(), OptimSettings(**RATES)))
+    groups = of_each(model, build_optimizer(model, settings(), OptimSettings(**RATES)))
     expected = {
         "model.backbone": 1e-5, "model.input_projection": 2e-5, "model.encoder": 2e-5, "model.query": 3e-5,
         "model.decoder": 3e-5, "class_labels": 4e-5, "bbox_predictor": 4e-5,
     }  # fmt: skip
-    assert set(held) == {name for name, _ in model.named_parameters()}
-    for name, (rate, _) in held.items():
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+    for name, (rate, _) in groups.items():
         assert rate == next(rate for prefix, rate in expected.items() if name.startswith(prefix)), name
 
 
@@ -148,16 +148,16 @@ def test_layers_further_from_the_heads_learn_more_slowly(tiny_model: DetrForObje
     )  # fmt: skip
     # A layer that is frozen stands between all the same.
     set_trainable(model, ["backbone.stage2"])
-    held = of_each(
+    groups = of_each(
         model, build_optimizer(model, settings(), OptimSettings(layer_decay=0.5, decoder_learning_rate=1e-3))
     )
     for prefix, below in layers.items():
-        found = {rate for name, (rate, _) in held.items() if name.startswith(prefix)}
+        rates_of_layer = {rate for name, (rate, _) in groups.items() if name.startswith(prefix)}
         if prefix == "model.backbone.model.encoder.stages.1.":
-            assert not found
+            assert not rates_of_layer
             continue
         base = 1e-3 if ".decoder." in prefix or "query" in prefix else 1e-4
-        assert found == {base * 0.5**below}, prefix
+        assert rates_of_layer == {base * 0.5**below}, prefix
 
 
 def test_groups_under_a_layer_decay_have_names_of_their_own(tiny_model: DetrForObjectDetection) -> None:

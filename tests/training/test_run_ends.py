@@ -1,4 +1,4 @@
-"""How a run ends: averaged, at its best, out of patience or of time; what it is trained with, and what it is told to."""
+"""The end of a run: averages, best model, patience, time limit; precision, memory and trackers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from detr_ft.training.stopping import Best, best_of
 from detr_ft.training.trainer import DetrTrainer
 
 
-def of_figures(trainer: DetrTrainer, figures: list[float | None]) -> None:
+def with_maps(trainer: DetrTrainer, maps: list[float | None]) -> None:
     """Let evaluations have these mAPs, one after another."""
-    values: Iterator[float | None] = iter(figures)
+    values: Iterator[float | None] = iter(maps)
 
     def measure(check_stop: object) -> Evaluation:
         return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])
@@ -36,20 +36,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_averaged_weights_are_the_model_and_raw_ones_are_saved_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", ema_decay=0.5, learning_rate=1e-2)
-    seen: list[dict[str, torch.Tensor]] = []
+    weights_after: list[dict[str, torch.Tensor]] = []
     trainer.stepper.optimizer.optimizer.register_step_post_hook(
-        lambda *_: seen.append({name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()})
+        lambda *_: weights_after.append(
+            {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
+        )
     )
     start = {name: one.detach().cpu().clone() for name, one in trainer.model.named_parameters()}
     result = trainer.train()
     assert trainer.stepper.ema is not None
     expected = start
-    for number, now in enumerate(seen, start=1):
+    for number, now in enumerate(weights_after, start=1):
         decay = min(0.5, (1 + number) / (10 + number))
         expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
     saved, raw = weights(tmp_path / "run"), weights(tmp_path / "run/raw")
     assert all(torch.allclose(saved[name], one, rtol=1e-5, atol=1e-6) for name, one in expected.items())
-    assert all(torch.equal(raw[name], one) for name, one in seen[-1].items())
+    assert all(torch.equal(raw[name], one) for name, one in weights_after[-1].items())
     assert all({"map", "raw_map", "raw_map_50"} <= set(row) for row in result.log if "map" in row)
     assert result.metrics["map"] == result.log[-1]["map"]
 
@@ -72,10 +74,10 @@ def test_the_best_model_is_restored_after_early_stopping(tiny_checkpoint: Path, 
     trainer = make_trainer(
         tiny_checkpoint, tmp_path / "run", num_train_epochs=9, early_stopping_patience=2, load_best_model_at_end=True
     )
-    of_figures(trainer, [0.1, 0.3, 0.2, 0.25, 0.3])
+    with_maps(trainer, [0.1, 0.3, 0.2, 0.25, 0.3])
     result = trainer.train()
     assert [row["map"] for row in result.log if "map" in row] == [0.1, 0.3, 0.2, 0.25]
-    assert result.metrics["map"] == 0.3  # of the best, looked at again
+    assert result.metrics["map"] == 0.3  # of the best, evaluated again
     best, final = weights(tmp_path / "run/checkpoints/best"), weights(tmp_path / "run")
     assert all(torch.equal(best[name], final[name]) for name in best)
     assert (tmp_path / "run/checkpoints/step-12").is_dir()  # where it ended
@@ -85,7 +87,7 @@ def test_the_best_model_is_restored_after_early_stopping(tiny_checkpoint: Path, 
 
 def test_by_default_the_last_model_is_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=3)
-    of_figures(trainer, [0.3, 0.2, None])
+    with_maps(trainer, [0.3, 0.2, None])
     trainer.train()
     final, last = weights(tmp_path / "run"), load_file(tmp_path / "run/checkpoints/step-9/model.safetensors")
     assert all(torch.equal(last[name], value) for name, value in final.items())
@@ -117,8 +119,8 @@ def test_after_the_time_limit_the_model_is_evaluated_and_saved(tiny_checkpoint: 
 
 
 def test_checkpointed_gradients_are_the_gradients(tmp_path: Path) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     plain = first_step(make_exact(tmp_path / "plain", 8, 8, 8))
     trainer = make_exact(tmp_path / "less", 8, 8, 8)
@@ -167,15 +169,15 @@ def test_a_missing_tracker_is_an_error(tiny_checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("figures", "told"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
+    ("maps", "reported"), [([0.5, 0.2], True), ([0.2, 0.5], False), ([0.3, 0.3], False), ([0.3, None], True)]
 )
 def test_an_evaluation_better_than_the_last_is_reported(
-    figures: list[float | None], told: bool, tiny_checkpoint: Path, tmp_path: Path
+    maps: list[float | None], reported: bool, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=2)
-    of_figures(trainer, figures)
+    with_maps(trainer, maps)
     better = trainer.train().better
-    last = "none" if figures[-1] is None else f"{figures[-1]:.3f}"
-    assert bool(better) == told
-    assert (f"(map {figures[0]:.3f}, at the end {last})" in better) == told
-    assert ("checkpoints/best" in better and "train.load_best_model_at_end=true" in better) == told
+    last = "none" if maps[-1] is None else f"{maps[-1]:.3f}"
+    assert bool(better) == reported
+    assert (f"(map {maps[0]:.3f}, at the end {last})" in better) == reported
+    assert ("checkpoints/best" in better and "train.load_best_model_at_end=true" in better) == reported

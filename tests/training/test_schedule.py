@@ -25,17 +25,17 @@ def settings(**values: Any) -> TrainSettings:
 
 def factors(steps: int, **values: Any) -> list[float]:
     """The rate of each step, as parts of what the optimizer began with; the same for a second group."""
-    one, other = (nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimizer = AdamW([{"params": [one], "lr": 1e-2}, {"params": [other], "lr": 1e-5}])
+    first_weight, second_weight = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = AdamW([{"params": [first_weight], "lr": 1e-2}, {"params": [second_weight], "lr": 1e-5}])
     schedule = build_schedule(optimizer, settings(**values), steps)
-    found = []
+    factors_of_steps = []
     for _ in range(steps):
         first, second = (group["lr"] for group in optimizer.param_groups)
         assert second / 1e-5 == pytest.approx(first / 1e-2)
-        found.append(first / 1e-2)
+        factors_of_steps.append(first / 1e-2)
         optimizer.step()
         schedule.step()
-    return found
+    return factors_of_steps
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_rates_are_those_computed_by_hand(values: dict[str, Any], expected: list
 def test_a_warmup_longer_than_the_run_is_shortened_with_a_warning(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     drops = {"lr_drop_epochs": [3]} if kind == "step" else {}
     with caplog.at_level(logging.WARNING):
-        found = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
-    assert found == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
+        values = factors(4, lr_scheduler_type=kind, warmup_steps=100, **drops)
+    assert values == pytest.approx([0, 0.25, 0.5, 0.075 if drops else 0.75])
     assert "train.warmup_steps: a warm-up of 100 steps" in caplog.text
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999) | st.integers(1, 20_000).map(float))
-def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, asked: float) -> None:
-    expected = math.ceil(steps * asked) if asked < 1 else int(asked)  # TrainingArguments.get_warmup_steps
-    assert warmup_of(settings(warmup_steps=asked), steps) == min(expected, steps)
+def test_a_warmup_is_that_of_transformers_within_the_run(steps: int, setting: float) -> None:
+    expected = math.ceil(steps * setting) if setting < 1 else int(setting)  # TrainingArguments.get_warmup_steps
+    assert warmup_of(settings(warmup_steps=setting), steps) == min(expected, steps)
 
 
 @pytest.mark.parametrize(

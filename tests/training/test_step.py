@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from support.small_run import make_trainer
-from support.waits import counted
+from support.synchronizations import count_synchronizations
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.errors import InputError
@@ -55,10 +55,10 @@ def test_a_step_synchronizes_in_the_matching_only(
     trainer.stepper.start_epoch(0)
     trainer.stepper.step(next(steps), 1)
     batch = next(steps)
-    with counted(monkeypatch) as seen:
+    with count_synchronizations(monkeypatch) as operations:
         trainer.stepper.step(batch, 2)
     # The other is the check of the previous step: from a GPU it has arrived by then.
-    assert seen == ["cpu", "item", "_local_scalar_dense"]
+    assert operations == ["cpu", "item", "_local_scalar_dense"]
 
 
 def test_a_bad_gradient_is_reported_in_the_next_step_and_not_applied(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ class NotOfZeros(BoxL1Loss):
     """A loss that is no number where an object is of class 0."""
 
     def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
-        told = super().__call__(predictions, targets, matches)
-        return told * torch.where((targets.labels == 0).any(), torch.nan, 1.0)
+        value = super().__call__(predictions, targets, matches)
+        return value * torch.where((targets.labels == 0).any(), torch.nan, 1.0)
 
 
 def test_message_and_capsule_are_of_the_failed_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_a_run_that_failed_early_restarts_and_keeps_the_capsule(tiny_checkpoint:
     assert Capsule(tmp_path / "run/failures/step-2").number == 2
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_of_two_failed_steps_the_first_is_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A step is that of its images, however processes and micro-batches share them out."""
+"""A step does not depend on how processes and micro-batches divide its images."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from support.forked import run_together
-from support.one_step import first_step, make_trainer
+from support.processes import run_together
+from support.single_step import first_step, make_trainer
 
 from detr_ft.structures import StepTotals
 from detr_ft.training import step
 from detr_ft.training.step_totals import seed_step
 
-SCRIPT = Path(__file__).parents[1] / "support/one_step.py"
+SCRIPT = Path(__file__).parents[1] / "support/single_step.py"
 Values = dict[str, torch.Tensor]
 
 
-def distance(one: Values, other: Values) -> float:
+def distance(first: Values, second: Values) -> float:
     """The largest difference of any gradient, relative to the largest of its tensor.
 
-    That of the bias of keys is nothing but rounding, since softmax takes no note of it.
+    The gradient of the bias of keys is rounding only, since softmax cancels it.
     """
-    assert one.keys() == other.keys()
+    assert first.keys() == second.keys()
     return max(
-        float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1e-8))
-        for name in one
-        if one[name].ndim
+        float((first[name] - second[name]).abs().max() / first[name].abs().max().clamp(min=1e-8))
+        for name in first
+        if first[name].ndim
     )
 
 
-def assert_same_step(one: Values, other: Values) -> None:
+def assert_same_step(first: Values, second: Values) -> None:
     """The same gradients, and the same terms as far as the log writes them out."""
-    assert distance(one, other) < 1e-6
-    assert all(abs(one[name] - other[name]) < 1.1e-5 for name in one if one[name].ndim == 0)
+    assert distance(first, second) < 1e-6
+    assert all(abs(first[name] - second[name]) < 1.1e-5 for name in first if first[name].ndim == 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""What the stock Trainer makes of a DETR where ours is tested to do better: should one of these fail, a claim of ours is out of date.
+"""Weaknesses of the stock Trainer with DETR. If a test fails, a claim of the documentation is out of date.
 
-Of resuming every tensor, and of box losses that grow with the processes, tests/training/checkpoint/test_resume.py and
-tests/models/test_share_a_step.py have the same.
+tests/training/checkpoint/test_resume.py (all tensors resumed) and tests/models/test_share_a_step.py (box losses that grow with the
+processes) have others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from detr_ft.training.trainer import TrainingError
 
 Spoil = Callable[[dict[str, Any]], dict[str, Any]]
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of a path that isn't ours
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the stock Trainer
 
 
 class Spoiled(TorchDataset[dict[str, Any]]):
@@ -160,7 +160,7 @@ def test_a_stopped_stock_run_looks_finished(tiny_checkpoint: Path, tmp_path: Pat
 
     trainer.add_callback(At(2, request_stop))
     try:
-        trainer.train()  # no error: the script goes on to save and push
+        trainer.train()  # no error: a script would continue to save and push
     finally:
         signal.signal(signal.SIGTERM, before)
     assert trainer.state.global_step < 12

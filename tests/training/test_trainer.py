@@ -35,8 +35,8 @@ def test_a_run_learns_and_leaves_a_stock_model(tiny_checkpoint: Path, tmp_path: 
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log == result.log
     assert {"loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "loss_ce_0", "learning_rate"} <= set(log[0])
-    found = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
-    assert len(found) == 8
+    detections = pipeline("object-detection", model=str(tmp_path / "run"), threshold=0.0)(_image(trainer))
+    assert len(detections) == 8
 
 
 def test_the_steps_are_those_of_a_plain_loop(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_pa
     schedule = MatcherSchedule([OneToManyMatcher(k=2), HungarianMatcher()], [0, 1])
     criterion = SetCriterion(schedule, detr_criterion().losses)
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion)
-    seen: list[object] = []
-    trainer.display.step = lambda step, row: seen.append(trainer.stepper.attached.criterion.matcher)  # type: ignore[method-assign, attr-defined]
+    matchers: list[object] = []
+    trainer.display.step = lambda step, row: matchers.append(trainer.stepper.attached.criterion.matcher)  # type: ignore[method-assign, attr-defined]
     trainer.train()
-    assert seen == [schedule.matchers[0]] * 3 + [schedule.matchers[1]] * 3
+    assert matchers == [schedule.matchers[0]] * 3 + [schedule.matchers[1]] * 3
 
 
 def _image(trainer: DetrTrainer) -> Any:

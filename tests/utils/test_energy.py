@@ -31,7 +31,7 @@ def test_a_counter_that_began_anew_and_no_counter_at_all_say_nothing() -> None:
 def test_the_files_of_processors_are_read_and_those_that_nobody_may_read_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(energy, "_PACKAGES", tmp_path)
+    monkeypatch.setattr(energy, "_POWERCAP", tmp_path)
     for name, text in (("intel-rapl:0", "5000000\n"), ("intel-rapl:1", "no number\n"), ("intel-rapl:0:0", "1\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(text)

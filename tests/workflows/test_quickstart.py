@@ -20,7 +20,7 @@ QUIET_STEP = 0.1
 
 def bare_step() -> float:
     """Seconds of a step of the model with the stock loss, in a process of its own."""
-    script = Path(__file__).parents[1] / "support/bare_step.py"
+    script = Path(__file__).parents[1] / "support/step_benchmark.py"
     done = subprocess.run([sys.executable, "-W", "ignore", script], capture_output=True, text=True, check=True)
     return float(done.stdout)
 

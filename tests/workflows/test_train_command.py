@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.forked import Forked
+from support.processes import ForkedProcess
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
@@ -45,8 +45,8 @@ train: {{output_dir: runs/a, learning_rate: 0.001, logging_steps: 1, warmup_step
     return folder
 
 
-def start(folder: Path, *arguments: str) -> Forked:
-    return Forked("train", "recipe.yaml", *arguments, cwd=folder, env=ENVIRONMENT)
+def start(folder: Path, *arguments: str) -> ForkedProcess:
+    return ForkedProcess("train", "recipe.yaml", *arguments, cwd=folder, env=ENVIRONMENT)
 
 
 def start_two(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -118,7 +118,7 @@ def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
     assert json.loads((folder / "runs/killed/log.jsonl").read_text().splitlines()[-1])["epoch"] == 5
 
 
-def assert_obeyed(process: Forked | subprocess.Popen[str], cut: Path, status: int) -> None:
+def assert_obeyed(process: ForkedProcess | subprocess.Popen[str], cut: Path, status: int) -> None:
     """The process ends soon, with a whole checkpoint and nothing that looks like an end of training."""
     began = time.monotonic()
     _, told = process.communicate(timeout=60)

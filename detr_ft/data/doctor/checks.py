@@ -17,7 +17,7 @@ from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
-from detr_ft.data.sources.errors import Place
+from detr_ft.data.sources.errors import ObjectKey
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
@@ -70,7 +70,7 @@ def _image_troubles(
 
 
 def box_findings(
-    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[Place, str]
+    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[ObjectKey, str]
 ) -> list[Finding]:
     """Return every defect of a single box, by image.
 

@@ -36,7 +36,7 @@ from detr_ft.data.doctor.statistics import (
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.errors import Place
+from detr_ft.data.sources.errors import ObjectKey
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def diagnose(
     scan: DatasetScan,
     num_queries: int = 100,
     longest_edge: int | None = None,
-    faults: Mapping[Place, str] = MappingProxyType({}),
+    faults: Mapping[ObjectKey, str] = MappingProxyType({}),
 ) -> Diagnosis:
     """Return the diagnosis of a scanned data set; `faults` are the source's messages on unknown classes."""
     names = class_names(next(iter(data.values())))

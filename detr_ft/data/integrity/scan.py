@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data.duplicates import fingerprint
-from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, missing, open_image
+from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, missing_image, open_image
 from detr_ft.data.schema import provenance
 from detr_ft.utils.parallel import map_rows
 
@@ -59,7 +59,7 @@ def _scan(row: dict[str, Any]) -> ScannedImage:
         source = {"path": image["path"], "bytes": content}
         pixels, size = open_image(source), file_size(source)
     except ImageError as error:
-        trouble = "missing file" if error.trouble == "missing" else error.trouble
+        trouble = "missing file" if error.kind == "missing" else error.kind
         return ScannedImage(name, number, path, trouble=trouble, message=str(error))
     return ScannedImage(name, number, path, hashlib.sha256(content).digest(), fingerprint(pixels), size)
 
@@ -71,7 +71,7 @@ def _content(image: Mapping[str, Any]) -> bytes:
     try:
         return Path(name).read_bytes()
     except FileNotFoundError as error:
-        raise missing(name) from error
+        raise missing_image(name) from error
     except OSError as error:
         raise ImageError(name, "unreadable", f"can't be read ({error})") from error
 

@@ -1,4 +1,4 @@
-"""The contract of a source: what its module defines, and what reading gives."""
+"""The contract of a source: the functions of its module, and the result of reading."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from detr_ft.data.box_format import BoxFormat
 
 @dataclass(frozen=True)
 class SourceData:
-    """A data set in the schema; `category_ids` are the names of the classes by the ids of a COCO file, else empty."""
+    """A data set in the schema, and the class name of each category id if the files have such ids (COCO)."""
 
     splits: DatasetDict
     category_ids: Mapping[int, str] = field(default_factory=dict)
 
 
 class PathSource(Protocol):
-    """The functions that the module of a source of files defines."""
+    """The functions in the module of a source that reads files."""
 
     def recognizes(self, path: Path) -> bool:
-        """Whether a file or folder, which exists, looks like this source's; decided by as little of it as is needed."""
+        """Return whether an existing file or folder has this source's format, reading as little as possible."""
         ...
 
     def read(self, path: Path, box_format: BoxFormat | None) -> SourceData:
-        """Read the data set at a path. Raises InputError with all problems, UnknownClassError for unknown classes alone.
+        """Read the data set at an existing path. Raises InputError with all problems.
 
-        `box_format` is None where the user gives none, and always for a source that does not take it.
+        Raises UnknownClassError if the only problems are undeclared classes. `box_format` is the user's choice; it is
+        None for a source that does not take it.
         """
         ...
 
 
 class NameSource(Protocol):
-    """The function that the module of a source defines whose data sets have names, and not paths."""
+    """The function in the module of a source whose data sets have names instead of paths."""
 
     def read(self, name: str, box_format: BoxFormat | None) -> SourceData:
-        """As `PathSource.read`."""
+        """Read the data set of this name, with the contract of `PathSource.read`."""
         ...

@@ -1,4 +1,4 @@
-"""Brings the boxes of a source that doesn't say its format to COCO xywh in pixels, and tells how they were read."""
+"""Convert boxes whose format the data do not define to COCO xywh in pixels, and log that format."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from detr_ft.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def settle_boxes(
+def convert_boxes(
     records: Iterable[Record], origin: str, format: BoxFormat | None, among: Sequence[BoxFormat] = FORMATS
 ) -> None:
-    """Convert the boxes of all splits' records, in place, from `format`, or where it is None from the one recognised."""
+    """Convert the boxes of all splits in place, from `format`, by default from the recognized one."""
     filled = [record for record in records if record.boxes]
-    settled = settled_format(filled, origin, format, among)
+    chosen = choose_format(filled, origin, format, among)
     for record in filled:
-        convert(record, settled)
+        convert_record(record, chosen)
 
 
-def settled_format(
+def choose_format(
     records: Sequence[Record], origin: str, format: BoxFormat | None, among: Sequence[BoxFormat] = FORMATS
 ) -> BoxFormat:
-    """The `format`, or where it is None the one recognised; how many boxes fit it is said on the log.
+    """Return `format`, by default the recognized one, and log the number of boxes that fit it.
 
-    Raises InputError where the `format` is plainly wrong.
+    Raises InputError if most boxes contradict `format`.
     """
     filled = [record for record in records if record.boxes]
     if not filled:
@@ -45,14 +45,14 @@ def settled_format(
     return reading.format
 
 
-def convert(record: Record, format: BoxFormat) -> None:
-    """Convert a record's boxes from a format, in place, and with fractions also areas that are fractions of the image."""
+def convert_record(record: Record, format: BoxFormat) -> None:
+    """Convert a record's boxes in place, and of fractions also areas up to 1 (fractions of the image)."""
     if format == FORMATS[0] or not record.boxes:
         return
     record.boxes = format.to_xywh(np.asarray(record.boxes), _sizes(record)).tolist()
     if format.unit == "fractions":
-        whole = record.width * record.height
-        record.areas = [area * whole if area is not None and area <= 1 else area for area in record.areas]
+        image_area = record.width * record.height
+        record.areas = [area * image_area if area is not None and area <= 1 else area for area in record.areas]
 
 
 def _sizes(record: Record) -> Numbers:

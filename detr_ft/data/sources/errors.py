@@ -1,4 +1,4 @@
-"""Objects whose class is none of the data set's: whoever trains gets an error, and the doctor goes on and reports them."""
+"""Problems of a data set, grouped by kind, and the error of undeclared classes."""
 
 from __future__ import annotations
 
@@ -10,58 +10,62 @@ from datasets import DatasetDict
 
 from detr_ft.errors import InputError
 
-UNKNOWN = -1  # the category of such an object, as `datasets` writes what has no label
+UNKNOWN_CATEGORY = -1  # `datasets` writes a missing label like this
 
-_LONGEST = 1500  # letters of a line
+_MAX_LINE_CHARS = 1500
 
-Place = tuple[str, int, int]  # an object: its split, the image's row, its place among the image's objects
+ObjectKey = tuple[str, int, int]  # split, row of the image, index of the object in the image
 
 
 class UnknownClassError(InputError):
-    """The data set was read, but for the classes of some objects, which are none of its own.
+    """A data set with objects whose classes it does not declare. It was read otherwise.
 
-    In `data` these have the category -1; `faults` says of each where it stands and which class it states.
+    These objects have the category -1 in `data`; `faults` has the position and the stated class of each.
     """
 
-    def __init__(self, data: DatasetDict, faults: Mapping[Place, str]) -> None:
+    def __init__(self, data: DatasetDict, faults: Mapping[ObjectKey, str]) -> None:
         self.data, self.faults = data, dict(faults)
-        super().__init__(told(list(faults.values())))
+        super().__init__(summarize(list(faults.values())))
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
-    """Raise one error with the problems as they are `told`, if there are any."""
+    """Raise one InputError with a summary of the problems, if there are any."""
     if problems:
-        raise InputError(told(problems, limit))
+        raise InputError(summarize(problems, limit))
 
 
-def told(problems: Sequence[str], limit: int = 50) -> list[str]:
-    """The lines of an error: of each kind the first three are named and the others counted.
+def summarize(problems: Sequence[str], limit: int = 50) -> list[str]:
+    """Return the lines of an error: the first three problems of each kind and a count of the others.
 
-    Beyond `limit` lines only the number is told.
+    After `limit` lines, the last line has the number of the remaining problems.
     """
-    lines = grouped(problems)
-    rest = len(problems) - sum(number for _, number in lines[:limit])
+    lines = group_problems(problems)
+    rest = len(problems) - sum(count for _, count in lines[:limit])
     more = [f"... and {rest} more problems"] if len(lines) > limit else []
     return [*(line for line, _ in lines[:limit]), *more]
 
 
-def grouped(problems: Sequence[str], named: int = 3) -> list[tuple[str, int]]:
-    """Lines in the order of the problems, each with how many it tells of: the first ones of a kind, then their rest."""
-    kinds = [_kind(problem) for problem in problems]
-    total, seen = Counter(kinds), Counter[str]()
+def group_problems(problems: Sequence[str], max_per_kind: int = 3) -> list[tuple[str, int]]:
+    """Return lines in the order of the problems, each with the number of problems that it stands for.
+
+    After the first ones of a kind, one line counts the rest of it.
+    """
+    patterns = [_pattern(problem) for problem in problems]
+    total, counts = Counter(patterns), Counter[str]()
     lines: list[tuple[str, int]] = []
-    for problem, kind in zip(problems, kinds, strict=True):
-        seen[kind] += 1
-        if seen[kind] <= named:
-            lines.append((problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ...", 1))
-        rest = total[kind] - named
-        if seen[kind] == named and rest > 0:
+    for problem, pattern in zip(problems, patterns, strict=True):
+        counts[pattern] += 1
+        if counts[pattern] <= max_per_kind:
+            line = problem if len(problem) <= _MAX_LINE_CHARS else f"{problem[:_MAX_LINE_CHARS]} ..."
+            lines.append((line, 1))
+        rest = total[pattern] - max_per_kind
+        if counts[pattern] == max_per_kind and rest > 0:
             lines.append((f"... and {rest} more like the one above", rest))
     return lines
 
 
-def _kind(problem: str) -> str:
-    """What is left of a problem without place, numbers and quoted values: the same for all of a kind."""
+def _pattern(problem: str) -> str:
+    """Return a problem without position, numbers and quoted values: equal for all problems of a kind."""
     message = problem.partition(": ")[2] or problem
     words = re.sub(r"(?<!\w)'.*?'(?!\w)", "", message).split()
     return " ".join(word for word in words if re.fullmatch(r"[A-Za-z'-]+[,;:.]?", word))

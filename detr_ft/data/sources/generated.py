@@ -1,4 +1,4 @@
-"""Reads generated scenes."""
+"""Generate scenes as a data set."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from detr_ft.data.sources.base import SourceData
 
 
 def read(name: str, box_format: BoxFormat | None) -> SourceData:
-    """The data set `NAME?option=value&...`; see `generate`."""
+    """Generate the data set `NAME?option=value&...`; see `generate`."""
     return SourceData(generate(name))

@@ -1,4 +1,4 @@
-"""Reads a data set of the Hub through `datasets.load_dataset`."""
+"""Read a data set of the Hub with `datasets.load_dataset`."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ from pathlib import Path
 
 from datasets import config, load_dataset
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.table_rows import loading, to_schema
+from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
-
-# HfHubHTTPError derives from its HTTP library's base error, which is httpx's or httpx2's as the version will have it:
-# its bases are therefore what an unreachable or silent server raises, whichever library is below.
-_NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OfflineModeIsEnabled)
-_REACH_SECONDS = 10.0
+from detr_ft.utils.hub import NETWORK_ERRORS, TIMEOUT_SECONDS
 
 
 def read(name: str, box_format: BoxFormat | None) -> SourceData:
-    """The data set of the Hub called `name` (`USER/NAME`, optionally `@REVISION`), or the copy of it in the local cache.
+    """Read a data set of the Hub, `OWNER/NAME[@REVISION]`, or its copy in the local cache.
 
-    Its rows need an image, and objects with boxes and categories; the boxes' format is recognised where `box_format` is None.
+    Its rows must have an image, and objects with boxes and categories. The format of the boxes is by default
+    recognized.
     """
     repository, _, revision = name.partition("@")
     check_reachable(name)
-    with loading(f"hub:{name}"):
+    with load_errors(f"hub:{name}"):
         raw = load_dataset(repository, revision=revision or None)
-    places = [Path(repository).absolute()] if Path(repository).is_dir() else []
-    return SourceData(to_schema(raw, f"hub:{name}", box_format, dict.fromkeys(raw, places)))
+    folders = [Path(repository).absolute()] if Path(repository).is_dir() else []
+    return SourceData(to_schema(raw, f"hub:{name}", box_format, dict.fromkeys(raw, folders)))
 
 
 def check_reachable(name: str) -> None:
-    """Raise InputError in seconds where a data set is neither on this machine, nor in the cache, nor to be had of the Hub."""
+    """Raise InputError within seconds for a data set neither on this machine, cached, nor on the Hub."""
     repository, _, revision = name.partition("@")
     reason = "" if Path(repository).exists() else _unreachable(repository, revision or None)
     if reason and not (Path(config.HF_DATASETS_CACHE) / repository.replace("/", "___")).exists():
         raise InputError(
-            f"hub:{name}: the Hub can't be reached ({reason}) and the data set isn't in the local cache; "
-            "connect, or name data on this machine, for example coco:PATH"
+            f"hub:{name}: the Hub can't be reached ({reason}), and the data set is not in the local cache. "
+            "Connect, or name data on this machine, for example coco:PATH"
         )
 
 
 def _unreachable(repository: str, revision: str | None) -> str:
-    """Why the Hub can't answer, or nothing if it does; a data set that it doesn't have or show is the user's mistake."""
+    """Return why the Hub can't be reached, empty if it can. Raises InputError for an unknown data set."""
     try:
-        HfApi().dataset_info(repository, revision=revision, timeout=_REACH_SECONDS)
+        HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
     except HfHubHTTPError as error:
         if error.response.status_code >= 500:
             return str(error)
-        raise InputError(f"hub:{repository}: the Hub doesn't give out this data set ({error})") from error
+        raise InputError(
+            f"hub:{repository}: the Hub has no such data set, or access to it is denied ({error})"
+        ) from error
     except ValueError as error:
-        raise InputError(f"hub:{repository}: not a name of the Hub ({error})") from error
-    except _NETWORK_ERRORS as error:
+        raise InputError(f"hub:{repository}: not a name of the Hub, must be OWNER/NAME ({error})") from error
+    except NETWORK_ERRORS as error:
         return str(error)
     return ""

@@ -1,4 +1,4 @@
-"""Reads an image folder as `datasets` writes it: images beside a `metadata.jsonl` with `file_name` and `objects`."""
+"""Read an image folder of `datasets`: images beside a `metadata.jsonl`."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from pathlib import Path
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources import csv_table, parquet
 from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.box_reading import settle_boxes
+from detr_ft.data.sources.box_reading import convert_boxes
 from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.listing import split_folders
 from detr_ft.data.sources.parsing import is_id, parse_json, read_lines
-from detr_ft.data.sources.record import Record, natural, to_dataset, used_names
+from detr_ft.data.sources.record import Record, sort_naturally, to_dataset, used_names
 from detr_ft.data.sources.table_columns import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
 from detr_ft.errors import InputError
 
-_OTHERS = {"metadata.csv": csv_table.read, "metadata.parquet": parquet.read}
+_OTHER_METADATA = {"metadata.csv": csv_table.read, "metadata.parquet": parquet.read}
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a `.jsonl` file, or a folder with a `metadata.jsonl` for the whole or for a split."""
+    """Return whether a path is a `.jsonl` file, or a folder with a `metadata.jsonl` or one for a split."""
     return path.suffix.lower() == ".jsonl" if path.is_file() else bool(_metadata_files(path))
 
 
 def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
-    """The data set of a folder with one `metadata.jsonl` (or .csv, .parquet), or one for each split; classes are sorted.
+    """Read a folder with one `metadata.jsonl` (or .csv, .parquet), or one for each split.
 
-    A line holds `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in `box_format`, or where it is
-    None in the one recognised; whole numbers as categories become the names "0", "1", ...; `width`, `height`, `image_id`,
-    and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated` are read where given.
+    Classes are sorted. A line has `file_name` and `objects: {bbox, category}`, lists of equal length, with boxes in
+    `box_format`, by default in the recognized one. Whole numbers as categories become the names "0", "1", ... Optional
+    are `width`, `height`, `image_id`, and of objects `id`, `area`, `iscrowd`, `difficult`, `truncated`.
     """
     files = _metadata_files(folder) if folder.is_dir() else {"train": [folder]}
     if not files:
-        for name, read_other in _OTHERS.items():
-            if any((place / name).is_file() for place in (folder, *(child for _, child in split_folders(folder)))):
+        for name, read_other in _OTHER_METADATA.items():
+            if any((parent / name).is_file() for parent in (folder, *(child for _, child in split_folders(folder)))):
                 return read_other(folder, box_format)
-        raise InputError(f"{folder}: no metadata.jsonl found, neither there nor in train/, validation/, test/")
+        raise InputError(f"{folder}: no metadata.jsonl, neither there nor in train/, validation/, test/")
     problems: list[str] = []
     splits = {split: list(_read_files(paths, problems)) for split, paths in files.items()}
     raise_all(problems)
-    settle_boxes((record for records in splits.values() for record in records), f"folder:{folder}", box_format)
-    names = natural(used_names(splits))
+    convert_boxes((record for records in splits.values() for record in records), f"folder:{folder}", box_format)
+    names = sort_naturally(used_names(splits))
     return SourceData(to_dataset(splits, names, folder))
 
 
 def _metadata_files(folder: Path) -> dict[str, list[Path]]:
-    """The `metadata.jsonl` files of each split below a folder; empty if there is none."""
+    """Return the `metadata.jsonl` files of each split; empty if there is none."""
     files: dict[str, list[Path]] = {}
     for split, child in split_folders(folder):
         if (child / "metadata.jsonl").is_file():
@@ -57,15 +57,15 @@ def _metadata_files(folder: Path) -> dict[str, list[Path]]:
 
 def _read_files(paths: list[Path], problems: list[str]) -> Iterator[Record]:
     lines = [(path, number, line) for path in paths for number, line in enumerate(read_lines(path), start=1)]
-    seen: set[int] = set()
+    seen_ids: set[int] = set()
     for image_id, (path, number, line) in enumerate(lines):
         where = f"{path}, line {number}"
         record = _read_line(line, path.parent, image_id, where, problems) if line.strip() else None
         if record is None:
             continue
-        if record.image_id in seen:
-            problems.append(f"{where}: image id {record.image_id} is given twice; ids must be unique")
-        seen.add(record.image_id)
+        if record.image_id in seen_ids:
+            problems.append(f"{where}: image id {record.image_id} occurs twice, must be unique")
+        seen_ids.add(record.image_id)
         yield record
 
 
@@ -76,16 +76,16 @@ def _read_line(line: str, folder: Path, image_id: int, where: str, problems: lis
         problems.append(f"{where}: {error}")
         return None
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-        problems.append(f"{where}: expected a mapping with file_name and objects")
+        problems.append(f"{where}: must be a mapping with file_name and objects")
         return None
     path = (folder / row["file_name"]).absolute()
-    own = row["image_id"] if is_id(row.get("image_id")) else image_id
-    record = Record.sized(path, own, row.get("width"), row.get("height"))
+    image_id = row["image_id"] if is_id(row.get("image_id")) else image_id
+    record = Record.with_size(path, image_id, row.get("width"), row.get("height"))
     objects = as_lists(row["objects"]) if "objects" in row else as_columns(row)
     if isinstance(objects, dict):
         add_objects(record, objects, (_key(BOX_KEYS, objects), _key(CATEGORY_KEYS, objects)), None, where, problems)
     else:
-        problems.append(f"{where}: objects must hold the lists bbox and category")
+        problems.append(f"{where}: objects must have the lists bbox and category")
     return record
 
 

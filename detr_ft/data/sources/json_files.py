@@ -1,4 +1,4 @@
-"""JSON files of annotations: which tool wrote one, and which one belongs to which split."""
+"""JSON annotation files: the tool that wrote a file, and the file of each split in a folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from detr_ft.errors import InputError
 
 Tool = Literal["coco", "labelme", "labelstudio"]
 
-_CHUNK = 1 << 16
+_CHUNK_CHARS = 1 << 16
+_OVERLAP_CHARS = 50  # of two chunks, for a key across their border
 _KEYS = re.compile(r'"(images|annotations|categories|shapes|imagePath)"\s*:')
 
 
 def json_tool(file: Path) -> Tool:
-    """The source that reads this file: a list is Label Studio's, a mapping LabelMe's if shapes come before images."""
+    """Return the tool that wrote a file, by its beginning.
+
+    A list is an export of Label Studio. A mapping is LabelMe's if one of LabelMe's keys is the first key of either
+    tool.
+    """
     before = ""
     for chunk in _chunks(file):
         text = before + chunk
@@ -27,12 +32,12 @@ def json_tool(file: Path) -> Tool:
         key = _KEYS.search(text)
         if key:
             return "labelme" if key[1] in ("shapes", "imagePath") else "coco"
-        before = text[-50:]
+        before = text[-_OVERLAP_CHARS:]
     return "coco"
 
 
 def json_tool_of(path: Path) -> Tool | None:
-    """The tool that wrote a `.json` file, or the first of the files of a folder's splits; None where there is none."""
+    """Return the tool that wrote a `.json` file, or the first file of a folder's splits, else None."""
     if path.is_file():
         return json_tool(path) if path.suffix.lower() == ".json" else None
     file = next(iter(json_by_split(path).values()), None)
@@ -40,42 +45,39 @@ def json_tool_of(path: Path) -> Tool | None:
 
 
 def json_by_split(folder: Path) -> dict[str, Path]:
-    """The file of each split below a folder, in the layouts of COCO that are known; empty if there is none."""
-    found: dict[str, Path] = {}
+    """Return the file of each split in the known layouts of COCO folders; empty if there is none."""
+    files: dict[str, Path] = {}
     for split, child in split_folders(folder):
-        _take(
-            found,
-            split,
-            [f for f in files_in(child, {".json"}) if f.name.endswith("coco.json") or f.stem == "annotations"],
-        )
-    if found:
-        return found
-    for parent in (folder / "annotations", folder):
-        files = files_in(parent, {".json"})
-        instances = [f for f in files if f.name.startswith("instances")] or files
-        for split in SPLITS:
-            _take(found, split, [f for f in instances if split_of(f.stem) == split])
-        if not found and len(instances) == 1:
-            found["train"] = instances[0]
-        if found:
-            return found
-    return found
-
-
-def _take(found: dict[str, Path], split: str, files: list[Path]) -> None:
-    files = [*([found[split]] if split in found else []), *files]
-    if len(files) > 1:
-        raise InputError(
-            f"several COCO files for split {split}: {', '.join(map(str, files))}; name one of them outright"
-        )
+        inside = files_in(child, {".json"})
+        _add(files, split, [file for file in inside if file.name.endswith("coco.json") or file.stem == "annotations"])
     if files:
-        found[split] = files[0]
+        return files
+    for parent in (folder / "annotations", folder):
+        inside = files_in(parent, {".json"})
+        instances = [file for file in inside if file.name.startswith("instances")] or inside
+        for split in SPLITS:
+            _add(files, split, [file for file in instances if split_of(file.stem) == split])
+        if not files and len(instances) == 1:
+            files["train"] = instances[0]
+        if files:
+            return files
+    return files
+
+
+def _add(files: dict[str, Path], split: str, candidates: list[Path]) -> None:
+    candidates = [*([files[split]] if split in files else []), *candidates]
+    if len(candidates) > 1:
+        raise InputError(
+            f"several COCO files for split {split}: {', '.join(map(str, candidates))}. Name one of them, as in coco:FILE"
+        )
+    if candidates:
+        files[split] = candidates[0]
 
 
 def _chunks(file: Path) -> Iterator[str]:
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(_CHUNK_CHARS):
                 yield chunk
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error})") from error

@@ -1,4 +1,4 @@
-"""Files and folders of a data set, and the splits that their names state."""
+"""Files and folders of a data set, and the splits in their names."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _SPLIT_WORDS = {
 
 
 def split_of(word: str) -> str | None:
-    """Return the split that a word of a file's name states (`valid`, `instances_val2017`, ...), None where none does."""
+    """Return the split in a word such as `valid` or `instances_val2017`, None if there is none."""
     parts = re.split(r"[^a-z]+", word.lower())
     return next((_SPLIT_WORDS[part] for part in parts if part in _SPLIT_WORDS), None)
 
 
 def split_of_file(file: Path) -> str:
-    """The split that the name of a file states, else that whose name its folder has, else train."""
+    """Return the split in the name of a file, else the split that its folder is named after, else train."""
     return split_of(file.stem) or split_of_folder(file.parent) or "train"
 
 
 def split_of_folder(folder: Path) -> str | None:
-    """Return the split whose name a folder has; a word within a longer name does not count."""
+    """Return the split that a folder is named after. A word in a longer name does not count."""
     return _SPLIT_WORDS.get(folder.name.lower())
 
 
 def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the subfolders that have a split's name, with that split."""
+    """Yield the subfolders that are named after a split, with that split."""
     for child in sorted(folder.iterdir()):
         split = split_of_folder(child)
         if split and child.is_dir():
@@ -47,17 +47,17 @@ def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted."""
-    return [path for path in files_in(folder, IMAGE_SUFFIXES) if not is_hidden(path)]
+    """Return the image files of a folder, sorted; hidden files are left out."""
+    return [path for path in files_in(folder, IMAGE_SUFFIXES) if not _is_hidden(path)]
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files of a folder and of its subfolders, sorted."""
-    return [path for path in files_below(folder, IMAGE_SUFFIXES) if not is_hidden(path)]
+    """Return the image files of a folder and its subfolders, sorted; hidden files are left out."""
+    return [path for path in files_below(folder, IMAGE_SUFFIXES) if not _is_hidden(path)]
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files of a folder with these suffixes (`.json`, in either case), sorted; none where there is no such folder."""
+    """Return the files of a folder with suffixes such as `.json`, in any case, sorted."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_file()]
@@ -67,15 +67,17 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files of a folder and of its subfolders with these suffixes, sorted. Linked folders are not followed."""
+    """Return the files of a folder and its subfolders with these suffixes, sorted.
+
+    Linked folders are not followed.
+    """
     files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return sorted(path for path in files if _has_suffix(path.name, suffixes))
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether a file's own name begins with a dot."""
-    return path.name.startswith(".")
-
-
 def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return Path(name).suffix.lower() in suffixes
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")

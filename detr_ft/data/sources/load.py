@@ -1,4 +1,4 @@
-"""Read a data set from any source into the one schema."""
+"""Read a data set from any source into the schema."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ log = logging.getLogger(__name__)
 
 
 def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
-    """The splits (among train, validation, test) of a data set, each in the schema: boxes in pixels of the upright image.
+    """Read the splits (among train, validation, test) of a data set in the schema.
 
-    `spec` is `coco:PATH`, `voc:FOLDER`, `yolo:PATH`, `labelme:PATH`, `labelstudio:PATH`, `cvat:PATH`, `folder:FOLDER`,
-    `csv:PATH`, `parquet:PATH`, `saved:FOLDER`, `hub:NAME`, `generated:NAME`, or a bare path, whose format is recognised by
-    what it holds. Relative paths start at `base`. Defective boxes stay; the doctor reports them. How a table, a folder's
-    metadata or a data set of the Hub writes its boxes is recognised and said on the log, unless `box_format` tells it
-    (`xyxy`, `cxcywh-fractions` ...: see `BoxFormat`). Raises InputError; where it is only for classes that the data set
-    doesn't have, UnknownClassError, which holds all of the rest.
+    `spec` is `NAME:PATH` with the name of a source (`coco:`, `voc:`, `yolo:`, ...), `hub:OWNER/NAME`, `generated:NAME`,
+    or a path, whose format is recognized by its contents. Boxes are in pixels of the upright image. Relative paths
+    start at `base`. `box_format` is the format in which tables, metadata files and the Hub's data write boxes (`xyxy`,
+    `cxcywh-fractions`, ...: see `BoxFormat`); by default it is recognized and logged. Defective boxes are read as they
+    are; the doctor reports them. Raises InputError, and UnknownClassError, which contains the data, if the only
+    problems are undeclared classes.
     """
-    return read_data(spec, base, box_format).splits
+    return load_source_data(spec, base, box_format).splits
 
 
-def read_data(spec: str, base: Path = Path(), box_format: str | None = None) -> SourceData:
-    """As `load_data`, with what the files state besides."""
+def load_source_data(spec: str, base: Path = Path(), box_format: str | None = None) -> SourceData:
+    """Read a data set as `load_data` does, with the category ids of its files."""
     format = None if box_format is None else BoxFormat.parse(box_format)
     source, location = parse_spec(spec, base)
     if source is None:
         path = existing_path(location, base)
         source = _recognize(path)
-        log.info("%s looks like %s: reading it as %s:%s", path, source.name.upper(), source.name, spec)
+        log.info("%s: recognized as %s:%s", path, source.name, spec)
     if format is not None:
         check_box_format(source, format.name)
     if source.follows == "NAME":
         return cast(NameSource, import_module(source.module)).read(location, format)
-    return _module(source).read(existing_path(location, base), format)
+    return _path_source(source).read(existing_path(location, base), format)
 
 
-def category_numbers(spec: str, base: Path = Path()) -> dict[int, str]:
-    """Under which numbers a COCO data set has its classes, for results in its format; empty for every other kind of data."""
+def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:
+    """Return the class name of each category id of a COCO data set; empty for other data."""
     source, location = parse_spec(spec, base)
     if source is None:
         source = _recognize(existing_path(location, base))
@@ -55,15 +55,14 @@ def category_numbers(spec: str, base: Path = Path()) -> dict[int, str]:
 
 
 def _recognize(path: Path) -> Source:
-    """The first source that recognizes a path."""
     if not path.is_file() and not path.is_dir():
-        raise InputError(f"{path}: neither a file nor a folder")
-    readers = (source for source in SOURCES if source.follows == "PATH")
-    source = next((source for source in readers if _module(source).recognizes(path)), None)
+        raise InputError(f"{path}: must be a file or a folder")
+    sources = (source for source in SOURCES if source.follows == "PATH" and _path_source(source).recognizes(path))
+    source = next(sources, None)
     if source is None:
         raise unrecognized(path)
     return source
 
 
-def _module(source: Source) -> PathSource:
+def _path_source(source: Source) -> PathSource:
     return cast(PathSource, import_module(source.module))

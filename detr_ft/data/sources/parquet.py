@@ -1,4 +1,4 @@
-"""Reads Parquet files on this machine."""
+"""Read Parquet files on this machine."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from datasets import load_dataset
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.listing import files_below, split_of, split_of_file, split_of_folder
-from detr_ft.data.sources.table_rows import loading, to_schema
+from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a Parquet file, or a folder with one below it."""
+    """Return whether a path is a Parquet file, or a folder with one below it."""
     return path.suffix.lower() == ".parquet" if path.is_file() else bool(parquet_files(path))
 
 
 def read(path: Path, box_format: BoxFormat | None) -> SourceData:
-    """The data set of a Parquet file, or of all those below a folder; relative paths of images start beside the file."""
+    """Read a Parquet file, or all below a folder; relative image paths start at the folder of the file."""
     files = parquet_files(path)
     if not files:
-        raise InputError(f"{path}: no .parquet file found, neither there nor in subfolders")
-    with loading(f"parquet:{path}"):
+        raise InputError(f"{path}: no .parquet file, neither there nor in subfolders")
+    with load_errors(f"parquet:{path}"):
         raw = load_dataset("parquet", data_files={split: list(map(str, paths)) for split, paths in files.items()})
-    return SourceData(to_schema(raw, f"parquet:{path}", box_format, image_places(path, files)))
+    return SourceData(to_schema(raw, f"parquet:{path}", box_format, image_folders(path, files)))
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
-    """The Parquet files of each split: by a file's own name, else by the folders around it; all train where none says.
+    """Return the Parquet files of each split, which is in a file's name or in its folders.
 
-    Names are those of `datasets`: `train-00000-of-00002.parquet`, `validation/0000.parquet`.
+    Without any split all files are train. Names are those of `datasets`: `train-00000-of-00002.parquet`,
+    `validation/0000.parquet`.
     """
     if path.is_file():
         return {split_of_file(path): [path]}
@@ -45,16 +46,16 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
             folders = (split_of_folder(folder) for folder in inside.parents)
             split = split_of(file.stem) or next((split for split in folders if split), None)
             files.setdefault(split or "", []).append(file)
-    nameless = files.pop("", [])
-    if nameless and not files:
-        return {"train": nameless}
-    for file in nameless:
-        log.warning("%s: its name tells no split, and it is left out", file)
+    without_split = files.pop("", [])
+    if without_split and not files:
+        return {"train": without_split}
+    for file in without_split:
+        log.warning("%s: no split in its name; it is left out", file)
     return files
 
 
-def image_places(path: Path, files: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Where relative paths of each split's images may start: the folders of its files, then the data set's own."""
-    whole = [path] if path.is_dir() else []
-    parents = {split: [*(file.parent for file in paths), *whole] for split, paths in files.items()}
-    return {split: list(dict.fromkeys(place.absolute() for place in places)) for split, places in parents.items()}
+def image_folders(path: Path, files: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Return the starts of relative image paths for each split: the folders of its files, then the root."""
+    root = [path] if path.is_dir() else []
+    parents = {split: [*(file.parent for file in paths), *root] for split, paths in files.items()}
+    return {split: list(dict.fromkeys(map(Path.absolute, folders))) for split, folders in parents.items()}

@@ -1,4 +1,4 @@
-"""Text, JSON, XML, numbers and flags as annotation files state them."""
+"""Text, JSON, XML, numbers and flags of annotation files."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from reprlib import Repr
 
 from detr_ft.errors import InputError
 
-# What reading raises on a file that can't be opened, isn't well formed, or is in an unknown encoding.
+# Raised for a file that can't be opened, is not well formed, or has an unknown encoding.
 XML_ERRORS = (ElementTree.ParseError, ValueError, LookupError, OSError)
 
 _YES = ("1", "true", "yes", "y", "t")
 _NO = ("0", "false", "no", "n", "f")
-_UNSTATED = ("", "-1", "nan", "none", "null", "unknown", "unspecified")  # -1 is Open Images', unspecified VOC's
+_UNSTATED = ("", "-1", "nan", "none", "null", "unknown", "unspecified")  # Open Images has -1, VOC unspecified
 
-_LARGEST_ID, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
+_MAX_ID, _MAX_SIDE_PX = 2**63 - 1, 2**31 - 1  # the largest int64 and int32, the types of the schema
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark; its lines end with "\\n"."""
+    """Read a text file in UTF-8, with or without a byte order mark. Raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: the file doesn't exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as text ({error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: can't be read as text ({error}). Save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error})") from error
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Only an end of line ends one: `str.splitlines` would also part texts within them."""
+    """Read the lines of a text file, split at ends of lines only, unlike `str.splitlines`."""
     return read_text(path).removesuffix("\n").split("\n")
 
 
 def parse_json(text: str) -> object:
-    """What a JSON text says. Raises ValueError, whose message tells what is wrong with it."""
+    """Parse JSON. Raises ValueError with the reason."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -50,12 +52,12 @@ def parse_json(text: str) -> object:
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file; raises one of XML_ERRORS where it isn't well formed or declares a document type."""
+    """Return the root of an XML file. Raises one of XML_ERRORS, also for a document type declaration."""
     return ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type declaration, where entities are declared."""
+    """Rejects document type declarations: their entities can expand without bound or include other files."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         """Called by the parser before any entity is declared."""
@@ -63,7 +65,7 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
 
 
 def parse_flag(stated: object, field: str, where: str, problems: list[str]) -> bool:
-    """Whether a field says yes; where it is empty or unknown it doesn't. What is neither yes nor no is a problem."""
+    """Return True for yes, False for no, empty and unknown. Any other value is added to `problems`."""
     if stated is None or stated in (0, 1):
         return bool(stated)
     word = str(stated).strip().lower() if isinstance(stated, (str, int, float)) else "?"
@@ -74,7 +76,7 @@ def parse_flag(stated: object, field: str, where: str, problems: list[str]) -> b
 
 
 def parse_numbers(values: object, count: int) -> list[float] | None:
-    """The values as `count` floats (NaN and Inf are numbers here); None where they are anything else."""
+    """Return a list of `count` values as floats (also NaN and Inf), None for anything else."""
     if not isinstance(values, list) or len(values) != count:
         return None
     try:
@@ -84,23 +86,23 @@ def parse_numbers(values: object, count: int) -> list[float] | None:
 
 
 def parse_number(value: object) -> float | None:
-    """The value as a float; None where it is none."""
-    values = parse_numbers([value], 1)
-    return values[0] if values else None
+    """Return a value as a float (also NaN and Inf), None for anything else."""
+    numbers = parse_numbers([value], 1)
+    return numbers[0] if numbers else None
 
 
 def parse_side(value: object) -> int | None:
-    """A width or height as a file states it, if it is a positive whole number that the schema can hold."""
-    return int(value) if isinstance(value, (int, float)) and 0 < value <= _LARGEST_SIDE and value % 1 == 0 else None
+    """Return a width or height in pixels; None for no positive whole number that fits the schema."""
+    return int(value) if isinstance(value, (int, float)) and 0 < value <= _MAX_SIDE_PX and value % 1 == 0 else None
 
 
 def is_id(value: object) -> bool:
-    """Whether the schema can hold this value as an image's id."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_ID
+    """Return whether a value is a whole number that fits the schema as an id."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_ID
 
 
 def is_storable(text: str) -> bool:
-    """Whether a text can be a file's name and be written as UTF-8: it holds no NUL, and no half of a surrogate pair."""
+    """Return whether a text can be a file name and UTF-8: no NUL, no half of a surrogate pair."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -108,5 +110,5 @@ def is_storable(text: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as a message can hold it: quoted, and cut where it is long or deep."""
+    """Return a value for a message: quoted, and cut if it is long or deeply nested."""
     return _SHORT.repr(value)

@@ -1,6 +1,6 @@
-"""The sources of data, one line each, and what is derived from the list: help, errors, documentation.
+"""The list of sources, and the help, errors and documentation that are generated from it.
 
-Importing this loads none of the sources: the command shows its help, and reports a mistyped path, without `datasets`.
+Importing this module imports none of the sources, so that help and errors of mistyped paths do not wait for `datasets`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from detr_ft.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of data: its name, what it reads, what follows `name:`, and the module with its `recognizes` and `read`.
+    """A kind of data, written `name:PATH` or `name:NAME`; `help` is a noun phrase.
 
-    The functions are those of `base.PathSource`, or of `base.NameSource` where no path follows. A `streamed` source is read
-    row by row, by `open_stream` alone.
+    `module` defines the functions of `base.PathSource`, or of `base.NameSource` if no path follows. A `streamed` source
+    can only be read row by row, by `open_stream`.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Source:
 
     @property
     def usage(self) -> str:
-        """How a user writes it, as in `coco:PATH`."""
+        """Return the form that a user writes, as in `coco:PATH`."""
         return f"{self.name}:{self.follows}"
 
 
-# A path without a name is read by the first of these that recognizes it.
+# In order of precedence: a path without a name is read by the first source that recognizes it.
 SOURCES = (
     Source("saved", "a folder that `save_to_disk` wrote", "detr_ft.data.sources.saved", takes_box_format=True),
     Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo"),
@@ -56,85 +56,86 @@ _BY_NAME = {source.name: source for source in SOURCES}
 
 
 def parse_spec(spec: str, base: Path = Path()) -> tuple[Source | None, str]:
-    """The source that a specification of data names, and what follows its colon; for a bare path None and the path.
+    """Split a specification of data into its source, None for a bare path, and the path or name.
 
-    Raises InputError for a name that no source has, with one that is alike, unless the whole is a path from `base`.
+    Raises InputError for an unknown source, unless the whole specification is an existing path from `base`.
     """
     name, colon, rest = spec.partition(":")
     if colon and name in _BY_NAME:
         if not rest:
-            raise InputError(f"{spec!r}: nothing follows the colon; write for example coco:PATH or hub:NAME")
+            raise InputError(f"{spec!r}: nothing follows the colon. Write for example coco:PATH or hub:NAME")
         return _BY_NAME[name], rest
     if colon and not os.path.exists(base / spec) and len(name) > 1 and name.isidentifier():
-        near = difflib.get_close_matches(name, _BY_NAME, n=1)
-        hint = f"; did you mean {near[0]}:{rest}?" if near else ""
-        raise InputError(f"{spec!r}: unknown kind of data {name!r}; known are {', '.join(sorted(_BY_NAME))}{hint}")
+        similar = difflib.get_close_matches(name, _BY_NAME, n=1)
+        hint = f". Did you mean {similar[0]}:{rest}?" if similar else ""
+        raise InputError(f"{spec!r}: unknown source {name!r}, must be one of {', '.join(sorted(_BY_NAME))}{hint}")
     return None, spec
 
 
 def existing_path(text: str, base: Path = Path()) -> Path:
-    """The path that a user names, from `base`. Raises InputError where nothing is there, with a name that is alike."""
+    """Return a path from `base`. Raises InputError if it does not exist, with a similar name as a hint."""
     try:
         path = base / Path(text).expanduser()
-    except RuntimeError as error:  # ~someone, who has no home here
+    except RuntimeError as error:  # ~name, for a user without a home directory
         raise InputError(f"{text}: {error}") from error
     if os.path.exists(path):
         return path
-    parent = next(above for above in path.absolute().parents if os.path.isdir(above))
+    parent = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
     missing = path.absolute().relative_to(parent).parts[0]
-    near = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
-    hint = f"did you mean {parent / near[0]}?" if near else f"{parent} has no {missing}"
-    raise InputError(f"{path}: no such file or folder; {hint} (a data set of the Hub is written hub:NAME)")
+    similar = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
+    hint = f"Did you mean {parent / similar[0]}?" if similar else f"{parent} has no {missing}."
+    raise InputError(f"{path}: no such file or folder. {hint} A data set of the Hub is written hub:NAME")
 
 
 def check_box_format(source: Source, box_format: str) -> None:
-    """Raise InputError where the format of boxes can't be chosen for a source."""
+    """Raise InputError if the format of a source defines how boxes are written."""
     if not source.takes_box_format:
+        allowed = _enumerate((f"{other.name}:" for other in _with_box_format()), "and")
         raise InputError(
-            f"box_format: {box_format} can't be chosen for {source.name}: data, whose own format says how boxes are "
-            f"written; it is for {_listed(f'{one.name}:' for one in _with_box_format())}"
+            f"box_format {box_format}: not possible for {source.name}: data, whose format defines its boxes. "
+            f"Use it with {allowed} data"
         )
 
 
 def unrecognized(path: Path) -> InputError:
-    """The error for a file or folder that no source recognizes."""
-    expected = _listed((f"{one.help} ({one.usage})" for one in _in_command() if one.follows == "PATH"), "or")
-    return InputError(
-        f"{path}: its format isn't recognised; expected {expected}. If it is one of these, name it outright"
+    """Return the error of a file or folder that no source recognizes."""
+    expected = _enumerate(
+        (f"{source.help} ({source.usage})" for source in _in_command() if source.follows == "PATH"), "or"
     )
+    return InputError(f"{path}: format not recognized, expected {expected}. Name the format, for example coco:PATH")
 
 
 def data_help() -> str:
-    """The command's help on its argument DATA."""
-    return f"A file or folder, whose format is recognized, or {_listed((one.usage for one in _in_command()), 'or')}"
+    """Return the command's help for its argument DATA."""
+    forms = _enumerate((source.usage for source in _in_command()), "or")
+    return f"Read this file or folder, whose format is recognized, or {forms}"
 
 
 def box_format_help() -> str:
-    """The command's help on `--box-format`."""
-    names = _listed((f"{one.name}:" for one in _with_box_format()), "and")
-    return (
-        f"Read the boxes of {names} data as xywh, xyxy or cxcywh, in pixels, or with -fractions; "
-        "default: the format that is recognized"
-    )
+    """Return the command's help for `--box-format`."""
+    names = _enumerate((f"{source.name}:" for source in _with_box_format()), "and")
+    return f"Read boxes of {names} data as xywh, xyxy or cxcywh, in pixels or with -fractions; default: as recognized"
 
 
 def sources_table() -> str:
-    """The sources that the command reads as a Markdown table."""
+    """Return the sources of the command as a Markdown table."""
     lines = ["| DATA | reads | `--box-format` |", "|---|---|---|"]
     for source in _in_command():
-        lines.append(f"| `{source.usage}` | {source.help} | {'yes' if source.takes_box_format else ''} |")
+        lines.append(f"| `{source.usage}` | {source.help} | {'yes' if source.takes_box_format else 'no'} |")
     return "\n".join(lines)
 
 
 def _in_command() -> list[Source]:
-    return sorted((one for one in SOURCES if not one.streamed), key=lambda one: (one.follows != "PATH", one.name))
+    """The sources that can be read as a whole: paths by name, then names."""
+    sources = (source for source in SOURCES if not source.streamed)
+    return sorted(sources, key=lambda source: (source.follows != "PATH", source.name))
 
 
 def _with_box_format() -> list[Source]:
-    return [one for one in _in_command() if one.takes_box_format]
+    return [source for source in _in_command() if source.takes_box_format]
 
 
-def _listed(words: Iterable[str], conjunction: str = "and") -> str:
-    """Words as prose lists them: `a, b or c`."""
+def _enumerate(words: Iterable[str], conjunction: str) -> str:
+    """Join words for prose: `a, b or c`."""
     *first, last = words
     return f"{', '.join(first)} {conjunction} {last}" if first else last

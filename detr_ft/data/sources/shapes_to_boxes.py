@@ -1,4 +1,4 @@
-"""The box around a shape: around points, around a turned rectangle, around what COCO calls a segmentation."""
+"""Boxes around shapes: points, rotated rectangles, and COCO segmentations."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from detr_ft.data.sources.parsing import parse_numbers
 
 
 def box_around(points: Sequence[Sequence[float]] | NDArray[np.number[Any]]) -> list[float]:
-    """The box xywh around points `[N, 2]`, in their unit; N is 1 at least."""
+    """Return the box xywh around points `[N, 2]` with N >= 1, in their unit."""
     corners = np.asarray(points, dtype=np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):  # what is wrong with a box is for the doctor to say
+    with np.errstate(invalid="ignore", over="ignore"):  # the doctor reports defective boxes
         low, high = corners.min(axis=0), corners.max(axis=0)
         return [*low.tolist(), *(high - low).tolist()]
 
 
-def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
-    """The box xywh around a box xywh that was turned about `pivot`, clockwise as it is seen (y points down).
+def box_around_rotated(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
+    """Return the box xywh around a box xywh that is rotated about `pivot`.
 
-    A number that isn't finite makes all four NaN, which the doctor reports.
+    Rotation is clockwise on the screen (y points down). A number that is not finite makes all four NaN, which the
+    doctor reports.
     """
     if not degrees:
         return list(box)
@@ -39,15 +40,15 @@ def box_around_turned(box: Sequence[float], degrees: float, pivot: tuple[float, 
 
 
 def box_around_segmentation(segmentation: object) -> list[float] | None:
-    """The box xywh in pixels around polygons or a run-length encoded mask, as COCO writes them; None where it is neither."""
+    """Return the box xywh in pixels around polygons or a mask of COCO, None for anything else."""
     if isinstance(segmentation, dict):
-        return _around_runs(segmentation)
+        return _around_mask(segmentation)
     polygons = _polygons(segmentation)
     return box_around([point for polygon in polygons for point in polygon]) if polygons else None
 
 
 def _polygons(value: object) -> list[list[list[float]]] | None:
-    """Polygons from lists of x, y, x, y, ...; some tools write the only polygon without the list around it."""
+    """Return polygons `[x, y]` from lists of x, y, x, y, ...; a single one may have no outer list."""
     if not isinstance(value, list) or not value:
         return None
     rows = value if isinstance(value[0], list) else [value]
@@ -56,7 +57,7 @@ def _polygons(value: object) -> list[list[list[float]]] | None:
     return polygons if len(polygons) == len(rows) else None
 
 
-def _around_runs(runs: dict[str, object]) -> list[float] | None:
+def _around_mask(runs: dict[str, object]) -> list[float] | None:
     counts, size = runs.get("counts"), parse_numbers(runs.get("size"), 2)
     if size is None or not all(math.isfinite(side) and side >= 1 and side % 1 == 0 for side in size):
         return None
@@ -69,11 +70,11 @@ def _around_runs(runs: dict[str, object]) -> list[float] | None:
             encoded = mask.frPyObjects(encoded, height, width)
         elif not isinstance(counts, str) or not counts:
             return None
-        # Only decoding counts the pixels, so that a text that was cut off is noticed.
+        # Decoding counts the pixels, which detects a truncated text.
         columns_and_rows = np.argwhere(np.asarray(mask.decode(encoded)).T)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         return None
     if not len(columns_and_rows):
         return None
-    # A pixel reaches to where the next one begins.
+    # A pixel extends to the start of the next one.
     return box_around(np.concatenate([columns_and_rows, columns_and_rows + 1]))

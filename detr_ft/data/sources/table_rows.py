@@ -1,4 +1,4 @@
-"""Tables of `datasets` (of the Hub, in Parquet, saved on disk) in the schema; their images are neither decoded nor copied."""
+"""Convert tables of `datasets` to the schema, without decoding or copying images."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from datasets.exceptions import DatasetsError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import SPLITS, detection_features
-from detr_ft.data.sources.box_reading import convert, settled_format
+from detr_ft.data.sources.box_reading import choose_format, convert_record
 from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.image_finder import first_file
 from detr_ft.data.sources.listing import split_of
-from detr_ft.data.sources.record import Record, columns_of, natural, tell_of_troubles, used_names
+from detr_ft.data.sources.record import Record, log_image_errors, schema_columns, sort_naturally, used_names
 from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns
 from detr_ft.errors import InputError
 
-_FIRST = 20
+_SAMPLE_ROWS = 20
+_MAX_CLASSES_SHOWN = 12
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def loading(origin: str) -> Iterator[None]:
-    """What `datasets` raises for data that it can't read becomes a InputError that names the origin."""
+def load_errors(origin: str) -> Iterator[None]:
+    """Turn the exceptions of `datasets` for unreadable data into an InputError with the origin."""
     try:
         yield
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
@@ -41,45 +42,47 @@ def to_schema(
     raw: Mapping[str, Dataset],
     origin: str,
     format: BoxFormat | None = None,
-    places: Mapping[str, Sequence[Path]] = MappingProxyType({}),
+    image_folders: Mapping[str, Sequence[Path]] = MappingProxyType({}),
 ) -> DatasetDict:
-    """Detection tables in the schema; splits that are none of ours are left out, and said so.
+    """Convert detection tables to the schema.
 
-    Where `format` is None the boxes' is recognised. Relative paths of a split's images start at one of its `places`.
-    Raises InputError with all the rows that are malformed.
+    Other splits than train, validation and test are left out and logged. The format of the boxes is by default
+    recognized. Relative paths of a split's images start at one of its `image_folders`. Raises InputError with all
+    malformed rows.
     """
-    chosen: dict[str, _Table] = {}
+    tables: dict[str, _Table] = {}
     for word, rows in raw.items():
         split = split_of(word)
-        if split is None or split in chosen or not len(rows):
+        if split is None or split in tables or not len(rows):
             log.warning("%s: split %r is left out", origin, word)
         else:
             where = f"{origin}, split {word}"
-            chosen[split] = _Table(rows, Columns.find(rows.features, where, places.get(word, ())), where)
-    if not chosen:
-        raise InputError(f"{origin}: no split with images among {', '.join(raw) or 'none'}")
+            columns = Columns.find(rows.features, where, image_folders.get(word, ()))
+            tables[split] = _Table(rows, columns, where)
+    if not tables:
+        raise InputError(f"{origin}: no split train, validation or test with images, only {', '.join(raw) or 'none'}")
     problems: list[str] = []
-    chosen = {split: chosen[split] for split in SPLITS if split in chosen}
-    records = {split: table.records(problems) for split, table in chosen.items()}
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    records = {split: table.records(problems) for split, table in tables.items()}
     raise_all(problems)
-    tell_of_troubles(record for split in records.values() for record in split)
-    settled = settled_format([record for split in records.values() for record in split], origin, format)
-    if settled.unit == "fractions":
-        records = {split: table.of_true_sizes().records(problems) for split, table in chosen.items()}
+    log_image_errors(record for split in records.values() for record in split)
+    chosen = choose_format([record for split in records.values() for record in split], origin, format)
+    if chosen.unit == "fractions":
+        records = {split: table.without_stated_sizes().records(problems) for split, table in tables.items()}
     for record in (record for split in records.values() for record in split):
-        convert(record, settled)
-    names = _names([table.columns for table in chosen.values()], records, origin)
-    return DatasetDict({split: table.convert(records[split], names) for split, table in chosen.items()})
+        convert_record(record, chosen)
+    names = _names([table.columns for table in tables.values()], records, origin)
+    return DatasetDict({split: table.convert(records[split], names) for split, table in tables.items()})
 
 
 def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], origin: str) -> list[str]:
-    """The classes: those that the features name, in their order, then others that occur, sorted."""
-    named = dict.fromkeys(name for one in columns for name in one.names or ())
-    others = natural(used_names(records) - named.keys())
+    """Return the classes of the features in their order, then other classes that occur, sorted."""
+    named = dict.fromkeys(name for split in columns for name in split.names or ())
+    others = sort_naturally(used_names(records) - named.keys())
     if others and all(name.isdecimal() for name in others):
-        log.info("%s: classes are numbers without names: they are called %s", origin, ", ".join(others[:12]))
+        log.info("%s: classes are numbers without names: %s", origin, ", ".join(others[:_MAX_CLASSES_SHOWN]))
     if not named and not others:
-        raise InputError(f"{origin}: not one object found, and no class is named")
+        raise InputError(f"{origin}: must have an object, or name a class")
     return [*named, *others]
 
 
@@ -93,43 +96,45 @@ class _Table:
         if isinstance(self.rows.features[self.columns.image], Image):
             self.rows = self.rows.cast_column(self.columns.image, Image(decode=False))
 
-    def of_true_sizes(self) -> _Table:
-        """Without stated sizes: fractions need none, and are of the image as whoever drew the boxes saw it."""
+    def without_stated_sizes(self) -> _Table:
+        """Return the table without stated sizes: fractions refer to the upright image."""
         stated = [key for key in SIZE_KEYS if key in self.rows.features]
         return replace(self, rows=self.rows.remove_columns(stated)) if stated else self
 
     def records(self, problems: list[str]) -> list[Record]:
-        """A record of each row, with unique image ids; only the images' headers are read, and only where no size is stated."""
-        self._refuse_vain_paths()
-        rows = self.rows.select_columns(self.columns.needed(self.rows.features))
-        found = [self.columns.record(row, number, self.origin, problems) for number, row in enumerate(rows)]
-        records = [record for record in found if record is not None]
+        """Return a record of each row, with unique image ids; images without a stated size are opened for it."""
+        self._check_paths()
+        rows = self.rows.select_columns(self.columns.required(self.rows.features))
+        converted = (self.columns.record(row, number, self.origin, problems) for number, row in enumerate(rows))
+        records = [record for record in converted if record is not None]
         if len({record.image_id for record in records}) < len(records):
             for number, record in enumerate(records):
                 record.image_id = number
         return records
 
-    def _refuse_vain_paths(self) -> None:
-        """Raise InputError where none of the first images can be found: all the others would be said to be missing as well."""
-        first = self.rows.select(range(min(_FIRST, len(self.rows)))).select_columns([self.columns.image])
+    def _check_paths(self) -> None:
+        """Raise InputError if none of the first images exists, instead of one problem for each row."""
+        first = self.rows.select(range(min(_SAMPLE_ROWS, len(self.rows)))).select_columns([self.columns.image])
         images = [self.columns.stored_image(row) for row in first]
         paths = [image["path"] for image in images if image and image["bytes"] is None]
         if paths and first_file(paths) is None:
-            looked = ", ".join(map(str, self.columns.places)) or "this machine"
+            searched = ", ".join(map(str, self.columns.image_folders)) or "this machine"
             raise InputError(
-                f"{self.origin}: column {self.columns.image} names files, and none of the first {len(paths)} is in {looked}: "
-                f"there is no {paths[0]}"
+                f"{self.origin}: none of the first {len(paths)} files in column {self.columns.image} is in {searched}, for "
+                f"example {paths[0]}. Put the images there"
             )
 
     def convert(self, records: Sequence[Record], names: list[str]) -> Dataset:
-        """The split in the schema, of one record for each row."""
-        index = {name: number for number, name in enumerate(names)}
+        """Return the split in the schema, from one record for each row."""
+        class_indices = {name: index for index, name in enumerate(names)}
         features = detection_features(names)
         images = self._images(records).cast_column("image", features.pop("image"))
-        return concatenate_datasets([images, Dataset.from_dict(columns_of(records, index), features=features)], axis=1)
+        return concatenate_datasets(
+            [images, Dataset.from_dict(schema_columns(records, class_indices), features=features)], axis=1
+        )
 
     def _images(self, records: Sequence[Record]) -> Dataset:
-        """The column `image`: as it is where rows hold bytes, else with the paths that were found."""
+        """Return the column `image`: unchanged if rows have bytes, else with the paths of the records."""
         name = self.columns.image
         column = self.rows.select_columns([name])
         if all(self.columns.is_path(row) for row in column):

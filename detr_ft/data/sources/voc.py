@@ -1,8 +1,8 @@
-"""Reads Pascal VOC: XML files beside the images, with `ImageSets/Main`, one folder for each split, or neither.
+"""Read Pascal VOC: XML files with `ImageSets/Main`, in a folder for each split, or neither.
 
-Corners are taken as they are written, so a box from xmin 10 to xmax 12 is 2 pixels wide. The original VOC counts pixels
-from 1 and includes the last one, but the tools that write most VOC files today (LabelImg, CVAT, Roboflow) write plain
-corners, and nothing in a file tells which was meant. For an original VOC file the difference is one pixel.
+Corners are read as written: a box from xmin 10 to xmax 12 is 2 pixels wide. The original VOC counts pixels from 1 and
+includes the last one. Most VOC files today (LabelImg, CVAT, Roboflow) have plain corners, and a file does not state
+which. For an original VOC file the difference is one pixel.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a folder has XML files where VOC's are."""
+    """Return whether a folder has XML files in a layout of VOC."""
     return path.is_dir() and bool(_files(path, []))
 
 
 def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
-    """The data set of a VOC folder; classes are sorted by name, `difficult` and `truncated` are kept.
+    """Read a VOC folder, with `difficult` and `truncated`; classes are sorted by name.
 
-    The image is the one that the XML file names; where that isn't there, the one called as the XML file, and it is said.
+    The image of an XML file is the one that it states. If that is missing, it is the one with the XML file's name,
+    which is logged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected the folder that holds Annotations/ and JPEGImages/")
+        raise InputError(f"{folder}: must be the folder with Annotations/ and JPEGImages/")
     problems: list[str] = []
     files = _files(folder, problems)
     if not files and not problems:
-        raise InputError(f"{folder}: no VOC annotations found; expected Annotations/*.xml and JPEGImages/")
+        raise InputError(f"{folder}: no VOC annotations, expected Annotations/*.xml and JPEGImages/")
     images = _Images(folder)
     splits = {split: _read_split(paths, images, problems) for split, paths in files.items()}
     raise_all(problems)
-    images.tell()
+    images.log_substitutes()
     return SourceData(to_dataset(splits, sorted(used_names(splits)), folder))
 
 
 def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
-    """The XML files of each split below a folder; what the image sets list in vain is added to `problems`."""
+    """Return the XML files of each split; lines of image sets without one are added to `problems`."""
     if (folder / _SETS).is_dir():
-        chosen = _image_sets(folder / _SETS)
-        if chosen:
-            return {split: _listed(folder, lists, problems) for split, lists in chosen.items()}
+        image_sets = _image_sets(folder / _SETS)
+        if image_sets:
+            return {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
     whole = files_below(folder / "Annotations", {".xml"}) + files_in(folder, {".xml"})
     if whole:
         return {"train": whole}
@@ -65,35 +66,35 @@ def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
 
 
 def _image_sets(folder: Path) -> dict[str, list[Path]]:
-    """The lists of each split: the one named for it, else those of the classes (`dog_train.txt`), which add up to it."""
+    """Return the lists of each split: `train.txt`, else those of all classes (`dog_train.txt`)."""
     lists: dict[str, list[Path]] = {}
     of_classes: dict[str, list[Path]] = {}
     for path in files_in(folder, {".txt"}):
         word = path.stem.lower().rpartition("_")[2]
         if word in _SET_WORDS:
             (lists if word == path.stem.lower() else of_classes).setdefault(word, []).append(path)
-    chosen: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for word, paths in (lists or of_classes).items():
-        # `trainval` only repeats the others where they are given.
+        # `trainval` repeats the other lists if they exist.
         split = split_of(word)
         if split and not (word == "trainval" and "train" in (lists or of_classes)):
-            chosen.setdefault(split, []).extend(paths)
-    return chosen
+            by_split.setdefault(split, []).extend(paths)
+    return by_split
 
 
-def _listed(folder: Path, image_sets: list[Path], problems: list[str]) -> list[Path]:
-    """The annotation files that the lists name, each once; a line of a class's list ends with 1, -1 or 0."""
-    found: dict[Path, None] = {}
+def _listed_files(folder: Path, image_sets: list[Path], problems: list[str]) -> list[Path]:
+    """Return the annotation files in the lists; lines of a class's list end with 1, -1 or 0."""
+    files: dict[Path, None] = {}
     for image_set in image_sets:
         for number, line in enumerate(read_lines(image_set), start=1):
             names = dict.fromkeys((line.strip(), re.sub(r"\s+(-1|0|1)$", "", line.strip())))
             paths = [folder / "Annotations" / f"{name}.xml" for name in names if name]
             path = next((path for path in paths if os.path.isfile(path)), None)
             if path:
-                found[path] = None
+                files[path] = None
             elif paths:
-                problems.append(f"{image_set}, line {number}: there is no annotation file {paths[-1]}")
-    return list(found)
+                problems.append(f"{image_set}, line {number}: annotation file {paths[-1]} does not exist")
+    return list(files)
 
 
 def _read_split(paths: list[Path], images: _Images, problems: list[str]) -> list[Record]:
@@ -109,26 +110,26 @@ def _read_split(paths: list[Path], images: _Images, problems: list[str]) -> list
 def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) -> Record:
     root = parse_xml(path)
     if root.tag.lower() != "annotation":
-        raise ValueError(f"expected <annotation> as its outermost element, got <{root.tag}>")
+        raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
     image = images.find(path, (root.findtext("filename") or "").strip())
     width, height = (parse_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    record = Record.sized(image.absolute(), image_id, width, height)
+    record = Record.with_size(image.absolute(), image_id, width, height)
     for index, item in enumerate(root.findall("object")):
         _add_object(record, item, f"{path}: object {index}", problems)
     return record
 
 
 def _add_object(record: Record, item: ElementTree.Element, where: str, problems: list[str]) -> None:
-    """Append an object, or several where it has several boxes; those of its parts (head, hand) are not among them."""
+    """Append an object, once for each of its boxes. Boxes of its parts (head, hand) are left out."""
     name = (item.findtext("name") or "").strip()
     corners = [
         parse_numbers([box.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")], 4)
         for box in item.findall("bndbox")
     ]
     if not name:
-        problems.append(f"{where} has no name")
+        problems.append(f"{where} must have a name")
     if not corners or None in corners:
-        problems.append(f"{where} needs a bndbox with the numbers xmin, ymin, xmax, ymax")
+        problems.append(f"{where} must have a bndbox with the numbers xmin, ymin, xmax, ymax")
     difficult, truncated = (parse_flag(item.findtext(key), key, where, problems) for key in ("difficult", "truncated"))
     flags = Flags(difficult=difficult, truncated=truncated)
     for x0, y0, x1, y1 in (values for values in corners if name and values):
@@ -136,43 +137,43 @@ def _add_object(record: Record, item: ElementTree.Element, where: str, problems:
 
 
 class _Images:
-    """Finds the images of annotation files, and keeps which aren't called as their file says."""
+    """Finds the images of annotation files, and records those that have another name than stated."""
 
     def __init__(self, origin: Path) -> None:
         self.origin = origin
         self._finder = ImageFinder(origin)
-        self._others: list[tuple[Path, str, Path]] = []
+        self._substitutes: list[tuple[Path, str, Path]] = []
 
     def find(self, annotation: Path, stated: str) -> Path:
-        """The image that the XML file states, else one whose name is that or the XML file's but for its ending.
+        """Return the image that the XML file states, else one with that stem or the stem of the XML file.
 
-        Where there is none, the path at which it should be.
+        If there is none, return the path where it is expected.
         """
         root, below = _around_annotations(annotation)
         folders = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
         stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-        path = self._finder.among((stated, Path(stated).stem, annotation.stem), folders)
+        path = self._finder.find_in((stated, Path(stated).stem, annotation.stem), folders)
         if path is None:
-            home = next(filter(self._finder.holds_images, folders), folders[0])
-            return home / (stated or f"{annotation.stem}.jpg")
+            folder = next(filter(self._finder.has_images, folders), folders[0])
+            return folder / (stated or f"{annotation.stem}.jpg")
         if stated not in ("", path.name, path.stem):
-            self._others.append((annotation, stated, path))
+            self._substitutes.append((annotation, stated, path))
         return path
 
-    def tell(self) -> None:
-        """Say on the log of how many files another image than the one they name was taken."""
-        if self._others:
-            annotation, stated, path = self._others[0]
+    def log_substitutes(self) -> None:
+        """Log the number of files whose stated image is missing and was replaced."""
+        if self._substitutes:
+            annotation, stated, path = self._substitutes[0]
             log.warning(
-                "%s: %d XML files name an image that isn't there, and the one whose name is most alike is taken: "
-                "%s names %s, taken is %s; correct <filename> where that is wrong",
-                self.origin, len(self._others), annotation, stated, path,
+                "%s: %d XML files name a missing image, and the image with the most similar name is used: "
+                "%s names %s, used is %s. Correct <filename> if that is wrong",
+                self.origin, len(self._substitutes), annotation, stated, path,
             )  # fmt: skip
 
 
 def _around_annotations(file: Path) -> tuple[Path, Path]:
-    """The folder that holds `Annotations`, and where below that one the file lies; else the file's grandparent."""
-    for above in file.parents:
-        if above.name.lower() == "annotations":
-            return above.parent, file.parent.relative_to(above)
+    """Return the parent of `Annotations` and the file's subfolder in it, else the file's grandparent."""
+    for folder in file.parents:
+        if folder.name.lower() == "annotations":
+            return folder.parent, file.parent.relative_to(folder)
     return file.parent.parent, Path()

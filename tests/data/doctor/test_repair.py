@@ -232,7 +232,7 @@ def test_clean_data_is_copied_as_it_is(make_rows, tmp_path: Path) -> None:
     assert summarize_changes(result.changes) == "no changes were necessary"
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="isn't empty"):
+    with pytest.raises(InputError, match="out is not empty"):
         write_repaired(result, tmp_path / "out")
 
 

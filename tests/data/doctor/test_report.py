@@ -94,7 +94,7 @@ def test_many_findings_and_large_images_stay_small(make_rows) -> None:
     boxes = [[*[[5 + place, 5, 0, 9] for place in range(40)], [-50, 5, 90, 9], [5, 9, -3, 3]] for _ in range(30)]
     data = DatasetDict({"train": make_rows(*boxes, size=(420, 300), folder="a" * 200)})
     told = page(data)
-    assert "1,200 found" in told.text
+    assert "1,200 findings" in told.text
     assert "--json lists all" in told.text
     assert told.tags.count("img") == 36
     assert told.text.count("annotation 10") <= 250

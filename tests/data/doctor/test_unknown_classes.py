@@ -26,7 +26,7 @@ def coco(folder: Path) -> tuple[str, str, str]:
         "annotations": [{"id": i, "image_id": 4, "category_id": of, "bbox": box} for i, of, box in boxes],
     }
     file.write_text(json.dumps(content))
-    return f"coco:{file}", f"{file}: annotation 12: category 99 isn't among the file's categories", "annotation 12"
+    return f"coco:{file}", f"{file}: annotation 12: category 99 is not among the file's categories", "annotation 12"
 
 
 def yolo(folder: Path) -> tuple[str, str, str]:
@@ -37,7 +37,7 @@ def yolo(folder: Path) -> tuple[str, str, str]:
     (folder / "images/a.txt").write_text("0 .25 .25 .1 .2\n\n7 .5 .5 .1 .2\n0 .9 .5 .5 .2\n")
     (folder / "data.yaml").write_text("train: images\nnames: [dog]\n")
     where = f"{folder / 'images/a.txt'}, line 3"
-    return f"yolo:{folder}", f"{where}: class 7 isn't among the names (0 to 0)", "annotation 1"
+    return f"yolo:{folder}", f"{where}: class 7 is not among the names (0 to 0)", "annotation 1"
 
 
 def doctored(spec: str, **outputs: Path | str) -> Diagnosis:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from PIL import Image
-from support.forked import run_together
-from support.usable_splits import SIZES
+from support.distributed_inspection import SIZES
+from support.processes import run_together
 
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, with_true_sizes
@@ -21,7 +21,7 @@ from detr_ft.errors import InputError
 
 Rows = Callable[..., Dataset]
 BOX = [10.0, 20.0, 30.0, 40.0]
-SCRIPT = Path(__file__).parents[2] / "support/usable_splits.py"
+SCRIPT = Path(__file__).parents[2] / "support/distributed_inspection.py"
 FORM = ImageFormat({"max_height": 128, "max_width": 128}, (0.0,) * 3, (1.0,) * 3)
 
 

@@ -1,4 +1,4 @@
-"""What every source does, on a data set in its own format: a new one needs a writer in `support.source_writers`."""
+"""The contract of every source, on a data set in its own format. A new source needs a writer in `support.source_writers`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.source_writers import UNKNOWN_CLASS, WRITERS, Photo
 from detr_ft.data import class_names, load_data, open_image
 from detr_ft.data.images import ImageError
 from detr_ft.data.integrity.usable_images import with_true_sizes
-from detr_ft.data.sources.errors import UNKNOWN, UnknownClassError
+from detr_ft.data.sources.errors import UNKNOWN_CATEGORY, UnknownClassError
 from detr_ft.data.sources.registry import SOURCES
 from detr_ft.errors import InputError
 
@@ -116,7 +116,7 @@ def test_names_of_files_and_classes_outside_of_ascii(source: str, write: Write) 
 
 
 @with_image_files
-def test_a_missing_image_is_kept_or_reported(
+def test_a_missing_image_is_in_the_data_or_reported(
     source: str, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = write(source)
@@ -134,7 +134,7 @@ def test_a_missing_image_is_kept_or_reported(
     image = next(row["image"] for row in data["train"] if row["image"]["path"].endswith(name))
     with pytest.raises(ImageError) as caught:
         open_image(image)
-    assert caught.value.trouble == "missing"
+    assert caught.value.kind == "missing"
     assert image["path"] in str(caught.value)
 
 
@@ -146,7 +146,7 @@ def test_an_object_of_no_class_of_the_data_is_an_error_at_its_place(source: str,
     assert len(caught.value.problems) == 1
     assert re.search(r"(line|row|annotation|image|object|shape|task) '?\d", caught.value.problems[0])
     if isinstance(caught.value, UnknownClassError):
-        assert [one["category"] for one in caught.value.data["train"]["objects"]] == [[0], [0, UNKNOWN]]
+        assert [one["category"] for one in caught.value.data["train"]["objects"]] == [[0], [0, UNKNOWN_CATEGORY]]
 
 
 @every_source
@@ -187,7 +187,7 @@ def test_a_text_in_another_encoding_is_an_error_that_names_the_file(source: str,
 
 
 @with_texts
-def test_an_empty_file_is_an_error_that_names_it_or_says_no_objects(source: str, write: Write, tmp_path: Path) -> None:
+def test_an_empty_file_is_an_error_that_names_its_folder(source: str, write: Write, tmp_path: Path) -> None:
     spec = write(source)
     for file in annotation_files(tmp_path, source):
         before = file.read_bytes()

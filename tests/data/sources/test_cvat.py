@@ -1,4 +1,4 @@
-"""CVAT for images 1.1 as the tool exports it, and what is said about other files."""
+"""CVAT for images 1.1 as the tool exports it, and errors in other files."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
     with pytest.raises(InputError) as caught:
         load_data(f"cvat:{file}")
     assert caught.value.problems == [
-        f"{file}: image 0 (a.png), shape 0: the box needs the numbers xtl, ytl, xbr, ybr",
-        f"{file}: image 0 (a.png), shape 1: the box has no label",
-        f"{file}: image 0 (a.png), shape 2: the polygon needs points, as x,y;x,y;x,y",
-        f"{file}: image 1 has no name",
+        f"{file}: image 0 (a.png), shape 0: the box must have the numbers xtl, ytl, xbr, ybr",
+        f"{file}: image 0 (a.png), shape 1: the box must have a label",
+        f"{file}: image 0 (a.png), shape 2: the polygon must have points, as x,y;x,y;x,y",
+        f"{file}: image 1 must have a name",
     ]
 
 
@@ -101,8 +101,8 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
         ('<!DOCTYPE x [<!ENTITY a "b">]><annotations>&a;</annotations>', "DOCTYPE"),
         ("<annotation><object/></annotation>", "the Pascal VOC file of one image"),
         ("<root/>", "not a CVAT file"),
-        ("<annotations><track id='0' label='car'/></annotations>", "export the task as 'CVAT for images 1.1'"),
-        ("<annotations/>", "holds no images"),
+        ("<annotations><track id='0' label='car'/></annotations>", "Export the task as 'CVAT for images 1.1'"),
+        ("<annotations/>", "no images"),
         ("<annotations><image id='0' name='a.png'/></annotations>", "none of its 1 images is below"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
         load_data(str(tmp_path / "a.xml"))
 
 
-def test_the_files_own_ids_are_kept_where_they_are_unique(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_image_ids_of_the_file_are_used_if_they_are_unique(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name)
     write(tmp_path, image(17, "b.png", box("car", 1, 2, 9, 12)), image(4, "a.png"))

@@ -44,7 +44,7 @@ def test_names_sizes_and_options_are_read(tmp_path: Path, write_folder: Callable
     assert (rows[1]["width"], rows[1]["objects"]["bbox"]) == (8, [])
 
 
-def test_splits_share_their_classes_and_numbers_are_sorted_as_numbers(
+def test_splits_have_the_same_classes_and_numbers_are_sorted_by_value(
     tmp_path: Path, write_folder: Callable[..., Path]
 ) -> None:
     for split, labels in {"train": [10, 2], "val": [3]}.items():
@@ -75,7 +75,7 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
 def test_an_image_id_is_used_once(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
     row = {"file_name": "a.png", "image_id": 3, "objects": {"bbox": [[0, 0, 1, 1]], "category": [0]}}
     write_folder(tmp_path, row, row)
-    with pytest.raises(InputError, match="image id 3 is given twice"):
+    with pytest.raises(InputError, match="line 2: image id 3 occurs twice"):
         load_data(f"folder:{tmp_path}")
 
 

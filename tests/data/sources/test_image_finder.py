@@ -9,10 +9,10 @@ import pytest
 from detr_ft.data.sources.image_finder import (
     FolderIndex,
     ImageFinder,
-    annotated_root,
+    candidate_paths,
     first_file,
-    from_another_machine,
     fullest_folder,
+    image_root,
     plain_path,
 )
 
@@ -56,10 +56,10 @@ def test_the_name_as_written_goes_before_the_folders_that_are_most_alike(tmp_pat
     assert find(finder, "/home/me/night/2/a.png") == tmp_path / "night/2/a.png"
     assert find(finder, "../b.png", near=tmp_path / "x" / "y") == tmp_path / "night/3/b.png"
     assert find(finder, "../night/3/b.png", near=tmp_path / "x") == tmp_path / "night/3/b.png"
-    assert list(finder.nothing_found(tmp_path)) == []
+    assert list(finder.all_missing(tmp_path)) == []
 
 
-def test_names_that_several_files_share_are_a_problem(tmp_path: Path) -> None:
+def test_a_name_of_several_files_is_a_problem(tmp_path: Path) -> None:
     make(tmp_path, "x/a.png", "y/a.png")
     problems: list[str] = []
     assert ImageFinder(tmp_path).find("a.png", "labels.json: image 1", problems) == tmp_path / "x/a.png"
@@ -82,7 +82,7 @@ def test_a_missing_image_is_where_it_should_be_or_beside_its_name_in_another_cas
     finder = ImageFinder(tmp_path, [tmp_path / "one", tmp_path / "two"])
     assert find(finder, "sub/a.png") == tmp_path / "one/sub/a.png"
     assert find(finder, "B.PNG") == tmp_path / "two/B.PNG"
-    (problem,) = finder.nothing_found(tmp_path / "labels.csv")
+    (problem,) = finder.all_missing(tmp_path / "labels.csv")
     assert problem.startswith(f"{tmp_path / 'labels.csv'}: ")
     assert "sub/a.png" in problem
 
@@ -94,14 +94,14 @@ def test_the_search_leaves_out_folders_of_other_splits(tmp_path: Path) -> None:
     assert finder.locate("b.png", "file", []) == tmp_path / "train/deep/b.png"
 
 
-def test_among_takes_the_first_name_that_any_folder_holds(tmp_path: Path) -> None:
+def test_find_in_returns_the_first_name_in_any_folder(tmp_path: Path) -> None:
     make(tmp_path, "one/b.png", "two/a.jpg", "two/b.jpg", "two/b.jpg.png")
     finder, folders = ImageFinder(tmp_path), [tmp_path / "one", tmp_path / "two", tmp_path / "none"]
-    assert finder.among(["a", "b"], folders) == tmp_path / "two/a.jpg"
-    assert finder.among(["x.png", "b"], folders) == tmp_path / "one/b.png"
-    assert finder.among(["b.jpg"], folders) == tmp_path / "two/b.jpg"  # and not the file of this stem
-    assert finder.among(["x"], folders) is None
-    assert [finder.holds_images(folder) for folder in folders] == [True, True, False]
+    assert finder.find_in(["a", "b"], folders) == tmp_path / "two/a.jpg"
+    assert finder.find_in(["x.png", "b"], folders) == tmp_path / "one/b.png"
+    assert finder.find_in(["b.jpg"], folders) == tmp_path / "two/b.jpg"  # and not the file of this stem
+    assert finder.find_in(["x"], folders) is None
+    assert [finder.has_images(folder) for folder in folders] == [True, True, False]
 
 
 def test_a_folder_is_listed_once(tmp_path: Path) -> None:
@@ -120,13 +120,13 @@ def test_the_fullest_folder_has_most_of_a_sample(tmp_path: Path) -> None:
 
 
 def test_paths_of_another_machine_are_tried_by_their_ends(tmp_path: Path) -> None:
-    candidates = [path.as_posix() for path in from_another_machine("D:\\set\\..\\a.png", [Path("x"), Path("y")])]
+    candidates = [path.as_posix() for path in candidate_paths("D:\\set\\..\\a.png", [Path("x"), Path("y")])]
     assert candidates[2:] == ["x/D:/set/a.png", "y/D:/set/a.png", "x/set/a.png", "y/set/a.png", "x/a.png", "y/a.png"]
     make(tmp_path, "images/a.png")
-    assert first_file(from_another_machine("/data/images/a.png", [tmp_path])) == tmp_path / "images/a.png"
+    assert first_file(candidate_paths("/data/images/a.png", [tmp_path])) == tmp_path / "images/a.png"
     assert first_file([tmp_path / ("n" * 4000), tmp_path]) is None
 
 
 @pytest.mark.parametrize(("file", "root"), [("annotations/a.json", "."), ("Labels/a.csv", "."), ("day/a.json", "day")])
 def test_the_images_of_annotations_are_below_their_folder_or_beside_it(file: str, root: str) -> None:
-    assert annotated_root(Path("data") / file) == Path("data") / root
+    assert image_root(Path("data") / file) == Path("data") / root

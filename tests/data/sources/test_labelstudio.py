@@ -1,4 +1,4 @@
-"""Label Studio's exports JSON and JSON-MIN, and what is said about wrong ones."""
+"""Label Studio's exports JSON and JSON-MIN, and errors in wrong ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write(file: Path, content: object) -> Path:
     return file
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -93,14 +93,14 @@ def test_regions_in_percent_become_boxes_in_pixels(
         pytest.approx(box) for box in ([20, 20, 60, 40], [20, 10, 20, 40], [90, 50, 10, 20])
     ]
     assert row["objects"]["category"] == [1, 0, 1]
-    assert told(caplog) == [
+    assert warnings_of(caplog) == [
         "1 regions are left out: of type brushlabels, neither a rectangle nor a polygon",
         "1 regions are left out: of type choices, neither a rectangle nor a polygon",
         "1 regions are left out: of type relation, which is no shape",
     ]
 
 
-def test_the_newest_annotation_that_isnt_cancelled_counts(
+def test_the_newest_annotation_that_is_not_canceled_is_used(
     tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in "abcd":
@@ -117,9 +117,9 @@ def test_the_newest_annotation_that_isnt_cancelled_counts(
     assert class_names(data) == ["two"]
     assert [Path(image["path"]).name for image in data["image"]] == ["a.png", "d.png"]
     assert data["objects"][1]["bbox"] == []
-    assert told(caplog) == [
+    assert warnings_of(caplog) == [
         "2 tasks have no annotation and are left out",
-        "1 tasks have several annotations, of which the newest that isn't cancelled counts",
+        "1 tasks have several annotations; the newest one that is not canceled is used",
     ]
 
 
@@ -133,7 +133,7 @@ def test_the_newest_annotation_that_isnt_cancelled_counts(
         ({"id": 1, "updated_at": "2024-06-01"}, {"id": "b", "updated_at": "2024-06-01"}),
     ],
 )
-def test_an_annotation_s_age_is_its_last_change_then_its_id(
+def test_the_newest_annotation_is_that_of_the_last_change_then_of_the_largest_id(
     tmp_path: Path, write_image: Callable[..., Path], newer: dict[str, object], older: dict[str, object]
 ) -> None:
     write_image(tmp_path / "a.png")
@@ -153,7 +153,7 @@ def test_an_annotation_s_age_is_its_last_change_then_its_id(
         "photos\\sub x\\a-b.png",
     ],
 )
-def test_images_are_found_by_name_whatever_the_storage(
+def test_images_are_located_by_name_for_every_storage(
     tmp_path: Path, write_image: Callable[..., Path], address: str
 ) -> None:
     image = write_image(tmp_path / "photos" / "sub x" / "a-b.png")
@@ -161,7 +161,9 @@ def test_images_are_found_by_name_whatever_the_storage(
     assert load_data(str(file))["train"][0]["image"]["path"] == str(image)
 
 
-def test_an_upload_keeps_its_hash_where_the_file_does(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_the_hash_of_an_upload_is_part_of_the_name_if_the_file_has_it(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
     for name in ("a.png", "0123abcd-a.png"):
         write_image(tmp_path / "upload" / name)
     file = write(
@@ -201,10 +203,10 @@ def test_shapes_and_classes_in_separate_regions_are_one_object(
     ]
     rows = load_data(f"labelstudio:{write(tmp_path / 'a.json', [task(1, 'a.png', annotation(1, *regions))])}")["train"]
     assert rows[0]["objects"]["bbox"] == [[0, 0, 100, 50], pytest.approx([0, 0, 2, 1])]
-    assert told(caplog) == ["1 regions are left out: a rectangle without a label"]
+    assert warnings_of(caplog) == ["1 regions are left out: a rectangle without a label"]
 
 
-def test_images_that_were_turned_in_the_tool_are_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+def test_rotated_images_are_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     """Where the boxes lie on the file's image isn't defined then; a wrong guess would train in silence."""
     write_image(tmp_path / "a.png", size=(200, 100))
     turns = (90, 0, "270", 360, "left", -90)
@@ -213,7 +215,7 @@ def test_images_that_were_turned_in_the_tool_are_refused(tmp_path: Path, write_i
         for number, turn in enumerate(turns, start=1)
     ]
     file = write(tmp_path / "a.json", tasks)
-    with pytest.raises(InputError, match=r"turned \(image_rotation\) in tasks 1, 3, 5, 6, and the export") as caught:
+    with pytest.raises(InputError, match=r"image_rotation\) in tasks 1, 3, 5, 6, .*Rotate the images back") as caught:
         load_data(f"labelstudio:{file}")
     assert len(caught.value.problems) == 1
 
@@ -249,9 +251,9 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
         load_data(f"labelstudio:{file}")
     starts = [
         f"{file}: task 1: the image a.png is ambiguous",
-        f"{file}: task 2: region 'r6rectanglelabels': a rectangle needs numbers",
-        f"{file}: task 2: region 'r2polygonlabels': a polygon needs numbers",
-        f"{file}: task 3: data names no image",
+        f"{file}: task 2: region 'r6rectanglelabels': a rectangle must have numbers",
+        f"{file}: task 2: region 'r2polygonlabels': a polygon must have numbers",
+        f"{file}: task 3: data must name an image",
     ]
     assert [problem[: len(start)] for problem, start in zip(caught.value.problems, starts, strict=True)] == starts
 
@@ -260,10 +262,10 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
     ("content", "message"),
     [
         ("[", "not valid JSON"),
-        ("[]", "expected a list of tasks"),
-        ("[3]", "expected a list of tasks"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]', "is detections, no labels"),
-        ('[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]', "no annotated task found"),
+        ("[]", "must be a list of tasks"),
+        ("[3]", "must be a list of tasks"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]', "has detections"),
+        ('[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]', "no annotated task.*Export the project"),
         (
             '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 1, "result": []}]}]',
             r"none of its 1 images is below .*, for example a\.png",

@@ -48,7 +48,7 @@ def test_shards_as_the_hub_names_them(tmp_path: Path, table: Callable[[int], Dat
     assert row["image"]["bytes"] == (tmp_path / "originals" / "1.png").read_bytes()
 
 
-def test_splits_by_folders_and_files_that_tell_none(
+def test_splits_by_folders_and_files_without_a_split(
     tmp_path: Path, table: Callable[[int], Dataset], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "set"
@@ -56,7 +56,7 @@ def test_splits_by_folders_and_files_that_tell_none(
         (folder / split).mkdir(parents=True)
         table(1).to_parquet(folder / split / "0000.parquet")
     assert list(load_data(f"parquet:{folder}")) == ["train", "test"]
-    assert f"{folder / 'extra' / '0000.parquet'}: its name tells no split" in caplog.text
+    assert f"{folder / 'extra' / '0000.parquet'}: no split in its name" in caplog.text
     assert list(load_data(str(folder / "extra"))) == ["train"]
     assert list(load_data(str(folder / "test" / "0000.parquet"))) == ["test"]
 
@@ -82,7 +82,7 @@ def test_saved_dictionaries_and_single_sets(tmp_path: Path, table: Callable[[int
     assert row["image"]["bytes"] == (tmp_path / "originals" / "2.png").read_bytes()
 
 
-def test_what_was_loaded_comes_back_from_save_to_disk(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+def test_save_to_disk_round_trip(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     data = load_data(f"coco:{write_coco_file(tmp_path / 'a.json')}")
     data.save_to_disk(tmp_path / "saved")
     again = load_data(f"saved:{tmp_path / 'saved'}")["train"]
@@ -92,14 +92,14 @@ def test_what_was_loaded_comes_back_from_save_to_disk(tmp_path: Path, write_coco
     assert Path(again[0]["image"]["path"]).name == "0_0.png"
 
 
-def test_a_choice_of_rows_keeps_its_images(tmp_path: Path, table: Callable[[int], Dataset]) -> None:
+def test_selected_rows_have_their_own_images(tmp_path: Path, table: Callable[[int], Dataset]) -> None:
     table(4).select([3, 1]).save_to_disk(tmp_path / "chosen")
     rows = load_data(f"saved:{tmp_path / 'chosen'}")["train"]
     contents = [(tmp_path / "originals" / f"{i}.png").read_bytes() for i in (3, 1)]
     assert [row["image"]["bytes"] for row in rows] == contents
 
 
-def test_the_format_of_boxes_can_be_told(
+def test_the_box_format_can_be_given(
     tmp_path: Path, table: Callable[[int], Dataset], caplog: pytest.LogCaptureFixture
 ) -> None:
     table(1).to_parquet(tmp_path / "train.parquet")
@@ -128,5 +128,5 @@ def test_mistakes(tmp_path: Path, spec: str, message: str) -> None:
 def test_a_struct_whose_path_is_a_number_is_no_image(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": b"x", "path": 3}, "objects": {"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": ["a"]}}]
     Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(InputError, match="not a detection data set: needs an image column"):
+    with pytest.raises(InputError, match="must have an image column"):
         load_data(f"parquet:{tmp_path}")

@@ -64,16 +64,16 @@ def test_relative_paths_start_at_the_base(tmp_path: Path, write_coco_file: Calla
     assert Path(path).is_absolute()
 
 
-def test_the_guess_for_a_bare_path_is_told(
+def test_the_recognized_source_of_a_bare_path_is_logged(
     tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_coco_file(tmp_path / "train" / "_annotations.coco.json")
     with caplog.at_level(logging.INFO):
         load_data(str(tmp_path))
-    assert "looks like COCO" in caplog.text
+    assert f"{tmp_path}: recognized as coco:" in caplog.text
 
 
-def test_generated_data_takes_what_follows_the_colon() -> None:
+def test_generated_data_have_options() -> None:
     data = load_data("generated:shapes?train=2&validation=1&edge=64")
     assert {split: len(rows) for split, rows in data.items()} == {"train": 2, "validation": 1}
     assert len(class_names(data["train"])) > 1
@@ -82,24 +82,24 @@ def test_generated_data_takes_what_follows_the_colon() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("cocoo:x.json", "did you mean coco:x.json"),
-        ("xyz:x.json", "unknown kind of data 'xyz'; known are coco, csv, cvat, .*, voc, yolo"),
+        ("cocoo:x.json", "Did you mean coco:x.json"),
+        ("xyz:x.json", "'xyz', must be one of coco, csv, cvat, .*, voc, yolo"),
         ("coco:", "nothing follows the colon"),
-        ("coco:chess_picees", "did you mean .*chess_pieces"),
-        ("chess_picees/a/b.json", "did you mean .*chess_pieces"),
+        ("coco:chess_picees", "Did you mean .*chess_pieces"),
+        ("chess_picees/a/b.json", "Did you mean .*chess_pieces"),
         ("nothing_like_it", "no such file or folder"),
-        ("chess_pieces", "its format isn't recognised"),
-        ("notes.txt", "its format isn't recognised"),
+        ("chess_pieces", "not recognized.*coco:PATH"),
+        ("notes.txt", "not recognized.*coco:PATH"),
     ],
 )
-def test_mistakes_are_told_with_what_to_do(tmp_path: Path, spec: str, message: str) -> None:
+def test_mistakes_are_reported_with_a_remedy(tmp_path: Path, spec: str, message: str) -> None:
     (tmp_path / "chess_pieces").mkdir()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=message):
         load_data(spec, base=tmp_path)
 
 
-def test_equal_problems_are_counted_and_the_number_stays_exact() -> None:
+def test_equal_problems_are_counted_exactly() -> None:
     rows = [f"a{i}.xml: object {i} has no name" for i in range(9)]
     boxes = [f"a b.txt, line {i}: class {i} isn't among 'x {i}'" for i in range(4)]
     with pytest.raises(InputError) as caught:
@@ -116,31 +116,31 @@ def test_equal_problems_are_counted_and_the_number_stays_exact() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "kind"),
     [
-        ("a.json", '{"info": {"a": [1]}, "images": [], "annotations": []}', "COCO"),
-        ("a.json", '\ufeff {"version": "5", "flags": {}, "shapes": [{"label": "images"}]}', "LABELME"),
-        ("a.json", '\n [{"id": 1, "data": {}}]', "LABELSTUDIO"),
-        ("a.xml", "<annotations></annotations>", "CVAT"),
+        ("a.json", '{"info": {"a": [1]}, "images": [], "annotations": []}', "coco"),
+        ("a.json", '\ufeff {"version": "5", "flags": {}, "shapes": [{"label": "images"}]}', "labelme"),
+        ("a.json", '\n [{"id": 1, "data": {}}]', "labelstudio"),
+        ("a.xml", "<annotations></annotations>", "cvat"),
     ],
 )
-def test_a_bare_file_is_recognised_by_what_it_holds(
+def test_a_bare_file_is_recognized_by_its_contents(
     tmp_path: Path, name: str, text: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with caplog.at_level(logging.INFO), pytest.raises(InputError):
         load_data(str(tmp_path / name))
-    assert f"looks like {kind}:" in caplog.text
+    assert f"recognized as {kind}:" in caplog.text
 
 
-def test_a_folder_with_an_export_of_label_studio_is_recognised(
+def test_a_folder_with_an_export_of_label_studio_is_recognized(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "project-3-at-2026-11-20.json").write_text('[{"id": 1, "data": {}}]')
     with caplog.at_level(logging.INFO), pytest.raises(InputError):
         load_data(str(tmp_path))
-    assert "looks like LABELSTUDIO:" in caplog.text
+    assert "recognized as labelstudio:" in caplog.text
 
 
-def test_a_large_file_is_recognised_by_its_beginning(tmp_path: Path) -> None:
+def test_a_large_file_is_recognized_by_its_beginning(tmp_path: Path) -> None:
     padding = "x" * 200_000
     (tmp_path / "late.json").write_text(f'{{"imageData": "{padding}", "shapes": []}}')
     assert json_tool(tmp_path / "late.json") == "labelme"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
-from detr_ft.data.sources.shapes_to_boxes import box_around_segmentation, box_around_turned
+from detr_ft.data.sources.shapes_to_boxes import box_around_rotated, box_around_segmentation
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -50,13 +50,13 @@ def test_encoded_masks_have_the_box_of_their_pixels(seed: int) -> None:
         {"size": [4.5, 5], "counts": [1, 2]},
     ],
 )
-def test_what_is_no_segmentation(value: object) -> None:
+def test_values_that_are_no_segmentation(value: object) -> None:
     assert box_around_segmentation(value) is None
 
 
 @pytest.mark.parametrize(("width", "degrees"), [(4, math.inf), (4, math.nan), (math.inf, 45)])
-def test_a_box_turned_by_no_number_is_no_box(width: float, degrees: float) -> None:
-    assert all(map(math.isnan, box_around_turned([1, 2, width, 3], degrees, (1, 2))))
+def test_a_box_rotated_by_no_number_is_no_box(width: float, degrees: float) -> None:
+    assert all(map(math.isnan, box_around_rotated([1, 2, width, 3], degrees, (1, 2))))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_box_turned_by_no_number_is_no_box(width: float, degrees: float) -> No
         (45, (10, 10), [10 - 2**0.5, 10, 3 * 2**0.5, 3 * 2**0.5]),
     ],
 )
-def test_a_turned_box_turns_clockwise_as_it_is_seen(
+def test_a_rotated_box_turns_clockwise_on_the_screen(
     degrees: float, pivot: tuple[float, float], box: list[float]
 ) -> None:
-    assert box_around_turned([10, 10, 4, 2], degrees, pivot) == pytest.approx(box)
+    assert box_around_rotated([10, 10, 4, 2], degrees, pivot) == pytest.approx(box)

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on bit for bit as if it had not been."""
+"""A resumed run equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) ->
 
 
 def newest(folder: Path) -> Path:
-    found = Checkpoints(folder / "checkpoints", 2).newest()
-    assert found is not None
-    return found
+    checkpoint = Checkpoints(folder / "checkpoints", 2).newest()
+    assert checkpoint is not None
+    return checkpoint
 
 
 def moments(trainer: DetrTrainer) -> list[torch.Tensor]:
@@ -102,17 +102,17 @@ def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
 def test_a_signal_ends_an_evaluation_which_the_resumed_run_repeats(tiny_checkpoint: Path, tmp_path: Path) -> None:
     expected = make_trainer(tiny_checkpoint, tmp_path / "whole").train()
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", per_device_eval_batch_size=2)
-    seen: list[int] = []
+    evaluated: list[int] = []
 
-    def interrupted(done: int, total: int) -> None:
-        seen.append(done)
-        if done == 3:
+    def interrupted(images: int, total: int) -> None:
+        evaluated.append(images)
+        if images == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.display.evaluating = interrupted  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         trainer.train()
-    assert seen == [1, 2, 3, 4]
+    assert evaluated == [1, 2, 3, 4]
     checkpoint = newest(tmp_path / "run")
     assert checkpoint.name == "step-3"
     assert "map" not in (tmp_path / "run/log.jsonl").read_text()
@@ -127,8 +127,8 @@ def test_a_signal_in_the_evaluation_of_averaged_weights_saves_raw_ones(tiny_chec
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
     evaluated: list[int] = []
 
-    def interrupted(done: int, total: int) -> None:
-        evaluated.append(done)
+    def interrupted(images: int, total: int) -> None:
+        evaluated.append(images)
         if len(evaluated) == total + 3:  # of raw weights all images are evaluated, then of averaged ones
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -214,6 +214,6 @@ def test_every_tensor_of_a_real_detr_is_restored_unlike_by_stock_loading(tmp_pat
     load_weights(other, folder)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     model.save_pretrained(tmp_path / "stock")
-    held = load_file(tmp_path / "stock/model.safetensors")
-    missing = DetrForObjectDetection(config).load_state_dict(held, strict=False).missing_keys  # as Trainer resumes
+    stored = load_file(tmp_path / "stock/model.safetensors")
+    missing = DetrForObjectDetection(config).load_state_dict(stored, strict=False).missing_keys  # as Trainer resumes
     assert len(missing) > 100

@@ -20,9 +20,9 @@ def test_the_newest_checkpoints_stay_and_are_complete(tmp_path: Path) -> None:
     assert checkpoints.newest() is None
     for step in (2, 9, 10):
         checkpoints.save(step, {"a.bin": bytes([step]), "b.json": b"{}"})
-    found = checkpoints.newest()
-    assert found is not None
-    assert (found.name, (found / "a.bin").read_bytes()) == ("step-10", b"\x0a")
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.name, (newest / "a.bin").read_bytes()) == ("step-10", b"\x0a")
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-10", "step-9"]
 
 
@@ -94,9 +94,9 @@ def test_the_limit_does_not_count_later_damaged_checkpoints(tmp_path: Path) -> N
     (tmp_path / "step-700").symlink_to(tmp_path / "nowhere")
     checkpoints.save(6, _files(6))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-700", "step-900"]
-    found = checkpoints.newest()
-    assert found is not None
-    assert found.name == "step-6"
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.name == "step-6"
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork

@@ -1,4 +1,4 @@
-"""A step that can't be taken: nothing of it is applied, and its capsule says where the bad number comes from."""
+"""A failed step is not applied, and its capsule shows the origin of the bad value."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def nothing(trainer: DetrTrainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("criterion", "spoil", "told", "origin", "words"),
+    ("criterion", "spoil", "message", "origin", "words"),
     [
         (with_loss(Infinite()), nothing, r"a gradient is NaN.*the gradient of the loss Infinite", "gradient", "Infinite"),
         (with_loss(NotANumber()), nothing, r"\(loss nan\).*the loss NotANumber", "loss", "NotANumber"),
@@ -96,12 +96,12 @@ def nothing(trainer: DetrTrainer) -> None:
     ids=["gradient", "loss", "crash", "cost", "target", "prediction"],
 )  # fmt: skip
 def test_a_bad_value_is_not_applied_and_the_capsule_names_its_origin(
-    tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, told: str, origin: str, words: str
+    tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, message: str, origin: str, words: str
 ) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, logging_steps=1)
     spoil(trainer)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(TrainingError, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{told}") as caught:
+    with pytest.raises(TrainingError, match=rf"^step 1, images \d+, \d+, \d+, \d+: (.|\n)*{message}") as caught:
         trainer.train()
     folder = tmp_path / "run/failures/step-1"
     assert f"detr-ft replay {folder}" in str(caught.value)
@@ -148,8 +148,8 @@ def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> 
 def test_out_of_memory_the_step_is_the_same_in_smaller_parts(
     tmp_path: Path, most: int, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from support.one_step import first_step
-    from support.one_step import make_trainer as make_exact
+    from support.single_step import first_step
+    from support.single_step import make_trainer as make_exact
 
     whole = first_step(make_exact(tmp_path / "whole", 8, 8, 8))
     trainer = make_exact(tmp_path / "short", 8, 8, 8)

@@ -1,4 +1,4 @@
-"""Each cause of an mAP of nothing is planted, and is to be named; and what is sound is to be left alone."""
+"""Each cause of an mAP near 0 is planted and must be named; a valid run has no remark."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def one_based(row: dict[str, Any]) -> dict[str, Any]:
 def trained_remarks(
     folder: Path, validation: Dataset | None = None, **settings: Any
 ) -> tuple[float, list[str], list[str]]:
-    """The mAP of a model that knows its eight shapes, and what is said of it, after an epoch in which it learns nothing."""
+    """Return mAP and remarks of a trained model after an epoch in which it learns nothing."""
     model, processor = load_model("embedded:small")
     set_trainable(model, [])
     data = generate("shapes?train=24&validation=16&edge=128&seed=5")
@@ -100,7 +100,7 @@ def test_classes_counted_from_one(tmp_path: Path, validation: Dataset) -> None:
 
 
 def final_remarks(folder: Path, start: Path, **settings: Any) -> list[str]:
-    """What is said at the end of a run of a tiny model from random weights."""
+    """The remarks at the end of a run of a tiny model from random weights."""
     trainer = make_trainer(start, folder, logging_steps=1, **settings)
     sentences: list[str] = trainer.train().log[-1]["remarks"]
     return sentences
@@ -135,7 +135,7 @@ def test_weights_that_were_not_loaded(tiny_checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_scores_below_every_threshold(validation: Dataset) -> None:
-    """A model that sees every object and says no-object of all: its boxes are right, and nobody is shown one."""
+    """A model whose boxes are right and whose queries all predict no-object."""
     model, processor = load_model("embedded:small")
     with torch.no_grad():
         model.class_labels_classifier.bias[-1] += 30

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
-from support.forked import run_together
-from support.some_evaluations import SIZES, evaluations
+from support.distributed_evaluation import SIZES, evaluations
+from support.processes import run_together
 
-SCRIPT = Path(__file__).parents[2] / "support/some_evaluations.py"
+SCRIPT = Path(__file__).parents[2] / "support/distributed_evaluation.py"
 
 
 @pytest.mark.slow
@@ -20,8 +20,8 @@ def test_any_number_of_processes_gives_the_same_metrics(tiny_checkpoint: Path, t
     together = json.loads((tmp_path / "out.json").read_text())
     alone = json.loads(json.dumps(evaluations(Accelerator(cpu=True), str(tiny_checkpoint))))
     for size in map(str, SIZES):
-        assert len(together[size]["firsts"]) == int(size)
-        for ours, its in zip(together[size]["firsts"], alone[size]["firsts"], strict=True):
+        assert len(together[size]["best"]) == int(size)
+        for ours, its in zip(together[size]["best"], alone[size]["best"], strict=True):
             assert ours == pytest.approx(its, abs=1e-5)
         ours, its = (results[size]["metrics"] for results in (together, alone))
         assert ours["per_class"].keys() == its["per_class"].keys()

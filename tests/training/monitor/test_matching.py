@@ -1,4 +1,4 @@
-"""Figures of the matching, against what is worked out pair by pair, and against explain."""
+"""Statistics of the matching, compared with explain and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def of(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> d
 def test_statistics_equal_those_of_explain(seed: int) -> None:
     predictions, targets = random_batch(seed)
     criterion = detr_criterion()
-    found = of(criterion, predictions, targets)
+    statistics = of(criterion, predictions, targets)
     explained = explain(criterion, predictions, targets)
     last = [(image, pair) for image, one in enumerate(explained) for pair in one.layers[-1].pairs]
     starts = torch.tensor([0, *targets.counts]).cumsum(0).tolist()
-    said = predictions.logits[-1].argmax(-1)
-    right = [said[image, pair.query] == targets.labels[starts[image] + pair.target] for image, pair in last]
+    likeliest = predictions.logits[-1].argmax(-1)
+    right = [likeliest[image, pair.query] == targets.labels[starts[image] + pair.target] for image, pair in last]
     overlaps = [
         iou(predictions.boxes[-1, image, pair.query], targets.boxes[starts[image] + pair.target]).item()
         for image, pair in last
@@ -64,12 +64,14 @@ def test_statistics_equal_those_of_explain(seed: int) -> None:
         for layer in range(1, predictions.num_layers)
     ]
     regretted = [pair.regret for _, pair in last if pair.regret != float("inf")][:32]
-    assert found["class_accuracy"] == pytest.approx(sum(map(int, right)) / len(right), abs=1e-4)
-    assert found["matched_iou"] == pytest.approx(sum(overlaps) / len(overlaps), abs=1e-4)
-    assert found["changed_between_layers"] == pytest.approx(sum(moved) / len(moved), abs=1e-4)
-    assert found["regret"] == pytest.approx(sum(regretted) / len(regretted), abs=1e-3)
-    assert found["no_object_share"] == pytest.approx((said == predictions.num_classes).float().mean().item(), abs=1e-4)
-    assert found["left_out"] == 0
+    assert statistics["class_accuracy"] == pytest.approx(sum(map(int, right)) / len(right), abs=1e-4)
+    assert statistics["matched_iou"] == pytest.approx(sum(overlaps) / len(overlaps), abs=1e-4)
+    assert statistics["changed_between_layers"] == pytest.approx(sum(moved) / len(moved), abs=1e-4)
+    assert statistics["regret"] == pytest.approx(sum(regretted) / len(regretted), abs=1e-3)
+    assert statistics["no_object_share"] == pytest.approx(
+        (likeliest == predictions.num_classes).float().mean().item(), abs=1e-4
+    )
+    assert statistics["left_out"] == 0
 
 
 def test_gradient_shares_are_of_weighted_terms_and_add_up_to_one() -> None:
@@ -99,8 +101,8 @@ def test_the_gradient_is_that_at_the_heads_outputs() -> None:
     assert before.grad is not None
     assert logits.grad is not None
     of_boxes, of_classes = before.grad.norm().item(), logits.grad.norm().item()
-    found = of(criterion, predictions, targets)
-    assert found["gradient_share_loss_bbox"] == pytest.approx(of_boxes / (of_boxes + of_classes), abs=1e-3)
+    statistics = of(criterion, predictions, targets)
+    assert statistics["gradient_share_loss_bbox"] == pytest.approx(of_boxes / (of_boxes + of_classes), abs=1e-3)
 
 
 def test_targets_beyond_the_queries_are_left_out() -> None:
@@ -113,9 +115,9 @@ def test_targets_beyond_the_queries_are_left_out() -> None:
 
 def test_without_objects_statistics_of_objects_are_left_out() -> None:
     nothing = Targets.from_labels([{"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}], CPU)
-    found = of(detr_criterion(), Predictions(torch.randn(2, 1, 6, 3), torch.rand(2, 1, 6, 4)), nothing)
-    assert set(found) == {"no_object_share", *(f"gradient_share_loss_{name}" for name in ("ce", "bbox", "giou"))}
-    assert found["gradient_share_loss_ce"] == 1
+    statistics = of(detr_criterion(), Predictions(torch.randn(2, 1, 6, 3), torch.rand(2, 1, 6, 4)), nothing)
+    assert set(statistics) == {"no_object_share", *(f"gradient_share_loss_{name}" for name in ("ce", "bbox", "giou"))}
+    assert statistics["gradient_share_loss_ce"] == 1
 
 
 def test_one_to_many_and_matchers_without_costs_have_statistics() -> None:
@@ -127,9 +129,9 @@ def test_one_to_many_and_matchers_without_costs_have_statistics() -> None:
     def first_come(predictions: Predictions, targets: Targets) -> Matches:
         return HungarianMatcher()(predictions, targets)
 
-    found = of(SetCriterion(first_come, losses), predictions, targets)
-    assert "regret" not in found
-    assert found["changed_between_layers"] == of(SetCriterion(HungarianMatcher(), losses), predictions, targets)["changed_between_layers"]  # fmt: skip
+    statistics = of(SetCriterion(first_come, losses), predictions, targets)
+    assert "regret" not in statistics
+    assert statistics["changed_between_layers"] == of(SetCriterion(HungarianMatcher(), losses), predictions, targets)["changed_between_layers"]  # fmt: skip
 
 
 def test_only_a_learning_model_changes_its_matching(tmp_path: Path) -> None:
@@ -161,8 +163,8 @@ def test_unused_queries_are_counted(tiny_model: DetrForObjectDetection) -> None:
         query = torch.tensor([place % 2 for place in chosen])
         return Matches(torch.zeros_like(target), targets.image[target], query, target, torch.ones(1))
 
-    found = MatchingSample(split, form, 5).update(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
-    assert found["queries_never_used"] == 0.75
+    statistics = MatchingSample(split, form, 5).update(tiny_model, SetCriterion(two, detr_criterion().losses), CPU)
+    assert statistics["queries_never_used"] == 0.75
 
 
 def test_changes_are_counted_across_a_resume(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ def test_a_long_run_has_no_rows_in_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     for step in range(2000):
         log.write({"step": step, "loss": 1.0, **{f"loss_{term}": float(step + term) for term in range(60)}})
-    kept, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 100 * log.rows  # bytes; a row of 60 numbers takes several thousand
+    assert allocated < 100 * log.rows  # bytes; a row of 60 numbers takes several thousand
     assert log.rows == len(log.losses) == len(log.read()) == 2000
 
 

@@ -24,15 +24,15 @@ from detr_ft.workflows.probe import probe as probe_recipe
 def test_a_valid_run_learns_its_batch_and_is_timed_by_part(tiny_checkpoint: Path, tmp_path: Path) -> None:
     criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss()])
     settings = {"learning_rate": 5e-3, "max_grad_norm": 10, "per_device_train_batch_size": 1}
-    found = probe(make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, **settings))
-    assert found.overfit.verdict == "pass", found.overfit
-    assert found.overfit.last["loss"] < 0.5 * found.overfit.first["loss"]
-    assert tuple(found.parts) == PARTS
-    assert all(seconds > 0 for seconds in found.parts.values())
-    assert found.seconds_per_step == pytest.approx(sum(found.parts.values()))
-    assert found.images_per_second == pytest.approx(1 / found.seconds_per_step)
-    assert found.steps == 24
-    assert found.largest.mebibytes is not None
+    result = probe(make_trainer(tiny_checkpoint, tmp_path / "run", criterion=criterion, **settings))
+    assert result.overfit.verdict == "pass", result.overfit
+    assert result.overfit.last["loss"] < 0.5 * result.overfit.first["loss"]
+    assert tuple(result.parts) == PARTS
+    assert all(seconds > 0 for seconds in result.parts.values())
+    assert result.seconds_per_step == pytest.approx(sum(result.parts.values()))
+    assert result.images_per_second == pytest.approx(1 / result.seconds_per_step)
+    assert result.steps == 24
+    assert result.largest.mebibytes is not None
 
 
 def test_a_run_that_cannot_learn_names_the_constant_losses(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_advice_is_given_where_something_can_be_improved() -> None:
     def lines(mebibytes: int | None = 100, uses_cuda_graphs: bool = False, **parts: float) -> str:
         seconds = dict.fromkeys(PARTS, 0.0) | {"forward": 1.0} | parts
         total = sum(seconds.values())
-        found = Probe(
+        result = Probe(
             overfit, LargestBatch(8, 800, 1333, 60, mebibytes), 8 / total, total, 7200, seconds, uses_cuda_graphs
         )
-        return "\n".join(describe_probe(found, 0))
+        return "\n".join(describe_probe(result, 0))
 
     assert "advice" not in lines()
     assert "CUDA graphs" not in lines()

@@ -1,4 +1,4 @@
-"""Settings of speed are tried one at a time, and told beside the recipe's own."""
+"""Settings of speed are compared with those of the recipe, one at a time."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from detr_ft.workflows import probe as probing
 def test_changes_have_a_single_setting(train: dict[str, Any], on_gpu: bool, tried: list[dict[str, bool]]) -> None:
     settings = TrainSettings(output_dir="x", **train)
     assert changes(settings, on_gpu) == tried
-    for one in tried:
-        TrainSettings(output_dir="x", **(train | one))  # and goes with the others
+    for change in tried:
+        TrainSettings(output_dir="x", **(train | change))  # is compatible with the others
 
 
 def test_a_step_is_timed_on_one_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
-    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
     step = trainer.stepper.step
 
     def noted(batch: Any, number: int) -> Any:
-        seen.append(batch.micro_batches[0].inputs["pixel_values"])
+        batches.append(batch.micro_batches[0].inputs["pixel_values"])
         return step(batch, number)
 
     trainer.stepper.step = noted  # type: ignore[method-assign]
     assert step_rate(trainer) > 1
-    assert len(seen) > 5
-    assert all(torch.equal(one, seen[0]) for one in seen)
+    assert len(batches) > 5
+    assert all(torch.equal(pixels, batches[0]) for pixels in batches)
 
 
 def test_each_setting_is_tried_by_a_trainer_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One step of the loop; rank 0 saves its loss terms and gradients.   torchrun one_step.py OUT IMAGES SIZE MICRO
+"""One step of the loop; rank 0 saves its loss terms and gradients.   torchrun single_step.py OUT IMAGES SIZE MICRO
 
 A step has SIZE images for each process in micro-batches of MICRO, and the data has IMAGES of them, some without objects.
 In float64, so that rounding does not hide a difference.
@@ -29,14 +29,14 @@ EMPTY = (1, 4)
 
 
 def images(number: int) -> Dataset:
-    """Scenes with one to several objects, and two without."""
+    """Return scenes with objects, but two without."""
     split = generate(f"workshop?train={max(number, 2)}&validation=1&edge=64")["train"].select(range(number))
     rows = [row | ({"objects": detection_objects([], [])} if at in EMPTY else {}) for at, row in enumerate(split)]
     return Dataset.from_list(rows, features=split.features)
 
 
 def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
-    """A trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
+    """Make a trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
     torch.manual_seed(0)
     config = tiny_config(names=("a", "b", "c", "d", "e"))
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
@@ -70,12 +70,12 @@ TERMS = (
 
 
 def first_step(trainer: DetrTrainer) -> dict[str, torch.Tensor]:
-    """The terms as logged, and the gradients as the optimizer gets them, of the only step."""
+    """Return the logged terms and the gradients before the optimizer step, of the only step."""
     gradients: dict[str, torch.Tensor] = {}
 
     def record(*_: object) -> None:
         named = trainer.model.named_parameters()
-        gradients.update({name: one.grad.detach().cpu().clone() for name, one in named if one.grad is not None})
+        gradients.update({name: value.grad.detach().cpu().clone() for name, value in named if value.grad is not None})
 
     trainer.stepper.optimizer.optimizer.register_step_pre_hook(record)
     log = trainer.train().log

@@ -1,4 +1,4 @@
-"""Two splits inspected, then an evaluation's processes joined; each rank writes its part.   torchrun usable_splits.py FOLDER"""
+"""Inspection of two splits before the processes of an evaluation join; each rank writes a file.   torchrun distributed_inspection.py FOLDER"""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def main() -> None:
     result = {
         "images": images,
         "scanned": sum(len(call.args[0]) for call in scan.call_args_list),
-        "fingerprints": {name: [one.hex() for one in split.fingerprints] for name, split in inspected.items()},
+        "fingerprints": {
+            name: [fingerprint.hex() for fingerprint in split.fingerprints] for name, split in inspected.items()
+        },
         "processes": accelerator.num_processes,
     }
     (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(result))

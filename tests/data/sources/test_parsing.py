@@ -1,4 +1,4 @@
-"""What is written as yes and no, and what is neither."""
+"""Flags of annotation files: yes, no, unstated and invalid."""
 
 from __future__ import annotations
 

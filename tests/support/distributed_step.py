@@ -1,6 +1,6 @@
-"""One step of eight images, shared among processes; rank 0 saves loss terms and gradients.   torchrun share_a_step.py OUT
+"""One step of eight images, split over processes; rank 0 saves loss terms and gradients.   torchrun distributed_step.py OUT
 
-With the criterion of ours attached, and with the stock loss. The images are shared unevenly, and one has no objects.
+Once with our criterion, once with the stock loss. The split is uneven, and two images have no objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 from detr_ft.criterion import detr_criterion
 from detr_ft.models import attach_criterion, set_trainable
 
-SHARES = {1: [8], 2: [5, 3], 4: [1, 3, 2, 2]}
+IMAGES_PER_PROCESS = {1: [8], 2: [5, 3], 4: [1, 3, 2, 2]}
 COUNTS = [3, 0, 1, 2, 4, 1, 0, 2]
 
 
@@ -34,16 +34,16 @@ def images() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
     generator = torch.Generator().manual_seed(1)
     labels = []
     for count in COUNTS:
-        centre, size = torch.rand(2, count, 2, generator=generator)
-        boxes = torch.cat([0.3 + 0.4 * centre, 0.1 + 0.4 * size], -1)
+        center, size = torch.rand(2, count, 2, generator=generator)
+        boxes = torch.cat([0.3 + 0.4 * center, 0.1 + 0.4 * size], -1)
         labels.append({"class_labels": torch.randint(5, (count,), generator=generator), "boxes": boxes})
     return torch.randn(len(COUNTS), 3, 32, 32, generator=generator), labels
 
 
-def step(own: slice, *, with_ours: bool) -> dict[str, torch.Tensor]:
-    """The terms of the loss, averaged over processes, and the gradients of all parameters."""
+def step(own: slice, *, own_criterion: bool) -> dict[str, torch.Tensor]:
+    """Return the terms of the loss, averaged over processes, and the gradients of all parameters."""
     single = model()
-    if with_ours:
+    if own_criterion:
         set_trainable(single, freeze=[])
         attach_criterion(single, detr_criterion())
     else:
@@ -57,7 +57,7 @@ def step(own: slice, *, with_ours: bool) -> dict[str, torch.Tensor]:
         whole = value.detach().float().clone()
         distributed.all_reduce(whole)
         values[name] = whole / distributed.get_world_size()
-    return values | {name: one.grad for name, one in single.named_parameters() if one.grad is not None}
+    return values | {name: value.grad for name, value in single.named_parameters() if value.grad is not None}
 
 
 def main(out: str) -> None:
@@ -65,11 +65,11 @@ def main(out: str) -> None:
     rank, world = distributed.get_rank(), distributed.get_world_size()
     from accelerate import PartialState
 
-    PartialState(cpu=True)  # the stock loss asks accelerate how many processes there are
+    PartialState(cpu=True)  # the stock loss reads the number of processes from accelerate
     torch.set_num_threads(1)
-    start = sum(SHARES[world][:rank])
-    own = slice(start, start + SHARES[world][rank])
-    results = {"ours": step(own, with_ours=True), "stock": step(own, with_ours=False)}
+    start = sum(IMAGES_PER_PROCESS[world][:rank])
+    own = slice(start, start + IMAGES_PER_PROCESS[world][rank])
+    results = {"ours": step(own, own_criterion=True), "stock": step(own, own_criterion=False)}
     if rank == 0:
         torch.save(results, out)
     distributed.destroy_process_group()

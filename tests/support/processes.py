@@ -1,4 +1,4 @@
-"""Commands and scripts as real processes that start quickly: forked from one that has only imported everything."""
+"""Commands and scripts as real processes, forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from tempfile import mkdtemp
 HANG_SECONDS = 600  # a process that takes longer has hung
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["support.forked", "detr_ft.workflows.seeds", "detr_ft.workflows.prepare", "detr_ft.workflows.train", "accelerate"]
+    [
+        "support.processes",
+        "detr_ft.workflows.seeds",
+        "detr_ft.workflows.prepare",
+        "detr_ft.workflows.train",
+        "accelerate",
+    ]
 )
 
 
-class Forked:
+class ForkedProcess:
     """`python -m detr_ft ...` or `python script.py ...` in a session of its own, with the interface of a Popen."""
 
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str]) -> None:
@@ -52,18 +58,18 @@ class Forked:
 
 
 def run_together(*command: str, processes: int, cwd: Path | None = None) -> None:
-    """Run a command or script by several processes of one group, as torchrun does."""
+    """Run a command or script in several processes of one group, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
              "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    started = [
-        Forked(*command, cwd=cwd or Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    running = [
+        ForkedProcess(*command, cwd=cwd or Path.cwd(), env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(processes)
     ]
-    outputs = [process.communicate(timeout=HANG_SECONDS)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, outputs
+    outputs = [process.communicate(timeout=HANG_SECONDS)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, outputs
 
 
 def _play(command: tuple[str, ...], cwd: Path, env: dict[str, str], outputs: Path) -> None:

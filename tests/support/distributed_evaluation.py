@@ -1,4 +1,4 @@
-"""Evaluations of splits of several sizes, by however many processes; rank 0 writes them.   torchrun some_evaluations.py OUT CHECKPOINT"""
+"""Evaluations of splits of several sizes; rank 0 writes them.   torchrun distributed_evaluation.py OUT CHECKPOINT"""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SIZES = (1, 2, 5, 7, 8, 9)
 
 
 def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
-    """For each size the metrics, and of each image the first box and score: a repeated or missing image would show."""
+    """Return for each size the metrics, and the best detection of each image, which shows repeated or missing ones."""
     split = generate(f"workshop?train=2&validation={max(SIZES)}&edge=64")["validation"]
     model, processor = load_model(checkpoint)
     fit_labels(model, split.features["objects"]["category"].feature.names)
     results = {}
     for size in SIZES:
         metrics, detections = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
-        firsts = [[*one.boxes[0].tolist(), float(one.scores[0])] for one in detections]
-        results[str(size)] = {"metrics": metrics, "firsts": firsts}
+        best = [[*image.boxes[0].tolist(), float(image.scores[0])] for image in detections]
+        results[str(size)] = {"metrics": metrics, "best": best}
     return results
 
 
