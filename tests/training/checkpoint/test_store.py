@@ -100,11 +100,11 @@ def test_the_limit_does_not_count_later_damaged_checkpoints(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # a child that only writes files may fork
-def test_fifty_kills_inside_saving_leave_the_newest_complete_one(tmp_path: Path) -> None:
+def test_sixty_kills_inside_saving_leave_the_newest_complete_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, limit=2)
     checkpoints.save(0, _files(0))
     incomplete = last = 0
-    for kill in range(1, 51):
+    for kill in range(1, 61):
         child = os.fork()
         if child == 0:
             _kill_self_at(kill)
@@ -121,7 +121,7 @@ def test_fifty_kills_inside_saving_leave_the_newest_complete_one(tmp_path: Path)
         assert contents == _files(last)
         checkpoints.remove_partial()
         assert not list(tmp_path.glob(".partial-*"))
-    assert incomplete >= 20  # the other kills hit the removal of older checkpoints
+    assert incomplete >= 25  # the other kills hit the removal of older checkpoints
     assert last >= 25  # and later ones come after complete saves
 
 
