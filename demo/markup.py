@@ -10,7 +10,6 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
-from detr_ft.report.pictures import data_uri
 from detr_ft.utils.drawing import class_color
 
 _JPEG_QUALITY = 85
@@ -23,8 +22,10 @@ def fit(size: tuple[int, int], longest_edge: int) -> tuple[int, int]:
 
 
 def to_data_uri(image: Image.Image, size: tuple[int, int]) -> str:
-    """Return an image, resized, as a data URI."""
-    return data_uri(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), _JPEG_QUALITY)
+    """Return an image, resized, as a JPEG data URI."""
+    stream = io.BytesIO()
+    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def from_data_uri(uri: str) -> Image.Image:

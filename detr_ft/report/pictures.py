@@ -67,7 +67,7 @@ def data_uris(
     """
     uris: list[str] = []
     for side, quality in sizes:
-        uris = [data_uri(picture, quality) for picture in draw_at(side)]
+        uris = [_data_uri(picture, quality) for picture in draw_at(side)]
         if sum(map(len, uris)) <= max_bytes:
             return uris
     while sum(map(len, uris)) > max_bytes:
@@ -75,8 +75,7 @@ def data_uris(
     return uris
 
 
-def data_uri(picture: Image.Image, quality: int) -> str:
-    """Return a picture as a JPEG data URI."""
+def _data_uri(picture: Image.Image, quality: int) -> str:
     stream = BytesIO()
     # Full color resolution, or thin colored lines would blur. Not optimized: Pillow's buffer is then too small for noise.
     picture.save(stream, "JPEG", quality=quality, subsampling=0)
