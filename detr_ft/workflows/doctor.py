@@ -8,25 +8,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
+from PIL import Image
 
+from detr_ft.data import class_names
 from detr_ft.data import export as coco_export
+from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
 from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
 from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe import build_file, load_recipe
 from detr_ft.report.doctor import write_report
-from detr_ft.utils.files import check_new_file, check_new_folder
-from detr_ft.workflows.augmentation_preview import check_is_png, preview_augmentation
+from detr_ft.utils.drawing import draw
+from detr_ft.utils.files import check_new_file, check_new_folder, writing
 from detr_ft.workflows.splits import DataLike, PathLike, read_data
 
 logger = logging.getLogger(__name__)
 
 _HUB = "hub:"
+_ROWS, _COLUMNS = 4, 5  # of a picture: images, and how often each is drawn: as it is, then augmented
+_MIN_CELL_PX, _MAX_CELL_PX = 320, 480  # sides of a cell; the recipe's size if it is between them
+_GAP_PX = 8
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,8 @@ class _Outputs:
             raise InputError("--augment-out is the file for the picture of --augment. Give --augment RECIPE too")
         if self.picture is not None:
             check_new_file(self.picture)
-            check_is_png(self.picture)
+            if self.picture.suffix.lower() != ".png":
+                raise InputError(f"{self.picture}: the output is a PNG. Use a file name ending in .png")
         if drawn_on is not None and self.fix is None:
             raise InputError("--drawn-on applies to the repaired copy. Give --fix too")
 
@@ -146,3 +155,46 @@ def _write(repaired: RepairedData, target: str) -> str:
         return push_dataset(repaired.data, target.removeprefix(_HUB), {CHANGE_LOG: to_json_lines(repaired.changes)})
     write_repaired(repaired, Path(target))
     return target
+
+
+def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> None:
+    """Write a picture of four images: as they are, then as a recipe augments them in four epochs.
+
+    The images of the train split with most objects are drawn, at the recipe's size. Raises InputError.
+    """
+    built = build_file(recipe_file)
+    recipe = built.recipe
+    if "train" not in data:
+        raise InputError(f"the data have no train split to augment, only {', '.join(data)}")
+    train, edge = data["train"], recipe.data.longest_edge or 800
+    format = ImageFormat({"max_height": edge, "max_width": edge}, (0.0,) * 3, (1.0,) * 3)
+    plain = TrainDataset(train, TrainTransform(format), recipe.train.seed)
+    augmented = TrainDataset(train, TrainTransform(format, built.augmentation, recipe.mixing_epochs), recipe.train.seed)
+    cell = min(max(_MIN_CELL_PX, edge), _MAX_CELL_PX)
+    side = cell + _GAP_PX
+    sheet = Image.new("RGB", (_COLUMNS * side + _GAP_PX, _ROWS * side + _GAP_PX), "white")
+    for row, index in enumerate(_most_objects(train)):
+        for column in range(_COLUMNS):
+            examples = augmented if column else plain
+            examples.epoch = max(0, column - 1)
+            picture = _draw_example(examples, index, class_names(train), cell)
+            sheet.paste(picture, (_GAP_PX + column * side, _GAP_PX + row * side))
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out)
+
+
+def _most_objects(split: Dataset) -> list[int]:
+    counts = [len(objects["category"]) for objects in split["objects"]]
+    return sorted(range(len(split)), key=lambda row: (-counts[row], row))[:_ROWS]
+
+
+def _draw_example(examples: TrainDataset, index: int, names: list[str], cell: int) -> Image.Image:
+    """Return an example as the model receives it, reduced to a cell of the sheet, with its boxes."""
+    example = examples[index]
+    image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())
+    image.thumbnail((cell, cell))  # before names are written, which would be too small to read
+    labels = example["labels"]
+    picture = draw(image, to_pixels(labels["boxes"], image.size), labels["class_labels"], names)
+    picture.thumbnail((cell, cell))
+    return picture

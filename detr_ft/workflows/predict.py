@@ -49,7 +49,7 @@ def predict(
 
     A new folder `output_dir` gets `predictions.json` (COCO results, each with its file) and an annotated copy of each image.
     `threshold` is the least score of a detection, by default the model's own for each class. Raises InputError with every
-    file that is no image, before the model is built.
+    file that is no image, before the model is loaded.
     """
     files = _image_files([images] if isinstance(images, str | os.PathLike) else images)
     folder = None if output_dir is None else Path(output_dir)

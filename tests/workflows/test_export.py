@@ -154,7 +154,7 @@ def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: 
     model, processor = load_model("embedded:small")
     model.config.id2label = {index: str(index) for index in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)}
     monkeypatch.setattr(exporting, "load_model", lambda name: (model, processor))
-    monkeypatch.setattr(exporting, "same_classes", stop)
+    monkeypatch.setattr(exporting, "align_classes", stop)
     with pytest.raises(InputError, match="enough"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
     assert asked == [[str(index) for index in range(12)]]

@@ -96,7 +96,7 @@ def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: st
 def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many images, one class in a few of them, crowded: each shows in the recipe, with its reason."""
     monkeypatch.setattr(
-        "detr_ft.workflows.new.queries_of", lambda *_: None
+        "detr_ft.workflows.new.num_queries_of", lambda *_: None
     )  # as where the checkpoint isn't on this machine
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "PNG")

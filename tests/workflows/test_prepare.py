@@ -17,6 +17,7 @@ from detr_ft.errors import InputError
 from detr_ft.models import load_model
 from detr_ft.recipe import Recipe, load_recipe
 from detr_ft.workflows.prepare import prepare
+from detr_ft.workflows.train import train
 
 
 @pytest.mark.parametrize("square", [True, False])
@@ -124,9 +125,8 @@ def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_che
         f"train: {{output_dir: {tmp_path}/run}}\n"
         "optim: {encoder_learning_rate: 1.0e-4}\n"
     )
-    recipe = load_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(InputError, match=r"optim\.encoder_learning_rate: encoder is frozen"):
-        prepare(recipe, load_data(recipe.data.source))
+        train(tmp_path / "recipe.yaml")
     assert not (tmp_path / "run").exists()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from detr_ft.data import load_data
 from detr_ft.errors import InputError
 from detr_ft.utils.drawing import draw
-from detr_ft.workflows.augmentation_preview import preview_augmentation
+from detr_ft.workflows.doctor import preview_augmentation
 
 RECIPE = """
 model: {{checkpoint: "embedded:small"}}
@@ -56,7 +56,7 @@ def test_names_are_written_on_images_as_small_as_they_are_shown(
         sizes.append(max(image.size))
         return draw(image, *others)
 
-    monkeypatch.setattr("detr_ft.workflows.augmentation_preview.draw", spy)
+    monkeypatch.setattr("detr_ft.workflows.doctor.draw", spy)
     (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="none").replace("320", "800"))
     data = load_data("generated:workshop?train=4&validation=0&edge=640")
     preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")
