@@ -12,6 +12,7 @@ import typer
 
 from detr_ft.cli.console import answer, say
 from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
+from detr_ft.data.sources.registry import check_spec
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
 
@@ -45,6 +46,8 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Compute COCO's metrics of a model, or of a file of detections, on a data set."""
+    if data is not None:
+        check_spec(data)
     from detr_ft.cli.text import describe_metrics, metrics_as_json
     from detr_ft.workflows.evaluate import evaluate as evaluate_model
 
@@ -79,6 +82,8 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare models on the same images and test whether the difference is significant."""
+    if data is not None:
+        check_spec(data)
     from detr_ft.cli.text import describe_comparison
     from detr_ft.workflows.compare import compare as compare_models
 
@@ -182,6 +187,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a model as ONNX or by torch.export, verify it against PyTorch on images, and time both."""
+    if data is not None:
+        check_spec(data)
     from detr_ft.cli.text import describe_export
     from detr_ft.workflows.export import export as export_model
 

@@ -98,12 +98,12 @@ def evaluate(
     return _evaluate_model(name, images, source, numbers, batch_size, folder, save)
 
 
-def _source_of(model: str, given: GivenData | None) -> tuple[str, dict[int, str]]:
+def _source_of(model: str, given: GivenData | None) -> tuple[str, Mapping[int, str]]:
     """Return a name for the data in reports, and the class of each category id of a COCO data set."""
     if given is None:
         recipe = recipe_of(Path(model))
         return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
-    return given.source, category_ids(given.source)
+    return given.source, given.category_ids
 
 
 def _evaluate_model(

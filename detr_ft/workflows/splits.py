@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.load import read_category_ids
+from detr_ft.data.sources.load import load_source_data, read_category_ids
 from detr_ft.errors import InputError
 from detr_ft.models.load import resolve
 from detr_ft.recipe import DataSection, Recipe, read_recipe
@@ -30,17 +31,19 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class GivenData:
-    """A data set and the source that a recipe records for it."""
+    """A data set, the source that a recipe records for it, and the class of each category id of COCO files."""
 
     source: str
     splits: DatasetDict
+    category_ids: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
     """Read a data set from its specification, or check that objects are in the schema. Raises InputError."""
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
-        return GivenData(source, load_data(source, box_format=box_format))
+        loaded = load_source_data(source, box_format=box_format)
+        return GivenData(source, loaded.splits, loaded.category_ids)
     if isinstance(data, tuple):
         data = DatasetDict(train=data[0], validation=data[1])
     elif isinstance(data, Dataset):
@@ -60,7 +63,7 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
     return load_data(section.source, box_format=box_format or section.box_format)
 
 
-def category_ids(source: str) -> dict[int, str]:
+def category_ids(source: str) -> Mapping[int, str]:
     """Return the class of each category id of a COCO data set; empty for other data."""
     return {} if source.startswith(IN_MEMORY) else read_category_ids(source)
 

@@ -14,10 +14,10 @@ from detr_ft.data.box_frame import MIN_SIDE_PX
 from detr_ft.data.doctor.finding import Finding, finding
 from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSummary
 from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
-from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.sources.errors import ObjectKey
+from detr_ft.data.sources.listing import images_in
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
@@ -170,8 +170,8 @@ def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
             listed.add(path)
             folders.setdefault(path.parent, split)
     for folder, split in folders.items():
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.suffix.lower() in IMAGE_SUFFIXES and path not in listed and not path.name.startswith("."):
+        for path in images_in(folder):
+            if path not in listed:
                 yield finding("no record", split, "the annotations don't list this file", image=str(path))
 
 

@@ -87,6 +87,13 @@ def existing_path(text: str, base: Path = Path()) -> Path:
     raise InputError(f"{path}: no such file or folder. {hint} A data set of the Hub is written hub:NAME")
 
 
+def check_spec(spec: str, base: Path = Path()) -> None:
+    """Raise InputError for an unknown source or a missing path, without importing any source."""
+    source, location = parse_spec(spec, base)
+    if source is None or source.follows == "PATH":
+        existing_path(location, base)
+
+
 def check_box_format(source: Source, box_format: str) -> None:
     """Raise InputError if the format of a source defines how boxes are written."""
     if not source.takes_box_format:

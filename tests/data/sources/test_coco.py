@@ -11,6 +11,8 @@ import pytest
 
 from detr_ft.data import class_names, load_data
 from detr_ft.data.schema import detection_objects
+from detr_ft.data.sources.coco import CocoFile
+from detr_ft.data.sources.load import load_source_data, read_category_ids
 from detr_ft.errors import InputError
 
 
@@ -271,3 +273,19 @@ def test_classes_that_cannot_be_written_and_invalid_flags(tmp_path: Path, write_
     assert len(caught.value.problems) == 1
     objects = load_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows[:3])}")["train"][0]["objects"]
     assert objects["iscrowd"] == [False, False, True]
+
+
+def test_category_ids_are_those_of_the_file(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+    spec = f"coco:{write_coco_file(tmp_path / 'a.json')}"
+    expected = {7: "dog", 0: "root", 1: "cat"}
+    assert load_source_data(spec).category_ids == expected
+    assert read_category_ids(spec) == read_category_ids(str(tmp_path)) == expected
+    assert read_category_ids("generated:shapes?train=2&validation=0&edge=64") == {}
+
+
+def test_category_ids_are_read_without_images(
+    tmp_path: Path, write_coco_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_coco_file(tmp_path / "a.json")
+    monkeypatch.setattr(CocoFile, "_add_images", lambda *_: pytest.fail("images were read"))
+    assert read_category_ids(f"coco:{file}")[7] == "dog"

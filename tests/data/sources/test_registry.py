@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from detr_ft.data import class_names, load_data
 from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.json_files import json_tool
-from detr_ft.data.sources.registry import SOURCES, box_format_help, data_help, sources_table
+from detr_ft.data.sources.registry import SOURCES, box_format_help, check_spec, data_help, sources_table
 from detr_ft.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,6 +98,16 @@ def test_mistakes_are_reported_with_a_remedy(tmp_path: Path, spec: str, message:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=message):
         load_data(spec, base=tmp_path)
+
+
+def test_a_specification_is_checked_without_reading(tmp_path: Path) -> None:
+    (tmp_path / "data.json").touch()
+    for spec in ("coco:data.json", "data.json", "hub:owner/name", "generated:shapes"):
+        check_spec(spec, tmp_path)
+    hints = {"coco:dota.json": "data.json?", "dota.json": "data.json?", "cocoo:x": "coco:x?", "hub:": "hub:NAME"}
+    for spec, hint in hints.items():
+        with pytest.raises(InputError, match=re.escape(hint)):
+            check_spec(spec, tmp_path)
 
 
 def test_equal_problems_are_counted_exactly() -> None:
