@@ -149,7 +149,7 @@ def test_a_user_matcher_may_match_a_layer() -> None:
 
 def test_brute_force_raises_for_many_queries() -> None:
     predictions, targets, _ = random_batch(4, (2,), queries=9)
-    with pytest.raises(ValueError, match="up to 7"):
+    with pytest.raises(ValueError, match="limited to 7"):
         BruteForceMatcher()(predictions, targets)
 
 

@@ -235,7 +235,7 @@ def test_check_criterion_checks_the_costs_of_every_matcher() -> None:
 
 def test_check_criterion_reports_a_matcher_that_fails_for_many_queries() -> None:
     problems = check_criterion(SetCriterion(BruteForceMatcher(), detr_criterion().losses))
-    assert any("on 100 queries" in problem and "up to 7" in problem for problem in problems)
+    assert any("on 100 queries" in problem and "limited to 7" in problem for problem in problems)
 
 
 class Undivided(Scalar):
