@@ -11,11 +11,10 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from detr_ft.data import class_names
 from detr_ft.data.box_frame import as_tensors, trainable_boxes
 from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.images import open_image
-from detr_ft.data.schema import provenance
+from detr_ft.data.schema import class_names, provenance
 from detr_ft.errors import InputError
 from detr_ft.run_directory import RECIPE
 from detr_ft.workflows.splits import split_of

@@ -1,12 +1,14 @@
 """The public names for type checkers; `__init__.py` loads them when they are used."""
 
 from detr_ft.criterion import CriterionError, SetCriterion, detr_criterion
-from detr_ft.data import load_data
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector, OnnxDetector
-from detr_ft.models import attach_criterion, load_model
-from detr_ft.recipe import Recipe, load_recipe
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.load import load_model
+from detr_ft.recipe.load import load_recipe
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.structures import Detections
 from detr_ft.training.callbacks import Callback, CallbackError
 from detr_ft.training.settings import OptimSettings, TrainSettings

@@ -12,9 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
-from detr_ft.data import load_data, open_image, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.images import open_image
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ import detr_ft
 assert detr_ft.__file__.startswith(sys.argv[1]), detr_ft.__file__
 from detr_ft.utils.assets import demo_folder, embedded_checkpoint, recipes_folder
 from detr_ft.workflows.quickstart import RECIPE
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe.load import load_recipe
 from detr_ft.report.content import RunReport
 from detr_ft.report.page import render_page
 from detr_ft.inference import Detector
@@ -26,7 +26,8 @@ for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_chec
     assert place.is_file(), place
 load_recipe(recipes_folder() / RECIPE)
 render_page(RunReport(title="t", verdict="v"))
-from detr_ft.data import examine, load_data
+from detr_ft.data.doctor import examine
+from detr_ft.data.sources.load import load_data
 from detr_ft.report.doctor import render_report
 data = load_data("generated:shapes?train=1&validation=0&edge=64")
 render_report(examine(data), data)

@@ -22,6 +22,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INVALID_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
+# Read by the libraries when they are imported, which is after the arguments have been checked.
+_QUIET_LIBRARIES = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers follows it too
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of the main process
 _errors = Console(stderr=True, highlight=False)  # of every process
@@ -52,7 +59,8 @@ def answer(text: str) -> None:
 
 def set_up_logging() -> None:
     """Show the toolkit's messages on stderr, and only errors of the libraries that it uses."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     root = logging.getLogger("detr_ft")
     root.handlers = [_ConsoleHandler()]
     root.setLevel(logging.INFO)
@@ -60,12 +68,6 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     if rank() > 0:
         warnings.simplefilter("ignore")
-    import datasets
-    from transformers import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:

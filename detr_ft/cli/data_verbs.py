@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from detr_ft.cli.console import INVALID_INPUT, answer, say, warn
+from detr_ft.cli.early_checks import check_paths
 from detr_ft.cli.options import BoxFormat, Data, JsonFlag
-from detr_ft.data.sources.registry import check_spec
 from detr_ft.run_directory import RECIPE
 
 
@@ -54,7 +54,7 @@ def doctor(
 
     Ends with status 2 if there is an error: data that training would refuse or learn wrongly.
     """
-    check_spec(data)
+    check_paths(data=data, files=[] if augment is None else [augment])
     from detr_ft.cli.text import describe_changes
     from detr_ft.report.doctor import describe
     from detr_ft.workflows.doctor import doctor as examine
@@ -91,7 +91,7 @@ def new(
     box_format: BoxFormat = None,
 ) -> None:
     """Write a complete, commented recipe for a data set."""
-    check_spec(data)
+    check_paths([] if checkpoint is None else [checkpoint], data)
     from detr_ft.workflows.new import new_recipe
 
     new_recipe(data, out, checkpoint=checkpoint, box_format=box_format)

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from detr_ft.cli.console import answer, say
+from detr_ft.cli.early_checks import check_paths
 from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
-from detr_ft.data.sources.registry import check_spec
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
 
@@ -46,8 +46,7 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Compute COCO's metrics of a model, or of a file of detections, on a data set."""
-    if data is not None:
-        check_spec(data)
+    check_paths([] if model is None else [model], data, [] if from_predictions is None else [from_predictions])
     from detr_ft.cli.text import describe_metrics, metrics_as_json
     from detr_ft.workflows.evaluate import evaluate as evaluate_model
 
@@ -82,8 +81,7 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare models on the same images and test whether the difference is significant."""
-    if data is not None:
-        check_spec(data)
+    check_paths(models, data)
     from detr_ft.cli.text import describe_comparison
     from detr_ft.workflows.compare import compare as compare_models
 
@@ -112,6 +110,7 @@ def predict(
     batch_size: BatchSize = 8,
 ) -> None:
     """Detect objects in images; write boxes as JSON (COCO results) and annotated images."""
+    check_paths([model], files=images)
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 
@@ -141,6 +140,7 @@ def demo(
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
+    check_paths([model] if compare is None else [model, compare], data)
     say("the demo starts: its libraries take some seconds")
     sys.path.insert(0, str(demo_folder()))
     from app import serve
@@ -164,6 +164,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files to upload; default: upload")] = False,
 ) -> None:
     """Upload a run to the Hub: the model, its processor, recipe, metrics, examples and card, nothing else."""
+    check_paths(files=[run])
     from detr_ft.cli.text import describe_plan, describe_push
     from detr_ft.workflows.push import push as push_run
 
@@ -187,8 +188,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a model as ONNX or by torch.export, verify it against PyTorch on images, and time both."""
-    if data is not None:
-        check_spec(data)
+    check_paths([model], data)
     from detr_ft.cli.text import describe_export
     from detr_ft.workflows.export import export as export_model
 

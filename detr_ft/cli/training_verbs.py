@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from detr_ft.cli.console import answer, say
+from detr_ft.cli.early_checks import check_paths, check_recipe
 from detr_ft.cli.options import Overrides, RecipeFile
 from detr_ft.errors import InputError
 
@@ -39,10 +40,11 @@ def check(
 
     Data and checkpoint are checked by --probe, which takes a few minutes, and by `train` before it begins.
     """
+    check_recipe(recipe, overrides or [])
     from detr_ft.cli.text import describe_check
-    from detr_ft.workflows.check import check as check_recipe
+    from detr_ft.workflows.check import check as check_criterion
 
-    outcome = check_recipe(recipe, overrides or [])
+    outcome = check_criterion(recipe, overrides or [])
     for file in outcome.code_files:
         say(f"{recipe} runs code: {file}")
     if outcome.problems:
@@ -72,6 +74,7 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
+    check_recipe(recipe, overrides or [])
     from detr_ft.cli.text import describe_seeds, describe_training
     from detr_ft.workflows.train import train as train_recipe
 
@@ -96,6 +99,7 @@ def replay(
     capsule: Annotated[Path, typer.Argument(help="The folder that a failed run wrote: RUN/failures/step-N")],
 ) -> None:
     """Repeat a failed step on the CPU and locate the first NaN or infinity."""
+    check_paths(files=[capsule])
     from detr_ft.cli.text import describe_replay
     from detr_ft.workflows.replay import replay as replay_step
 

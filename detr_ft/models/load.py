@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from transformers import (
 from detr_ft.errors import InputError
 from detr_ft.models.families import FAMILIES, check_trainable, find_family
 from detr_ft.models.label_map import LabelMap
+from detr_ft.models.locate import is_on_hub, resolve
 from detr_ft.models.metadata import check_metadata
 from detr_ft.models.timm import (
     dilate,
@@ -35,7 +35,6 @@ from detr_ft.models.timm import (
     uses_timm,
     without_legacy_fields,
 )
-from detr_ft.utils.assets import EMBEDDED, embedded_checkpoint
 from detr_ft.utils.hub import HTTP_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -96,36 +95,6 @@ def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
     with _load_errors(checkpoint):
         # The cached file is in snapshots/COMMIT.
         return Path(hf_hub_download(resolve(checkpoint), "config.json", revision=revision)).parent.name
-
-
-def is_on_hub(checkpoint: str) -> bool:
-    """Return whether a valid checkpoint is a repository of the Hub rather than local files."""
-    return not checkpoint.startswith("embedded:") and not Path(checkpoint).is_dir()
-
-
-def resolve(checkpoint: str) -> str:
-    """Return a folder or repository name. Raises InputError for a folder without a checkpoint."""
-    if checkpoint.startswith("embedded:"):
-        name = checkpoint.removeprefix("embedded:")
-        if name not in EMBEDDED:
-            raise InputError(f"{checkpoint}: no such embedded checkpoint. Use one of {', '.join(EMBEDDED)}.")
-        return str(embedded_checkpoint(name))
-    folder = Path(checkpoint)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{checkpoint}: no config.json in this folder. Give the folder of a saved model.")
-        return checkpoint
-    # `runs/mine` could be a repository too, but not if there is a folder `runs`.
-    if (
-        folder.exists()
-        or checkpoint.count("/") != 1
-        or checkpoint.startswith((".", "~", "/"))
-        or folder.parent.is_dir()
-    ):
-        raise InputError(
-            f"{checkpoint}: no such folder{_similar_folder(folder)}. Write a model of the Hub as owner/name."
-        )
-    return checkpoint
 
 
 def describe_load_error(checkpoint: str, error: BaseException) -> str:
@@ -220,9 +189,3 @@ def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:
     if faults:
         faults[-1] += ". The checkpoint is incomplete, or its config.json belongs to another architecture"
         raise InputError([f"{checkpoint}: {fault}." for fault in faults])
-
-
-def _similar_folder(folder: Path) -> str:
-    names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
-    close = difflib.get_close_matches(folder.name, names, n=1)
-    return f"; did you mean {folder.parent / close[0]}?" if close else ""

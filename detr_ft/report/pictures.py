@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data import class_names, open_image
 from detr_ft.data.box_frame import as_tensors
-from detr_ft.data.schema import provenance
+from detr_ft.data.images import open_image
+from detr_ft.data.schema import class_names, provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice

@@ -10,7 +10,8 @@ from pathlib import Path
 from detr_ft.criterion import SetCriterion, check_criterion
 from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.errors import InputError
-from detr_ft.recipe import Recipe, build_file, build_recipe
+from detr_ft.recipe.load import build_file, build_recipe
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.components import code_files
 from detr_ft.workflows.splits import RecipeLike
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from detr_ft.data import class_names
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.bootstrap import Difference, differences, intervals
 from detr_ft.evaluation.coco import match_split, metrics_of_matches

@@ -11,7 +11,6 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.data import class_names
 from detr_ft.data import export as coco_export
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
@@ -20,10 +19,11 @@ from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.schema import class_names
 from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
-from detr_ft.recipe import build_file, load_recipe
+from detr_ft.recipe.load import build_file, load_recipe
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from detr_ft.data import class_names
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.detections import align_classes, relabel

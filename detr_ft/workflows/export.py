@@ -17,8 +17,8 @@ from datasets import Dataset
 from PIL import Image
 from torch.export import save as save_program
 
-from detr_ft.data import class_names
 from detr_ft.data.images import open_image
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.detections import align_classes, relabel

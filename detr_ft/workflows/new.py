@@ -12,14 +12,15 @@ import torch
 from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 from detr_ft.models.load import num_queries_of
-from detr_ft.recipe import Recipe, build_values
+from detr_ft.recipe.load import build_values
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.files import check_new_file, writing
 from detr_ft.utils.yaml import parse_yaml
 from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detr_ft.data import open_image
+from detr_ft.data.images import open_image
 from detr_ft.data.sources.listing import images_in
 from detr_ft.errors import InputError
 from detr_ft.evaluation.detections import coco_results

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data import class_names
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.detections import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory

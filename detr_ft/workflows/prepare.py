@@ -12,13 +12,12 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
-from detr_ft.data import class_names
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.images import open_image
 from detr_ft.data.integrity.usable_images import InspectedSplit, inspect_splits, shorten
 from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sampling import repeat_factors
-from detr_ft.data.schema import boxes_of_classes
+from detr_ft.data.schema import boxes_of_classes, class_names
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
 from detr_ft.models.build import build_model, square_processor
@@ -29,7 +28,7 @@ from detr_ft.models.load import commit_of, load_config_and_processor, load_model
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import write_labels, write_lora
 from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
-from detr_ft.recipe import DataSection, Recipe
+from detr_ft.recipe.recipe import DataSection, Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe
+from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import Probe
 from detr_ft.training.preflight.probe import probe as probe_trainer

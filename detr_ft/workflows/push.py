@@ -11,7 +11,7 @@ from detr_ft.hub.push import has_data, push_dataset, push_space
 from detr_ft.hub.push import push as push_model
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
-from detr_ft.recipe import HubSection, Recipe
+from detr_ft.recipe.recipe import HubSection, Recipe
 from detr_ft.workflows.splits import PathLike, read_source, recipe_of
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detr_ft.data.doctor import Diagnosis, examine
-from detr_ft.recipe import build_file
+from detr_ft.recipe.load import build_file
 from detr_ft.run_directory import RunDirectory
 from detr_ft.utils.assets import recipes_folder
 from detr_ft.workflows.run import TrainOutcome, run

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data import open_image
+from detr_ft.data.images import open_image
 from detr_ft.evaluation.assessment import assess
 from detr_ft.evaluation.coco import match_split
 from detr_ft.evaluation.metrics import EvaluationMetrics

@@ -11,9 +11,10 @@ from typing import Any
 from datasets import Dataset
 
 from detr_ft.criterion.serialization import describe, explicit_names
-from detr_ft.data import class_names
+from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
-from detr_ft.recipe import BuiltRecipe, Recipe
+from detr_ft.recipe.load import BuiltRecipe
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
 from detr_ft.training.checkpoint.store import Checkpoints

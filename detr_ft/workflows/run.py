@@ -14,15 +14,14 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
-from detr_ft.data import class_names
 from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.data.pipeline.dataset import TrainTransform
-from detr_ft.data.schema import boxes_of_classes
+from detr_ft.data.schema import boxes_of_classes, class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
-from detr_ft.models.load import is_on_hub
+from detr_ft.models.locate import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
-from detr_ft.recipe import BuiltRecipe
+from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict

@@ -14,7 +14,7 @@ from datasets import DatasetDict
 
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
-from detr_ft.recipe import BuiltRecipe
+from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.training.callbacks import Callback
 from detr_ft.utils.distributed import rank

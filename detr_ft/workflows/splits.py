@@ -11,14 +11,13 @@ from typing import TypeAlias
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from detr_ft.data import load_data
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.load import load_source_data, read_category_ids
+from detr_ft.data.sources.load import load_data, load_source_data, read_category_ids
 from detr_ft.errors import InputError
-from detr_ft.models.load import resolve
-from detr_ft.recipe import DataSection, Recipe, read_recipe
-from detr_ft.recipe.recipe import IN_MEMORY
+from detr_ft.models.locate import resolve
+from detr_ft.recipe.load import read_recipe
+from detr_ft.recipe.recipe import IN_MEMORY, DataSection, Recipe
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
 
 # A specification as `load_data` takes it, a data set in the schema, or a train and a validation split.
@@ -31,7 +30,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class GivenData:
-    """A data set, the source that a recipe records for it, and the class of each category id of COCO files."""
+    """A data set, the source in its recipe, and the class of each category id of COCO files."""
 
     source: str
     splits: DatasetDict

@@ -14,8 +14,9 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import MetricName
-from detr_ft.recipe import BuiltRecipe, Recipe, build_file, build_recipe, build_values
-from detr_ft.recipe.load import Changes
+from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe, build_values
+from detr_ft.recipe.recipe import Recipe
+from detr_ft.recipe.values import Changes
 from detr_ft.training.callbacks import Callback
 from detr_ft.training.settings import OptimSettings
 from detr_ft.workflows.run import TrainOutcome, run

@@ -12,7 +12,7 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families import find_family
 from detr_ft.models.metadata import read_criterion
-from detr_ft.recipe import build_file
+from detr_ft.recipe.load import build_file
 from detr_ft.run_directory import RECIPE
 from detr_ft.utils.components import ConfigureError, code_files
 

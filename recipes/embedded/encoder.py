@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import DetrForObjectDetection, get_scheduler
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, OneToManyMatcher, SetCriterion
-from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.models.build import build_model
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
 from detr_ft.structures import Predictions, Targets

@@ -15,11 +15,15 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, GIoULoss, HungarianMatcher, SetCriterion
-from detr_ft.data import class_names, load_data
 from detr_ft.data.augmentation.builtin import Light
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 
 
 def main(checkpoint: str, source: str, out: str, epochs: int = 10, learning_rate: float = 1e-4) -> None:

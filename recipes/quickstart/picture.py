@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
-from detr_ft.data import load_data, open_image
+from detr_ft.data.images import open_image
+from detr_ft.data.sources.load import load_data
 from detr_ft.inference import Detector
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe.load import load_recipe
 from detr_ft.utils.drawing import draw
 
 SHOWN = (3, 6, 8, 11)  # of the validation split

@@ -20,7 +20,8 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 from detr_ft.criterion import detr_criterion
 from detr_ft.criterion.costs import total_cost
 from detr_ft.criterion.matchers import DETR_COSTS, HungarianMatcher
-from detr_ft.models import attach_criterion, set_trainable
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import set_trainable
 from detr_ft.structures import Predictions, Targets
 
 DEVICE = torch.device("cuda")

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from telling import Tables, parser_of
 
-from detr_ft.data import examine
+from detr_ft.data.doctor import examine
 from detr_ft.data.schema import detection_features, detection_objects
 
 IMAGES, SIZE, BOXES, RUNS, BAR = 600, (640, 480), 8, 3, 2000

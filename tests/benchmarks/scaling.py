@@ -23,7 +23,7 @@ from telling import Tables, parser_of
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.models import load_model
+from detr_ft.models.load import load_model
 from detr_ft.structures import Predictions, Targets
 
 _RUNS = 15

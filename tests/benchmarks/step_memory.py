@@ -16,7 +16,8 @@ from telling import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.models import attach_criterion, set_trainable
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import set_trainable
 
 
 def step(images: int, edge: int) -> None:

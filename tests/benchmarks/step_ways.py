@@ -19,7 +19,8 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor,
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import detection_features, detection_objects
-from detr_ft.models import load_model, set_trainable
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.load import load_model
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.trainer import DetrTrainer

@@ -264,6 +264,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OWN_FRACTION = 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_the_page_of_a_checkpoint_is_ready_within_ten_seconds(
     serve: Callable[..., Any], visit: Callable[..., Any], tiny_model: Path, tmp_path: Path

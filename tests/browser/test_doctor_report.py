@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from datasets import DatasetDict
 
-from detr_ft.data import examine, load_data
+from detr_ft.data.doctor import examine
+from detr_ft.data.sources.load import load_data
 from detr_ft.report.doctor import render_report
 
 pytestmark = pytest.mark.browser

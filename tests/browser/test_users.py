@@ -61,6 +61,7 @@ def resident_mib(pid: int) -> float:
     return int(status.read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
+@pytest.mark.slow
 def test_clients_at_once_get_their_own_detections_in_bounded_memory(server: Any, pictures: list[Path]) -> None:
     sys.path.insert(0, str(APP.parent))
     from api import predict

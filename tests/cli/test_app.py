@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 
 # Commands in one process, whose client of the Hub doesn't wait before it tries again.
 IMPATIENT = """
@@ -65,6 +66,7 @@ train: {{output_dir: runs/a, num_train_epochs: 1, per_device_train_batch_size: 4
     return folder
 
 
+@pytest.mark.slow
 def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int, str, str]]) -> None:
     status, stdout, stderr = run("train", "recipe.yaml", cwd=folder)
     assert status == 0, stderr

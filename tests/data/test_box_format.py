@@ -8,8 +8,8 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from detr_ft.data import load_data
 from detr_ft.data.box_format import FORMATS, BoxFormat, check_format, contradicting_format, recognize_format
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 XYWH, XYXY, CXCYWH = FORMATS[:3]

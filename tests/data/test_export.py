@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from detr_ft.data import class_names, load_data, write_coco
-from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.data.export import write_coco
+from detr_ft.data.schema import class_names, detection_features, detection_objects
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 

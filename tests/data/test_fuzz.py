@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from support.source_writers import WRITERS, Photo
 
-from detr_ft.data import load_data
 from detr_ft.data.doctor.statistics import statistics_of
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source

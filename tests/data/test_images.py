@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detr_ft.data import open_image
-from detr_ft.data.images import FileSize, ImageError, file_size, image_format, image_size, upright_rgb
+from detr_ft.data.images import FileSize, ImageError, file_size, image_format, image_size, open_image, upright_rgb
 from detr_ft.errors import InputError
 
 

@@ -45,7 +45,7 @@ from detr_ft.criterion.assignment import by_scipy
 from detr_ft.criterion.matchers import DETR_COSTS
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
-from detr_ft.models import attach_criterion
+from detr_ft.models.attach import attach_criterion
 from detr_ft.models.surgery import set_queries
 from detr_ft.utils.drawing import class_color
 from detr_ft.workflows.trained_criterion import trained_by

@@ -14,6 +14,7 @@ from detr_ft.evaluation.coco import metrics_of_matches
 from detr_ft.evaluation.detection_matching import DetectionMatches, match_detections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [0.0, 1.5])
 def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float) -> None:
     """Of alike and of very unlike classes, some with a handful of objects."""
@@ -52,6 +53,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert intervals(one, sets=50, seed=1) == intervals(one, sets=50, seed=1) != intervals(one, sets=50, seed=2)
 
 
+@pytest.mark.slow
 def test_models_that_are_equally_good_do_not_differ() -> None:
     flagged = 0
     for seed in range(25):

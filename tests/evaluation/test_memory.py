@@ -8,7 +8,8 @@ from pathlib import Path
 
 SCRIPT = """
 import resource, sys
-import numpy as np, torch
+import numpy as np
+import pytest, torch
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.structures import Detections
@@ -41,5 +42,6 @@ def peak(images: int) -> float:
     return float(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 def test_two_thousand_images_take_little_more_than_two_hundred() -> None:
     assert peak(2000) - peak(200) < 64

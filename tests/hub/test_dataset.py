@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target
 
@@ -25,6 +26,7 @@ def doctor(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
     data = load_data("generated:workshop?train=6&validation=2&edge=64")
     write_coco(data, tmp_path / "data")
@@ -63,7 +65,7 @@ def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
 
 PUSH = """
 import sys
-from detr_ft.data import load_data
+from detr_ft.data.sources.load import load_data
 from detr_ft.hub.push import has_data, push_dataset
 from detr_ft.utils import hub
 hub._RETRY_WAITS_SECONDS = (0.0,)
@@ -72,6 +74,7 @@ if not has_data(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_push_that_was_cut_short_goes_on_and_a_whole_one_is_left_alone(hub, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 

@@ -80,6 +80,7 @@ print(first, commit_of(sys.argv[1], first), commit_of("embedded:small"), commit_
 """
 
 
+@pytest.mark.slow
 def test_a_branch_is_pinned_to_the_commit_that_it_is_now(hub, run: Path, tmp_path: Path) -> None:
     _python(PUSH, [str(run), NAME], tmp_path / "home")
     first = hub.repositories[NAME].head
@@ -202,6 +203,7 @@ def test_a_refusal_is_not_asked_again(hub, run: Path) -> None:
     assert hub.count("POST", "/commit/") == 1
 
 
+@pytest.mark.slow
 def test_the_same_push_twice_changes_and_uploads_nothing(hub, run: Path, tmp_path: Path) -> None:
     _python(PUSH, [str(run), NAME], tmp_path / "home")
     commits, puts = dict(hub.repositories[NAME].commits), hub.count("PUT", "/lfs/")
@@ -211,6 +213,7 @@ def test_the_same_push_twice_changes_and_uploads_nothing(hub, run: Path, tmp_pat
     assert hub.count("PUT", "/lfs/") == puts
 
 
+@pytest.mark.slow
 def test_a_push_that_was_cut_short_goes_on(hub, run: Path, tmp_path: Path) -> None:
     """The weights have arrived, and the commit has not: next time they aren't sent again."""
     hub.fail("POST", "/commit/", 500)

@@ -60,6 +60,7 @@ def address(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield where
 
 
+@pytest.mark.slow
 def test_it_answers_a_question(space: Path, address: str) -> None:
     client = Client(address, verbose=False)
     example = space / "examples/1.jpg"

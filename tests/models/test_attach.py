@@ -11,7 +11,7 @@ from torch import nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion, detr_criterion
-from detr_ft.models import attach_criterion
+from detr_ft.models.attach import attach_criterion
 from detr_ft.structures import StepTotals
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from detr_ft.errors import InputError
-from detr_ft.models import fit_labels, load_model
-from detr_ft.models.label_map import LabelMap
+from detr_ft.models.label_map import LabelMap, fit_labels
+from detr_ft.models.load import load_model
 from detr_ft.models.metadata import write_labels
 
 

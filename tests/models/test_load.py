@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, DetrForObjectDetection, ResNetBackbone, ResNetConfig
 
 from detr_ft.errors import InputError
-from detr_ft.models import build_model, load_model, set_trainable, trainable_counts
+from detr_ft.models.build import build_model
 from detr_ft.models.families.detr import DETR
-from detr_ft.models.freeze import frozen_norms, live_norms
-from detr_ft.models.load import num_queries_of
+from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable, trainable_counts
+from detr_ft.models.load import load_model, num_queries_of
 
 TINY_BACKBONE = {
     "model_type": "resnet",
@@ -176,12 +176,13 @@ def test_a_backbone_is_taken_whole_or_refused(tmp_path: Path) -> None:
         build_model(ARCHITECTURE, ["a"], 64, str(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_one_step_of_a_full_detr_resnet50_at_800_px() -> None:
     """The model that users fine-tune, at the size at which they do it."""
     from transformers import DetrConfig
 
     from detr_ft.criterion import detr_criterion
-    from detr_ft.models import attach_criterion
+    from detr_ft.models.attach import attach_criterion
 
     torch.manual_seed(0)
     backbone = {"model_type": "resnet", "out_features": ["stage4"]}

@@ -67,7 +67,7 @@ def test_what_is_empty_is_nothing(tiny_checkpoint: Path, tmp_path: Path, block: 
 
 
 def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
-    from detr_ft.data import load_data
+    from detr_ft.data.sources.load import load_data
     from detr_ft.utils.assets import embedded_checkpoint
 
     block = {"criterion": {"matcher": {"use": "Nope"}, "losses": []}}

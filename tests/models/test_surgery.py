@@ -12,7 +12,7 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
-from detr_ft.models import load_model
+from detr_ft.models.load import load_model
 from detr_ft.models.predict import detect_split
 from detr_ft.models.surgery import query_use, set_queries, truncate_decoder
 

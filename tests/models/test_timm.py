@@ -23,7 +23,8 @@ from transformers import (
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.errors import InputError
-from detr_ft.models import build_model, load_model
+from detr_ft.models.build import build_model
+from detr_ft.models.load import load_model
 from detr_ft.models.save import save_as_stock
 from detr_ft.models.timm import freeze_timm_norms, without_legacy_fields
 

@@ -8,7 +8,7 @@ import yaml
 from detr_ft.criterion import detr_criterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
-from detr_ft.recipe import build_file, load_recipe, read_recipe
+from detr_ft.recipe.load import build_file, load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 # A folder with a model holds what a run resolved, not what a person wrote.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detr_ft.criterion import check_criterion
-from detr_ft.recipe import build_file
+from detr_ft.recipe.load import build_file
 from detr_ft.structures import Matches, Predictions, Targets
 
 RECIPES = Path(__file__).parents[2] / "recipes"

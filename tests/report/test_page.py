@@ -124,10 +124,10 @@ def test_the_page_is_whole_and_holds_the_figures() -> None:
 
 
 def test_confusion_is_a_matrix_of_few_classes_and_a_list_of_many() -> None:
-    few = Page(render_page(summary()))
-    assert ("class", "matrix") in few.attributes
+    page = render_page(summary())
+    assert ("class", "matrix") in Page(page).attributes
     for count in TOLD.confusion.ravel().tolist():
-        assert f">{count}</td>" in render_page(summary())
+        assert f">{count}</td>" in page
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 30)
     names = [f"class {number}" for number in range(30)]

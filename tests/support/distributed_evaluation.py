@@ -10,7 +10,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from detr_ft.data.generated.generate import generate
-from detr_ft.models import fit_labels, load_model
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 from detr_ft.training.monitor.evaluator import evaluate_split
 
 SIZES = (1, 2, 5, 7, 8, 9)

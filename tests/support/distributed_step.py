@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion
-from detr_ft.models import attach_criterion, set_trainable
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import set_trainable
 
 IMAGES_PER_PROCESS = {1: [8], 2: [5, 3], 4: [1, 3, 2, 2]}
 COUNTS = [3, 0, 1, 2, 4, 1, 0, 2]

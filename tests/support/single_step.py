@@ -20,7 +20,7 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import detection_objects
-from detr_ft.models import set_trainable
+from detr_ft.models.freeze import set_trainable
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.trainer import DetrTrainer

@@ -12,7 +12,9 @@ from detr_ft.data.augmentation.builtin import Augmentation
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.models import fit_labels, load_model, set_trainable
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 from detr_ft.training.callbacks import Callback
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings

@@ -11,7 +11,8 @@ import time
 
 import torch
 
-from detr_ft.models import load_model, set_trainable
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.load import load_model
 
 
 def main(steps: int = 20) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError
-from detr_ft.models import set_trainable
-from detr_ft.models.freeze import frozen_norms, live_norms
+from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable
 from detr_ft.training.ema import Ema
 
 

@@ -16,7 +16,9 @@ from support.small_run import make_trainer, stop_after
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.errors import Interrupted
-from detr_ft.models import fit_labels, load_model, set_trainable
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 from detr_ft.training.cuda_graphs import CudaGraphForwardBackward
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.monitor.display import PlainDisplay

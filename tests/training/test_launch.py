@@ -20,7 +20,7 @@ from transformers.models.detr.image_processing_pil_detr import DetrImageProcesso
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.errors import InputError
-from detr_ft.models import attach_criterion
+from detr_ft.models.attach import attach_criterion
 from detr_ft.training.launch import join
 from detr_ft.utils.collectives import is_first_report
 from detr_ft.utils.distributed import processes, rank

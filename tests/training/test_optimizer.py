@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError
-from detr_ft.models import set_trainable
+from detr_ft.models.freeze import set_trainable
 from detr_ft.training.optimizer import build_optimizer, check_rates, rates, training_table
 from detr_ft.training.settings import OptimSettings, TrainSettings
 

@@ -26,7 +26,10 @@ from detr_ft.criterion import CriterionError, detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.models import attach_criterion, fit_labels, load_model, set_trainable
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 from detr_ft.training.trainer import TrainingError
 
 Spoil = Callable[[dict[str, Any]], dict[str, Any]]

@@ -72,7 +72,7 @@ def test_a_schedule_of_matchers_follows_the_epochs(tiny_checkpoint: Path, tmp_pa
 
 
 def _image(trainer: DetrTrainer) -> Any:
-    from detr_ft.data import open_image
+    from detr_ft.data.images import open_image
 
     return open_image(trainer.monitor.evaluator.eval_dataset[0]["image"])  # type: ignore[index]
 

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
 from detr_ft.cli.training_verbs import parse_seeds
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import RunMetrics
-from detr_ft.recipe import build_values
+from detr_ft.recipe.load import build_values
 from detr_ft.workflows.seeds import run_seeds, seed_statistics
 
 LOADED = build_values(

@@ -8,7 +8,7 @@ import pytest
 from datasets import DatasetDict
 from PIL import Image
 
-from detr_ft.data import load_data
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.utils.drawing import draw
 from detr_ft.workflows.doctor import preview_augmentation

@@ -25,8 +25,9 @@ from transformers import (
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.schema import detection_features
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.structures import Detections

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
 from detr_ft.cli.text import describe_export
-from detr_ft.data import load_data
 from detr_ft.data.images import open_image
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import ExportedFile
 from detr_ft.inference import Detector, OnnxDetector
@@ -29,6 +29,7 @@ from detr_ft.workflows.export import ExportOutcome, export
 DATA = "generated:shapes?train=4&validation=20"
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_checked_and_timed(tmp_path: Path) -> None:
     outcome = export("embedded:small", ["int8", "torch"], DATA, output_dir=tmp_path / "out")
     assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()} == {
@@ -101,6 +102,7 @@ def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
         OnnxDetector.load(str(copy))
 
 
+@pytest.mark.slow
 def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         def __call__(self, pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,11 +10,12 @@ import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
-from detr_ft.recipe import load_recipe
+from detr_ft.recipe.load import load_recipe
 from detr_ft.workflows.new import new_recipe
 from detr_ft.workflows.splits import split_of
 

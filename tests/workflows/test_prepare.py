@@ -11,11 +11,14 @@ import yaml
 from datasets import DatasetDict
 from transformers import AutoImageProcessor
 
-from detr_ft.data import class_names, load_data, write_coco
+from detr_ft.data.export import write_coco
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
-from detr_ft.models import load_model
-from detr_ft.recipe import Recipe, load_recipe
+from detr_ft.models.load import load_model
+from detr_ft.recipe.load import load_recipe
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.workflows.prepare import prepare
 from detr_ft.workflows.train import train
 

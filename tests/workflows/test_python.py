@@ -205,7 +205,7 @@ def test_a_new_recipe_needs_no_file(data: DatasetDict, tmp_path: Path, monkeypat
 
 
 def test_predictions_are_returned_and_written_on_request(tmp_path: Path, data: DatasetDict) -> None:
-    from detr_ft.data import open_image
+    from detr_ft.data.images import open_image
 
     open_image(data["train"][0]["image"]).save(tmp_path / "scene.png")
     outcome = detr_ft.predict("embedded:small", tmp_path / "scene.png", threshold=0)
@@ -215,6 +215,7 @@ def test_predictions_are_returned_and_written_on_request(tmp_path: Path, data: D
     assert [file.name for file in tmp_path.iterdir()] == ["scene.png"]
 
 
+@pytest.mark.slow
 def test_the_library_is_silent(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """No message, bar or warning of ours: logging and progress are shown by the command alone."""
     code = (

@@ -11,8 +11,8 @@ from detr_ft.data.generated.generate import generate
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector
-from detr_ft.models import fit_labels
 from detr_ft.models.benchmark import measure
+from detr_ft.models.label_map import fit_labels
 from detr_ft.models.predict import detect_split, predict_split_raw
 from detr_ft.report.content import RunReport
 from detr_ft.report.page import render_page
@@ -77,7 +77,7 @@ def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector
 
 
 def test_speed_has_an_order_and_a_size(detector: Detector) -> None:
-    from detr_ft.data import open_image
+    from detr_ft.data.images import open_image
 
     images = [open_image(row["image"]) for row in DATA["train"].select(range(3))]
     speed = measure(detector.model, detector.processor, images, 4, "here")

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from detr_ft.cli.text import describe_training
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import RunMetrics
-from detr_ft.models import load_model
-from detr_ft.recipe import read_recipe
+from detr_ft.models.load import load_model
+from detr_ft.recipe.load import read_recipe
 from detr_ft.workflows.run import TrainOutcome
 from detr_ft.workflows.train import train
 

@@ -11,8 +11,8 @@ from datasets import Dataset
 from torch.optim import Optimizer
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.data import class_names
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.schema import class_names
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections

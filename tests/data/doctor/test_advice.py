@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from datasets import DatasetDict
 
-from detr_ft.data import examine, load_data
+from detr_ft.data.doctor import examine
 from detr_ft.data.doctor.advice import advise, enough_queries, expectation, longest_edge, num_queries
 from detr_ft.data.doctor.statistics import SplitStatistics, Spread, statistics_of
+from detr_ft.data.sources.load import load_data
 
 
 def figures(

@@ -8,9 +8,10 @@ from datasets import DatasetDict
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
-from detr_ft.data import load_data, write_coco
 from detr_ft.data.doctor import repair_data, scan_dataset
 from detr_ft.data.doctor.changes import left_out_warnings
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 
 BOX, THIN = [1.0, 2.0, 30.0, 20.0], [1.0, 2.0, 0.0, 20.0]
 

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from detr_ft.data import examine
+from detr_ft.data.doctor import examine
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.report.doctor import describe
 

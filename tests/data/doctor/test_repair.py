@@ -15,12 +15,13 @@ import pytest
 from datasets import DatasetDict
 from PIL import Image
 
-from detr_ft.data import class_names, examine, load_data
-from detr_ft.data.doctor import repair_data, scan_dataset
+from detr_ft.data.doctor import examine, repair_data, scan_dataset
 from detr_ft.data.doctor.changes import summarize_changes
 from detr_ft.data.doctor.repair import RepairedData, write_repaired
 from detr_ft.data.doctor.statistics import boxes_of
 from detr_ft.data.integrity.annotated_size import Frame
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 W, H = 200, 150
@@ -97,7 +98,7 @@ def test_boxes_of_an_image_as_stored_are_turned_with_it(tmp_path: Path, make_row
     row = result.data["train"][0]
     assert (row["width"], row["height"]) == (H, W)
     x, y, w, h = map(int, row["objects"]["bbox"][0])
-    from detr_ft.data import open_image
+    from detr_ft.data.images import open_image
 
     upright = np.asarray(open_image(row["image"]))
     assert (upright[y : y + h, x : x + w] == 255).all()
@@ -281,7 +282,7 @@ def plant(random: np.random.Generator, folder: Path) -> set[int]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_copy_is_clean_and_valid_boxes_are_unchanged(tmp_path: Path, seed: int) -> None:
-    from detr_ft.data import write_coco
+    from detr_ft.data.export import write_coco
 
     folder = tmp_path / "data"
     write_coco(load_data(f"generated:shapes?train=24&validation=12&edge=64&seed={seed}"), folder)

@@ -9,7 +9,7 @@ import pytest
 from datasets import DatasetDict
 from PIL import Image
 
-from detr_ft.data import examine
+from detr_ft.data.doctor import examine
 from detr_ft.errors import InputError
 from detr_ft.report.doctor import render_report, write_report
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import DatasetDict
 
-from detr_ft.data import examine
 from detr_ft.data.box_format import BoxFormat
+from detr_ft.data.doctor import examine
 from detr_ft.data.doctor.statistics import boxes_of, converted, other_format
 
 W, H = 200, 150

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detr_ft.data import load_data
 from detr_ft.data.doctor import Diagnosis
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.workflows.doctor import doctor
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr_ft.data import load_data
 from detr_ft.data.export import write_coco
 from detr_ft.data.generated.generate import CLASSES, generate
 from detr_ft.data.generated.scene import MAX_SIDE_FRACTION, MIN_SIDE_FRACTION, render_scene
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 EDGE = 128

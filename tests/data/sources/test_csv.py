@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detr_ft.data import class_names, examine, load_data
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.doctor import examine
+from detr_ft.data.schema import class_names, detection_objects
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 Write = Callable[..., Path]

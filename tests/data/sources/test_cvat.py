@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 _META = """<version>1.1</version><meta><task><id>4</id><name>t</name><size>2</size><mode>annotation</mode>

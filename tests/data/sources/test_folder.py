@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft.data import class_names, load_data
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.schema import class_names, detection_objects
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 

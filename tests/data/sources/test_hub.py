@@ -14,10 +14,10 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PillowImage
 
-from detr_ft.data import class_names, load_data
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.data.sources import hub
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 

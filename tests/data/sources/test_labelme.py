@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from detr_ft.data import class_names, examine, load_data
+from detr_ft.data.doctor import examine
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
-from detr_ft.data import class_names, load_data
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.schema import class_names, detection_objects
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 FEATURES = Features(

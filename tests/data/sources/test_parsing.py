@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from detr_ft.data import load_data
+from detr_ft.data.sources.load import load_data
 from detr_ft.data.sources.parsing import parse_flag
 from detr_ft.errors import InputError
 

@@ -16,11 +16,13 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
-from detr_ft.data import class_names, load_data, open_stream
 from detr_ft.data.images import ImageError
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.pipeline.sample import read_sample
+from detr_ft.data.schema import class_names
 from detr_ft.data.sources import stream
+from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.stream import open_stream
 from detr_ft.errors import InputError
 
 NAMED = List(ClassLabel(names=["ant", "bee"]))

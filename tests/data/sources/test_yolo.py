@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detr_ft.data import class_names, load_data
+from detr_ft.data.schema import class_names
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 
 

@@ -23,10 +23,12 @@ from transformers import (
 
 from detr_ft.boxes import cxcywh_to_xyxy
 from detr_ft.errors import InputError
-from detr_ft.models import attach_criterion, fit_labels, set_trainable, trainable_counts
+from detr_ft.models.attach import attach_criterion
 from detr_ft.models.attention import attention_maps
 from detr_ft.models.export import trace
 from detr_ft.models.families import FAMILIES, Family, family_of, find_family
+from detr_ft.models.freeze import set_trainable, trainable_counts
+from detr_ft.models.label_map import fit_labels
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.surgery import set_queries, truncate_decoder
 
@@ -178,7 +180,9 @@ def test_save_and_load(family: Family, tmp_path: Path) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("operation", ["num_queries", "decoder_layers", "lora", "export"])
+@pytest.mark.parametrize(
+    "operation", ["num_queries", "decoder_layers", "lora", pytest.param("export", marks=pytest.mark.slow)]
+)
 def test_operations_work_or_are_refused(family: Family, operation: str) -> None:
     model = tiny(family)
     operations: dict[str, Callable[[], object]] = {

@@ -39,8 +39,10 @@ from detr_ft.criterion import (
 )
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
-from detr_ft.models import attach_criterion, fit_labels, load_model
+from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families import family_of
+from detr_ft.models.label_map import fit_labels
+from detr_ft.models.load import load_model
 
 CRITERIA: dict[str, Callable[[], SetCriterion]] = {
     "detr": detr_criterion,

@@ -13,8 +13,8 @@ from models.families.test_family import table_transformer, yolos
 from torch import Tensor, nn
 from transformers import DetrForObjectDetection
 
-from detr_ft.models import load_model
 from detr_ft.models.freeze import frozen_norms, live_norms
+from detr_ft.models.load import load_model
 from detr_ft.models.optimizations import fused_norms
 from detr_ft.models.optimizations.fused_norms import FusedConvLayer
 

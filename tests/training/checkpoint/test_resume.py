@@ -16,7 +16,7 @@ from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.augmentation.builtin import Light
 from detr_ft.errors import InputError, Interrupted
-from detr_ft.models import load_model
+from detr_ft.models.load import load_model
 from detr_ft.training.checkpoint.state import files_of, load_weights
 from detr_ft.training.checkpoint.store import Checkpoints
 from detr_ft.training.trainer import DetrTrainer

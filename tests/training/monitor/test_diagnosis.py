@@ -13,7 +13,8 @@ from support.small_run import make_trainer
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
-from detr_ft.models import load_model, set_trainable
+from detr_ft.models.freeze import set_trainable
+from detr_ft.models.load import load_model
 from detr_ft.training.monitor.diagnosis import MAP_OF_NOTHING, History, Overlaps, diagnose, measure_overlaps, remarks
 from detr_ft.training.monitor.display import PlainDisplay, lines_of_evaluation
 from detr_ft.training.settings import TrainSettings

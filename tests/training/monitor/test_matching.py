@@ -26,7 +26,7 @@ from detr_ft.criterion import (
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import Interrupted
-from detr_ft.models import fit_labels
+from detr_ft.models.label_map import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.monitor.matching import MatchingSample, matching_statistics, tally
 from detr_ft.utils.assets import embedded_checkpoint

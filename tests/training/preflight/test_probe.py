@@ -10,7 +10,8 @@ from support.small_run import make_trainer
 
 from detr_ft.cli.text import describe_probe_outcome
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
-from detr_ft.data import load_data, write_coco
+from detr_ft.data.export import write_coco
+from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
 from detr_ft.training.preflight import memory
