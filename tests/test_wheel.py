@@ -24,6 +24,9 @@ from detr_ft.inference import Detector
 for place in (demo_folder() / "app.py", recipes_folder() / RECIPE, embedded_checkpoint("small") / "config.json"):
     assert str(place).startswith(sys.argv[1]), place
     assert place.is_file(), place
+from pathlib import Path
+for name in ("py.typed", "__init__.pyi", "recipe/template.yaml.jinja"):
+    assert (Path(sys.argv[1]) / "detr_ft" / name).is_file(), name
 load_recipe(recipes_folder() / RECIPE)
 render_page(RunReport(title="t", verdict="v"))
 from detr_ft.data.doctor import examine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -21,8 +22,23 @@ app = typer.Typer(
     context_settings=_HELP_NAMES,
     help="Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace.",
 )
-for verb in (quickstart, doctor, new, check, train, replay, evaluate, compare, predict, demo, push, export):
-    app.command(context_settings=_HELP_NAMES)(exit_with_status(verb))
+# In the order of work, each with an example for its help.
+_VERBS: dict[Callable[..., None], str] = {
+    quickstart: "detr-ft quickstart",
+    doctor: "detr-ft doctor photos --report findings.html --fix repaired",
+    new: "detr-ft new repaired -o mine.yaml",
+    check: "detr-ft check mine.yaml --probe",
+    train: "detr-ft train mine.yaml train.learning_rate=5e-5 train.output_dir=runs/slow",
+    replay: "detr-ft replay runs/mine/failures/step-120",
+    evaluate: "detr-ft evaluate runs/mine --data coco:other --out reports/other",
+    compare: "detr-ft compare runs/mine runs/slow",
+    predict: "detr-ft predict runs/mine street.jpg holidays --out predictions",
+    demo: "detr-ft demo runs/mine --compare runs/slow",
+    push: "detr-ft push runs/mine owner/name --dry-run",
+    export: "detr-ft export runs/mine --to onnx --to int8",
+}
+for verb, example in _VERBS.items():
+    app.command(context_settings=_HELP_NAMES, epilog=f"Example: {example}")(exit_with_status(verb))
 
 
 def _print_version(wanted: bool) -> None:

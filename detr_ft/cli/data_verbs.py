@@ -17,36 +17,52 @@ def doctor(
     data: Data,
     as_json: JsonFlag = False,
     report: Annotated[
-        Path | None, typer.Option(help="Write a page with pictures to this new .html file; default: none")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with pictures to this new .html file; default: none"),
     ] = None,
     fix: Annotated[
         str | None,
         typer.Option(
-            help="Write a repaired copy as COCO files to this new folder, or to hub:OWNER/NAME; default: none"
+            metavar="FOLDER",
+            help="Write a repaired copy as COCO files to this new folder, or to hub:OWNER/NAME; default: none",
         ),
     ] = None,
     drawn_on: Annotated[
         Literal["stated", "file"] | None,
         typer.Option(
+            metavar="stated|file",
             help="With --fix, take the boxes of images of ambiguous size as drawn on the stated size or on the file's; "
-            "default: leave such images out"
+            "default: leave such images out",
         ),
     ] = None,
     write_coco: Annotated[
-        Path | None, typer.Option(help="Write the data as they are, as COCO files, to this new folder; default: none")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write the data as they are, as COCO files, to this new folder; default: none"
+        ),
     ] = None,
-    num_queries: Annotated[int, typer.Option(min=1, help="Check for a model with so many queries; default: 100")] = 100,
+    num_queries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Check for a model with so many queries; default: 100"
+        ),
+    ] = 100,
     longest_edge: Annotated[
-        int | None, typer.Option(min=32, help="Check for images resized to so many pixels; default: the advised size")
+        int | None,
+        typer.Option(
+            metavar="PIXELS", min=32, help="Check for images resized to so many pixels; default: the advised size"
+        ),
     ] = None,
     box_format: BoxFormat = None,
     augment: Annotated[
-        Path | None, typer.Option(help="Draw how this recipe augments the images; default: no picture")
+        Path | None,
+        typer.Option(metavar="RECIPE", help="Draw how this recipe augments the images; default: no picture"),
     ] = None,
     augment_out: Annotated[
         Path | None,
         typer.Option(
-            help="With --augment, write the picture to this new .png file; default: RECIPE-augmented.png in the current folder"
+            metavar="FILE",
+            help="With --augment, write the picture to this new .png file; default: RECIPE-augmented.png in the current folder",
         ),
     ] = None,
 ) -> None:
@@ -83,10 +99,18 @@ def doctor(
 def new(
     data: Data,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Write the recipe to this new file; default: recipe.yaml")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            show_default=False,
+            help="Write the recipe to this new file; default: recipe.yaml",
+        ),
     ] = Path(RECIPE),
     checkpoint: Annotated[
-        str | None, typer.Option(help="Start from this checkpoint; default: chosen by this machine's hardware")
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from this checkpoint; default: chosen by this machine's hardware"),
     ] = None,
     box_format: BoxFormat = None,
 ) -> None:

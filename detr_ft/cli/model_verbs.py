@@ -21,25 +21,34 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
+            metavar="MODEL",
             help="Evaluate a run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small; "
-            "default: the file of --from-predictions"
+            "default: the file of --from-predictions",
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Evaluate on these data; default: the validation images of the model's run")
+        str | None,
+        typer.Option(metavar="DATA", help="Evaluate on these data; default: the validation images of the model's run"),
     ] = None,
     split: Split = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            "--output-dir", "--out", help="Write report.html and metrics.json to this new folder; default: no files"
+            "--output-dir",
+            "--out",
+            metavar="FOLDER",
+            help="Write report.html and metrics.json to this new folder; default: no files",
         ),
     ] = None,
     save_predictions: Annotated[
-        Path | None, typer.Option(help="Write the detections to this file in COCO's results format; default: no file")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the detections to this file in COCO's results format; default: no file"
+        ),
     ] = None,
     from_predictions: Annotated[
-        Path | None, typer.Option(help="Evaluate this file of COCO results; default: evaluate the model")
+        Path | None,
+        typer.Option(metavar="FILE", help="Evaluate this file of COCO results; default: evaluate the model"),
     ] = None,
     batch_size: BatchSize = 8,
     box_format: BoxFormat = None,
@@ -70,11 +79,17 @@ def evaluate(
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(help="Run directories, checkpoints' folders or names on the Hub; the first is the baseline"),
+        typer.Argument(
+            metavar="MODEL",
+            help="Run directories, checkpoints' folders or names on the Hub; the first is the baseline",
+        ),
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="Compare on these data; default: the validation images of the runs, which must be the same"),
+        typer.Option(
+            metavar="DATA",
+            help="Compare on these data; default: the validation images of the runs, which must be the same",
+        ),
     ] = None,
     split: Split = None,
     batch_size: BatchSize = 8,
@@ -92,19 +107,24 @@ def compare(
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them")],
     output_dir: Annotated[
         Path,
         typer.Option(
             "--output-dir",
             "--out",
+            metavar="FOLDER",
+            show_default=False,
             help="Write predictions.json and the annotated images to this new folder; default: predictions",
         ),
     ] = Path("predictions"),
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Keep boxes above this score; default: the model's own for each class, else 0.5"
+            metavar="SCORE",
+            min=0,
+            max=1,
+            help="Keep boxes above this score; default: the model's own for each class, else 0.5",
         ),
     ] = None,
     batch_size: BatchSize = 8,
@@ -125,17 +145,24 @@ def demo(
     model: Annotated[
         str,
         typer.Argument(
-            help="Show a run directory, a checkpoint's folder, or owner/name on the Hub; default: embedded:small"
+            metavar="MODEL",
+            show_default=False,
+            help="Show a run directory, a checkpoint's folder, or owner/name on the Hub; default: embedded:small",
         ),
     ] = "embedded:small",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Serve on this port; default: a free one from 7860")
+        int | None,
+        typer.Option(metavar="N", min=1, max=65535, help="Serve on this port; default: a free one from 7860"),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Start with images of these data; default: the validation images of the model's run"),
+        typer.Option(
+            metavar="DATA", help="Start with images of these data; default: the validation images of the model's run"
+        ),
     ] = None,
-    compare: Annotated[str | None, typer.Option(help="Show another model beside it; default: none")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Show another model beside it; default: none")
+    ] = None,
 ) -> None:
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
@@ -149,9 +176,12 @@ def demo(
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A run directory")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory")],
     name: Annotated[
-        str | None, typer.Argument(help="Upload as owner/name on the Hub; default: hub.repo_id of the run's recipe")
+        str | None,
+        typer.Argument(
+            metavar="OWNER/NAME", help="Upload as owner/name on the Hub; default: hub.repo_id of the run's recipe"
+        ),
     ] = None,
     public: Annotated[
         bool | None,
@@ -175,16 +205,22 @@ def push(
 def export(
     model: Model,
     to: Annotated[
-        list[str], typer.Option(help="Write onnx, int8 (ONNX in eight bits) or torch (torch.export); may be repeated")
+        list[str],
+        typer.Option(
+            metavar="FORMAT", help="Write onnx, int8 (ONNX in eight bits) or torch (torch.export); may be repeated"
+        ),
     ],
     data: Annotated[
-        str | None, typer.Option(help="Verify on these images; default: the validation images of the model's run")
+        str | None,
+        typer.Option(metavar="DATA", help="Verify on these images; default: the validation images of the model's run"),
     ] = None,
     split: Split = None,
     box_format: BoxFormat = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", "--out", help="Write to this new folder; default: the model's own folder"),
+        typer.Option(
+            "--output-dir", "--out", metavar="FOLDER", help="Write to this new folder; default: the model's own folder"
+        ),
     ] = None,
 ) -> None:
     """Write a model as ONNX or by torch.export, verify it against PyTorch on images, and time both."""

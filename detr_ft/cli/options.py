@@ -9,18 +9,28 @@ import typer
 
 from detr_ft.data.sources.registry import box_format_help, data_help
 
-Data = Annotated[str, typer.Argument(help=data_help())]
-BoxFormat = Annotated[str | None, typer.Option(help=box_format_help())]
+Data = Annotated[str, typer.Argument(metavar="DATA", help=data_help())]
+BoxFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help=box_format_help())]
 Model = Annotated[
-    str, typer.Argument(help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A run directory, a checkpoint's folder, owner/name on the Hub, or embedded:small"
+    ),
 ]
 Split = Annotated[
-    str | None, typer.Option(help="Use the split train, validation or test; default: validation, else test, else train")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Use the split train, validation or test; default: validation, else test, else train"
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Run so many images at once; default: 8")]
-RecipeFile = Annotated[Path, typer.Argument(help="A recipe, a YAML file")]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", min=1, show_default=False, help="Run so many images at once; default: 8")
+]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, a YAML file")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Override keys of the recipe: train.learning_rate=5e-5 ...; default: none"),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Override keys of the recipe: train.learning_rate=5e-5 ...; default: none"
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; default: as a table")]

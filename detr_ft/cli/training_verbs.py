@@ -15,7 +15,8 @@ from detr_ft.errors import InputError
 
 def quickstart(
     output_dir: Annotated[
-        Path | None, typer.Option(help="Write the run to this new folder; default: runs/quickstart, -2, -3 ...")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the run to this new folder; default: runs/quickstart, -2, -3 ..."),
     ] = None,
 ) -> None:
     """Fine-tune the embedded checkpoint on embedded data, from start to report, in a few minutes on a CPU."""
@@ -70,7 +71,10 @@ def train(
     ] = False,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Train a run for each of these seeds, as in 0,1,2, and summarize them; default: train.seed"),
+        typer.Option(
+            metavar="N,N,...",
+            help="Train a run for each of these seeds, as in 0,1,2, and summarize them; default: train.seed",
+        ),
     ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
@@ -96,7 +100,9 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def replay(
-    capsule: Annotated[Path, typer.Argument(help="The folder that a failed run wrote: RUN/failures/step-N")],
+    capsule: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder that a failed run wrote: RUN/failures/step-N")
+    ],
 ) -> None:
     """Repeat a failed step on the CPU and locate the first NaN or infinity."""
     check_paths(files=[capsule])
