@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets, for tests that want them."""
-    folder = Path(os.environ.get("DETR_FT_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip("the real data sets are not at hand: set DETR_FT_TEST_DATA to their folder")
-    return folder
+def real_data() -> Callable[[str], Path]:
+    """The folder of a real data set; skips where it is absent."""
+    root = Path(os.environ.get("DETR_FT_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"real data is absent: {root / name} (DETR_FT_TEST_DATA names the folder that holds it)")
+        return root / name
+
+    return find

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,19 +15,6 @@ from detr_ft.data.schema import detection_features, detection_objects
 
 Write = Callable[..., Path]
 Rows = Callable[..., Dataset]
-
-
-@pytest.fixture
-def real_data() -> Callable[[str], Path]:
-    """The folder of a real data set; skips where it is absent."""
-    root = Path(os.environ.get("DETR_FT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-
-    def find(name: str) -> Path:
-        if not (root / name).is_dir():
-            pytest.skip(f"real data is absent: {root / name} (DETR_FT_TEST_DATA names the folder that holds it)")
-        return root / name
-
-    return find
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def pull(kind: str, cwd: Path) -> Path:
 
 
 @pytest.fixture
-def source(real_data: Path) -> str:
-    return f"voc:{real_data / 'bccd_voc'}"
+def source(real_data: Callable[[str], Path]) -> str:
+    return f"voc:{real_data('bccd_voc')}"
 
 
 @pytest.mark.slow

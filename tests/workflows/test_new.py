@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,8 @@ def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bccd_voc", "chess_coco", "cones_yolo"])
-def test_real_data_gets_a_sound_recipe(real_data: Path, tmp_path: Path, name: str) -> None:
-    new_recipe(real_data / name, tmp_path / "mine.yaml")
+def test_real_data_gets_a_sound_recipe(real_data: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    new_recipe(real_data(name), tmp_path / "mine.yaml")
     recipe = load_recipe(tmp_path / "mine.yaml")
     assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -18,7 +19,7 @@ from detr_ft.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> DatasetDict:
+def load_data(spec: str | os.PathLike[str], base: Path = Path(), box_format: str | None = None) -> DatasetDict:
     """Read the splits (among train, validation, test) of a data set in the schema.
 
     `spec` is `NAME:PATH` with the name of a source (`coco:`, `voc:`, `yolo:`, ...), `hub:OWNER/NAME`, `generated:NAME`,
@@ -28,7 +29,7 @@ def load_data(spec: str, base: Path = Path(), box_format: str | None = None) -> 
     are; the doctor reports them. Raises InputError, and UnknownClassError, which contains the data, if the only
     problems are undeclared classes.
     """
-    return load_source_data(spec, base, box_format).splits
+    return load_source_data(os.fspath(spec), base, box_format).splits
 
 
 def load_source_data(spec: str, base: Path = Path(), box_format: str | None = None) -> SourceData:
