@@ -94,7 +94,7 @@ def test_a_checkpoint_is_stock_and_its_own_block_is_read() -> None:
     assert detector.thresholds == block["thresholds"]
     # Above them it finds the objects that it was trained on, and nothing else.
     images = sorted((WRITTEN / "own/data/train").glob("*.png"))
-    found = [detector.believed(one).labels.unique().tolist() for one in detector.detect(images)]
+    found = [detector.filter(one).labels.unique().tolist() for one in detector.detect(images)]
     assert found == [[2], [0], [], [1]]
 
 

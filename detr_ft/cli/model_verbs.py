@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from detr_ft.cli.console import answer, say
-from detr_ft.cli.early_checks import check_paths
+from detr_ft.cli.early_checks import check_images, check_paths
 from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
@@ -130,7 +130,7 @@ def predict(
     batch_size: BatchSize = 8,
 ) -> None:
     """Detect objects in images; write boxes as JSON (COCO results) and annotated images."""
-    check_paths([model], files=images)
+    check_images(model, images)
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from detr_ft.cli.console import answer, say
-from detr_ft.cli.early_checks import check_paths, check_recipe
+from detr_ft.cli.early_checks import check_paths, check_recipe, check_recipe_paths
 from detr_ft.cli.options import Overrides, RecipeFile
 from detr_ft.errors import InputError
 
@@ -78,7 +78,7 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
-    check_recipe(recipe, overrides or [])
+    check_recipe_paths(check_recipe(recipe, overrides or []))
     from detr_ft.cli.text import describe_seeds, describe_training
     from detr_ft.workflows.train import train as train_recipe
 

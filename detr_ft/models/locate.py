@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a folder, the package or the Hub, found without loading torch."""
+"""The place of a checkpoint: a folder, the package or the Hub. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def resolve(checkpoint: str) -> str:
         or folder.parent.is_dir()
     ):
         raise InputError(
-            f"{checkpoint}: no such folder{_similar_folder(folder)}. Write a model of the Hub as owner/name."
+            f"{checkpoint}: no such folder{_similar_folder(folder)} Write a model of the Hub as owner/name."
         )
     return checkpoint
 
@@ -42,4 +42,4 @@ def resolve(checkpoint: str) -> str:
 def _similar_folder(folder: Path) -> str:
     names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
     close = difflib.get_close_matches(folder.name, names, n=1)
-    return f"; did you mean {folder.parent / close[0]}?" if close else ""
+    return f"; did you mean {folder.parent / close[0]}?" if close else "."

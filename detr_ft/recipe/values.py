@@ -77,7 +77,10 @@ class RecipeValues:
 
 
 def read_values(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> RecipeValues:
-    """Return the values of a YAML file with changes and overrides. Raises InputError for a file that can't be parsed."""
+    """Return the values of a YAML file with changes and overrides.
+
+    Raises InputError for a file that can't be parsed.
+    """
     values, lines = read_located(path)
     _change(values, changes or {})
     return RecipeValues(

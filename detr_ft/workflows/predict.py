@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detr_ft.data.images import open_image
-from detr_ft.data.sources.listing import images_in
-from detr_ft.errors import InputError
+from detr_ft.data.sources.listing import image_files
 from detr_ft.evaluation.detections import coco_results
 from detr_ft.inference import Detector
 from detr_ft.run_directory import PREDICTIONS
@@ -51,7 +50,7 @@ def predict(
     `threshold` is the least score of a detection, by default the model's own for each class. Raises InputError with every
     file that is no image, before the model is loaded.
     """
-    files = _image_files([images] if isinstance(images, str | os.PathLike) else images)
+    files = image_files([images] if isinstance(images, str | os.PathLike) else images)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_new_folder(folder)
@@ -81,26 +80,3 @@ def _write(outcome: PredictOutcome, folder: Path) -> None:
         for number, (file, detected) in enumerate(zip(outcome.files, outcome.detections, strict=True), start=1):
             picture = draw(open_image(file), detected.boxes, detected.labels, list(outcome.names), detected.scores)
             picture.save(folder / f"{number:04d}-{file.stem}.png")
-
-
-def _image_files(paths: Sequence[PathLike]) -> list[Path]:
-    files: list[Path] = []
-    problems = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = images_in(path)
-            files += inside
-            if not inside:
-                problems.append(f"{path}: this folder has no images")
-        elif path.is_file():
-            files.append(path)
-        else:
-            problems.append(f"{path}: no such file or folder")
-    for file in files:
-        try:
-            open_image(file)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return files

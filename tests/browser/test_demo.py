@@ -41,7 +41,7 @@ class Fake(DetectorBase):
     model = SimpleNamespace(config=config)
     @classmethod
     def load(cls, checkpoint):
-        cls.runs = Path(checkpoint)
+        cls.runs = Path(checkpoint) / "runs.txt"
         return cls()
     def _run(self, images, batch_size):
         with self.runs.open("a") as file:
@@ -66,12 +66,13 @@ main()
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("demo") / "runs.txt"
     path.touch()
+    (path.parent / "config.json").touch()  # of a checkpoint
     return path
 
 
 @pytest.fixture(scope="module")
 def fake(serve: Callable[..., Any], runs: Path) -> Any:
-    return serve(["-c", FAKE, "demo", str(runs)])
+    return serve(["-c", FAKE, "demo", str(runs.parent)])
 
 
 @pytest.fixture(scope="module")

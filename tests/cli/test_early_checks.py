@@ -40,7 +40,7 @@ def test_missing_paths_and_mistyped_keys_are_reported_before_torch_is_loaded(tmp
     expected = {
         ("train", "gone.yaml"): ["gone.yaml"],
         ("train", "recipe.yaml", "train.epochs=3"): ["recipe.yaml", "num_train_epochs"],
-        ("check", "recipe.yaml", "data.source=coco:gone", "model.checkpoint=./gone"): ["gone", "./gone"],
+        ("train", "recipe.yaml", "data.source=coco:gone", "model.checkpoint=./gone"): ["gone", "./gone"],
         ("evaluate", "./gone", "--data", "coco:lost"): ["./gone", "lost"],
         ("compare", "./gone", "./lost"): ["./gone", "./lost"],
         ("predict", "./gone", "picture.jpg"): ["./gone", "picture.jpg"],

@@ -138,9 +138,16 @@ def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.Lo
     [
         ([], "give a model to evaluate, or --from-predictions FILE and --data"),
         (["--from-predictions", "found.json"], "give a model to evaluate"),
-        (["--from-predictions", "gone.json", "--data", "coco:data"], "gone.json: can't be read"),
+        (["--from-predictions", "gone.json", "--data", "coco:data"], "gone.json: no such file"),
         (
-            ["--from-predictions", "gone.json", "--data", "coco:data", "--save-predictions", "x.json"],
+            [
+                "--from-predictions",
+                "data/train/_annotations.coco.json",
+                "--data",
+                "coco:data",
+                "--save-predictions",
+                "x.json",
+            ],
             "--save-predictions",
         ),
         (["embedded:small", "--data", "coco:data", "--out", "data"], "data is not empty"),

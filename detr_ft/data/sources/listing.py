@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from detr_ft.data.images import IMAGE_SUFFIXES
+from detr_ft.data.images import IMAGE_SUFFIXES, open_image
+from detr_ft.errors import InputError
 
 _SPLIT_WORDS = {
     "train": "train",
@@ -81,3 +82,30 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
 
 def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".")
+
+
+def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the images among files and in folders.
+
+    Raises InputError with every path that does not exist, folder without images and file that can't be opened.
+    """
+    files: list[Path] = []
+    problems = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = images_in(path)
+            files += inside
+            if not inside:
+                problems.append(f"{path}: this folder has no images")
+        elif path.is_file():
+            files.append(path)
+        else:
+            problems.append(f"{path}: no such file or folder")
+    for file in files:
+        try:
+            open_image(file)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return files
