@@ -177,7 +177,8 @@ def test_what_changed_is_listed_and_other_classes_or_data_refused(folder: Path, 
         assert words in told
     status, told = here(folder, output, *SIZE)
     assert status == 2
-    assert "go on with that run (--resume)" in told
+    assert "--resume" in told
+    assert "train.output_dir=" in told
 
 
 def test_no_space_is_told_and_leaves_what_was_there(folder: Path) -> None:
