@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
@@ -15,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 import detr_ft
+from detr_ft import data
 from detr_ft.cli.app import app
 from detr_ft.training.settings import TrainSettings
 from detr_ft.workflows.train import TrainOptions
@@ -161,3 +163,15 @@ def test_options_of_train_are_the_settings() -> None:
 
 if __name__ == "__main__":
     LIST.write_text(text(), encoding="utf-8")
+
+
+def test_the_names_of_the_data_package_are_those_of_its_stub() -> None:
+    stub = ast.parse((Path(data.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+    imported = {
+        alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert set(imported) == set(data.__all__) <= set(dir(data))
+    for name, module in imported.items():
+        assert getattr(data, name) is getattr(import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = data.nothing

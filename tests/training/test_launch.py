@@ -165,7 +165,9 @@ def test_if_a_process_dies_all_end(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_of_all_processes_is_printed_once(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("model: {checkpoint: embedded:small}\ndata: {source: x}\ntrain: {output_dir: run}\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "model: {checkpoint: embedded:small}\ndata: {source: x}\ntrain: {output_dir: run}\n"
+    )
     arguments = [*PYTHON, *torchrun(2), "-m", "detr_ft", "train", "recipe.yaml"]
     process = subprocess.run(
         arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANG_SECONDS
