@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detr_ft.errors import InputError
 from detr_ft.structures import Predictions, Targets
 
 _TOLERANCE = 0.02  # in fractions of the image: annotation tools round, so that a box may exceed it by a pixel
 
 
-class CriterionError(ValueError):
+class CriterionError(InputError, ValueError):
     """A prediction, a target or a term that cannot be scored; names it and the likely cause."""
 
 

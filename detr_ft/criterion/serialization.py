@@ -91,19 +91,25 @@ def explicit_names(description: Any) -> Any:
 
 
 def check_activation(criterion: object, activation: Activation) -> None:
-    """Raise CriterionError if a cost or a loss does not support the activation of a model.
+    """Raise CriterionError with every cost and loss that does not support the activation of a model."""
+    problems = unsupported_terms(criterion, activation)
+    if problems:
+        raise CriterionError(problems)
+
+
+def unsupported_terms(criterion: object, activation: Activation) -> list[str]:
+    """Return a message for each cost and loss that does not support the activation of a model.
 
     Terms without the attribute `activations`, and criteria of other classes, are not checked.
     """
     if not isinstance(criterion, SetCriterion):
-        return
-    for term in (*costs_of(criterion.matcher), *criterion.losses):
-        supported = getattr(term, "activations", None)
-        if supported is not None and activation not in supported:
-            raise CriterionError(
-                f"{type(term).__name__} is for {' and '.join(sorted(supported))} scores, but the model has {activation} scores. "
-                f"Use {_counterpart(type(term), activation)}"
-            )
+        return []
+    return [
+        f"{type(term).__name__} is for {' and '.join(sorted(term.activations))} scores, but the model has {activation} "
+        f"scores. Use {_counterpart(type(term), activation)}."
+        for term in (*costs_of(criterion.matcher), *criterion.losses)
+        if activation not in getattr(term, "activations", {activation})
+    ]
 
 
 def _counterpart(kind: type, activation: Activation) -> str:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from detr_ft.criterion import check_activation
 from detr_ft.models.families import family_of
 from detr_ft.models.families.base import LossInputs
+from detr_ft.models.label_map import check_class_head
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.utils.collectives import has_process_group, sum_over_processes, world_size
 
@@ -31,16 +33,14 @@ class AttachedCriterion:
         self.criterion = criterion
         self._totals: StepTotals | None = None
         self.last: tuple[Predictions, Targets] | None = None
-        self._family = family_of(model)
+        self.family = family_of(model)
         self._model = model
         self._stock_loss = model.loss_function
-        self._hidden: list[Tensor] = []
-        self._hooks = []
-        if self._family.decoder is not None:
-            decoder = model.get_submodule(self._family.decoder)
-            layers: Any = decoder.layers
-            self._hooks = [decoder.register_forward_pre_hook(self._clear_hidden)]
-            self._hooks += [layer.register_forward_hook(self._record_hidden) for layer in layers]
+        self._recorded: list[Any] = []
+        modules = self.family.recorded_modules(model)
+        self._hooks = [module.register_forward_hook(self._record) for module in modules]
+        if self._hooks:  # the base model, because CUDA graphs run it without the heads
+            self._hooks.append(model.base_model.register_forward_pre_hook(self._clear))
 
     def __call__(
         self,
@@ -54,9 +54,9 @@ class AttachedCriterion:
         **extras: Any,  # further arguments of a family
     ) -> tuple[Tensor, dict[str, Tensor], list[dict[str, Tensor]]]:
         """Return `(loss, loss_dict, auxiliary_outputs)`; called by transformers."""
-        if self._family.decoder is not None and (outputs_class is None or outputs_coord is None):
+        if self._hooks and (outputs_class is None or outputs_coord is None):
             outputs_class, outputs_coord = self.layer_outputs()
-        predictions = self._family.predictions(LossInputs(logits, pred_boxes, outputs_class, outputs_coord, extras))
+        predictions = self.family.predictions(LossInputs(logits, pred_boxes, outputs_class, outputs_coord, extras))
         loss, values = self.score(predictions, labels)
         auxiliary = [
             {"logits": row, "pred_boxes": boxes}
@@ -93,31 +93,31 @@ class AttachedCriterion:
         self._model.loss_function = self._stock_loss
 
     def layer_outputs(self) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the decoder layers in the latest forward pass, and clear the recorded states.
+        """Return the outputs of all layers in the latest forward pass, and clear the recorded ones.
 
         Logits `[L, B, Q, C]` and boxes `[L, B, Q, 4]`.
         """
-        hidden = torch.stack(self._hidden)  # [L, B, Q, D]
-        self._hidden = []
-        return self._family.apply_heads(self._model, hidden)
+        recorded, self._recorded = self._recorded, []
+        return self.family.apply_heads(self._model, recorded)
 
-    def _clear_hidden(self, module: nn.Module, inputs: object) -> None:
-        self._hidden = []
+    def _clear(self, module: nn.Module, inputs: object) -> None:
+        self._recorded = []
 
-    def _record_hidden(self, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        self._hidden.append(output if isinstance(output, Tensor) else output[0])
+    def _record(self, module: nn.Module, inputs: object, output: Any) -> None:
+        self._recorded.append(output)
 
 
-def attach_criterion(model: PreTrainedModel, criterion: Criterion) -> AttachedCriterion:
+def attach_criterion(model: PreTrainedModel, criterion: Criterion | None = None) -> AttachedCriterion:
     """Make `model(pixel_values, labels=...)` compute its loss by `criterion`, in any training loop.
 
-    Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` is; config and outputs of the model stay
+    The default is the criterion of the model's family. Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` is; config and outputs of the model stay
     the same. With `auxiliary_loss=True` transformers passes the *normalized* output of each layer to the next one, unlike the
     original DETR, so switching it on changes the function of a trained model. Therefore the heads are applied here to the
     outputs of the layers. A model whose config has it on already computes its layers as before.
 
     YOLOS has predictions of its last layer only (Fang et al., NeurIPS 2021). Raises TypeError for a model of no family or a
-    wrapped model, RuntimeError if the model ignores the criterion.
+    wrapped model, CriterionError for terms that do not support the activation of the model, InputError for a class head that
+    contradicts the config, and RuntimeError if the model ignores the criterion.
     """
     if isinstance(model, nn.DataParallel):
         raise TypeError(
@@ -125,6 +125,10 @@ def attach_criterion(model: PreTrainedModel, criterion: Criterion) -> AttachedCr
             "its own images. Pass the model itself and start one process per GPU: "
             "torchrun --nproc_per_node N -m detr_ft train RECIPE, or torchrun --nproc_per_node N SCRIPT.py"
         )
+    family = family_of(model)
+    criterion = family.default_criterion() if criterion is None else criterion
+    check_activation(criterion, family.activation)
+    check_class_head(model)
     previous = model.loss_function if isinstance(model, PreTrainedModel) else None
     if isinstance(previous, AttachedCriterion):
         previous.detach()

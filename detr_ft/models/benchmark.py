@@ -89,8 +89,14 @@ def _largest(difference: Tensor) -> Tensor:
 def _flops(model: PreTrainedModel, processor: Any, image: Image.Image) -> tuple[tuple[int, int], int]:
     pixels = processor(images=[image], return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
     counter = FlopCounterMode(display=False)
-    # The counter reads gradient functions, which tensors of inference mode lack.
+    # The counter reads gradient functions, which tensors of inference mode lack, and views of trained parameters too.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with inference(model), torch.inference_mode(False), torch.no_grad(), counter:
-        model(pixel_values=pixels)
+        try:
+            model.requires_grad_(False)
+            model(pixel_values=pixels)
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
     height, width = pixels.shape[-2:]
     return (height, width), counter.get_total_flops()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
 from detr_ft.models.families.detr import DETR
@@ -16,23 +16,17 @@ from detr_ft.models.timm import freeze_timm_norms
 
 def build_model(
     architecture: Mapping[str, Any], names: list[str], longest_edge: int, backbone: str | None = None
-) -> tuple[DetrForObjectDetection, Any]:
+) -> tuple[PreTrainedModel, Any]:
     """Build a model with random weights and a native backbone for the classes `names`, and its processor.
 
     `architecture` has the arguments of `DetrConfig`; its `backbone_config` has a `model_type`. `backbone` is a checkpoint
     for the weights of the backbone. The processor pads images to a square. Raises InputError for arguments that
     transformers refuses, and for a backbone whose weights do not fit.
     """
-    # transformers silently accepts a misspelled field.
-    known = DetrConfig(backbone_config={"model_type": "resnet"}).to_dict()
-    unknown = sorted(set(architecture) - set(known))
-    if unknown:
-        raise InputError([f"model.architecture.{key}: DetrConfig has no such field. Remove it." for key in unknown])
-    labels = dict(enumerate(names))
     try:
-        config = DetrConfig(**architecture, id2label=labels, label2id={name: index for index, name in labels.items()})
+        config = DETR.config(architecture, names)
         freeze_timm_norms(config)
-        model = DetrForObjectDetection(config)
+        model = DETR.model_class(config)
     except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise InputError(f"model.architecture: {first_line(error)}") from error
     DETR.draw_weights(model)
@@ -46,8 +40,7 @@ def square_processor(longest_edge: int) -> Any:
 
     A small model that learns positions from the start needs the border of its images to stay where it is.
     """
-    square = {"height": longest_edge, "width": longest_edge}
-    return DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
+    return DETR.square_processor(longest_edge)
 
 
 def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:

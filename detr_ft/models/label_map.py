@@ -17,6 +17,7 @@ from detr_ft.models.metadata import read_labels
 
 _NEW_ROW_NOISE = 0.02  # in standard deviations of the existing weights
 _MAX_NAMED_CLASSES = 20  # in a message
+_MAX_COMPARED_CLASSES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,34 @@ class LabelMap:
     def new(self) -> list[str]:
         """The classes that no checkpoint had."""
         return [name for name in self.names if name not in self.reused]
+
+
+def check_class_head(model: PreTrainedModel) -> None:
+    """Raise InputError if the class head and the config of a model have different numbers of classes."""
+    family, classes = family_of(model), model.config.num_labels
+    expected = classes + (family.activation == "softmax")
+    for path in family.class_layers:
+        rows = getattr(model.get_submodule(path), "out_features", expected)
+        if rows != expected:
+            raise InputError(
+                f"model: {path} has {rows} rows, and {classes} classes in the config need {expected}. Give a "
+                "model the classes of the data with detr_ft.fit_labels(model, names)."
+            )
+
+
+def check_classes(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Raise InputError unless the classes of a model are those of the data, in the same order."""
+    own = LabelMap.of(model, "model").names
+    if list(own) != list(names):
+        raise InputError(
+            f"model: its classes are not those of the data: {_shorten(own)}, and {_shorten(names)} in the data. Give it the "
+            "classes of the data before training: detr_ft.fit_labels(model, names)."
+        )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_COMPARED_CLASSES} more" if len(names) > _MAX_COMPARED_CLASSES else ""
+    return f"{len(names)} ({', '.join(names[:_MAX_COMPARED_CLASSES])}{more})"
 
 
 def fit_labels(

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from detr_ft.errors import InputError
-from detr_ft.models.families import FAMILIES, check_trainable, find_family
+from detr_ft.models.families import FAMILIES, Family, check_trainable, family_of_type, find_family
 from detr_ft.models.label_map import LabelMap
 from detr_ft.models.locate import is_on_hub, resolve
 from detr_ft.models.metadata import check_metadata
@@ -82,7 +82,16 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
     except _LOAD_OR_INPUT_ERRORS:
         return None
     family = find_family(config)
-    return config.num_queries if family is not None and "num_queries" in family.supports else None
+    return family.num_queries(config) if family is not None and "num_queries" in family.supports else None
+
+
+def local_family(checkpoint: str, revision: str | None = None) -> Family | None:
+    """Return the family of a checkpoint; None if its config is not on this machine, or of a family without a description."""
+    try:
+        written, _ = PreTrainedConfig.get_config_dict(resolve(checkpoint), revision=revision, local_files_only=True)
+    except _LOAD_OR_INPUT_ERRORS:
+        return None
+    return family_of_type(written.get("model_type"))
 
 
 def commit_of(checkpoint: str, revision: str | None = None) -> str | None:

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from detr_ft.errors import InputError
 from detr_ft.models.families import family_of
 from detr_ft.models.predict import final_predictions
 
@@ -43,7 +42,7 @@ def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0)
 
 def query_use(model: PreTrainedModel, processor: object, images: Iterable[Image.Image]) -> Tensor:
     """Return the use `[Q]` of each query: its probability of an object, summed over images."""
-    use = torch.zeros(model.config.num_queries)
+    use = torch.zeros(family_of(model).num_queries(model.config))
     for predictions in final_predictions(model, processor, images):
         for objectness in predictions.objectness[0]:  # [Q] of each image
             use += objectness.cpu()
@@ -55,12 +54,4 @@ def truncate_decoder(model: PreTrainedModel, number: int) -> None:
 
     Auxiliary losses train each layer to predict by itself (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of the last layers). Raises InputError if there are fewer.
     """
-    family = family_of(model)
-    family.check_supports("decoder_layers")
-    decoder: Any = family.module(model, family.decoder)
-    if not 1 <= number <= len(decoder.layers):
-        raise InputError(
-            f"model.decoder_layers: must be from 1 to {len(decoder.layers)}, the checkpoint's number, got {number}."
-        )
-    decoder.layers = decoder.layers[:number]
-    model.config.decoder_layers = number
+    family_of(model).truncate_decoder(model, number)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, ResNetConfig, TimmBackboneConfig
 from transformers.models.resnet.modeling_resnet import ResNetEncoder
 
-from detr_ft.models.families import find_family
+from detr_ft.models.families import BACKBONE_PATTERN, backbone_path
 
 _RESNETS = {
     "resnet18": ("basic", [2, 2, 2, 2]),
@@ -26,17 +26,13 @@ _RESNETS = {
     "resnet152": ("bottleneck", [3, 8, 36, 3]),
 }
 _WIDTHS = {"basic": [64, 128, 256, 512], "bottleneck": [256, 512, 1024, 2048]}
-_BACKBONE_PREFIX = r"backbone(?:\.conv_encoder)?\.model\."  # of weights in old and new checkpoints
 _DC5_OUTPUT_STRIDE = 16
 
 
 def native_weight_names(config: PreTrainedConfig) -> dict[str, str]:
     """Return native names by patterns of timm's names, for `from_pretrained(key_mapping=...)`."""
-    family = find_family(config)
-    # Families without a description have conv_encoder, as Table Transformer has.
-    path = family.backbone if family and family.backbone else "model.backbone.conv_encoder.model"
-    prefix = path.removeprefix("model.") + "."
-    return {_BACKBONE_PREFIX + old: prefix + new for old, new in _native_names().items()}
+    prefix = backbone_path(config).removeprefix("model.") + "."
+    return {BACKBONE_PATTERN + old: prefix + new for old, new in _native_names().items()}
 
 
 def _native_names() -> dict[str, str]:
@@ -171,7 +167,7 @@ def _timm_name(key: str) -> str:
     key = re.sub(r"model\.embedder\.embedder\.convolution\.", "model.conv1.", key)
     key = re.sub(r"model\.embedder\.embedder\.normalization\.", "model.bn1.", key)
     match = re.match(
-        r"(.*backbone\.(?:conv_encoder\.)?model\.)encoder\.stages\.(\d)\.layers\.(\d+)\.(layer\.(\d)|shortcut)\.(convolution|normalization)\.(.*)",
+        rf"(.*{BACKBONE_PATTERN})encoder\.stages\.(\d)\.layers\.(\d+)\.(layer\.(\d)|shortcut)\.(convolution|normalization)\.(.*)",
         key,
     )
     if match is None:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detr_ft.criterion.serialization import configure
+from detr_ft.criterion.serialization import configure, unsupported_terms
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mixing
 from detr_ft.errors import InputError
@@ -17,14 +17,21 @@ from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, read_values
 from detr_ft.utils.components import ConfigureError, build_object
 
+if TYPE_CHECKING:
+    from detr_ft.models.families import Family
+
 
 @dataclass(frozen=True)
 class BuiltRecipe:
-    """A recipe and the objects that it describes."""
+    """A recipe and the objects that it describes.
+
+    `family` is that of the checkpoint, None if its config is not on this machine.
+    """
 
     recipe: Recipe
     criterion: SetCriterion
     augmentation: Augmentation | None
+    family: Family | None = None
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -72,24 +79,40 @@ def read_recipe(path: Path) -> Recipe:
 
 def _build(read: RecipeValues) -> BuiltRecipe:
     faults: list[Problem] = []
-    criterion = _criterion(read.values, read.folder, faults)
+    family = _family(read.values)
+    criterion = _criterion(read.values, read.folder, family, faults)
     augmentation = _augmentation(read.values, read.folder, faults)
     recipe, problems = read.validate()
     problems = [*read.problems, *(read.message_at(*fault) for fault in faults), *problems]
     if recipe is None or problems:
         raise InputError(problems)
-    return BuiltRecipe(recipe, criterion, augmentation)
+    return BuiltRecipe(recipe, criterion, augmentation, family)
 
 
-def _criterion(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> SetCriterion:
-    """Return the criterion of a recipe, DETR's own if it describes none; adds what is wrong to `faults`."""
-    description = values.get("criterion")
-    if isinstance(description, Mapping):
-        try:
-            return configure(description, folder)
-        except ConfigureError as error:
-            faults += [(("criterion", *place), message) for place, message in error.problems]
-    return detr_criterion()
+def _family(values: Mapping[str, Any]) -> Family | None:
+    """Return the family of a recipe's checkpoint, None if its config is not on this machine."""
+    section = values.get("model")
+    checkpoint = section.get("checkpoint") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping) or not isinstance(checkpoint, str):
+        return None
+    from detr_ft.models.load import local_family  # loads transformers, for recipes with a checkpoint only
+
+    revision = section.get("revision")
+    return local_family(checkpoint, revision if isinstance(revision, str) else None)
+
+
+def _criterion(values: Mapping[str, Any], folder: Path, family: Family | None, faults: list[Problem]) -> SetCriterion:
+    """Return the criterion of a recipe, by default that of the model's family; adds mistakes to `faults`."""
+    description, activation = values.get("criterion"), "softmax" if family is None else family.activation
+    if not isinstance(description, Mapping):
+        return detr_criterion() if family is None else family.default_criterion()
+    try:
+        criterion = configure(description, folder, activation)
+    except ConfigureError as error:
+        faults += [(("criterion", *place), message) for place, message in error.problems]
+        return detr_criterion()
+    faults += [(("criterion",), message) for message in unsupported_terms(criterion, activation)]
+    return criterion
 
 
 def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> Augmentation | None:

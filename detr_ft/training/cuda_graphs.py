@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.models.families import family_of
-from detr_ft.structures import Predictions
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step import EagerForwardBackward, ForwardBackward
 
@@ -57,7 +56,7 @@ class CudaGraphForwardBackward:
             return result
         logits, boxes = outputs = [output.requires_grad_() for output in graphs.forward(inputs)]
         with self._accelerator.autocast():
-            loss, terms = self._attached.score(Predictions(logits, boxes), inputs["labels"])
+            loss, terms = self._attached.score(self._attached.family.layers(logits, boxes), inputs["labels"])
         self._accelerator.backward(weight * loss)
         graphs.backward([output.grad for output in outputs])
         return loss, terms
@@ -109,7 +108,7 @@ def build_forward_backward(
 
 
 class _Layers(nn.Module):
-    """Logits `[L, B, Q, K+1]` and boxes `[L, B, Q, 4]` of all decoder layers, fp32."""
+    """Logits `[L, B, Q, C]` and boxes `[L, B, Q, 4]` of all decoder layers, fp32."""
 
     def __init__(self, model: PreTrainedModel, attached: AttachedCriterion) -> None:
         super().__init__()

@@ -118,6 +118,7 @@ def _evaluate_model(
     accelerator = join()
     detector = Detector.load_any(model)
     order = align_classes(detector.names, class_names(split))
+    criterion = criterion_of(detector) if folder is not None and order is None else None
     with status(f"evaluating {len(split)} images"):
         figures, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
         if order is not None:
@@ -127,7 +128,6 @@ def _evaluate_model(
     if accelerator.is_main_process and save is not None:
         write_predictions(save, split, detections, numbers)
     if accelerator.is_main_process and folder is not None:
-        criterion = criterion_of(detector) if order is None else None
         report = collect_report(
             detector.model, detector.processor, criterion, split, detections, environment()["hardware"], batch_size
         )

@@ -9,16 +9,21 @@ from pathlib import Path
 
 import psutil
 import torch
+import yaml
 from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from detr_ft.criterion import detr_criterion
+from detr_ft.criterion.serialization import describe
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
-from detr_ft.models.load import num_queries_of
+from detr_ft.models.families import Family
+from detr_ft.models.families.detr import DETR
+from detr_ft.models.load import local_family, num_queries_of
 from detr_ft.recipe.load import build_values
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.files import check_new_file, writing
@@ -95,7 +100,9 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     train, gpu = given.splits["train"], torch.cuda.is_available()
     statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
-    start = _start(checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL), len(train))
+    checkpoint = checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL)
+    family = local_family(checkpoint) or DETR
+    start = _start(checkpoint, len(train), family)
     queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
@@ -121,6 +128,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
         stem=out.stem if out else "recipe",
         advice=[advice[topic].text for topic in topics if topic in advice],
         start=start,
+        criterion=_criterion(family),
         box_format=box_format,
         has_validation="validation" in given.splits,
         edge=edge,
@@ -138,16 +146,24 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     )
 
 
-def _start(checkpoint: str, images: int) -> _Start:
+def _start(checkpoint: str, images: int, family: Family) -> _Start:
     if checkpoint == _SMALL:
         why = "nothing: it has seen drawings alone, so all of it has to learn"
         return _Start(checkpoint, "", why, "4.0e-4", "4.0e-4", "as everything else", 1500, 50, 0.5)
-    freeze, why = "backbone.stem, backbone.stage1", "parts that keep their weights, as in the paper"
+    freeze, why = ", ".join(family.freeze), "parts that keep their weights, as in the paper"
     backbone_rate, why_rate = "1.0e-5", "the backbone knows more, and learns at a lower rate"
     if images < _MIN_IMAGES_TO_TRAIN_BACKBONE:
         freeze, why = "backbone", f"under {_MIN_IMAGES_TO_TRAIN_BACKBONE} images teach a backbone nothing new"
         backbone_rate, why_rate = "null", "the backbone is frozen"
     return _Start(checkpoint, freeze, why, "1.0e-4", backbone_rate, why_rate, 6000, 200, 0.1)
+
+
+def _criterion(family: Family) -> str:
+    """Return the criterion of a family as YAML; empty for DETR's own, which the template has with comments."""
+    criterion = family.default_criterion()
+    if criterion == detr_criterion():
+        return ""
+    return yaml.safe_dump({"criterion": describe(criterion)}, sort_keys=False)
 
 
 def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int, str]:

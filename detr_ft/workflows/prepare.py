@@ -21,7 +21,7 @@ from detr_ft.data.schema import boxes_of_classes, class_names
 from detr_ft.data.splits import train_and_validation
 from detr_ft.errors import InputError
 from detr_ft.models.build import build_model, square_processor
-from detr_ft.models.families import check_trainable
+from detr_ft.models.families import check_trainable, family_of
 from detr_ft.models.freeze import live_norms, set_trainable, trainable_counts
 from detr_ft.models.label_map import fit_labels
 from detr_ft.models.load import commit_of, load_config_and_processor, load_model
@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     model = _model(recipe, names)
     if start is not None:
         _fit(model, processor, recipe, names, synonyms, train)
-    _warn_of_crowding(train, model.config.num_queries)
+    _warn_of_crowding(train, family_of(model).num_queries(model.config))
     if recipe.model.live_norms:
         live_norms(model)
     set_trainable(model, recipe.model.freeze)
@@ -143,8 +143,9 @@ def _fit(
     section, seed = recipe.model, recipe.train.seed
     if section.decoder_layers is not None:
         truncate_decoder(model, section.decoder_layers)
-    if section.num_queries not in (None, model.config.num_queries):
-        before, sample = model.config.num_queries, train.select(range(min(_QUERY_USE_IMAGES, len(train))))
+    before = family_of(model).num_queries(model.config)
+    if section.num_queries not in (None, before):
+        sample = train.select(range(min(_QUERY_USE_IMAGES, len(train))))
         images = (open_image(row["image"]) for row in sample.with_format(None).select_columns(["image"]))
         set_queries(model, section.num_queries, query_use(model, processor, images), seed)
         logger.info("queries: %d of the checkpoint's %d, by use in %d images", section.num_queries, before, len(sample))

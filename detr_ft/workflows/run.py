@@ -19,9 +19,10 @@ from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.schema import boxes_of_classes, class_names
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetrics
+from detr_ft.models.load import commit_of
 from detr_ft.models.locate import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
-from detr_ft.recipe.load import BuiltRecipe
+from detr_ft.recipe.load import BuiltRecipe, build_recipe
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
@@ -97,6 +98,18 @@ def run(
         RunDirectory(recipe.train.output_dir).clear_beginnings()
     logger.info("%s", built.criterion)
     return _train(built, data, callbacks, checkpoint, force, evaluate_before)
+
+
+def with_family(built: BuiltRecipe) -> BuiltRecipe:
+    """Return a recipe with the family of a checkpoint on the Hub, and the criterion for it; downloads the config.
+
+    Raises InputError.
+    """
+    section = built.recipe.model
+    if built.family is not None or section.checkpoint is None or not is_on_hub(section.checkpoint):
+        return built
+    commit_of(section.checkpoint, section.revision)
+    return build_recipe(built.recipe)
 
 
 def build_trainer(

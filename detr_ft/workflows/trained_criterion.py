@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from detr_ft.criterion import SetCriterion, detr_criterion
+from detr_ft.criterion import SetCriterion, check_activation, detr_criterion
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def criterion_of(detector: Detector) -> SetCriterion | None:
-    """Return the criterion in a model's config, or DETR's own if that has none or needs code of its own.
+    """Return the criterion in a model's config, or its family's if that has none or needs code of its own.
 
     None for a model of another family, whose matching can't be computed.
     """
@@ -31,14 +31,20 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
     if not description:
         return family.default_criterion()
     if code_files(description, Path()) or _is_from_main(description):
-        logger.info("the model's criterion has code of its own, which is not run: DETR's own criterion matches instead")
+        logger.info(
+            "the model's criterion has code of its own, which is not run: %s's criterion matches instead", family.name
+        )
         return family.default_criterion()
     try:
-        return configure(description, Path())
+        criterion = configure(description, Path(), family.activation)
     except ConfigureError as error:
+        places = [".".join(("detr_ft.criterion", *map(str, path))) for path, _ in error.problems]
+        messages = [message for _, message in error.problems]
         raise InputError(
-            [f"config.json of the model: detr_ft.criterion.{fault}" for fault in str(error).split("; ")]
+            [f"config.json of the model: {place}: {message}" for place, message in zip(places, messages, strict=True)]
         ) from error
+    check_activation(criterion, family.activation)
+    return criterion
 
 
 def trained_by(model: str, detector: Detector) -> SetCriterion:
@@ -51,8 +57,10 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
         try:
             return build_file(recipe).criterion
         except InputError as error:
-            logger.warning("DETR's own criterion matches instead of the run's: %s", error)
-            return detr_criterion()
+            family = find_family(detector.model)
+            default = "DETR" if family is None else family.name
+            logger.warning("%s's criterion matches instead of the run's: %s", default, error)
+            return detr_criterion() if family is None else family.default_criterion()
     return criterion_of(detector) or detr_criterion()
 
 

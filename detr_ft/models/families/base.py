@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ Operation = Literal[
     "cuda_graphs",
 ]
 
+# The path of a convolutional backbone, in the releases and families of transformers.
+BACKBONE_PATTERN = r"backbone\.(?:conv_encoder\.)?model\."
 # The stages of a ResNet below the prefix of a backbone, under the names of transformers and under those of timm.
 _NATIVE_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:embedder|encoder\.stages\.(?P<stage>\d+))\.")
 _TIMM_STAGE = re.compile(r"(?:conv_encoder\.)?model\.(?:conv1|bn1|layer(?P<stage>\d+))\b")
@@ -48,7 +50,7 @@ class LossInputs:
     """The outputs that a model passes to its loss function.
 
     `logits [B, Q, C]` and `boxes [B, Q, 4]` are the final ones, `layer_logits` and `layer_boxes` those of all layers where
-    the model or its decoder hooks provide them; `extras` has the further arguments of the family, by name.
+    the model passes them or `Family.apply_heads` computes them; `extras` has the further arguments of the family, by name.
     """
 
     logits: Tensor
@@ -63,9 +65,9 @@ class Family(ABC):
     """A family of detectors of transformers.
 
     Paths are those of `get_submodule`, None where the family has no such module. `class_layers` are the linear layers with
-    a row for each class, `decoder` is the module whose `layers` are followed by the heads, `lora_layers` is a regular
-    expression for the linear layers that adapters go into. With `images="masked"` a batch is padded and has a pixel mask;
-    with `"unmasked"` the model has none, and images are processed one by one.
+    a row for each class, `lora_layers` is a regular expression for the linear layers that adapters go into. With
+    `images="masked"` a batch is padded and has a pixel mask; with `"unmasked"` the model has none, and images are processed
+    one by one. `freeze` are the parts that a new recipe does not train.
     """
 
     name: str
@@ -80,20 +82,25 @@ class Family(ABC):
     backbone: str | None = None
     frozen_norm: type[nn.Module] | None = None
     projection: str | None = None  # of the features of the backbone to the width of the encoder
-    decoder: str | None = None
     query_embedding: str | None = None
     lora_layers: str | None = None
+    freeze: tuple[str, ...] = ()
 
     @abstractmethod
     def predictions(self, outputs: LossInputs) -> Predictions:
         """Return the predictions for a criterion: a row for each supervised layer, the final one last."""
 
-    @abstractmethod
-    def apply_heads(self, model: PreTrainedModel, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `[..., Q, C]` and boxes `[..., Q, 4]` of hidden states `[..., Q, D]` of the queries.
+    def recorded_modules(self, model: PreTrainedModel) -> Sequence[nn.Module]:
+        """Return the modules whose outputs `apply_heads` needs; none if the model passes all rows to its loss."""
+        return ()
 
-        With a `decoder` these are the outputs of its layers, before its final norm.
+    def apply_heads(self, model: PreTrainedModel, outputs: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return logits `[L, B, Q, C]` and boxes `[L, B, Q, 4]` of all layers.
+
+        `outputs` has the output of each module of `recorded_modules` in one forward pass, in their order: hidden states of
+        layers, and for example reference points.
         """
+        raise NotImplementedError(f"{self.name} records no modules")
 
     @abstractmethod
     def compiled_parts(self, model: PreTrainedModel) -> list[nn.Module]:
@@ -117,6 +124,20 @@ class Family(ABC):
         """Raise InputError unless the family supports an operation."""
         if operation not in self.supports:
             raise InputError(f"model: {self.name} does not support {operation}. Remove the setting, or use a DETR.")
+
+    def num_queries(self, config: Any) -> int:
+        """Return the number of queries of a model with this config."""
+        queries: int = config.num_queries
+        return queries
+
+    def truncate_decoder(self, model: PreTrainedModel, number: int) -> None:
+        """Remove the decoder layers after the first `number`, in place. Raises InputError if there are fewer."""
+        self.check_supports("decoder_layers")
+        raise NotImplementedError(f"{self.name} supports decoder_layers and must remove them")
+
+    def layers(self, logits: Tensor, boxes: Tensor) -> Predictions:
+        """Return the outputs of `apply_heads` as rows."""
+        return Predictions(logits, boxes, self.activation)
 
     def final(self, logits: Tensor, boxes: Tensor) -> Predictions:
         """Return the final outputs of a model, `logits [B, Q, C]` and `boxes [B, Q, 4]`, as the only row."""

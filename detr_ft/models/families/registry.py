@@ -30,13 +30,25 @@ _SIGMOID = {
     "rt_detr_v2": "RT-DETRv2",
 }
 _EXAMPLE = "facebook/detr-resnet-50"
+_UNDESCRIBED_BACKBONE = "model.backbone.conv_encoder.model"  # as in Table Transformer
 
 
 def find_family(model: nn.Module | PreTrainedConfig) -> Family | None:
     """Return the family of a model or of its config, None if it is not in `FAMILIES`."""
     if isinstance(model, PreTrainedConfig):
-        return next((family for family in FAMILIES if family.model_type == model.model_type), None)
+        return family_of_type(model.model_type)
     return next((family for family in FAMILIES if isinstance(model, family.model_class)), None)
+
+
+def family_of_type(model_type: object) -> Family | None:
+    """Return the family with this `model_type`, as in config.json; None if it is not in `FAMILIES`."""
+    return next((family for family in FAMILIES if family.model_type == model_type), None)
+
+
+def backbone_path(config: PreTrainedConfig) -> str:
+    """Return the path of a convolutional backbone, also in families that are not in `FAMILIES`."""
+    family = find_family(config)
+    return family.backbone if family and family.backbone else _UNDESCRIBED_BACKBONE
 
 
 def family_of(model: nn.Module | PreTrainedConfig) -> Family:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import YolosForObjectDetection
 
 from detr_ft.criterion import detr_criterion
@@ -21,9 +21,10 @@ class YolosFamily(Family):
         """Return the final layer as the only row."""
         return self.final(outputs.logits, outputs.boxes)
 
-    def apply_heads(self, model: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the heads to the final states of the detection tokens."""
-        return model.class_labels_classifier(hidden), model.bbox_predictor(hidden).sigmoid()
+    def num_queries(self, config: Any) -> int:
+        """Return the number of detection tokens."""
+        tokens: int = config.num_detection_tokens
+        return tokens
 
     def compiled_parts(self, model: Any) -> list[nn.Module]:
         """Return the encoder layers."""

@@ -14,6 +14,7 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
 from detr_ft.evaluation.coco import coco_metrics
+from detr_ft.models.families import family_of
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 from detr_ft.training.monitor.diagnosis import MAP_OF_NOTHING, History, diagnose, measure_overlaps, remarks
@@ -67,7 +68,8 @@ class Evaluator:
         if not self.accelerator.is_main_process:
             return {}
         changes = self.sample.update(self.model, criterion, self.accelerator.device)
-        return {**changes, "remarks": remarks(last_step, changes, self.model.config.num_queries, fraction)}
+        queries = family_of(self.model).num_queries(self.model.config)
+        return {**changes, "remarks": remarks(last_step, changes, queries, fraction)}
 
     def diagnosis(self, metrics: Mapping[str, Any], log: TrainLog, step: int) -> list[str]:
         """Return the likely causes of an mAP near 0, on the main process only; empty for a higher one."""

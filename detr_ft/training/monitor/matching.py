@@ -15,6 +15,7 @@ from detr_ft.criterion import SetCriterion
 from detr_ft.criterion.explain import regrets
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.models.families import family_of
 from detr_ft.models.predict import inference
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.utils.collectives import gather_objects
@@ -105,7 +106,7 @@ class MatchingSample:
         """Return the query of each target of a batch, -1 for none, and the number of queries."""
         pixels = {name: batch[name].to(device) for name in ("pixel_values", "pixel_mask")}
         outputs = model(**self._format.normalize(pixels))
-        predictions = Predictions.from_layer(outputs.logits, outputs.pred_boxes)
+        predictions = family_of(model).final(outputs.logits, outputs.pred_boxes)
         targets = Targets.from_labels(batch["labels"], device)
         matches = criterion.matcher(predictions, targets)
         partners = torch.full((len(targets.labels),), -1)

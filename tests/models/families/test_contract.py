@@ -72,7 +72,7 @@ def test_family_of_other_models() -> None:
 @every_family
 def test_paths_lead_to_modules(family: Family) -> None:
     model = tiny(family)
-    paths = ("backbone", "projection", "decoder", "query_embedding")
+    paths = ("backbone", "projection", "query_embedding")
     assert set(paths) < {field.name for field in fields(family)}
     for name in paths:
         path = getattr(family, name)
@@ -82,6 +82,9 @@ def test_paths_lead_to_modules(family: Family) -> None:
         assert isinstance(head, nn.Linear)
         assert head.out_features == model.config.num_labels + (family.activation == "softmax")
     assert family.compiled_parts(model)
+    assert set(family.freeze) <= {family.part_of(name).name for name, _ in model.named_parameters()} | {
+        "backbone.stem", "backbone.stage1"
+    }  # fmt: skip
 
 
 @every_family
@@ -114,6 +117,7 @@ def test_outputs_become_predictions_and_train_a_step(family: Family) -> None:
     predictions, targets = attached.last
     rows = len(outputs.auxiliary_outputs) + 1
     queries = outputs.logits.shape[1]
+    assert queries == family.num_queries(model.config)
     assert predictions.logits.shape == (rows, 2, queries, outputs.logits.shape[-1])
     assert predictions.boxes.shape == (rows, 2, queries, 4)
     assert predictions.num_classes == model.config.num_labels
@@ -135,13 +139,13 @@ def test_outputs_become_predictions_and_train_a_step(family: Family) -> None:
 def test_rows_of_the_decoder_end_in_the_outputs(family: Family) -> None:
     """The heads on the last recorded layer are those that the model itself applies."""
     model = tiny(family).eval()
-    attached = attach_criterion(model, family.default_criterion())
+    attached = attach_criterion(model)
     outputs = model(batch()["pixel_values"])
-    if family.decoder is None:
-        states = outputs.last_hidden_state[:, -outputs.logits.shape[1] :]
-        logits, boxes = family.apply_heads(model, states[None])
-    else:
-        logits, boxes = attached.layer_outputs()
+    if not family.recorded_modules(model):
+        with pytest.raises(NotImplementedError):
+            attached.layer_outputs()
+        return
+    logits, boxes = attached.layer_outputs()
     torch.testing.assert_close(logits[-1], outputs.logits)
     torch.testing.assert_close(boxes[-1], outputs.pred_boxes)
 
@@ -197,7 +201,8 @@ def test_operations_work_or_are_refused(family: Family, operation: str) -> None:
         return
     operations[operation]()
     logits = model.eval()(batch()["pixel_values"]).logits
-    assert logits.shape == (2, 5 if operation == "num_queries" else 8, model.config.num_labels + 1)
+    columns = model.config.num_labels + (family.activation == "softmax")
+    assert logits.shape == (2, 5 if operation == "num_queries" else 8, columns)
 
 
 @every_family

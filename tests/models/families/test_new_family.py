@@ -1,0 +1,120 @@
+"""A family added by one file and one entry of the registry works in every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from models.test_attach import batch
+from support.sigmoid_family import REFINER, SigmoidLoss, refiner_criterion, register, save_checkpoint
+
+import detr_ft
+from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion, SoftmaxFocalLoss, detr_criterion
+from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.errors import InputError
+from detr_ft.models.attach import attach_criterion
+from detr_ft.models.load import load_model
+from detr_ft.recipe.load import build_values
+
+DATA = "generated:workshop?train=4&validation=2&edge=64"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    register(monkeypatch)
+    return save_checkpoint(tmp_path / "refiner")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_it_trains_evaluates_and_predicts(checkpoint: Path, tmp_path: Path) -> None:
+    run = detr_ft.train(
+        model=checkpoint, data=DATA, output_dir=tmp_path / "run", num_train_epochs=1,
+        per_device_train_batch_size=2, logging_steps=1,
+    )  # fmt: skip
+    rows = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert "loss_class_first" in rows[0]
+    recorded = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["criterion"]
+    assert recorded["losses"][0] == {"use": "support.sigmoid_family:SigmoidLoss", "weight": 2}
+    assert run.metrics.map is not None
+    assert run.report.is_file()
+    evaluated = detr_ft.evaluate(run, output_dir=tmp_path / "evaluation")
+    assert evaluated.metrics.map == run.metrics.map
+    detector = detr_ft.Detector.load(run)
+    detections = detector(run.validation[0]["image"])  # type: ignore[index]
+    assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
+
+
+def test_rows_and_boxes_come_from_the_recorded_layers(checkpoint: Path) -> None:
+    model, _ = load_model(str(checkpoint))
+    attached = attach_criterion(model)
+    outputs = model(**batch())
+    assert attached.last is not None
+    predictions, _ = attached.last
+    assert predictions.rows == ("first", "")
+    assert predictions.activation == "sigmoid"
+    assert torch.equal(predictions.boxes[-1], outputs.pred_boxes)
+    assert attached.criterion == refiner_criterion()
+
+
+def test_a_criterion_of_another_activation_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    model, _ = load_model(str(checkpoint))
+    message = r"CrossEntropyLoss is for softmax scores, but the model has sigmoid scores\. Use a term"
+    with pytest.raises(CriterionError, match=message):
+        attach_criterion(model, detr_criterion())
+    values = {
+        "model": {"checkpoint": str(checkpoint)}, "data": {"source": "absent"}, "train": {"output_dir": str(tmp_path)},
+        "criterion": {"matcher": {"use": "HungarianMatcher"}, "losses": [{"use": "CrossEntropyLoss"}]},
+    }  # fmt: skip
+    with pytest.raises(InputError, match=rf"criterion: {message}"):
+        build_values(values)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert "CrossEntropyLoss is for softmax" in detr_ft.check(file).problems[0]
+    assert f"{file}:" in detr_ft.check(file).problems[0]
+    focal = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), SoftmaxFocalLoss()])
+    with pytest.raises(InputError) as caught:  # before the data are read
+        detr_ft.train(model=checkpoint, data="absent:data", criterion=focal, output_dir=tmp_path / "run")
+    assert [problem.split()[1] for problem in caught.value.problems] == ["CrossEntropyLoss", "SoftmaxFocalLoss"]
+
+
+def test_a_sigmoid_term_is_refused_by_a_softmax_model(tiny_checkpoint: Path) -> None:
+    model, _ = load_model(str(tiny_checkpoint))
+    with pytest.raises(CriterionError, match="SigmoidLoss is for sigmoid scores"):
+        attach_criterion(model, SetCriterion(HungarianMatcher(), [SigmoidLoss()]))
+
+
+def test_plain_names_are_the_form_of_the_model(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detr_ft.criterion import serialization
+
+    forms = {**serialization.FORMS["FocalLoss"], "sigmoid": SigmoidLoss}
+    monkeypatch.setattr(serialization, "FORMS", {**serialization.FORMS, "FocalLoss": forms})
+    built = build_values(
+        {
+            "model": {"checkpoint": str(checkpoint)},
+            "data": {"source": "x"},
+            "train": {"output_dir": str(tmp_path)},
+            "criterion": {"matcher": {"use": "HungarianMatcher"}, "losses": [{"use": "FocalLoss"}]},
+        }
+    )
+    assert built.criterion.losses == (SigmoidLoss(),)
+    with pytest.raises(CriterionError, match=r"SoftmaxFocalLoss is for .* Use SigmoidLoss"):
+        attach_criterion(load_model(str(checkpoint))[0], SetCriterion(HungarianMatcher(), [SoftmaxFocalLoss()]))
+
+
+def test_a_new_recipe_has_the_criterion_of_the_family(checkpoint: Path) -> None:
+    recipe = detr_ft.new_recipe(DATA, checkpoint=str(checkpoint)).recipe
+    assert recipe.criterion is not None
+    assert recipe.criterion["losses"][0]["use"] == "support.sigmoid_family:SigmoidLoss"
+    assert recipe.model.freeze == ["backbone"]
+
+
+def test_cuda_graphs_use_the_rows_of_the_family() -> None:
+    logits, boxes = torch.zeros(2, 1, 6, 3), torch.zeros(2, 1, 6, 4)
+    assert REFINER.layers(logits, boxes).rows == ("first", "")
+    plain = replace(REFINER, activation="softmax").layers(logits, boxes)
+    assert plain.num_classes == 2
