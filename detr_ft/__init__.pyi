@@ -6,6 +6,7 @@ from detr_ft.errors import InputError, Interrupted
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector, OnnxDetector
 from detr_ft.models.attach import attach_criterion
+from detr_ft.models.label_map import fit_labels
 from detr_ft.models.load import load_model
 from detr_ft.recipe.load import load_recipe
 from detr_ft.recipe.recipe import Recipe
@@ -52,6 +53,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "fit_labels",
     "load_data",
     "load_model",
     "load_recipe",

@@ -12,7 +12,7 @@ from detr_ft.criterion.class_losses import (
 )
 from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, GIoUCost, LogClassCost, SoftmaxFocalCost
 from detr_ft.criterion.explain import explain
-from detr_ft.criterion.fault_finder import find_fault
+from detr_ft.criterion.fault_finder import describe_exception, find_fault
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import (
     CostMatcher,
@@ -61,6 +61,7 @@ __all__ = [
     "check_cost",
     "check_criterion",
     "check_loss",
+    "describe_exception",
     "detr_criterion",
     "explain",
     "find_fault",

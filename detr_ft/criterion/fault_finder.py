@@ -7,12 +7,16 @@ loss or a gradient is not finite.
 from __future__ import annotations
 
 import math
+import traceback
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from detr_ft.criterion.base import Loss
+from detr_ft.criterion.base import Loss, Matcher
 from detr_ft.criterion.input_checks import CriterionError, defect_signs, raise_for_defects
+from detr_ft.criterion.matchers import LayerMatcher, MatcherSchedule, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion, check_value
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -40,6 +44,36 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
     except CriterionError as error:
         return str(error)
     return None
+
+
+def describe_exception(error: BaseException, criterion: SetCriterion) -> str:
+    """Describe an exception, with the term that raised it and the file and line of that term's code.
+
+    Of an exception that no cost, loss or matcher of the criterion raised, the message has file and line only.
+    """
+    term, frame, line = "", None, 0
+    terms = [*_matchers_of(criterion.matcher), *costs_of(criterion.matcher), *criterion.losses]
+    for inner, number in traceback.walk_tb(error.__traceback__):
+        owner = inner.f_locals.get("self")
+        if any(owner is one for one in terms):
+            term = f"{type(owner).__name__}: "
+        # Below the code of a term there may be frames of a library, which do not show its mistake.
+        if frame is None or "site-packages" not in inner.f_code.co_filename:
+            frame, line = inner, number
+    place = "" if frame is None else f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    return f"{term}{type(error).__name__}: {error}{place}"
+
+
+def _matchers_of(matcher: Matcher) -> Iterator[Matcher]:
+    """Yield a matcher and those inside it."""
+    yield matcher
+    inner: tuple[Matcher, ...] = ()
+    if isinstance(matcher, LayerMatcher):
+        inner = (matcher.last, matcher.auxiliary)
+    if isinstance(matcher, MatcherSchedule):
+        inner = tuple(matcher.matchers)
+    for part in inner:
+        yield from _matchers_of(part)
 
 
 def _fault_of(loss: Loss, predictions: Predictions, targets: Targets, matches: Matches) -> str | None:

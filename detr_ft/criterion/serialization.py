@@ -104,10 +104,11 @@ def unsupported_terms(criterion: object, activation: Activation) -> list[str]:
     """
     if not isinstance(criterion, SetCriterion):
         return []
+    terms: list[Any] = [*costs_of(criterion.matcher), *criterion.losses]
     return [
         f"{type(term).__name__} is for {' and '.join(sorted(term.activations))} scores, but the model has {activation} "
         f"scores. Use {_counterpart(type(term), activation)}."
-        for term in (*costs_of(criterion.matcher), *criterion.losses)
+        for term in terms
         if activation not in getattr(term, "activations", {activation})
     ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detr_ft.errors import InputError
 from detr_ft.structures import Detections
 
 
@@ -70,15 +72,18 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Several callbacks, called in order as one."""
+    """Several callbacks, called in order as one. `newest_checkpoint` returns that of the run, for messages."""
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self._callbacks = tuple(callbacks)
+    def __init__(
+        self, callbacks: Sequence[Callback], newest_checkpoint: Callable[[], Path | None] = lambda: None
+    ) -> None:
+        check_callbacks(callbacks)
+        self._callbacks, self._newest_checkpoint = tuple(callbacks), newest_checkpoint
 
     def on_step(self, model: nn.Module, step: int, terms: Mapping[str, Tensor], row: Mapping[str, Any] | None) -> None:
         """Call each callback after a step."""
         for callback in self._callbacks:
-            with _naming(callback, "on_step", model):
+            with self._naming(callback, "on_step", model):
                 callback.on_step(model, step, terms, row)
 
     def on_evaluate(
@@ -86,33 +91,64 @@ class Callbacks(Callback):
     ) -> None:
         """Call each callback after an evaluation."""
         for callback in self._callbacks:
-            with _naming(callback, "on_evaluate", model):
+            with self._naming(callback, "on_evaluate", model):
                 callback.on_evaluate(model, step, metrics, detections)
 
     def on_save(self, folder: Path, step: int) -> None:
         """Call each callback after files were written."""
         for callback in self._callbacks:
-            with _naming(callback, "on_save"):
+            with self._naming(callback, "on_save"):
                 callback.on_save(folder, step)
 
     def on_end(self, result: TrainResult) -> None:
         """Call each callback at the end."""
         for callback in self._callbacks:
-            with _naming(callback, "on_end"):
+            with self._naming(callback, "on_end"):
                 callback.on_end(result)
 
+    @contextmanager
+    def _naming(self, callback: Callback, method: str, model: nn.Module | None = None) -> Iterator[None]:
+        """Name the callback in its exceptions, and restore the mode of the model."""
+        training = model is not None and model.training
+        try:
+            yield
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            newest = self._newest_checkpoint()
+            again = "start the run again" if newest is None else f"resume the run from {newest}"
+            raise CallbackError(
+                f"callback {type(callback).__name__}.{method}: {type(error).__name__}: {error} "
+                f"({frame.filename}, line {frame.lineno}). Correct the callback, and {again}."
+            ) from error
+        if model is not None and model.training != training:
+            model.train(training)
 
-@contextmanager
-def _naming(callback: Callback, method: str, model: nn.Module | None = None) -> Iterator[None]:
-    """Name the callback in its exceptions, and restore the mode of the model."""
-    training = model is not None and model.training
-    try:
-        yield
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise CallbackError(
-            f"callback {type(callback).__name__}.{method}: {type(error).__name__}: {error} "
-            f"({frame.filename}, line {frame.lineno}). Correct the callback, and resume the run from its newest checkpoint."
-        ) from error
-    if model is not None and model.training != training:
-        model.train(training)
+
+def check_callbacks(callbacks: object) -> None:
+    """Raise InputError with every object that is no callback, and every method that is no method of a callback."""
+    if isinstance(callbacks, Callback):
+        raise InputError(f"callbacks: must be a list, got a {type(callbacks).__name__}. Write callbacks=[...].")
+    if not isinstance(callbacks, (list, tuple)):
+        raise InputError(f"callbacks: must be a list, got {callbacks!r}. Write callbacks=[MyCallback()].")
+    problems = [problem for callback in callbacks for problem in _problems(callback)]
+    if problems:
+        raise InputError([f"callbacks: {problem}" for problem in problems])
+
+
+def _problems(callback: object) -> list[str]:
+    name = callback.__name__ if isinstance(callback, type) else type(callback).__name__
+    if isinstance(callback, type) and issubclass(callback, Callback):
+        return [f"{name} is a class. Write {name}()."]
+    if not isinstance(callback, Callback):
+        return [f"{callback!r} is no callback. Derive a class from detr_ft.Callback, and override its methods."]
+    methods = [method for method in vars(Callback) if method.startswith("on_")]
+    return [
+        f"{name}.{method} is never called. {_remedy(method, methods)}"
+        for method in dir(callback)
+        if method.startswith("on_") and method not in methods and callable(getattr(callback, method))
+    ]
+
+
+def _remedy(method: str, methods: Sequence[str]) -> str:
+    close = difflib.get_close_matches(method, methods, 1)
+    return f"Rename it to {close[0]}." if close else f"The methods are {', '.join(methods)}; rename it."

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from detr_ft.criterion import CriterionError, SetCriterion, find_fault
+from detr_ft.criterion import CriterionError, SetCriterion, describe_exception, find_fault
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
@@ -23,7 +23,7 @@ from detr_ft.training.optimizer import go_to
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step_loader import MicroBatch, StepBatch
 from detr_ft.training.step_totals import add_up, seed_step, step_totals
-from detr_ft.utils.collectives import AsyncScalar, max_over_processes
+from detr_ft.utils.collectives import AsyncScalar, max_over_processes, sum_over_processes
 
 logger = logging.getLogger(__name__)
 
@@ -82,23 +82,41 @@ class DivergedError(StepError):
 
 
 class FiniteCheck:
-    """The check that the gradient of a step is finite; `non_finite` is 1 or 0 on the device."""
+    """The check that gradient, loss and terms of a step are finite; `non_finite` is above 0 on the device if not.
+
+    The gradient is that of all processes, and so is the check.
+    """
 
     def __init__(self, attempt: StepAttempt, norm: Tensor) -> None:
         self.attempt = attempt
-        self.non_finite = (~torch.isfinite(norm)).float()
+        self._norm = norm
+        self._bad_terms = ~torch.stack([*attempt.terms.values()]).isfinite().all()
+        non_finite = (~torch.isfinite(norm) | self._bad_terms).float()
+        self.non_finite = sum_over_processes(non_finite).clamp(max=1.0)
         self._result = AsyncScalar(self.non_finite)
 
     def ok(self) -> bool:
-        """Return whether the gradient is finite; blocks until the device has computed it."""
+        """Return whether all are finite; blocks until the device has computed it."""
         return not self._result.value()
+
+    def own_terms_ok(self) -> bool:
+        """Return whether the terms of this process are finite; blocks like `ok`."""
+        return not self._bad_terms.item()
+
+    def __str__(self) -> str:
+        """The value that is not finite, and the loss of this process."""
+        bad = [name for name, value in self.attempt.terms.items() if not value.isfinite()]
+        where = ", ".join(bad) or "a term of another process"
+        if not self._norm.isfinite():
+            where = "a gradient"
+        return f"{where} is NaN or infinite (loss {self.attempt.terms['loss'].item()})"
 
 
 @dataclass
 class Stepper:
     """Takes the optimizer steps of a run, at most `max_images` at once; less if memory is short.
 
-    The device checks whether a gradient is finite, and skips the step if it is not. The result is read in the next step,
+    The device checks whether gradient, loss and terms are finite, and skips the step if not. The result is read in the next step,
     after the matching, which synchronizes the device anyway: a step synchronizes once. `mark` is called with the name of
     each part of a step that ends: moving, backward, optimizer.
     """
@@ -116,17 +134,23 @@ class Stepper:
     ema: Ema | None = None
     mark: Callable[[str], None] = lambda part: None
     attempt: StepAttempt = field(init=False)  # the latest
-    epoch_criterion: SetCriterion = field(init=False)
     _unread_check: FiniteCheck | None = field(init=False, default=None)  # of the previous step
     _overflows: int = field(init=False, default=0)
 
-    def __post_init__(self) -> None:
-        self.epoch_criterion = self.criterion
+    @property
+    def epoch_criterion(self) -> SetCriterion:
+        """The criterion of the present epoch, which is attached to the model."""
+        criterion: Any = self.attached.criterion
+        return cast(SetCriterion, criterion)
 
     def start_epoch(self, epoch: int) -> None:
         """Switch the model to training mode and use the criterion of an epoch, counted from 0."""
         self.model.train()
-        self.epoch_criterion = self.attached.criterion = self.criterion.at(epoch)
+        self.attached.criterion = self.criterion.at(epoch)
+
+    def limit_images(self, number: int) -> None:
+        """Pass at most so many images through the model at once, for the same steps with the same gradient."""
+        self.max_images = number
 
     def step(self, batch: StepBatch, number: int) -> dict[str, Tensor]:
         """Take the `number`-th step of the run, from 1, and return the value of each term over all its images.
@@ -151,13 +175,10 @@ class Stepper:
         return attempt.terms
 
     def settle(self) -> None:
-        """Raise StepError if the gradient of the latest step was not finite; the optimizer skipped it."""
+        """Raise StepError if gradient, loss or terms of the latest step were not finite; the optimizer skipped it."""
         check, self._unread_check = self._unread_check, None
         if check is not None and not check.ok():
-            loss = check.attempt.terms["loss"].item()
-            raise StepError(
-                f"a gradient is NaN or infinite (loss {loss}). {self._origin(check.attempt)}", check.attempt
-            )
+            raise StepError(f"{check}. {self._origin(check.attempt)}", check.attempt)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the average of its weights, if the run computes one."""
@@ -196,7 +217,7 @@ class Stepper:
             except CriterionError as error:
                 raise StepError(str(error), attempt, [micro]) from error
             except Exception as error:  # the user's term may raise any exception
-                raise StepError(f"{type(error).__name__}: {error}", attempt, [micro]) from error
+                raise StepError(describe_exception(error, self.epoch_criterion), attempt, [micro]) from error
         attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
         return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
@@ -220,7 +241,7 @@ class Stepper:
             self._overflows = 0
             return False
         self._overflows += 1
-        own = int(not check.attempt.terms["loss"].isfinite())  # of this process; the norm is of all
+        own = int(not check.own_terms_ok())  # of this process; the norm is of all
         return not max_over_processes(own, self.accelerator.device) and self._overflows <= _MAX_FP16_OVERFLOWS
 
     def _reduce_micro_batch(self, attempt: StepAttempt, shortage: str) -> None:
@@ -232,7 +253,7 @@ class Stepper:
             raise StepError(f"out of memory: {shortage}. {single if images == 1 else several}", attempt)
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
-        self.max_images = images // 2
+        self.limit_images(images // 2)
         logger.warning(
             "step %d: out of memory with %d images at once; from here on %d, with the same images a step and the same "
             "gradient (train.per_device_train_batch_size=%d with more train.gradient_accumulation_steps starts so)",

@@ -94,6 +94,10 @@ class Clock:
         """Start to measure, after `previous_seconds` before an interruption."""
         self._started_at = time.monotonic() - previous_seconds
 
+    def record_evaluation(self, seconds: float) -> None:
+        """Reserve the duration of the latest evaluation for the next one."""
+        self.evaluation = seconds
+
     @property
     def seconds(self) -> float:
         """The seconds of training so far."""

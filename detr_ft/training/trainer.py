@@ -17,8 +17,10 @@ from transformers import PreTrainedModel
 from detr_ft.criterion import SetCriterion
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.data.schema import class_names
 from detr_ft.errors import Interrupted
 from detr_ft.models.attach import attach_criterion
+from detr_ft.models.label_map import check_classes
 from detr_ft.models.save import save_model
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.training.callbacks import Callback, Callbacks, TrainResult
@@ -78,7 +80,7 @@ class DetrTrainer:
         self.train_dataset, self.eval_dataset, self.repeats = train_dataset, eval_dataset, repeats
         self.settings, self.optim, self.transform = settings, optim or OptimSettings(), transform
         self.checkpoint, self.facts, self.pretrained_fraction = checkpoint, facts or {}, pretrained_fraction
-        self.display, self.callbacks = display or make_display(), Callbacks(callbacks)
+        self.display, self.callbacks = display or make_display(), Callbacks(callbacks, self._newest_checkpoint)
         self.selection = ModelSelection(
             settings.metric_for_best_model, settings.early_stopping_threshold, settings.early_stopping_patience
         )
@@ -157,7 +159,6 @@ class DetrTrainer:
             row = self.monitor.log_step(step)
             with self._recorded_failures():
                 check_divergence(log.losses, self.stepper.attempt)
-        self.progress.seconds = self.stop_requests.clock.seconds
         self.monitor.after_step(batch, step, terms, row, self.stop_requests.clock.left)
 
     def _evaluate_if_due(self) -> Evaluation | None:
@@ -183,7 +184,8 @@ class DetrTrainer:
         with self.stepper.averaged():
             evaluation = self.monitor.measure(self._stop_requested)
             self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
-            progress.evaluated, self.stop_requests.clock.evaluation = progress.step, time.monotonic() - started_at
+            progress.record_evaluation()
+            self.stop_requests.clock.record_evaluation(time.monotonic() - started_at)
             best = self.selection.best(self.monitor.log.evaluations)
             if best is not None and best.step == progress.step:
                 self._save_model(BEST_CHECKPOINT)
@@ -238,7 +240,7 @@ class DetrTrainer:
             return
         if self.accelerator.is_main_process:  # all processes have the same state
             with self.stepper.not_averaged():  # a signal may arrive in the evaluation of averaged weights
-                files = self.state.files(self.facts)
+                files = self.state.files(self.facts, self.stop_requests.clock.seconds)
             self.callbacks.on_save(self.checkpoints.save(step, files), step)
         self.state.mark_saved()
 
@@ -254,6 +256,9 @@ class DetrTrainer:
         if self.accelerator.is_main_process:
             self.callbacks.on_save(save_model(self.run, self.model, self.processor, folder), self.progress.step)
 
+    def _newest_checkpoint(self) -> Path | None:
+        return self.checkpoints.newest()
+
     @property
     def progress(self) -> Progress:
         """The position of the run."""
@@ -264,12 +269,15 @@ class DetrTrainer:
 
         Afterwards the trainer has its `accelerator`, `run` directory, `loader`, `stepper`, `monitor`, `state`, `checkpoints`
         and `stop_requests`. Raises InputError if the folder has another run, for settings that this machine does not
-        support, and for a checkpoint of another model.
+        support, for a model whose classes are not those of the data, and for a checkpoint of another model.
         """
         if self._is_set_up:
             return
         settings, checkpoint = self.settings, self.checkpoint
         check_rates(self.model, self.optim)
+        for split in (self.train_dataset, self.eval_dataset):
+            if split is not None:
+                check_classes(self.model, class_names(split))
         attached = attach_criterion(self.model, self.criterion)
         accelerator = self.accelerator = join(settings.mixed_precision, settings.report_to, settings.output_dir)
         seed_everything(settings)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -176,8 +177,7 @@ def preview_augmentation(data: DatasetDict, recipe_file: Path, out: Path) -> Non
     for row, index in enumerate(_most_objects(train)):
         for column in range(_COLUMNS):
             examples = augmented if column else plain
-            examples.epoch = max(0, column - 1)
-            picture = _draw_example(examples, index, class_names(train), cell)
+            picture = _draw_example(examples.at(max(0, column - 1), index), class_names(train), cell)
             sheet.paste(picture, (_GAP_PX + column * side, _GAP_PX + row * side))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -189,9 +189,8 @@ def _most_objects(split: Dataset) -> list[int]:
     return sorted(range(len(split)), key=lambda row: (-counts[row], row))[:_ROWS]
 
 
-def _draw_example(examples: TrainDataset, index: int, names: list[str], cell: int) -> Image.Image:
+def _draw_example(example: Mapping[str, Any], names: list[str], cell: int) -> Image.Image:
     """Return an example as the model receives it, reduced to a cell of the sheet, with its boxes."""
-    example = examples[index]
     image = Image.fromarray(example["pixel_values"].permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((cell, cell))  # before names are written, which would be too small to read
     labels = example["labels"]

@@ -17,7 +17,7 @@ from detr_ft.evaluation.metrics import MetricName
 from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe, build_values
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes
-from detr_ft.training.callbacks import Callback
+from detr_ft.training.callbacks import Callback, check_callbacks
 from detr_ft.training.settings import OptimSettings
 from detr_ft.workflows.run import TrainOutcome, run, with_family
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
@@ -117,6 +117,7 @@ def train(
     classes or training data changed. `seeds` trains a run for each seed, with the same validation images, and returns their
     statistics. Raises InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
     """
+    check_callbacks(callbacks)
     if force and not resume:
         raise InputError("--force continues although classes or data changed. Give --resume too")
     built, splits = _request(recipe, overrides, model, data, criterion, optim, settings)

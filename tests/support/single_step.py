@@ -19,7 +19,7 @@ from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.models.freeze import set_trainable
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
@@ -37,8 +37,9 @@ def images(number: int) -> Dataset:
 
 def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTrainer:
     """Make a trainer whose first epoch is one step, without dropout, which depends on the division of the images."""
+    split = images(number)
     torch.manual_seed(0)
-    config = tiny_config(names=("a", "b", "c", "d", "e"))
+    config = tiny_config(names=tuple(class_names(split)))
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
     model = DetrForObjectDetection(config).double()
     model.register_forward_pre_hook(_in_double, with_kwargs=True)
@@ -53,7 +54,7 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
         max_grad_norm=1e9,
     )
     trainer = DetrTrainer(
-        model, detr_criterion(), images(number), None, settings,
+        model, detr_criterion(), split, None, settings,
         processor=processor, transform=TrainTransform(ImageFormat.of(processor)), display=PlainDisplay(list[str]().append),
     )  # fmt: skip
     trainer.setup()

@@ -6,10 +6,8 @@ Each check returns a list of problems: `assert check_loss(MyLoss()) == []`.
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from detr_ft.criterion.base import Cost, Loss
 from detr_ft.criterion.checking.cases import Case, cases, many_queries
@@ -22,6 +20,7 @@ from detr_ft.criterion.checking.probes import (
     probe_training,
     probe_weights,
 )
+from detr_ft.criterion.fault_finder import describe_exception
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import HungarianMatcher, MatcherSchedule, checked_costs, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
@@ -82,24 +81,31 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
         ]
         if not problems:
             case = cases(_classes_of(criterion))[0]
-            problems = [(case, text) for start in starts for text in _caught(probe_training(criterion.at(start), case))]
+            problems = [
+                (case, text)
+                for start in starts
+                for text in _caught(probe_training(criterion.at(start), case), criterion)
+            ]
     return _grouped(problems)
 
 
 def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
     for case in cases(_DEFAULT_CLASSES):
-        yield from ((case, problem) for problem in _caught(probe_cost(cost, case)))
+        yield from (
+            (case, problem)
+            for problem in _caught(probe_cost(cost, case), SetCriterion(HungarianMatcher([cost]), [ZeroLoss()]))
+        )
 
 
 def _problems(criterion: SetCriterion) -> Iterator[tuple[Case, str]]:
     for case in cases(_classes_of(criterion)):
         for probe in (probe_criterion, probe_precision, probe_weights):
-            problems = list(_caught(probe(criterion, case)))
+            problems = list(_caught(probe(criterion, case), criterion))
             yield from ((case, problem) for problem in problems)
             if problems:  # the remaining probes would report the same problem again
                 break
     large = many_queries(_classes_of(criterion))
-    yield from ((large, problem) for problem in _caught(probe_size(criterion, large)))
+    yield from ((large, problem) for problem in _caught(probe_size(criterion, large), criterion))
 
 
 def _grouped(problems: Iterable[tuple[Case, str]]) -> list[str]:
@@ -113,15 +119,14 @@ def _grouped(problems: Iterable[tuple[Case, str]]) -> list[str]:
     ]
 
 
-def _caught(problems: Iterator[str]) -> Iterator[str]:
+def _caught(problems: Iterator[str], criterion: SetCriterion) -> Iterator[str]:
     """The problems of a probe. An exception of a term is one, with the line that raised it."""
     try:
         yield from problems
     except CriterionError as error:
         yield str(error)
     except Exception as error:  # noqa: BLE001 - any exception of a user's term is a problem to report
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        yield f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+        yield describe_exception(error, criterion)
 
 
 def _classes_of(criterion: SetCriterion) -> int:

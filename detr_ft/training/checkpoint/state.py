@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class Progress:
         ends_epoch = batch.index + 1 == steps_per_epoch
         self.epoch, self.index = (batch.epoch + 1, 0) if ends_epoch else (batch.epoch, batch.index + 1)
 
+    def record_evaluation(self) -> None:
+        """Record that the present step was evaluated."""
+        self.evaluated = self.step
+
     def as_json(self) -> dict[str, Any]:
         """Return the entries of `state.json`."""
         return {key: getattr(self, name) for name, key in _PROGRESS_KEYS.items()}
@@ -82,10 +86,10 @@ class TrainingState:
     saved_step: int = -1  # of the newest checkpoint
     saved_at: float = field(default_factory=time.monotonic)
 
-    def files(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
-        """Return the files of a checkpoint; `facts` describe the run."""
+    def files(self, facts: Mapping[str, Any], seconds: float) -> dict[str, bytes]:
+        """Return the files of a checkpoint after so many seconds of training; `facts` describe the run."""
         stepper, scaler = self.stepper, self.stepper.accelerator.scaler
-        self.progress.rows = self.log.rows
+        progress = replace(self.progress, rows=self.log.rows, seconds=seconds)
         tensors = {
             "optimizer": stepper.optimizer.state_dict()["state"],
             "since": self.log.interval.state(),
@@ -93,7 +97,7 @@ class TrainingState:
             "ema": stepper.ema.state_dict() if stepper.ema else {},
             "partners": self.sample.partners,
         }
-        state = {"progress": self.progress.as_json(), "facts": facts}
+        state = {"progress": progress.as_json(), "facts": facts}
         return files_of(stepper.model, self.processor, tensors, state)
 
     def restore(self, checkpoint: Path) -> None:

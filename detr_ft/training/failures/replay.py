@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
 
-from detr_ft.criterion import CriterionError, SetCriterion, find_fault
+from detr_ft.criterion import CriterionError, SetCriterion, describe_exception, find_fault
 from detr_ft.criterion.input_checks import TargetError
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
@@ -121,19 +121,21 @@ def _of_step(
         if half:
             stack.enter_context(torch.autocast("cpu", dtype=half))
         try:
-            loss = model(**inputs).loss
+            outputs = model(**inputs)
         except TargetError as error:
             return Verdict("target", str(error))
         except CriterionError as error:
             return Verdict("prediction", f"{forward[0]}; {error}") if forward else Verdict("cost", str(error))
         except Exception as error:  # noqa: BLE001 - the user's term may raise any exception, which is the verdict
-            return Verdict("loss", f"{type(error).__name__}: {error}")
+            return Verdict("loss", describe_exception(error, criterion))
     if forward:
         return Verdict("prediction", forward[0])
-    if not _finite(loss):
-        return Verdict("loss", _fault(attached, criterion) or f"the loss is {loss.item()}")
+    bad_terms = [name for name, value in outputs.loss_dict.items() if not _finite(value)]
+    if bad_terms or not _finite(outputs.loss):
+        values = f"the loss is {outputs.loss.item()}, not finite: {', '.join(bad_terms)}"
+        return Verdict("loss", _fault(attached, criterion) or values)
     with _first_bad_gradient(model) as backward:
-        loss.backward()
+        outputs.loss.backward()
     bad = [name for name, weight in model.named_parameters() if weight.grad is not None and not _finite(weight.grad)]
     if not bad:
         return None

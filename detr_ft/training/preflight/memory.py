@@ -53,7 +53,7 @@ def fit_memory(trainer: DetrTrainer) -> None:
                 f"train: out of memory with one image of {largest.width}x{largest.height} pixels with {largest.objects} objects. "
                 "Use a smaller data.longest_edge or train.gradient_checkpointing=true."
             )
-        stepper.max_images = largest.images // 2
+        stepper.limit_images(largest.images // 2)
         torch.cuda.empty_cache()
     if stepper.max_images < micro_batch_size:
         logger.warning(

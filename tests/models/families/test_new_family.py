@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from models.test_attach import batch
-from support.sigmoid_family import REFINER, SigmoidLoss, refiner_criterion, register, save_checkpoint
+from support.sigmoid_family import SigmoidLoss, refiner_criterion, register, save_checkpoint
+from support.small_run import make_trainer
+from training.test_cuda_graphs import Again, replayed
 
 import detr_ft
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion, SoftmaxFocalLoss, detr_criterion
 from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.load import load_model
@@ -42,8 +44,9 @@ def test_it_trains_evaluates_and_predicts(checkpoint: Path, tmp_path: Path) -> N
     assert run.report.is_file()
     evaluated = detr_ft.evaluate(run, output_dir=tmp_path / "evaluation")
     assert evaluated.metrics.map == run.metrics.map
-    detector = detr_ft.Detector.load(run)
-    detections = detector(run.validation[0]["image"])  # type: ignore[index]
+    assert run.validation is not None
+    detector = detr_ft.Detector.load(str(run.folder))
+    detections = detector(open_image(run.validation[0]["image"]))
     assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
 
 
@@ -113,8 +116,12 @@ def test_a_new_recipe_has_the_criterion_of_the_family(checkpoint: Path) -> None:
     assert recipe.model.freeze == ["backbone"]
 
 
-def test_cuda_graphs_use_the_rows_of_the_family() -> None:
-    logits, boxes = torch.zeros(2, 1, 6, 3), torch.zeros(2, 1, 6, 4)
-    assert REFINER.layers(logits, boxes).rows == ("first", "")
-    plain = replace(REFINER, activation="softmax").layers(logits, boxes)
-    assert plain.num_classes == 2
+def test_replayed_passes_have_the_rows_and_the_activation_of_the_family(checkpoint: Path, tmp_path: Path) -> None:
+    losses = []
+    for name in ("eager", "replayed"):
+        trainer = make_trainer(checkpoint, tmp_path / name, criterion=refiner_criterion(), logging_steps=1)
+        if name == "replayed":
+            trainer.stepper.forward_backward = replayed(trainer, Again())
+        losses.append([row["loss_class_first"] for row in trainer.train().log if "loss" in row])
+        assert trainer.stepper.attempt.scored[0][0].activation == "sigmoid"
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

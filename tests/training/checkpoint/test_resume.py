@@ -145,9 +145,9 @@ def test_a_signal_while_a_checkpoint_is_written_completes_it(tiny_checkpoint: Pa
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", save_steps=2)
     files = trainer.state.files
 
-    def interrupted(facts: Any) -> dict[str, bytes]:
+    def interrupted(facts: Any, seconds: float) -> dict[str, bytes]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return files(facts)
+        return files(facts, seconds)
 
     trainer.state.files = interrupted  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
