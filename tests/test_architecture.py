@@ -54,7 +54,9 @@ CRITERION_IMPORTS = {"torch", "numpy", "scipy", "lap"}
 FAMILY_ATTRIBUTES = {
     "class_labels_classifier", "bbox_predictor", "query_position_embeddings", "input_projection", "detection_tokens",
     "class_embed", "bbox_embed", "enc_score_head", "enc_bbox_head", "denoising_class_embed", "reference_points",
+    "conv_encoder",
 }  # fmt: skip
+FAMILY_PATHS = ("decoder.layers", "encoder.layers", "decoder.layernorm", "encoder.layer")  # ends of attribute chains
 
 
 @cache
@@ -201,16 +203,70 @@ def test_run_directory_names_what_a_run_has() -> None:
     assert {"metrics.json", "log.jsonl", "recipe.yaml", "report.html", "checkpoints"} <= run_file_names()
 
 
+def text_of(node: ast.AST) -> str:
+    """The text of a string, also of a concatenation or an f-string; its other parts are empty."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return text_of(node.left) + text_of(node.right)
+    return "".join(map(text_of, node.values)) if isinstance(node, ast.JoinedStr) else ""
+
+
+def family_attributes(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The attributes of a model family that a module names, with the line: as attribute, path or part of a string."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            path = ast.unparse(node)
+            if node.attr in FAMILY_ATTRIBUTES or path.endswith(FAMILY_PATHS):
+                yield node.lineno, path
+        elif isinstance(node, ast.expr) and id(node) not in docstrings:
+            text = text_of(node).replace("\\", "")  # also patterns
+            if set(re.findall(r"\w+", text)) & FAMILY_ATTRIBUTES or any(path in text for path in FAMILY_PATHS):
+                yield node.lineno, text
+
+
 @pytest.mark.parametrize(
-    "file", [file for file in files_of() if PACKAGE / "models/families" not in file.parents], ids=short
+    "file",
+    [
+        file
+        for file in [*files_of(), *sorted((ROOT / "demo").glob("*.py"))]
+        if PACKAGE / "models/families" not in file.parents
+    ],
+    ids=short,
 )
 def test_attributes_of_a_family_stand_in_families(file: Path) -> None:
-    for node in ast.walk(parse(file)):
-        if isinstance(node, ast.Attribute):
-            assert node.attr not in FAMILY_ATTRIBUTES, f"{short(file)}:{node.lineno}: .{node.attr}"
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            parts = set(re.split(r"[.\s]+", node.value)) if "\n" not in node.value else set()
-            assert not parts & FAMILY_ATTRIBUTES, f"{short(file)}:{node.lineno}: {node.value!r}"
+    assert [f"{short(file)}:{line}: {text}" for line, text in family_attributes(parse(file))] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "model.class_embed",
+        "layers = model.model.decoder.layers",
+        "decoder.layers[:2]",
+        "path = 'model.backbone.conv_encoder.model'",
+        "path = r'backbone(?:\\.conv_encoder)?'",
+        "getattr(model, 'class_labels' + '_classifier')",
+        "model.get_submodule(f'{part}.bbox_predictor')",
+        "getattr(model, 'conv' + f'_encoder')",
+        "path = 'model.decoder' '.layers'",
+    ],
+)
+def test_a_family_attribute_is_found(code: str) -> None:
+    assert list(family_attributes(ast.parse(code)))
+
+
+def test_names_in_prose_are_no_attributes() -> None:
+    assert not list(
+        family_attributes(ast.parse('def f(decoder):\n    """Use conv_encoder."""\n    return decoder.shape'))
+    )
 
 
 @pytest.mark.parametrize("file", files_of("criterion"), ids=short)

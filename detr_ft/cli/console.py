@@ -125,6 +125,6 @@ def _is_first_report(text: str) -> bool:
 
 
 def _exit(status: int) -> NoReturn:
-    if debugging() and sys.exc_info()[0] in (InputError, KeyboardInterrupt):
+    if debugging() and isinstance(sys.exc_info()[1], (InputError, KeyboardInterrupt)):
         traceback.print_exc()
     raise SystemExit(status)

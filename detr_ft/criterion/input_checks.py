@@ -52,7 +52,7 @@ def _check_labels(labels: np.ndarray, predictions: Predictions, targets: Targets
         raise TargetError(
             f"{bad.sum()} target labels are not in 0..{classes - 1}; the first is {labels[first]:.0f}, in image "
             f"{targets.image_of(first)} of the batch. {no_object}Check whether labels start at 1, or the model has too few "
-            "classes"
+            "classes: detr_ft.fit_labels(model, names) gives it those of the data"
         )
 
 

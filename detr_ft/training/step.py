@@ -106,10 +106,12 @@ class FiniteCheck:
     def __str__(self) -> str:
         """The value that is not finite, and the loss of this process."""
         bad = [name for name, value in self.attempt.terms.items() if not value.isfinite()]
-        where = ", ".join(bad) or "a term of another process"
+        where = f"{bad[0]} is" if bad else "a term of another process is"
+        if len(bad) > 1:
+            where = f"{bad[0]} and {len(bad) - 1} more terms are"
         if not self._norm.isfinite():
-            where = "a gradient"
-        return f"{where} is NaN or infinite (loss {self.attempt.terms['loss'].item()})"
+            where = "a gradient is"
+        return f"{where} NaN or infinite (loss {self.attempt.terms['loss'].item()})"
 
 
 @dataclass

@@ -18,8 +18,9 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor,
 
 from detr_ft.criterion import detr_criterion
 from detr_ft.data.images import open_image
-from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.data.schema import class_names, detection_features, detection_objects
 from detr_ft.models.freeze import set_trainable
+from detr_ft.models.label_map import fit_labels
 from detr_ft.models.load import load_model
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.settings import TrainSettings
@@ -138,8 +139,7 @@ def ours(arguments: argparse.Namespace, split: Dataset, folder: Path, how: dict[
         output_dir=str(folder), dataloader_num_workers=workers, learning_rate=1e-6,
         per_device_train_batch_size=arguments.images, num_train_epochs=1, **how,
     )  # fmt: skip
-    if model.config.num_labels != CLASSES:
-        split = split.map(lambda row: {"objects": row["objects"] | {"category": [one % model.config.num_labels for one in row["objects"]["category"]]}})  # fmt: skip
+    fit_labels(model, class_names(split))
     trainer = DetrTrainer(
         model, detr_criterion(), split, None, settings, processor=processor, display=PlainDisplay(lambda line: None)
     )

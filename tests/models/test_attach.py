@@ -11,6 +11,7 @@ from torch import nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion, detr_criterion
+from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.structures import StepTotals
 
@@ -169,3 +170,13 @@ def test_gradient_checkpointing_gives_the_same_loss_and_gradients(tiny_model: De
 def test_refuses_anything_but_a_bare_model(tiny_model: DetrForObjectDetection) -> None:
     with pytest.raises(TypeError, match="before wrapping"):
         attach_criterion(nn.Sequential(tiny_model), detr_criterion())  # type: ignore[arg-type]
+
+
+def test_a_class_head_that_contradicts_the_config_is_refused(tiny_model: DetrForObjectDetection) -> None:
+    tiny_model.class_labels_classifier = nn.Linear(32, 6)
+    with pytest.raises(InputError, match=r"has 6 rows, and 3 classes in the config need 4\..*detr_ft\.fit_labels"):
+        attach_criterion(tiny_model, detr_criterion())
+
+
+def test_the_default_is_the_criterion_of_the_family(tiny_model: DetrForObjectDetection) -> None:
+    assert attach_criterion(tiny_model).criterion == detr_criterion()

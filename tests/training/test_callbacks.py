@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.structures import Detections
 from detr_ft.training.callbacks import Callback, CallbackError, TrainResult
+from detr_ft.workflows.train import train
 
 
 class Recorder(Callback):
@@ -131,3 +133,41 @@ def test_a_trainer_has_no_effect_before_it_trains(tiny_checkpoint: Path, tmp_pat
         trainer.train()
     (tmp_path / "run/file").unlink()
     assert trainer.train().metrics == make_trainer(tiny_checkpoint, tmp_path / "other").train().metrics
+
+
+class Misspelled(Callback):
+    def on_stpe(self, *arguments: object) -> None:
+        """Is never called."""
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "problems"),
+    [
+        ([print], [r"callbacks: <built-in function print> is no callback\. Derive a class from detr_ft\.Callback"]),
+        ([Callback], [r"callbacks: Callback is a class\. Write Callback\(\)\."]),
+        (Callback(), [r"callbacks: must be a list, got a Callback\. Write callbacks=\[\.\.\.\]\."]),
+        (None, [r"callbacks: must be a list, got None\."]),
+        (
+            [Misspelled(), Recorder(), Recorder],
+            [r"callbacks: Misspelled\.on_stpe is never called\. Rename it to on_step\.", "Recorder is a class"],
+        ),
+    ],
+    ids=["a function", "a class", "no list", "nothing", "a misspelled method"],
+)
+def test_other_objects_are_refused_before_anything_is_read(
+    tiny_checkpoint: Path, tmp_path: Path, callbacks: Any, problems: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        train(model="absent", data="absent", output_dir=tmp_path / "run", callbacks=callbacks)
+    assert len(caught.value.problems) == len(problems)
+    for message, pattern in zip(caught.value.problems, problems, strict=True):
+        assert re.search(pattern, message)
+    with pytest.raises(InputError):
+        unprepared_trainer(tiny_checkpoint, tmp_path / "run", callbacks=callbacks)
+
+
+def test_the_remedy_is_a_checkpoint_that_exists(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CallbackError, match=r"Correct the callback, and start the run again\.$"):
+        make_trainer(tiny_checkpoint, tmp_path / "first", callbacks=[Failing("on_step")]).train()
+    with pytest.raises(CallbackError, match=r"resume the run from .*step-6\.$"):
+        make_trainer(tiny_checkpoint, tmp_path / "last", callbacks=[Failing("on_end")]).train()

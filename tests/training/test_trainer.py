@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.small_run import make_trainer
+from support.small_run import make_trainer, unprepared_trainer
 from torch.nn.utils import clip_grad_norm_
 from transformers import DetrForObjectDetection, pipeline
 
 from detr_ft.criterion import HungarianMatcher, MatcherSchedule, OneToManyMatcher, SetCriterion, detr_criterion
 from detr_ft.criterion.box_losses import BoxL1Loss
-from detr_ft.data.schema import detection_objects
+from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.errors import InputError
+from detr_ft.models.label_map import fit_labels
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.optimizer import build_optimizer, build_schedule
 from detr_ft.training.settings import OptimSettings
@@ -137,3 +138,15 @@ def test_full_determinism_is_set_in_torch(
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_a_model_without_the_classes_of_the_data_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = unprepared_trainer(tiny_checkpoint, tmp_path / "run")
+    names = class_names(trainer.train_dataset)
+    fit_labels(trainer.model, names[::-1])
+    message = r"its classes are not those of the data: 5 \(magnet, .*detr_ft\.fit_labels\(model, names\)"
+    with pytest.raises(InputError, match=message):
+        trainer.train()
+    assert not (tmp_path / "run").exists()
+    fit_labels(trainer.model, names)
+    assert trainer.train().metrics["map"] is not None

@@ -45,6 +45,28 @@ class Crash(BoxL1Loss):
 
 
 @dataclass(frozen=True)
+class ConstantNaN(BoxL1Loss):
+    """A loss whose value is NaN and whose gradient is finite."""
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> Tensor:
+        return super().__call__(predictions, targets, matches) * 0 + torch.log(torch.tensor(-1.0))
+
+
+@dataclass(frozen=True)
+class LoggedNaN(ConstantNaN):
+    """A loss that is logged only."""
+
+    weight: float = 0.0
+    name: ClassVar[str] = "loss_logged"
+
+
+@dataclass(frozen=True)
+class CrashingCost(BoxL1Cost):
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        return torch.cat([super().__call__(predictions, targets), torch.zeros(1)])
+
+
+@dataclass(frozen=True)
 class BadCost(BoxL1Cost):
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
         return super().__call__(predictions, targets) / 0
@@ -88,12 +110,21 @@ def nothing(trainer: DetrTrainer) -> None:
     [
         (with_loss(Infinite()), nothing, r"a gradient is NaN.*the gradient of the loss Infinite", "gradient", "Infinite"),
         (with_loss(NotANumber()), nothing, r"\(loss nan\).*the loss NotANumber", "loss", "NotANumber"),
-        (with_loss(Crash()), nothing, "IndexError: index 9 is out of bounds", "loss", "IndexError: index 9"),
+        (with_loss(ConstantNaN()), nothing, r"loss and 3 more terms are NaN or infinite \(loss nan\).*the loss ConstantNaN", "loss", "ConstantNaN"),
+        (with_loss(LoggedNaN()), nothing, r"loss_logged and 2 more terms are NaN.* \(loss \d.*the loss LoggedNaN", "loss", "LoggedNaN"),
+        (
+            with_loss(Crash()), nothing, r"Crash: IndexError: index 9 is out of bounds \(test_capsule\.py, line \d+\)",
+            "loss", r"^Crash: IndexError: index 9.*\(test_capsule\.py, line \d+\)",
+        ),
+        (
+            SetCriterion(HungarianMatcher([CrashingCost()]), [BoxL1Loss()]), nothing,
+            r"CrashingCost: RuntimeError: .*\(test_capsule\.py, line \d+\)", "loss", r"^CrashingCost: RuntimeError: ",
+        ),
         (SetCriterion(HungarianMatcher([BadCost()]), [BoxL1Loss()]), nothing, "BadCost", "cost", "BadCost"),
         (detr_criterion(), infinite_box, "target", "target", "inf"),
         (detr_criterion(), huge_weight, "NaN or infinite", "prediction", r"the output of model\.decoder\.layers\.1\."),
     ],
-    ids=["gradient", "loss", "crash", "cost", "target", "prediction"],
+    ids=["gradient", "loss", "constant", "logged", "crash", "crashing cost", "cost", "target", "prediction"],
 )  # fmt: skip
 def test_a_bad_value_is_not_applied_and_the_capsule_names_its_origin(
     tiny_checkpoint: Path, tmp_path: Path, criterion: SetCriterion, spoil: Any, message: str, origin: str, words: str

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import torch
 from support.small_run import make_trainer
 
 from detr_ft.cli.text import describe_probe_outcome
-from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
+from detr_ft.criterion import BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion
 from detr_ft.data.export import write_coco
 from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.models.freeze import live_norms
+from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.preflight import memory
 from detr_ft.training.preflight.memory import LargestBatch, fit_memory, try_largest
 from detr_ft.training.preflight.overfit import Overfit, judge_overfit
 from detr_ft.training.preflight.probe import Probe, describe_probe, probe
 from detr_ft.training.preflight.timing import PARTS
+from detr_ft.training.trainer import TrainingError
 from detr_ft.workflows.probe import probe as probe_recipe
 
 
@@ -68,6 +71,18 @@ def test_the_largest_batch_is_that_of_the_first_epoch_and_changes_nothing(
     assert largest.width * largest.height >= max(width * height for width, height in sizes)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     assert all(one.grad is None for one in trainer.model.parameters())
+
+
+@dataclass(frozen=True)
+class Crash(BoxL1Loss):
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        raise NameError("name 'x' is not defined")
+
+
+def test_a_term_that_fails_in_the_largest_batch_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=SetCriterion(HungarianMatcher(), [Crash()]))
+    with pytest.raises(TrainingError, match=r"Crash: NameError: .* \(test_probe\.py, line \d+\)"):
+        try_largest(trainer, 2)
 
 
 @pytest.mark.parametrize(("most", "expected"), [(4, 4), (3, 2), (1, 1)])
