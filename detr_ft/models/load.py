@@ -86,7 +86,10 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
 
 
 def local_family(checkpoint: str, revision: str | None = None) -> Family | None:
-    """Return the family of a checkpoint; None if its config is not on this machine, or of a family without a description."""
+    """Return the family of a checkpoint.
+
+    None if its config is not on this machine, or of a family without a description.
+    """
     try:
         written, _ = PreTrainedConfig.get_config_dict(resolve(checkpoint), revision=revision, local_files_only=True)
     except _LOAD_OR_INPUT_ERRORS:

@@ -72,7 +72,10 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Several callbacks, called in order as one. `newest_checkpoint` returns that of the run, for messages."""
+    """Several callbacks, called in order as one.
+
+    `newest_checkpoint` returns that of the run, for messages. Raises InputError for objects that are no callbacks.
+    """
 
     def __init__(
         self, callbacks: Sequence[Callback], newest_checkpoint: Callable[[], Path | None] = lambda: None
@@ -125,7 +128,7 @@ class Callbacks(Callback):
 
 
 def check_callbacks(callbacks: object) -> None:
-    """Raise InputError with every object that is no callback, and every method that is no method of a callback."""
+    """Raise InputError with every object that is no callback, and every misspelled method."""
     if isinstance(callbacks, Callback):
         raise InputError(f"callbacks: must be a list, got a {type(callbacks).__name__}. Write callbacks=[...].")
     if not isinstance(callbacks, (list, tuple)):

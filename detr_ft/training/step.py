@@ -82,9 +82,9 @@ class DivergedError(StepError):
 
 
 class FiniteCheck:
-    """The check that gradient, loss and terms of a step are finite; `non_finite` is above 0 on the device if not.
+    """The check that gradient, loss and terms of a step are finite, on all processes together.
 
-    The gradient is that of all processes, and so is the check.
+    `non_finite` is 1 or 0 on the device.
     """
 
     def __init__(self, attempt: StepAttempt, norm: Tensor) -> None:
@@ -177,7 +177,7 @@ class Stepper:
         return attempt.terms
 
     def settle(self) -> None:
-        """Raise StepError if gradient, loss or terms of the latest step were not finite; the optimizer skipped it."""
+        """Raise StepError if the latest step was not finite; the optimizer skipped it."""
         check, self._unread_check = self._unread_check, None
         if check is not None and not check.ok():
             raise StepError(f"{check}. {self._origin(check.attempt)}", check.attempt)

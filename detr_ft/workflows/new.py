@@ -159,7 +159,7 @@ def _start(checkpoint: str, images: int, family: Family) -> _Start:
 
 
 def _criterion(family: Family) -> str:
-    """Return the criterion of a family as YAML; empty for DETR's own, which the template has with comments."""
+    """Return the criterion of a family as YAML; empty for DETR's, which the template has."""
     criterion = family.default_criterion()
     if criterion == detr_criterion():
         return ""

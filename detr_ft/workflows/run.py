@@ -101,9 +101,9 @@ def run(
 
 
 def with_family(built: BuiltRecipe) -> BuiltRecipe:
-    """Return a recipe with the family of a checkpoint on the Hub, and the criterion for it; downloads the config.
+    """Return a recipe with the family of its checkpoint, and the criterion for it.
 
-    Raises InputError.
+    Downloads the config of a checkpoint on the Hub. Raises InputError.
     """
     section = built.recipe.model
     if built.family is not None or section.checkpoint is None or not is_on_hub(section.checkpoint):

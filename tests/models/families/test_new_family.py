@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from models.test_attach import batch
-from support.sigmoid_family import SigmoidLoss, refiner_criterion, register, save_checkpoint
+from support.sigmoid_family import REFINER, SigmoidLoss, refiner_criterion, register, save_checkpoint
 from support.small_run import make_trainer
 from training.test_cuda_graphs import Again, replayed
 
@@ -17,9 +17,11 @@ from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion, 
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
+from detr_ft.models import load
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.load import load_model
 from detr_ft.recipe.load import build_values
+from detr_ft.workflows import run
 
 DATA = "generated:workshop?train=4&validation=2&edge=64"
 
@@ -32,7 +34,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_it_trains_evaluates_and_predicts(checkpoint: Path, tmp_path: Path) -> None:
-    run = detr_ft.train(
+    trained = detr_ft.train(
         model=checkpoint, data=DATA, output_dir=tmp_path / "run", num_train_epochs=1,
         per_device_train_batch_size=2, logging_steps=1,
     )  # fmt: skip
@@ -40,13 +42,13 @@ def test_it_trains_evaluates_and_predicts(checkpoint: Path, tmp_path: Path) -> N
     assert "loss_class_first" in rows[0]
     recorded = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["criterion"]
     assert recorded["losses"][0] == {"use": "support.sigmoid_family:SigmoidLoss", "weight": 2}
-    assert run.metrics.map is not None
-    assert run.report.is_file()
-    evaluated = detr_ft.evaluate(run, output_dir=tmp_path / "evaluation")
-    assert evaluated.metrics.map == run.metrics.map
-    assert run.validation is not None
-    detector = detr_ft.Detector.load(str(run.folder))
-    detections = detector(open_image(run.validation[0]["image"]))
+    assert trained.metrics.map is not None
+    assert trained.report.is_file()
+    evaluated = detr_ft.evaluate(trained, output_dir=tmp_path / "evaluation")
+    assert evaluated.metrics.map == trained.metrics.map
+    assert trained.validation is not None
+    detector = detr_ft.Detector.load(str(trained.folder))
+    detections = detector(open_image(trained.validation[0]["image"]))
     assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
 
 
@@ -107,6 +109,21 @@ def test_plain_names_are_the_form_of_the_model(
     assert built.criterion.losses == (SigmoidLoss(),)
     with pytest.raises(CriterionError, match=r"SoftmaxFocalLoss is for .* Use SigmoidLoss"):
         attach_criterion(load_model(str(checkpoint))[0], SetCriterion(HungarianMatcher(), [SoftmaxFocalLoss()]))
+
+
+def test_the_config_of_a_checkpoint_on_the_hub_selects_the_criterion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    families, downloads = iter([None, REFINER]), []
+    monkeypatch.setattr(load, "local_family", lambda *_: next(families))
+    monkeypatch.setattr(run, "commit_of", lambda *arguments: downloads.append(arguments))
+    values = {
+        "model": {"checkpoint": "someone/refiner"}, "data": {"source": "x"}, "train": {"output_dir": str(tmp_path)}
+    }  # fmt: skip
+    built = build_values(values)
+    assert built.criterion == detr_criterion()
+    assert run.with_family(built).criterion == refiner_criterion()
+    assert downloads == [("someone/refiner", None)]
 
 
 def test_a_new_recipe_has_the_criterion_of_the_family(checkpoint: Path) -> None:
