@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.lora import merged_weights
 from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
-from detr_ft.run_directory import PARTIAL, RunDirectory
+from detr_ft.run_directory import PARTIAL, WEIGHTS, RunDirectory
 from detr_ft.utils.files import unwritable
 
 
@@ -31,7 +31,7 @@ def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:

@@ -21,7 +21,7 @@ from detr_ft.data.schema import class_names, provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
-from detr_ft.run_directory import EXAMPLES
+from detr_ft.run_directory import DETECTIONS_SUFFIX, EXAMPLES
 from detr_ft.structures import Detections
 from detr_ft.utils.drawing import class_color, draw
 
@@ -146,7 +146,7 @@ def write_examples(
         small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
         above = detections[row].above_each(class_thresholds)
         drawn = draw(small, above.boxes * scale, above.labels, names, above.scores)
-        for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}-found.jpg")):
+        for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}{DETECTIONS_SUFFIX}.jpg")):
             picture.save(run / EXAMPLES / name, quality=90)
             written.append(run / EXAMPLES / name)
     return written

@@ -31,7 +31,7 @@ from detr_ft.models.families import Family, family_of
 from detr_ft.models.load import load_model
 from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
-from detr_ft.run_directory import EXPORT_METRICS
+from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
@@ -39,7 +39,7 @@ from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
-_FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
+_FILES = {"onnx": ONNX, "int8": ONNX_8_BITS, "torch": TORCH_EXPORT}
 _CHECKED_IMAGES = 50
 _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two runtimes of one model
 
