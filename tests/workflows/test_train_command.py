@@ -23,6 +23,7 @@ from detr_ft.data.sources.load import load_data
 
 ENVIRONMENT = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "detr_ft"]
+STEPS = 20  # of the runs below
 SIZE = ["train.num_train_epochs=4", "train.per_device_train_batch_size=4"]
 SIZE_OF_TWO = ["train.num_train_epochs=4", "train.per_device_train_batch_size=2"]
 
@@ -120,15 +121,13 @@ def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
 
 
 def assert_obeyed(process: ForkedProcess | subprocess.Popen[str], cut: Path, status: int) -> None:
-    """The process ends soon, with a whole checkpoint and nothing that looks like an end of training."""
-    began = time.monotonic()
+    """The process ends before its last step, with a complete checkpoint and without the results of a finished run."""
     _, told = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10  # a step, saving and five seconds; a launcher takes some of its own
     assert process.returncode == status, told
     assert "--resume" in told
     assert sorted(path.name for path in cut.iterdir()) == ["checkpoints", "held-out.json", "log.jsonl", "recipe.yaml"]
     (checkpoint,) = (cut / "checkpoints").glob("step-*")
-    assert int(checkpoint.name.removeprefix("step-")) >= 5
+    assert 5 <= int(checkpoint.name.removeprefix("step-")) < STEPS
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
