@@ -1,7 +1,7 @@
 """Data: reading it from anywhere into one schema, opening images, finding defects, writing it out.
 
-The public names are loaded when they are first used (PEP 562): the command looks up the sources of data without `datasets`
-and torch. `__init__.pyi` has their types.
+The public names are loaded when they are first used (PEP 562): the command looks up the sources of data without
+`datasets` and torch. `__init__.pyi` has their types.
 """
 
 from detr_ft.utils.lazy import lazy_names

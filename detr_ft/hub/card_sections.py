@@ -27,9 +27,7 @@ def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def examples_section(run: Path) -> str:
     """Return pictures of held-out images with their detections."""
     files = sorted((run / EXAMPLES).glob(f"*{DETECTIONS_SUFFIX}.jpg")) if (run / EXAMPLES).is_dir() else []
-    pictures = [
-        f"![Detections in a held-out image]({EXAMPLES}/{file.name})" for file in files if not file.is_symlink()
-    ]
+    pictures = [f"![Detections in a held-out image]({EXAMPLES}/{file.name})" for file in files if not file.is_symlink()]
     if not pictures:
         return ""
     note = "Held-out images, with the detections above the threshold of each class."

@@ -19,8 +19,8 @@ from detr_ft.utils.files import unwritable
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     """Write `config.json` and safetensors from which `from_pretrained` loads the same function.
 
-    Adapters are merged. Norms that train are saved as the constants of frozen norms. A dilated ResNet is saved under timm's
-    names: transformers implements dilation only there, and would silently load a native one without it.
+    Adapters are merged. Norms that train are saved as the constants of frozen norms. A dilated ResNet is saved under
+    timm's names: transformers implements dilation only there, and would silently load a native one without it.
     """
     weights = {name: value for name, value in merged_weights(model).items() if not name.endswith("num_batches_tracked")}
     if not (is_plain_resnet(model.config) and is_dilated(model.config)):

@@ -48,7 +48,8 @@ _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two
 class ExportOutcome:
     """The files of an export and what was measured, by format; also `export.json`.
 
-    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
+    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics`
+    compares eight bits with the original.
     """
 
     folder: Path
@@ -81,9 +82,9 @@ def export(
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 
-    The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50 images
-    of the split before it is written; eight bits may differ, and their cost is measured on the whole split. Raises InputError
-    for a file that differs, and for an unknown format.
+    The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50
+    images of the split before it is written; eight bits may differ, and their cost is measured on the whole split.
+    Raises InputError for a file that differs, and for an unknown format.
     """
     name, formats = os.fspath(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))

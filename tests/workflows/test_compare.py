@@ -82,7 +82,7 @@ def test_runs_are_compared_on_what_they_held_out(folder: Path) -> None:
     runs = ["runs/a/seed-3", "runs/a/seed-4"]
     status, stdout, stderr = run(folder, "compare", *runs)
     assert status == 0, stderr
-    assert "95 % interval" in stdout
+    assert "95% interval" in stdout
     assert stdout.count("noise") == 1
     status, stdout, _ = run(folder, "compare", *runs, "--json")
     first, second = json.loads(stdout)

@@ -26,7 +26,8 @@ MIN_VISIBLE = 0.4
 class Sample:
     """An image `[3, H, W]` in bytes, and its objects: `boxes [T, 4]`, `labels [T]` and `crowd [T]`.
 
-    Boxes are xyxy in pixels. `crowd` marks ignore regions. `scale` multiplies the size of the model's image format.
+    Boxes are xyxy in pixels. `crowd` is True for ignore regions. `scale` multiplies the size of the model's image
+    format.
     """
 
     image: Tensor
