@@ -20,8 +20,7 @@ from detr_ft.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Training as the recipe says takes minutes; the command is the README's, for two epochs. Beside a GPU `new` would choose a
-# checkpoint that has to be fetched.
+# Training with the recipe takes minutes, so it has two epochs here. With a GPU `new` would choose a checkpoint of the Hub.
 SHORTER = {"train": ["train.num_train_epochs=2"], "new": ["--checkpoint", "embedded:small"]}
 
 

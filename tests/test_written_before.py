@@ -1,7 +1,7 @@
 """Runs, checkpoints, recipes and terms written by an earlier version, which must load and mean what they meant.
 
-tests/fixtures/written_before/README.md tells how they were written. Apart from `Detector` all is done by the command line and by
-plain transformers, as users do it.
+tests/fixtures/written_before/README.md describes how they were written. Apart from `Detector`, the tests use the command line
+and plain transformers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str, cwd: Path) -> str:
-    """What the command writes to stdout; fails with what it said where it didn't end well."""
+    """Return the stdout of a command; fail with its output if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "detr_ft", *arguments],
         cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -115,7 +115,7 @@ def test_a_run_has_the_figures_it_had_on_what_it_held_out(copy: Path) -> None:
     assert_same_boxes(found, before)
 
 
-def test_a_run_goes_on_as_it_would_have(copy: Path) -> None:
+def test_a_run_is_resumed_exactly(copy: Path) -> None:
     before, expected = rows_of(copy / "run/log.jsonl"), rows_of(copy / "expected/resumed-log.jsonl")
     command("train", "recipe.yaml", "--resume", "train.num_train_epochs=3", cwd=copy)
     rows = rows_of(copy / "run/log.jsonl")
@@ -141,5 +141,5 @@ def test_a_run_goes_on_as_it_would_have(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "own/nwd.yaml"])
-def test_a_recipe_with_a_file_of_terms_is_sound(copy: Path, name: str) -> None:
+def test_a_recipe_with_a_file_of_terms_is_valid(copy: Path, name: str) -> None:
     command("check", name, cwd=copy)

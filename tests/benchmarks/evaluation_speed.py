@@ -1,9 +1,9 @@
-"""The COCO figures of 5,000 images, 80 classes and 500,000 detections beside what else is installed, and intervals.
+"""COCO metrics and intervals of 5,000 images, 80 classes and 500,000 detections, compared with other packages.
 
     python tests/benchmarks/evaluation_speed.py            [--images 5000]
 
-Each evaluates the same tables once, in turn, in a process of its own, which says its time and peak memory; making its own
-records from the tables counts. Status 1 where the figures differ, or ours takes more than a seventh of pycocotools' time.
+Each evaluates the same tables once, in turn, in a process of its own, which prints its time and peak memory; converting
+the tables counts. Status 1 if the metrics differ, or ours takes more than a seventh of pycocotools' time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 from detr_ft.evaluation.bootstrap import differences, intervals
 from detr_ft.evaluation.coco import precision_recall, summarize
@@ -154,7 +154,7 @@ def one(package: str, images: int) -> None:
 
 
 def installed(package: str) -> bool:
-    """Whether it is there, with what it needs for boxes."""
+    """Return True if the package is installed, with its dependencies for boxes."""
     needed = {"detr_ft": ["detr_ft"], "torchmetrics": ["torchmetrics", "torchvision", "pycocotools"]}
     return all(find_spec(one) for one in needed.get(package) or [package.replace("-", "_")])
 

@@ -1,8 +1,9 @@
 """Detections of a folder beside the pipeline of transformers.   python tests/benchmarks/inference_speed.py [--onnx FOLDER]
 
-The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it comes and with
-batches; ours is `Detector.detect`, and with --onnx `OnnxDetector.detect` on what `detr-ft export --to onnx` wrote. In turn, in rounds; medians of the
-ratios. The same detections above 0.5 are asserted: class, score to 1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
+The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it
+comes and with batches; ours is `Detector.detect`, and with --onnx `OnnxDetector.detect` on what `detr-ft export --to
+onnx` wrote. In turn, in rounds; medians of the ratios. The same detections above 0.5 are asserted: class, score to
+1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import pipeline
 
 from detr_ft.data.generated.generate import generate

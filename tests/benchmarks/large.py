@@ -1,7 +1,8 @@
-"""What a run of ten million images and 64 GPUs needs, from what is measured here.   python tests/benchmarks/large.py [--images 1000000]
+"""Extrapolation to a run of ten million images and 64 GPUs.   python tests/benchmarks/large.py [--images 1000000]
 
-Measured: the table of a data set on disk and what planning an epoch takes, for so many images; writing and reading a checkpoint of
-DETR-ResNet-50 with optimizer and averaged weights. From the README beside: images a second of an H200 and of a reading core, bytes of a JPEG.
+Measured: the table of a data set on disk and what planning an epoch takes, for so many images; writing and reading a
+checkpoint of DETR-ResNet-50 with optimizer and averaged weights. From the README beside: images a second of an H200 and
+of a reading core, bytes of a JPEG.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch.multiprocessing as multiprocessing
 from datasets import Dataset, Features, Image, Value
 from reading_speed import write_images
 from safetensors.torch import load_file, save
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.integrity.scan import scan_images
@@ -99,7 +100,7 @@ def main() -> None:
         folder = Checkpoints(Path(name) / "checkpoints", 1)
         write_seconds, at = timed(lambda: folder.save(1, {"state.safetensors": save(tensors)}))
         read_seconds, _ = timed(lambda: [one.clone() for one in load_file(at / "state.safetensors").values()])
-        look_seconds, look_size = seconds_of_looks(Path(name))
+        look_seconds, look_size = seconds_of_scans(Path(name))
         counts_seconds = seconds_of_counts(name)
         weight = sum(one.numel() * 4 for one in tensors.values())
     times, speed = IMAGES / number, GPUS * STEP
@@ -153,8 +154,8 @@ def main() -> None:
     )
 
 
-def seconds_of_looks(folder: Path, number: int = 240) -> tuple[float, float]:
-    """Seconds of a core for a look at a file, and what is kept of it, in bytes as processes send it to each other."""
+def seconds_of_scans(folder: Path, number: int = 240) -> tuple[float, float]:
+    """Return the seconds of a core to scan a file, and the bytes of the result, as processes send it to each other."""
     files = write_images(folder)
     images = [{"path": str(files[place % len(files)]), "bytes": None} for place in range(number)]
     rows = Dataset.from_dict(

@@ -1,9 +1,9 @@
-"""How often models that are equally good are said to differ, and whether a slightly worse one is found.
+"""Rate of false differences between equally good models, and of detected differences to a slightly worse one.
 
     python tests/benchmarks/noise.py
 
-100 pairs of made-up models of the same quality on 200 images each; ten models on 500 images beside themselves with another
-class for 5 % of their detections. Status 1 where more than six pairs differ, or a worse model is not found.
+100 pairs of made-up models of the same quality on 200 images each; ten models on 500 images beside themselves with
+another class for 5 % of their detections. Status 1 where more than six pairs differ, or a worse model is not found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.synthetic_detections import equal_models, with_wrong_classes
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 from detr_ft.evaluation.bootstrap import differences
 

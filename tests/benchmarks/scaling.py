@@ -1,9 +1,10 @@
-"""What processes, images, queries and objects cost.   python tests/benchmarks/scaling.py [--processes 2 4] [--device cuda]
+"""Cost of processes, images, queries and objects.   python tests/benchmarks/scaling.py [--processes 2 4] [--device cuda]
 
 Processes: images a second of `detr-ft train` on generated scenes with the embedded checkpoint, as its log has them, by
 `torchrun` with the same step in all; on CPUs each process has one thread. As many runs of one side by side, which share
-nothing but the machine, show what of the loss is the machine's. Images, their size, queries, objects: milliseconds of a training step of
-the embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses, their gradient).
+nothing but the machine, show what of the loss is the machine's. Images, their size, queries, objects: milliseconds of a
+training step of the embedded model, taken apart into the model (forward and backward) and the criterion (matching,
+losses, their gradient).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import median
 
 import torch
 from clocks import seconds
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import detr_criterion
@@ -40,7 +41,7 @@ train:
 
 
 def images_a_second(processes: int, device: str, apart: int = 1) -> float:
-    """Of runs of so many processes with the same images a step together, `apart` of them side by side: the sum of the medians.
+    """Return the images per second of `apart` runs at the same time, summed; each has `processes` and the same step.
 
     A median is of the rows of a log; the first, in which all is warmed up, are left out.
     """

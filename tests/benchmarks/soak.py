@@ -22,7 +22,7 @@ from statistics import median
 import psutil
 import torch
 from safetensors.torch import load_file
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 _STEPS, _KILLS = 2000, 5
 _GROWTH = 0.02  # by which memory may be above that of the fourth eighth in the last
@@ -125,7 +125,7 @@ def by_eighth(seen: list[Look]) -> list[Look]:
 
 
 def same(one: Path, other: Path) -> list[str]:
-    """What differs between two runs: weights, averaged and raw, and rows of the log, but for times."""
+    """Return the differences of two runs: weights, averaged and raw, and rows of the log without times."""
     found = []
     for name in ("model.safetensors", "raw/model.safetensors"):
         first, second = load_file(one / name), load_file(other / name)

@@ -1,4 +1,4 @@
-"""Which object a detection takes, where pycocotools' rules leave a choice."""
+"""The object that a detection is matched with if pycocotools' rules allow several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_an_object_that_counts_goes_before_a_crowd_that_lies_closer() -> None:
     assert right[:, 0].tolist() == counts[:, 0].tolist() == reached.tolist()
 
 
-def test_an_object_of_the_asked_size_goes_before_another_that_lies_closer() -> None:
+def test_an_object_of_the_evaluated_size_is_matched_before_a_closer_one() -> None:
     marks = marked([[0, 0, 0, 0, 33, 33], [0, 0, 0, 0, 31, 31]], EXACT, images=1)  # medium, and small
     assert marks.partner("small")[0].tolist() == [1]
     assert marks.partner("medium")[0].tolist() == [0]

@@ -1,4 +1,4 @@
-"""Intervals cover what they are to, and tell models apart that are not alike."""
+"""Coverage of the intervals, and differences between unequal models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detr_ft.evaluation.detection_matching import DetectionMatches, match_detect
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [0.0, 1.5])
 def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float) -> None:
-    """Of alike and of very unlike classes, some with a handful of objects."""
+    """Classes of similar and of very different frequency, some with a handful of objects."""
     rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
     shares = np.arange(1.0, 11.0) ** -power
     average = np.mean([_figure(_one(rng, 60, names, shares)) for _ in range(100)])
@@ -26,7 +26,7 @@ def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float)
 
 
 def test_few_objects_read_too_high_on_average() -> None:
-    """What no interval over the same images can see, and the page has to say."""
+    """A bias that intervals over the same images cannot show, so the report mentions it."""
     rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
     few, many = (
         np.mean([_figure(_one(rng, images, names)) for _ in range(sets)]) for images, sets in ((20, 60), (1500, 1))

@@ -85,7 +85,7 @@ def test_what_lies_in_a_crowd_is_no_false_alarm() -> None:
     assert confusion(marks, np.ones(1, bool)).sum() == 0
 
 
-def test_scores_are_held_against_what_is_right() -> None:
+def test_calibration_compares_scores_with_correct_detections() -> None:
     found = calibration(marked(OBJECTS, FOUND, images=3))
     assert found.bins == [
         CalibrationBin(0.2, 1, pytest.approx(0.2), 0.0),

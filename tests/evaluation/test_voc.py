@@ -20,7 +20,7 @@ TOLD = json.loads((Path(__file__).parent / "voc_reference.json").read_text())
 
 
 def split_and_found(objects: Any, found: Any, images: int, spared: Any = None) -> tuple[Dataset, list[Detections]]:
-    """Of objects `[P, 6]` and detections `[D, 7]`: image, class, box xywh, score."""
+    """Return a split of objects `[P, 6]` and its detections `[D, 7]`: image, class, box xywh, score."""
     objects, found = np.asarray(objects, float).reshape(-1, 6), np.asarray(found, float).reshape(-1, 7)
     spared = np.zeros(len(objects), bool) if spared is None else np.asarray(spared)
     rows, detections = [], []

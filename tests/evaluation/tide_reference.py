@@ -1,6 +1,6 @@
-"""What the package `tidecv` says of made-up sets, as `tide_reference.json`.   pip install tidecv; python tide_reference.py
+"""Results of the package `tidecv` on synthetic sets, as `tide_reference.json`.   pip install tidecv; python tide_reference.py
 
-It is not installed with the tests, since it wants OpenCV. The sets are made by `made_up`, which the test calls as well.
+It is not installed with the tests, since it needs OpenCV. The sets are made by `made_up`, which the test calls as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the package `mean_average_precision` says of made-up sets by Pascal VOC's protocol, as `voc_reference.json`.
+"""Results of the package `mean_average_precision` on synthetic sets by Pascal VOC's protocol, as `voc_reference.json`.
 
     pip install mean-average-precision; PYTHONPATH=tests python tests/evaluation/voc_reference.py
 

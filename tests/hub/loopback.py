@@ -1,7 +1,7 @@
-"""A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a repository.
+"""A server on 127.0.0.1 with the part of the Hub's protocol that huggingface_hub uses to push and pull.
 
-A model is kept under its name, a data set under `datasets/` and its name, a Space under `spaces/` and its name. Every commit
-is a revision that can be asked for. What is there already is not uploaded again: the server tells, as the Hub does.
+A model is stored under its name, a data set under `datasets/` and its name, a Space under `spaces/` and its name. Every
+commit is a revision that can be requested. Files that exist are not uploaded again: the server lists them, as the Hub does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CUT = 0  # as a status: the connection is closed without an answer
 
 @dataclass
 class Repository:
-    """Whether it is private, its Space's kind, and its files at each commit, the newest last."""
+    """A repository: its privacy, its kind of Space, and its files at each commit, the newest last."""
 
     private: bool
     sdk: str | None = None
@@ -84,11 +84,11 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def fail(self, method: str, path: str, status: int, times: int = 10**6) -> None:
-        """Answer the next `times` requests whose method is `method` and whose path matches the pattern with `status`."""
+        """Respond with `status` to the next `times` requests with this method whose path matches the pattern."""
         self.failures.append([method, path, status, times])
 
     def count(self, method: str, path: str) -> int:
-        """How many requests with this method had a path that matches the pattern."""
+        """Return the number of requests with this method whose path matches the pattern."""
         return sum(one.method == method and bool(re.search(path, one.path)) for one in self.requests)
 
 
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the requests are kept in the server."""
+        """Print nothing: the server stores the requests."""
 
     def do_GET(self) -> None:
         self._handle(b"")

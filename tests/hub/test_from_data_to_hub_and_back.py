@@ -1,4 +1,4 @@
-"""The whole way, as its users go it: real data, a run, its figures, other runtimes, the Hub, a Space, and back from the Hub by name."""
+"""The verbs in sequence: real data, a run, its metrics, other runtimes, the Hub, a Space, and a model from the Hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ hub: {{license: mit}}
 
 
 def here(*arguments: str) -> str:
-    """What the command prints; it must succeed."""
+    """Return the output of a command, which must succeed."""
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout

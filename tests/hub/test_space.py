@@ -44,7 +44,7 @@ def test_it_holds_the_demo_the_model_and_the_toolkit_alone(space: Path) -> None:
     assert not list(space.rglob("__pycache__"))
 
 
-def test_its_card_says_how_to_run_it(space: Path) -> None:
+def test_its_card_has_the_settings_of_the_space(space: Path) -> None:
     data = SpaceCard.load(space / "README.md").data
     assert (data.sdk, data.app_file, data.models) == ("gradio", "space.py", [NAME])
     assert (space / data.app_file).is_file()

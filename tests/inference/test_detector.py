@@ -187,8 +187,8 @@ def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpo
     assert detector.filter(found).labels.tolist() == [2, 1]
 
 
-def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
-    """What layers say is heard by hooks, and attention is looked at in another mode: neither may reach another thread."""
+def test_threads_with_one_model_get_their_own_results() -> None:
+    """Hooks read the outputs of layers, and attention needs another mode: neither may affect another thread."""
     detector = Detector.load("embedded:small")
     pictures = [
         open_image(row["image"])
@@ -198,7 +198,7 @@ def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
     expected = [detector.predictions(one).logits for one in pictures]
     found = [detector.detect([one])[0].scores for one in pictures]
 
-    def ask(number: int) -> bool:
+    def run(number: int) -> bool:
         one = number % len(pictures)
         if number % 3 == 0:
             return len(attention_maps(detector.model, detector.processor, pictures[one]).decoder) == layers
@@ -207,4 +207,4 @@ def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
         return torch.equal(detector.predictions(pictures[one]).logits, expected[one])
 
     with ThreadPoolExecutor(6) as threads:
-        assert all(threads.map(ask, range(60)))
+        assert all(threads.map(run, range(60)))

@@ -52,7 +52,7 @@ def test_the_default_criterion_gives_the_stock_loss_and_gradients(tiny_model: De
             )
 
 
-def test_every_layer_is_scored_and_the_answer_is_not_changed(tiny_model: DetrForObjectDetection) -> None:
+def test_every_layer_has_a_loss_and_the_outputs_are_unchanged(tiny_model: DetrForObjectDetection) -> None:
     tiny_model.eval()
     before = tiny_model(batch()["pixel_values"])
     attach_criterion(tiny_model, detr_criterion())
@@ -77,8 +77,8 @@ def test_the_auxiliary_layers_are_those_of_the_original_detr(tiny_model: DetrFor
     attached.detach()
 
 
-def test_the_stock_switch_changes_what_a_model_answers(tiny_model: DetrForObjectDetection) -> None:
-    """Why `auxiliary_loss` is left alone: turning it on makes transformers compute another function."""
+def test_auxiliary_loss_changes_the_outputs_of_a_model(tiny_model: DetrForObjectDetection) -> None:
+    """With `auxiliary_loss`, transformers computes another function, so `attach_criterion` does not set it."""
     tiny_model.eval()
     with torch.no_grad():
         off = tiny_model(batch()["pixel_values"]).logits

@@ -88,7 +88,7 @@ def padding(tmp_path) -> object:
     return AutoImageProcessor.from_pretrained(tmp_path)
 
 
-def test_a_canvas_is_kept_and_the_batch_does_not_matter(model, padding, images) -> None:
+def test_results_depend_on_the_canvas_and_not_on_the_batch(model, padding, images) -> None:
     shapes: set[tuple[int, ...]] = set()
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.add(tuple(kwargs["pixel_values"].shape[-2:])), with_kwargs=True
@@ -133,7 +133,7 @@ def test_top_keeps_the_best(model, processor, images) -> None:
     assert len(every.scores) == 10
 
 
-def test_only_a_few_images_of_a_stream_are_held(model, processor) -> None:
+def test_only_a_few_images_of_a_stream_are_in_memory(model, processor) -> None:
     seen: list[int] = []
 
     def stream() -> Iterator[Image.Image]:
@@ -167,7 +167,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     model.eval()
 
 
-def test_answers_that_are_no_numbers_are_told(model, processor, images) -> None:
+def test_nan_predictions_are_reported(model, processor, images) -> None:
     with torch.no_grad():
         model.bbox_predictor.layers[-1].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):

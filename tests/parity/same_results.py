@@ -1,4 +1,4 @@
-"""Measure what a source tree computes, through its command line alone, and hold it against what another tree computed.
+"""Compute the results of a source tree through its command line, and compare them with those of another tree.
 
     python tests/parity/same_results.py --tree ../before --write before.json
     python tests/parity/same_results.py --tree . --against before.json
@@ -193,7 +193,7 @@ class Tree:
     folder: Path
 
     def run(self, *arguments: str, status: int = 0, **environment: str) -> str:
-        """Run the command and answer its stdout; end with what it said where its exit status is another."""
+        """Run the command and return its stdout; exit with its output if the exit status differs."""
         done = subprocess.run(
             [sys.executable, *(("-m", "detr_ft", *arguments) if arguments else ("-c", "import detr_ft as d; print(d.__file__)"))],
             cwd=self.folder,
@@ -314,7 +314,7 @@ def steps_left(run: Path) -> str:
 
 
 def resumed(tree: Tree, name: str, copy: str) -> Values:
-    """Let a copy of a run go on to its end, and say whether that is the end of the run that was never stopped."""
+    """Resume a copy of a run to its end, and compare it with the run that was never stopped."""
     tree.run("train", f"{name}.yaml", "--resume", f"train.output_dir={copy}")
     values, whole = values_of_run(tree.folder / copy, copy), values_of_run(tree.folder / name, name)
     same = {key.removeprefix(f"{copy}/"): value for key, value in values.items()}
@@ -342,7 +342,7 @@ def evaluated(tree: Tree) -> Values:
 
 
 def predicted(tree: Tree) -> Values:
-    """What the embedded checkpoint finds in two images, and the pictures of it."""
+    """Return the detections of the embedded checkpoint in two images, and the annotated pictures."""
     images = sorted((tree.folder / "drawn/valid").glob("*.png"))[:2]
     names = [str(one.relative_to(tree.folder)) for one in images]
     tree.run("predict", "embedded:small", *names, "--threshold", "0.2", "--out", "pictures")
@@ -355,7 +355,7 @@ def predicted(tree: Tree) -> Values:
 
 
 def values_of_run(run: Path, name: str) -> Values:
-    """What a run directory holds: logged values, figures, config, weights, detections, and the state of each checkpoint."""
+    """Return the content of a run directory: log, metrics, config, weights, detections, and the state of each checkpoint."""
     values: Values = {}
     for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -439,7 +439,7 @@ def draw_data(folder: Path) -> None:
 def scene(
     random: np.random.Generator, crowd: bool
 ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, object]]]:
-    """An image of two to four shapes, and what COCO says of each."""
+    """Return an image of two to four shapes, and the COCO annotation of each."""
     height, width = (int(side) for side in random.integers(64, 112, 2))
     pixels = random.integers(90, 130, (height, width, 3)).astype(np.uint8)
     rows, columns = np.mgrid[:height, :width]
@@ -459,7 +459,7 @@ def scene(
 
 
 def progress(words: str) -> None:
-    """Tell how far the measuring is, on stderr."""
+    """Print the progress on stderr."""
     print(words, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The folder that is an evaluate module loads by its path, without a network, and does what its page says."""
+"""The folder of the evaluate module loads by its path, without a network, and works as documented."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_names_classes_have_numbers() -> None:
     assert list(metric.compute(predictions=[found], references=[reference([0.0, 0, 10, 10])])["per_class"]) == ["1"]
 
 
-def test_a_label_without_a_name_is_told() -> None:
+def test_a_label_without_a_name_is_reported() -> None:
     metric = evaluate.load(str(FOLDER), names=["cat"])
     found = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
     with pytest.raises(ValueError, match=r"^names: .* got label 1 and cat"):

@@ -56,7 +56,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def told(names: list[str] | None = None, images: int = 30) -> Assessment:
+def assessment_of(names: list[str] | None = None, images: int = 30) -> Assessment:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, images)
     names = names or ["cup", "plate", "fork", "knife"]
@@ -65,7 +65,7 @@ def told(names: list[str] | None = None, images: int = 30) -> Assessment:
     )
 
 
-TOLD = told()
+TOLD = assessment_of()
 BEFORE = dict.fromkeys(KEYS, 0.0625) | {"map_small": None, "per_class": {}}
 OUTLINE = Outline((4.0, 5.0, 20.0, 30.0), "cup", "#ff0000", 0.75)
 
@@ -181,7 +181,7 @@ def test_text_is_escaped(place: str) -> None:
 
 def test_names_captions_and_terms_are_escaped() -> None:
     evil = summary(
-        assessment=told([EVIL, "b", "c", "d"]),
+        assessment=assessment_of([EVIL, "b", "c", "d"]),
         photos=[shot(caption='"><script>', name=EVIL)],
         environment={EVIL: EVIL},
         title=EVIL,
@@ -237,7 +237,7 @@ def test_markdown_holds_the_same_figures() -> None:
     assert f"| mAP | {TOLD.coco['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
     assert f"| cup | {one['count']} | {one['map']:.3f} |" in text
     assert f"| missed | {TOLD.errors.counts['missed']} | {TOLD.costs['missed']:.3f} |" in text
-    assert "a\\|b" in render_markdown(told(["a|b", "b", "c", "d"]).metrics())
+    assert "a\\|b" in render_markdown(assessment_of(["a|b", "b", "c", "d"]).metrics())
 
 
 def test_a_section_without_content_is_left_out() -> None:

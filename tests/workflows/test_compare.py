@@ -117,7 +117,7 @@ def test_other_images_are_not_compared(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,1", "1,x", "1,,2", "-1,2", "1;2"])
-def test_what_are_no_seeds_is_told(text: str) -> None:
+def test_invalid_seeds_are_reported(text: str) -> None:
     with pytest.raises(InputError, match="--seeds"):
         run_seeds(LOADED, parse_seeds(text))
 

@@ -65,7 +65,7 @@ def test_names_are_written_on_images_as_small_as_they_are_shown(
         assert made.size == (5 * 488 + 8, 4 * 488 + 8)
 
 
-def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
+def test_data_without_a_train_split_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="light"))
     data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
     with pytest.raises(InputError, match=r"no train split .* test"):

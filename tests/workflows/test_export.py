@@ -66,7 +66,7 @@ def assert_onnx_finds_the_same(folder: Path) -> None:
     assert sum(len(found.above(0.5).scores) for found in small) > 0
 
 
-def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.onnx: .*detr-ft export .* --to onnx"):
         OnnxDetector.load(str(tmp_path))
     copy = tmp_path / "copy"
@@ -77,7 +77,7 @@ def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None
         OnnxDetector.load(str(copy))
 
 
-def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_model_is_reported(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save_model
 
     def model_of(inputs: list[str], logits: list[object]) -> object:
@@ -103,7 +103,7 @@ def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_with_other_outputs_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         def __call__(self, pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros(len(pixels), 25, 9), torch.zeros(len(pixels), 25, 4)
@@ -131,7 +131,7 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
     assert math.isnan(apart.box)
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--to tflite: .* onnx, int8, torch"):
         export("embedded:small", ["tflite"], DATA, output_dir=tmp_path / "out")
     with pytest.raises(InputError, match=r"embedded:small .* --output-dir"):

@@ -73,7 +73,7 @@ def test_a_run_has_metrics_detections_and_a_report(trained: TrainOutcome, data: 
     assert detr_ft.coco_metrics(trained.validation, trained.detections)["map"] == trained.metrics.map
 
 
-def test_its_recipe_loads_and_says_that_its_data_cannot_be_read(trained: TrainOutcome, data: DatasetDict) -> None:
+def test_its_recipe_loads_and_its_data_are_reported_as_unreadable(trained: TrainOutcome, data: DatasetDict) -> None:
     recipe = detr_ft.load_recipe(trained.folder / "recipe.yaml")
     assert recipe.train.learning_rate == 1e-3
     assert recipe.criterion is not None

@@ -28,7 +28,7 @@ def detector(tiny_checkpoint: Path) -> Detector:
     return one
 
 
-def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
+def test_the_report_of_a_model_has_all_sections(detector: Detector) -> None:
     split = DATA["validation"]
     found = detect_split(detector.model, detector.processor, split)
     told = collect_report(
@@ -62,7 +62,7 @@ def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> No
         assert len(photo.objects) == objects[image]
 
 
-def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector) -> None:
+def test_raw_predictions_of_all_layers_equal_the_outputs(detector: Detector) -> None:
     stock = detector.model.loss_function
     batches = list(
         predict_split_raw(detector.model, detector.processor, detr_criterion(), DATA["validation"], batch_size=4)

@@ -1,4 +1,4 @@
-"""`train` as real processes that are interrupted, killed and out of space, and what `--resume` makes of it."""
+"""`train` as real processes that are interrupted, killed and out of space, and `--resume` afterwards."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_killed_and_resumed_is_never_killed(folder: Path, whole: Path) -> None:
     assert json.loads((folder / "runs/killed/log.jsonl").read_text().splitlines()[-1])["epoch"] == 5
 
 
-def assert_obeyed(process: ForkedProcess | subprocess.Popen[str], cut: Path, status: int) -> None:
+def assert_ended_by_signal(process: ForkedProcess | subprocess.Popen[str], cut: Path, status: int) -> None:
     """The process ends before its last step, with a complete checkpoint and without the results of a finished run."""
     _, told = process.communicate(timeout=60)
     assert process.returncode == status, told
@@ -131,24 +131,24 @@ def assert_obeyed(process: ForkedProcess | subprocess.Popen[str], cut: Path, sta
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_obeyed_at_once_and_the_run_goes_on_exactly(
+def test_a_signal_ends_the_run_which_is_resumed_exactly(
     folder: Path, whole: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     process = start(folder, f"train.output_dir={tmp_path}/cut", *SIZE)
     wait_for_rows(tmp_path / "cut", 6)
     process.send_signal(number)
-    assert_obeyed(process, tmp_path / "cut", status)
+    assert_ended_by_signal(process, tmp_path / "cut", status)
     ended, told = here(folder, f"train.output_dir={tmp_path}/cut", *SIZE, "--resume")
     assert ended == 0, told
     assert_same_run(tmp_path / "cut", whole)
 
 
-def test_a_signal_to_one_of_two_processes_is_obeyed_by_both(folder: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_of_two_processes_ends_both(folder: Path, tmp_path: Path) -> None:
     cut, uncut = tmp_path / "cut", tmp_path / "uncut"
     process = start_two(folder, f"train.output_dir={cut}", *SIZE_OF_TWO)
     wait_for_rows(cut, 6)
     psutil.Process(process.pid).children()[1].send_signal(signal.SIGTERM)
-    assert_obeyed(process, cut, status=1)  # the launcher's, of processes that ended with another than 0
+    assert_ended_by_signal(process, cut, status=1)  # the launcher's, of processes that ended with another than 0
     for output, resumed in ((cut, ["--resume"]), (uncut, [])):
         process = start_two(folder, f"train.output_dir={output}", *SIZE_OF_TWO, *resumed)
         _, told = process.communicate(timeout=180)
@@ -180,7 +180,7 @@ def test_what_changed_is_listed_and_other_classes_or_data_refused(folder: Path, 
     assert "train.output_dir=" in told
 
 
-def test_no_space_is_told_and_leaves_what_was_there(folder: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_complete_files(folder: Path) -> None:
     """A file that may not grow beyond 64 KiB stands for a full disk: writing fails in the middle of the weights."""
     script = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
