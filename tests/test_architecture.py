@@ -185,7 +185,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found: list[list[str]] = []
+    components: list[list[str]] = []
 
     def visit(node: str) -> None:
         index[node] = low[node] = len(index)
@@ -202,7 +202,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
                 if component[-1] == node:
                     break
             if len(component) > 1:
-                found.append(sorted(component))
+                components.append(sorted(component))
 
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(10_000)
@@ -210,7 +210,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
         if node not in index:
             visit(node)
     sys.setrecursionlimit(limit)
-    return sorted(found)
+    return sorted(components)
 
 
 def test_a_cycle_is_found() -> None:

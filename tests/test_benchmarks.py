@@ -40,14 +40,14 @@ def test_a_table_is_written_as_markdown_and_json(tmp_path: Path, capsys: pytest.
         printed
         == f"{machine}\n\n| case | ms | times |\n|---|---|---|\n| one | 12.3 | – |\n\n| other |\n|---|\n| two |\n\nwords\n"
     )
-    told = json.loads((tmp_path / "written.json").read_text())
-    assert told["machine"] == machine
+    output = json.loads((tmp_path / "written.json").read_text())
+    assert output["machine"] == machine
     assert "torch" in machine
-    assert told["tables"] == [
+    assert output["tables"] == [
         {"columns": ["case", "ms", "times"], "rows": [["one", 12.345, None]]},
         {"columns": ["other"], "rows": [["two"]]},
     ]
-    assert told["notes"] == ["words"]
+    assert output["notes"] == ["words"]
 
 
 def test_an_unwritable_file_is_reported_before_the_measurement(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ PARTICIPLES = {
 FUNCTIONS = {"say", "tell", "ask", "answer"}
 # Keys of JSON files and of `doctor --json`.
 EXCEPTIONS = {("detr_ft/evaluation/metrics.py", "figures"), ("detr_ft/data/doctor/diagnosis.py", "figures")}
+# Methods whose base class describes them.
+OVERRIDES = {"of_pair", "per_query", "plan", "forward"}
 MAX_FIRST_LINE = 100
 MAX_DOCSTRING_LINE = 130
 
@@ -160,6 +162,32 @@ def faults_of_page(file: Path) -> list[str]:
 @pytest.mark.parametrize("file", CODE, ids=short)
 def test_code_uses_the_words_of_the_field(file: Path) -> None:
     assert faults_of_code(file) == []
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Public functions, classes and members without a docstring."""
+    nodes = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    nodes += [member for node in nodes if not node.name.startswith("_") for member in members_of(node)]
+    return [
+        node.name
+        for node in nodes
+        if not node.name.startswith("_") and node.name not in OVERRIDES and not ast.get_docstring(node)
+        if "overload" not in map(ast.unparse, node.decorator_list)
+    ]
+
+
+def members_of(node: ast.ClassDef | ast.FunctionDef) -> list[ast.FunctionDef]:
+    return [member for member in node.body if isinstance(node, ast.ClassDef) and isinstance(member, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("file", [file for file in CODE if not file.is_relative_to(ROOT / "recipes")], ids=short)
+def test_public_names_have_a_docstring(file: Path) -> None:
+    assert undocumented(ast.parse(file.read_text(encoding="utf-8"))) == []
+
+
+def test_a_missing_docstring_is_reported() -> None:
+    code = "def a(): pass\ndef _b(): pass\nclass C:\n    'Text.'\n    def d(self): pass\n    def forward(self): pass"
+    assert undocumented(ast.parse(code)) == ["a", "d"]
 
 
 @pytest.mark.parametrize("file", TESTS, ids=short)

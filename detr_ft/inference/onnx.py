@@ -23,7 +23,10 @@ from detr_ft.utils.environment import import_optional
 
 
 class OnnxModel:
-    """An ONNX file on ONNX Runtime, on the CPU with as many threads as torch uses; called as a `Forward`."""
+    """An ONNX file on ONNX Runtime, on the CPU with as many threads as torch uses; called as a `Forward`.
+
+    Raises InputError for a file that cannot be read or has other inputs and outputs.
+    """
 
     def __init__(self, path: Path) -> None:
         (runtime,) = import_optional("ONNX Runtime", EXTRA, "onnxruntime")

@@ -41,8 +41,8 @@ BATCH, OBJECTS, CLASSES = 32, 7, 80
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     began = time.perf_counter()
-    told = work()
-    return time.perf_counter() - began, told
+    output = work()
+    return time.perf_counter() - began, output
 
 
 def written(folder: Path, number: int) -> tuple[Dataset, int]:
@@ -163,26 +163,26 @@ def seconds_of_scans(folder: Path, number: int = 240) -> tuple[float, float]:
         features=Features(image=Image(decode=False), image_id=Value("int64")),
     )
     began = time.process_time()
-    looks = scan_images(rows, "Looking")
-    return (time.process_time() - began) / number, len(pickle.dumps(looks)) / number
+    scans = scan_images(rows, "Looking")
+    return (time.process_time() - began) / number, len(pickle.dumps(scans)) / number
 
 
 def counts(process: int, folder: str, answer: Any) -> None:
     """Sum what a step holds over two processes, as every step does, and answer the median seconds."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2)
-    held = torch.ones(CLASSES)
-    taken = [timed(lambda: distributed.all_reduce(held))[0] for _ in range(300)]
+    stored = torch.ones(CLASSES)
+    measured = [timed(lambda: distributed.all_reduce(stored))[0] for _ in range(300)]
     if process == 0:
-        answer.put(statistics.median(taken[100:]))
+        answer.put(statistics.median(measured[100:]))
     distributed.destroy_process_group()
 
 
 def seconds_of_counts(folder: str) -> float:
     answer = multiprocessing.get_context("spawn").SimpleQueue()
     multiprocessing.spawn(counts, (folder, answer), nprocs=2)
-    told: float = answer.get()
-    return told
+    output: float = answer.get()
+    return output
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def _median(folder: Path) -> float:
 
 def milliseconds(action: Callable[[], object]) -> float:
     """The median of some runs, after two that don't count."""
-    taken = [seconds(action) for _ in range(_RUNS + 2)]
-    return 1000 * median(taken[2:])
+    measured = [seconds(action) for _ in range(_RUNS + 2)]
+    return 1000 * median(measured[2:])
 
 
 def with_queries(model: DetrForObjectDetection, queries: int) -> DetrForObjectDetection:
@@ -92,8 +92,8 @@ def step(device: torch.device, images: int, edge: int, queries: int, objects: in
     layers = model.config.decoder_layers
 
     def forward_and_backward() -> None:
-        said = model(pixel_values=pixels)
-        (said.logits.sum() + said.pred_boxes.sum()).backward()
+        output = model(pixel_values=pixels)
+        (output.logits.sum() + output.pred_boxes.sum()).backward()
 
     logits = torch.randn(layers, images, queries, 9, device=device, requires_grad=True)
     places = torch.rand(layers, images, queries, 4, device=device).mul(0.4).add(0.1).requires_grad_()

@@ -82,8 +82,8 @@ def measure(ways: list[Way], arguments: argparse.Namespace) -> None:
     for way in ways:
         way.milliseconds = by_part(way, arguments.steps)
     for way in ways if arguments.files else []:
-        told, way.busy = speed_from_files(way, arguments.files)
-        way.from_files.append(told)
+        output, way.busy = speed_from_files(way, arguments.files)
+        way.from_files.append(output)
 
 
 def profile(way: Way) -> str:
@@ -91,10 +91,10 @@ def profile(way: Way) -> str:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorded
 
-    with recorded(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as told:
+    with recorded(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as output:
         way.step()
         settle()
-    table: str = told.key_averages().table(
+    table: str = output.key_averages().table(
         sort_by="self_cuda_time_total" if GPU else "self_cpu_time_total", row_limit=45, max_name_column_width=70
     )
     return f"{way.name}\n{table}\n"
@@ -140,12 +140,12 @@ def least(way: Way) -> str:
     with FlopCounterMode(display=False) as counter:
         way.step()
     one = torch.randn(1024, 1024)
-    taken = []
+    measured = []
     for _ in range(30):
         began = time.perf_counter()
         one @ one
-        taken.append(time.perf_counter() - began)
-    done, rate = counter.get_total_flops(), 2 * 1024**3 / statistics.median(taken)
+        measured.append(time.perf_counter() - began)
+    done, rate = counter.get_total_flops(), 2 * 1024**3 / statistics.median(measured)
     return f"{way.name}: {done / 1e9:.0f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s in a matrix product: {1000 * done / rate:.0f} ms at least"
 
 

@@ -160,17 +160,17 @@ def test_every_command_reports_invalid_input() -> None:
 def test_an_unreachable_hub_is_reported(folder: Path) -> None:
     before = files(folder)
     for_the_hub = str(Path(__file__).parents[2] / "recipes/cppe5/resnet50.yaml")
-    asked = {
+    requested = {
         ("train", "recipe.yaml", "train.output_dir=x4", "model.checkpoint=nobody/nothing"): "nobody/nothing",
         ("train", "recipe.yaml", "train.output_dir=x4", "data.source=hub:nobody/nothing"): "nobody/nothing",
         ("doctor", "hub:nobody/nothing"): "nobody/nothing",
         ("train", for_the_hub): "cppe-5",
     }
-    command = [sys.executable, "-c", IMPATIENT, json.dumps(list(asked))]
+    command = [sys.executable, "-c", IMPATIENT, json.dumps(list(requested))]
     done = subprocess.run(
         command, cwd=folder, env={**OFFLINE, "COLUMNS": "500"}, capture_output=True, text=True, timeout=120, check=True
     )
-    for line, name in zip(done.stdout.splitlines(), asked.values(), strict=True):
+    for line, name in zip(done.stdout.splitlines(), requested.values(), strict=True):
         status, stdout, stderr = json.loads(line)
         assert_reported(status, stdout, stderr, [name, "be reached"])
     assert files(folder) == before
@@ -193,9 +193,9 @@ def test_the_doctor_reports_errors_by_its_status_and_repairs_a_copy(
     before = files(tmp_path / "data")
     status, stdout, stderr = here("doctor", "data", "--json", "--report", "page.html", "--fix", "mended", cwd=tmp_path)
     assert status == 2
-    told = json.loads(stdout)
-    assert [one["kind"] for one in told["findings"]] == ["unreadable"]
-    assert told["images_per_second"] > 0
+    message = json.loads(stdout)
+    assert [one["kind"] for one in message["findings"]] == ["unreadable"]
+    assert message["images_per_second"] > 0
     assert "image left out: unreadable: 1" in stderr
     assert "Traceback" not in stderr
     assert "unreadable" in (tmp_path / "page.html").read_text()
@@ -212,14 +212,14 @@ def test_the_picture_of_an_augmentation_is_written_and_its_path_logged(
     monkeypatch.chdir(folder)
     before = files(folder)
     out = tmp_path / "deep/look.png"
-    asked = ["doctor", "data", "--augment", "recipe.yaml"]
-    done = CliRunner().invoke(app, [*asked, "--augment-out", str(out)])
+    requested = ["doctor", "data", "--augment", "recipe.yaml"]
+    done = CliRunner().invoke(app, [*requested, "--augment-out", str(out)])
     assert (done.exit_code, files(folder)) == (0, before), done.output
     assert f"as recipe.yaml augments them: {out}" in done.stderr
     assert out.is_file()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text((folder / "recipe.yaml").read_text())
-    done = CliRunner().invoke(app, ["doctor", str(folder / "data"), *asked[2:]])
+    done = CliRunner().invoke(app, ["doctor", str(folder / "data"), *requested[2:]])
     assert f"as recipe.yaml augments them: {tmp_path / 'recipe-augmented.png'}" in done.stderr
     assert (tmp_path / "recipe-augmented.png").is_file()
 
@@ -230,9 +230,9 @@ def files(folder: Path) -> dict[Path, int]:
 
 def assert_reported(status: int, stdout: str, stderr: str, words: list[str]) -> None:
     assert status == 2, stderr
-    told = " ".join(stderr.replace("│", " ").split())
+    message = " ".join(stderr.replace("│", " ").split())
     for word in words:
-        assert word in told
+        assert word in message
     assert "Traceback" not in stderr
     assert stdout == ""
 

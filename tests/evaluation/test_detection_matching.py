@@ -18,15 +18,15 @@ def test_an_object_that_counts_goes_before_a_crowd_that_lies_closer() -> None:
 
 
 def test_an_object_of_the_evaluated_size_is_matched_before_a_closer_one() -> None:
-    marks = marked([[0, 0, 0, 0, 33, 33], [0, 0, 0, 0, 31, 31]], EXACT, images=1)  # medium, and small
-    assert marks.partner("small")[0].tolist() == [1]
-    assert marks.partner("medium")[0].tolist() == [0]
-    assert marks.partner("all")[0].tolist() == [0]
+    matches = marked([[0, 0, 0, 0, 33, 33], [0, 0, 0, 0, 31, 31]], EXACT, images=1)  # medium, and small
+    assert matches.partner("small")[0].tolist() == [1]
+    assert matches.partner("medium")[0].tolist() == [0]
+    assert matches.partner("all")[0].tolist() == [0]
 
 
 def test_the_best_hundred_of_a_class_in_an_image_count() -> None:
-    found = [
+    detected = [
         [image, label, 0, 0, 10, 10, 0.5] for image in (0, 1) for label in (0, 1) for _ in range(MAX_DETECTIONS + 1)
     ]
-    marks = marked([[0, 0, 0, 0, 10, 10]], found, images=2, classes=2)
-    assert np.bincount(marks.detections.image * 2 + marks.detections.label).tolist() == [MAX_DETECTIONS] * 4
+    matches = marked([[0, 0, 0, 0, 10, 10]], detected, images=2, classes=2)
+    assert np.bincount(matches.detections.image * 2 + matches.detections.label).tolist() == [MAX_DETECTIONS] * 4

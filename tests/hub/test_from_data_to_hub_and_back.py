@@ -68,8 +68,8 @@ def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, mo
     trained = json.loads((run / "metrics.json").read_text())
     assert trained["map_50"] > 0.02
 
-    found = json.loads(here("evaluate", "runs/cells", "--json"))
-    assert found["map"] == trained["map"]
+    evaluated = json.loads(here("evaluate", "runs/cells", "--json"))
+    assert evaluated["map"] == trained["map"]
 
     here("export", "runs/cells", "--to", "int8")
     exported = json.loads((run / "export.json").read_text())
@@ -93,11 +93,11 @@ def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, mo
             trained["per_class"]
         )
         truth = [{"class": next(iter(trained["per_class"])), "box": [5, 5, 60, 60]}]
-        told = client.predict(handle_file(example), truth, None, api_name="/match")
-        assert [pair["object"] for pair in told["pairs"]] == [0]
+        message = client.predict(handle_file(example), truth, None, api_name="/match")
+        assert [pair["object"] for pair in message["pairs"]] == [0]
 
     back = json.loads(
         detr_ft("evaluate", NAME, "--data", f"hub:{NAME}", "--split", "validation", "--json", cwd=tmp_path)
     )
     assert back["map"] == trained["map"]
-    assert back["per_class"] == found["per_class"]
+    assert back["per_class"] == evaluated["per_class"]

@@ -226,26 +226,28 @@ def main() -> None:
     what.add_argument("--write", type=Path, metavar="FILE.json", help="write the values to this file")
     what.add_argument("--against", type=Path, metavar="FILE.json", help="compare the values with those in this file")
     parser.add_argument("--only", nargs="+", choices=RECIPES, help="only these recipes, without their resumed runs")
-    asked = parser.parse_args()
-    before = json.loads(asked.against.read_text(encoding="utf-8")) if asked.against else None
+    requested = parser.parse_args()
+    before = json.loads(requested.against.read_text(encoding="utf-8")) if requested.against else None
     with tempfile.TemporaryDirectory() as name:
-        tree = Tree(asked.tree.resolve(), Path(name))
+        tree = Tree(requested.tree.resolve(), Path(name))
         loaded = Path(tree.run().strip())
         if not loaded.is_relative_to(tree.source):
             raise SystemExit(f"{loaded} would be measured, which is not in {tree.source}")
-        values = measure(tree, asked.only)
+        values = measure(tree, requested.only)
     for key, one in values.items():
         if key.endswith(NEVER_STOPPED) and one != "yes":
             print(f"{key}: {one}")
     if before is None:
         content = {"machine": machine(), "values": values}
-        asked.write.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        requested.write.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"{len(values)} values")
         return
     for key, there in before["machine"].items():
         if there != machine()[key]:
             print(f"note: {key} was {there}, is {machine()[key]}")
-    wanted = {key: one for key, one in before["values"].items() if not asked.only or key.split("/")[0] in asked.only}
+    wanted = {
+        key: one for key, one in before["values"].items() if not requested.only or key.split("/")[0] in requested.only
+    }
     raise SystemExit(1 if compare(wanted, values) else 0)
 
 
@@ -329,10 +331,10 @@ def resumed(tree: Tree, name: str, copy: str) -> Values:
 def evaluated(tree: Tree) -> Values:
     """The figures and detections of the embedded checkpoint on scenes of its own kind."""
     scenes = "generated:shapes?train=0&validation=16&edge=112&seed=11"
-    told = tree.run(
+    output = tree.run(
         "evaluate", "embedded:small", "--data", scenes, "--json", "--out", "report", "--save-predictions", "found.json"
     )
-    values = dict(leaves("evaluate/json", json.loads(told)))
+    values = dict(leaves("evaluate/json", json.loads(output)))
     values |= leaves("evaluate/figures", json.loads((tree.folder / "report/metrics.json").read_text(encoding="utf-8")))
     values["evaluate/predictions"] = digest((tree.folder / "found.json").read_bytes())
     again = tree.run("evaluate", "--from-predictions", "found.json", "--data", scenes, "--json")

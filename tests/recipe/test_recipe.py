@@ -87,7 +87,7 @@ extra: 1
     )
     with pytest.raises(InputError) as caught:
         load_recipe(path, ["train.seed", "train.seed=-1"])
-    told = "\n".join(caught.value.problems)
+    output = "\n".join(caught.value.problems)
     for expected in [
         "bad.yaml:1: model: give either checkpoint",
         "bad.yaml:5: data.sorce: unknown key; did you mean source?",
@@ -103,7 +103,7 @@ extra: 1
         "train.seed: an override is written section.key=value",
         "train.seed: input should be greater than or equal to 0, got -1",
     ]:
-        assert expected in told
+        assert expected in output
 
 
 def test_conflicting_settings_are_reported_with_their_line(recipe: Path) -> None:

@@ -32,11 +32,11 @@ def call(script: str, recorded: Path, *arguments: str, **environment: str) -> tu
 
 
 def test_a_node_joins_the_first(recorded: Path) -> None:
-    status, said, _ = call(
+    status, output, _ = call(
         "node.sh", recorded, "mine.yaml", "train.bf16=true", FIRST="a:1234", NODES="2", NODE="1", GPUS="8"
     )
     assert status == 0
-    assert said == (
+    assert output == (
         "torchrun --nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr a --master_port 1234 "
         "-m detr_ft train mine.yaml train.bf16=true --resume"
     )
@@ -55,9 +55,9 @@ def test_slurm_starts_one_launcher_a_machine(recorded: Path) -> None:
         "SLURM_GPUS_ON_NODE": "8",
         "SLURM_JOB_ID": "7",
     }
-    status, said, _ = call("slurm.sh", recorded, "mine.yaml", **where)
+    status, output, _ = call("slurm.sh", recorded, "mine.yaml", **where)
     assert status == 0
-    assert said == (
+    assert output == (
         "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_id 7 --rdzv_endpoint node-0:29500 "
         "-m detr_ft train mine.yaml --resume"
     )

@@ -147,10 +147,10 @@ def test_mistakes_are_reported(tmp_path: Path) -> None:
 
 def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config is written with its keys sorted as text: "10" comes before "2"."""
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def stop(of_model: list[str], of_data: list[str]) -> None:
-        asked.append(of_model)
+        requested.append(of_model)
         raise InputError("enough")
 
     model, processor = load_model("embedded:small")
@@ -159,7 +159,7 @@ def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(exporting, "align_classes", stop)
     with pytest.raises(InputError, match="enough"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
-    assert asked == [[str(index) for index in range(12)]]
+    assert requested == [[str(index) for index in range(12)]]
 
 
 def test_metrics_of_images_without_objects_are_unknown(tmp_path: Path) -> None:

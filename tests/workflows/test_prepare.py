@@ -167,10 +167,10 @@ def test_an_invalid_file_of_synonyms_is_reported(tiny_checkpoint: Path, tmp_path
 def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str | None] = []
+    requested: list[str | None] = []
 
     def load(checkpoint: str, revision: str | None, pickled: bool) -> tuple[Any, Any]:
-        asked.append(revision)
+        requested.append(revision)
         return load_model(checkpoint)
 
     monkeypatch.setattr(
@@ -183,6 +183,6 @@ def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
         recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=4&validation=2&edge=64")
     )
     assert prepared.revision == "0123abc"
-    assert asked == ["0123abc"]
+    assert requested == ["0123abc"]
     assert recipe.pinned(None) == recipe
     assert recipe.pinned("0123abc").model.revision == "0123abc"

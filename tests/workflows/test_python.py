@@ -120,9 +120,9 @@ def test_a_run_by_a_recipe_and_by_keywords_is_the_same(tiny_checkpoint: Path, tm
 def test_settings_are_checked_together() -> None:
     with pytest.raises(detr_ft.InputError) as caught:
         detr_ft.train(model="embedded:small", data="x", num_epochs=3, learning_rate=-1)  # type: ignore[call-overload]
-    told = "\n".join(caught.value.problems)
+    output = "\n".join(caught.value.problems)
     for expected in ("train.num_epochs", "num_train_epochs?", "train.learning_rate", "train.output_dir"):
-        assert expected in told
+        assert expected in output
     with pytest.raises(detr_ft.InputError, match="recipe, or model, data"):
         detr_ft.train(model="embedded:small")
     with pytest.raises(detr_ft.InputError, match="--resume"):

@@ -50,13 +50,13 @@ def test_a_failed_step_is_reported_and_replayed(
     trained = CliRunner().invoke(app, ["train", "mine.yaml"])
     assert trained.exit_code == 1
     assert "Traceback" not in trained.output
-    said = re.search(
+    text = re.search(
         r"step 1, images ([\d, ]+): .*; nothing of this step was applied\. .*detr-ft (replay \S+)", trained.output
     )
-    assert said, trained.output
-    assert len(said[1].split(",")) == 4
+    assert text, trained.output
+    assert len(text[1].split(",")) == 4
     assert not (tmp_path / "run/model.safetensors").exists()
-    replayed = CliRunner().invoke(app, said[2].split())
+    replayed = CliRunner().invoke(app, text[2].split())
     assert replayed.exit_code == 0, replayed.output
     assert "runs code: " in replayed.output
     assert f"origin: {origin}\n" in replayed.output

@@ -38,10 +38,12 @@ class Sample:
 
     @property
     def width(self) -> int:
+        """W in pixels."""
         return self.image.shape[2]
 
     @property
     def height(self) -> int:
+        """H in pixels."""
         return self.image.shape[1]
 
     def keep(self, rows: Tensor) -> Sample:

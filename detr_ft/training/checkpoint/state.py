@@ -163,7 +163,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 def load_saved(model: nn.Module, folder: Path) -> None:
-    """Load all weights of a stock checkpoint into a model of the same architecture."""
+    """Load the weights of a stock checkpoint of the same architecture. Raises InputError for others."""
     saved = weights_with_zero_adapters(model, load_model(str(folder))[0].state_dict())
     result = model.load_state_dict(saved, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # of live norms

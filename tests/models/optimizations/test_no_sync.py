@@ -46,8 +46,8 @@ def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
     steady = copy.deepcopy(model)
     no_sync.apply(steady)
     assert all(isinstance(layer, NoSyncEncoderLayer) for layer in steady.model.encoder.layers)
-    expected, found = run(model, mask), run(steady, mask)
-    for one, other in zip([*expected[:2], *expected[2]], [*found[:2], *found[2]], strict=True):
+    expected, actual = run(model, mask), run(steady, mask)
+    for one, other in zip([*expected[:2], *expected[2]], [*actual[:2], *actual[2]], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
@@ -76,9 +76,9 @@ def test_infinite_values_are_clamped_as_before() -> None:
         torch.manual_seed(1)
         expected = layer(values, None)
         torch.manual_seed(1)
-        found = steady(values, None)
+        actual = steady(values, None)
         assert expected.isfinite().all()
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_attention_that_adds_its_masks_gets_them_so() -> None:
