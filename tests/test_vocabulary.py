@@ -147,6 +147,11 @@ def faults_of_test(file: Path) -> list[str]:
     texts += [(line, name.replace("_", " ")) for line, name in assigned_names(tree) if name.endswith("()")]
     texts.append((1, file.stem.replace("_", " ")))
     faults = [f"{where}:{line}: {word[0]!r}" for line, text in texts for word in BANNED_WORDS.finditer(text)]
+    faults += [
+        f"{where}:{line}: the name {name}"
+        for line, name in assigned_names(tree)
+        if name.startswith("test_") and name.split("_")[1] in FIRST_WORDS
+    ]
     return faults + [f"{where}:{fault}" for fault in faults_of_docstrings(tree, MAX_DOCSTRING_LINE)]
 
 

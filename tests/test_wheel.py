@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_it_holds_what_the_command_needs_and_no_tests(wheel: Path) -> None:
+def test_it_has_the_files_of_the_command_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "detr_ft/_share/recipes/quickstart/workshop.yaml" in names
     assert "detr_ft/_share/demo/app.py" in names
@@ -58,7 +58,7 @@ def test_it_holds_what_the_command_needs_and_no_tests(wheel: Path) -> None:
     assert wheel.stat().st_size < 12_000_000
 
 
-def test_everything_is_found_from_it(wheel: Path, tmp_path: Path) -> None:
+def test_the_package_works_from_it(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", INSIDE, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=120

@@ -167,7 +167,7 @@ def test_every_class_with_objects_is_listed_and_counted_and_json_is_valid(capfd:
     assert capfd.readouterr() == ("", "")
 
 
-def test_nothing_there_and_nothing_found() -> None:
+def test_metrics_without_objects_are_none() -> None:
     empty: dict[str, list[Any]] = {"bbox": [], "category": [], "area": [], "iscrowd": []}
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     metrics = coco_metrics(split_of(NAMES, [1, 2], [empty, empty]), [nothing, nothing])

@@ -41,7 +41,7 @@ def test_places_are_the_boxes_of_the_queries_that_are_used_most() -> None:
     assert torch.equal(places[1][2][0], torch.tensor(B))
 
 
-def test_objects_that_no_query_reaches_and_more_than_there_are_queries() -> None:
+def test_unreached_objects_and_more_objects_than_queries_are_counted() -> None:
     one = MatchingStatistics(detr_criterion().matcher)
     truth = [{"class_labels": torch.tensor([0, 0, 1]), "boxes": torch.tensor([A, B, ELSEWHERE])}]
     nothing = {"class_labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}

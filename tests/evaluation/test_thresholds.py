@@ -47,7 +47,7 @@ def test_no_other_threshold_is_better() -> None:
     assert f1_over_scores(matches, np.array([0.0, 1.0]))[1] == 0.0
 
 
-def test_what_lies_in_a_crowd_changes_no_threshold_and_no_calibration() -> None:
+def test_detections_in_a_crowd_change_neither_thresholds_nor_calibration() -> None:
     """A sure detection inside a crowd, beside a right one that is less sure."""
     objects = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100]]
     detected = [[0, 0, 210, 10, 50, 50, 0.9], [0, 0, 0, 0, 100, 100, 0.6]]
@@ -80,7 +80,7 @@ def test_an_object_goes_to_its_own_class_first() -> None:
     ]
 
 
-def test_what_lies_in_a_crowd_is_no_false_alarm() -> None:
+def test_a_detection_in_a_crowd_is_no_false_alarm() -> None:
     matches = marked([[0, 0, 0, 0, 100, 100]], [[0, 0, 0, 0, 50, 50, 0.9]], images=1, crowd=[True])
     assert confusion(matches, np.ones(1, bool)).sum() == 0
 

@@ -63,14 +63,14 @@ def test_each_kind_by_hand() -> None:
     assert errors.costs()["missed"] > 0
 
 
-def test_what_does_not_count_is_no_error() -> None:
+def test_ignored_detections_are_no_errors() -> None:
     objects, detected = [[0, 0, 0, 0, 100, 100]], [[0, 0, 0, 0, 50, 50, 0.9]]
     errors = find_errors(marked(objects, detected, images=1, crowd=[True]))
     assert errors.counts == dict.fromkeys(KINDS, 0)
     assert errors.costs() == dict.fromkeys(KINDS, 0.0)
 
 
-def test_nothing_found_is_all_missed() -> None:
+def test_without_detections_every_object_is_missed() -> None:
     errors = find_errors(marked([[0, 0, 0, 0, 9, 9], [1, 1, 0, 0, 9, 9]], [], images=2))
     assert errors.counts["missed"] == 2
     assert sum(errors.counts.values()) == 2

@@ -67,7 +67,7 @@ def test_half_an_overlap_is_not_enough() -> None:
     assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1), threshold=0.49).map_all_points == 1.0
 
 
-def test_nothing_there_and_nothing_found() -> None:
+def test_metrics_without_objects_are_none() -> None:
     assert voc_metrics(*split_and_found([], [[0, 0, 0, 0, 9, 9, 0.5]], 1)) == VocMetrics(None, None, {})
     assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2)).map_11_points == 0.0
 

@@ -60,7 +60,9 @@ def source(real_data: Callable[[str], Path]) -> str:
 
 
 @pytest.mark.slow
-def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verbs_from_data_to_the_hub_and_back(
+    hub: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cells.yaml").write_text(RECIPE.format(source=source))
     here("train", "cells.yaml")

@@ -178,7 +178,7 @@ def test_a_refusal_is_reported_with_remedy_and_command(
 
 @pytest.mark.parametrize("status", [429, 503, CUT])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/api/models/"), ("POST", "/commit/")])
-def test_what_passes_is_waited_for(
+def test_transient_errors_are_retried(
     hub, run: Path, caplog: pytest.LogCaptureFixture, status: int, method: str, path: str
 ) -> None:
     hub.fail(method, path, status, times=2)

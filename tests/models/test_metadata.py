@@ -61,7 +61,7 @@ def test_damaged_metadata_are_reported_with_their_file(
 
 
 @pytest.mark.parametrize("block", [None, {}, {"thresholds": None, "labels": None, "criterion": None}])
-def test_what_is_empty_is_nothing(tiny_checkpoint: Path, tmp_path: Path, block: Any) -> None:
+def test_empty_metadata_give_default_thresholds(tiny_checkpoint: Path, tmp_path: Path, block: Any) -> None:
     detector = Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
     assert set(detector.thresholds.values()) == {0.5}
 

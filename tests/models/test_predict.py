@@ -88,7 +88,7 @@ def padding(tmp_path) -> object:
     return AutoImageProcessor.from_pretrained(tmp_path)
 
 
-def test_results_depend_on_the_canvas_and_not_on_the_batch(model, padding, images) -> None:
+def test_every_batch_has_the_size_of_the_canvas(model, padding, images) -> None:
     shapes: set[tuple[int, ...]] = set()
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.add(tuple(kwargs["pixel_values"].shape[-2:])), with_kwargs=True

@@ -144,7 +144,7 @@ def test_the_backbone_is_the_same_function(
     torch.testing.assert_close(features(model, pixels), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_saved_is_native_and_the_same(tmp_path: Path) -> None:
+def test_the_saved_model_is_native_and_the_same(tmp_path: Path) -> None:
     checkpoint(tmp_path / "hub", "resnet18")
     model, _ = load_model(str(tmp_path / "hub"))
     save_as_stock(model, tmp_path / "saved")

@@ -36,7 +36,7 @@ BOMB = "a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
 )
 
 
-def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
+def test_missing_sections_are_those_of_detr(recipe: Path) -> None:
     loaded = load_recipe(recipe)
     assert build_file(recipe).criterion == detr_criterion()
     assert loaded.train.learning_rate == 1e-4
@@ -158,7 +158,7 @@ def test_an_invalid_augmentation_or_fold_is_reported(tmp_path: Path, augment: st
         (BOMB, "more than 1,000,000 values"),
     ],
 )
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=words):

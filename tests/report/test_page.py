@@ -163,7 +163,7 @@ def test_every_class_has_a_named_line_unless_there_are_many(classes: int, lines:
     assert "class-0" not in chart
 
 
-def test_nothing_is_fetched() -> None:
+def test_the_page_loads_no_other_file() -> None:
     html = render_page(summary())
     for name, value in Page(html).attributes:
         if name in ("src", "href", "xlink:href", "srcset", "action"):

@@ -42,7 +42,7 @@ def test_only_detections_above_the_threshold_are_drawn(
     assert recorded == [[1] * drawn] * 4
 
 
-def test_images_without_objects_are_passed_over_and_large_ones_made_smaller(tmp_path: Path) -> None:
+def test_images_without_objects_are_skipped_and_large_ones_resized(tmp_path: Path) -> None:
     empty = DATA.map(lambda row: {"objects": {name: [] for name in row["objects"]}}, features=DATA.features)
     assert write_examples(tmp_path, empty, detections(0.9), {}) == []
     large = generate("workshop?train=0&validation=0&test=2&edge=1000")["test"]

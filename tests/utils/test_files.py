@@ -29,7 +29,7 @@ def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
     check_new_folder(tmp_path, ignored="file")
 
 
-def test_an_os_error_inside_writing_names_the_path_and_other_errors_pass(tmp_path: Path) -> None:
+def test_an_os_error_names_the_path_and_other_errors_pass(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"out: can't be written \(Not a directory\)"), writing(tmp_path / "out"):
         (tmp_path / "file" / "x").mkdir()

@@ -95,9 +95,7 @@ def test_runs_are_compared_on_what_they_held_out(folder: Path) -> None:
     assert first["differences"] == {}
 
 
-def test_a_model_is_as_good_as_itself_and_better_than_one_that_knows_nothing(
-    folder: Path, tiny_checkpoint: Path
-) -> None:
+def test_a_model_equals_itself_and_is_better_than_an_untrained_one(folder: Path, tiny_checkpoint: Path) -> None:
     data = ["--data", "coco:data", "--split", "train", "--json"]
     status, stdout, stderr = run(folder, "compare", "runs/a/seed-3", "runs/a/seed-3", "embedded:small", *data)
     assert status == 0, stderr

@@ -75,7 +75,7 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     assert split_of(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
-def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     out.write_text("precious")
     with pytest.raises(InputError, match="exists"):

@@ -121,7 +121,7 @@ def test_weights_are_loaded_once(tiny_checkpoint: Path, tmp_path: Path, monkeypa
     assert ImageFormat.of(prepared.processor) == prepared.format
 
 
-def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_rate_for_a_frozen_part_is_refused_before_files_are_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         f"model: {{checkpoint: {tiny_checkpoint}, freeze: [encoder]}}\n"
         'data: {source: "generated:workshop?train=4&validation=2&edge=64"}\n'

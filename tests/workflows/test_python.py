@@ -86,7 +86,7 @@ def test_its_recipe_loads_and_its_data_are_reported_as_unreadable(trained: Train
     assert torch.equal(again.detections[0].scores, trained.detections[0].scores)
 
 
-def test_what_follows_takes_the_run_and_the_data(trained: TrainOutcome, data: DatasetDict, tmp_path: Path) -> None:
+def test_later_verbs_accept_the_run_and_the_data(trained: TrainOutcome, data: DatasetDict, tmp_path: Path) -> None:
     evaluated = detr_ft.evaluate(trained, data)
     assert evaluated.metrics.coco() == trained.metrics.coco()
     assert evaluated.report is None

@@ -27,7 +27,7 @@ def bare_step() -> float:
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_the_main_job_end_to_end(tmp_path: Path) -> None:
+def test_the_quickstart_end_to_end(tmp_path: Path) -> None:
     before = bare_step()
     started = time.monotonic()
     done = subprocess.run(

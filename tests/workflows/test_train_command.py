@@ -156,7 +156,7 @@ def test_a_signal_to_one_of_two_processes_ends_both(folder: Path, tmp_path: Path
     assert_same_run(cut, uncut)
 
 
-def test_what_changed_is_listed_and_other_classes_or_data_refused(folder: Path, whole: Path) -> None:
+def test_changes_are_listed_and_other_classes_or_data_refused(folder: Path, whole: Path) -> None:
     output = "train.output_dir=runs/changed"
     process = start(folder, output, *SIZE)
     wait_for_rows(folder / "runs/changed", 3)
