@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (built,) = folder.glob("*.whl")
     return built
+
+
+def test_the_settings_stand_in_their_own_tables() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    wheel = tools["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["detr_ft"], "force-include": wheel["force-include"]}
+    assert {"files", "mypy_path", "explicit_package_bases"} <= tools["mypy"].keys()
 
 
 def test_it_has_the_files_of_the_command_and_no_tests(wheel: Path) -> None:
