@@ -66,9 +66,8 @@ def build_page(
 ) -> gr.Blocks:
     """Build the page of a detector.
 
-    `images` are paths that the tab Detect offers, `examples` are images with ground truth, and `note` states where
-    uploaded images go. The tab Compare shows the detector `other`. `criterion` is that of the training; DETR's own by
-    default.
+    `images` are paths that the tab Detect offers, `examples` are images with ground truth, and `note` states where uploaded
+    images go. The tab Compare shows the detector `other`. `criterion` is that of the training; DETR's own by default.
     """
     lifetime = (_DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS)
     with gr.Blocks(title="detr-ft demo", analytics_enabled=False, delete_cache=lifetime, **PAGE_STYLE) as page:

@@ -20,8 +20,8 @@ MAX_OBJECTS = 4  # 43,680 assignments to the sixteen queries that can be optimal
 class ExhaustiveMatcher(CostMatcher):
     """The cheapest of all one-to-one matchings of up to four objects, by comparing all of them.
 
-    It suffices to search the T cheapest queries of each of the T objects: instead of a more expensive query, at least
-    one of these is free. Raises ValueError for more objects.
+    It suffices to search the T cheapest queries of each of the T objects: instead of a more expensive query, at least one of
+    these is free. Raises ValueError for more objects.
     """
 
     costs: Sequence[Cost]

@@ -101,8 +101,8 @@ def cost_names(criterion: SetCriterion) -> dict[str, str]:
 class Scene:
     """An image, its ground truth, and the predictions of every layer, `[L, 1, Q, ...]`.
 
-    `size` is that of the image. `data_uri` has the image at `display_size`; the image itself is not stored. `boxes [T,
-    4]` are xyxy in pixels of the image, with `labels [T]`.
+    `size` is that of the image. `data_uri` has the image at `display_size`; the image itself is not stored. `boxes [T, 4]`
+    are xyxy in pixels of the image, with `labels [T]`.
     """
 
     size: tuple[int, int]

@@ -1,8 +1,7 @@
 """Formats of boxes: their conversion to COCO xywh in pixels, and their detection from the images.
 
 Nothing in a data set states the format of its four numbers, but the images do: read in the wrong format, many boxes
-leave their image or have no area. The Hub's convention, xywh in pixels, applies unless another format fits clearly
-better.
+leave their image or have no area. The Hub's convention, xywh in pixels, applies unless another format fits clearly better.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ class FormatReading:
 def recognize_format(boxes: Numbers, sizes: Numbers, among: Sequence[BoxFormat] = FORMATS) -> FormatReading:
     """Detect the format of boxes `[N, 4]` in images of `sizes` `[N, 2]`.
 
-    `among` is in the order of preference. Pass the boxes of all splits at once. Boxes that are not finite, and those of
-    images of unknown size, are ignored.
+    `among` is in the order of preference. Pass the boxes of all splits at once. Boxes that are not finite, and those of images
+    of unknown size, are ignored.
     """
     usable = _usable(boxes, sizes)
     count = int(usable.sum())
@@ -144,8 +143,8 @@ def check_format(format: BoxFormat, boxes: Numbers, sizes: Numbers) -> FormatRea
 def contradicting_format(boxes: Numbers, sizes: Numbers) -> BoxFormat | None:
     """Return the format of boxes that are not xywh in pixels as stated, or None if they may be.
 
-    Another format counts only if it explains nearly all boxes that do not fit: defective boxes, which leave their image
-    to the right or below, often fit as cxcywh, and then some of the valid ones do not.
+    Another format counts only if it explains nearly all boxes that do not fit: defective boxes, which leave their image to
+    the right or below, often fit as cxcywh, and then some of the valid ones do not.
     """
     reading = recognize_format(boxes, sizes)
     misfits = {format: reading.boxes - count for format, count in reading.fits.items()}

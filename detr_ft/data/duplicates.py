@@ -1,8 +1,8 @@
 """Images that look alike: copies saved again, resized, or neighboring frames of a video.
 
-A fingerprint records, for each of 8 x 8 cells of an image and each color, whether brightness rises or falls to the
-right and downwards, or neither: 384 signs. The distance of two images is the fraction of signs that differ, among those
-that either of them has, so that a uniform background, which has no signs, makes no images alike.
+A fingerprint records, for each of 8 x 8 cells of an image and each color, whether brightness rises or falls to the right and
+downwards, or neither: 384 signs. The distance of two images is the fraction of signs that differ, among those that either of
+them has, so that a uniform background, which has no signs, makes no images alike.
 """
 
 from __future__ import annotations

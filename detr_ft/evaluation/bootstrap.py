@@ -1,8 +1,7 @@
 """Confidence intervals of metrics, and of differences of two models, by resampling images.
 
-An interval is of the average over sets of that many images. If classes have few objects, that average is higher than on
-a much larger set, since the envelope of a short precision curve is too high; no interval over the same images can show
-that.
+An interval is of the average over sets of that many images. If classes have few objects, that average is higher than on a much
+larger set, since the envelope of a short precision curve is too high; no interval over the same images can show that.
 """
 
 from __future__ import annotations
@@ -149,8 +148,8 @@ def _precision_recall(matches: DetectionMatches, area: str, weights: Floats) -> 
 def _average_precision(image: Ints, correct: Bools, counts: Bools, weights: Floats, objects: Floats) -> Floats:
     """`[R]`: the mean precision at 101 recalls, from the detections of a class, best first.
 
-    Recall grows only at correct detections, so sums are needed only there. A detection that is not in a set repeats the
-    recall of the one before it at no better precision, which changes nothing.
+    Recall grows only at correct detections, so sums are needed only there. A detection that is not in a set repeats the recall
+    of the one before it at no better precision, which changes nothing.
     """
     at = np.flatnonzero(correct)
     if not len(at):

@@ -34,9 +34,9 @@ def coco_metrics(truth: Dataset, detections: Sequence[Detections]) -> dict[str, 
     """Return COCO's metrics of `detections[i]` (xyxy, pixels) on row `i` of a split in the schema.
 
     `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_1`, `mar_10`, `mar_100`, `mar_small`,
-    `mar_medium`, `mar_large`: fractions of 1, or None if there are no objects to count. `per_class` maps the name of
-    each class with objects to its `map`, `map_50`, `mar_100` and `count`. The protocol counts the best 100 detections
-    of each class in each image, ignores crowds, and sorts objects by the truth's `area` (32 and 96 squared).
+    `mar_medium`, `mar_large`: fractions of 1, or None if there are no objects to count. `per_class` maps the name of each
+    class with objects to its `map`, `map_50`, `mar_100` and `count`. The protocol counts the best 100 detections of each
+    class in each image, ignores crowds, and sorts objects by the truth's `area` (32 and 96 squared).
     """
     return metrics_of_matches(match_split(truth, detections))
 
@@ -123,8 +123,7 @@ def summarize(tables: Mapping[str, PrecisionRecall], mean: Callable[[Floats], Va
 def match_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMatches:
     """Match `detections[i]`, xyxy in pixels, to the objects of row `i` of a split in the schema.
 
-    Equal scores rank by the ids of the images, as in COCO's own code. Raises ValueError if the numbers of images
-    differ.
+    Equal scores rank by the ids of the images, as in COCO's own code. Raises ValueError if the numbers of images differ.
     """
     if len(truth) != len(detections):
         raise ValueError(f"{len(truth)} images need as many detections; got {len(detections)}")

@@ -1,7 +1,7 @@
 """Detections matched to objects by COCO's rules: the basis of all metrics.
 
-Arrays of numbers rather than one record per object: two thousand images with a hundred detections each take a few tens
-of megabytes.
+Arrays of numbers rather than one record per object: two thousand images with a hundred detections each take a few tens of
+megabytes.
 """
 
 from __future__ import annotations

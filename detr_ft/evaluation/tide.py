@@ -29,9 +29,9 @@ _FOREGROUND_IOU, _BACKGROUND_IOU = float(THRESHOLDS[0]), 0.1  # as in the paper
 class Errors:
     """The errors of a matched set at IoU 0.5.
 
-    `kind [D]` is an index into `KINDS`, or CORRECT for a detection that is correct or does not count. `near [D]` is the
-    object that a detection with a wrong class or box is closest to, or -1. `missed [P]` are the objects that no
-    detection is matched to or closest to.
+    `kind [D]` is an index into `KINDS`, or CORRECT for a detection that is correct or does not count. `near [D]` is the object
+    that a detection with a wrong class or box is closest to, or -1. `missed [P]` are the objects that no detection is matched
+    to or closest to.
     """
 
     matches: DetectionMatches

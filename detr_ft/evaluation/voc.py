@@ -20,9 +20,9 @@ def voc_metrics(truth: Dataset, detections: Sequence[Detections], threshold: flo
     """Return VOC's metrics of `detections[i]` on row `i` of a split, at an IoU above `threshold`.
 
     `map_all_points`: the area under the precision's envelope, as in VOC since 2010; `map_11_points`: the mean at eleven
-    recalls, as before. A detection is compared with the object of the largest IoU only, so a second detection of it is
-    wrong; difficult objects and crowds don't count, nor do detections of them (Everingham et al., IJCV 2010, section
-    4.2). Boxes are measured without VOC's extra pixel.
+    recalls, as before. A detection is compared with the object of the largest IoU only, so a second detection of it is wrong;
+    difficult objects and crowds don't count, nor do detections of them (Everingham et al., IJCV 2010, section 4.2). Boxes are
+    measured without VOC's extra pixel.
     """
     names, images = class_names(truth), np.arange(len(truth))
     rows = [row["objects"] for row in truth.with_format(None).select_columns(["objects"])]

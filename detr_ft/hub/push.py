@@ -1,7 +1,7 @@
 """Upload runs, Spaces and data sets to the Hub: files of an allow-list only, private by default.
 
-The token comes from `HF_TOKEN` or `hf auth login` through huggingface_hub; it is never written, logged or uploaded.
-Files that the Hub has are not sent again, so an interrupted push can be repeated, and a repeated push changes nothing.
+The token comes from `HF_TOKEN` or `hf auth login` through huggingface_hub; it is never written, logged or uploaded. Files that
+the Hub has are not sent again, so an interrupted push can be repeated, and a repeated push changes nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MAX_LOGGED_NAMES = 20
 def push(run: Path, repo_id: str, private: bool = True, dataset: str | None = None, options: Sequence[str] = ()) -> str:
     """Upload a run to the model repository `USER/NAME` in one commit, and return its URL.
 
-    The repository is created if it is missing, and a card is written into the run if it has none, which names the
-    `dataset` on the Hub, if any. `options` are further arguments of the command that repeats the push. An existing
-    public repository raises InputError unless `private` is False.
+    The repository is created if it is missing, and a card is written into the run if it has none, which names the `dataset` on
+    the Hub, if any. `options` are further arguments of the command that repeats the push. An existing public repository raises
+    InputError unless `private` is False.
     """
     check_name(repo_id)
     files = plan(run)

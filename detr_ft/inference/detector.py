@@ -61,9 +61,8 @@ class DetectorBase(ABC):
     ) -> Detections | list[Detections]:
         """Return the detections of an image above a threshold, best first; a list for a list of images.
 
-        An image is a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, `[H, W, 3]`) or a tensor (`[3, H,
-        W]`, uint8, or floats in 0 to 1). Without `threshold` each class has its own, from `thresholds`. Raises
-        InputError.
+        An image is a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, `[H, W, 3]`) or a tensor (`[3, H, W]`,
+        uint8, or floats in 0 to 1). Without `threshold` each class has its own, from `thresholds`. Raises InputError.
         """
         if isinstance(images, ImageInput):
             return self.filter(self.detect([read_image(images)])[0], threshold)

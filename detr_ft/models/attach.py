@@ -22,9 +22,8 @@ Criterion = Callable[[Predictions, Targets], tuple[Tensor, dict[str, Tensor]]]
 class AttachedCriterion:
     """The `loss_function` of a model, computed by a criterion.
 
-    Terms are normalized by the batch of all processes, so that every term equals that of one process with all images,
-    or within `step_totals` by those. `last` has the latest arguments of the criterion, without gradient, for
-    `find_fault`.
+    Terms are normalized by the batch of all processes, so that every term equals that of one process with all images, or
+    within `step_totals` by those. `last` has the latest arguments of the criterion, without gradient, for `find_fault`.
     """
 
     # Not an nn.Module: a model would register it as a submodule and continue to use the stock loss.
@@ -112,13 +111,13 @@ class AttachedCriterion:
 def attach_criterion(model: PreTrainedModel, criterion: Criterion) -> AttachedCriterion:
     """Make `model(pixel_values, labels=...)` compute its loss by `criterion`, in any training loop.
 
-    Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` is; config and outputs of the model
-    stay the same. With `auxiliary_loss=True` transformers passes the *normalized* output of each layer to the next one,
-    unlike the original DETR, so switching it on changes the function of a trained model. Therefore the heads are
-    applied here to the outputs of the layers. A model whose config has it on already computes its layers as before.
+    Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` is; config and outputs of the model stay
+    the same. With `auxiliary_loss=True` transformers passes the *normalized* output of each layer to the next one, unlike the
+    original DETR, so switching it on changes the function of a trained model. Therefore the heads are applied here to the
+    outputs of the layers. A model whose config has it on already computes its layers as before.
 
-    YOLOS has predictions of its last layer only (Fang et al., NeurIPS 2021). Raises TypeError for a model of no family
-    or a wrapped model, RuntimeError if the model ignores the criterion.
+    YOLOS has predictions of its last layer only (Fang et al., NeurIPS 2021). Raises TypeError for a model of no family or a
+    wrapped model, RuntimeError if the model ignores the criterion.
     """
     if isinstance(model, nn.DataParallel):
         raise TypeError(

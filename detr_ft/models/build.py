@@ -19,9 +19,9 @@ def build_model(
 ) -> tuple[DetrForObjectDetection, Any]:
     """Build a model with random weights and a native backbone for the classes `names`, and its processor.
 
-    `architecture` has the arguments of `DetrConfig`; its `backbone_config` has a `model_type`. `backbone` is a
-    checkpoint for the weights of the backbone. The processor pads images to a square. Raises InputError for arguments
-    that transformers refuses, and for a backbone whose weights do not fit.
+    `architecture` has the arguments of `DetrConfig`; its `backbone_config` has a `model_type`. `backbone` is a checkpoint
+    for the weights of the backbone. The processor pads images to a square. Raises InputError for arguments that
+    transformers refuses, and for a backbone whose weights do not fit.
     """
     # transformers silently accepts a misspelled field.
     known = DetrConfig(backbone_config={"model_type": "resnet"}).to_dict()

@@ -15,8 +15,8 @@ from detr_ft.models.families import family_of
 def set_trainable(model: PreTrainedModel, freeze: Sequence[str]) -> None:
     """Train every parameter except those of the frozen parts; `backbone` includes all of its stages.
 
-    Every parameter is set, because transformers silently freezes the whole of a native ResNet backbone. Raises
-    InputError for a part that the model does not have.
+    Every parameter is set, because transformers silently freezes the whole of a native ResNet backbone. Raises InputError
+    for a part that the model does not have.
     """
     family = family_of(model)
     parts = {name: family.part_of(name).name for name, _ in model.named_parameters()}

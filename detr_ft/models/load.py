@@ -50,9 +50,9 @@ _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRO
 def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[PreTrainedModel, Any]:
     """Load a model that recipes can train, and its image processor.
 
-    `checkpoint` is a folder, `embedded:small` or a repository of the Hub (`owner/name`, with a revision). Weights are
-    read from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for
-    a checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
+    `checkpoint` is a folder, `embedded:small` or a repository of the Hub (`owner/name`, with a revision). Weights are read
+    from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
+    checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
     return _load(checkpoint, revision, None if pickled else True, trainable=True)
 

@@ -111,8 +111,8 @@ def native_config(config: PreTrainedConfig) -> PreTrainedConfig | None:
 def freeze_timm_norms(config: PreTrainedConfig) -> None:
     """Let timm freeze the norms of its backbone, in place, unless it is a plain ResNet.
 
-    In other backbones a norm may include the activation (`BatchNormAct2d`: MobileNet, EfficientNet). DETR would
-    silently replace it by a plain frozen norm, and features would grow without bound.
+    In other backbones a norm may include the activation (`BatchNormAct2d`: MobileNet, EfficientNet). DETR would silently
+    replace it by a plain frozen norm, and features would grow without bound.
     """
     if uses_timm(config) and native_config(config) is None:
         config.backbone_config.freeze_batch_norm_2d = True

@@ -104,8 +104,8 @@ def given_values(
 def check_keys(path: Path, overrides: Sequence[str] = ()) -> Recipe | None:
     """Return the recipe in a YAML file if it has DETR's own criterion and a named augmentation, else None.
 
-    `detr_ft.recipe.load` has to build the others to find their mistakes, which loads torch. Raises InputError with
-    every mistake.
+    `detr_ft.recipe.load` has to build the others to find their mistakes, which loads torch. Raises InputError with every
+    mistake.
     """
     read = read_values(path, overrides)
     if not (_is_detr_criterion(read.values.get("criterion")) and _is_named_augmentation(read.values.get("data"))):

@@ -47,8 +47,7 @@ def world_size() -> int:
 def sum_over_processes(values: Tensor) -> Tensor:
     """Add the values of all processes in place, without synchronizing the device, and return them.
 
-    Like every collective of this module: all processes of the group must call it, and a single process keeps its own
-    values.
+    Like every collective of this module: all processes of the group must call it, and a single process keeps its own values.
     """
     if world_size() > 1:
         distributed.all_reduce(values)

@@ -20,8 +20,8 @@ _MAX_ROWS_AHEAD_PER_THREAD = 32  # of the caller
 def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, label: str) -> Iterator[T]:
     """Yield `function(row)` of each row, in order; `label` is the text of the progress bar.
 
-    Threads suffice, because decoding and hashing release Python's lock. Each thread reads its own row, and only a few
-    are ahead of the caller: the images are never all in memory.
+    Threads suffice, because decoding and hashing release Python's lock. Each thread reads its own row, and only a few are
+    ahead of the caller: the images are never all in memory.
     """
     results = _in_order(lambda index: function(rows[index]), len(rows))
     yield from track(results, label, len(rows))

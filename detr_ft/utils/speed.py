@@ -12,9 +12,9 @@ from dataclasses import dataclass
 class Speed:
     """Time from a decoded image to its boxes, warm, on `hardware`.
 
-    `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput`
-    the images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications
-    and additions counted apart; `memory` the most that the model allocated on a GPU, in MiB, or None on a CPU.
+    `latency` is the median time of one image in milliseconds, with the 10th and 90th percentile beside it; `throughput` the
+    images a second in batches of `batch`; `flops` those of one image of `pixels` (height, width), multiplications and
+    additions counted apart; `memory` the most that the model allocated on a GPU, in MiB, or None on a CPU.
     """
 
     hardware: str

@@ -40,8 +40,8 @@ _NEW_MODEL_EDGE_PX = 800
 class Prepared:
     """Data and model of a run before its first step.
 
-    `loaded` is the fraction of the model's weights that came from a checkpoint, `skipped` the number of images that
-    can't be trained on, and `revision` the commit of a checkpoint on the Hub.
+    `loaded` is the fraction of the model's weights that came from a checkpoint, `skipped` the number of images that can't be
+    trained on, and `revision` the commit of a checkpoint on the Hub.
     """
 
     train: Dataset

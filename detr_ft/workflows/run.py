@@ -48,9 +48,8 @@ logger = logging.getLogger(__name__)
 class TrainOutcome(os.PathLike[str]):
     """A finished run; its functions take it where they take the path of a run.
 
-    `metrics` and `detections` are of the saved model on the `validation` images. `better` is a sentence on an earlier
-    and better evaluation, if there was one. A run that was finished before has neither detections nor validation
-    images.
+    `metrics` and `detections` are of the saved model on the `validation` images. `better` is a sentence on an earlier and
+    better evaluation, if there was one. A run that was finished before has neither detections nor validation images.
     """
 
     folder: Path
@@ -81,9 +80,9 @@ def run(
 ) -> TrainOutcome:
     """Train by a recipe and write a self-contained run directory.
 
-    `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the
-    run, if there is one; changes since then are logged, and raise InputError if classes or training data changed,
-    unless `force`. Raises InputError, TrainingError, and Interrupted after a signal.
+    `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
+    there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
+    Raises InputError, TrainingError, and Interrupted after a signal.
     """
     recipe = built.recipe
     checkpoint = newest_checkpoint(recipe) if resume else None

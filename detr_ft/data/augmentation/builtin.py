@@ -1,8 +1,8 @@
 """Built-in augmentations, the contract of an augmentation, and the mixing of several images.
 
 The contract: a callable `(sample, random, another) -> sample` that draws random numbers from `random` only. `another()`
-returns another sample of the split. The size of the image may change (the model's image format resizes it afterwards),
-and boxes change by the methods of `Sample` only.
+returns another sample of the split. The size of the image may change (the model's image format resizes it afterwards), and
+boxes change by the methods of `Sample` only.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Light:
 class DetrAugmentation:
     """Flip, crop and scale jitter as in the paper, for images and models of any size.
 
-    Carion et al., ECCV 2020, appendix A.4: images are resized to 60 to 100 % of the full size, half of them after a
-    crop to a random window.
+    Carion et al., ECCV 2020, appendix A.4: images are resized to 60 to 100 % of the full size, half of them after a crop to a
+    random window.
     """
 
     min_crop: float = 0.5  # of each side
@@ -73,9 +73,9 @@ class DetrAugmentation:
 class Strong:
     """`DetrAugmentation` with larger changes of color and mixing of several images: for long runs.
 
-    The fraction `mosaics` of the images are mosaics of four (Bochkovskiy et al., 2020), `mix_ups` are blended with
-    another (Zhang et al., ICLR 2018), `pastes` contain objects of another (Ghiasi et al., CVPR 2021). Real images look
-    different, so the last epochs do not mix.
+    The fraction `mosaics` of the images are mosaics of four (Bochkovskiy et al., 2020), `mix_ups` are blended with another
+    (Zhang et al., ICLR 2018), `pastes` contain objects of another (Ghiasi et al., CVPR 2021). Real images look different, so
+    the last epochs do not mix.
     """
 
     mosaics: float = 0.4
@@ -159,8 +159,7 @@ def mosaic(sample: Sample, random: Generator, another: Callable[[], Sample], min
 def mix_up(sample: Sample, random: Generator, other: Sample) -> Sample:
     """Return a blend of two samples with the objects of both.
 
-    Zhang et al., mixup, ICLR 2018; for detection: Zhang et al., Bag of Freebies, 2019, section 3.1, with Beta(1.5,
-    1.5).
+    Zhang et al., mixup, ICLR 2018; for detection: Zhang et al., Bag of Freebies, 2019, section 3.1, with Beta(1.5, 1.5).
     """
     weight = float(random.beta(1.5, 1.5))
     other = other.resize(sample.width, sample.height)
@@ -171,8 +170,8 @@ def mix_up(sample: Sample, random: Generator, other: Sample) -> Sample:
 def paste(sample: Sample, random: Generator, other: Sample, min_visible: float) -> Sample:
     """Return the sample with objects of another pasted at random positions.
 
-    Boxes covered by more than `1 - min_visible` are removed. After Ghiasi et al., Simple Copy-Paste, CVPR 2021, which
-    cuts by masks; cutting by boxes includes some background.
+    Boxes covered by more than `1 - min_visible` are removed. After Ghiasi et al., Simple Copy-Paste, CVPR 2021, which cuts by
+    masks; cutting by boxes includes some background.
     """
     pastable = (~other.crowd).nonzero()[:, 0]
     chosen = pastable[torch.from_numpy(random.permutation(len(pastable)))][:_MAX_PASTED_OBJECTS]

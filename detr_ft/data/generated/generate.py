@@ -1,8 +1,7 @@
 """Generated data sets: `generated:NAME?option=value&...`, without any files, deterministic for a seed.
 
-Silhouettes on textured, noisy backgrounds: they occlude one another, form clusters, and measure 6 % to 60 % of the
-image's longer side; a tenth of the images is empty. A class is a silhouette: color, texture and rotation are
-independent of it.
+Silhouettes on textured, noisy backgrounds: they occlude one another, form clusters, and measure 6 % to 60 % of the image's
+longer side; a tenth of the images is empty. A class is a silhouette: color, texture and rotation are independent of it.
 """
 
 from __future__ import annotations

@@ -21,9 +21,8 @@ from detr_ft.utils.parallel import map_rows
 class ScannedImage:
     """The result of reading one image file.
 
-    `name` is for messages; `path` is that of the file, if there is one. An image that can't be read has `trouble`, a
-    kind of finding, with `message`, and neither a `digest` (of its bytes) nor a `fingerprint` (of its pixels) nor a
-    size.
+    `name` is for messages; `path` is that of the file, if there is one. An image that can't be read has `trouble`, a kind of
+    finding, with `message`, and neither a `digest` (of its bytes) nor a `fingerprint` (of its pixels) nor a size.
     """
 
     name: str

@@ -35,10 +35,9 @@ _STOCK = {fused: stock for stock, fused in _FUSED.items()}
 def apply(model: nn.Module) -> int:
     """Fuse every frozen norm of a native ResNet into its convolution, in place, and return their number.
 
-    The same function up to rounding, with one pass over the activations instead of three, and without the fp32 copies
-    that a frozen norm makes of them under bf16 autocast. Modules, weights and gradients are those of the separate pair,
-    so nothing has to be reverted to save. Other convolutions, norms that train and models of other families stay as
-    they are.
+    The same function up to rounding, with one pass over the activations instead of three, and without the fp32 copies that
+    a frozen norm makes of them under bf16 autocast. Modules, weights and gradients are those of the separate pair, so
+    nothing has to be reverted to save. Other convolutions, norms that train and models of other families stay as they are.
     """
     family = find_family(model)
     if family is None or "fused_norms" not in family.supports:

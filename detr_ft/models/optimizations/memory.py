@@ -12,8 +12,8 @@ from detr_ft.models.families import family_of
 def apply(model: PreTrainedModel, gradient_checkpointing: bool, compile: bool) -> None:
     """Prepare a model for less memory or more speed, in place.
 
-    With `gradient_checkpointing` layers recompute their activations in the backward pass; with `compile` backbone and
-    layers are compiled. Raises InputError for a family without activation checkpointing.
+    With `gradient_checkpointing` layers recompute their activations in the backward pass; with `compile` backbone and layers
+    are compiled. Raises InputError for a family without activation checkpointing.
     """
     if gradient_checkpointing:
         family_of(model).check_supports("gradient_checkpointing")
