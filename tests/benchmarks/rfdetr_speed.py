@@ -1,7 +1,7 @@
 """The criterion beside RF-DETR's, on the same problems, forward and backward.   python tests/benchmarks/rfdetr_speed.py
 
 In an environment that has both, since RF-DETR needs torchvision: `python -m venv both; both/bin/pip install rfdetr scipy .`.
- Theirs scores by sigmoid, as RF-DETR trains but for its groups of queries; ours once with the same focal
+Theirs scores by sigmoid, as RF-DETR trains but for its groups of queries; ours once with the same focal
 terms, once with DETR's own. Where torch-linear-assignment is installed theirs uses it, on a GPU. In turn, in one
 process; medians, and the median of the ratios.
 """
