@@ -1,9 +1,9 @@
 # `make quickstart` and `make test` do all the set-up on a new machine: a virtual environment in .venv, pinned releases.
 #
-# Three tiers of tests, each with what it leaves out:
-#   make check     lint, types, unit tests: two minutes; leaves out processes, browsers, servers and whole runs
-#   make test      all tests but those marked `slow`; the criterion's reach its every line and branch
-#   make test-all  also the slow ones, a wheel, and the lowest and newest versions of the dependencies
+# Three tiers of tests; each prints at its end what it leaves out:
+#   make check     lint, types and unit tests of the lower layers: two minutes
+#   make test      all tests except those marked `slow`; the criterion's reach its every line and branch
+#   make test-all  also the slow tests, and the lowest and newest versions of the dependencies
 #
 #   CPU=1       take PyTorch's CPU wheels, a smaller download, for a machine without a GPU
 #   PYTHON=...  the Python of the environment, 3.11 or newer
@@ -30,26 +30,30 @@ quickstart: $(VENV)/.installed  ## Fine-tune a detector on embedded data, from s
 
 check: lint types  ## Check style and types, and run the unit tests (two minutes)
 	$(PYTEST_RUN) --quiet -m "not slow and not alone and not browser" $(UNIT)
+	@echo "left out (make test): tests marked slow, alone or browser, and $(NOT_UNIT)"
 
 UNIT := tests/test_architecture.py tests/test_boxes.py tests/test_structures.py tests/test_vocabulary.py tests/criterion tests/data \
 	tests/evaluation tests/utils
+NO_TESTS := tests/benchmarks tests/fixtures tests/support tests/__pycache__
+NOT_UNIT := $(sort $(filter-out $(UNIT) $(NO_TESTS),$(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/*/))))
 COVERING := tests/criterion tests/parity tests/recipes
 
 test: $(VENV)/.dev  ## Run the tests, without those marked slow; PYTEST="FILE -k NAME" chooses some
 ifdef PYTEST
 	$(PYTEST_RUN) -m "not alone" $(PYTEST)
+	@echo "left out: tests marked alone, and all but $(PYTEST)"
 else
 	$(MAKE) cover
 	$(PYTEST_RUN) --durations=25 -m "not alone and not slow" $(COVERING:%=--ignore=%)
 	$(BIN)/python -m pytest -m "alone and not slow"
-	@echo "left out: tests marked slow, the lowest and the newest versions (make test-all)"
+	@echo "left out (make test-all): tests marked slow, and the lowest and newest versions of the dependencies"
 endif
 
 test-all: test  ## Run all tests, also the slow ones, and those of the lowest and newest versions
 	$(PYTEST_RUN) --durations=25 -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
 	$(MAKE) resolve lowest newest
-	@echo "left out: GPUs (tests/benchmarks), the real Hub"
+	@echo "left out: the tests listed above as skipped (without a GPU, real data or a library), tests/benchmarks, the real Hub"
 
 cover: $(VENV)/.dev  ## Check that tests reach every line and branch of the criterion
 	$(BIN)/python -m pytest --numprocesses 2 --quiet -m "not alone and not slow" $(COVERING) \

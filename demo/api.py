@@ -54,9 +54,10 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
 def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dict[str, Any]:
     """Return the matching of the last layer's queries with the objects of an image.
 
-    `truth` is a list of `class` and `box` (xyxy, pixels). `weights` are those of the costs by name (class, L1, GIoU); DETR's own are the default. The result has `costs`, objects
-    by queries, and `pairs`. A pair has `object` (its index in the truth), `query`, `cost`, `terms`, `regret` (null if there
-    is no alternative) and the alternative query `instead`.
+    `truth` is a list of `class` and `box` (xyxy, pixels). `weights` are those of the costs by name (class, L1, GIoU);
+    DETR's own are the default. The result has `costs`, objects by queries, and `pairs`. A pair has `object` (its index
+    in the truth), `query`, `cost`, `terms`, `regret` (null if there is no alternative) and the alternative query
+    `instead`.
     """
     image = _read_image(path)
     boxes, labels = _read_truth(truth, list(detector.names), image.size)

@@ -117,7 +117,8 @@ class CompareHandlers:
     def show(self, scenes: ScenePair | None, *settings: Any) -> tuple[str, str, str]:
         """Return both images at the last layer, and the table of differences.
 
-        `settings` are those of the left, then of the right side: matcher, weights of class, L1 and GIoU, weight of no-object.
+        `settings` are those of the left, then of the right side: matcher, weights of class, L1 and GIoU, weight of
+        no-object.
         """
         if scenes is None:
             return "", "", ""
@@ -142,8 +143,8 @@ class CompareHandlers:
 def differences(left: MatchedScene, right: MatchedScene, names: Sequence[str], one_model: bool) -> str:
     """Return a table of the queries that each side matches with each object, and their IoU.
 
-    For one model it marks different queries. The queries of two models are unrelated, so for these it marks the side whose
-    box has the larger IoU.
+    For one model, different queries are highlighted. The queries of two models are unrelated, so for these the side
+    with the larger IoU is highlighted.
     """
     rows = []
     sides = (left, right)

@@ -47,7 +47,8 @@ class Example:
 def load_examples(model: str, names: Sequence[str], data: str | None) -> list[Example]:
     """Return examples of the data, else of the model's run, else generated ones.
 
-    Generated ones are for models of their classes; for others there are none. Objects of classes that the model lacks are left out. Raises InputError if no object of the given data is left.
+    Generated ones are for models of their classes; for others there are none. Objects of classes that the model lacks
+    are left out. Raises InputError if no object of the given data is left.
     """
     if data is not None:
         examples = _examples_of(split_of(model, data, None), names)

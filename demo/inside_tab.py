@@ -24,6 +24,7 @@ from detr_ft.inference import Detector
 from detr_ft.models.attention import AttentionMaps, attention_maps
 from detr_ft.structures import Predictions
 from detr_ft.utils.drawing import draw
+from detr_ft.utils.formatting import percent
 
 _INTRODUCTION = (
     "The **backbone** turns the image into a grid of features. In the **encoder** every position of the grid attends to all others. "
@@ -124,7 +125,7 @@ class InsideHandlers:
             return *position_attention(view, x, y), gr.skip()
         query = query_at(view, x, y)
         if query is None:
-            return None, f"No box at {x:.0%} across, {y:.0%} down.", gr.skip()
+            return None, f"No box at {percent(x)} across, {percent(y)} down.", gr.skip()
         return *query_attention(view, query, layer), gr.update(value=query)
 
     @cached_property
@@ -159,7 +160,7 @@ def query_attention(view: View | None, query: int | None, layer: int) -> tuple[I
 def position_attention(view: View, x: float, y: float) -> tuple[Image.Image, str]:
     """Return the attention of the encoder token at a position, in fractions, as an image and a status."""
     attention = view.attention.encoder[view.attention.token_at(x, y)]
-    return overlay(view, attention), f"Encoder token at {x:.0%} across, {y:.0%} down. Bright: high attention."
+    return overlay(view, attention), f"Encoder token at {percent(x)} across, {percent(y)} down. Bright: high attention."
 
 
 def query_at(view: View, x: float, y: float) -> int | None:
@@ -207,7 +208,7 @@ def specialization_grid(views: Sequence[View]) -> str:
     """Draw attention and boxes of the best queries over images (Carion et al., ECCV 2020, figure 7)."""
     scores = np.stack([view.predictions.objectness[-1, 0].numpy() for view in views])
     queries = (-scores.sum(0)).argsort(kind="stable")[:_MAX_SPECIALIZED_QUERIES].tolist()
-    figures = "".join(
+    maps = "".join(
         f'<figure><svg viewBox="0 0 100 100" role="img" aria-label="Attention and boxes of query {query}">'
         f'<rect class="page" width="100" height="100"/>{_attention_cells(views, query)}{_box_circles(views, query)}</svg>'
         f"<figcaption>q{query}</figcaption></figure>"
@@ -217,7 +218,7 @@ def specialization_grid(views: Sequence[View]) -> str:
         f"Attention and boxes of the {len(queries)} queries with the highest scores, over {len(views)} images. Orange: mean attention "
         "of the last decoder layer. Circles: boxes at their centers, larger for larger boxes, more opaque for higher scores, red for wide ones."
     )
-    return f'<figure class="captioned"><figcaption>{caption}</figcaption></figure><div class="queries">{figures}</div>'
+    return f'<figure class="captioned"><figcaption>{caption}</figcaption></figure><div class="queries">{maps}</div>'
 
 
 def mean_attention(views: Sequence[View], query: int) -> Tensor:

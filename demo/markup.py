@@ -10,7 +10,7 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
-from detr_ft.utils.drawing import class_color
+from detr_ft.utils.drawing import class_color, jpeg_data_uri
 
 _JPEG_QUALITY = 85
 
@@ -23,9 +23,7 @@ def fit(size: tuple[int, int], longest_edge: int) -> tuple[int, int]:
 
 def to_data_uri(image: Image.Image, size: tuple[int, int]) -> str:
     """Return an image, resized, as a JPEG data URI."""
-    stream = io.BytesIO()
-    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return jpeg_data_uri(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), _JPEG_QUALITY)
 
 
 def from_data_uri(uri: str) -> Image.Image:

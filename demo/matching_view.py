@@ -12,6 +12,7 @@ from matching import LOSS_NAMES, TERM_NAMES, MatchedScene
 from torch import Tensor
 
 from detr_ft.data.box_frame import to_pixels
+from detr_ft.utils.formatting import percent
 
 TOTAL = "total"  # the choice of a cost that shows the sum of all terms
 _MIN_MATRIX_COLUMNS = 10
@@ -160,7 +161,7 @@ def _no_object_fraction(matched: MatchedScene, layer: int) -> str:
     weighted, full = (
         part / (of_pairs + part) if of_pairs + part > 0 else 0.0 for part in (of_no_object, of_no_object / weight)
     )
-    return f" At weight {weight:g}, no-object makes up {weighted:.0%} of this layer's class loss; at weight 1 it would be {full:.0%}."
+    return f" At weight {weight:g}, no-object makes up {percent(weighted)} of this layer's class loss; at weight 1 it would be {percent(full)}."
 
 
 def _term_key(matched: MatchedScene, name: str) -> str:

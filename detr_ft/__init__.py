@@ -1,6 +1,6 @@
 """Fine-tune DETR detectors on your own data, with a matching and a loss that you can replace."""
 
-import importlib
+from detr_ft.utils.lazy import lazy_names
 
 # The module of each public name. It is imported when the name is used: `import detr_ft` loads neither torch nor transformers.
 _MODULES = {
@@ -16,7 +16,7 @@ _MODULES = {
     "Recipe": "detr_ft.recipe.recipe",
     "SetCriterion": "detr_ft.criterion",
     "TrainSettings": "detr_ft.training.settings",
-    "Trainer": "detr_ft.training.trainer",
+    "Trainer": "detr_ft.training.trainer:DetrTrainer",
     "TrainingError": "detr_ft.training.trainer",
     "attach_criterion": "detr_ft.models.attach",
     "check": "detr_ft.workflows.check",
@@ -38,29 +38,6 @@ _MODULES = {
     "replay": "detr_ft.workflows.replay",
     "train": "detr_ft.workflows.train",
 }
-_ALIASES = {"Trainer": "DetrTrainer"}
-
 __all__ = sorted(_MODULES)
 
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        value = getattr(importlib.import_module(_MODULES[name]), _ALIASES.get(name, name))
-    elif name == "__version__":
-        value = _version()
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value  # the next use finds it without this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
-
-
-def _version() -> str:
-    metadata = importlib.import_module("importlib.metadata")
-    try:
-        return str(metadata.version("detr-ft"))
-    except metadata.PackageNotFoundError:  # run from a tree that is not installed
-        return "0+unknown"
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, distribution="detr-ft")

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from detr_ft.errors import InputError
-from detr_ft.utils.files import writing
+from detr_ft.utils.files import check_new_folder, writing
 
 # Files and folders of a run, relative to it.
 RECIPE = "recipe.yaml"
@@ -21,8 +20,15 @@ HELD_OUT = "held-out.json"  # names of the images in the validation split
 SEEDS = "seeds.json"
 EXPORT_METRICS = "export.json"
 EXAMPLES = "examples"
+DETECTIONS_SUFFIX = "-found"  # of the examples with their detections
+WEIGHTS = "model.safetensors"
+ONNX = "onnx/model.onnx"
+ONNX_8_BITS = "onnx/model_quantized.onnx"
+TORCH_EXPORT = "model.pt2"
 CHECKPOINTS = "checkpoints"
 BEST_CHECKPOINT = "checkpoints/best"
+CHECKPOINT_STATE = "state.json"
+CHECKPOINT_TENSORS = "training.pt"
 RAW = "raw"
 PARTIAL = ".partial"
 FAILURES = "failures"  # capsules of failed steps, which a restarted run leaves unchanged
@@ -43,12 +49,9 @@ class RunDirectory:
     def refuse_another_run(self) -> None:
         """Raise InputError if the folder is not empty or cannot be a folder; nothing is written."""
         with writing(self.path):
-            if self.path.exists() and any(file.name != FAILURES for file in self.path.iterdir()):
-                resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
-                raise InputError(
-                    f"{self.path} is not empty, and another run is never overwritten. "
-                    f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
-                )
+            resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
+            remedy = f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
+            check_new_folder(self.path, remedy, ignored=FAILURES)
 
     def clear_beginnings(self) -> None:
         """Remove the files of a run that ended before its first checkpoint, except capsules of failed steps.

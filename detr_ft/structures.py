@@ -33,7 +33,7 @@ class Predictions:
     Boxes are cxcywh in fractions of the un-padded image. `activation` turns logits into probabilities: with "softmax"
     C is K + 1 and index K is no-object, with "sigmoid" C is K. `rows` names the L rows; a loss term is logged under
     `name_row`, or under `name` for the row "". By default the last row is "" and the others are "0", "1", ..., as in
-    transformers. `extras` are further outputs `[L, B, Q, ...]` by name.
+    transformers. `extras` are further outputs `[L, B, Q, ...]` by name. Raises ValueError if shapes or rows do not fit.
     """
 
     logits: Tensor
@@ -63,14 +63,17 @@ class Predictions:
 
     @property
     def num_layers(self) -> int:
+        """L: the number of layers, or rows, that losses supervise."""
         return self.logits.shape[0]
 
     @property
     def num_images(self) -> int:
+        """B: the number of images."""
         return self.logits.shape[1]
 
     @property
     def num_queries(self) -> int:
+        """Q: the number of queries of an image."""
         return self.logits.shape[2]
 
     @property
@@ -80,6 +83,7 @@ class Predictions:
 
     @property
     def device(self) -> torch.device:
+        """The device of the logits."""
         return self.logits.device
 
     @property
@@ -201,7 +205,7 @@ class Targets:
     as host integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and
     micro-batches, divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`,
     extended to accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is
-    that of the step, or without a step the number of targets of this batch.
+    that of the step, or without a step the number of targets of this batch. Raises ValueError if the shapes do not fit.
     """
 
     labels: Tensor
@@ -230,7 +234,10 @@ class Targets:
         num_boxes: float | Tensor = 0.0,
         step: StepTotals | None = None,
     ) -> Targets:
-        """Build targets from the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image."""
+        """Build targets from the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image.
+
+        Raises ValueError for labels that are not integers.
+        """
         counts = tuple(of_image["class_labels"].shape[0] for of_image in labels)
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:

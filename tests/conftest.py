@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, ResNetConfig
 from transformers import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parents[1]
 
 transformers_logging.disable_progress_bar()
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 # Several test processes run beside each other; with more threads than cores they wait for one another.
 torch.set_num_threads(1)
 
@@ -45,14 +48,14 @@ def tiny_config(auxiliary_loss: bool = False, names: tuple[str, ...] = ("cat", "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take long go first, so that no process is left alone with one of them at the end."""
+    """Run the files with slow tests first, so that the processes end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
-def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is timed at the end of runs and exports is timed for a moment: here it is of no interest how long it took."""
+def short_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the measurements of speed at the end of runs and exports, whose values the tests do not use."""
     monkeypatch.setattr("detr_ft.models.benchmark._SPEED_SECONDS", 0.05)
     monkeypatch.setattr("detr_ft.models.benchmark._RUNTIME_SECONDS", 0.05)
 

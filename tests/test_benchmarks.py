@@ -1,4 +1,4 @@
-"""The scripts of the benchmarks: that they fit the package, and what they write."""
+"""The scripts of the benchmarks import the package, and write tables."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_script_finds_what_it_imports(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__
-    is_library = name in ("clocks", "telling", "step_ways")
+    is_library = name in ("clocks", "tables", "training_loops")
     assert is_library or callable(module.main)
     page = (SCRIPTS / "README.md").read_text()
     assert is_library or f"{name}.py" in page or name == "criterion_speed"  # which `make bench` calls
 
 
-def test_a_table_is_told_in_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tables = importlib.import_module("telling").Tables(tmp_path / "told.json")
+def test_a_table_is_written_as_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = importlib.import_module("tables").Tables(tmp_path / "written.json")
     tables.begin({"case": "", "ms": ".1f", "times": ".2f"})
     tables.row("one", 12.345, None)
     tables.begin({"other": ""})
@@ -40,16 +40,16 @@ def test_a_table_is_told_in_both_ways(tmp_path: Path, capsys: pytest.CaptureFixt
         printed
         == f"{machine}\n\n| case | ms | times |\n|---|---|---|\n| one | 12.3 | – |\n\n| other |\n|---|\n| two |\n\nwords\n"
     )
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told["machine"] == machine
+    output = json.loads((tmp_path / "written.json").read_text())
+    assert output["machine"] == machine
     assert "torch" in machine
-    assert told["tables"] == [
+    assert output["tables"] == [
         {"columns": ["case", "ms", "times"], "rows": [["one", 12.345, None]]},
         {"columns": ["other"], "rows": [["two"]]},
     ]
-    assert told["notes"] == ["words"]
+    assert output["notes"] == ["words"]
 
 
-def test_what_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_reported_before_the_measurement(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        importlib.import_module("telling").Tables(tmp_path / "nowhere/told.json")
+        importlib.import_module("tables").Tables(tmp_path / "nowhere/written.json")

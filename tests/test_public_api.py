@@ -1,4 +1,4 @@
-"""The public names of `import detr_ft`: a list with signatures.   python tests/test_public_api.py   writes the list anew"""
+"""The public names of `import detr_ft`.   python tests/test_public_api.py   writes their stub and their list with signatures"""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from detr_ft.workflows.train import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "tests/public_api.txt"
+STUB = ROOT / "detr_ft/__init__.pyi"
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "numpy", "pydantic", "PIL", "rich", "typer")
 # Verbs whose function has another name, and the demo, which is an app and no function.
 PROTOCOLS = {"__call__", "__getitem__", "__iter__", "__len__"}
@@ -116,18 +117,33 @@ def test_names_are_sorted_and_complete() -> None:
         detr_ft.nothing  # noqa: B018
 
 
-def test_the_stub_has_the_same_names() -> None:
-    stub = ast.parse((ROOT / "detr_ft/__init__.pyi").read_text(encoding="utf-8"))
-    imported = {
-        str(alias.asname or alias.name): (str(node.module), alias.name)
-        for node in stub.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert sorted(imported) == detr_ft.__all__
-    for name, (module, original) in imported.items():
-        assert getattr(sys.modules[module], original) is getattr(detr_ft, name)
+def stub() -> str:
+    """The stub of the package, from its dictionary of names and modules."""
+    imports: dict[tuple[str, str], list[str]] = {}  # by module and, where the name differs there, the original
+    for name, target in detr_ft._MODULES.items():
+        module, _, original = target.partition(":")
+        imports.setdefault((module, original), []).append(f"{original} as {name}" if original else name)
+    lines = [
+        f"from {module} import {', '.join(sorted(names))}"
+        for (module, _), names in sorted(imports.items(), key=lambda item: (item[0][0], item[1]))
+    ]
+    listed = "".join(f'    "{name}",\n' for name in detr_ft.__all__)
+    return (
+        '"""The public names for type checkers; `__init__.py` loads them when they are used."""\n\n'
+        + "\n".join(lines)
+        + f"\n\n__version__: str\n\n__all__ = [\n{listed}]\n"
+    )
+
+
+def test_the_stub_is_that_of_the_dictionary() -> None:
+    assert stub() == STUB.read_text(encoding="utf-8"), "run: python tests/test_public_api.py"
     assert (ROOT / "detr_ft/py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", detr_ft.__all__)
+def test_every_public_name_is_found(name: str) -> None:
+    module, _, original = detr_ft._MODULES[name].partition(":")
+    assert getattr(import_module(module), original or name) is getattr(detr_ft, name)
 
 
 def test_import_loads_no_library() -> None:
@@ -161,10 +177,6 @@ def test_options_of_train_are_the_settings() -> None:
             assert hints[name] == field.annotation, name
 
 
-if __name__ == "__main__":
-    LIST.write_text(text(), encoding="utf-8")
-
-
 def test_the_names_of_the_data_package_are_those_of_its_stub() -> None:
     stub = ast.parse((Path(data.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
     imported = {
@@ -175,3 +187,8 @@ def test_the_names_of_the_data_package_are_those_of_its_stub() -> None:
         assert getattr(data, name) is getattr(import_module(str(module)), name)
     with pytest.raises(AttributeError, match="nothing"):
         _ = data.nothing
+
+
+if __name__ == "__main__":
+    STUB.write_text(stub(), encoding="utf-8")
+    LIST.write_text(text(), encoding="utf-8")

@@ -20,8 +20,7 @@ from detr_ft.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Training as the recipe says takes minutes; the command is the README's, for two epochs. Beside a GPU `new` would choose a
-# checkpoint that has to be fetched.
+# Training with the recipe takes minutes, so it has two epochs here. With a GPU `new` would choose a checkpoint of the Hub.
 SHORTER = {"train": ["train.num_train_epochs=2"], "new": ["--checkpoint", "embedded:small"]}
 
 
@@ -82,7 +81,7 @@ def test_the_session_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert load_recipe(written).data.source == "memory:24 train, 8 validation"
 
 
-def test_the_term_of_ones_own_passes_the_check(tmp_path: Path) -> None:
+def test_the_custom_term_passes_the_check(tmp_path: Path) -> None:
     (tmp_path / "nwd.py").write_text(blocks("python")[1])
     recipe = f"model: {{checkpoint: embedded:small}}\ndata: {{source: photos}}\n{blocks('yaml')[0]}train: {{output_dir: runs/x}}\n"
     (tmp_path / "mine.yaml").write_text(recipe)
@@ -108,7 +107,7 @@ LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)",
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page.name}: {link}" for page, link in LINKS])
-def test_links_lead_somewhere(page: Path, link: str) -> None:
+def test_links_are_valid(page: Path, link: str) -> None:
     file, _, heading = link.partition("#")
     if file.startswith("https://"):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -50,7 +51,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_it_holds_what_the_command_needs_and_no_tests(wheel: Path) -> None:
+def test_the_settings_stand_in_their_own_tables() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    wheel = tools["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["detr_ft"], "force-include": wheel["force-include"]}
+    assert {"files", "mypy_path", "explicit_package_bases"} <= tools["mypy"].keys()
+
+
+def test_it_has_the_files_of_the_command_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "detr_ft/_share/recipes/quickstart/workshop.yaml" in names
     assert "detr_ft/_share/demo/app.py" in names
@@ -58,7 +66,7 @@ def test_it_holds_what_the_command_needs_and_no_tests(wheel: Path) -> None:
     assert wheel.stat().st_size < 12_000_000
 
 
-def test_everything_is_found_from_it(wheel: Path, tmp_path: Path) -> None:
+def test_the_package_works_from_it(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", INSIDE, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=120

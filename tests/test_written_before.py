@@ -1,7 +1,7 @@
 """Runs, checkpoints, recipes and terms written by an earlier version, which must load and mean what they meant.
 
-tests/fixtures/written_before/README.md tells how they were written. Apart from `Detector` all is done by the command line and by
-plain transformers, as users do it.
+tests/fixtures/written_before/README.md describes how they were written. Apart from `Detector`, the tests use the command line
+and plain transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 WRITTEN = Path(__file__).parent / "fixtures/written_before"
 SCORE, PIXELS, LOSS = 1e-6, 1e-4, 1e-4  # how far values may be off on another processor
-FIGURES = ("map", "map_50", "map_75", "map_small", "mar_1", "mar_10", "mar_100")
+METRICS = ("map", "map_50", "map_75", "map_small", "mar_1", "mar_10", "mar_100")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str, cwd: Path) -> str:
-    """What the command writes to stdout; fails with what it said where it didn't end well."""
+    """Return the stdout of a command; fail with its output if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "detr_ft", *arguments],
         cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -81,8 +81,8 @@ def test_the_command_predicts_what_it_predicted(copy: Path) -> None:
 
 
 def test_a_checkpoint_is_stock_and_its_own_block_is_read() -> None:
-    model, told = DetrForObjectDetection.from_pretrained(WRITTEN / "checkpoint", output_loading_info=True)
-    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model, output = DetrForObjectDetection.from_pretrained(WRITTEN / "checkpoint", output_loading_info=True)
+    assert not any(output[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert list(model.config.id2label.values()) == ["gear", "wrench", "funnel"]
     block = AutoConfig.from_pretrained(WRITTEN / "checkpoint").detr_ft
     assert block["labels"] == {"new": ["funnel"], "reused": {"gear": "gear", "wrench": "spanner"}}
@@ -101,21 +101,21 @@ def test_a_checkpoint_is_stock_and_its_own_block_is_read() -> None:
 def test_a_checkpoint_has_the_figures_it_had(copy: Path) -> None:
     expected = json.loads((copy / "expected/checkpoint-figures.json").read_text())
     assert expected["map"] > 0.9
-    figures = json.loads(command("evaluate", "checkpoint", "--data", "coco:own/data", "--json", cwd=copy))
-    assert {name: figures[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
-    assert figures["per_class"] == expected["per_class"]
+    metrics = json.loads(command("evaluate", "checkpoint", "--data", "coco:own/data", "--json", cwd=copy))
+    assert {name: metrics[name] for name in METRICS} == {name: expected[name] for name in METRICS}
+    assert metrics["per_class"] == expected["per_class"]
 
 
 def test_a_run_has_the_figures_it_had_on_what_it_held_out(copy: Path) -> None:
-    told = json.loads(command("evaluate", "run", "--json", "--save-predictions", "found.json", cwd=copy))
+    output = json.loads(command("evaluate", "run", "--json", "--save-predictions", "found.json", cwd=copy))
     expected = json.loads((copy / "run/metrics.json").read_text())
-    assert {name: told[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
-    assert told["per_class"] == expected["per_class"]
+    assert {name: output[name] for name in METRICS} == {name: expected[name] for name in METRICS}
+    assert output["per_class"] == expected["per_class"]
     found, before = (json.loads((copy / file).read_text()) for file in ("found.json", "run/predictions.json"))
     assert_same_boxes(found, before)
 
 
-def test_a_run_goes_on_as_it_would_have(copy: Path) -> None:
+def test_a_run_is_resumed_exactly(copy: Path) -> None:
     before, expected = rows_of(copy / "run/log.jsonl"), rows_of(copy / "expected/resumed-log.jsonl")
     command("train", "recipe.yaml", "--resume", "train.num_train_epochs=3", cwd=copy)
     rows = rows_of(copy / "run/log.jsonl")
@@ -141,5 +141,5 @@ def test_a_run_goes_on_as_it_would_have(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "own/nwd.yaml"])
-def test_a_recipe_with_a_file_of_terms_is_sound(copy: Path, name: str) -> None:
+def test_a_recipe_with_a_file_of_terms_is_valid(copy: Path, name: str) -> None:
     command("check", name, cwd=copy)

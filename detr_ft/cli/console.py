@@ -41,7 +41,7 @@ class _ConsoleHandler(logging.Handler):
         target.print(escape(self.format(record)), style=style, soft_wrap=True)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on stderr."""
     console.print(escape(text), soft_wrap=True)
 
@@ -51,7 +51,7 @@ def warn(text: str) -> None:
     console.print(escape(text), style="bold yellow", soft_wrap=True)
 
 
-def answer(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a result on stdout; on the main process only."""
     if rank() == 0:
         print(text)

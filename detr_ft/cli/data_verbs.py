@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.cli.console import INVALID_INPUT, answer, say, warn
+from detr_ft.cli.console import INVALID_INPUT, print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths
 from detr_ft.cli.options import BoxFormat, Data, JsonFlag
 from detr_ft.run_directory import RECIPE
@@ -88,8 +88,8 @@ def doctor(
         augment_out=augment_out,
     )
     if fix is not None:
-        say(describe_changes(outcome.changes))
-    answer(outcome.diagnosis.to_json() if as_json else describe(outcome.diagnosis))
+        print_message(describe_changes(outcome.changes))
+    print_result(outcome.diagnosis.to_json() if as_json else describe(outcome.diagnosis))
     for line in outcome.left_out:
         warn(line)
     if outcome.diagnosis.errors:
@@ -119,4 +119,4 @@ def new(
     from detr_ft.workflows.new import new_recipe
 
     new_recipe(data, out, checkpoint=checkpoint, box_format=box_format)
-    say(f"{out} is written. Read it, then: detr-ft train {out}")
+    print_message(f"{out} is written. Read it, then: detr-ft train {out}")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from detr_ft.cli.console import answer, say
+from detr_ft.cli.console import print_message, print_result
 from detr_ft.cli.early_checks import check_images, check_paths
 from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
 from detr_ft.errors import InputError
@@ -70,10 +70,10 @@ def evaluate(
         box_format=box_format,
     )
     if save_predictions is not None:
-        say(f"detections: {save_predictions}")
+        print_message(f"detections: {save_predictions}")
     if outcome.report is not None:
-        say(f"report: {outcome.report}, metrics: {outcome.output_dir}")
-    answer(metrics_as_json(outcome.metrics) if as_json else describe_metrics(outcome.metrics))
+        print_message(f"report: {outcome.report}, metrics: {outcome.output_dir}")
+    print_result(metrics_as_json(outcome.metrics) if as_json else describe_metrics(outcome.metrics))
 
 
 def compare(
@@ -102,7 +102,7 @@ def compare(
 
     outcome = compare_models(models, data, split=split, batch_size=batch_size)
     as_values = [model.as_json() for model in outcome.models]
-    answer(json.dumps(as_values, indent=2) if as_json else describe_comparison(outcome))
+    print_result(json.dumps(as_values, indent=2) if as_json else describe_comparison(outcome))
 
 
 def predict(
@@ -134,7 +134,7 @@ def predict(
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 
-    say(
+    print_message(
         describe_predictions(
             predict_images(model, images, output_dir=output_dir, threshold=threshold, batch_size=batch_size)
         )
@@ -168,7 +168,7 @@ def demo(
     if find_spec("gradio") is None:
         raise InputError("the demo needs gradio: pip install 'detr-ft[demo]'")
     check_paths([model] if compare is None else [model, compare], data)
-    say("the demo starts: its libraries take some seconds")
+    print_message("the demo starts: its libraries take some seconds")
     sys.path.insert(0, str(demo_folder()))
     from app import serve
 
@@ -199,7 +199,7 @@ def push(
     from detr_ft.workflows.push import push as push_run
 
     outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run)
-    answer(describe_plan(outcome) if dry_run else describe_push(outcome))
+    print_result(describe_plan(outcome) if dry_run else describe_push(outcome))
 
 
 def export(
@@ -228,4 +228,6 @@ def export(
     from detr_ft.cli.text import describe_export
     from detr_ft.workflows.export import export as export_model
 
-    say(describe_export(export_model(model, to, data, split=split, box_format=box_format, output_dir=output_dir)))
+    print_message(
+        describe_export(export_model(model, to, data, split=split, box_format=box_format, output_dir=output_dir))
+    )

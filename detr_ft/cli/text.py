@@ -13,7 +13,7 @@ from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.summary import verdict
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
-from detr_ft.utils.formatting import metric, minutes
+from detr_ft.utils.formatting import duration, metric
 from detr_ft.workflows.check import CheckOutcome
 from detr_ft.workflows.compare import ComparedModel, CompareOutcome
 from detr_ft.workflows.export import ExportOutcome
@@ -49,13 +49,11 @@ def describe_probe_outcome(outcome: ProbeOutcome) -> str:
 
 def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
-    seconds = outcome.seconds
-    duration = f"{seconds:.0f} seconds" if seconds < 60 else minutes(seconds)
     before, after = outcome.metrics.before, outcome.metrics.coco()
     lines = [
         verdict(before, after),
         outcome.better,
-        f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
+        f"Training took {duration(outcome.seconds)}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",
         f"Try it:              detr-ft demo {outcome.folder}",
     ]
@@ -103,7 +101,7 @@ def describe_metrics(metrics: EvaluationMetrics) -> str:
 def describe_comparison(outcome: CompareOutcome, name: str = "map") -> str:
     """Return a table of models with a metric, and its difference to the baseline."""
     width = max(5, *(len(model.name) for model in outcome.models))
-    lines = [f"{'model':<{width}}  {'mAP':>6}  95 % interval   difference to the first"]
+    lines = [f"{'model':<{width}}  {'mAP':>6}  95% interval   difference to the first"]
     for model in outcome.models:
         interval = model.intervals[name]
         between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-" * 14
@@ -119,7 +117,9 @@ def _difference(model: ComparedModel, name: str) -> str:
     if difference is None:
         return "  too few images to compare"
     verdict = "more than noise" if difference.real else "no more than noise"
-    return f"  {difference.value:+.3f} ({difference.interval.low:+.3f} to {difference.interval.high:+.3f}, 99 %): {verdict}"
+    return (
+        f"  {difference.value:+.3f} ({difference.interval.low:+.3f} to {difference.interval.high:+.3f}, 99%): {verdict}"
+    )
 
 
 def describe_predictions(outcome: PredictOutcome) -> str:

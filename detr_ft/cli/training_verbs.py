@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from detr_ft.cli.console import answer, say
+from detr_ft.cli.console import print_message, print_result
 from detr_ft.cli.early_checks import check_paths, check_recipe, check_recipe_paths
 from detr_ft.cli.options import Overrides, RecipeFile
 from detr_ft.errors import InputError
@@ -23,8 +23,8 @@ def quickstart(
     from detr_ft.cli.text import describe_training
     from detr_ft.workflows.quickstart import quickstart as run_quickstart
 
-    say(describe_training(run_quickstart(output_dir).run))
-    say("Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml")
+    print_message(describe_training(run_quickstart(output_dir).run))
+    print_message("Use your own data:   detr-ft new PATH/TO/DATA -o mine.yaml && detr-ft train mine.yaml")
 
 
 def check(
@@ -47,15 +47,15 @@ def check(
 
     outcome = check_criterion(recipe, overrides or [])
     for file in outcome.code_files:
-        say(f"{recipe} runs code: {file}")
+        print_message(f"{recipe} runs code: {file}")
     if outcome.problems:
         raise InputError(outcome.problems)
-    say(describe_check(recipe, outcome))
+    print_message(describe_check(recipe, outcome))
     if probe:
         from detr_ft.cli.text import describe_probe_outcome
         from detr_ft.workflows.probe import probe as probe_recipe
 
-        answer(describe_probe_outcome(probe_recipe(recipe, overrides or [])))
+        print_result(describe_probe_outcome(probe_recipe(recipe, overrides or [])))
 
 
 def train(
@@ -85,10 +85,10 @@ def train(
     if seeds is None:
         outcome = train_recipe(recipe, overrides or [], resume=resume, force=force)
         if not outcome.was_finished:
-            say(describe_training(outcome))
+            print_message(describe_training(outcome))
         return
     runs = train_recipe(recipe, overrides or [], resume=resume, force=force, seeds=parse_seeds(seeds))
-    say(describe_seeds(runs))
+    print_message(describe_seeds(runs))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -109,4 +109,4 @@ def replay(
     from detr_ft.cli.text import describe_replay
     from detr_ft.workflows.replay import replay as replay_step
 
-    answer(describe_replay(replay_step(capsule)))
+    print_result(describe_replay(replay_step(capsule)))

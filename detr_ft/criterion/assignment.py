@@ -41,7 +41,10 @@ class Plan:
 
 @torch.no_grad()
 def solve(plans: Sequence[Plan], predictions: Predictions, targets: Targets) -> Matches:
-    """Match all layers and images, each of the L layers by its plan, with one transfer to the host."""
+    """Match all layers and images, each of the L layers by its plan, with one transfer to the host.
+
+    Raises CriterionError for a value that is NaN, infinite or out of range, and for another number of images.
+    """
     if len(targets.counts) != predictions.num_images:
         raise CriterionError(
             f"targets: must have as many images as the predictions, {predictions.num_images}, got {len(targets.counts)}"

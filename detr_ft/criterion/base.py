@@ -2,7 +2,7 @@
 
 A term is a callable, and in recipes and checkpoints a frozen dataclass. Two class attributes are optional:
 `activations` names the activations of a model that the term supports (any, where it is missing), and `paper` cites
-its source for the model card.
+its source for the model card. The terms of this package raise ValueError for an invalid parameter.
 """
 
 from __future__ import annotations

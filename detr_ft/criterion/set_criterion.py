@@ -23,9 +23,9 @@ class SetCriterion:
 
     `loss_dict` has the unweighted value of every term under the keys of transformers: `loss_ce` for the last layer,
     `loss_ce_0 ..` for the auxiliary ones, or `loss_ce_NAME` for the `rows` of the predictions. Raises CriterionError
-    where a prediction, a target or a cost is not finite. The loss is not checked, because that would synchronize the
-    device at every step; see `find_fault`. Carion et al., ECCV 2020, equation 2, with auxiliary losses after each
-    decoder layer (section 3.2).
+    where a prediction, a target or a cost is not finite, and TypeError or ValueError for an invalid matcher or loss.
+    The loss is not checked, because that would synchronize the device at every step; see `find_fault`. Carion et al.,
+    ECCV 2020, equation 2, with auxiliary losses after each decoder layer (section 3.2).
 
     >>> criterion = SetCriterion(HungarianMatcher(), [CrossEntropyLoss(), BoxL1Loss(), GIoULoss()])
     >>> print(criterion)

@@ -1,10 +1,10 @@
 """Data: reading it from anywhere into one schema, opening images, finding defects, writing it out.
 
-The public names are loaded when they are first used (PEP 562): the command looks up the sources of data without `datasets`
-and torch. `__init__.pyi` has their types.
+The public names are loaded when they are first used (PEP 562): the command looks up the sources of data without
+`datasets` and torch. `__init__.pyi` has their types.
 """
 
-from importlib import import_module
+from detr_ft.utils.lazy import lazy_names
 
 _MODULES = {
     "class_names": "detr_ft.data.schema",
@@ -16,12 +16,4 @@ _MODULES = {
 }
 __all__ = ["class_names", "examine", "load_data", "open_image", "open_stream", "write_coco"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

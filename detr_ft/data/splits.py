@@ -26,9 +26,9 @@ def train_and_validation(
 ) -> tuple[Dataset, Dataset]:
     """Return the train and validation splits; without a validation split, a fraction of train becomes one.
 
-    With `fold`, k of n, the train split is divided into n parts, of which the k-th, from 1, is the validation split; the
-    data's own validation split is not used. Parts have equal proportions of every class, and images that look alike, by the
-    `fingerprints` of the train split, stay together. Raises InputError if there are too few images.
+    With `fold`, k of n, the train split is divided into n parts, of which the k-th, from 1, is the validation split;
+    the data's own validation split is not used. Parts have equal proportions of every class, and images that look
+    alike, by the `fingerprints` of the train split, stay together. Raises InputError if there are too few images.
     """
     if fold is not None:
         number, of = fold
@@ -53,9 +53,9 @@ def train_and_validation(
 def partition(split: Dataset, fingerprints: Sequence[bytes], fractions: Sequence[float], seed: int) -> list[list[int]]:
     """Divide the rows of a split into parts with equal proportions of every class.
 
-    The fractions sum to 1. Rows whose images look alike, by their fingerprints, stay together. If a part would get less than half or more than twice
-    its size, the largest group is halved between neighboring rows, then the next; a warning reports it. Deterministic for
-    a seed.
+    The fractions sum to 1. Rows whose images look alike, by their fingerprints, stay together. If a part would get less
+    than half or more than twice its size, the largest group is halved between neighboring rows, then the next; a
+    warning reports it. Deterministic for a seed.
     """
     similar = similar_groups(fingerprints)
     single = [[row] for row in sorted(set(range(len(split))) - {row for group in similar for row in group})]
@@ -87,9 +87,9 @@ def stratify(
 ) -> list[list[int]]:
     """Distribute groups of rows over parts with equal proportions of classes; sorted rows of each.
 
-    `presence [N, K]` is 1 if a row has the class. Sechidis et al., ECML 2011, algorithm 1, iterative stratification: the
-    rarest class is distributed first, each group to the part that needs most of it. The images of a class in a part deviate
-    by at most two and a tenth from its proportion, except for one data set in several hundred.
+    `presence [N, K]` is 1 if a row has the class. Sechidis et al., ECML 2011, algorithm 1, iterative stratification:
+    the rarest class is distributed first, each group to the part that needs most of it. The images of a class in a part
+    deviate by at most two and a tenth from its proportion, except for one data set in several hundred.
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(groups))
@@ -115,7 +115,7 @@ def stratify(
 
 
 def _class_presence(split: Dataset) -> NDArray[np.int64]:
-    """Return 1 where a row has a class, `[N, K+1]`; the last column marks rows without objects."""
+    """Return 1 where a row has a class, `[N, K+1]`; the last column is for rows without objects."""
     presence = np.zeros((len(split), len(class_names(split)) + 1), dtype=np.int64)
     for row, objects in enumerate(split["objects"]):
         presence[row, objects["category"] or [-1]] = 1

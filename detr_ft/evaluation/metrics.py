@@ -139,8 +139,8 @@ class VocMetrics:
 class LayerMatching:
     """Matching of one decoder layer.
 
-    Of matched pairs the mean `iou`, the fraction whose class is `right`, and the fraction that is `settled`: with the query of
-    the last layer. `answers_an_object`: confident queries of the right class for each object that has one.
+    Of matched pairs the mean `iou`, the fraction whose class is `right`, and the fraction that is `settled`: with the
+    query of the last layer. `answers_an_object`: confident queries of the right class for each object that has one.
     """
 
     iou: float
@@ -178,7 +178,7 @@ class DataFacts:
 class EvaluationMetrics:
     """The content of `metrics.json` of an evaluation; COCO's metrics are fractions of 1.
 
-    `intervals` are of 95 %. Sections that were not measured are None or empty.
+    `intervals` are of 95%. Sections that were not measured are None or empty.
     """
 
     schema_version: int = SCHEMA_VERSION

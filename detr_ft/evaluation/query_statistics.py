@@ -33,8 +33,8 @@ class _LayerSums:
     iou: float = 0.0
     right: int = 0
     settled: int = 0  # matched to the query of the last layer
-    answers: int = 0  # confident queries with an IoU of 0.5 or more with an object of their class
-    answered: int = 0  # objects with such a query
+    covering: int = 0  # confident queries with an IoU of 0.5 or more with an object of their class
+    covered: int = 0  # objects with such a query
 
 
 @dataclass
@@ -81,9 +81,9 @@ class MatchingStatistics:
         if len(partner):
             overlap = iou(targets.boxes[:, None], predictions.boxes[number][targets.image])  # [P, Q]
             same_class = labels[targets.image] == targets.labels[:, None]
-            answers = ((overlap >= _MIN_IOU) & same_class & (scores[targets.image] > _MIN_SCORE)).sum(1)
-            sums.answers += int(answers.sum())
-            sums.answered += int((answers > 0).sum())
+            covering = ((overlap >= _MIN_IOU) & same_class & (scores[targets.image] > _MIN_SCORE)).sum(1)
+            sums.covering += int(covering.sum())
+            sums.covered += int((covering > 0).sum())
 
     def summary(self) -> MatchingMetrics:
         """Return the metrics of all layers and queries."""
@@ -92,7 +92,7 @@ class MatchingStatistics:
                 iou=sums.iou / max(1, sums.matched),
                 right=sums.right / max(1, sums.matched),
                 settled=sums.settled / max(1, sums.matched),
-                answers_an_object=sums.answers / max(1, sums.answered),
+                answers_an_object=sums.covering / max(1, sums.covered),
             )
             for sums in self._layers
         ]

@@ -12,7 +12,7 @@ import yaml
 from detr_ft.criterion.serialization import built_in_terms
 from detr_ft.evaluation.metrics import ExportMetrics, RunMetrics
 from detr_ft.models.benchmark import RUNTIMES
-from detr_ft.run_directory import EXAMPLES
+from detr_ft.run_directory import DETECTIONS_SUFFIX, EXAMPLES
 from detr_ft.utils.formatting import markdown_text, minutes
 
 _FEW_BOXES = 20
@@ -26,8 +26,8 @@ def section(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def examples_section(run: Path) -> str:
     """Return pictures of held-out images with their detections."""
-    files = sorted((run / EXAMPLES).glob("*-found.jpg")) if (run / EXAMPLES).is_dir() else []
-    pictures = [f"![Detections in a held-out image](examples/{file.name})" for file in files if not file.is_symlink()]
+    files = sorted((run / EXAMPLES).glob(f"*{DETECTIONS_SUFFIX}.jpg")) if (run / EXAMPLES).is_dir() else []
+    pictures = [f"![Detections in a held-out image]({EXAMPLES}/{file.name})" for file in files if not file.is_symlink()]
     if not pictures:
         return ""
     note = "Held-out images, with the detections above the threshold of each class."

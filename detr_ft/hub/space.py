@@ -13,11 +13,11 @@ from huggingface_hub import SpaceCard, SpaceCardData
 from detr_ft.errors import InputError
 from detr_ft.hub.card import license_of
 from detr_ft.hub.upload_plan import MODEL, plan
-from detr_ft.run_directory import EXAMPLES
+from detr_ft.run_directory import DETECTIONS_SUFFIX, EXAMPLES
 from detr_ft.utils.assets import demo_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_APP = '''\
+_APP = f'''\
 """The demo of detr-ft with the model in this folder."""
 
 import os
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         str(HERE / "model"),
         host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-        images=sorted((HERE / "examples").glob("*.jpg")),
+        images=sorted((HERE / "{EXAMPLES}").glob("*.jpg")),
         note="Images are processed on the machine that runs this page and deleted within a day.",
     )
 '''
@@ -49,7 +49,7 @@ def write_space(run: Path, name: str, folder: Path) -> None:
     for file in files:
         if MODEL.fullmatch(file.name) and file.parent == run:
             _copy(file, folder / "model" / file.name)
-        elif file.parent.name == EXAMPLES and not file.stem.endswith("-found"):
+        elif file.parent.name == EXAMPLES and not file.stem.endswith(DETECTIONS_SUFFIX):
             _copy(file, folder / EXAMPLES / file.name)
     for source, target in ((_PACKAGE, "detr_ft"), (demo_folder(), "demo")):
         shutil.copytree(source, folder / target, ignore=shutil.ignore_patterns("__pycache__", "_share", "*.pyc"))

@@ -7,16 +7,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from detr_ft.errors import InputError
-from detr_ft.run_directory import EXAMPLES
+from detr_ft.run_directory import (
+    DETECTIONS_SUFFIX,
+    EXAMPLES,
+    EXPORT_METRICS,
+    METRICS,
+    ONNX,
+    ONNX_8_BITS,
+    RECIPE,
+    REPORT,
+    TORCH_EXPORT,
+    WEIGHTS,
+)
 
+_SHARD = WEIGHTS.replace(".", r"-\d{5}-of-\d{5}\.")
 MODEL = re.compile(
-    r"config\.json|preprocessor_config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    "|".join([*map(re.escape, ("config.json", "preprocessor_config.json", WEIGHTS, f"{WEIGHTS}.index.json")), _SHARD])
 )
+_RESULTS = ("README.md", RECIPE, METRICS, REPORT, EXPORT_METRICS, TORCH_EXPORT, ONNX, ONNX_8_BITS)
 _ALLOWED = re.compile(
-    MODEL.pattern + r"|README\.md|recipe\.yaml|metrics\.json|report\.html|export\.json|model\.pt2"
-    r"|onnx/model(_quantized)?\.onnx|examples/\d+(-found)?\.jpg"
+    "|".join([MODEL.pattern, *map(re.escape, _RESULTS), rf"{EXAMPLES}/\d+({DETECTIONS_SUFFIX})?\.jpg"])
 )
-_FOLDERS = ("onnx", EXAMPLES)
+_FOLDERS = (ONNX.partition("/")[0], EXAMPLES)
 _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 
@@ -38,7 +50,7 @@ def plan(run: Path) -> list[Path]:
     names = {file.name for file in files}
     missing = [] if "config.json" in names else ["config.json"]
     if not any(name.endswith(".safetensors") for name in names):
-        missing.append("model.safetensors")
+        missing.append(WEIGHTS)
     if missing:
         raise InputError(
             f"{run}: no {' and no '.join(missing)} (as a plain file) in this folder. "

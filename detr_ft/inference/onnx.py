@@ -17,12 +17,16 @@ from detr_ft.models.export import EXTRA, INPUTS, OUTPUTS
 from detr_ft.models.families import family_of
 from detr_ft.models.load import load_config_and_processor
 from detr_ft.models.predict import detect_by
+from detr_ft.run_directory import ONNX
 from detr_ft.structures import Detections
 from detr_ft.utils.environment import import_optional
 
 
 class OnnxModel:
-    """An ONNX file on ONNX Runtime, on the CPU with as many threads as torch uses; called as a `Forward`."""
+    """An ONNX file on ONNX Runtime, on the CPU with as many threads as torch uses; called as a `Forward`.
+
+    Raises InputError for a file that cannot be read or has other inputs and outputs.
+    """
 
     def __init__(self, path: Path) -> None:
         (runtime,) = import_optional("ONNX Runtime", EXTRA, "onnxruntime")
@@ -64,7 +68,7 @@ class OnnxDetector(DetectorBase):
     _config: Any
 
     @classmethod
-    def load(cls, folder: str, file: str = "onnx/model.onnx") -> OnnxDetector:
+    def load(cls, folder: str, file: str = ONNX) -> OnnxDetector:
         """Load the file of a folder; `onnx/model_quantized.onnx` has 8-bit weights. Raises InputError."""
         path = Path(folder) / file
         if not path.is_file():

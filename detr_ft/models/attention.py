@@ -20,8 +20,9 @@ from detr_ft.models.predict import batches_of, inference
 class AttentionMaps:
     """Attention maps of one image.
 
-    `shapes` are those of the tensors at each stage, `grid` is (height, width) of the encoder's tokens. `encoder [N, N]` is the attention of each token to each token in the last layer, averaged over heads; `decoder [L, Q, N]`
-    that of each query at each decoder layer. N is height times width of the image alone, without padding.
+    `shapes` are those of the tensors at each stage, `grid` is (height, width) of the encoder's tokens. `encoder [N, N]`
+    is the attention of each token to each token in the last layer, averaged over heads; `decoder [L, Q, N]` that of
+    each query at each decoder layer. N is height times width of the image alone, without padding.
     """
 
     shapes: dict[str, tuple[int, ...]]

@@ -74,7 +74,8 @@ def compare_runtimes(
 def latencies(runtimes: Mapping[str, Forward], processor: Any, image: Image.Image) -> dict[str, dict[str, float]]:
     """Return milliseconds per processed image of each runtime.
 
-    `median`, `low` and `high` are the 50th, 10th and 90th percentile. The runtimes take turns, so that other load on the machine slows all of them alike.
+    `median`, `low` and `high` are the 50th, 10th and 90th percentile. The runtimes take turns, so that other load on
+    the machine slows all of them alike.
     """
     ((pixels, mask),) = batches_of(processor, [image], batch_size=1)
     seconds = time_calls({name: partial(run, pixels, mask) for name, run in runtimes.items()}, _RUNTIME_SECONDS)

@@ -38,8 +38,9 @@ class _TensorsOnly(nn.Module):
 def trace(model: PreTrainedModel) -> ExportedProgram:
     """Trace a model for any number and size of images.
 
-    Pixels `[B, 3, H, W]` and a mask to logits `[B, Q, C]` and boxes `[B, Q, 4]`. The size of the mask may differ from that of the pixels: transformers.js always passes 64 by 64. Frozen norms are fused
-    into the convolutions, in place. Raises InputError for a family that cannot be exported.
+    Pixels `[B, 3, H, W]` and a mask to logits `[B, Q, C]` and boxes `[B, Q, 4]`. The size of the mask may differ from
+    that of the pixels: transformers.js always passes 64 by 64. Frozen norms are fused into the convolutions, in place.
+    Raises InputError for a family that cannot be exported.
     """
     family_of(model).check_supports("export")
     fused_norms.apply(model.eval())

@@ -86,9 +86,10 @@ def fit_labels(
 ) -> LabelMap:
     """Give the model the classes `names`, in this order, in place.
 
-    Classes that it has by name keep their weights. `synonyms` maps names of the data to names of the checkpoint. No-object keeps its row. A new class starts from the mean
-    of the old ones with a little noise; with `counts`, the number of boxes of each class, its bias is a prior (Lin et al.,
-    Focal loss, ICCV 2017, section 3.3). Raises InputError for a synonym that data or checkpoint lack.
+    Classes that it has by name keep their weights. `synonyms` maps names of the data to names of the checkpoint.
+    No-object keeps its row. A new class starts from the mean of the old ones with a little noise; with `counts`, the
+    number of boxes of each class, its bias is a prior (Lin et al., Focal loss, ICCV 2017, section 3.3). Raises
+    InputError for a synonym that data or checkpoint lack.
     """
     index_of = {name: index for index, name in sorted(model.config.id2label.items(), reverse=True)}
     reused = _reused(names, index_of, synonyms or {})

@@ -21,8 +21,8 @@ def add_adapters(
 ) -> None:
     """Freeze all but heads and queries, and insert adapters into the transformer, in place.
 
-    They are scaled by `alpha / rank`. Before training the outputs stay the same. Parts of `freeze` are frozen entirely, adapters included. Raises InputError
-    without peft, and for a family without adapters.
+    They are scaled by `alpha / rank`. Before training the outputs stay the same. Parts of `freeze` are frozen entirely,
+    adapters included. Raises InputError without peft, and for a family without adapters.
     """
     family = family_of(model)
     family.check_supports("lora")

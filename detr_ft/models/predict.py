@@ -55,10 +55,10 @@ def detect(
 ) -> list[Detections]:
     """Return the best `top` detections of each upright RGB image, best first.
 
-    Boxes are xyxy in pixels of that image. Images are processed by the checkpoint's own processor and padded only to its `pad_size`, if it has one. Images of one
-    processed size are batched, so the result does not depend on the batch. `images` may be a generator: only a few batches
-    are in memory at a time. A model of another family, or without a pixel mask, runs image by image, and its processor
-    computes the detections.
+    Boxes are xyxy in pixels of that image. Images are processed by the checkpoint's own processor and padded only to
+    its `pad_size`, if it has one. Images of one processed size are batched, so the result does not depend on the batch.
+    `images` may be a generator: only a few batches are in memory at a time. A model of another family, or without a
+    pixel mask, runs image by image, and its processor computes the detections.
     """
     family = find_family(model)
     with inference(model):

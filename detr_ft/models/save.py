@@ -12,15 +12,15 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.lora import merged_weights
 from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
-from detr_ft.run_directory import PARTIAL, RunDirectory
+from detr_ft.run_directory import PARTIAL, WEIGHTS, RunDirectory
 from detr_ft.utils.files import unwritable
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     """Write `config.json` and safetensors from which `from_pretrained` loads the same function.
 
-    Adapters are merged. Norms that train are saved as the constants of frozen norms. A dilated ResNet is saved under timm's
-    names: transformers implements dilation only there, and would silently load a native one without it.
+    Adapters are merged. Norms that train are saved as the constants of frozen norms. A dilated ResNet is saved under
+    timm's names: transformers implements dilation only there, and would silently load a native one without it.
     """
     weights = {name: value for name, value in merged_weights(model).items() if not name.endswith("num_batches_tracked")}
     if not (is_plain_resnet(model.config) and is_dilated(model.config)):
@@ -31,7 +31,7 @@ def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:

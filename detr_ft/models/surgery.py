@@ -19,9 +19,10 @@ _COPY_NOISE = 0.3  # of a copied query, in standard deviations of all queries
 def set_queries(model: PreTrainedModel, number: int, use: Tensor, seed: int = 0) -> None:
     """Give the model `number` queries, in place.
 
-    Fewer: its most used ones, in their order. More: all of them, and copies of little used ones. `use [Q]` is that of `query_use`. Until training separates them, a copy detects the same objects as its original; the
-    least used fifth is copied, because copies of a busy query would report its objects twice. Copies have noise, because
-    equal queries have equal gradients and would stay equal. Raises InputError for a family without learned queries.
+    Fewer: its most used ones, in their order. More: all of them, and copies of little used ones. `use [Q]` is that of
+    `query_use`. Until training separates them, a copy detects the same objects as its original; the least used fifth is
+    copied, because copies of a busy query would report its objects twice. Copies have noise, because equal queries have
+    equal gradients and would stay equal. Raises InputError for a family without learned queries.
     """
     family = family_of(model)
     family.check_supports("num_queries")
@@ -52,6 +53,7 @@ def query_use(model: PreTrainedModel, processor: object, images: Iterable[Image.
 def truncate_decoder(model: PreTrainedModel, number: int) -> None:
     """Remove the decoder layers after the first `number`, in place.
 
-    Auxiliary losses train each layer to predict by itself (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of the last layers). Raises InputError if there are fewer.
+    Auxiliary losses train each layer to predict by itself (Carion et al., ECCV 2020, section 4.2, figure 4: the gain of
+    the last layers). Raises InputError if there are fewer.
     """
     family_of(model).truncate_decoder(model, number)

@@ -20,6 +20,7 @@ from detr_ft.report.page import page_environment
 from detr_ft.report.pictures import data_uris
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, writing
+from detr_ft.utils.formatting import percent
 
 _MAX_CLASSES_IN_TEXT = 12
 _MAX_FINDINGS_PER_TABLE = 100
@@ -113,7 +114,7 @@ def _leakage(diagnosis: Diagnosis) -> Iterator[str]:
         if count:
             images = diagnosis.splits[split].images
             earlier = " or ".join(splits[: splits.index(split)])
-            yield f"{count} of {images} images of {split} ({count / images:.0%}) are the same as images of {earlier}, or look like them"
+            yield f"{count} of {images} images of {split} ({percent(count / images)}) are the same as images of {earlier}, or look like them"
 
 
 def _sorts(findings: list[Finding]) -> Iterator[str]:

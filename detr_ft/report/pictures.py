@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from detr_ft.data.schema import class_names, provenance
 from detr_ft.evaluation.assessment import Assessment
 from detr_ft.evaluation.example_selection import select_images
 from detr_ft.evaluation.metrics import ThresholdChoice
-from detr_ft.run_directory import EXAMPLES
+from detr_ft.run_directory import DETECTIONS_SUFFIX, EXAMPLES
 from detr_ft.structures import Detections
-from detr_ft.utils.drawing import class_color, draw
+from detr_ft.utils.drawing import class_color, draw, jpeg_data_uri
 
 _MAX_PHOTOS_PER_HEADING = 6
 _HEADINGS = {
@@ -67,19 +65,12 @@ def data_uris(
     """
     uris: list[str] = []
     for side, quality in sizes:
-        uris = [_data_uri(picture, quality) for picture in draw_at(side)]
+        uris = [jpeg_data_uri(picture, quality) for picture in draw_at(side)]
         if sum(map(len, uris)) <= max_bytes:
             return uris
     while sum(map(len, uris)) > max_bytes:
         uris.pop()
     return uris
-
-
-def _data_uri(picture: Image.Image, quality: int) -> str:
-    stream = BytesIO()
-    # Full color resolution, or thin colored lines would blur. Not optimized: Pillow's buffer is then too small for noise.
-    picture.save(stream, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def select_photos(split: Dataset, detections: Sequence[Detections], assessment: Assessment) -> list[AnnotatedPhoto]:
@@ -146,7 +137,7 @@ def write_examples(
         small = image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
         above = detections[row].above_each(class_thresholds)
         drawn = draw(small, above.boxes * scale, above.labels, names, above.scores)
-        for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}-found.jpg")):
+        for picture, name in ((small, f"{number}.jpg"), (drawn, f"{number}{DETECTIONS_SUFFIX}.jpg")):
             picture.save(run / EXAMPLES / name, quality=90)
             written.append(run / EXAMPLES / name)
     return written

@@ -11,6 +11,7 @@ from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.detection_matching import AREAS
 from detr_ft.evaluation.metrics import DataFacts, EvaluationMetrics
+from detr_ft.utils.formatting import percent
 
 _WIDE_INTERVAL = 0.1
 # The envelope of a precision curve takes the best of few noisy points, so precision is too high on average below this.
@@ -33,7 +34,7 @@ def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], images: 
     start = "" if not before or before["map"] is None else f", from {before['map']:.3f} before"
     return (
         f"On {images} the model reaches mAP {after['map']:.3f}{start}, "
-        f"and an average precision of {after['map_50']:.0%} for boxes that overlap by half (mAP50)."
+        f"and an average precision of {percent(after['map_50'])} for boxes that overlap by half (mAP50)."
     )
 
 
@@ -50,7 +51,7 @@ def _interval(metrics: EvaluationMetrics) -> str:
     wide = " Evaluate on more images for a narrower interval." if interval.high - interval.low > _WIDE_INTERVAL else ""
     return (
         f"On other sets of {metrics.images} such images, mAP would average between {interval.low:.3f} and {interval.high:.3f} "
-        f"(95 % interval).{wide}{_few_objects(metrics)}"
+        f"(95% interval).{wide}{_few_objects(metrics)}"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import colorsys
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -27,8 +29,8 @@ def draw(
 ) -> Image.Image:
     """Return a copy of an RGB image with `boxes [N, 4]` (xyxy, its pixels) and the names of their classes.
 
-    Classes are `labels [N]`; names are followed by `scores [N]` if given. An image under 320 pixels is enlarged by a whole
-    factor. The best box, given first, is drawn last, on top.
+    Classes are `labels [N]`; names are followed by `scores [N]` if given. An image under 320 pixels is enlarged by a
+    whole factor. The best box, given first, is drawn last, on top.
     """
     factor = max(1, -(-_READABLE_SIDE_PX // max(image.size)))
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -49,6 +51,14 @@ def draw(
     for index in worst_first:
         occupied.append(_draw_name(pen, corners[index], occupied, texts[index], class_color(classes[index]), font))
     return canvas
+
+
+def jpeg_data_uri(picture: Image.Image, quality: int) -> str:
+    """Return a picture as a JPEG data URI."""
+    stream = BytesIO()
+    # Full color resolution, or thin colored lines would blur. Not optimized: Pillow's buffer is then too small for noise.
+    picture.save(stream, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def class_color(label: int) -> Color:
@@ -76,8 +86,8 @@ def _draw_name(
 ) -> Corners:
     """Draw the name on a background of the color of its class, and return its rectangle.
 
-    It is above the box, or below if it covers less of the `occupied` boxes and names there, or inside its top edge if neither
-    has room.
+    It is above the box, or below if it covers less of the `occupied` boxes and names there, or inside its top edge if
+    neither has room.
     """
     ascent, descent = font.getmetrics()
     margin = max(2, round(font.size / 5))

@@ -15,9 +15,14 @@ def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
         raise InputError(f"{file} exists and is not overwritten. {remedy}")
 
 
-def check_new_folder(folder: Path, remedy: str = "Choose a new folder.") -> None:
-    """Raise InputError for a folder that is not empty, or for a file. `remedy` ends the message."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored: str = "") -> None:
+    """Raise InputError for a folder that is not empty, apart from an `ignored` name, or for a file.
+
+    `remedy` ends the message.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: can't be written (it is a file). {remedy}")
+    if folder.is_dir() and any(path.name != ignored for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
 
 

@@ -17,8 +17,10 @@ def change(before: float | None, after: float | None, missing: str = "–") -> s
 
 
 def percent(fraction: float | None, missing: str = "–") -> str:
-    """Return a fraction in whole percent, with a space that does not break."""
-    return missing if fraction is None else f"{100 * fraction:.0f}\u00a0%"
+    """Return a fraction in whole percent, below 1% with one decimal."""
+    if fraction is None:
+        return missing
+    return f"{fraction:.1%}" if 0 < fraction < 0.01 else f"{fraction:.0%}"
 
 
 def quantity(value: float) -> str:

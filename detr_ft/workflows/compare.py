@@ -29,9 +29,10 @@ from detr_ft.workflows.splits import DataLike, ModelLike, split_of
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """COCO's metrics of a model with 95 % intervals, and its differences to the first model.
+    """COCO's metrics of a model with 95% intervals, and its differences to the first model.
 
-    Differences have 99 % intervals. `differences` are None for the first model; an interval or a difference is None if there is too little to compute it.
+    Differences have 99% intervals. `differences` are None for the first model; an interval or a difference is None if
+    there is too little to compute it.
     """
 
     name: str
@@ -74,8 +75,8 @@ def compare(
 ) -> CompareOutcome:
     """Compare models on a split, by default on the validation images of their runs.
 
-    Those must be the same for all runs. The detections that runs saved are used again if no data are given. Raises InputError for fewer than two models, and for
-    runs with different validation images.
+    Those must be the same for all runs. The detections that runs saved are used again if no data are given. Raises
+    InputError for fewer than two models, and for runs with different validation images.
     """
     names = [os.fspath(model) for model in models]
     if len(names) < 2:

@@ -70,10 +70,11 @@ def doctor(
 ) -> DoctorOutcome:
     """Examine a data set, image by image; the data stay as they are.
 
-    `report` is a new .html file, `fix` a new folder or `hub:OWNER/NAME` for a repaired copy, `write_coco` a new folder for the
-    data as COCO files, and `augment` a recipe whose augmentation is drawn to the new .png file `augment_out`. `drawn_on` is
-    the size, stated or the file's, for which boxes were drawn if that is ambiguous. `num_queries` and `longest_edge` (pixels)
-    are the model's. Raises InputError before anything is read if one of the outputs can't be written.
+    `report` is a new .html file, `fix` a new folder or `hub:OWNER/NAME` for a repaired copy, `write_coco` a new folder
+    for the data as COCO files, and `augment` a recipe whose augmentation is drawn to the new .png file `augment_out`.
+    `drawn_on` is the size, stated or the file's, for which boxes were drawn if that is ambiguous. `num_queries` and
+    `longest_edge` (pixels) are the model's. Raises InputError before anything is read if one of the outputs can't be
+    written.
     """
     outputs = _Outputs(
         report=_path(report),
@@ -84,8 +85,8 @@ def doctor(
     )
     outputs.check(drawn_on)
     splits, faults = _read(data, box_format)
-    looks = scan_dataset(splits)
-    diagnosis = diagnose(splits, looks, num_queries, longest_edge, faults)
+    scan = scan_dataset(splits)
+    diagnosis = diagnose(splits, scan, num_queries, longest_edge, faults)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -94,7 +95,7 @@ def doctor(
         logger.info("COCO files: %s", outputs.coco)
     if outputs.fix is None and outputs.picture is None:
         return DoctorOutcome(diagnosis)
-    repaired = repair_data(splits, looks, drawn_on)
+    repaired = repair_data(splits, scan, drawn_on)
     if outputs.augment is not None and outputs.picture is not None:
         preview_augmentation(repaired.data, outputs.augment, outputs.picture)
         logger.info("images as %s augments them: %s", outputs.augment, outputs.picture.resolve())

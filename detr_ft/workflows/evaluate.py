@@ -76,10 +76,10 @@ def evaluate(
 ) -> EvaluateOutcome:
     """Evaluate a model, or a file of detections, by default on its run's validation images.
 
-    `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
-    is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in
-    COCO's results format; `from_predictions` is one to evaluate instead of a model. Classes are compared by name. Raises
-    InputError, also for data with a class that the model doesn't know.
+    `split` is train, validation or test, by default the first of validation, test and train that the data have.
+    `output_dir` is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the
+    detections in COCO's results format; `from_predictions` is one to evaluate instead of a model. Classes are compared
+    by name. Raises InputError, also for data with a class that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or --from-predictions FILE and --data")
@@ -120,11 +120,11 @@ def _evaluate_model(
     order = align_classes(detector.names, class_names(split))
     criterion = criterion_of(detector) if folder is not None and order is None else None
     with status(f"evaluating {len(split)} images"):
-        figures, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
+        measured, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
         if order is not None:
             detections = [relabel(image, order) for image in detections]
-            figures = coco_metrics(split, detections)
-    metrics = EvaluationMetrics.of_coco(figures)
+            measured = coco_metrics(split, detections)
+    metrics = EvaluationMetrics.of_coco(measured)
     if accelerator.is_main_process and save is not None:
         write_predictions(save, split, detections, numbers)
     if accelerator.is_main_process and folder is not None:

@@ -31,7 +31,7 @@ from detr_ft.models.families import Family, family_of
 from detr_ft.models.load import load_model
 from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
-from detr_ft.run_directory import EXPORT_METRICS
+from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
@@ -39,7 +39,7 @@ from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
-_FILES = {"onnx": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "torch": "model.pt2"}
+_FILES = {"onnx": ONNX, "int8": ONNX_8_BITS, "torch": TORCH_EXPORT}
 _CHECKED_IMAGES = 50
 _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two runtimes of one model
 
@@ -48,7 +48,8 @@ _MAX_DIFFERENCE = 1e-3  # of a probability or of a box in fractions, between two
 class ExportOutcome:
     """The files of an export and what was measured, by format; also `export.json`.
 
-    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics` compares eight bits with the original.
+    `pytorch` is the original model. `latency` is in milliseconds for one image: median, low and high. `metrics`
+    compares eight bits with the original.
     """
 
     folder: Path
@@ -81,9 +82,9 @@ def export(
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 
-    The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50 images
-    of the split before it is written; eight bits may differ, and their cost is measured on the whole split. Raises InputError
-    for a file that differs, and for an unknown format.
+    The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50
+    images of the split before it is written; eight bits may differ, and their cost is measured on the whole split.
+    Raises InputError for a file that differs, and for an unknown format.
     """
     name, formats = os.fspath(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))

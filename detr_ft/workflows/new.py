@@ -55,8 +55,8 @@ def new_recipe(
 ) -> NewRecipe:
     """Write a recipe that fits a data set and this machine's hardware.
 
-    `out` is a new file; without it nothing is written. `checkpoint` is chosen by the hardware if it is None. `box_format` is
-    that of the data's boxes, by default as recognized. Raises InputError.
+    `out` is a new file; without it nothing is written. `checkpoint` is chosen by the hardware if it is None.
+    `box_format` is that of the data's boxes, by default as recognized. Raises InputError.
     """
     path = None if out is None else Path(out)
     if path is not None:
@@ -134,7 +134,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
         edge=edge,
         edge_reason=edge_reason,
         augment="light" if light else "detr",
-        augment_reason="flips, gentle crops and colours: a small set" if light else "as the paper does",
+        augment_reason="flips, mild crops and colors, for a small data set" if light else "as in the paper",
         repeat_threshold=_repeat_threshold(statistics["train"]) if rare else None,
         class_weights=_class_weights(train) if rare else None,
         epochs=epochs,
@@ -148,12 +148,12 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
 
 def _start(checkpoint: str, images: int, family: Family) -> _Start:
     if checkpoint == _SMALL:
-        why = "nothing: it has seen drawings alone, so all of it has to learn"
-        return _Start(checkpoint, "", why, "4.0e-4", "4.0e-4", "as everything else", 1500, 50, 0.5)
-    freeze, why = ", ".join(family.freeze), "parts that keep their weights, as in the paper"
-    backbone_rate, why_rate = "1.0e-5", "the backbone knows more, and learns at a lower rate"
+        why = "nothing: the checkpoint was trained on drawings only, so photos need all layers"
+        return _Start(checkpoint, "", why, "4.0e-4", "4.0e-4", "same as learning_rate", 1500, 50, 0.5)
+    freeze, why = ", ".join(family.freeze), "not trained, as in the paper"
+    backbone_rate, why_rate = "1.0e-5", "the backbone is pretrained, so its rate is lower"
     if images < _MIN_IMAGES_TO_TRAIN_BACKBONE:
-        freeze, why = "backbone", f"under {_MIN_IMAGES_TO_TRAIN_BACKBONE} images teach a backbone nothing new"
+        freeze, why = "backbone", f"fewer than {_MIN_IMAGES_TO_TRAIN_BACKBONE} images are too few to train the backbone"
         backbone_rate, why_rate = "null", "the backbone is frozen"
     return _Start(checkpoint, freeze, why, "1.0e-4", backbone_rate, why_rate, 6000, 200, 0.1)
 
@@ -175,16 +175,20 @@ def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int
     boxes = "" if not shorter else "; nine boxes in ten then have a shorter side of {:.0f} pixels or more"
     if start.checkpoint == _SMALL:
         edge = min(256, max(advised, 128), max(64, int(statistics.longest_side.median) or 256))
-        return edge, "larger finds smaller objects and takes longer" + boxes.format(shorter * edge)
+        return edge, "a larger size detects smaller objects and takes longer" + boxes.format(shorter * edge)
     edge = max(800, advised)
-    reason = "the checkpoint's own is 800" if edge == 800 else "more than the checkpoint's own"
+    reason = (
+        "the size that the checkpoint was trained with"
+        if edge == 800
+        else "larger than the 800 that the checkpoint was trained with"
+    )
     return edge, reason + boxes.format(shorter * edge)
 
 
 def _batch(start: _Start, edge: int, gpu: bool) -> tuple[int, str]:
     """Return the batch size and the reason: a power of two that fits half of the free memory, at most 16."""
     if start.checkpoint == _SMALL:
-        return _MAX_BATCH_SIZE, "a small model: memory is no matter"
+        return _MAX_BATCH_SIZE, "the small model fits in memory at this batch size"
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     image = _GIB_PER_IMAGE * (edge / 800) ** 2
     fitting = max(1, int(free / 2**30 / 2 / image))

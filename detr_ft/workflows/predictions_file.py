@@ -54,9 +54,9 @@ def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[
 def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
     """Return the detections of each row of a split from a file in COCO's results format.
 
-    Results are matched with images by `image_id`. A class is identified by its name if results have a `category`, else by its `category_id` among the data's own `numbers`,
-    or by its index if it has none. Raises InputError with everything that doesn't fit: malformed rows, and images and classes
-    that the data don't have.
+    Results are matched with images by `image_id`. A class is identified by its name if results have a `category`, else
+    by its `category_id` among the data's own `numbers`, or by its index if it has none. Raises InputError with
+    everything that doesn't fit: malformed rows, and images and classes that the data don't have.
     """
     names = class_names(split)
     index_of = {name: index for index, name in enumerate(names)}

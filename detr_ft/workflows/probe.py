@@ -26,8 +26,8 @@ from detr_ft.workflows.splits import DataLike, RecipeLike, read_data, read_sourc
 class ProbeOutcome:
     """The results of a probe.
 
-    `rates` are images a second of a training step with one setting changed, the settings of the recipe under an empty name.
-    `failure` is the error of a step under one of them, empty if all ran.
+    `rates` are images a second of a training step with one setting changed, the settings of the recipe under an empty
+    name. `failure` is the error of a step under one of them, empty if all ran.
     """
 
     recipe: Recipe
@@ -39,7 +39,8 @@ class ProbeOutcome:
 def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike | None = None) -> ProbeOutcome:
     """Run a recipe for a few minutes on its own data and hardware.
 
-    Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
+    Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data`
+    replaces those of the recipe. Raises InputError.
     """
     built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
     built = with_family(built)

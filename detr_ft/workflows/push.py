@@ -19,8 +19,8 @@ from detr_ft.workflows.splits import PathLike, read_source, recipe_of
 class PushOutcome:
     """The files of a push, and its addresses on the Hub, None for what was not pushed.
 
-    `space_files` are names in the Space; `dataset` is the source of the data that go along. `dataset_exists` means that the
-    Hub had them already, and they were not pushed again.
+    `space_files` are names in the Space; `dataset` is the source of the data that go along. `dataset_exists` means that
+    the Hub had them already, and they were not pushed again.
     """
 
     files: tuple[Path, ...]
@@ -43,7 +43,7 @@ def push(
 ) -> PushOutcome:
     """Push a run to the Hub under `owner/name`, by default `hub.repo_id` of its recipe.
 
-    `space` and `dataset` push a Gradio Space and the data under the same name. `public` is by default as the recipe says,
+    `space` and `dataset` push a Gradio Space and the data under the same name. `public` is by default as in the recipe,
     which is private. `dry_run` only lists the files. Raises InputError.
     """
     folder = Path(run)

@@ -110,12 +110,13 @@ def train(
 ) -> TrainOutcome | SeedsOutcome:
     """Train a model and write a self-contained run directory.
 
-    With a recipe (a file or a `Recipe`), every other argument replaces its value. Without one, give `model` (a checkpoint),
-    `data` and `output_dir`; what is left out is as in a recipe that leaves it out. `overrides` are `section.key=value` for
-    any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data that are given as objects can't be read
-    again from the run's recipe. `callbacks` run at steps, evaluations and saves. `resume` continues from the newest checkpoint of the run if there is one, with `force` also if
-    classes or training data changed. `seeds` trains a run for each seed, with the same validation images, and returns their
-    statistics. Raises InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
+    With a recipe (a file or a `Recipe`), every other argument replaces its value. Without one, give `model` (a
+    checkpoint), `data` and `output_dir`; what is left out is as in a recipe that leaves it out. `overrides` are
+    `section.key=value` for any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data that are given
+    as objects can't be read again from the run's recipe. `callbacks` run at steps, evaluations and saves. `resume`
+    continues from the newest checkpoint of the run if there is one, with `force` also if classes or training data
+    changed. `seeds` trains a run for each seed, with the same validation images, and returns their statistics. Raises
+    InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
     """
     check_callbacks(callbacks)
     if force and not resume:

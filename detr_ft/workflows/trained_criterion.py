@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def criterion_of(detector: Detector) -> SetCriterion | None:
     """Return the criterion in a model's config, or its family's if that has none or needs code of its own.
 
-    None for a model of another family, whose matching can't be computed.
+    None for a model of another family, whose matching can't be computed. Raises InputError for an invalid criterion.
     """
     family = find_family(detector.model)
     if family is None or "recipes" not in family.supports:

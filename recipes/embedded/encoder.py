@@ -1,10 +1,12 @@
-"""Teach backbone and encoder where things are, before a decoder has to ask them.   python encoder.py OUT
+"""Pretrain backbone and encoder before the decoder.
 
-Boxes reach a DETR's decoder through attention that has yet to find them, so from random weights a small model spends most
-of its time on learning where to look. Here every token of the encoder is a query of its own, with the model's own heads:
-each object goes to the three tokens nearest to its centre, and the project's criterion scores the pairs. The decoder is
-left out, and takes over an encoder whose tokens know class and box of what they lie on (the first stage of two-stage
-DETRs; Zhu et al., Deformable DETR, ICLR 2021, section 4.2).
+python encoder.py OUT
+
+From random weights, most of the training of a small DETR is spent on the attention of the decoder. Here every token of
+the encoder is a query of its own, with the model's own heads: each object is matched with the three tokens nearest to
+its center, and the criterion scores the pairs. The decoder is left out; its training then starts from an encoder whose
+tokens predict class and box of the object at their position (the first stage of two-stage DETRs; Zhu et al., Deformable
+DETR, ICLR 2021, section 4.2).
 
 Several processes share the work: torchrun --nproc_per_node 2 encoder.py OUT.
 """
@@ -55,7 +57,7 @@ ARCHITECTURE = {
     "encoder_attention_heads": 8,
     "decoder_attention_heads": 8,
     "num_queries": 25,
-    "dropout": 0.0,  # every scene is cropped anew whenever it is seen: nothing to overfit to
+    "dropout": 0.0,  # each epoch crops every scene anew, so overfitting is unlikely
 }
 EPOCHS, BATCH, RATE, WARMUP, NEAREST, SEED = 20, 32, 7e-4, 200, 3, 0
 STRIDE = 16  # pixels of an image from one token to the next
@@ -63,18 +65,21 @@ STRIDE = 16  # pixels of an image from one token to the next
 
 @dataclass(frozen=True)
 class CenterCost:
-    """Distance of the position of a query from the center of the target, in fractions of the image: `[L, P, Q]`."""
+    """Distance of a query's position from the target's center, in fractions of the image: `[L, P, Q]`."""
 
-    places: Tensor  # [B, Q, 2], x and y
+    positions: Tensor  # [B, Q, 2], x and y
     weight: float = 1.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
-        offset = self.places[targets.image] - targets.boxes[:, None, :2]  # [P, Q, 2]
+        offset = self.positions[targets.image] - targets.boxes[:, None, :2]  # [P, Q, 2]
         return offset.norm(dim=-1).expand(predictions.num_layers, -1, -1)
 
 
 class EncoderTokens(nn.Module):
-    """A DETR whose queries are the tokens of its encoder: `-> logits [1, B, H*W, K+1], boxes [1, B, H*W, 4]`, places."""
+    """A DETR whose queries are the tokens of its encoder.
+
+    Returns logits `[1, B, H*W, K+1]`, boxes `[1, B, H*W, 4]` and positions `[B, H*W, 2]`.
+    """
 
     def __init__(self, model: DetrForObjectDetection) -> None:
         super().__init__()
@@ -83,11 +88,14 @@ class EncoderTokens(nn.Module):
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tokens = self.model.model(pixel_values, pixel_mask).encoder_last_hidden_state
         logits, boxes = self.model.class_labels_classifier(tokens), self.model.bbox_predictor(tokens).sigmoid()
-        return logits[None], boxes[None], _places(pixel_mask)
+        return logits[None], boxes[None], _positions(pixel_mask)
 
 
-def _places(pixel_mask: Tensor) -> Tensor:
-    """Where the tokens of an image lie, in fractions of its un-padded size: `[B, H*W, 2]`; those of padding are far off."""
+def _positions(pixel_mask: Tensor) -> Tensor:
+    """Return the positions `[B, H*W, 2]` of the tokens, in fractions of the un-padded image.
+
+    Those of padding are far off.
+    """
     size = tuple(math.ceil(side / STRIDE) for side in pixel_mask.shape[1:])
     mask = nn.functional.interpolate(pixel_mask[None].float(), size=size)[0]
     down, across = mask.cumsum(1), mask.cumsum(2)
@@ -96,7 +104,7 @@ def _places(pixel_mask: Tensor) -> Tensor:
 
 
 def main(out: Path) -> None:
-    """Train, print a line every hundred steps, and save the whole model, its decoder still random."""
+    """Train, print a line every hundred steps, and save the whole model; its decoder is still random."""
     began = time.monotonic()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())  # torchrun on CPUs is not distributed otherwise
     set_seed(SEED)
@@ -121,9 +129,9 @@ def main(out: Path) -> None:
     for epoch in range(EPOCHS):
         examples.epoch = epoch
         for batch in map(form.normalize, loader):
-            logits, boxes, places = wrapped(batch["pixel_values"], batch["pixel_mask"])
+            logits, boxes, positions = wrapped(batch["pixel_values"], batch["pixel_mask"])
             targets = Targets.from_labels(batch["labels"], logits.device)
-            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CenterCost(places)]), losses)
+            criterion = SetCriterion(OneToManyMatcher(k=NEAREST, costs=[CenterCost(positions)]), losses)
             loss, terms = criterion(Predictions(logits, boxes), targets)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(tokens.parameters(), 0.5)

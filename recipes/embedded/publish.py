@@ -1,7 +1,7 @@
-"""Put a pretraining run in the place of the embedded checkpoint, with its card.
+"""Replace the embedded checkpoint by a pretraining run, and write its card.
 
-python recipes/embedded/publish.py PRETRAINING_RUN ENCODER_LOG
-python recipes/embedded/publish.py --compare QUICKSTART_RUN FROM_RANDOM_RUN     (after it: adds what the checkpoint is worth)
+python recipes/embedded/publish.py PRETRAINING_RUN ENCODER_LOG python recipes/embedded/publish.py --compare
+QUICKSTART_RUN FROM_RANDOM_RUN     (after it: adds what the checkpoint is worth)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from detr_ft.hub.card import write_card
 
 HERE = Path(__file__).parent / "small"
-KEPT = ("config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "metrics.json", "log.jsonl")
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "metrics.json", "log.jsonl")
 MADE = """
 ## How it was made
 
@@ -47,9 +47,9 @@ same held-out scenes:
 
 
 def publish(run: Path, encoder_log: Path) -> None:
-    """Copy what a checkpoint needs, and write its card."""
+    """Copy the files of a checkpoint, and write its card."""
     HERE.mkdir(exist_ok=True)
-    for name in KEPT:
+    for name in FILES:
         shutil.copy(run / name, HERE / name)
     steps = [line for line in encoder_log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     (HERE / "encoder.log").write_text("\n".join(steps) + "\n", encoding="utf-8")
@@ -62,12 +62,12 @@ def publish(run: Path, encoder_log: Path) -> None:
 
 
 def compare(quickstart: Path, random: Path) -> None:
-    """Add the two figures to the card."""
+    """Add the metrics of both runs to the card."""
     a, b = (json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in (quickstart, random))
     worth = WORTH.format(a=a, b=b, a_minutes=a["seconds"] / 60, b_minutes=b["seconds"] / 60)
     card = HERE / "README.md"
-    kept = card.read_text(encoding="utf-8").partition("\n## What it is worth")[0].rstrip()
-    card.write_text(kept + "\n" + worth, encoding="utf-8")
+    text = card.read_text(encoding="utf-8").partition("\n## What it is worth")[0].rstrip()
+    card.write_text(text + "\n" + worth, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A criterion of ours in the Trainer of transformers.   python recipes/loops/trainer.py CHECKPOINT DATA OUT
+"""A criterion of ours in the Trainer of transformers.
+
+python recipes/loops/trainer.py CHECKPOINT DATA OUT
 
 The Trainer logs the total alone, doesn't count boxes over accumulated batches, and its resuming does not restore a DETR:
 `detr-ft train` does. This shows that the criterion needs none of it.

@@ -1,4 +1,7 @@
-"""Truth beside predictions on held-out scenes, as in the README.   python recipes/quickstart/picture.py RUN OUT.png"""
+"""Truth beside predictions on held-out scenes, as in the README.
+
+python recipes/quickstart/picture.py RUN OUT.png
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ WIDTH, GAP = 384, 12  # pixels
 
 
 def main(run: Path, out: Path) -> None:
-    """Draw, and write a PNG of two columns of pairs."""
+    """Draw the scenes, and write a PNG of two columns of pairs."""
     recipe = load_recipe(run / "recipe.yaml")
     rows = load_data(recipe.data.source)["validation"].select(SHOWN)
     detector = Detector.load(str(run))
     images = [open_image(row["image"]) for row in rows]
     pairs = []
-    for row, image, found in zip(rows, images, detector.detect(images), strict=True):
+    for row, image, detections in zip(rows, images, detector.detect(images), strict=True):
         labels = torch.tensor(row["objects"]["category"], dtype=torch.long)
         truth = xywh_to_xyxy(torch.tensor(row["objects"]["bbox"], dtype=torch.float32).reshape(-1, 4))
-        said = found.above(0.5)
+        shown = detections.above(0.5)
         drawn = (
             draw(image, truth, labels, detector.names),
-            draw(image, said.boxes, said.labels, detector.names, said.scores),
+            draw(image, shown.boxes, shown.labels, detector.names, shown.scores),
         )
         pairs.append([one.resize((WIDTH, round(WIDTH * one.height / one.width))) for one in drawn])
     heights = [max(pair[0].height for pair in pairs[start : start + 2]) for start in range(0, len(pairs), 2)]

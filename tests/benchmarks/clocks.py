@@ -1,4 +1,4 @@
-"""How long work takes, on a GPU until it has done it, and how often it waits for one."""
+"""Durations of calls, including their work on a GPU, and the number of waits for the GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 
 def settle() -> None:
-    """Wait until a GPU, where there is one, has done what it was given."""
+    """Wait until a GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes, until all of it is done."""
+    """Return the duration of a call, until its work on the GPU has finished."""
     settle()
     began = time.perf_counter()
     work()
@@ -35,7 +35,7 @@ def paired(first: Callable[[], object], second: Callable[[], object], runs: int)
 
 
 def waits(work: Callable[[], object]) -> int:
-    """How often a call waits for the GPU."""
+    """Return how often a call waits for the GPU."""
     work()
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as caught:

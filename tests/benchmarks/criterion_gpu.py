@@ -2,8 +2,8 @@
 
     python tests/benchmarks/criterion_gpu.py
 
-The stock loss and ours run in turn on the same inputs; medians of ratios. Where torch-linear-assignment is installed, its
-solver on the device is timed beside our transfer and SciPy, on the same costs.
+The stock loss and ours run in turn on the same inputs; medians of ratios. Where torch-linear-assignment is installed,
+its solver on the device is timed beside our transfer and SciPy, on the same costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 from clocks import paired, waits
 from criterion_speed import CASES, Case, inputs, ours, stock
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion
@@ -57,7 +57,7 @@ def beside_the_stock_loss(tables: Tables) -> None:
 
 
 def share_of_a_step(tables: Tables) -> None:
-    """What the criterion takes of a training step of a full DETR-ResNet-50 in bf16."""
+    """Add a table: the fraction of a training step of DETR-ResNet-50 in bf16 that the criterion takes."""
     tables.begin(
         {
             f"DETR-ResNet-50, {WIDTH}x{HEIGHT}, bf16": "",
@@ -115,7 +115,7 @@ def beside_a_solver_on_the_device(tables: Tables) -> None:
 
 
 def main() -> int:
-    """Print what was measured, or say that there is no GPU."""
+    """Print the tables, or a message without a GPU."""
     arguments = parser_of(__doc__).parse_args()
     if not torch.cuda.is_available():
         print("there is no GPU here: nothing was measured", file=sys.stderr)

@@ -1,9 +1,9 @@
 """The default criterion beside the stock loss of transformers, in one process.   python tests/benchmarks/criterion_speed.py
 
-Forward and backward of both on the same inputs, in turn, on one thread; the ratio of each pair of runs, and of those the
-median. The loss alone is measured: it is a part of a training step, so a ratio here is no ratio of training speed.
-The bars are those of SciPy's solver; where lapx is installed, a column shows ours with it.
-`--short` leaves out the cases that take the stock loss minutes. Ends with status 1 where a bar is missed.
+Forward and backward of both on the same inputs, in turn, on one thread; the ratio of each pair of runs, and of those
+the median. The loss alone is measured: it is a part of a training step, so a ratio here is no ratio of training speed.
+The bars are those of SciPy's solver; where lapx is installed, a column shows ours with it. `--short` leaves out the
+cases that take the stock loss minutes. Ends with status 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 

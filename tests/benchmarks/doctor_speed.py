@@ -1,4 +1,4 @@
-"""How many images a minute the doctor reads, decodes and checks: 640x480 JPEGs with eight boxes each.
+"""Speed of the doctor in images per minute: 640x480 JPEGs with eight boxes each.
 
 Writes them to a temporary folder, examines them three times, and prints the median; ends with status 1 below the bar.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 from detr_ft.data.doctor import examine
 from detr_ft.data.schema import detection_features, detection_objects

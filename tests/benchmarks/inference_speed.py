@@ -1,8 +1,9 @@
 """Detections of a folder beside the pipeline of transformers.   python tests/benchmarks/inference_speed.py [--onnx FOLDER]
 
-The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it comes and with
-batches; ours is `Detector.detect`, and with --onnx `OnnxDetector.detect` on what `detr-ft export --to onnx` wrote. In turn, in rounds; medians of the
-ratios. The same detections above 0.5 are asserted: class, score to 1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
+The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it
+comes and with batches; ours is `Detector.detect`, and with --onnx `OnnxDetector.detect` on what
+`detr-ft export --to onnx` wrote. In turn, in rounds; medians of the ratios. The same detections above 0.5 are asserted: class, score to
+1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import pipeline
 
 from detr_ft.data.generated.generate import generate
@@ -25,7 +26,7 @@ from detr_ft.inference import Detector, OnnxDetector
 
 BAR = 2.0
 SHAPES = [(320, 240), (240, 320), (300, 300), (400, 225)]
-Told = list[list[tuple[str, float, tuple[float, ...]]]]
+Result = list[list[tuple[str, float, tuple[float, ...]]]]
 
 
 def write_images(folder: Path, number: int) -> list[str]:
@@ -37,15 +38,15 @@ def write_images(folder: Path, number: int) -> list[str]:
     return files
 
 
-def by_pipeline(asked: Any, batch_size: int, files: list[str]) -> Told:
-    answers = asked(files, threshold=0.5, batch_size=batch_size)
+def by_pipeline(requested: Any, batch_size: int, files: list[str]) -> Result:
+    answers = requested(files, threshold=0.5, batch_size=batch_size)
     return [
         [(one["label"], one["score"], tuple(one["box"][side] for side in ("xmin", "ymin", "xmax", "ymax"))) for one in answer]
         for answer in answers
     ]  # fmt: skip
 
 
-def by_detector(detector: Detector | OnnxDetector, files: list[str]) -> Told:
+def by_detector(detector: Detector | OnnxDetector, files: list[str]) -> Result:
     return [
         [
             (detector.names[label], score, tuple(box))
@@ -55,7 +56,7 @@ def by_detector(detector: Detector | OnnxDetector, files: list[str]) -> Told:
     ]
 
 
-def same(one: Told, other: Told) -> None:
+def same(one: Result, other: Result) -> None:
     """Raise where two answers differ."""
     for first, second in zip(one, other, strict=True):
         pairs = list(
@@ -66,7 +67,7 @@ def same(one: Told, other: Told) -> None:
         assert all(abs(x - y) < 1.01 for a, b in pairs for x, y in zip(a[2], b[2], strict=True)), pairs
 
 
-def seconds(work: Callable[[list[str]], Told], files: list[str]) -> float:
+def seconds(work: Callable[[list[str]], Result], files: list[str]) -> float:
     began = time.perf_counter()
     work(files)
     return time.perf_counter() - began
@@ -85,10 +86,10 @@ def main() -> int:
         files = write_images(Path(name), arguments.images)
         detector.model.save_pretrained(f"{name}/model")
         detector.processor.save_pretrained(f"{name}/model")
-        asked = pipeline("object-detection", model=f"{name}/model", image_processor=detector.processor)
-        ways: dict[str, Callable[[list[str]], Told]] = {
-            "pipeline": partial(by_pipeline, asked, 1),
-            "pipeline, batches of 8": partial(by_pipeline, asked, 8),
+        requested = pipeline("object-detection", model=f"{name}/model", image_processor=detector.processor)
+        ways: dict[str, Callable[[list[str]], Result]] = {
+            "pipeline": partial(by_pipeline, requested, 1),
+            "pipeline, batches of 8": partial(by_pipeline, requested, 8),
             "Detector": partial(by_detector, detector),
         }
         if arguments.onnx:

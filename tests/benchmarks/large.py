@@ -1,7 +1,8 @@
-"""What a run of ten million images and 64 GPUs needs, from what is measured here.   python tests/benchmarks/large.py [--images 1000000]
+"""Extrapolation to a run of ten million images and 64 GPUs.   python tests/benchmarks/large.py [--images 1000000]
 
-Measured: the table of a data set on disk and what planning an epoch takes, for so many images; writing and reading a checkpoint of
-DETR-ResNet-50 with optimizer and averaged weights. From the README beside: images a second of an H200 and of a reading core, bytes of a JPEG.
+Measured: the table of a data set on disk and what planning an epoch takes, for so many images; writing and reading a
+checkpoint of DETR-ResNet-50 with optimizer and averaged weights. From the README beside: images a second of an H200 and
+of a reading core, bytes of a JPEG.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch.multiprocessing as multiprocessing
 from datasets import Dataset, Features, Image, Value
 from reading_speed import write_images
 from safetensors.torch import load_file, save
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.data.integrity.scan import scan_images
@@ -40,8 +41,8 @@ BATCH, OBJECTS, CLASSES = 32, 7, 80
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     began = time.perf_counter()
-    told = work()
-    return time.perf_counter() - began, told
+    output = work()
+    return time.perf_counter() - began, output
 
 
 def written(folder: Path, number: int) -> tuple[Dataset, int]:
@@ -99,7 +100,7 @@ def main() -> None:
         folder = Checkpoints(Path(name) / "checkpoints", 1)
         write_seconds, at = timed(lambda: folder.save(1, {"state.safetensors": save(tensors)}))
         read_seconds, _ = timed(lambda: [one.clone() for one in load_file(at / "state.safetensors").values()])
-        look_seconds, look_size = seconds_of_looks(Path(name))
+        look_seconds, look_size = seconds_of_scans(Path(name))
         counts_seconds = seconds_of_counts(name)
         weight = sum(one.numel() * 4 for one in tensors.values())
     times, speed = IMAGES / number, GPUS * STEP
@@ -153,8 +154,8 @@ def main() -> None:
     )
 
 
-def seconds_of_looks(folder: Path, number: int = 240) -> tuple[float, float]:
-    """Seconds of a core for a look at a file, and what is kept of it, in bytes as processes send it to each other."""
+def seconds_of_scans(folder: Path, number: int = 240) -> tuple[float, float]:
+    """Return the seconds of a core to scan a file, and the bytes of the result, as processes send it to each other."""
     files = write_images(folder)
     images = [{"path": str(files[place % len(files)]), "bytes": None} for place in range(number)]
     rows = Dataset.from_dict(
@@ -162,26 +163,26 @@ def seconds_of_looks(folder: Path, number: int = 240) -> tuple[float, float]:
         features=Features(image=Image(decode=False), image_id=Value("int64")),
     )
     began = time.process_time()
-    looks = scan_images(rows, "Looking")
-    return (time.process_time() - began) / number, len(pickle.dumps(looks)) / number
+    scans = scan_images(rows, "Looking")
+    return (time.process_time() - began) / number, len(pickle.dumps(scans)) / number
 
 
 def counts(process: int, folder: str, answer: Any) -> None:
     """Sum what a step holds over two processes, as every step does, and answer the median seconds."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2)
-    held = torch.ones(CLASSES)
-    taken = [timed(lambda: distributed.all_reduce(held))[0] for _ in range(300)]
+    stored = torch.ones(CLASSES)
+    measured = [timed(lambda: distributed.all_reduce(stored))[0] for _ in range(300)]
     if process == 0:
-        answer.put(statistics.median(taken[100:]))
+        answer.put(statistics.median(measured[100:]))
     distributed.destroy_process_group()
 
 
 def seconds_of_counts(folder: str) -> float:
     answer = multiprocessing.get_context("spawn").SimpleQueue()
     multiprocessing.spawn(counts, (folder, answer), nprocs=2)
-    told: float = answer.get()
-    return told
+    output: float = answer.get()
+    return output
 
 
 if __name__ == "__main__":

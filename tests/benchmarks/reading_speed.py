@@ -1,8 +1,10 @@
-"""Reading images beside the processor of transformers, and what batches of similar shape save.   python tests/benchmarks/reading_speed.py
+"""Reading images beside the processor of transformers, and what batches of similar shape save.
+
+python tests/benchmarks/reading_speed.py
 
 Both read the same JPEG files and make 800 pixels of them, in turn, in one process on one thread: the processor decodes,
-resizes and normalises, as the examples of transformers do; ours decodes and resizes to bytes, which a device normalises. The
-last column counts that too, on this processor core. Ends with status 1 where the bar is missed.
+resizes and normalises, as the examples of transformers do; ours decodes and resizes to bytes, which a device
+normalises. The last column counts that too, on this processor core. Ends with status 1 where the bar is missed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrImageProcessor
 
 from detr_ft.data.pipeline.dataset import TrainTransform, collate
@@ -99,12 +101,12 @@ def main() -> int:
         }
     )
     tables.row("640x480 JPEG to 1066x800", per_second[0], per_second[1], ratio, BAR, per_second[2], ratio_whole)
-    tell_padding(tables, form)
+    add_padding(tables, form)
     return int(ratio < BAR)
 
 
-def tell_padding(tables: Tables, form: ImageFormat) -> None:
-    """The part of a batch's pixels that is image, in random batches and in batches of similar shape."""
+def add_padding(tables: Tables, form: ImageFormat) -> None:
+    """Add a table of the fraction of a batch's pixels that is image, in random batches and in batches of similar shape."""
     sizes = [size for size, many in SHAPES.items() for _ in range(many * 5)]
     shown = [form.resized(*size) for size in sizes]
     shapes = [width / height for width, height in sizes]

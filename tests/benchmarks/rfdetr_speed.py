@@ -1,8 +1,9 @@
 """The criterion beside RF-DETR's, on the same problems, forward and backward.   python tests/benchmarks/rfdetr_speed.py
 
-In an environment that has both, since RF-DETR needs torchvision: `python -m venv both; both/bin/pip install rfdetr scipy .`. Theirs
-scores by sigmoid, as RF-DETR trains but for its groups of queries; ours once with the same focal terms, once with DETR's own. Where
-torch-linear-assignment is installed theirs uses it, on a GPU. In turn, in one process; medians, and the median of the ratios.
+In an environment that has both, since RF-DETR needs torchvision: `python -m venv both; both/bin/pip install rfdetr scipy .`.
+Theirs scores by sigmoid, as RF-DETR trains but for its groups of queries; ours once with the same focal
+terms, once with DETR's own. Where torch-linear-assignment is installed theirs uses it, on a GPU. In turn, in one
+process; medians, and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from clocks import seconds
 from criterion_speed import CASES, CLASSES, LAYERS, Case, inputs
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 from detr_ft.criterion import (
     BoxL1Cost,

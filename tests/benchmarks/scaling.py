@@ -1,9 +1,10 @@
-"""What processes, images, queries and objects cost.   python tests/benchmarks/scaling.py [--processes 2 4] [--device cuda]
+"""Cost of processes, images, queries and objects.   python tests/benchmarks/scaling.py [--processes 2 4] [--device cuda]
 
 Processes: images a second of `detr-ft train` on generated scenes with the embedded checkpoint, as its log has them, by
 `torchrun` with the same step in all; on CPUs each process has one thread. As many runs of one side by side, which share
-nothing but the machine, show what of the loss is the machine's. Images, their size, queries, objects: milliseconds of a training step of
-the embedded model, taken apart into the model (forward and backward) and the criterion (matching, losses, their gradient).
+nothing but the machine, show what of the loss is the machine's. Images, their size, queries, objects: milliseconds of a
+training step of the embedded model, taken apart into the model (forward and backward) and the criterion (matching,
+losses, their gradient).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from statistics import median
 
 import torch
 from clocks import seconds
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import detr_criterion
@@ -40,7 +41,7 @@ train:
 
 
 def images_a_second(processes: int, device: str, apart: int = 1) -> float:
-    """Of runs of so many processes with the same images a step together, `apart` of them side by side: the sum of the medians.
+    """Return the images per second of `apart` runs at the same time, summed; each has `processes` and the same step.
 
     A median is of the rows of a log; the first, in which all is warmed up, are left out.
     """
@@ -70,8 +71,8 @@ def _median(folder: Path) -> float:
 
 def milliseconds(action: Callable[[], object]) -> float:
     """The median of some runs, after two that don't count."""
-    taken = [seconds(action) for _ in range(_RUNS + 2)]
-    return 1000 * median(taken[2:])
+    measured = [seconds(action) for _ in range(_RUNS + 2)]
+    return 1000 * median(measured[2:])
 
 
 def with_queries(model: DetrForObjectDetection, queries: int) -> DetrForObjectDetection:
@@ -91,8 +92,8 @@ def step(device: torch.device, images: int, edge: int, queries: int, objects: in
     layers = model.config.decoder_layers
 
     def forward_and_backward() -> None:
-        said = model(pixel_values=pixels)
-        (said.logits.sum() + said.pred_boxes.sum()).backward()
+        output = model(pixel_values=pixels)
+        (output.logits.sum() + output.pred_boxes.sum()).backward()
 
     logits = torch.randn(layers, images, queries, 9, device=device, requires_grad=True)
     places = torch.rand(layers, images, queries, 4, device=device).mul(0.4).add(0.1).requires_grad_()

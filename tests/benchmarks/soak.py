@@ -22,7 +22,7 @@ from statistics import median
 import psutil
 import torch
 from safetensors.torch import load_file
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 _STEPS, _KILLS = 2000, 5
 _GROWTH = 0.02  # by which memory may be above that of the fourth eighth in the last
@@ -47,9 +47,9 @@ def start(folder: Path, source: str, name: str, epochs: int) -> subprocess.Popen
     recipe = folder / f"{name}.yaml"
     recipe.write_text(RECIPE.format(source=source, out=folder / name, epochs=epochs))
     command = [sys.executable, "-W", "ignore", "-m", "detr_ft", "train", str(recipe), "--resume"]
-    with (folder / f"{name}.log").open("ab") as told:
+    with (folder / f"{name}.log").open("ab") as output:
         return subprocess.Popen(
-            command, stdout=told, stderr=told, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
+            command, stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
         )
 
 
@@ -77,7 +77,7 @@ class Look:
 
 def watch(process: subprocess.Popen[bytes], run: Path) -> list[Look]:
     """Twice a second."""
-    seen: list[Look] = []
+    recorded: list[Look] = []
 
     def look() -> bool:
         try:
@@ -85,13 +85,13 @@ def watch(process: subprocess.Popen[bytes], run: Path) -> list[Look]:
             workers = own.children(recursive=True)
             memory = [one.memory_full_info().uss / 2**20 for one in (own, *workers)]
             files = sum(one.num_fds() for one in (own, *workers))
-            seen.append(Look(steps_of(run), memory[0], sum(memory[1:]), files))
+            recorded.append(Look(steps_of(run), memory[0], sum(memory[1:]), files))
         except psutil.NoSuchProcess:
             pass  # a worker ended meanwhile
         return False
 
     follow(process, look)
-    return seen
+    return recorded
 
 
 def kill_now_and_then(folder: Path, source: str, epochs: int) -> list[int]:
@@ -109,10 +109,10 @@ def kill_now_and_then(folder: Path, source: str, epochs: int) -> list[int]:
     return at
 
 
-def by_eighth(seen: list[Look]) -> list[Look]:
+def by_eighth(recorded: list[Look]) -> list[Look]:
     """The medians of each eighth of the steps."""
-    last = max(one.step for one in seen)
-    parts = [[one for one in seen if part * last <= 8 * one.step < (part + 1) * last] for part in range(8)]
+    last = max(one.step for one in recorded)
+    parts = [[one for one in recorded if part * last <= 8 * one.step < (part + 1) * last] for part in range(8)]
     return [
         Look(
             max(one.step for one in part),
@@ -125,12 +125,12 @@ def by_eighth(seen: list[Look]) -> list[Look]:
 
 
 def same(one: Path, other: Path) -> list[str]:
-    """What differs between two runs: weights, averaged and raw, and rows of the log, but for times."""
-    found = []
+    """Return the differences of two runs: weights, averaged and raw, and rows of the log without times."""
+    differing = []
     for name in ("model.safetensors", "raw/model.safetensors"):
         first, second = load_file(one / name), load_file(other / name)
         differ = [key for key in first if not torch.equal(first[key], second[key])]
-        found += [f"{name}: {len(differ)} of {len(first)} tensors differ"] if differ else []
+        differing += [f"{name}: {len(differ)} of {len(first)} tensors differ"] if differ else []
     rows = [
         [
             {key: value for key, value in json.loads(line).items() if "second" not in key}
@@ -138,7 +138,7 @@ def same(one: Path, other: Path) -> list[str]:
         ]
         for run in (one, other)
     ]
-    return found + (["log.jsonl differs"] if rows[0] != rows[1] else [])
+    return differing + (["log.jsonl differs"] if rows[0] != rows[1] else [])
 
 
 def main() -> int:
@@ -151,17 +151,17 @@ def main() -> int:
     tables = Tables(arguments.json)
     began = time.monotonic()
     process = start(arguments.out, arguments.source, "alone", arguments.epochs)
-    seen = watch(process, arguments.out / "alone")
+    recorded = watch(process, arguments.out / "alone")
     if process.returncode != 0:
         raise SystemExit(f"the run failed: {arguments.out / 'alone.log'}")
     minutes = (time.monotonic() - began) / 60
-    eighths = by_eighth(seen)
+    eighths = by_eighth(recorded)
     killed = kill_now_and_then(arguments.out, arguments.source, arguments.epochs)
     differences = same(arguments.out / "alone", arguments.out / "killed")
     tables.begin({"up to step": "", "run, MiB": ".1f", "workers, MiB": ".1f", "open files": ""})
     for one in eighths:
         tables.row(one.step, one.run, one.workers, one.files)
-    tables.note(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(seen)} looks")
+    tables.note(f"{steps_of(arguments.out / 'alone')} steps in {minutes:.1f} minutes, {len(recorded)} measurements")
     tables.note(
         f"killed after steps {', '.join(map(str, killed))}; {'; '.join(differences) or 'weights and log are equal, bit for bit'}"
     )

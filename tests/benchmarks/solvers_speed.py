@@ -1,7 +1,8 @@
 """Solvers of the assignment problem, microseconds a problem, in turn on the same costs.   python tests/benchmarks/solvers_speed.py
 
-SciPy as the stock loss calls it (queries as rows, a strided slice of the batch's matrix), SciPy as we do (targets as rows, contiguous),
-and lapx where it is installed. All must find assignments of the same total cost. Medians over rounds; one thread.
+SciPy as the stock loss calls it (queries as rows, a strided slice of the batch's matrix), SciPy as we do (targets as
+rows, contiguous), and lapx where it is installed. All must find assignments of the same total cost. Medians over
+rounds; one thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 
 from detr_ft.criterion.assignment import by_lapx, by_scipy
 

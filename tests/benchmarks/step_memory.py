@@ -1,7 +1,8 @@
 """Memory that an image adds to a training step of DETR-ResNet-50, fp32, on the CPU (Linux).   python tests/benchmarks/step_memory.py
 
-Steps of one and of two images of random weights at 800 x 800, the backbone's stem and first stage frozen, each in a process
-of its own; the difference of their peaks is what an image costs, the rest is the model with its gradients and moments.
+Steps of one and of two images of random weights at 800 x 800, the backbone's stem and first stage frozen, each in a
+process of its own; the difference of their peaks is what an image costs, the rest is the model with its gradients and
+moments.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from detr_ft.criterion import detr_criterion

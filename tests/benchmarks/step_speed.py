@@ -1,10 +1,11 @@
 """Training steps and whole runs beside those of the stock example.   python tests/benchmarks/step_speed.py [--help]
 
-DETR-ResNet-50 of random weights, its stem and first stage frozen in all; 640x480 JPEG files, seven objects each, resized as
-the checkpoint's processor does. The stock loop is that of the examples of transformers: model, loss and processor as they
-come, fused AdamW, clipping, the check of the loss for NaN; once as it is by default (fp32) and once by its best flags (bf16,
-worker processes). Ours is `DetrTrainer`'s own step and feed. A step takes what the loader gives from pinned memory on; a run
-goes from the files on. All are timed in turn, in rounds; ratios are medians over the rounds.
+DETR-ResNet-50 of random weights, its stem and first stage frozen in all; 640x480 JPEG files, seven objects each,
+resized as the checkpoint's processor does. The stock loop is that of the examples of transformers: model, loss and
+processor as they come, fused AdamW, clipping, the check of the loss for NaN; once as it is by default (fp32) and once
+by its best flags (bf16, worker processes). Ours is `DetrTrainer`'s own step and feed. A step takes what the loader
+gives from pinned memory on; a run goes from the files on. All are timed in turn, in rounds; ratios are medians over the
+rounds.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 import torch
 from clocks import seconds, settle, waits
 from reading_speed import write_images
-from step_ways import GPU, WORKERS, Way, ours, rows, stock
-from telling import Tables, parser_of
+from tables import Tables, parser_of
 from torch.utils.flop_counter import FlopCounterMode
+from training_loops import GPU, WORKERS, Way, ours, rows, stock
 
 ROOFLINE = 1619  # images/s of an H200 at 1066x800, convolutions with norm and activation fused; see the README beside
 
@@ -81,8 +82,8 @@ def measure(ways: list[Way], arguments: argparse.Namespace) -> None:
     for way in ways:
         way.milliseconds = by_part(way, arguments.steps)
     for way in ways if arguments.files else []:
-        told, way.busy = speed_from_files(way, arguments.files)
-        way.from_files.append(told)
+        output, way.busy = speed_from_files(way, arguments.files)
+        way.from_files.append(output)
 
 
 def profile(way: Way) -> str:
@@ -90,10 +91,10 @@ def profile(way: Way) -> str:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorded
 
-    with recorded(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as told:
+    with recorded(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as output:
         way.step()
         settle()
-    table: str = told.key_averages().table(
+    table: str = output.key_averages().table(
         sort_by="self_cuda_time_total" if GPU else "self_cpu_time_total", row_limit=45, max_name_column_width=70
     )
     return f"{way.name}\n{table}\n"
@@ -135,20 +136,20 @@ def by_part(way: Way, steps: int) -> dict[str, float]:
 
 
 def least(way: Way) -> str:
-    """How long the arithmetic of a step takes on this CPU, were it all done as fast as a large matrix product."""
+    """Return the time of a step on this CPU if all its arithmetic were as fast as a large matrix product."""
     with FlopCounterMode(display=False) as counter:
         way.step()
     one = torch.randn(1024, 1024)
-    taken = []
+    measured = []
     for _ in range(30):
         began = time.perf_counter()
         one @ one
-        taken.append(time.perf_counter() - began)
-    done, rate = counter.get_total_flops(), 2 * 1024**3 / statistics.median(taken)
+        measured.append(time.perf_counter() - began)
+    done, rate = counter.get_total_flops(), 2 * 1024**3 / statistics.median(measured)
     return f"{way.name}: {done / 1e9:.0f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s in a matrix product: {1000 * done / rate:.0f} ms at least"
 
 
-def tell(ways: list[Way], arguments: argparse.Namespace) -> None:
+def print_tables(ways: list[Way], arguments: argparse.Namespace) -> None:
     tables, first = Tables(arguments.json), ways[0]
     columns = {"step, ms": ".1f", "images/s": ".1f", f"times {first.name}": ".2f", "waits": "", "MiB": ""}
     tables.begin(
@@ -197,7 +198,7 @@ def main() -> None:
         kinds += [{"bf16": True}, *([{"bf16": True, "torch_compile": True}] if arguments.compiled else [])]
         ways += [ours(arguments, split, folder / str(at), how, WORKERS if GPU else 0) for at, how in enumerate(kinds)]
         measure(ways, arguments)
-        tell(ways, arguments)
+        print_tables(ways, arguments)
         if arguments.profile:
             arguments.profile.write_text("\n".join(map(profile, ways)))
 

@@ -667,7 +667,7 @@ def test_the_api_reads_only_uploaded_files(real: Any, browser: Any, picture: Pat
 
 @pytest.mark.alone
 def test_a_slider_updates_the_page_within_three_tenths_of_a_second(real: Any, visit: Callable[..., Any]) -> None:
-    """From the event to the changed page, the median of five."""
+    """The time is the median of five, from the event to the changed page."""
     page = visit(real.url).page
     open_tab(page, "Matching")
     page.locator("#scene svg .truth").first.wait_for()

@@ -137,19 +137,19 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         (["evaluate", "x", "--batch-size", "0"], ["--batch-size"]),
     ],
 )
-def test_a_users_mistake_is_told_and_touches_nothing(
+def test_invalid_input_is_reported_and_changes_no_file(
     folder: Path, arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "500")
     before = files(folder)
     done = CliRunner().invoke(app, arguments)
-    assert_told(done.exit_code, done.stdout, done.stderr, words)
+    assert_reported(done.exit_code, done.stdout, done.stderr, words)
     assert files(folder) == before
     assert not list(folder.glob("x[0-9]"))
 
 
-def test_every_command_answers_for_the_users_mistakes() -> None:
+def test_every_command_reports_invalid_input() -> None:
     """Whatever a command raises ends in a message and a status, by what surrounds it."""
     assert len(app.registered_commands) > 10
     for command in app.registered_commands:
@@ -157,32 +157,32 @@ def test_every_command_answers_for_the_users_mistakes() -> None:
         assert command.callback.__code__.co_name == "guarded", command.callback.__name__
 
 
-def test_a_hub_that_can_not_be_reached_is_told(folder: Path) -> None:
+def test_an_unreachable_hub_is_reported(folder: Path) -> None:
     before = files(folder)
     for_the_hub = str(Path(__file__).parents[2] / "recipes/cppe5/resnet50.yaml")
-    asked = {
+    requested = {
         ("train", "recipe.yaml", "train.output_dir=x4", "model.checkpoint=nobody/nothing"): "nobody/nothing",
         ("train", "recipe.yaml", "train.output_dir=x4", "data.source=hub:nobody/nothing"): "nobody/nothing",
         ("doctor", "hub:nobody/nothing"): "nobody/nothing",
         ("train", for_the_hub): "cppe-5",
     }
-    command = [sys.executable, "-c", IMPATIENT, json.dumps(list(asked))]
+    command = [sys.executable, "-c", IMPATIENT, json.dumps(list(requested))]
     done = subprocess.run(
         command, cwd=folder, env={**OFFLINE, "COLUMNS": "500"}, capture_output=True, text=True, timeout=120, check=True
     )
-    for line, name in zip(done.stdout.splitlines(), asked.values(), strict=True):
+    for line, name in zip(done.stdout.splitlines(), requested.values(), strict=True):
         status, stdout, stderr = json.loads(line)
-        assert_told(status, stdout, stderr, [name, "be reached"])
+        assert_reported(status, stdout, stderr, [name, "be reached"])
     assert files(folder) == before
 
 
-def test_the_recipe_for_the_hub_is_sound(folder: Path, here: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_recipe_for_the_hub_is_valid(folder: Path, here: Callable[..., tuple[int, str, str]]) -> None:
     recipe = Path(__file__).parents[2] / "recipes/cppe5/resnet50.yaml"
     status, _, stderr = here("check", str(recipe), cwd=folder)
     assert status == 0, stderr
 
 
-def test_the_doctor_tells_errors_by_its_status_and_mends_a_copy(
+def test_the_doctor_reports_errors_by_its_status_and_repairs_a_copy(
     tmp_path: Path, here: Callable[..., tuple[int, str, str]]
 ) -> None:
     write_coco(load_data("generated:workshop?train=8&validation=4&edge=64"), tmp_path / "data")
@@ -193,9 +193,9 @@ def test_the_doctor_tells_errors_by_its_status_and_mends_a_copy(
     before = files(tmp_path / "data")
     status, stdout, stderr = here("doctor", "data", "--json", "--report", "page.html", "--fix", "mended", cwd=tmp_path)
     assert status == 2
-    told = json.loads(stdout)
-    assert [one["kind"] for one in told["findings"]] == ["unreadable"]
-    assert told["images_per_second"] > 0
+    message = json.loads(stdout)
+    assert [one["kind"] for one in message["findings"]] == ["unreadable"]
+    assert message["images_per_second"] > 0
     assert "image left out: unreadable: 1" in stderr
     assert "Traceback" not in stderr
     assert "unreadable" in (tmp_path / "page.html").read_text()
@@ -206,20 +206,20 @@ def test_the_doctor_tells_errors_by_its_status_and_mends_a_copy(
     assert len((tmp_path / "mended/changes.jsonl").read_text().splitlines()) == 1
 
 
-def test_the_picture_of_an_augmentation_goes_where_it_is_asked_for_and_that_is_said(
+def test_the_picture_of_an_augmentation_is_written_and_its_path_logged(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     before = files(folder)
     out = tmp_path / "deep/look.png"
-    asked = ["doctor", "data", "--augment", "recipe.yaml"]
-    done = CliRunner().invoke(app, [*asked, "--augment-out", str(out)])
+    requested = ["doctor", "data", "--augment", "recipe.yaml"]
+    done = CliRunner().invoke(app, [*requested, "--augment-out", str(out)])
     assert (done.exit_code, files(folder)) == (0, before), done.output
     assert f"as recipe.yaml augments them: {out}" in done.stderr
     assert out.is_file()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text((folder / "recipe.yaml").read_text())
-    done = CliRunner().invoke(app, ["doctor", str(folder / "data"), *asked[2:]])
+    done = CliRunner().invoke(app, ["doctor", str(folder / "data"), *requested[2:]])
     assert f"as recipe.yaml augments them: {tmp_path / 'recipe-augmented.png'}" in done.stderr
     assert (tmp_path / "recipe-augmented.png").is_file()
 
@@ -228,11 +228,11 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def assert_told(status: int, stdout: str, stderr: str, words: list[str]) -> None:
+def assert_reported(status: int, stdout: str, stderr: str, words: list[str]) -> None:
     assert status == 2, stderr
-    told = " ".join(stderr.replace("│", " ").split())
+    message = " ".join(stderr.replace("│", " ").split())
     for word in words:
-        assert word in told
+        assert word in message
     assert "Traceback" not in stderr
     assert stdout == ""
 

@@ -35,7 +35,7 @@ def outcomes(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, li
     return [(status, errors, loaded) for status, errors, loaded in map(json.loads, done.stdout.splitlines())]
 
 
-def test_missing_paths_and_mistyped_keys_are_reported_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_missing_paths_and_keys_are_reported_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     expected = {
         ("train", "gone.yaml"): ["gone.yaml"],
@@ -59,7 +59,7 @@ def test_missing_paths_and_mistyped_keys_are_reported_before_torch_is_loaded(tmp
         assert not loaded, arguments
 
 
-def test_a_mistake_in_the_criterion_is_reported_before_transformers_is_loaded(tmp_path: Path) -> None:
+def test_criterion_mistakes_are_reported_before_transformers_loads(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("ClassCost", "ClasCost"))
     ((status, errors, loaded),) = outcomes(tmp_path, [["train", "recipe.yaml", "train.epochs=3"]])
     assert status == 2

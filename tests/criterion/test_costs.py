@@ -186,7 +186,7 @@ def test_check_cost_reports_the_problem(cost: Any, words: str) -> None:
 @given(counts=ragged, most=st.integers(0, 8))
 def test_blocks_are_whole_images_in_order(counts: tuple[int, ...], most: int) -> None:
     _, targets, _ = random_batch(0, counts)
-    seen = []
+    recorded = []
     for indices, block in image_blocks(targets, most):
         assert torch.equal(block.boxes, targets.boxes[indices])
         assert torch.equal(block.image, targets.image[indices])
@@ -195,8 +195,8 @@ def test_blocks_are_whole_images_in_order(counts: tuple[int, ...], most: int) ->
         assert all(block.counts[image] == counts[image] for image in images)
         assert sum(block.counts) <= most or len(images) <= 1
         assert block.num_boxes == targets.num_boxes
-        seen += block.labels.tolist()
-    assert seen == targets.labels.tolist()
+        recorded += block.labels.tolist()
+    assert recorded == targets.labels.tolist()
 
 
 @settings(deadline=None, max_examples=30)

@@ -224,7 +224,7 @@ def test_any_invalid_number_is_located(
     ids=["pixels", "corners", "corners in pixels"],
 )
 def test_boxes_in_another_format_are_recognized(wrong: Any, likely: str) -> None:
-    """Of a hundred random batches of four images, with boxes of any size anywhere in the image."""
+    """A hundred random batches of four images, with boxes of any size and position."""
     caught = named = 0
     for seed in range(100):
         generator = torch.Generator().manual_seed(seed)

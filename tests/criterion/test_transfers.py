@@ -56,18 +56,18 @@ EVERYTHING = SetCriterion(
 def test_one_transfer_a_step(criterion: SetCriterion, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets, _ = random_batch(0, counts)
     HungarianMatcher()(predictions, targets)  # the warning of more targets than queries is not counted
-    with count_synchronizations(monkeypatch) as seen:
+    with count_synchronizations(monkeypatch) as recorded:
         loss, _ = criterion(predictions, targets)
         loss.backward()
-    assert seen == ["cpu"]
+    assert recorded == ["cpu"]
 
 
 def test_the_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.arange(4.0)
-    with count_synchronizations(monkeypatch) as seen:
+    with count_synchronizations(monkeypatch) as recorded:
         values[values > 1].sum().item()
-    assert "nonzero" in seen or "index" in seen
-    assert "item" in seen
+    assert "nonzero" in recorded or "index" in recorded
+    assert "item" in recorded
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -64,7 +64,7 @@ def test_nothing_is_overwritten(tmp_path: Path, write_image: Callable[..., Path]
     image = write_image(tmp_path / "x.jpg")
     with pytest.raises(InputError, match="is not empty"):
         write_coco(one_split({"path": str(image)}), tmp_path)
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="it is a file"):
         write_coco(one_split({"path": str(image)}), image)
 
 

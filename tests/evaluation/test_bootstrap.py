@@ -18,35 +18,37 @@ IMAGES = 12
 def random_set(seed: int) -> tuple[GroundTruthArrays, DetectionArrays]:
     """Objects of all sizes, crowds, empty images; detections near them and elsewhere, with equal scores in other images."""
     rng = np.random.default_rng(seed)
-    many, found = 40, 160
+    many, detections = 40, 160
     image = rng.integers(0, IMAGES - 2, many)
     box = np.concatenate([rng.integers(0, 300, (many, 2)), rng.choice([12, 50, 150], (many, 2))], axis=1).astype(float)
     label = rng.choice([0, 2], many)
     objects = GroundTruthArrays(image, label, box, box[:, 2] * box[:, 3], rng.random(many) < 0.1)
-    near = rng.integers(0, many, found)
+    near = rng.integers(0, many, detections)
     moved = np.where(
-        rng.random((found, 1)) < 0.7, box[near] + rng.normal(0, 4, (found, 4)), rng.uniform(1, 200, (found, 4))
+        rng.random((detections, 1)) < 0.7,
+        box[near] + rng.normal(0, 4, (detections, 4)),
+        rng.uniform(1, 200, (detections, 4)),
     )
     moved[:, 2:] = np.maximum(moved[:, 2:], 1)
-    score = rng.permutation(found) // 3 / found
+    score = rng.permutation(detections) // 3 / detections
     # Equal scores of one image would come in another order where the image is there twice.
     apart = np.array(
-        [score[:row][image[near][:row] == image[near][row]].tolist().count(score[row]) for row in range(found)]
+        [score[:row][image[near][:row] == image[near][row]].tolist().count(score[row]) for row in range(detections)]
     )
     return objects, DetectionArrays(image[near], label[near], moved, score + apart * 1e-6)
 
 
-def repeated(objects: GroundTruthArrays, found: DetectionArrays, weights: np.ndarray) -> DetectionMatches:
+def repeated(objects: GroundTruthArrays, detections: DetectionArrays, weights: np.ndarray) -> DetectionMatches:
     """The set that holds each image so often, under numbers of its own."""
     images = np.repeat(np.arange(IMAGES), weights)
     there = [np.flatnonzero(objects.image == one) for one in images]
-    here = [np.flatnonzero(found.image == one) for one in images]
+    here = [np.flatnonzero(detections.image == one) for one in images]
     rows, others = np.concatenate(there), np.concatenate(here)
     numbered = GroundTruthArrays(
         np.repeat(np.arange(len(images)), list(map(len, there))),
         objects.label[rows], objects.box[rows], objects.area[rows], objects.crowd[rows],
     )  # fmt: skip
-    again = found.take(others)
+    again = detections.take(others)
     again = DetectionArrays(
         np.repeat(np.arange(len(images)), list(map(len, here))), again.label, again.box, again.score
     )
@@ -57,22 +59,22 @@ def repeated(objects: GroundTruthArrays, found: DetectionArrays, weights: np.nda
 @pytest.mark.parametrize("seed", range(8))
 def test_each_set_has_the_figures_of_the_protocol(seed: int, dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_MAX_DENSE_ENTRIES", dense)
-    objects, found = random_set(seed)
+    objects, detections = random_set(seed)
     weights = draw_weights(IMAGES, 6, seed)
     weights[:, 0] = 1
-    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, found), weights)
+    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, detections), weights)
     for number in range(6):
-        expected = metrics_of_matches(repeated(objects, found, weights[:, number]))
+        expected = metrics_of_matches(repeated(objects, detections, weights[:, number]))
         for name in COCO_METRICS:
             value = np.nan if expected[name] is None else expected[name]
             assert figures[name][number] == pytest.approx(value, abs=1e-12, nan_ok=True), (name, number)
 
 
 def test_a_set_without_anything_has_no_figures() -> None:
-    objects, found = random_set(0)
+    objects, detections = random_set(0)
     weights = np.zeros((IMAGES, 2), np.int64)
     weights[:, 1] = 1
-    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, found), weights)
+    figures = resampled_metrics(match_detections(NAMES, IMAGES, objects, detections), weights)
     assert all(np.isnan(values[0]) and not np.isnan(figures["map"][1]) for values in figures.values())
 
 

@@ -21,7 +21,7 @@ from detr_ft.evaluation.detection_matching import AREAS
 from detr_ft.evaluation.evaluate_metric import CocoMeanAveragePrecision
 from detr_ft.structures import Detections
 
-FIGURES = [
+METRICS = [
     *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
     *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
 ]
@@ -105,13 +105,13 @@ def test_the_twelve_figures_equal_pycocotools(seed: int) -> None:
     truth, detections = random_set(seed)
     ours = coco_metrics(truth, detections)
     theirs, protocol = pycocotools(truth, detections)
-    assert [-1 if ours[key] is None else ours[key] for key in FIGURES] == theirs
-    for name, figures in ours["per_class"].items():
+    assert [-1 if ours[key] is None else ours[key] for key in METRICS] == theirs
+    for name, metrics in ours["per_class"].items():
         precision = protocol.eval["precision"][:, :, NAMES.index(name), 0, 2]
-        assert figures["map"] == pytest.approx(precision.mean(), abs=1e-10)
-    marks = match_split(truth, detections)
+        assert metrics["map"] == pytest.approx(precision.mean(), abs=1e-10)
+    matches = match_split(truth, detections)
     for number, area in enumerate(AREAS):
-        table = precision_recall(marks, area)
+        table = precision_recall(matches, area)
         assert np.array_equal(table.precision, protocol.eval["precision"][..., number, 2])
         for which, limit in enumerate(LIMITS):
             assert np.array_equal(table.recall[limit], protocol.eval["recall"][..., number, which])
@@ -153,26 +153,26 @@ def test_official_figures_on_a_hundred_images_of_coco() -> None:
             }
         )
     ours = CocoMeanAveragePrecision(names).compute(predictions=predictions, references=references)
-    assert [ours[key] for key in FIGURES] == pytest.approx(list(expected.values()), abs=1e-10)
+    assert [ours[key] for key in METRICS] == pytest.approx(list(expected.values()), abs=1e-10)
 
 
 def test_every_class_with_objects_is_listed_and_counted_and_json_is_valid(capfd: pytest.CaptureFixture[str]) -> None:
     one = {"bbox": [[10, 10, 20, 20], [50, 50, 9, 9]], "category": [2, 0], "area": [400, 81], "iscrowd": [False, True]}
     found = Detections(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9]), torch.tensor([2]))
-    figures = coco_metrics(split_of(NAMES, [7], [one]), [found])
-    assert figures["per_class"] == {"dog": pytest.approx({"map": 1.0, "map_50": 1.0, "mar_100": 1.0, "count": 1})}
-    assert figures["map"] == figures["map_small"] == pytest.approx(1.0)
-    assert figures["map_large"] is None
-    json.dumps(figures, allow_nan=False)
+    metrics = coco_metrics(split_of(NAMES, [7], [one]), [found])
+    assert metrics["per_class"] == {"dog": pytest.approx({"map": 1.0, "map_50": 1.0, "mar_100": 1.0, "count": 1})}
+    assert metrics["map"] == metrics["map_small"] == pytest.approx(1.0)
+    assert metrics["map_large"] is None
+    json.dumps(metrics, allow_nan=False)
     assert capfd.readouterr() == ("", "")
 
 
-def test_nothing_there_and_nothing_found() -> None:
+def test_metrics_without_objects_are_none() -> None:
     empty: dict[str, list[Any]] = {"bbox": [], "category": [], "area": [], "iscrowd": []}
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
-    figures = coco_metrics(split_of(NAMES, [1, 2], [empty, empty]), [nothing, nothing])
-    assert figures["map"] is None
-    assert figures["per_class"] == {}
+    metrics = coco_metrics(split_of(NAMES, [1, 2], [empty, empty]), [nothing, nothing])
+    assert metrics["map"] is None
+    assert metrics["per_class"] == {}
 
 
 def test_as_many_detections_as_images() -> None:

@@ -1,4 +1,4 @@
-"""Which object a detection takes, where pycocotools' rules leave a choice."""
+"""The object that a detection is matched with if pycocotools' rules allow several."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def test_an_object_that_counts_goes_before_a_crowd_that_lies_closer() -> None:
     assert right[:, 0].tolist() == counts[:, 0].tolist() == reached.tolist()
 
 
-def test_an_object_of_the_asked_size_goes_before_another_that_lies_closer() -> None:
-    marks = marked([[0, 0, 0, 0, 33, 33], [0, 0, 0, 0, 31, 31]], EXACT, images=1)  # medium, and small
-    assert marks.partner("small")[0].tolist() == [1]
-    assert marks.partner("medium")[0].tolist() == [0]
-    assert marks.partner("all")[0].tolist() == [0]
+def test_an_object_of_the_evaluated_size_is_matched_before_a_closer_one() -> None:
+    matches = marked([[0, 0, 0, 0, 33, 33], [0, 0, 0, 0, 31, 31]], EXACT, images=1)  # medium, and small
+    assert matches.partner("small")[0].tolist() == [1]
+    assert matches.partner("medium")[0].tolist() == [0]
+    assert matches.partner("all")[0].tolist() == [0]
 
 
 def test_the_best_hundred_of_a_class_in_an_image_count() -> None:
-    found = [
+    detected = [
         [image, label, 0, 0, 10, 10, 0.5] for image in (0, 1) for label in (0, 1) for _ in range(MAX_DETECTIONS + 1)
     ]
-    marks = marked([[0, 0, 0, 0, 10, 10]], found, images=2, classes=2)
-    assert np.bincount(marks.detections.image * 2 + marks.detections.label).tolist() == [MAX_DETECTIONS] * 4
+    matches = marked([[0, 0, 0, 0, 10, 10]], detected, images=2, classes=2)
+    assert np.bincount(matches.detections.image * 2 + matches.detections.label).tolist() == [MAX_DETECTIONS] * 4

@@ -15,7 +15,7 @@ OBJECTS = [
     [2, 0, 0, 0, 100, 100],  # found, and a sure false alarm
     [3, 0, 0, 0, 100, 100], [3, 0, 200, 0, 100, 100],  # one missed
 ]  # fmt: skip
-FOUND = [
+DETECTIONS = [
     [0, 0, 0, 0, 100, 100, 0.9], [0, 0, 200, 0, 100, 100, 0.9],
     [1, 0, 0, 0, 100, 100, 0.9], [1, 0, 500, 0, 50, 50, 0.6], [1, 0, 700, 0, 50, 50, 0.6],
     [2, 0, 0, 0, 100, 100, 0.9], [2, 0, 500, 0, 50, 50, 0.95],
@@ -24,7 +24,7 @@ FOUND = [
 
 
 def test_each_heading_has_the_images_that_it_is_about() -> None:
-    errors = find_errors(marked(OBJECTS, FOUND, images=5, classes=1))
+    errors = find_errors(marked(OBJECTS, DETECTIONS, images=5, classes=1))
     at = {"0": ThresholdChoice(0.5, 1.0, 1.0, 1.0)}
     assert select_images(errors, at, max_images=1) == {
         "worst": [1],
@@ -44,8 +44,10 @@ def test_each_heading_has_the_images_that_it_is_about() -> None:
 
 
 def test_no_image_comes_twice() -> None:
-    marks, _ = equal_models(0, 40)
+    matches, _ = equal_models(0, 40)
     chosen = [
-        image for images in select_images(find_errors(marks), best_thresholds(marks), 6).values() for image in images
+        image
+        for images in select_images(find_errors(matches), best_thresholds(matches), 6).values()
+        for image in images
     ]
     assert len(chosen) == len(np.unique(chosen)) >= 12

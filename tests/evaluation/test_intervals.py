@@ -1,4 +1,4 @@
-"""Intervals cover what they are to, and tell models apart that are not alike."""
+"""Coverage of the intervals, and differences between unequal models."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from detr_ft.evaluation.detection_matching import DetectionMatches, match_detect
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [0.0, 1.5])
 def test_an_interval_covers_what_sets_of_that_size_give_on_average(power: float) -> None:
-    """Of alike and of very unlike classes, some with a handful of objects."""
+    """Classes of similar and of very different frequency, some with a handful of objects."""
     rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
     shares = np.arange(1.0, 11.0) ** -power
     average = np.mean([_figure(_one(rng, 60, names, shares)) for _ in range(100)])
-    found = [intervals(_one(rng, 60, names, shares), sets=200)["map"] for _ in range(30)]
-    assert sum(one is not None and one.low <= average <= one.high for one in found) >= 26
+    detections = [intervals(_one(rng, 60, names, shares), sets=200)["map"] for _ in range(30)]
+    assert sum(one is not None and one.low <= average <= one.high for one in detections) >= 26
 
 
 def test_few_objects_read_too_high_on_average() -> None:
-    """What no interval over the same images can see, and the page has to say."""
+    """A bias that intervals over the same images cannot show, so the report mentions it."""
     rng, names = np.random.default_rng(0), [str(number) for number in range(10)]
     few, many = (
         np.mean([_figure(_one(rng, images, names)) for _ in range(sets)]) for images, sets in ((20, 60), (1500, 1))
@@ -34,8 +34,8 @@ def test_few_objects_read_too_high_on_average() -> None:
     assert few > many + 0.02
 
 
-def _figure(marks: DetectionMatches) -> float:
-    return metrics_of_matches(marks)["map"] or 0.0
+def _figure(matches: DetectionMatches) -> float:
+    return metrics_of_matches(matches)["map"] or 0.0
 
 
 def _one(
@@ -57,26 +57,26 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_models_that_are_equally_good_do_not_differ() -> None:
     flagged = 0
     for seed in range(25):
-        found = differences(*equal_models(seed, 40), sets=200, seed=seed)["map"]
-        assert found is not None
-        assert found.interval.low < found.value < found.interval.high
-        flagged += found.real
+        detections = differences(*equal_models(seed, 40), sets=200, seed=seed)["map"]
+        assert detections is not None
+        assert detections.interval.low < detections.value < detections.interval.high
+        flagged += detections.real
     assert flagged <= 1
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     one, _ = equal_models(0, 30)
-    found = differences(one, one, sets=50)
-    assert all(difference is None or not difference.real for difference in found.values())
+    detections = differences(one, one, sets=50)
+    assert all(difference is None or not difference.real for difference in detections.values())
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_five_percent_of_wrong_labels_are_found(seed: int) -> None:
     one, _ = equal_models(seed, 500)
-    found = differences(one, with_wrong_classes(one, 0.05, seed), sets=200)["map"]
-    assert found is not None
-    assert found.value < 0
-    assert found.real
+    detections = differences(one, with_wrong_classes(one, 0.05, seed), sets=200)["map"]
+    assert detections is not None
+    assert detections.value < 0
+    assert detections.real
 
 
 def test_only_the_same_images_can_be_compared() -> None:
@@ -92,11 +92,13 @@ def test_too_few_images_with_large_objects_have_no_interval() -> None:
     """An interval of one image's figure would be that figure: as narrow as can be, and worth nothing."""
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 40)
-    found = model(rng, objects, hard)
+    detections = model(rng, objects, hard)
     for images, known in ((0, False), (1, False), (2, False), (5, True)):
         large = np.isin(objects.image, np.unique(objects.image)[:images])
         few = replace(objects, area=np.where(large, 1e5, 100.0))
-        assert (intervals(match_detections(NAMES, 40, few, found), sets=200)["map_large"] is not None) == known, images
+        assert (intervals(match_detections(NAMES, 40, few, detections), sets=200)["map_large"] is not None) == known, (
+            images
+        )
 
 
 @pytest.mark.parametrize(("images", "known"), [(1, False), (2, False), (3, True)])

@@ -107,7 +107,7 @@ def test_minus_one_is_not_measured() -> None:
         ('{"intervals": {"map": [0.1]}}', r"run/metrics\.json: intervals\.map\."),
     ],
 )
-def test_what_does_not_fit_is_named(text: str, problem: str) -> None:
+def test_invalid_values_are_named(text: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         RunMetrics.from_json(text, "run/metrics.json")
 

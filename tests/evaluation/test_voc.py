@@ -16,16 +16,16 @@ from detr_ft.evaluation.metrics import VocMetrics
 from detr_ft.evaluation.voc import voc_metrics
 from detr_ft.structures import Detections
 
-TOLD = json.loads((Path(__file__).parent / "voc_reference.json").read_text())
+EXPECTED = json.loads((Path(__file__).parent / "voc_reference.json").read_text())
 
 
-def split_and_found(objects: Any, found: Any, images: int, spared: Any = None) -> tuple[Dataset, list[Detections]]:
-    """Of objects `[P, 6]` and detections `[D, 7]`: image, class, box xywh, score."""
-    objects, found = np.asarray(objects, float).reshape(-1, 6), np.asarray(found, float).reshape(-1, 7)
+def split_and_found(objects: Any, detected: Any, images: int, spared: Any = None) -> tuple[Dataset, list[Detections]]:
+    """Return a split of objects `[P, 6]` and its detections `[D, 7]`: image, class, box xywh, score."""
+    objects, detected = np.asarray(objects, float).reshape(-1, 6), np.asarray(detected, float).reshape(-1, 7)
     spared = np.zeros(len(objects), bool) if spared is None else np.asarray(spared)
     rows, detections = [], []
     for image in range(images):
-        there, here = objects[:, 0] == image, torch.from_numpy(found[found[:, 0] == image])
+        there, here = objects[:, 0] == image, torch.from_numpy(detected[detected[:, 0] == image])
         inside = detection_objects(
             objects[there, 2:].tolist(), objects[there, 1].astype(int).tolist(), difficult=spared[there].tolist()
         )
@@ -37,28 +37,28 @@ def split_and_found(objects: Any, found: Any, images: int, spared: Any = None) -
     return Dataset.from_list(rows, features=detection_features(names)), detections
 
 
-@pytest.mark.parametrize("told", TOLD, ids=lambda one: f"{one['seed']}-{one['threshold']}")
+@pytest.mark.parametrize("told", EXPECTED, ids=lambda one: f"{one['seed']}-{one['threshold']}")
 def test_figures_are_those_of_another_package(told: dict[str, Any]) -> None:
-    objects, found = made_up(told["seed"])
-    ours = voc_metrics(*split_and_found(objects, found, 10), threshold=told["threshold"])
+    objects, detected = made_up(told["seed"])
+    ours = voc_metrics(*split_and_found(objects, detected, 10), threshold=told["threshold"])
     for name in ("map_11_points", "map_all_points"):
         assert getattr(ours, name) == pytest.approx(told[name], abs=1e-6)
 
 
 def test_by_hand() -> None:
     objects = [[0, 0, 0, 0, 100, 100], [0, 0, 200, 0, 100, 100], [0, 0, 0, 200, 100, 100]]
-    found = [
+    detected = [
         [0, 0, 0, 0, 100, 100, 0.9],  # right
         [0, 0, 0, 0, 100, 90, 0.8],  # the same again: wrong
         [0, 0, 200, 0, 100, 100, 0.7],  # right
         [0, 0, 0, 200, 100, 100, 0.75],  # of a difficult one: doesn't count
         [0, 0, 300, 300, 50, 50, 0.5],  # nothing there
     ]
-    figures = voc_metrics(*split_and_found(objects, found, 1, [False, False, True]))
-    assert figures.per_class.keys() == {"0"}
-    assert figures.per_class["0"].count == 2
-    assert figures.map_all_points == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert figures.map_11_points == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    values = voc_metrics(*split_and_found(objects, detected, 1, [False, False, True]))
+    assert values.per_class.keys() == {"0"}
+    assert values.per_class["0"].count == 2
+    assert values.map_all_points == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert values.map_11_points == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
 
 
 def test_half_an_overlap_is_not_enough() -> None:
@@ -67,12 +67,12 @@ def test_half_an_overlap_is_not_enough() -> None:
     assert voc_metrics(*split_and_found([[0, 0, 0, 0, 100, 100]], half, 1), threshold=0.49).map_all_points == 1.0
 
 
-def test_nothing_there_and_nothing_found() -> None:
+def test_metrics_without_objects_are_none() -> None:
     assert voc_metrics(*split_and_found([], [[0, 0, 0, 0, 9, 9, 0.5]], 1)) == VocMetrics(None, None, {})
     assert voc_metrics(*split_and_found([[0, 0, 0, 0, 9, 9]], [], 2)).map_11_points == 0.0
 
 
 def test_a_recall_of_three_tenths_is_reached_by_three_of_ten() -> None:
     objects = [[image, 0, 0, 0, 10, 10] for image in range(10)]
-    figures = voc_metrics(*split_and_found(objects, [[*one, 0.9] for one in objects[:3]], 10))
-    assert figures.map_11_points == pytest.approx(4 / 11)
+    values = voc_metrics(*split_and_found(objects, [[*one, 0.9] for one in objects[:3]], 10))
+    assert values.map_11_points == pytest.approx(4 / 11)

@@ -1,6 +1,6 @@
-"""What the package `tidecv` says of made-up sets, as `tide_reference.json`.   pip install tidecv; python tide_reference.py
+"""Results of the package `tidecv` on synthetic sets, as `tide_reference.json`.   pip install tidecv; python tide_reference.py
 
-It is not installed with the tests, since it wants OpenCV. The sets are made by `made_up`, which the test calls as well.
+It is not installed with the tests, since it needs OpenCV. The sets are made by `made_up`, which the test calls as well.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def made_up(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def main() -> None:
     from tidecv import TIDE, Data
 
-    told = []
+    output = []
     for seed in SEEDS:
         objects, found = made_up(seed)
         truth, detections = Data("truth"), Data("found")
@@ -61,8 +61,8 @@ def main() -> None:
         run = TIDE().evaluate(truth, detections, mode=TIDE.BOX)
         costs = {NAMES[kind.short_name]: value / 100 for kind, value in run.fix_main_errors().items()}
         counts = {NAMES[kind.short_name]: value for kind, value in run.count_errors().items()}
-        told.append({"seed": seed, "map_50": run.ap / 100, "costs": costs, "counts": counts})
-    Path(__file__).with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+        output.append({"seed": seed, "map_50": run.ap / 100, "costs": costs, "counts": counts})
+    Path(__file__).with_suffix(".json").write_text(json.dumps(output, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the package `mean_average_precision` says of made-up sets by Pascal VOC's protocol, as `voc_reference.json`.
+"""Results of the package `mean_average_precision` on synthetic sets by Pascal VOC's protocol, as `voc_reference.json`.
 
     pip install mean-average-precision; PYTHONPATH=tests python tests/evaluation/voc_reference.py
 
@@ -21,21 +21,21 @@ THRESHOLDS = (0.5, 0.75)
 def main() -> None:
     from mean_average_precision import MetricBuilder
 
-    told = []
+    output = []
     for seed in SEEDS:
-        objects, found = made_up(seed)
+        objects, detections = made_up(seed)
         metric = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=CLASSES)
         for image in range(10):
-            there, here = objects[:, 0] == image, found[:, 0] == image
+            there, here = objects[:, 0] == image, detections[:, 0] == image
             truth = np.c_[_corners(objects[there, 2:]), objects[there, 1], np.zeros((there.sum(), 2))]
-            metric.add(np.c_[_corners(found[here, 2:6]), found[here, 1], found[here, 6]], truth)
+            metric.add(np.c_[_corners(detections[here, 2:6]), detections[here, 1], detections[here, 6]], truth)
         for threshold in THRESHOLDS:
             eleven = metric.value(iou_thresholds=threshold, recall_thresholds=np.arange(0.0, 1.1, 0.1))["mAP"]
             every = metric.value(iou_thresholds=threshold)["mAP"]
-            told.append(
+            output.append(
                 {"seed": seed, "threshold": threshold, "map_11_points": float(eleven), "map_all_points": float(every)}
             )
-    Path(__file__).with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    Path(__file__).with_suffix(".json").write_text(json.dumps(output, indent=1) + "\n")
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,19 +18,21 @@ def clean_environment(requirements: str, folder: Path) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    waiting, seen = [Requirement(line) for line in requirements.splitlines()], set[tuple[str, frozenset[str]]]()
+    waiting, visited = [Requirement(line) for line in requirements.splitlines()], set[tuple[str, frozenset[str]]]()
     while waiting:
         one = waiting.pop()
         key = (one.name.lower().replace("_", "-"), frozenset(one.extras))
-        if key in seen:
+        if key in visited:
             continue
-        seen.add(key)
-        found = distribution(one.name)
-        assert one.specifier.contains(found.version.partition("+")[0], prereleases=True), f"{one}: {found.version}"
-        _link(found.files or [], packages)
+        visited.add(key)
+        installed = distribution(one.name)
+        assert one.specifier.contains(installed.version.partition("+")[0], prereleases=True), (
+            f"{one}: {installed.version}"
+        )
+        _link(installed.files or [], packages)
         waiting += [
             needed
-            for needed in map(Requirement, found.requires or [])
+            for needed in map(Requirement, installed.requires or [])
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ["", *one.extras])
         ]
     return folder / "bin/python"

@@ -59,7 +59,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tiny_model: Path, tmp_path: Path) -> Path:
-    """A run directory as training leaves it, with things lying in it that are nobody's business."""
+    """A run directory as training leaves it, with private files in it."""
     folder = shutil.copytree(tiny_model, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     config["detr_ft"] = {

@@ -1,7 +1,7 @@
-"""A server on 127.0.0.1 that speaks as much of the Hub's protocol as huggingface_hub uses to push and pull a repository.
+"""A server on 127.0.0.1 with the part of the Hub's protocol that huggingface_hub uses to push and pull.
 
-A model is kept under its name, a data set under `datasets/` and its name, a Space under `spaces/` and its name. Every commit
-is a revision that can be asked for. What is there already is not uploaded again: the server tells, as the Hub does.
+A model is stored under its name, a data set under `datasets/` and its name, a Space under `spaces/` and its name. Every
+commit is a revision that can be requested. Files that exist are not uploaded again: the server lists them, as the Hub does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CUT = 0  # as a status: the connection is closed without an answer
 
 @dataclass
 class Repository:
-    """Whether it is private, its Space's kind, and its files at each commit, the newest last."""
+    """A repository: its privacy, its kind of Space, and its files at each commit, the newest last."""
 
     private: bool
     sdk: str | None = None
@@ -84,11 +84,11 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def fail(self, method: str, path: str, status: int, times: int = 10**6) -> None:
-        """Answer the next `times` requests whose method is `method` and whose path matches the pattern with `status`."""
+        """Respond with `status` to the next `times` requests with this method whose path matches the pattern."""
         self.failures.append([method, path, status, times])
 
     def count(self, method: str, path: str) -> int:
-        """How many requests with this method had a path that matches the pattern."""
+        """Return the number of requests with this method whose path matches the pattern."""
         return sum(one.method == method and bool(re.search(path, one.path)) for one in self.requests)
 
 
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the requests are kept in the server."""
+        """Print nothing: the server stores the requests."""
 
     def do_GET(self) -> None:
         self._handle(b"")
@@ -168,14 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _create(self, body: bytes) -> None:
-        asked = json.loads(body)
-        name = f"{asked['organization']}/{asked['name']}"
-        if asked.get("type") in ("dataset", "space"):
-            name = f"{asked['type']}s/{name}"
+        requested = json.loads(body)
+        name = f"{requested['organization']}/{requested['name']}"
+        if requested.get("type") in ("dataset", "space"):
+            name = f"{requested['type']}s/{name}"
         if name in self.server.repositories:
             return self._json({"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}, 409)
-        private = asked.get("private", asked.get("visibility") == "private")
-        self.server.repositories[name] = Repository(private, asked.get("sdk"))
+        private = requested.get("private", requested.get("visibility") == "private")
+        self.server.repositories[name] = Repository(private, requested.get("sdk"))
         return self._json({"url": f"{self.server.url}/{name}", "name": name, "id": _id(name)})
 
     def _info(self, body: bytes, name: str, revision: str = "main") -> None:
@@ -203,8 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
         below = {file: content for file, content in (found or ("", {}))[1].items() if file.startswith(start)}
         if found is None or (folder and not below):
             return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
-        asked = parse_qs(urlsplit(self.path).query)
-        if asked.get("recursive", ["false"])[0].lower() in ("true", "1"):
+        requested = parse_qs(urlsplit(self.path).query)
+        if requested.get("recursive", ["false"])[0].lower() in ("true", "1"):
             return self._entries(repository, below)
         # Files right in the folder, and the folders in it.
         rest = {file: file.removeprefix(start) for file in below}
@@ -213,9 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _paths_info(self, body: bytes, name: str, revision: str) -> None:
         repository = self.server.repositories[name]
-        asked = parse_qs(body.decode()).get("paths", [])
+        requested = parse_qs(body.decode()).get("paths", [])
         _, files = repository.at(revision) or ("", {})
-        return self._entries(repository, {file: content for file, content in files.items() if file in asked})
+        return self._entries(repository, {file: content for file, content in files.items() if file in requested})
 
     def _entries(self, repository: Repository, files: dict[str, bytes], folders: Iterable[str] = ()) -> None:
         entries: list[dict[str, Any]] = [
@@ -231,19 +231,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _validate(self, body: bytes) -> None:
         """The checks of a card that can be made without the Hub's lists: its header, and the results in it."""
-        asked = json.loads(body)
+        requested = json.loads(body)
         try:
-            card = {"model": ModelCard, "space": SpaceCard}.get(asked["repoType"], DatasetCard)(asked["content"])
+            card = {"model": ModelCard, "space": SpaceCard}.get(requested["repoType"], DatasetCard)(
+                requested["content"]
+            )
             faults = [] if isinstance(card, DatasetCard) or card.data.to_dict() else ["the header is empty"]
         except (ValueError, yaml.YAMLError) as error:
             faults = [str(error)]
         self._json({"errors": [{"message": fault} for fault in faults], "warnings": []}, 400 if faults else 200)
 
     def _preupload(self, body: bytes, name: str, revision: str) -> None:
-        held = self.server.repositories[name].files
+        stored = self.server.repositories[name].files
         files = []
         for file in json.loads(body)["files"]:
-            lfs, content = file["path"].endswith(_LFS), held.get(file["path"])
+            lfs, content = file["path"].endswith(_LFS), stored.get(file["path"])
             known = None if content is None else hashlib.sha256(content).hexdigest() if lfs else _git_name(content)
             mode = "lfs" if lfs else "regular"
             files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known})

@@ -16,8 +16,8 @@ from hub.clean_environment import clean_environment
 def running(space: Path, environment: Path) -> Iterator[str]:
     """Its address. The environment is made in a folder, of what the Space requires; the Hub is out of reach."""
     python = clean_environment((space / "requirements.txt").read_text(), environment)
-    found = subprocess.run([str(python), "-c", "import detr_ft"], cwd=environment, capture_output=True, text=True)
-    assert "No module named 'detr_ft'" in found.stderr
+    imported = subprocess.run([str(python), "-c", "import detr_ft"], cwd=environment, capture_output=True, text=True)
+    assert "No module named 'detr_ft'" in imported.stderr
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -28,7 +28,10 @@ def running(space: Path, environment: Path) -> Iterator[str]:
         "PATH": "/usr/bin:/bin",
     }
     log = environment / "log"
-    with log.open("w") as said, subprocess.Popen([python, "space.py"], cwd=space, env=settings, stderr=said) as process:
+    with (
+        log.open("w") as output,
+        subprocess.Popen([python, "space.py"], cwd=space, env=settings, stderr=output) as process,
+    ):
         try:
             while "the demo is at" not in log.read_text():
                 assert process.poll() is None, log.read_text()

@@ -1,4 +1,4 @@
-"""The card tells what was measured, holds for the Hub's checker, and comes back as it was written."""
+"""The card contains the metrics, is valid for the Hub, and is read back unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detr_ft.hub.card_sections import paper_of
 NAME = "me/bolts-and-nuts"
 
 
-def test_the_card_round_trips_and_tells_what_was_measured(run: Path) -> None:
+def test_the_card_round_trips_and_contains_the_metrics(run: Path) -> None:
     card = ModelCard.load(write_card(run, NAME))
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "object-detection"
@@ -45,8 +45,8 @@ def test_a_broken_file_is_named(run: Path) -> None:
 
 
 @pytest.fixture
-def told(run: Path) -> Path:
-    """A run whose files hold all that a card tells of."""
+def full_run(run: Path) -> Path:
+    """A run whose files have everything that a card may contain."""
     config = json.loads((run / "config.json").read_text())
     config["detr_ft"] |= {"labels": {"reused": {"bolt": "screw"}, "new": ["nut"]}}
     (run / "config.json").write_text(json.dumps(config))
@@ -107,12 +107,12 @@ def told(run: Path) -> Path:
         'detector = pipeline("object-detection"',
     ],
 )
-def test_it_tells(told: Path, words: str) -> None:
-    assert words in model_card(told, NAME).text
+def test_the_card_contains(full_run: Path, words: str) -> None:
+    assert words in model_card(full_run, NAME).text
 
 
-def test_it_comes_back_as_it_was_written(told: Path) -> None:
-    card = ModelCard.load(write_card(told, NAME, dataset="me/parts"))
+def test_it_comes_back_as_it_was_written(full_run: Path) -> None:
+    card = ModelCard.load(write_card(full_run, NAME, dataset="me/parts"))
     data = card.data
     assert ModelCard(str(card)).data.to_dict() == data.to_dict()
     assert data.datasets == ["me/parts"]

@@ -1,4 +1,4 @@
-"""A mended data set goes to a new, private repository, images inside, with what was changed."""
+"""A repaired data set is pushed to a new, private repository, with its images and its changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def doctor(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
+def test_a_repaired_copy_is_pushed(hub, tmp_path: Path) -> None:
     data = load_data("generated:workshop?train=6&validation=2&edge=64")
     write_coco(data, tmp_path / "data")
     file = tmp_path / "data/train/_annotations.coco.json"
@@ -52,7 +52,7 @@ def test_a_mended_copy_goes_to_the_hub(hub, tmp_path: Path) -> None:
     assert "exists on the Hub and is not overwritten" in again.stderr
 
 
-def test_a_wrong_name_or_no_token_is_told_before_anything_is_read(
+def test_a_wrong_name_or_no_token_is_reported_before_data_are_read(
     hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="USER/NAME"):
@@ -75,7 +75,7 @@ if not has_data(sys.argv[1]):
 
 
 @pytest.mark.slow
-def test_a_push_that_was_cut_short_goes_on_and_a_whole_one_is_left_alone(hub, tmp_path: Path) -> None:
+def test_an_interrupted_push_is_resumed_and_a_complete_one_is_unchanged(hub, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
 
     def push() -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The whole way, as its users go it: real data, a run, its figures, other runtimes, the Hub, a Space, and back from the Hub by name."""
+"""The verbs in sequence: real data, a run, its metrics, other runtimes, the Hub, a Space, and a model from the Hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ hub: {{license: mit}}
 
 
 def here(*arguments: str) -> str:
-    """What the command prints; it must succeed."""
+    """Return the output of a command, which must succeed."""
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
@@ -60,7 +60,9 @@ def source(real_data: Callable[[str], Path]) -> str:
 
 
 @pytest.mark.slow
-def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verbs_from_data_to_the_hub_and_back(
+    hub: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cells.yaml").write_text(RECIPE.format(source=source))
     here("train", "cells.yaml")
@@ -68,8 +70,8 @@ def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, mo
     trained = json.loads((run / "metrics.json").read_text())
     assert trained["map_50"] > 0.02
 
-    found = json.loads(here("evaluate", "runs/cells", "--json"))
-    assert found["map"] == trained["map"]
+    evaluated = json.loads(here("evaluate", "runs/cells", "--json"))
+    assert evaluated["map"] == trained["map"]
 
     here("export", "runs/cells", "--to", "int8")
     exported = json.loads((run / "export.json").read_text())
@@ -93,11 +95,11 @@ def test_from_data_to_the_hub_and_back(hub: Any, source: str, tmp_path: Path, mo
             trained["per_class"]
         )
         truth = [{"class": next(iter(trained["per_class"])), "box": [5, 5, 60, 60]}]
-        told = client.predict(handle_file(example), truth, None, api_name="/match")
-        assert [pair["object"] for pair in told["pairs"]] == [0]
+        message = client.predict(handle_file(example), truth, None, api_name="/match")
+        assert [pair["object"] for pair in message["pairs"]] == [0]
 
     back = json.loads(
         detr_ft("evaluate", NAME, "--data", f"hub:{NAME}", "--split", "validation", "--json", cwd=tmp_path)
     )
     assert back["map"] == trained["map"]
-    assert back["per_class"] == found["per_class"]
+    assert back["per_class"] == evaluated["per_class"]

@@ -44,7 +44,7 @@ def test_it_holds_the_demo_the_model_and_the_toolkit_alone(space: Path) -> None:
     assert not list(space.rglob("__pycache__"))
 
 
-def test_its_card_says_how_to_run_it(space: Path) -> None:
+def test_its_card_has_the_settings_of_the_space(space: Path) -> None:
     data = SpaceCard.load(space / "README.md").data
     assert (data.sdk, data.app_file, data.models) == ("gradio", "space.py", [NAME])
     assert (space / data.app_file).is_file()
@@ -64,13 +64,13 @@ def address(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 def test_it_answers_a_question(space: Path, address: str) -> None:
     client = Client(address, verbose=False)
     example = space / "examples/1.jpg"
-    found = client.predict(handle_file(example), api_name="/predict")
+    detections = client.predict(handle_file(example), api_name="/predict")
     truth = generate("shapes?train=0&validation=0&test=1&seed=3")["test"]
     names = truth.features["objects"]["category"].feature.names
     there = {names[label] for label in truth[0]["objects"]["category"]}
-    assert there & {one["class"] for one in found}
+    assert there & {one["class"] for one in detections}
     with Image.open(example) as picture:
-        assert all(0 <= side <= max(picture.size) + 1 for one in found for side in one["box"])
-    truth_of_it = [{"class": one["class"], "box": [max(0.0, side) for side in one["box"]]} for one in found[:1]]
-    told = client.predict(handle_file(example), truth_of_it, None, api_name="/match")
-    assert [pair["object"] for pair in told["pairs"]] == [0]
+        assert all(0 <= side <= max(picture.size) + 1 for one in detections for side in one["box"])
+    truth_of_it = [{"class": one["class"], "box": [max(0.0, side) for side in one["box"]]} for one in detections[:1]]
+    output = client.predict(handle_file(example), truth_of_it, None, api_name="/match")
+    assert [pair["object"] for pair in output["pairs"]] == [0]

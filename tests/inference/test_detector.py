@@ -73,8 +73,10 @@ def test_the_same_as_the_pipeline_of_transformers(
     checkpoint: Path, detector: Detector, images: list[Image.Image], one_by_one: bool
 ) -> None:
     stock = pipeline("object-detection", model=str(checkpoint))
-    found = [detector.detect([image])[0] for image in images] if one_by_one else detector.detect(images, batch_size=50)
-    for image, ours in zip(images, found, strict=True):
+    detected = (
+        [detector.detect([image])[0] for image in images] if one_by_one else detector.detect(images, batch_size=50)
+    )
+    for image, ours in zip(images, detected, strict=True):
         theirs = sorted(stock(image, threshold=0.0), key=lambda one: -one["score"])
         assert [one["score"] for one in theirs] == pytest.approx(ours.scores.tolist(), abs=1e-4)
         assert [one["label"] for one in theirs] == [detector.names[label] for label in ours.labels]
@@ -149,16 +151,16 @@ def test_one_path_is_no_list(detector: Detector, tmp_path: Path) -> None:
 def test_a_split_in_its_order_with_progress(detector: Detector, images: list[Image.Image]) -> None:
     done: list[int] = []
     split = split_of(images[:9])
-    found = detect_split(detector.model, detector.processor, split, 2, progress=done.append)
+    detected = detect_split(detector.model, detector.processor, split, 2, progress=done.append)
     assert done == list(range(1, 10))
-    for ours, alone in zip(found, detector.detect(images[:9], batch_size=1), strict=True):
+    for ours, alone in zip(detected, detector.detect(images[:9], batch_size=1), strict=True):
         torch.testing.assert_close(ours.boxes, alone.boxes)
 
 
 def test_coco_results() -> None:
-    found = Detections(torch.tensor([[1.0, 2, 4, 8], [0, 0, 2, 2]]), torch.tensor([0.75, 0.5]), torch.tensor([1, 0]))
+    detected = Detections(torch.tensor([[1.0, 2, 4, 8], [0, 0, 2, 2]]), torch.tensor([0.75, 0.5]), torch.tensor([1, 0]))
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
-    assert coco_results([none, found], image_ids=[4, 9], category_ids=[10, 30]) == [
+    assert coco_results([none, detected], image_ids=[4, 9], category_ids=[10, 30]) == [
         {"image_id": 9, "category_id": 30, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.75},
         {"image_id": 9, "category_id": 10, "bbox": [0.0, 0.0, 2.0, 2.0], "score": 0.5},
     ]
@@ -168,14 +170,14 @@ def test_each_class_has_the_threshold_that_the_model_was_saved_with(checkpoint: 
     shutil.copytree(checkpoint, tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
     names = [config["id2label"][str(label)] for label in range(len(config["id2label"]))]
-    found = Detections(torch.zeros(3, 4), torch.tensor([0.6, 0.45, 0.2]), torch.tensor([0, 1, 1]))
-    assert Detector.load(str(checkpoint)).filter(found).scores.tolist() == pytest.approx([0.6])
+    detected = Detections(torch.zeros(3, 4), torch.tensor([0.6, 0.45, 0.2]), torch.tensor([0, 1, 1]))
+    assert Detector.load(str(checkpoint)).filter(detected).scores.tolist() == pytest.approx([0.6])
     config["detr_ft"] = {"thresholds": {names[0]: 0.7, names[1]: 0.3}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     detector = Detector.load(str(tmp_path / "model"))
     assert detector.thresholds == dict.fromkeys(names, 0.5) | {names[0]: 0.7, names[1]: 0.3}
-    assert detector.filter(found).scores.tolist() == pytest.approx([0.45])
-    assert detector.filter(found, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])
+    assert detector.filter(detected).scores.tolist() == pytest.approx([0.45])
+    assert detector.filter(detected, 0.1).scores.tolist() == pytest.approx([0.6, 0.45, 0.2])
 
 
 def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpoint: Path) -> None:
@@ -183,12 +185,12 @@ def test_thresholds_are_those_of_the_index_where_a_name_comes_twice(tiny_checkpo
     detector = Detector.load(str(tiny_checkpoint))
     detector.model.config.id2label = {0: "N/A", 1: "N/A", 2: "owl"}
     detector.model.config.detr_ft = {"thresholds": {"owl": 0.8}}
-    found = Detections(torch.rand(3, 4), torch.tensor([0.9, 0.7, 0.6]), torch.tensor([2, 2, 1]))
-    assert detector.filter(found).labels.tolist() == [2, 1]
+    detected = Detections(torch.rand(3, 4), torch.tensor([0.9, 0.7, 0.6]), torch.tensor([2, 2, 1]))
+    assert detector.filter(detected).labels.tolist() == [2, 1]
 
 
-def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
-    """What layers say is heard by hooks, and attention is looked at in another mode: neither may reach another thread."""
+def test_threads_with_one_model_get_their_own_results() -> None:
+    """Hooks read the outputs of layers, and attention needs another mode: neither may affect another thread."""
     detector = Detector.load("embedded:small")
     pictures = [
         open_image(row["image"])
@@ -196,15 +198,15 @@ def test_threads_that_ask_one_model_hear_only_their_own_answer() -> None:
     ]
     layers = int(detector.model.config.decoder_layers)
     expected = [detector.predictions(one).logits for one in pictures]
-    found = [detector.detect([one])[0].scores for one in pictures]
+    detected = [detector.detect([one])[0].scores for one in pictures]
 
-    def ask(number: int) -> bool:
+    def run(number: int) -> bool:
         one = number % len(pictures)
         if number % 3 == 0:
             return len(attention_maps(detector.model, detector.processor, pictures[one]).decoder) == layers
         if number % 3 == 1:
-            return torch.equal(detector.detect([pictures[one]])[0].scores, found[one])
+            return torch.equal(detector.detect([pictures[one]])[0].scores, detected[one])
         return torch.equal(detector.predictions(pictures[one]).logits, expected[one])
 
     with ThreadPoolExecutor(6) as threads:
-        assert all(threads.map(ask, range(60)))
+        assert all(threads.map(run, range(60)))

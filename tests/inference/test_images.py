@@ -171,8 +171,8 @@ def test_a_call_gives_detections_above_the_class_thresholds() -> None:
     one = detector(photos[0])
     assert isinstance(one, Detections)
     torch.testing.assert_close(one.boxes, expected[0].boxes, rtol=1e-4, atol=1e-3)
-    for found, same in zip(detector(iter(photos), batch_size=2), expected, strict=True):
-        torch.testing.assert_close(found.scores, same.scores, rtol=1e-4, atol=1e-5)
+    for detections, same in zip(detector(iter(photos), batch_size=2), expected, strict=True):
+        torch.testing.assert_close(detections.scores, same.scores, rtol=1e-4, atol=1e-5)
     assert [name for _, _, name in one] == [detector.names[label] for label in one.labels.tolist()]
     assert len(detector(photos[0], threshold=0.0)) > len(one)
     assert detector([]) == []

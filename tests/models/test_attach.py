@@ -53,7 +53,7 @@ def test_the_default_criterion_gives_the_stock_loss_and_gradients(tiny_model: De
             )
 
 
-def test_every_layer_is_scored_and_the_answer_is_not_changed(tiny_model: DetrForObjectDetection) -> None:
+def test_every_layer_has_a_loss_and_the_outputs_are_unchanged(tiny_model: DetrForObjectDetection) -> None:
     tiny_model.eval()
     before = tiny_model(batch()["pixel_values"])
     attach_criterion(tiny_model, detr_criterion())
@@ -78,8 +78,8 @@ def test_the_auxiliary_layers_are_those_of_the_original_detr(tiny_model: DetrFor
     attached.detach()
 
 
-def test_the_stock_switch_changes_what_a_model_answers(tiny_model: DetrForObjectDetection) -> None:
-    """Why `auxiliary_loss` is left alone: turning it on makes transformers compute another function."""
+def test_auxiliary_loss_changes_the_outputs_of_a_model(tiny_model: DetrForObjectDetection) -> None:
+    """With `auxiliary_loss`, transformers computes another function, so `attach_criterion` does not set it."""
     tiny_model.eval()
     with torch.no_grad():
         off = tiny_model(batch()["pixel_values"]).logits
@@ -88,7 +88,7 @@ def test_the_stock_switch_changes_what_a_model_answers(tiny_model: DetrForObject
     assert (off - on).abs().max() > 0.01 * off.abs().max()
 
 
-def test_a_model_that_has_auxiliary_losses_on_keeps_its_own_way(tiny_model: DetrForObjectDetection) -> None:
+def test_a_model_with_auxiliary_loss_is_unchanged(tiny_model: DetrForObjectDetection) -> None:
     tiny_model.config.auxiliary_loss = True
     tiny_model.eval()
     stock = copy.deepcopy(tiny_model)
@@ -123,7 +123,7 @@ def test_a_second_criterion_replaces_the_first_and_detach_restores(tiny_model: D
     assert torch.equal(tiny_model(**batch()).loss, stock)
 
 
-def test_what_the_step_holds_can_be_set(tiny_model: DetrForObjectDetection) -> None:
+def test_the_totals_of_a_step_can_be_set(tiny_model: DetrForObjectDetection) -> None:
     """The batch is half of a step of two alike: both halves of the loss add up to what the batch is alone."""
     tiny_model.eval()
     attached = attach_criterion(tiny_model, detr_criterion())
@@ -138,7 +138,7 @@ def test_what_the_step_holds_can_be_set(tiny_model: DetrForObjectDetection) -> N
         torch.testing.assert_close(2 * half[name], alone[name])
 
 
-def test_what_is_saved_is_stock(tiny_model: DetrForObjectDetection, tmp_path: Path) -> None:
+def test_the_saved_model_is_stock(tiny_model: DetrForObjectDetection, tmp_path: Path) -> None:
     attach_criterion(tiny_model, detr_criterion())
     tiny_model.save_pretrained(tmp_path)
     again, loading = DetrForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)

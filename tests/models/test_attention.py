@@ -80,6 +80,6 @@ def test_places_and_maps(inside: AttentionMaps) -> None:
 
 def test_a_canvas_that_is_padded_shows_the_image_alone(detector: Detector, image: Image.Image) -> None:
     flat = image.resize((image.width, max(8, image.height // 3)))
-    found = attention_maps(detector.model, detector.processor, flat)
-    assert found.grid[0] < found.grid[1]
-    torch.testing.assert_close(found.encoder.sum(-1), torch.ones(len(found.encoder)), atol=1e-4, rtol=0)
+    maps = attention_maps(detector.model, detector.processor, flat)
+    assert maps.grid[0] < maps.grid[1]
+    torch.testing.assert_close(maps.encoder.sum(-1), torch.ones(len(maps.encoder)), atol=1e-4, rtol=0)

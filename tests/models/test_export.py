@@ -79,7 +79,7 @@ def test_the_inputs_have_the_names_that_other_tools_give(written: tuple[DetrForO
     }
 
 
-def test_without_the_packages_it_says_how_to_get_them(
+def test_missing_packages_are_reported_with_a_remedy(
     tiny_model: DetrForObjectDetection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -48,7 +48,7 @@ def test_a_synonym_takes_the_row_of_its_class(tiny_checkpoint: Path) -> None:
     assert fitted.new == []
 
 
-def test_synonyms_that_nobody_knows_are_told_together(tiny_checkpoint: Path) -> None:
+def test_unknown_synonyms_are_reported_together(tiny_checkpoint: Path) -> None:
     model, _ = load_model(str(tiny_checkpoint))
     with pytest.raises(InputError) as caught:
         fit_labels(model, ["kitten"], synonyms={"kitten": "lion", "puppy": "dog"})

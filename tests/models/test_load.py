@@ -38,7 +38,7 @@ ARCHITECTURE = {
 
 @pytest.fixture
 def broken(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    """A copy of a sound checkpoint, to be broken."""
+    """A copy of a valid checkpoint, to be damaged."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "broken"))
 
 
@@ -49,7 +49,7 @@ def test_a_folder_loads_whole(tiny_checkpoint: Path) -> None:
     assert processor.size["max_height"] == 64
 
 
-def test_queries_are_read_from_a_config_alone_where_it_is_at_hand(broken: Path) -> None:
+def test_queries_are_read_from_a_local_config_alone(broken: Path) -> None:
     (broken / "model.safetensors").unlink()
     assert num_queries_of(str(broken)) == json.loads((broken / "config.json").read_text())["num_queries"]
     BertConfig().save_pretrained(broken)
@@ -89,17 +89,17 @@ def test_a_shape_that_does_not_fit_is_an_error(broken: Path) -> None:
         ("embedded:huge", "embedded:huge: .*Use one of small"),
     ],
 )
-def test_what_is_not_there_is_told(name: str, words: str) -> None:
+def test_a_missing_checkpoint_is_reported(name: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_model(name)
 
 
-def test_a_folder_without_config_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_config_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         load_model(str(tmp_path))
 
 
-def test_pickled_weights_are_loaded_only_when_asked_for(broken: Path) -> None:
+def test_pickled_weights_are_loaded_on_request_only(broken: Path) -> None:
     torch.save(load_file(broken / "model.safetensors"), broken / "pytorch_model.bin")
     (broken / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"model\.safetensors.*model\.pickled: true"):

@@ -129,7 +129,7 @@ def test_a_failed_step_with_adapters_is_replayed(
     assert "the loss Root" in replayed.output
 
 
-def test_without_peft_it_says_how_to_get_it(
+def test_missing_peft_is_reported_with_a_remedy(
     tiny_model: DetrForObjectDetection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)

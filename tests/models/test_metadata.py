@@ -50,7 +50,7 @@ def damaged(checkpoint: Path, folder: Path, block: Any) -> str:
         ({"criterion": "mine"}, ["detr_ft.criterion must be a mapping"]),
     ],
 )
-def test_what_is_damaged_is_told_with_its_file(
+def test_damaged_metadata_are_reported_with_their_file(
     tiny_checkpoint: Path, tmp_path: Path, block: Any, words: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -61,12 +61,12 @@ def test_what_is_damaged_is_told_with_its_file(
 
 
 @pytest.mark.parametrize("block", [None, {}, {"thresholds": None, "labels": None, "criterion": None}])
-def test_what_is_empty_is_nothing(tiny_checkpoint: Path, tmp_path: Path, block: Any) -> None:
+def test_empty_metadata_give_default_thresholds(tiny_checkpoint: Path, tmp_path: Path, block: Any) -> None:
     detector = Detector.load(damaged(tiny_checkpoint, tmp_path / "one", block))
     assert set(detector.thresholds.values()) == {0.5}
 
 
-def test_a_criterion_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_invalid_criterion_is_reported(tmp_path: Path) -> None:
     from detr_ft.data.sources.load import load_data
     from detr_ft.utils.assets import embedded_checkpoint
 

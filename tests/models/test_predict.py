@@ -61,17 +61,17 @@ def assert_same(ours: list[Detections], theirs: list[Detections]) -> None:
 
 def test_scores_and_boxes_are_those_of_the_formula(model, processor, images) -> None:
     image = images[2]
-    found = detect(model, processor, [image])[0]
+    detections = detect(model, processor, [image])[0]
     with torch.no_grad():
         outputs = model.eval()(**processor(images=image, return_tensors="pt"))
     scores, labels = outputs.logits[0].softmax(-1)[:, :-1].max(-1)
     scores, order = scores.sort(descending=True)
     cx, cy, w, h = outputs.pred_boxes[0][order].unbind(-1)
     corners = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=-1)
-    torch.testing.assert_close(found.scores, scores)
-    torch.testing.assert_close(found.boxes, corners * torch.tensor([300.0, 200, 300, 200]))
-    assert found.labels.tolist() == labels[order].tolist()
-    assert found.scores[0] - found.scores[-1] > 1e-3
+    torch.testing.assert_close(detections.scores, scores)
+    torch.testing.assert_close(detections.boxes, corners * torch.tensor([300.0, 200, 300, 200]))
+    assert detections.labels.tolist() == labels[order].tolist()
+    assert detections.scores[0] - detections.scores[-1] > 1e-3
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
@@ -88,7 +88,7 @@ def padding(tmp_path) -> object:
     return AutoImageProcessor.from_pretrained(tmp_path)
 
 
-def test_a_canvas_is_kept_and_the_batch_does_not_matter(model, padding, images) -> None:
+def test_every_batch_has_the_size_of_the_canvas(model, padding, images) -> None:
     shapes: set[tuple[int, ...]] = set()
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.add(tuple(kwargs["pixel_values"].shape[-2:])), with_kwargs=True
@@ -103,10 +103,10 @@ def test_a_canvas_is_kept_and_the_batch_does_not_matter(model, padding, images) 
 def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_size: int) -> None:
     """Also in batches of mixed sizes, where padding to the largest would change the answers."""
     served = pipeline("object-detection", model=model, image_processor=padding, threshold=0.0, device="cpu")
-    for found, mine in zip(served(images, batch_size=batch_size), detect(model, padding, images), strict=True):
-        rounded = sorted([list(one["box"].values()) for one in found])
+    for detections, mine in zip(served(images, batch_size=batch_size), detect(model, padding, images), strict=True):
+        rounded = sorted([list(one["box"].values()) for one in detections])
         assert rounded == sorted(mine.boxes.trunc().int().tolist())
-        assert sorted(one["score"] for one in found) == pytest.approx(sorted(mine.scores.tolist()), abs=1e-4)
+        assert sorted(one["score"] for one in detections) == pytest.approx(sorted(mine.scores.tolist()), abs=1e-4)
 
 
 def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> None:
@@ -116,9 +116,9 @@ def test_an_image_that_would_vanish_is_refused_in_words(model, processor) -> Non
 
 def test_a_processor_that_stretches_is_served_as_it_is(model, images) -> None:
     stretching = DetrImageProcessor(size={"height": 64, "width": 64})
-    found = detect(model, stretching, images[:3])
+    detections = detect(model, stretching, images[:3])
     served = pipeline("object-detection", model=model, image_processor=stretching, threshold=0.0)(images[:3])
-    for one, other in zip(found, served, strict=True):
+    for one, other in zip(detections, served, strict=True):
         assert sorted(one.scores.tolist()) == pytest.approx(sorted(each["score"] for each in other), abs=1e-4)
 
 
@@ -133,27 +133,27 @@ def test_top_keeps_the_best(model, processor, images) -> None:
     assert len(every.scores) == 10
 
 
-def test_only_a_few_images_of_a_stream_are_held(model, processor) -> None:
-    seen: list[int] = []
+def test_only_a_few_images_of_a_stream_are_in_memory(model, processor) -> None:
+    recorded: list[int] = []
 
     def stream() -> Iterator[Image.Image]:
         for width in range(40, 80):
-            seen.append(width)
+            recorded.append(width)
             yield Image.new("RGB", (width, 40))
         assert forwards
 
     forwards: list[int] = []
-    hook = model.register_forward_hook(lambda *_: forwards.append(len(seen)))
-    found = detect(model, processor, stream(), batch_size=2)
+    hook = model.register_forward_hook(lambda *_: forwards.append(len(recorded)))
+    detections = detect(model, processor, stream(), batch_size=2)
     hook.remove()
-    assert len(found) == 40
+    assert len(detections) == 40
     assert forwards[0] <= 8
 
 
 def test_half_precision_answers_in_full(model, processor, images) -> None:
-    found = detect(model.to(torch.bfloat16), processor, images[:2])
+    detections = detect(model.to(torch.bfloat16), processor, images[:2])
     model.to(torch.float32)
-    assert found[0].scores.dtype == found[0].boxes.dtype == torch.float32
+    assert detections[0].scores.dtype == detections[0].boxes.dtype == torch.float32
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -167,7 +167,7 @@ def test_the_mode_of_the_model_is_restored(model, processor, images, training: b
     model.eval()
 
 
-def test_answers_that_are_no_numbers_are_told(model, processor, images) -> None:
+def test_nan_predictions_are_reported(model, processor, images) -> None:
     with torch.no_grad():
         model.bbox_predictor.layers[-1].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):

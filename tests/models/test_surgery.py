@@ -24,8 +24,8 @@ def images() -> list[Image.Image]:
 
 
 def mean_precision(model: Any, processor: Any) -> float:
-    found = detect_split(model, processor, DATA["validation"])
-    return float(coco_metrics(DATA["validation"], found)["map"])
+    detections = detect_split(model, processor, DATA["validation"])
+    return float(coco_metrics(DATA["validation"], detections)["map"])
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def test_the_backbone_is_the_same_function(
     torch.testing.assert_close(features(model, pixels), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_saved_is_native_and_the_same(tmp_path: Path) -> None:
+def test_the_saved_model_is_native_and_the_same(tmp_path: Path) -> None:
     checkpoint(tmp_path / "hub", "resnet18")
     model, _ = load_model(str(tmp_path / "hub"))
     save_as_stock(model, tmp_path / "saved")
@@ -176,8 +176,8 @@ def test_dilation_is_saved_where_transformers_has_it(tmp_path: Path) -> None:
     assert torch.equal(features(again, pixels), features(model.eval(), pixels))
 
 
-def test_a_native_config_that_says_dilated_is_dilated(tmp_path: Path) -> None:
-    """The Hub's DC5 checkpoints have such ones, and plain transformers passes over the word."""
+def test_a_native_config_with_dilation_is_dilated(tmp_path: Path) -> None:
+    """The Hub's DC5 checkpoints have such configs; plain transformers ignores the entry."""
     checkpoint(tmp_path / "hub", "resnet18", dilated=True)
     model, processor = load_model(str(tmp_path / "hub"))
     model.save_pretrained(tmp_path / "native")
@@ -186,7 +186,7 @@ def test_a_native_config_that_says_dilated_is_dilated(tmp_path: Path) -> None:
     assert features(again, torch.randn(1, 3, 64, 64)).shape[-2:] == (4, 4)
 
 
-def test_another_backbone_of_timm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_backbone_of_timm_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint(tmp_path, "resnet18")
     written = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(written | {"backbone": "mobilenetv3_large_100"}))
@@ -236,8 +236,8 @@ def test_norms_that_hold_an_activation_are_left_to_timm(backbone: str, frozen: b
     assert config.backbone_config.freeze_batch_norm_2d is frozen
 
 
-def test_a_backbone_of_timm_keeps_its_activations(tmp_path: Path) -> None:
-    """Where timm is installed: features are those of the backbone by itself, and none is below zero or above six."""
+def test_a_backbone_of_timm_has_its_own_activations(tmp_path: Path) -> None:
+    """With timm installed: features equal those of the backbone alone, and lie between zero and six."""
     pytest.importorskip("timm", exc_type=ImportError)
     shape = {"model_type": "timm_backbone", "backbone": "mobilenetv2_100", "out_indices": [1, 2, 3, 4]}
     model, processor = build_model({**TINY, "backbone_config": shape}, ["cat", "dog"], 64)

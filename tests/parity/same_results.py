@@ -1,4 +1,4 @@
-"""Measure what a source tree computes, through its command line alone, and hold it against what another tree computed.
+"""Compute the results of a source tree through its command line, and compare them with those of another tree.
 
     python tests/parity/same_results.py --tree ../before --write before.json
     python tests/parity/same_results.py --tree . --against before.json
@@ -193,7 +193,7 @@ class Tree:
     folder: Path
 
     def run(self, *arguments: str, status: int = 0, **environment: str) -> str:
-        """Run the command and answer its stdout; end with what it said where its exit status is another."""
+        """Run the command and return its stdout; exit with its output if the exit status differs."""
         done = subprocess.run(
             [sys.executable, *(("-m", "detr_ft", *arguments) if arguments else ("-c", "import detr_ft as d; print(d.__file__)"))],
             cwd=self.folder,
@@ -226,26 +226,28 @@ def main() -> None:
     what.add_argument("--write", type=Path, metavar="FILE.json", help="write the values to this file")
     what.add_argument("--against", type=Path, metavar="FILE.json", help="compare the values with those in this file")
     parser.add_argument("--only", nargs="+", choices=RECIPES, help="only these recipes, without their resumed runs")
-    asked = parser.parse_args()
-    before = json.loads(asked.against.read_text(encoding="utf-8")) if asked.against else None
+    requested = parser.parse_args()
+    before = json.loads(requested.against.read_text(encoding="utf-8")) if requested.against else None
     with tempfile.TemporaryDirectory() as name:
-        tree = Tree(asked.tree.resolve(), Path(name))
+        tree = Tree(requested.tree.resolve(), Path(name))
         loaded = Path(tree.run().strip())
         if not loaded.is_relative_to(tree.source):
             raise SystemExit(f"{loaded} would be measured, which is not in {tree.source}")
-        values = measure(tree, asked.only)
+        values = measure(tree, requested.only)
     for key, one in values.items():
         if key.endswith(NEVER_STOPPED) and one != "yes":
             print(f"{key}: {one}")
     if before is None:
         content = {"machine": machine(), "values": values}
-        asked.write.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        requested.write.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"{len(values)} values")
         return
     for key, there in before["machine"].items():
         if there != machine()[key]:
             print(f"note: {key} was {there}, is {machine()[key]}")
-    wanted = {key: one for key, one in before["values"].items() if not asked.only or key.split("/")[0] in asked.only}
+    wanted = {
+        key: one for key, one in before["values"].items() if not requested.only or key.split("/")[0] in requested.only
+    }
     raise SystemExit(1 if compare(wanted, values) else 0)
 
 
@@ -314,7 +316,7 @@ def steps_left(run: Path) -> str:
 
 
 def resumed(tree: Tree, name: str, copy: str) -> Values:
-    """Let a copy of a run go on to its end, and say whether that is the end of the run that was never stopped."""
+    """Resume a copy of a run to its end, and compare it with the run that was never stopped."""
     tree.run("train", f"{name}.yaml", "--resume", f"train.output_dir={copy}")
     values, whole = values_of_run(tree.folder / copy, copy), values_of_run(tree.folder / name, name)
     same = {key.removeprefix(f"{copy}/"): value for key, value in values.items()}
@@ -329,10 +331,10 @@ def resumed(tree: Tree, name: str, copy: str) -> Values:
 def evaluated(tree: Tree) -> Values:
     """The figures and detections of the embedded checkpoint on scenes of its own kind."""
     scenes = "generated:shapes?train=0&validation=16&edge=112&seed=11"
-    told = tree.run(
+    output = tree.run(
         "evaluate", "embedded:small", "--data", scenes, "--json", "--out", "report", "--save-predictions", "found.json"
     )
-    values = dict(leaves("evaluate/json", json.loads(told)))
+    values = dict(leaves("evaluate/json", json.loads(output)))
     values |= leaves("evaluate/figures", json.loads((tree.folder / "report/metrics.json").read_text(encoding="utf-8")))
     values["evaluate/predictions"] = digest((tree.folder / "found.json").read_bytes())
     again = tree.run("evaluate", "--from-predictions", "found.json", "--data", scenes, "--json")
@@ -342,7 +344,7 @@ def evaluated(tree: Tree) -> Values:
 
 
 def predicted(tree: Tree) -> Values:
-    """What the embedded checkpoint finds in two images, and the pictures of it."""
+    """Return the detections of the embedded checkpoint in two images, and the annotated pictures."""
     images = sorted((tree.folder / "drawn/valid").glob("*.png"))[:2]
     names = [str(one.relative_to(tree.folder)) for one in images]
     tree.run("predict", "embedded:small", *names, "--threshold", "0.2", "--out", "pictures")
@@ -355,7 +357,7 @@ def predicted(tree: Tree) -> Values:
 
 
 def values_of_run(run: Path, name: str) -> Values:
-    """What a run directory holds: logged values, figures, config, weights, detections, and the state of each checkpoint."""
+    """Return the content of a run directory: log, metrics, config, weights, detections, and the state of each checkpoint."""
     values: Values = {}
     for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -439,7 +441,7 @@ def draw_data(folder: Path) -> None:
 def scene(
     random: np.random.Generator, crowd: bool
 ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, object]]]:
-    """An image of two to four shapes, and what COCO says of each."""
+    """Return an image of two to four shapes, and the COCO annotation of each."""
     height, width = (int(side) for side in random.integers(64, 112, 2))
     pixels = random.integers(90, 130, (height, width, 3)).astype(np.uint8)
     rows, columns = np.mgrid[:height, :width]
@@ -459,7 +461,7 @@ def scene(
 
 
 def progress(words: str) -> None:
-    """Tell how far the measuring is, on stderr."""
+    """Print the progress on stderr."""
     print(words, file=sys.stderr, flush=True)
 
 

@@ -36,7 +36,7 @@ BOMB = "a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
 )
 
 
-def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
+def test_missing_sections_are_those_of_detr(recipe: Path) -> None:
     loaded = load_recipe(recipe)
     assert build_file(recipe).criterion == detr_criterion()
     assert loaded.train.learning_rate == 1e-4
@@ -61,7 +61,7 @@ def test_as_resolved_it_reads_back_the_same(recipe: Path, tmp_path: Path) -> Non
     assert again.recipe.to_yaml() == text
 
 
-def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(
         """\
@@ -87,7 +87,7 @@ extra: 1
     )
     with pytest.raises(InputError) as caught:
         load_recipe(path, ["train.seed", "train.seed=-1"])
-    told = "\n".join(caught.value.problems)
+    output = "\n".join(caught.value.problems)
     for expected in [
         "bad.yaml:1: model: give either checkpoint",
         "bad.yaml:5: data.sorce: unknown key; did you mean source?",
@@ -103,10 +103,10 @@ extra: 1
         "train.seed: an override is written section.key=value",
         "train.seed: input should be greater than or equal to 0, got -1",
     ]:
-        assert expected in told
+        assert expected in output
 
 
-def test_settings_that_do_not_go_together_are_told_with_their_line(recipe: Path) -> None:
+def test_conflicting_settings_are_reported_with_their_line(recipe: Path) -> None:
     recipe.write_text(GOOD + "  lr_scheduler_type: cosine\n  lr_drop_epochs: [10]\noptim:\n  layer_decay: 2\n")
     with pytest.raises(InputError) as caught:
         load_recipe(recipe)
@@ -137,7 +137,7 @@ def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
         ("light\n  augment: none", "4: augment occurs twice"),
     ],
 )
-def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, words: str) -> None:
+def test_an_invalid_augmentation_or_fold_is_reported(tmp_path: Path, augment: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(f"model: {{checkpoint: x}}\ndata:\n  augment: {augment}\n  source: x\ntrain: {{output_dir: y}}\n")
     with pytest.raises(InputError, match=words):
@@ -158,7 +158,7 @@ def test_what_is_no_augmentation_or_fold_is_told(tmp_path: Path, augment: str, w
         (BOMB, "more than 1,000,000 values"),
     ],
 )
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=words):
@@ -174,7 +174,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
+def test_every_recipe_is_valid_and_names_itself(path: Path) -> None:
     from detr_ft.criterion import check_criterion
 
     assert check_criterion(build_file(path).criterion) == []
@@ -193,7 +193,7 @@ def test_every_recipe_is_sound_and_names_itself(path: Path) -> None:
         ("a: &a {b: *a}", "itself|unknown|required"),
     ],
 )
-def test_what_is_no_recipe_is_told_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_file_is_reported_with_its_name(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     for read in (read_recipe, load_recipe):
         with pytest.raises(InputError, match=words) as caught:
@@ -202,7 +202,7 @@ def test_what_is_no_recipe_is_told_with_its_file(tmp_path: Path, text: str, word
 
 
 def test_a_recipe_is_read_without_its_criterion(tmp_path: Path) -> None:
-    """A run is evaluated where the file of its term is no longer at hand."""
+    """A run can be evaluated after the file of its term was removed."""
     (tmp_path / "recipe.yaml").write_text(GOOD + "criterion: {matcher: {use: 'gone.py:Matcher'}, losses: []}\n")
     assert read_recipe(tmp_path / "recipe.yaml").data.source == "generated:workshop"
 

@@ -1,4 +1,4 @@
-"""What the quick check of a recipe takes for valid, the whole check does too."""
+"""A recipe that passes the quick check also passes the complete one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that is an evaluate module loads by its path, without a network, and does what its page says."""
+"""The folder of the evaluate module loads by its path, without a network, and works as documented."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ def reference(*boxes: list[float]) -> dict[str, Any]:
 
 def test_it_loads_by_its_path_and_counts() -> None:
     metric = evaluate.load(str(FOLDER), names=["cat", "dog"])
-    found = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
-    metric.add(prediction=found, reference=reference([0.0, 0, 10, 10]))
-    metric.add_batch(predictions=[found], references=[reference([20.0, 20, 10, 10])])
-    figures = metric.compute()
-    assert 0 < figures["map"] < 1
-    assert figures["per_class"]["dog"]["count"] == 2
+    detections = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
+    metric.add(prediction=detections, reference=reference([0.0, 0, 10, 10]))
+    metric.add_batch(predictions=[detections], references=[reference([20.0, 20, 10, 10])])
+    metrics = metric.compute()
+    assert 0 < metrics["map"] < 1
+    assert metrics["per_class"]["dog"]["count"] == 2
 
 
 def test_without_names_classes_have_numbers() -> None:
     metric = evaluate.load(str(FOLDER))
-    found = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
-    assert list(metric.compute(predictions=[found], references=[reference([0.0, 0, 10, 10])])["per_class"]) == ["1"]
+    detections = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
+    assert list(metric.compute(predictions=[detections], references=[reference([0.0, 0, 10, 10])])["per_class"]) == [
+        "1"
+    ]
 
 
-def test_a_label_without_a_name_is_told() -> None:
+def test_a_label_without_a_name_is_reported() -> None:
     metric = evaluate.load(str(FOLDER), names=["cat"])
-    found = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
+    detections = {"boxes": [[0.0, 0, 10, 10]], "scores": [0.9], "labels": [1]}
     with pytest.raises(ValueError, match=r"^names: .* got label 1 and cat"):
-        metric.compute(predictions=[found], references=[reference([0.0, 0, 10, 10])])
+        metric.compute(predictions=[detections], references=[reference([0.0, 0, 10, 10])])
 
 
 def test_the_example_of_its_page_runs(

@@ -1,4 +1,4 @@
-"""What starts a run on many GPUs and machines says what is meant; torchrun itself is replaced by one that tells."""
+"""The launch scripts call torchrun with the intended arguments; a script that records them replaces it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LAUNCH = Path(__file__).parents[2] / "recipes" / "launch"
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
-    """Commands that only write down what they are called with."""
+def recorded(tmp_path: Path) -> Path:
+    """Commands that only record their arguments."""
     for name, says in {
         "torchrun": 'echo "torchrun $*"',
         "srun": '"$@"',
@@ -25,39 +25,39 @@ def told(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(script: str, told: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    own = {"PATH": f"{told}:{os.environ['PATH']}"} | environment
+def call(script: str, recorded: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    own = {"PATH": f"{recorded}:{os.environ['PATH']}"} | environment
     done = subprocess.run([LAUNCH / script, *arguments], env=own, capture_output=True, text=True, timeout=30)
     return done.returncode, done.stdout.strip(), done.stderr
 
 
-def test_a_node_joins_the_first(told: Path) -> None:
-    status, said, _ = call(
-        "node.sh", told, "mine.yaml", "train.bf16=true", FIRST="a:1234", NODES="2", NODE="1", GPUS="8"
+def test_a_node_joins_the_first(recorded: Path) -> None:
+    status, output, _ = call(
+        "node.sh", recorded, "mine.yaml", "train.bf16=true", FIRST="a:1234", NODES="2", NODE="1", GPUS="8"
     )
     assert status == 0
-    assert said == (
+    assert output == (
         "torchrun --nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr a --master_port 1234 "
         "-m detr_ft train mine.yaml train.bf16=true --resume"
     )
 
 
-def test_a_node_that_lacks_a_word_says_which(told: Path) -> None:
-    status, _, error = call("node.sh", told, "mine.yaml", FIRST="a:1234", NODES="2", GPUS="8")
+def test_a_missing_variable_of_a_node_is_named(recorded: Path) -> None:
+    status, _, error = call("node.sh", recorded, "mine.yaml", FIRST="a:1234", NODES="2", GPUS="8")
     assert status != 0
     assert "NODE: which this one is, from 0" in error
 
 
-def test_slurm_starts_one_launcher_a_machine(told: Path) -> None:
+def test_slurm_starts_one_launcher_a_machine(recorded: Path) -> None:
     where = {
         "SLURM_JOB_NODELIST": "node-[0-1]",
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_GPUS_ON_NODE": "8",
         "SLURM_JOB_ID": "7",
     }
-    status, said, _ = call("slurm.sh", told, "mine.yaml", **where)
+    status, output, _ = call("slurm.sh", recorded, "mine.yaml", **where)
     assert status == 0
-    assert said == (
+    assert output == (
         "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_id 7 --rdzv_endpoint node-0:29500 "
         "-m detr_ft train mine.yaml --resume"
     )

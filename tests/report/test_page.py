@@ -56,7 +56,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def told(names: list[str] | None = None, images: int = 30) -> Assessment:
+def assessment_of(names: list[str] | None = None, images: int = 30) -> Assessment:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, images)
     names = names or ["cup", "plate", "fork", "knife"]
@@ -65,7 +65,7 @@ def told(names: list[str] | None = None, images: int = 30) -> Assessment:
     )
 
 
-TOLD = told()
+EXPECTED = assessment_of()
 BEFORE = dict.fromkeys(KEYS, 0.0625) | {"map_small": None, "per_class": {}}
 OUTLINE = Outline((4.0, 5.0, 20.0, 30.0), "cup", "#ff0000", 0.75)
 
@@ -95,7 +95,7 @@ def summary(**changes: Any) -> RunReport:
         "command": "detr-ft train <recipe>",
     }
     evaluation: dict[str, Any] = {
-        "assessment": TOLD,
+        "assessment": EXPECTED,
         "photos": [shot()],
         "matching": MatchingMetrics(
             [LayerMatching(0.5, 0.9, 1.0, 1.25)], 80, unreached=3, beyond=2, queries=9, queries_used=7
@@ -110,11 +110,11 @@ def summary(**changes: Any) -> RunReport:
 def test_the_page_is_whole_and_holds_the_figures() -> None:
     page = Page(render_page(summary()))
     assert page.open == []
-    value, interval, errors = TOLD.coco["map"], TOLD.intervals["map"], TOLD.errors.counts
+    value, interval, errors = EXPECTED.coco["map"], EXPECTED.intervals["map"], EXPECTED.errors.counts
     assert interval is not None
     for text in (
         "It learned.", "0.062", f"{value:.3f}", f"{value - 0.0625:+.3f}", f"{interval.low:.3f} to {interval.high:.3f}",
-        "cup", str(TOLD.coco["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
+        "cup", str(EXPECTED.coco["per_class"]["cup"]["count"]), "SetCriterion(\n  ...)", "torch", "some images",
         "an abacus", "1,234,567", "12.5 ms", "2.00 GFLOP", "7 of 9 queries", "3 objects have no query", "2 objects exceed", "1.25",
         f"localisationright class, box off (IoU 0.1 to 0.5){errors['localisation']}", "query 4: 17", "cup 0.75",
         "such images, mAP would average between", "Images by their number of objects",
@@ -126,7 +126,7 @@ def test_the_page_is_whole_and_holds_the_figures() -> None:
 def test_confusion_is_a_matrix_of_few_classes_and_a_list_of_many() -> None:
     page = render_page(summary())
     assert ("class", "matrix") in Page(page).attributes
-    for count in TOLD.confusion.ravel().tolist():
+    for count in EXPECTED.confusion.ravel().tolist():
         assert f">{count}</td>" in page
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 30)
@@ -152,10 +152,10 @@ def test_one_chart_for_each_of_map_loss_its_terms_and_the_rate() -> None:
 
 @pytest.mark.parametrize(("classes", "lines"), [(1, 0), (3, 3), (20, 20), (21, 0)])
 def test_every_class_has_a_named_line_unless_there_are_many(classes: int, lines: int) -> None:
-    marks, names = TOLD.matches, [f"class <{label}>" for label in range(classes)]
-    objects = replace(marks.objects, label=np.arange(len(marks.objects.label)) % classes)
-    found = replace(marks.detections, label=np.arange(len(marks.detections.label)) % classes)
-    chart = precision_chart(match_detections(names, marks.num_images, objects, found))
+    matched, names = EXPECTED.matches, [f"class <{label}>" for label in range(classes)]
+    objects = replace(matched.objects, label=np.arange(len(matched.objects.label)) % classes)
+    result = replace(matched.detections, label=np.arange(len(matched.detections.label)) % classes)
+    chart = precision_chart(match_detections(names, matched.num_images, objects, result))
     assert (
         re.findall("<title>(.*?)</title>", chart)
         == [name.replace("<", "&lt;").replace(">", "&gt;") for name in names][:lines]
@@ -163,7 +163,7 @@ def test_every_class_has_a_named_line_unless_there_are_many(classes: int, lines:
     assert "class-0" not in chart
 
 
-def test_nothing_is_fetched() -> None:
+def test_the_page_loads_no_other_file() -> None:
     html = render_page(summary())
     for name, value in Page(html).attributes:
         if name in ("src", "href", "xlink:href", "srcset", "action"):
@@ -181,7 +181,7 @@ def test_text_is_escaped(place: str) -> None:
 
 def test_names_captions_and_terms_are_escaped() -> None:
     evil = summary(
-        assessment=told([EVIL, "b", "c", "d"]),
+        assessment=assessment_of([EVIL, "b", "c", "d"]),
         photos=[shot(caption='"><script>', name=EVIL)],
         environment={EVIL: EVIL},
         title=EVIL,
@@ -231,13 +231,13 @@ def test_a_set_without_objects_has_a_page() -> None:
 
 
 def test_markdown_holds_the_same_figures() -> None:
-    text = render_markdown(TOLD.metrics())
-    interval, one = TOLD.intervals["map"], TOLD.coco["per_class"]["cup"]
+    text = render_markdown(EXPECTED.metrics())
+    interval, one = EXPECTED.intervals["map"], EXPECTED.coco["per_class"]["cup"]
     assert interval is not None
-    assert f"| mAP | {TOLD.coco['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
+    assert f"| mAP | {EXPECTED.coco['map']:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in text
     assert f"| cup | {one['count']} | {one['map']:.3f} |" in text
-    assert f"| missed | {TOLD.errors.counts['missed']} | {TOLD.costs['missed']:.3f} |" in text
-    assert "a\\|b" in render_markdown(told(["a|b", "b", "c", "d"]).metrics())
+    assert f"| missed | {EXPECTED.errors.counts['missed']} | {EXPECTED.costs['missed']:.3f} |" in text
+    assert "a\\|b" in render_markdown(assessment_of(["a|b", "b", "c", "d"]).metrics())
 
 
 def test_a_section_without_content_is_left_out() -> None:
@@ -262,4 +262,4 @@ def test_a_section_is_added_by_its_entry_in_the_list(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("detr_ft.report.page.SECTIONS", (*SECTIONS, section))
     assert "<h2>Images</h2>\n<p>1,200 &amp; &lt;b&gt;</p>" in render_page(summary())
     assert "<h2>Images</h2>" not in render_page(RunReport(title="a run", verdict="Nothing was measured."))
-    assert render_markdown(TOLD.metrics()).endswith("### Images\n\n30 images\n")
+    assert render_markdown(EXPECTED.metrics()).endswith("### Images\n\n30 images\n")

@@ -16,12 +16,12 @@ from detr_ft.structures import Detections
 DATA = generate("workshop?train=0&validation=0&test=9&edge=64")["test"]
 
 
-def found(score: float) -> list[Detections]:
+def detections(score: float) -> list[Detections]:
     return [Detections(torch.tensor([[5.0, 5, 40, 40]]), torch.tensor([score]), torch.tensor([1]))] * len(DATA)
 
 
 def test_four_images_twice(tmp_path: Path) -> None:
-    written = write_examples(tmp_path, DATA, found(0.9), {"wrench": 0.5})
+    written = write_examples(tmp_path, DATA, detections(0.9), {"wrench": 0.5})
     names = [f"{number}{which}.jpg" for number in (1, 2, 3, 4) for which in ("", "-found")]
     assert [one.relative_to(tmp_path / "examples").as_posix() for one in written] == names
     assert all(one.is_file() for one in written)
@@ -31,22 +31,22 @@ def test_four_images_twice(tmp_path: Path) -> None:
 def test_only_detections_above_the_threshold_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, drawn: int
 ) -> None:
-    seen: list[list[int]] = []
+    recorded: list[list[int]] = []
 
     def draw(image: Image.Image, boxes: torch.Tensor, labels: torch.Tensor, *rest: object) -> Image.Image:
-        seen.append(labels.tolist())
+        recorded.append(labels.tolist())
         return image
 
     monkeypatch.setattr(pictures, "draw", draw)
-    write_examples(tmp_path, DATA, found(score), {"wrench": 0.7})
-    assert seen == [[1] * drawn] * 4
+    write_examples(tmp_path, DATA, detections(score), {"wrench": 0.7})
+    assert recorded == [[1] * drawn] * 4
 
 
-def test_images_without_objects_are_passed_over_and_large_ones_made_smaller(tmp_path: Path) -> None:
+def test_images_without_objects_are_skipped_and_large_ones_resized(tmp_path: Path) -> None:
     empty = DATA.map(lambda row: {"objects": {name: [] for name in row["objects"]}}, features=DATA.features)
-    assert write_examples(tmp_path, empty, found(0.9), {}) == []
+    assert write_examples(tmp_path, empty, detections(0.9), {}) == []
     large = generate("workshop?train=0&validation=0&test=2&edge=1000")["test"]
-    (first, *_) = write_examples(tmp_path, large, found(0.9)[:2], {})
+    (first, *_) = write_examples(tmp_path, large, detections(0.9)[:2], {})
     with Image.open(first) as picture:
         assert max(picture.size) == 800
 

@@ -1,4 +1,7 @@
-"""Inspection of two splits before the processes of an evaluation join; each rank writes a file.   torchrun distributed_inspection.py FOLDER"""
+"""Inspection of two splits before the processes of an evaluation join; each rank writes a file.
+
+torchrun distributed_inspection.py FOLDER
+"""
 
 from __future__ import annotations
 

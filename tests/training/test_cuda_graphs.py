@@ -113,7 +113,7 @@ def test_a_new_shape_runs_eagerly_and_a_repeated_one_is_captured(tiny_checkpoint
     assert pool.recorded == 4
 
 
-def test_of_many_shapes_the_first_are_captured(
+def test_the_first_of_many_shapes_are_captured(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detr_ft.training.cuda_graphs._MAX_CAPTURED_SHAPES", 1)

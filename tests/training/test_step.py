@@ -77,7 +77,7 @@ def test_a_bad_gradient_is_reported_in_the_next_step_and_not_applied(tiny_checkp
 @pytest.mark.parametrize(
     "settings", [{}, {"logging_steps": 6}, {"save_steps": 6}, {"eval_epochs": 2}, {"max_minutes": 9}]
 )
-def test_nothing_that_follows_from_a_failed_step_is_written(
+def test_a_failed_step_writes_no_checkpoint_or_log(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     quiet = {"logging_steps": 100, "eval_epochs": 0, "num_train_epochs": 2}
@@ -196,7 +196,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_of_two_failed_steps_the_first_is_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_first_of_two_failed_steps_is_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=4, logging_steps=100)
     spoil_the_gradient(trainer, 2)
     micro_step = trainer.stepper._micro_step

@@ -1,6 +1,6 @@
 """Weaknesses of the stock Trainer with DETR. If a test fails, a claim of the documentation is out of date.
 
-tests/training/checkpoint/test_resume.py (all tensors resumed) and tests/models/test_share_a_step.py (box losses that grow with the
+tests/training/checkpoint/test_resume.py (all tensors resumed) and tests/models/test_split_step.py (box losses that grow with the
 processes) have others.
 """
 

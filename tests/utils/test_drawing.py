@@ -15,7 +15,7 @@ def count(image: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(image) == colour).all(axis=2).sum())
 
 
-def test_a_large_image_keeps_its_size_and_the_box_stands_where_it_should() -> None:
+def test_a_large_image_and_its_box_are_drawn_at_their_size() -> None:
     image = Image.new("RGB", (640, 480), "white")
     drawn = draw(image, BOX, torch.tensor([0]), NAMES)
     assert drawn.size == (640, 480)

@@ -1,4 +1,4 @@
-"""What was drawn since the meter was made, and nothing made up where nobody counts."""
+"""Energy since the start of the meter; None without a counter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_it_counts_from_when_it_is_made() -> None:
     assert meter.watt_hours() == pytest.approx(1.5)
 
 
-def test_a_counter_that_began_anew_and_no_counter_at_all_say_nothing() -> None:
+def test_a_reset_counter_and_a_missing_counter_give_none() -> None:
     joules = [100.0]
     meter = EnergyMeter([lambda: joules[0]])
     joules[0] = 1.0
@@ -28,9 +28,7 @@ def test_a_counter_that_began_anew_and_no_counter_at_all_say_nothing() -> None:
     assert EnergyMeter([]).watt_hours() is None
 
 
-def test_the_files_of_processors_are_read_and_those_that_nobody_may_read_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_files_of_processors_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "_POWERCAP", tmp_path)
     for name, text in (("intel-rapl:0", "5000000\n"), ("intel-rapl:1", "no number\n"), ("intel-rapl:0:0", "1\n")):
         (tmp_path / name).mkdir()

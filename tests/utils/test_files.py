@@ -21,14 +21,15 @@ def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
     check_new_folder(tmp_path / "new")
     check_new_folder(tmp_path)
     (tmp_path / "file").touch()
-    for folder in (tmp_path, tmp_path / "file"):
+    for folder, reason in ((tmp_path, " is not empty"), (tmp_path / "file", ": can't be written (it is a file)")):
         with pytest.raises(InputError) as caught:
-            check_new_folder(folder, "Take another.")
-        assert str(caught.value).startswith(f"{folder} is not empty")
-        assert str(caught.value).endswith(". Take another.")
+            check_new_folder(folder, "Choose another.")
+        assert str(caught.value).startswith(f"{folder}{reason}")
+        assert str(caught.value).endswith(". Choose another.")
+    check_new_folder(tmp_path, ignored="file")
 
 
-def test_an_os_error_inside_writing_names_the_path_and_other_errors_pass(tmp_path: Path) -> None:
+def test_an_os_error_names_the_path_and_other_errors_pass(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"out: can't be written \(Not a directory\)"), writing(tmp_path / "out"):
         (tmp_path / "file" / "x").mkdir()

@@ -62,11 +62,11 @@ def test_seeds_are_summed_up_over_the_same_images(folder: Path) -> None:
     assert held_out[0] == held_out[1]
     figures = [json.loads((folder / f"runs/a/seed-{seed}/metrics.json").read_text())["map"] for seed in (3, 4)]
     assert figures[0] != figures[1]
-    told = json.loads((folder / "runs/a/seeds.json").read_text())
-    assert told["seeds"] == [3, 4]
-    assert told["map"]["values"] == figures
-    assert told["map"]["mean"] == pytest.approx(sum(figures) / 2)
-    assert told["map"]["deviation"] == pytest.approx(abs(figures[0] - figures[1]) / 2**0.5)
+    output = json.loads((folder / "runs/a/seeds.json").read_text())
+    assert output["seeds"] == [3, 4]
+    assert output["map"]["values"] == figures
+    assert output["map"]["mean"] == pytest.approx(sum(figures) / 2)
+    assert output["map"]["deviation"] == pytest.approx(abs(figures[0] - figures[1]) / 2**0.5)
 
 
 def test_seeds_that_are_finished_are_left(folder: Path) -> None:
@@ -82,20 +82,20 @@ def test_runs_are_compared_on_what_they_held_out(folder: Path) -> None:
     runs = ["runs/a/seed-3", "runs/a/seed-4"]
     status, stdout, stderr = run(folder, "compare", *runs)
     assert status == 0, stderr
-    assert "95 % interval" in stdout
+    assert "95% interval" in stdout
     assert stdout.count("noise") == 1
     status, stdout, _ = run(folder, "compare", *runs, "--json")
     first, second = json.loads(stdout)
-    told = [json.loads((folder / one / "metrics.json").read_text()) for one in runs]
-    assert [first["figures"]["map"], second["figures"]["map"]] == pytest.approx([one["map"] for one in told], abs=1e-9)
-    assert first["intervals"]["map"] == pytest.approx(told[0]["intervals"]["map"])
-    assert second["differences"]["map"]["value"] == pytest.approx(told[1]["map"] - told[0]["map"], abs=1e-9)
+    output = [json.loads((folder / one / "metrics.json").read_text()) for one in runs]
+    assert [first["figures"]["map"], second["figures"]["map"]] == pytest.approx(
+        [one["map"] for one in output], abs=1e-9
+    )
+    assert first["intervals"]["map"] == pytest.approx(output[0]["intervals"]["map"])
+    assert second["differences"]["map"]["value"] == pytest.approx(output[1]["map"] - output[0]["map"], abs=1e-9)
     assert first["differences"] == {}
 
 
-def test_a_model_is_as_good_as_itself_and_better_than_one_that_knows_nothing(
-    folder: Path, tiny_checkpoint: Path
-) -> None:
+def test_a_model_equals_itself_and_is_better_than_an_untrained_one(folder: Path, tiny_checkpoint: Path) -> None:
     data = ["--data", "coco:data", "--split", "train", "--json"]
     status, stdout, stderr = run(folder, "compare", "runs/a/seed-3", "runs/a/seed-3", "embedded:small", *data)
     assert status == 0, stderr
@@ -117,7 +117,7 @@ def test_other_images_are_not_compared(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,1", "1,x", "1,,2", "-1,2", "1;2"])
-def test_what_are_no_seeds_is_told(text: str) -> None:
+def test_invalid_seeds_are_reported(text: str) -> None:
     with pytest.raises(InputError, match="--seeds"):
         run_seeds(LOADED, parse_seeds(text))
 

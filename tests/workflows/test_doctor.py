@@ -37,7 +37,7 @@ def test_the_first_column_is_the_images_and_the_others_are_augmented(tmp_path: P
     assert not any(np.array_equal(cells[0], light[8:328, 8 + 328 * n : 328 * (n + 1)]) for n in range(1, 5))
 
 
-def test_ones_own_augmentation_is_shown(tmp_path: Path) -> None:
+def test_a_custom_augmentation_is_shown(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass, replace\n\n\n"
         "@dataclass(frozen=True)\nclass Dark:\n    by: int = 4\n\n"
@@ -65,7 +65,7 @@ def test_names_are_written_on_images_as_small_as_they_are_shown(
         assert made.size == (5 * 488 + 8, 4 * 488 + 8)
 
 
-def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
+def test_data_without_a_train_split_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.format(augment="light"))
     data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
     with pytest.raises(InputError, match=r"no train split .* test"):

@@ -66,7 +66,7 @@ def assert_onnx_finds_the_same(folder: Path) -> None:
     assert sum(len(found.above(0.5).scores) for found in small) > 0
 
 
-def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.onnx: .*detr-ft export .* --to onnx"):
         OnnxDetector.load(str(tmp_path))
     copy = tmp_path / "copy"
@@ -77,7 +77,7 @@ def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None
         OnnxDetector.load(str(copy))
 
 
-def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_model_is_reported(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save_model
 
     def model_of(inputs: list[str], logits: list[object]) -> object:
@@ -103,7 +103,7 @@ def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_with_other_outputs_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         def __call__(self, pixels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros(len(pixels), 25, 9), torch.zeros(len(pixels), 25, 4)
@@ -131,7 +131,7 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
     assert math.isnan(apart.box)
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--to tflite: .* onnx, int8, torch"):
         export("embedded:small", ["tflite"], DATA, output_dir=tmp_path / "out")
     with pytest.raises(InputError, match=r"embedded:small .* --output-dir"):
@@ -147,10 +147,10 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 
 def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config is written with its keys sorted as text: "10" comes before "2"."""
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def stop(of_model: list[str], of_data: list[str]) -> None:
-        asked.append(of_model)
+        requested.append(of_model)
         raise InputError("enough")
 
     model, processor = load_model("embedded:small")
@@ -159,7 +159,7 @@ def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(exporting, "align_classes", stop)
     with pytest.raises(InputError, match="enough"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
-    assert asked == [[str(index) for index in range(12)]]
+    assert requested == [[str(index) for index in range(12)]]
 
 
 def test_metrics_of_images_without_objects_are_unknown(tmp_path: Path) -> None:

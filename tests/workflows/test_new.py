@@ -28,7 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_written_is_a_sound_recipe_for_the_data(
+def test_the_written_recipe_is_valid_for_the_data(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -54,7 +54,7 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     assert recipe.optim.backbone_learning_rate is None  # what is frozen has no rate
 
 
-def test_the_checkpoints_own_queries_are_told(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_the_queries_of_the_checkpoint_are_reported(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     own = json.loads((tiny_checkpoint / "config.json").read_text())["num_queries"]
     for out, checkpoint, queries in (("a.yaml", "embedded:small", 25), ("b.yaml", str(tiny_checkpoint), own)):
         new_recipe(photos, tmp_path / out, checkpoint=checkpoint)
@@ -75,7 +75,7 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     assert split_of(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
-def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     out.write_text("precious")
     with pytest.raises(InputError, match="exists"):
@@ -83,20 +83,20 @@ def test_nothing_is_written_over(photos: Path, tmp_path: Path) -> None:
     assert out.read_text() == "precious"
 
 
-def test_data_without_a_train_split_is_told(tmp_path: Path) -> None:
+def test_data_without_a_train_split_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no train split, only validation"):
         new_recipe("generated:workshop?train=0&validation=3", tmp_path / "mine.yaml")
     assert not (tmp_path / "mine.yaml").exists()
 
 
 @pytest.mark.parametrize("name", ["bccd_voc", "chess_coco", "cones_yolo"])
-def test_real_data_gets_a_sound_recipe(real_data: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+def test_real_data_gets_a_valid_recipe(real_data: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     new_recipe(real_data(name), tmp_path / "mine.yaml")
     recipe = load_recipe(tmp_path / "mine.yaml")
     assert set(load_data(recipe.data.source)) == {"train", "validation", "test"}
 
 
-def test_choices_follow_the_data_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choices_follow_the_data_with_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many images, one class in a few of them, crowded: each shows in the recipe, with its reason."""
     monkeypatch.setattr(
         "detr_ft.workflows.new.num_queries_of", lambda *_: None

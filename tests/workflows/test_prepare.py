@@ -1,4 +1,4 @@
-"""What must hold before the first step of a run."""
+"""Checks and choices before the first step of a run."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_weights_are_loaded_once(tiny_checkpoint: Path, tmp_path: Path, monkeypa
     assert ImageFormat.of(prepared.processor) == prepared.format
 
 
-def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_rate_for_a_frozen_part_is_refused_before_files_are_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         f"model: {{checkpoint: {tiny_checkpoint}, freeze: [encoder]}}\n"
         'data: {source: "generated:workshop?train=4&validation=2&edge=64"}\n'
@@ -136,7 +136,7 @@ def test_a_rate_for_a_frozen_part_stops_a_run_before_it_leaves_anything(tiny_che
 def test_a_checkpoint_is_cut_and_fitted_to_the_data(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Queries, layers and synonyms of the recipe, the last from a file beside it; the label map is kept in the config."""
+    """Queries, layers and synonyms of the recipe, the last from a file beside it; the label map is saved in the config."""
     data = load_data("generated:workshop?train=6&validation=2&edge=64")
     kinds = class_names(data["train"])
     recipe = recipe_of(tmp_path, tiny_checkpoint)
@@ -152,7 +152,7 @@ def test_a_checkpoint_is_cut_and_fitted_to_the_data(
     assert "queries: 30 of the checkpoint's 8, by use in 6 images" in caplog.text
 
 
-def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_invalid_file_of_synonyms_is_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, tiny_checkpoint)
     (tmp_path / "names.yaml").write_text("drill: [cat]\nsaw: 3\n")
     section = recipe.model.model_copy(update={"synonyms": "names.yaml"})
@@ -167,10 +167,10 @@ def test_a_file_of_synonyms_that_holds_something_else_is_told(tiny_checkpoint: P
 def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str | None] = []
+    requested: list[str | None] = []
 
     def load(checkpoint: str, revision: str | None, pickled: bool) -> tuple[Any, Any]:
-        asked.append(revision)
+        requested.append(revision)
         return load_model(checkpoint)
 
     monkeypatch.setattr(
@@ -183,6 +183,6 @@ def test_a_run_loads_and_notes_the_commit_that_a_branch_is(
         recipe.model_copy(update={"model": section}), load_data("generated:workshop?train=4&validation=2&edge=64")
     )
     assert prepared.revision == "0123abc"
-    assert asked == ["0123abc"]
+    assert requested == ["0123abc"]
     assert recipe.pinned(None) == recipe
     assert recipe.pinned("0123abc").model.revision == "0123abc"

@@ -73,7 +73,7 @@ def test_a_run_has_metrics_detections_and_a_report(trained: TrainOutcome, data: 
     assert detr_ft.coco_metrics(trained.validation, trained.detections)["map"] == trained.metrics.map
 
 
-def test_its_recipe_loads_and_says_that_its_data_cannot_be_read(trained: TrainOutcome, data: DatasetDict) -> None:
+def test_its_recipe_loads_and_its_data_are_reported_as_unreadable(trained: TrainOutcome, data: DatasetDict) -> None:
     recipe = detr_ft.load_recipe(trained.folder / "recipe.yaml")
     assert recipe.train.learning_rate == 1e-3
     assert recipe.criterion is not None
@@ -86,7 +86,7 @@ def test_its_recipe_loads_and_says_that_its_data_cannot_be_read(trained: TrainOu
     assert torch.equal(again.detections[0].scores, trained.detections[0].scores)
 
 
-def test_what_follows_takes_the_run_and_the_data(trained: TrainOutcome, data: DatasetDict, tmp_path: Path) -> None:
+def test_later_verbs_accept_the_run_and_the_data(trained: TrainOutcome, data: DatasetDict, tmp_path: Path) -> None:
     evaluated = detr_ft.evaluate(trained, data)
     assert evaluated.metrics.coco() == trained.metrics.coco()
     assert evaluated.report is None
@@ -120,9 +120,9 @@ def test_a_run_by_a_recipe_and_by_keywords_is_the_same(tiny_checkpoint: Path, tm
 def test_settings_are_checked_together() -> None:
     with pytest.raises(detr_ft.InputError) as caught:
         detr_ft.train(model="embedded:small", data="x", num_epochs=3, learning_rate=-1)  # type: ignore[call-overload]
-    told = "\n".join(caught.value.problems)
+    output = "\n".join(caught.value.problems)
     for expected in ("train.num_epochs", "num_train_epochs?", "train.learning_rate", "train.output_dir"):
-        assert expected in told
+        assert expected in output
     with pytest.raises(detr_ft.InputError, match="recipe, or model, data"):
         detr_ft.train(model="embedded:small")
     with pytest.raises(detr_ft.InputError, match="--resume"):

@@ -1,4 +1,4 @@
-"""A term of one's own that goes wrong: what `train` says, and what `replay` finds."""
+"""A custom term that fails: the report of `train`, and the origin that `replay` locates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ train: {{output_dir: run, num_train_epochs: 1, per_device_train_batch_size: 4}}
         ("apart[:, 7]", "loss", "IndexError"),
     ],
 )
-def test_a_failed_step_is_told_and_replayed(
+def test_a_failed_step_is_reported_and_replayed(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, value: str, origin: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -50,20 +50,20 @@ def test_a_failed_step_is_told_and_replayed(
     trained = CliRunner().invoke(app, ["train", "mine.yaml"])
     assert trained.exit_code == 1
     assert "Traceback" not in trained.output
-    said = re.search(
+    text = re.search(
         r"step 1, images ([\d, ]+): .*; nothing of this step was applied\. .*detr-ft (replay \S+)", trained.output
     )
-    assert said, trained.output
-    assert len(said[1].split(",")) == 4
+    assert text, trained.output
+    assert len(text[1].split(",")) == 4
     assert not (tmp_path / "run/model.safetensors").exists()
-    replayed = CliRunner().invoke(app, said[2].split())
+    replayed = CliRunner().invoke(app, text[2].split())
     assert replayed.exit_code == 0, replayed.output
     assert "runs code: " in replayed.output
     assert f"origin: {origin}\n" in replayed.output
     assert words in replayed.output
 
 
-def test_what_is_no_capsule_is_said(tmp_path: Path) -> None:
+def test_an_invalid_capsule_is_reported(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["replay", str(tmp_path)])
     assert result.exit_code == 2
     assert "no failure capsule" in result.output

@@ -28,41 +28,50 @@ def detector(tiny_checkpoint: Path) -> Detector:
     return one
 
 
-def test_a_model_is_looked_at_from_all_sides(detector: Detector) -> None:
+def test_the_report_of_a_model_has_all_sections(detector: Detector) -> None:
     split = DATA["validation"]
-    found = detect_split(detector.model, detector.processor, split)
-    told = collect_report(
-        detector.model, detector.processor, detr_criterion(), split, found, "here", 4, boxes_of_classes(DATA["train"])
+    detected = detect_split(detector.model, detector.processor, split)
+    report = collect_report(
+        detector.model,
+        detector.processor,
+        detr_criterion(),
+        split,
+        detected,
+        "here",
+        4,
+        boxes_of_classes(DATA["train"]),
     )
-    assert told.assessment.coco == coco_metrics(split, found)
-    assert told.matching is not None
-    assert told.matching.objects == sum(boxes_of_classes(split).values())
-    assert len(told.matching.layers) == detector.model.config.decoder_layers
-    assert len(told.queries) == min(18, detector.model.config.num_queries)
-    assert told.speed is not None
-    assert told.speed.parameters == detector.model.num_parameters()
-    assert sum(group.classes for group in told.assessment.frequency.values()) == len(told.assessment.coco["per_class"])
-    assert told.photos
-    for photo in told.photos:
+    assert report.assessment.coco == coco_metrics(split, detected)
+    assert report.matching is not None
+    assert report.matching.objects == sum(boxes_of_classes(split).values())
+    assert len(report.matching.layers) == detector.model.config.decoder_layers
+    assert len(report.queries) == min(18, detector.model.config.num_queries)
+    assert report.speed is not None
+    assert report.speed.parameters == detector.model.num_parameters()
+    assert sum(group.classes for group in report.assessment.frequency.values()) == len(
+        report.assessment.coco["per_class"]
+    )
+    assert report.photos
+    for photo in report.photos:
         assert all(outline.score is None for outline in photo.objects)
         assert all(outline.score is not None for outline in photo.detections)
         assert f"{len(photo.objects)} objects, {len(photo.detections)} detections" in photo.caption
-    html = render_page(RunReport(title="t", verdict="v", evaluation=told))
+    html = render_page(RunReport(title="t", verdict="v", evaluation=report))
     assert len(html.encode()) < 5_000_000
 
 
 def test_the_pictures_are_of_the_images_that_they_name(detector: Detector) -> None:
     split = DATA["validation"].select([7, 2, 9, 0, 4])  # ids that don't rise
-    found = detect_split(detector.model, detector.processor, split)
-    told = collect_report(detector.model, detector.processor, detr_criterion(), split, found, "here", 4)
+    detected = detect_split(detector.model, detector.processor, split)
+    report = collect_report(detector.model, detector.processor, detr_criterion(), split, detected, "here", 4)
     objects = {row["image_id"]: len(row["objects"]["category"]) for row in split}
-    assert told.photos
-    for photo in told.photos:
+    assert report.photos
+    for photo in report.photos:
         image = int(re.search(r"image (\d+)", photo.caption)[1])  # type: ignore[index]
         assert len(photo.objects) == objects[image]
 
 
-def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector) -> None:
+def test_raw_predictions_of_all_layers_equal_the_outputs(detector: Detector) -> None:
     stock = detector.model.loss_function
     batches = list(
         predict_split_raw(detector.model, detector.processor, detr_criterion(), DATA["validation"], batch_size=4)
@@ -72,8 +81,8 @@ def test_what_the_model_says_at_all_layers_is_what_it_answers(detector: Detector
     counts = [len(row["category"]) for row in DATA["validation"]["objects"]]
     assert [count for _, targets in batches for count in targets.counts] == counts
     answered = torch.cat([predictions.logits[-1] for predictions, _ in batches]).softmax(-1)[..., :-1].amax((1, 2))
-    found = detect_split(detector.model, detector.processor, DATA["validation"])
-    assert answered.tolist() == pytest.approx([float(one.scores[0]) for one in found], abs=0.05)  # another resize
+    detected = detect_split(detector.model, detector.processor, DATA["validation"])
+    assert answered.tolist() == pytest.approx([float(one.scores[0]) for one in detected], abs=0.05)  # another resize
 
 
 def test_speed_has_an_order_and_a_size(detector: Detector) -> None:

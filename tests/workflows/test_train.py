@@ -16,7 +16,7 @@ from detr_ft.workflows.run import TrainOutcome
 from detr_ft.workflows.train import train
 
 
-def test_missing_images_are_told_together_and_nothing_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_missing_images_are_reported_together_and_nothing_is_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
     write_coco(load_data("generated:workshop?train=16&validation=2&edge=64"), tmp_path / "data")
     for image in sorted((tmp_path / "data").rglob("*.png"))[:13]:
         image.unlink()
@@ -47,7 +47,7 @@ def test_the_end_reports_duration_and_next_commands(seconds: float, told: str) -
 def test_the_recipe_in_the_run_names_the_commit(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a branch of the Hub was when the run began, and not what it will be."""
+    """The recipe of the run has the commit of a branch, which may change later."""
     monkeypatch.setattr("detr_ft.workflows.prepare.commit_of", lambda name, revision: "0123abc")
     monkeypatch.setattr("detr_ft.workflows.prepare.load_model", lambda name, revision, pickled: load_model(name))
     (tmp_path / "recipe.yaml").write_text(

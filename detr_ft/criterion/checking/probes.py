@@ -39,6 +39,7 @@ class ZeroLoss:
 
 
 def probe_cost(cost: Cost, case: Case) -> Iterator[str]:
+    """Yield the faults of a cost on a batch: shape, type, values, and other orders of targets."""
     name, predictions, targets = type(cost).__name__, case.predictions, case.targets
     with torch.no_grad():
         values: object = cost(predictions, targets)
@@ -81,6 +82,7 @@ def probe_cost(cost: Cost, case: Case) -> Iterator[str]:
 
 
 def probe_criterion(criterion: SetCriterion, case: Case) -> Iterator[str]:
+    """Yield the faults of a criterion on a batch: values, gradient, other orders and divisions."""
     loss, values = criterion(case.predictions, case.targets)
     not_finite = [f"{key} is {value.item()}" for key, value in values.items() if not value.isfinite()]
     if not_finite:  # the other probes would report consequences of it
@@ -167,6 +169,7 @@ def probe_training(criterion: SetCriterion, case: Case) -> Iterator[str]:
 
 
 def probe_gradient(loss: Tensor, case: Case, *, expected: bool) -> Iterator[str]:
+    """Yield the faults of a gradient: NaN or infinite values, and none at all where one is `expected`."""
     inputs = case.predictions.logits, case.predictions.boxes
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True)
     for name, gradient in zip(("logits", "boxes"), gradients, strict=True):

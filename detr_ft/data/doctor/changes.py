@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 
 from datasets import DatasetDict
 
+from detr_ft.utils.formatting import percent
+
 _MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
 _LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
 
@@ -84,7 +86,7 @@ def _warning(noun: str, reasons: Counter[str], total: int) -> Iterator[str]:
     count = reasons.total()
     if count > _MIN_LEFT_OUT_FRACTION * total:
         text = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common() if number)
-        yield f"WARNING: {count} of {total} {noun} ({count / total:.0%}) are left out of the repaired copy: {text}"
+        yield f"WARNING: {count} of {total} {noun} ({percent(count / total)}) are left out of the repaired copy: {text}"
 
 
 def _count_boxes(data: DatasetDict) -> int:

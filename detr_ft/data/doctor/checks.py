@@ -22,7 +22,7 @@ from detr_ft.data.sources.listing import images_in
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
 _FIRST_SWAPPING_ORIENTATION = 5  # EXIF orientations from this on swap width and height; 2 to 4 don't
-_MIRRORED = "mirrored or turned upside down, as EXIF says"
+_MIRRORED = "mirrored or turned upside down, as in EXIF"
 _MIN_SHRINK_PX = 32  # an edge rounded down to a multiple of 32 does not count as shrinking
 _MAX_NAMES = 3
 

@@ -80,13 +80,13 @@ def merge_copies(rows: Mapping[str, list[Row | None]], scan: DatasetScan) -> Ite
             if row is None:
                 continue
             if image.digest not in remaining:
-                remaining[image.digest] = f"kept as {image.name} in {split}", row
+                remaining[image.digest] = f"remains as {image.name} in {split}", row
                 continue
             rows[split][index] = None
             location, target = remaining[image.digest]
             yield _change(split, image, None, "left out: the same bytes as another", image.name, location)
             for number, box in _move(row["objects"], target["objects"]):
-                yield _change(split, image, number, "moved to the copy that is kept", box, location)
+                yield _change(split, image, number, "moved to the copy that remains", box, location)
 
 
 def _move(objects: Mapping[str, list[Any]], target: Mapping[str, list[Any]]) -> Iterator[tuple[int, list[float]]]:

@@ -1,8 +1,8 @@
 """Adapt boxes whose annotations state another size than their image file, or refuse them.
 
-Three things happen to images after annotation: they are resized, stretched to another shape, or turned upright by a program
-that applies EXIF, unlike the annotation tool. The sizes show which it was, together with boxes that fit in only one of the
-two frames.
+Three things happen to images after annotation: they are resized, stretched to another shape, or turned upright by a
+program that applies EXIF, unlike the annotation tool. The sizes show which it was, together with boxes that fit in only
+one of the two frames.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def as_box(values: Sequence[float]) -> Box:
 class AnnotatedSizes:
     """The frame that the boxes of each group of images were drawn in; None if unclear.
 
-    A group has one kind of difference between stated and actual size. `mirrored` is the frame of images that EXIF mirrors or turns upside down, whose size shows nothing.
+    A group has one kind of difference between stated and actual size. `mirrored` is the frame of images that EXIF
+    mirrors or turns upside down, whose size shows nothing.
     """
 
     of_groups: Mapping[str, Frame | None]
@@ -94,7 +95,8 @@ class AnnotatedSizes:
     def infer(cls, images: Iterable[AnnotatedImage], drawn_on: Frame | None = None) -> AnnotatedSizes:
         """Infer the frame of each group from all of its boxes.
 
-        `drawn_on` is the frame of groups with boxes that fit in both. Pass the images of all splits at once: one tool wrote the annotations of a data set.
+        `drawn_on` is the frame of groups with boxes that fit in both. Pass the images of all splits at once: one tool
+        wrote the annotations of a data set.
         """
         groups: dict[str, list[AnnotatedImage]] = {}
         for image in images:
@@ -115,8 +117,9 @@ class AnnotatedSizes:
     def fit(self, image: AnnotatedImage) -> Rescaling | None:
         """Return the rescaling of an image's boxes, or None if unclear: not to be trained on.
 
-        An image with boxes that fit only in the frame that is not its group's is unclear. An image of a group that was not
-        passed to `infer` is decided by its own boxes. One without boxes, or of no stated size, changes its size alone.
+        An image with boxes that fit only in the frame that is not its group's is unclear. An image of a group that was
+        not passed to `infer` is decided by its own boxes. One without boxes, or of no stated size, changes its size
+        alone.
         """
         group = _group(image)
         frame = self.of_groups[group] if group in self.of_groups else _frame(group, [image])

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 class InspectedSplit:
     """A split after its files are scanned.
 
-    `rows` are usable for training, with boxes in pixels of the actual images. `fingerprints` are those of the images of `rows`; `bad` has the reason for each image left out.
+    `rows` are usable for training, with boxes in pixels of the actual images. `fingerprints` are those of the images of
+    `rows`; `bad` has the reason for each image left out.
     """
 
     rows: Dataset
@@ -47,9 +48,9 @@ class InspectedSplit:
 def inspect_splits(data: Mapping[str, Dataset], names: Sequence[str], form: ImageFormat) -> dict[str, InspectedSplit]:
     """Scan every image of the splits `names`.
 
-    The processes of a run divide the work, and each gets the whole result. An image is bad if it can't be read, if the size that its boxes were drawn for is unclear, or if the model's image
-    format, `form`, would resize a side to 0 pixels. All splits of `data` decide in which frame boxes were drawn. Moved boxes
-    are logged.
+    The processes of a run divide the work, and each gets the whole result. An image is bad if it can't be read, if the
+    size that its boxes were drawn for is unclear, or if the model's image format, `form`, would resize a side to 0
+    pixels. All splits of `data` decide in which frame boxes were drawn. Moved boxes are logged.
     """
     scans = {name: map_divided(data[name], lambda rows: scan_images(rows, "Scanning images")) for name in names}
     sizes = _infer_sizes(data, {name: [image.file for image in images] for name, images in scans.items()})
@@ -59,9 +60,9 @@ def inspect_splits(data: Mapping[str, Dataset], names: Sequence[str], form: Imag
 def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] | None = None) -> Dataset:
     """Return a split, or some of its rows, with sizes and boxes of the actual upright images.
 
-    All splits decide in which frame boxes were drawn, as in training. Only the headers of the files are read. Moved boxes are
-    logged. Raises InputError with every selected image that has no readable header, or whose boxes were drawn for an unclear
-    size.
+    All splits decide in which frame boxes were drawn, as in training. Only the headers of the files are read. Moved
+    boxes are logged. Raises InputError with every selected image that has no readable header, or whose boxes were drawn
+    for an unclear size.
     """
     split = data[name]
     selected = range(len(split)) if rows is None else rows

@@ -24,10 +24,11 @@ from detr_ft.errors import InputError
 class TrainTransform:
     """`(row, epoch, random, another) -> {pixel_values [3, H, W], labels}`: a training example.
 
-    The result depends only on the arguments. `pixel_values` are bytes, resized, neither normalized nor padded. `labels` has the keys of transformers: `class_labels
-    [T]`, `boxes [T, 4]` (cxcywh in fractions) and `image_id [1]`. The augmentation draws from `random`, and
-    `another(position)` returns the row at a position from 0 to 1. Images are mixed in epochs before `mixing_ends`.
-    Raises InputError, with the image, if the augmentation returns an invalid sample.
+    The result depends only on the arguments. `pixel_values` are bytes, resized, neither normalized nor padded. `labels`
+    has the keys of transformers: `class_labels [T]`, `boxes [T, 4]` (cxcywh in fractions) and `image_id [1]`. The
+    augmentation draws from `random`, and `another(position)` returns the row at a position from 0 to 1. Images are
+    mixed in epochs before `mixing_ends`. Raises InputError, with the image, if the augmentation returns an invalid
+    sample.
     """
 
     format: ImageFormat
@@ -106,10 +107,10 @@ def collate(
 ) -> dict[str, Any]:
     """Return `pixel_values [B, 3, H, W]` (bytes), `pixel_mask [B, H, W]` and `labels`, a list of B.
 
-    The mask is true inside images. Images are padded to the `canvas` (height, width), or without one to the largest of them, with its sides rounded up to a
-    multiple of `rounding` so that batches have few shapes. Convolutions detect the border of the padding, so use a model on
-    the canvas that it was trained on. Bytes move to a device four times as fast as floats; `ImageFormat.normalize` converts
-    them there.
+    The mask is true inside images. Images are padded to the `canvas` (height, width), or without one to the largest of
+    them, with its sides rounded up to a multiple of `rounding` so that batches have few shapes. Convolutions detect the
+    border of the padding, so use a model on the canvas that it was trained on. Bytes move to a device four times as
+    fast as floats; `ImageFormat.normalize` converts them there.
     """
     largest = (max(example["pixel_values"].shape[side] for example in examples) for side in (1, 2))
     height, width = canvas or (-(-side // rounding) * rounding for side in largest)

@@ -18,8 +18,8 @@ from detr_ft.errors import InputError
 class ImageFormat:
     """Size, normalization and padding of a checkpoint's image processor.
 
-    `size` has the keys that the processor writes. `mean` and `std` are by channel. `canvas` is the height and width that every image is padded to; None means the largest
-    image of a batch.
+    `size` has the keys that the processor writes. `mean` and `std` are by channel. `canvas` is the height and width
+    that every image is padded to; None means the largest image of a batch.
     """
 
     size: Mapping[str, int]

@@ -26,7 +26,8 @@ MIN_VISIBLE = 0.4
 class Sample:
     """An image `[3, H, W]` in bytes, and its objects: `boxes [T, 4]`, `labels [T]` and `crowd [T]`.
 
-    Boxes are xyxy in pixels. `crowd` marks ignore regions. `scale` multiplies the size of the model's image format.
+    Boxes are xyxy in pixels. `crowd` is True for ignore regions. `scale` multiplies the size of the model's image
+    format.
     """
 
     image: Tensor
@@ -37,10 +38,12 @@ class Sample:
 
     @property
     def width(self) -> int:
+        """W in pixels."""
         return self.image.shape[2]
 
     @property
     def height(self) -> int:
+        """H in pixels."""
         return self.image.shape[1]
 
     def keep(self, rows: Tensor) -> Sample:

@@ -1,7 +1,7 @@
 """Batch sampling by (seed, epoch): images of similar shape together, rare classes more often.
 
-A batch here is the images of one optimizer step, over all processes and micro-batches. It is divided among them afterwards
-(`shard_batch`), so the images of a step do not depend on their number.
+A batch here is the images of one optimizer step, over all processes and micro-batches. It is divided among them
+afterwards (`shard_batch`), so the images of a step do not depend on their number.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class BatchSampler:
 def shard_batch(batch: Sequence[int], size: int, processes: int) -> list[list[list[int]]]:
     """Divide a batch: for each process its micro-batches of at most `size` images.
 
-    Every process has the same number. Neighbors stay together, because they have similar shapes. Micro-batches differ by at most one image, and may be empty.
+    Every process has the same number. Neighbors stay together, because they have similar shapes. Micro-batches differ
+    by at most one image, and may be empty.
     """
     rounds = -(-len(batch) // (size * processes))
     parts = np.array_split(np.asarray(batch, dtype=np.int64), rounds * processes)
@@ -98,8 +99,8 @@ def aspect_ratios(split: Dataset) -> list[float]:
 def repeat_factors(split: Dataset, threshold: float) -> list[float]:
     """Return the repeat factor of each image, at least 1, so that rare classes occur more often.
 
-    The factor of a class in the fraction f of the images is `sqrt(threshold / f)`; that of an image is the largest of its
-    classes'. Gupta et al., LVIS, CVPR 2019, section 4.
+    The factor of a class in the fraction f of the images is `sqrt(threshold / f)`; that of an image is the largest of
+    its classes'. Gupta et al., LVIS, CVPR 2019, section 4.
     """
     classes = [set(objects["category"]) for objects in split["objects"]]
     images = Counter(label for labels in classes for label in labels)

@@ -146,8 +146,8 @@ class Family(ABC):
     def top_detections(self, predictions: Predictions, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, labels and query indices of the best detections of the last row.
 
-        Each is `[B, N]`. Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at most Q times C. Equal
-        scores are in the order of the queries.
+        Each is `[B, N]`. Softmax: the best class of each query, N at most Q. Sigmoid: pairs of query and class, N at
+        most Q times C. Equal scores are in the order of the queries.
         """
         if self.activation == "softmax":
             scores, labels = (values[-1] for values in predictions.best)

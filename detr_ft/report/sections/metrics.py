@@ -64,7 +64,7 @@ def _metrics_markdown(metrics: EvaluationMetrics) -> str:
     points = "".join(f"- {markdown_text(remark)}\n" for remark in remarks(metrics))
     return "\n".join(
         [
-            f"COCO protocol{on_images}; intervals of 95 %, over images.\n",
+            f"COCO protocol{on_images}; intervals of 95%, over images.\n",
             markdown_table(("metric", "value", "interval"), rows),
             *filter(None, [points]),
         ]

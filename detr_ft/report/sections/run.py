@@ -128,7 +128,7 @@ SPEED = Section(
     """
 <p class="note">From a decoded image to its boxes, warm, on {{ speed.hardware }}, with images of {{ speed.pixels[1] }} × {{ speed.pixels[0] }} pixels after resizing.</p>
 <div class="card"><table class="facts">
-<tr><th scope="row">one image</th><td>{{ "%.1f" | format(speed.latency) }} ms (the middle 80 %: {{ "%.1f" | format(speed.latency_spread[0]) }} to {{ "%.1f" | format(speed.latency_spread[1]) }})</td></tr>
+<tr><th scope="row">one image</th><td>{{ "%.1f" | format(speed.latency) }} ms (the middle 80%: {{ "%.1f" | format(speed.latency_spread[0]) }} to {{ "%.1f" | format(speed.latency_spread[1]) }})</td></tr>
 <tr><th scope="row">batches of {{ speed.batch }}</th><td>{{ "%.1f" | format(speed.throughput) }} images/s</td></tr>
 <tr><th scope="row">parameters</th><td>{{ speed.parameters | thousands }}</td></tr>
 <tr><th scope="row">operations</th><td>{{ "%.2f" | format(speed.flops / 1e9) }} GFLOP an image, multiplications and additions counted apart</td></tr>

@@ -21,6 +21,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from detr_ft import run_directory
 from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
 from detr_ft.models.lora import weights_with_zero_adapters
@@ -34,7 +35,7 @@ from detr_ft.training.step_loader import StepBatch
 _IGNORED_FACTS = ("folder", "recipe.train.output_dir", "recipe.hub", "recipe.train.save_total_limit")
 _VITAL_FACTS = ("classes", "data")
 _MAX_FACT_CHARACTERS = 200
-STATE, WEIGHTS, _TENSORS = "state.json", "model.safetensors", "training.pt"
+STATE, WEIGHTS, _TENSORS = run_directory.CHECKPOINT_STATE, run_directory.WEIGHTS, run_directory.CHECKPOINT_TENSORS
 _PROGRESS_KEYS = {  # in `state.json`, by field of Progress
     "step": "step", "epoch": "epoch", "index": "place", "images_per_step": "images_a_step", "evaluated": "evaluated",
     "rows": "rows", "seconds": "seconds",
@@ -166,7 +167,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 def load_saved(model: nn.Module, folder: Path) -> None:
-    """Load all weights of a stock checkpoint into a model of the same architecture."""
+    """Load the weights of a stock checkpoint of the same architecture. Raises InputError for others."""
     saved = weights_with_zero_adapters(model, load_model(str(folder))[0].state_dict())
     result = model.load_state_dict(saved, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]  # of live norms

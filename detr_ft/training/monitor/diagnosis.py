@@ -17,6 +17,7 @@ from detr_ft.boxes import iou, xywh_to_xyxy, xyxy_to_cxcywh
 from detr_ft.data.box_format import FORMATS, XYWH
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
+from detr_ft.utils.formatting import percent
 
 MAP_OF_NOTHING = 0.05  # an mAP below this is diagnosed: boxes read in a wrong frame still overlap now and then
 _MAX_IMAGES = 64
@@ -46,7 +47,7 @@ def remarks(row: Mapping[str, Any], changes: Mapping[str, float], queries: int, 
 
 
 def _left_out(fraction: float) -> str:
-    return f"{100 * fraction:.2g} % of the objects have no query: increase model.num_queries" if fraction else ""
+    return f"{percent(fraction)} of the objects have no query: increase model.num_queries" if fraction else ""
 
 
 def _dominant_loss(shares: Mapping[str, float]) -> str:
@@ -54,7 +55,7 @@ def _dominant_loss(shares: Mapping[str, float]) -> str:
     if len(shares) < 2 or share < 0.95:
         return ""
     return (
-        f"{name.removeprefix('gradient_share_')} contributes {100 * share:.0f} % of the gradient; raise the weights of the "
+        f"{name.removeprefix('gradient_share_')} contributes {percent(share)} of the gradient; raise the weights of the "
         "other losses"
     )
 
@@ -68,16 +69,14 @@ def _no_object_everywhere(row: Mapping[str, Any]) -> str:
 def _unsteady(changed: float, fraction: float) -> str:
     if changed < _UNSTEADY_FRACTION or fraction < 0.5:
         return ""
-    return (
-        f"{100 * changed:.0f} % of the objects changed their query since the last evaluation: the matching is unstable"
-    )
+    return f"{percent(changed)} of the objects changed their query since the last evaluation: the matching is unstable"
 
 
 def _unused_queries(changes: Mapping[str, float], queries: int) -> str:
     unused, objects = changes.get("queries_never_used", 0.0), int(changes.get("objects_looked_at", 0))
     if unused < 0.5 or objects < _MIN_OBJECTS_PER_QUERY * queries:
         return ""
-    return f"{100 * unused:.0f} % of the {queries} queries match none of {objects} objects: fewer suffice"
+    return f"{percent(unused)} of the {queries} queries match none of {objects} objects: fewer suffice"
 
 
 @dataclass
@@ -179,7 +178,7 @@ def _of_the_split(train: Overlaps, validation: Overlaps, names: Sequence[str]) -
         return [f"{finding}: its boxes or its images differ in kind. Inspect them: detr-ft doctor"]
     return [
         f"the model detects boxes (IoU {validation.mean_iou:.2f} on the validation split), with the right class for "
-        f"{100 * validation.accuracy:.0f} % of them, but false detections have higher scores: train longer"
+        f"{percent(validation.accuracy)} of them, but false detections have higher scores: train longer"
     ]
 
 
@@ -188,7 +187,7 @@ def _of_the_weights(history: History) -> list[str]:
     if fraction is None or fraction >= _MIN_PRETRAINED_FRACTION:
         return []
     return [
-        f"weights: {100 * fraction:.0f} % of the model came from a checkpoint. A DETR from random weights detects nothing for "
+        f"weights: {percent(fraction)} of the model came from a checkpoint. A DETR from random weights detects nothing for "
         f"thousands of steps (so far: {history.steps}); start from a checkpoint (model.checkpoint), or train much longer"
     ]
 
@@ -215,7 +214,7 @@ def _of_scores(train: Overlaps, history: History) -> list[str]:
     if history.no_object is None or history.no_object < 0.99 or train.mean_iou < _MIN_IOU:
         return []
     return [
-        f"thresholds: boxes fit (IoU {train.mean_iou:.2f} on training images) but {100 * history.no_object:.0f} % of the queries "
+        f"thresholds: boxes fit (IoU {train.mean_iou:.2f} on training images) but {percent(history.no_object)} of the queries "
         f"predict no-object, and the best score of an image is {highest:.2f}: nothing is above a threshold of 0.5. Lower "
         "eos_coef of the class loss"
     ]

@@ -19,7 +19,7 @@ from rich.progress import (
 from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS
 from detr_ft.training.monitor.eta import RemainingTime
 from detr_ft.utils.distributed import rank
-from detr_ft.utils.formatting import metric
+from detr_ft.utils.formatting import metric, percent
 from detr_ft.utils.progress import terminal
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class LiveDisplay:
 def describe_row(row: dict[str, Any]) -> str:
     """Return loss terms, quality of the matched pairs and speed of a row, in a line."""
     terms = "  ".join(f"{name.removeprefix('loss_')} {row[name]:.3f}" for name in _SHOWN_TERMS if name in row)
-    right = f"  class right {100 * row['class_accuracy']:.0f} %" if "class_accuracy" in row else ""
+    right = f"  class right {percent(row['class_accuracy'])}" if "class_accuracy" in row else ""
     overlap = f"  IoU {row['matched_iou']:.2f}" if "matched_iou" in row else ""
     return f"{terms}{right}{overlap}  {row['images_per_second']:.0f} images/s"
 
@@ -138,7 +138,7 @@ def describe_row(row: dict[str, Any]) -> str:
 def lines_of_evaluation(row: dict[str, Any]) -> list[str]:
     """Return a line with the main metrics of an evaluation, and one for each remark on it."""
     changed = row.get("changed_since_last")
-    changes = "" if changed is None else f", {100 * changed:.0f} % of the objects changed their query"
+    changes = "" if changed is None else f", {percent(changed)} of the objects changed their query"
     metrics = ", ".join(f"{HEADINGS[name]} {metric(row[name])}" for name in MAIN_METRICS)
     return [f"epoch {row['epoch']}: {metrics}{changes}", *(f"  {remark}" for remark in row.get("remarks", []))]
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from detr_ft.utils.formatting import duration
+from detr_ft.utils.formatting import duration, percent
 
 _T = TypeVar("_T")
 _WARMUP_STEPS, _TIMED_STEPS = 2, 20
@@ -53,7 +53,7 @@ class StepTimer:
         left = duration(steps_left * self.total / _TIMED_STEPS)
         return (
             f"{self.images / self.total:.1f} images a second on this process: the remaining {steps_left} steps take about "
-            f"{left}, without evaluations. {100 * waiting:.0f} % of a step is waiting for images{advice}"
+            f"{left}, without evaluations. {percent(waiting)} of a step is waiting for images{advice}"
             f"{self._too_long(steps_left, seconds_left)}"
         )
 

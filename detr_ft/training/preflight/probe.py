@@ -11,7 +11,7 @@ from detr_ft.training.preflight.overfit import Overfit, overfit, unchanged
 from detr_ft.training.preflight.timing import time_parts
 from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.utils.formatting import duration
+from detr_ft.utils.formatting import duration, percent
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def probe(trainer: DetrTrainer) -> Probe:
 
 def describe_probe(result: Probe, workers: int) -> list[str]:
     """Return lines on learning, speed, parts of a step, memory, and advice for a run with `workers`."""
-    parts = ", ".join(f"{part} {_percent(seconds / result.seconds_per_step)}" for part, seconds in result.parts.items())
+    parts = ", ".join(f"{part} {percent(seconds / result.seconds_per_step)}" for part, seconds in result.parts.items())
     largest = result.largest
     memory = "does not fit in memory" if largest.mebibytes is None else f"takes {largest.mebibytes:,} MiB"
     graphs = "these steps ran operation by operation; with CUDA graphs they are as fast as the last line reports"
@@ -109,7 +109,3 @@ def _advice(result: Probe, workers: int) -> list[str]:
             "same steps in less memory; train does so by itself"
         )
     return advice
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"

@@ -247,7 +247,7 @@ def test_wrong_sizes_are_grouped_by_the_change_of_boxes(tmp_path: Path, write_im
     paths = [write_image(tmp_path / f"{n}.jpg", seed=n, orientation=turned) for n, turned in enumerate(exif)]
     data = DatasetDict({"train": split(paths, [(1, 2, 15, 10)], sizes)})
     diagnosis = examine(data)
-    mirrored = "mirrored or turned upside down, as EXIF says"
+    mirrored = "mirrored or turned upside down, as in EXIF"
     sorts = [one.sort for one in diagnosis.findings if one.kind == "wrong size"]
     assert sorts == ["turned upright", mirrored, mirrored, "scaled to the true size", "scaled to the true size"]
     lines = [line for line in describe(diagnosis).splitlines() if line.startswith("  of these, ")]

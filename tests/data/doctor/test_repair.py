@@ -148,7 +148,7 @@ def test_copies_stay_in_the_evaluation_splits(make_rows) -> None:
         "train": [102], "validation": [101], "test": [100],
     }  # fmt: skip
     assert {one.what for one in result.changes} == {"left out: the same bytes as another"}
-    assert all(str(one.after).startswith("kept as ") for one in result.changes)
+    assert all(str(one.after).startswith("remains as ") for one in result.changes)
     assert summarize_changes(result.changes) == "image left out: the same bytes as another: 4"
 
 
@@ -167,7 +167,7 @@ def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows)
     assert (kept["objects"]["id"], kept["objects"]["area"]) == ([1000, 1051], [1200, 56])
     assert [(one.image_id, one.annotation_id, one.what) for one in result.changes] == [
         (101, None, "left out: the same bytes as another"),
-        (101, 1051, "moved to the copy that is kept"),
+        (101, 1051, "moved to the copy that remains"),
     ]
     assert result.changes[1].before == other
     assert [len(objects["bbox"]) for objects in data["train"]["objects"]] == [1, 2, 1]

@@ -138,7 +138,7 @@ def test_a_family_by_sigmoid_is_refused_by_its_name(kind: str, tmp_path: Path) -
         load_model(str(tmp_path))
 
 
-def test_recipes_say_what_trains_a_yolos(tmp_path: Path) -> None:
+def test_recipes_refuse_a_yolos_with_a_remedy(tmp_path: Path) -> None:
     yolos().save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).model_type == "yolos"
     with pytest.raises(InputError, match="attach_criterion"):

@@ -50,7 +50,7 @@ def test_outputs_and_gradients_are_those_of_the_pair(model: DetrForObjectDetecti
         torch.testing.assert_close(gradients_[name], gradient, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_nothing_has_to_be_unfolded_to_save(model: DetrForObjectDetection, tmp_path: Path) -> None:
+def test_a_fused_model_is_saved_as_stock(model: DetrForObjectDetection, tmp_path: Path) -> None:
     folded = copy.deepcopy(model)
     fused_norms.apply(folded)
     before, after = model.state_dict(), folded.state_dict()

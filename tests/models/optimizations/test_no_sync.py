@@ -25,7 +25,7 @@ def made(**changes: Any) -> DetrForObjectDetection:
 
 
 def run(model: DetrForObjectDetection, mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Logits and boxes of two images of which `mask` says what is image, and the gradients of their sum."""
+    """Logits and boxes of two images with a pixel mask, and the gradients of their sum."""
     torch.manual_seed(1)
     given = model(pixel_values=torch.randn(2, 3, 64, 64, dtype=torch.float64), pixel_mask=mask)
     (given.logits.square().sum() + given.pred_boxes.square().sum()).backward()
@@ -46,13 +46,13 @@ def test_outputs_and_gradients_stay(mask: Tensor, training: bool) -> None:
     steady = copy.deepcopy(model)
     no_sync.apply(steady)
     assert all(isinstance(layer, NoSyncEncoderLayer) for layer in steady.model.encoder.layers)
-    expected, found = run(model, mask), run(steady, mask)
-    for one, other in zip([*expected[:2], *expected[2]], [*found[:2], *found[2]], strict=True):
+    expected, actual = run(model, mask), run(steady, mask)
+    for one, other in zip([*expected[:2], *expected[2]], [*actual[:2], *actual[2]], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
 def test_padding_still_counts() -> None:
-    """What lies under the mask changes nothing: a mask that was dropped on the way would show here."""
+    """Pixels under the mask change nothing, which a lost mask would."""
     model = made().eval()
     no_sync.apply(model)
     attended: list[Tensor | None] = []
@@ -76,9 +76,9 @@ def test_infinite_values_are_clamped_as_before() -> None:
         torch.manual_seed(1)
         expected = layer(values, None)
         torch.manual_seed(1)
-        found = steady(values, None)
+        actual = steady(values, None)
         assert expected.isfinite().all()
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_attention_that_adds_its_masks_gets_them_so() -> None:
@@ -91,11 +91,11 @@ def test_attention_that_adds_its_masks_gets_them_so() -> None:
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
-def test_nothing_in_its_code_asks_for_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a tensor is true is a question that waits for the device."""
+def test_its_code_reads_no_value_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth value of a tensor would synchronize the device."""
     model = made().train()
     no_sync.apply(model)
-    run(model, padded())  # fills the caches of positions, and asks once whether autocast is on
+    run(model, padded())  # fills the caches of positions, and reads the state of autocast once
     monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
     monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
     run(model, padded())

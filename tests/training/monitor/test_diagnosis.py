@@ -132,7 +132,7 @@ def test_a_run_that_is_too_short(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_weights_that_were_not_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run")
     trainer.monitor.evaluator.pretrained_fraction = 0.25
-    assert trainer.train().log[-1]["remarks"][-2].startswith("weights: 25 % of the model came from a checkpoint")
+    assert trainer.train().log[-1]["remarks"][-2].startswith("weights: 25% of the model came from a checkpoint")
 
 
 def test_scores_below_every_threshold(validation: Dataset) -> None:
@@ -154,11 +154,11 @@ def test_each_unusual_statistic_has_a_remark() -> None:
     }  # fmt: skip
     sample = {"changed_since_last": 0.5, "queries_never_used": 0.6, "objects_looked_at": 400}
     left_out, one_sided, silent, unsteady, idle = remarks(row, sample, 100, 0.8)
-    assert left_out == "25 % of the objects have no query: increase model.num_queries"
-    assert one_sided.startswith("loss_ce contributes 97 % of the gradient")
+    assert left_out == "25% of the objects have no query: increase model.num_queries"
+    assert one_sided.startswith("loss_ce contributes 97% of the gradient")
     assert silent.startswith("boxes fit, but every query predicts no-object")
-    assert unsteady.startswith("50 % of the objects changed their query")
-    assert idle.startswith("60 % of the 100 queries match none of 400 objects")
+    assert unsteady.startswith("50% of the objects changed their query")
+    assert idle.startswith("60% of the 100 queries match none of 400 objects")
 
 
 def test_early_and_with_few_objects_there_are_no_remarks() -> None:
@@ -169,7 +169,7 @@ def test_early_and_with_few_objects_there_are_no_remarks() -> None:
 
 def test_an_evaluation_is_described_in_lines() -> None:
     row = {"epoch": 3, "map": 0.5, "map_50": 0.75, "map_75": None, "changed_since_last": 0.123, "remarks": ["look"]}
-    first = "epoch 3: mAP 0.500, mAP50 0.750, mAP75 none, 12 % of the objects changed their query"
+    first = "epoch 3: mAP 0.500, mAP50 0.750, mAP75 none, 12% of the objects changed their query"
     assert lines_of_evaluation(row) == [first, "  look"]
 
 

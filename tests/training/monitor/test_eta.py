@@ -36,7 +36,7 @@ def test_twenty_steps_are_timed_after_two(clock: list[float]) -> None:
     assert index == 21
     assert estimate.startswith("8.0 images a second")
     assert "979 steps take about 16 minutes" in estimate
-    assert "40 % of a step is waiting" in estimate
+    assert "40% of a step is waiting" in estimate
     assert "train.dataloader_num_workers" in estimate
 
 

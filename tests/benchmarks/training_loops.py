@@ -1,4 +1,4 @@
-"""Ways to train DETR-ResNet-50 that are set beside each other: the loop of transformers' examples, and `DetrTrainer`'s."""
+"""Training loops for DETR-ResNet-50 to compare: that of transformers' examples, and `DetrTrainer`'s."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OBJECTS, CLASSES = 7, 80
 
 @dataclass
 class Way:
-    """One way to train: a step on a batch at hand, and what its loader gives, step after step."""
+    """A training loop: a step on a given batch, and the batches of its loader."""
 
     name: str
     images: int

@@ -102,7 +102,7 @@ def test_rounded_batches_have_the_same_images() -> None:
         assert (int(mask.sum()), int(pixels.sum())) == (height * width, int(image.sum()))
 
 
-def test_a_convolution_with_a_bias_of_its_own_is_folded_as_well() -> None:
+def test_a_convolution_with_a_bias_is_folded() -> None:
     torch.manual_seed(0)
     model = DetrForObjectDetection(tiny_config()).double().eval()
     for layer in [one for one in model.modules() if isinstance(one, nn.Conv2d) and one.bias is None]:

@@ -1,4 +1,4 @@
-"""What a benchmark tells: Markdown as it comes, JSON at the end, both with the machine and the versions it was measured on."""
+"""Output of a benchmark: Markdown while it runs, and JSON, both with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class Tables:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._told: dict[str, Any] = {"machine": stamp(), "command": " ".join(sys.argv), "tables": [], "notes": []}
-        self._write()  # where it can't be written, that is told before anything is measured
+        self._content: dict[str, Any] = {"machine": stamp(), "command": " ".join(sys.argv), "tables": [], "notes": []}
+        self._write()  # fails before the measurement if the file cannot be written
         print(f"{stamp()}\n", flush=True)
 
     def begin(self, columns: Mapping[str, str]) -> None:
-        """A table with these headings, each with the format of its numbers."""
+        """Start a table with these headings, each with the format of its numbers."""
         self._columns = columns
-        self._told["tables"].append({"columns": list(columns), "rows": []})
-        first = "" if len(self._told["tables"]) == 1 else "\n"
+        self._content["tables"].append({"columns": list(columns), "rows": []})
+        first = "" if len(self._content["tables"]) == 1 else "\n"
         print(f"{first}| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
 
     def row(self, *cells: Any) -> None:
-        """A row of the table begun last; None is what was not measured."""
-        self._told["tables"][-1]["rows"].append(
+        """Add a row to the last table; None stands for a value that was not measured."""
+        self._content["tables"][-1]["rows"].append(
             [one if isinstance(one, int | float | None) else str(one) for one in cells]
         )
         shown = [
@@ -61,20 +61,20 @@ class Tables:
         self._write()
 
     def note(self, words: str) -> None:
-        """What there is to say beside the tables."""
-        self._told["notes"].append(words)
+        """Add a note below the tables."""
+        self._content["notes"].append(words)
         print(f"\n{words}", flush=True)
         self._write()
 
     def _write(self) -> None:
         if self._file is not None:
-            self._file.write_text(json.dumps(self._told, indent=2) + "\n")
+            self._file.write_text(json.dumps(self._content, indent=2) + "\n")
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:
     """A parser of a script's own options, with `--json`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all values to this file")
     return parser
 
 
@@ -93,6 +93,6 @@ def _version(name: str) -> str:
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
