@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ from detr_ft.models.timm import (
     uses_timm,
     without_legacy_fields,
 )
+from detr_ft.utils.arguments import model_text
 from detr_ft.utils.hub import HTTP_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -47,22 +49,24 @@ LOAD_ERRORS: tuple[type[BaseException], ...] = (
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
-def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[PreTrainedModel, Any]:
+def load_model(
+    checkpoint: str | os.PathLike[str], revision: str | None = None, pickled: bool = False
+) -> tuple[PreTrainedModel, Any]:
     """Load a model that recipes can train, and its image processor.
 
     `checkpoint` is a folder, `embedded:small` or a repository of the Hub (`owner/name`, with a revision). Weights are read
     from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
     checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
-    return _load(checkpoint, revision, None if pickled else True, trainable=True)
+    return _load(model_text(checkpoint, "checkpoint"), revision, None if pickled else True, trainable=True)
 
 
-def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
+def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
     """Load any object detector of transformers and its image processor, for evaluation.
 
     Raises InputError as `load_model` does; code in a repository is not run.
     """
-    return _load(checkpoint, None, True, trainable=False)
+    return _load(model_text(checkpoint, "checkpoint"), None, True, trainable=False)
 
 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ import yaml
 from detr_ft.criterion import detr_criterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
+from detr_ft.recipe import Recipe
 from detr_ft.recipe.load import build_file, load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,16 @@ def test_what_is_left_out_is_detrs_own(recipe: Path) -> None:
     assert build_file(recipe).criterion == detr_criterion()
     assert loaded.train.learning_rate == 1e-4
     assert loaded.hub.private
+
+
+def test_paths_of_python_are_text(tmp_path: Path) -> None:
+    recipe = Recipe(
+        model={"checkpoint": tmp_path, "synonyms": Path("names.yaml")},  # type: ignore[arg-type]
+        data={"source": tmp_path / "data"},  # type: ignore[arg-type]
+        train={"output_dir": "run"},  # type: ignore[arg-type]
+    )
+    assert (recipe.model.checkpoint, recipe.model.synonyms) == (str(tmp_path), "names.yaml")
+    assert recipe.data.source == str(tmp_path / "data")
 
 
 def test_overrides_win(recipe: Path) -> None:

@@ -74,7 +74,10 @@ def test_an_onnx_file_that_is_missing_or_damaged_is_told(tmp_path: Path) -> None
     (copy / "onnx").mkdir()
     (copy / "onnx/model.onnx").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"model\.onnx: .*Export the model again"):
-        OnnxDetector.load(str(copy))
+        OnnxDetector.load(copy, Path("onnx/model.onnx"))
+    for inside in (copy / "onnx", copy / "onnx/model.onnx"):
+        with pytest.raises(InputError, match=rf"config\.json\. Load {copy}, file onnx/model\.onnx$"):
+            OnnxDetector.load(inside)
 
 
 def test_an_onnx_file_of_another_model_is_told(tmp_path: Path) -> None:
