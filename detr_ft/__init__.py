@@ -26,7 +26,7 @@ _MODULES = {
     "doctor": "detr_ft.workflows.doctor",
     "evaluate": "detr_ft.workflows.evaluate",
     "export": "detr_ft.workflows.export",
-    "load_data": "detr_ft.data.sources.load",
+    "load_data": "detr_ft.data.load",
     "load_model": "detr_ft.models.load",
     "load_recipe": "detr_ft.recipe.load",
     "new_recipe": "detr_ft.workflows.new",

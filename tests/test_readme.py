@@ -79,7 +79,7 @@ def test_the_session_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match=r"CenterCost .*\.py:CenterCost"):
         load_recipe(written)
     monkeypatch.setattr(sys.modules["__main__"], "CenterCost", names["CenterCost"], raising=False)
-    assert load_recipe(written).data.source == "memory:24 train, 8 validation"
+    assert load_recipe(written).data.source == "coco:photos"
 
 
 def test_the_term_of_ones_own_passes_the_check(tmp_path: Path) -> None:

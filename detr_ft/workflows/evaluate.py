@@ -103,7 +103,7 @@ def _source_of(model: str, given: GivenData | None) -> tuple[str, Mapping[int, s
     if given is None:
         recipe = recipe_of(Path(model))
         return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
-    return given.source, given.category_ids
+    return given.source, given.category_ids or category_ids(given.source)
 
 
 def _evaluate_model(

@@ -59,7 +59,7 @@ def new_recipe(
     given = read_data(data, box_format)
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
-    text = _text(given, path, checkpoint, box_format)
+    text = _text(given, path, checkpoint, box_format or given.options.get("box_format"))
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe

@@ -112,8 +112,9 @@ def train(
 
     With a recipe (a file or a `Recipe`), every other argument replaces its value. Without one, give `model` (a checkpoint),
     `data` and `output_dir`; what is left out is as in a recipe that leaves it out. `overrides` are `section.key=value` for
-    any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data that are given as objects can't be read
-    again from the run's recipe. `callbacks` run at steps, evaluations and saves. `resume` continues from the newest checkpoint of the run if there is one, with `force` also if
+    any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data of `load_data` that are unchanged are
+    recorded by their specification; other objects can't be read again from the run's recipe. `callbacks` run at steps,
+    evaluations and saves. `resume` continues from the newest checkpoint of the run if there is one, with `force` also if
     classes or training data changed. `seeds` trains a run for each seed, with the same validation images, and returns their
     statistics. Raises InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
     """
@@ -145,7 +146,7 @@ def _request(
         changes["data"] = {"source": os.fspath(data)}
     elif data is not None:
         given = read_data(data)
-        changes["data"], splits = {"source": given.source}, given.splits
+        changes["data"], splits = {"source": given.source, **given.options}, given.splits
     if settings:
         changes["train"] = {key: os.fspath(value) if key == "output_dir" else value for key, value in settings.items()}
     if optim is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import detr_ft
 from detr_ft.criterion import BoxL1Loss, ClassCost, CrossEntropyLoss, HungarianMatcher
+from detr_ft.data.export import write_coco
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.workflows.run import TrainOutcome
@@ -53,11 +55,17 @@ def data() -> DatasetDict:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, data: DatasetDict) -> TrainOutcome:
+def changed(data: DatasetDict) -> DatasetDict:
+    """The same images, but not as they were read."""
+    return DatasetDict({name: split.select(range(len(split))) for name, split in data.items()})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, changed: DatasetDict) -> TrainOutcome:
     """A run on data and by a criterion that exist in this process alone."""
     folder = tmp_path_factory.mktemp("python")
     run = detr_ft.train(
-        model=tiny_checkpoint, data=data, output_dir=folder / "run", criterion=CRITERION, learning_rate=1e-3,
+        model=tiny_checkpoint, data=changed, output_dir=folder / "run", criterion=CRITERION, learning_rate=1e-3,
         num_train_epochs=1, per_device_train_batch_size=4,
     )  # fmt: skip
     assert isinstance(run, TrainOutcome)
@@ -150,12 +158,76 @@ def test_data_are_a_split_a_pair_or_a_dictionary(data: DatasetDict) -> None:
 
     assert set(read_data(data["train"]).splits) == {"train"}
     pair = read_data((data["train"], data["validation"]))
-    assert pair.source == "memory:12 train, 4 validation"
+    assert pair.source == SPEC
+    pair = read_data((data["train"], data["validation"].select([0, 1])))
+    assert pair.source == "memory:12 train, 2 validation"
     decoded = read_data(data.cast_column("image", Image())).splits
     assert decoded["train"][0]["image"].keys() == {"path", "bytes"}
     assert with_true_sizes(decoded, "train")["width"][:] == data["train"]["width"][:]
     with pytest.raises(detr_ft.InputError, match=r"no image, image_id, width, .*load_data"):
         read_data(Dataset.from_dict({"pixels": [1]}))
+
+
+def test_unchanged_data_are_recorded_by_their_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detr_ft.workflows.splits import read_data
+
+    monkeypatch.chdir(tmp_path)
+    write_coco(detr_ft.load_data(SPEC), tmp_path / "photos")
+    for spec in ("coco:photos", str(tmp_path / "photos")):
+        assert read_data(detr_ft.load_data(spec)).source == spec
+    read = detr_ft.load_data(Path("photos"))
+    assert read_data(read).source == "photos"
+    assert read_data(detr_ft.load_data("coco:photos", base=tmp_path)).source == f"coco:{tmp_path}/photos"
+    assert read_data(detr_ft.load_data("photos", tmp_path)).source == str(tmp_path / "photos")
+    assert read_data(detr_ft.load_data(SPEC, tmp_path)).source == SPEC
+    train, validation = read["train"], read["validation"]
+    for other in (
+        DatasetDict(train=train),
+        train,
+        (validation, train),
+        (train.filter(lambda row: row["image_id"] > 3), validation),
+        (train.select(range(12)), validation),
+        (train.shuffle(seed=0), validation),
+        read.cast_column("image", Image()),
+    ):
+        assert read_data(other).source.startswith("memory:")
+    read["train"].set_format("numpy")
+    assert read_data(read).source.startswith("memory:")
+
+
+def test_the_box_format_of_unchanged_data_is_recorded(tmp_path: Path) -> None:
+    from PIL import Image as PILImage
+
+    PILImage.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "boxes.csv").write_text("image,class,x1,y1,x2,y2\na.png,cat,8,8,30,30\n")
+    data = detr_ft.load_data(f"csv:{tmp_path}/boxes.csv", box_format="xyxy")
+    section = detr_ft.new_recipe(data, checkpoint="embedded:small").recipe.data
+    assert (section.source, section.box_format) == (f"csv:{tmp_path}/boxes.csv", "xyxy")
+
+
+def test_a_run_on_unchanged_data_needs_no_data_again(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_coco(detr_ft.load_data(SPEC), tmp_path / "photos")
+    data = detr_ft.load_data("coco:photos")
+    runs = [
+        detr_ft.train(model=tiny_checkpoint, data=given, output_dir=f"run-{number}", **SMALL)  # type: ignore[call-overload]
+        for number, given in enumerate([data, "coco:photos"])
+    ]
+    recipes = [detr_ft.load_recipe(run.folder / "recipe.yaml") for run in runs]
+    assert [recipe.data for recipe in recipes] == [recipes[0].data] * 2
+    assert recipes[0].data.source == "coco:photos"
+    assert detr_ft.evaluate(runs[0]).metrics.coco() == runs[0].metrics.coco()
+    (differences,) = detr_ft.compare(runs).differences
+    assert differences["map"] is None or differences["map"].value == 0
+    assert json.loads((tmp_path / "run-0/predictions.json").read_text()) == json.loads(
+        (tmp_path / "run-1/predictions.json").read_text()
+    )
+    files = [tmp_path / f"detections-{number}.json" for number in range(2)]
+    for file, given in zip(files, [data, "coco:photos"], strict=True):
+        detr_ft.evaluate(runs[0], given, save_predictions=file)
+    assert files[0].read_text() == files[1].read_text()
 
 
 def test_callbacks_are_called(tiny_checkpoint: Path, data: DatasetDict, tmp_path: Path) -> None:
@@ -200,7 +272,7 @@ def test_a_new_recipe_needs_no_file(data: DatasetDict, tmp_path: Path, monkeypat
     new = detr_ft.new_recipe(data, checkpoint="embedded:small")
     assert new.path is None
     assert new.recipe.model.checkpoint == "embedded:small"
-    assert new.recipe.data.source == "memory:12 train, 4 validation"
+    assert new.recipe.data.source == SPEC
     assert not list(tmp_path.iterdir())
 
 
