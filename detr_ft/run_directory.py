@@ -44,7 +44,7 @@ class RunDirectory:
         """Raise InputError if the folder is not empty or cannot be a folder; nothing is written."""
         with writing(self.path):
             if self.path.exists() and any(file.name != FAILURES for file in self.path.iterdir()):
-                resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
+                resume = "resume that run with resume (--resume), " if self.checkpoints.is_dir() else ""
                 raise InputError(
                     f"{self.path} is not empty, and another run is never overwritten. "
                     f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."

@@ -15,6 +15,7 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, read_values
+from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import ConfigureError, build_object
 
 
@@ -33,7 +34,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises InputError with every mistake of the file, each with its line, and of the overrides, the criterion and the
     augmentation.
     """
-    return build_file(Path(path), overrides).recipe
+    return build_file(Path(path_text("path", path)), overrides).recipe
 
 
 def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from detr_ft.data.augmentation.check import try_augmentation
 from detr_ft.errors import InputError
 from detr_ft.recipe.load import build_file, build_recipe
 from detr_ft.recipe.recipe import Recipe
+from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import code_files
 from detr_ft.workflows.splits import RecipeLike
 
@@ -34,7 +34,8 @@ def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> CheckOutcome:
 
     Data and checkpoint are not read.
     """
-    name = "" if isinstance(recipe, Recipe) else f"{os.fspath(recipe)}: "
+    file = None if isinstance(recipe, Recipe) else Path(path_text("recipe", recipe, "a file or a Recipe"))
+    name = "" if file is None else f"{file}: "
     try:
         built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
     except InputError as error:

@@ -12,6 +12,8 @@ from detr_ft.hub.push import push as push_model
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
 from detr_ft.recipe.recipe import HubSection, Recipe
+from detr_ft.utils.arguments import path_text
+from detr_ft.utils.hub import check_name
 from detr_ft.workflows.splits import PathLike, read_source, recipe_of
 
 
@@ -46,17 +48,18 @@ def push(
     `space` and `dataset` push a Gradio Space and the data under the same name. `public` is by default as the recipe says,
     which is private. `dry_run` only lists the files. Raises InputError.
     """
-    folder = Path(run)
+    folder = Path(path_text("run", run, "the folder of a run"))
     recipe = recipe_of(folder)
     if dataset and recipe is None:
         raise InputError(f"{folder} has no recipe.yaml that names its data. Push without the data set")
     source = recipe.data.source if recipe and dataset else None
-    if dry_run:
-        return PushOutcome(tuple(plan(folder)), _space_files(folder) if space else (), source)
     hub = recipe.hub if recipe else HubSection()
     name = name or hub.repo_id
     if name is None:
         raise InputError("the run has no name on the Hub. Give owner/name, or hub.repo_id in the recipe")
+    check_name(name)
+    if dry_run:
+        return PushOutcome(tuple(plan(folder)), _space_files(folder, name) if space else (), source)
     private = hub.private if public is None else not public
     options = [*(["--dataset"] if dataset else []), *(["--space"] if space else [])]
     dataset_url, exists = _push_data(recipe, name, private) if recipe and dataset else (None, False)
@@ -65,9 +68,9 @@ def push(
     return PushOutcome(tuple(plan(folder)), (), source, model_url, space_url, dataset_url, exists)
 
 
-def _space_files(run: Path) -> tuple[str, ...]:
+def _space_files(run: Path, repo_id: str) -> tuple[str, ...]:
     with TemporaryDirectory() as name:
-        write_space(run, "you/space", Path(name))
+        write_space(run, repo_id, Path(name))
         return tuple(sorted(file.relative_to(name).as_posix() for file in Path(name).rglob("*") if file.is_file()))
 
 

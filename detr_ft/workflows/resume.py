@@ -66,7 +66,7 @@ def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> No
         raise InputError(
             [f"since {checkpoint} was written: {change}" for change in vital]
             + [
-                "a run continues with the same classes and data only. Start another (train.output_dir=...), or use --force"
+                "a run continues with the same classes and data only. Start another (train.output_dir=...), or use force (--force)"
             ]
         )
     for change in vital + others:

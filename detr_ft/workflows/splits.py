@@ -105,7 +105,15 @@ def split_of(model: str, data: DataLike | None, split: str | None, box_format: s
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise InputError(f"the data have no split {chosen!r}. Choose one of {', '.join(splits)} with split (--split)")
+    check_not_empty({chosen: splits[chosen]})
     return with_true_sizes(splits, chosen)
+
+
+def check_not_empty(splits: Mapping[str, Dataset]) -> None:
+    """Raise InputError with every split that has no images."""
+    empty = [name for name, rows in splits.items() if not len(rows)]
+    if empty:
+        raise InputError([f"data: the {name} split has no images. Leave it out, or give other data" for name in empty])
 
 
 def recipe_of(run: Path) -> Recipe | None:
@@ -145,7 +153,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
         if own:
             return with_true_sizes(splits, "validation")
         raise InputError(
-            f"{file} is missing: it lists the images that the run did not train on. Give --data and --split"
+            f"{file} is missing: it lists the images that the run did not train on. Give data (--data) and split (--split)"
         )
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
     name = "validation" if own else "train"
@@ -153,7 +161,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     if len(rows) != len(wanted):
         raise InputError(
             f"{run}: {recipe.data.source} has only {len(rows)} of the {len(wanted)} images that the run did not train on. "
-            "Evaluate on other data with --data"
+            "Evaluate on other data with data (--data)"
         )
     return with_true_sizes(splits, name, rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -19,6 +19,7 @@ from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes
 from detr_ft.training.callbacks import Callback
 from detr_ft.training.settings import OptimSettings
+from detr_ft.utils.arguments import model_text, path_text
 from detr_ft.workflows.run import TrainOutcome, run
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, RecipeLike, read_data
@@ -119,7 +120,8 @@ def train(
     statistics. Raises InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
     """
     if force and not resume:
-        raise InputError("--force continues although classes or data changed. Give --resume too")
+        raise InputError("force (--force) continues a run whose classes or data changed. Give resume (--resume) too")
+    _check_objects(criterion, optim, callbacks)
     built, splits = _request(recipe, overrides, model, data, criterion, optim, settings)
     if seeds is not None:
         return run_seeds(built, seeds, splits, callbacks=callbacks, resume=resume, force=force)
@@ -140,7 +142,7 @@ def _request(
     if recipe is None and (model is None or data is None):
         raise InputError("train: give a recipe, or model, data and output_dir")
     if model is not None:
-        changes["model"] = {"checkpoint": os.fspath(model)}
+        changes["model"] = {"checkpoint": model_text(model)}
     splits = None
     if isinstance(data, str | os.PathLike):
         changes["data"] = {"source": os.fspath(data)}
@@ -148,7 +150,9 @@ def _request(
         given = read_data(data)
         changes["data"], splits = {"source": given.source, **given.options}, given.splits
     if settings:
-        changes["train"] = {key: os.fspath(value) if key == "output_dir" else value for key, value in settings.items()}
+        changes["train"] = {
+            key: path_text(key, value) if key == "output_dir" else value for key, value in settings.items()
+        }
     if optim is not None:
         changes["optim"] = optim.model_dump(mode="json")
     if criterion is not None:
@@ -156,7 +160,7 @@ def _request(
     if isinstance(recipe, Recipe):
         built = build_recipe(recipe, overrides, changes)
     elif recipe is not None:
-        built = build_file(Path(recipe), overrides, changes)
+        built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides, changes)
     else:
         built = build_values({}, overrides, changes)
     if criterion is None:
@@ -166,3 +170,24 @@ def _request(
     except TypeError as error:
         raise InputError(f"criterion: {error}") from error
     return replace(built, criterion=criterion), splits
+
+
+def _check_objects(criterion: object, optim: object, callbacks: object) -> None:
+    """Raise InputError with every argument of another class."""
+    problems = []
+    if criterion is not None and not isinstance(criterion, SetCriterion):
+        problems.append(
+            f"criterion: must be a SetCriterion, got {criterion!r}. Build one with SetCriterion(matcher, losses)"
+        )
+    if optim is not None and not isinstance(optim, OptimSettings):
+        problems.append(f"optim: must be OptimSettings, got {optim!r}. Write OptimSettings(backbone_learning_rate=1e-5)")
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        problems.append(f"callbacks: must be a list of callbacks, got {callbacks!r}. Write [CALLBACK]")
+    else:
+        problems += [
+            f"callbacks: must be objects, got the class {callback.__name__}. Write {callback.__name__}()"
+            for callback in callbacks
+            if isinstance(callback, type)
+        ]
+    if problems:
+        raise InputError(problems)
