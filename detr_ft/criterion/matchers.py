@@ -189,6 +189,8 @@ class MatcherSchedule:
 
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     """The costs as a tuple. Raise TypeError for other objects, ValueError where all weights are 0."""
+    if isinstance(costs, type):
+        raise TypeError(f"costs: must be a list of costs, got the class {costs.__name__}. Write [{costs.__name__}()]")
     if isinstance(costs, Cost):
         raise TypeError(f"costs: must be a list of costs, got a single cost. Write [{costs!r}]")
     terms: tuple[object, ...] = tuple(costs)

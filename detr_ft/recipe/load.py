@@ -65,9 +65,10 @@ def build_values(
 
 def read_recipe(path: Path) -> Recipe:
     """Return the recipe in a YAML file without building its criterion and augmentation. Raises InputError."""
-    recipe, problems = read_values(path).validate()
+    read = read_values(path)
+    recipe, problems = read.validate()
     if recipe is None:
-        raise InputError(problems)
+        raise InputError(read.messages(problems))
     return recipe
 
 
@@ -76,9 +77,9 @@ def _build(read: RecipeValues) -> BuiltRecipe:
     criterion = _criterion(read.values, read.folder, faults)
     augmentation = _augmentation(read.values, read.folder, faults)
     recipe, problems = read.validate()
-    problems = [*read.problems, *(read.message_at(*fault) for fault in faults), *problems]
-    if recipe is None or problems:
-        raise InputError(problems)
+    messages = read.messages([*faults, *problems])
+    if recipe is None or messages:
+        raise InputError(messages)
     return BuiltRecipe(recipe, criterion, augmentation)
 
 
@@ -114,6 +115,8 @@ def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]
 
 def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
     if isinstance(description, str):
+        if ":" in description:
+            raise ConfigureError([((), f"{description!r} is a class of your own. Write {{use: {description!r}}}")])
         if description not in NAMED:
             hint = difflib.get_close_matches(description, NAMED, 1)
             remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"

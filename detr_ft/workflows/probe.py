@@ -17,6 +17,7 @@ from detr_ft.training.preflight.probe import Probe
 from detr_ft.training.preflight.probe import probe as probe_trainer
 from detr_ft.training.preflight.timing import changes, step_rate
 from detr_ft.training.step import StepError
+from detr_ft.utils.arguments import path_text
 from detr_ft.workflows.prepare import Prepared, prepare
 from detr_ft.workflows.run import build_trainer, check_augmentation
 from detr_ft.workflows.splits import DataLike, RecipeLike, read_data, read_source
@@ -41,7 +42,10 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
 
     Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
     """
-    built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
+    if isinstance(recipe, Recipe):
+        built = build_recipe(recipe, overrides)
+    else:
+        built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides)
     check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:
         aside = _with_train(built, {"output_dir": f"{folder}/run"})

@@ -39,7 +39,7 @@ def test_missing_paths_and_mistyped_keys_are_reported_before_torch_is_loaded(tmp
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     expected = {
         ("train", "gone.yaml"): ["gone.yaml"],
-        ("train", "recipe.yaml", "train.epochs=3"): ["recipe.yaml", "num_train_epochs"],
+        ("train", "recipe.yaml", "train.epochs=3"): ["override train.epochs=3", "num_train_epochs"],
         ("train", "recipe.yaml", "data.source=coco:gone", "model.checkpoint=./gone"): ["gone", "./gone"],
         ("evaluate", "./gone", "--data", "coco:lost"): ["./gone", "lost"],
         ("compare", "./gone", "./lost"): ["./gone", "./lost"],

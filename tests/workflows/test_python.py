@@ -7,12 +7,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, Image
 from torch import Tensor
+from transformers import DetrForObjectDetection
 
 import detr_ft
 from detr_ft.criterion import BoxL1Loss, ClassCost, CrossEntropyLoss, HungarianMatcher
@@ -135,6 +136,61 @@ def test_settings_are_checked_together() -> None:
         detr_ft.train(model="embedded:small")
     with pytest.raises(detr_ft.InputError, match="--resume"):
         detr_ft.train("recipe.yaml", force=True)
+
+
+def test_arguments_of_the_wrong_kind_are_refused_by_name(
+    data: DatasetDict, tmp_path: Path, tiny_model: DetrForObjectDetection
+) -> None:
+    empty = DatasetDict(train=data["train"], validation=data["validation"].select([]))
+    run = {"model": "embedded:small", "data": SPEC, "output_dir": tmp_path / "run"}
+    (tmp_path / "recipe.yaml").write_text("train: {}")
+    calls: list[tuple[Any, str]] = [
+        (lambda: detr_ft.evaluate(tiny_model, data), r"^model: must be a run, .*DetrForObjectDetection\. Save it"),
+        (lambda: detr_ft.train(**{**run, "model": tiny_model}), r"^model: must be a run, .*save_pretrained"),
+        (lambda: detr_ft.compare([tiny_model, "x"]), r"^models\[0\]: must be a run"),
+        (lambda: detr_ft.export(tiny_model, "onnx", data), r"^model: must be a run"),
+        (lambda: detr_ft.new_recipe(data, checkpoint=tiny_model), r"^checkpoint: must be a run"),
+        (lambda: detr_ft.compare("runs/mine"), r"^models: must be a list, got the single value 'runs/mine'"),
+        (lambda: detr_ft.compare(tmp_path), r"^models: must be a list"),
+        (lambda: detr_ft.compare(["a", "b"], batch_size=0), r"^batch_size: "),
+        (lambda: detr_ft.evaluate("embedded:small", data, batch_size=0), r"^batch_size: must be a whole number of 1"),
+        (lambda: detr_ft.evaluate("embedded:small", 3), r"^data: must be a specification .* got int"),
+        (lambda: detr_ft.doctor([data]), r"^data: must be a specification .* got list"),
+        (lambda: detr_ft.doctor(DatasetDict()), r"^data: .* an empty DatasetDict"),
+        (lambda: detr_ft.evaluate("embedded:small", empty), r"^data: the validation split has no images"),
+        (lambda: detr_ft.doctor(empty), r"^data: the validation split has no images"),
+        (lambda: detr_ft.new_recipe(data["train"].select([])), r"^data: the train split has no images"),
+        (lambda: detr_ft.train(**{**run, "data": data["train"].select([])}), r"the train split has no images"),
+        (lambda: detr_ft.doctor(data, num_queries=-1), r"^num_queries: must be a whole number of 1"),
+        (lambda: detr_ft.doctor(data, longest_edge=8), r"^longest_edge: must be a whole number of 32"),
+        (lambda: detr_ft.train(**run, seeds=2), r"^seeds \(--seeds\): must be a list .* got 2"),
+        (lambda: detr_ft.train(**run, seeds="0,1"), r"^seeds \(--seeds\): must be a list .* got '0,1'"),
+        (lambda: detr_ft.train(**run, seeds=[0, "1"]), r"^seeds \(--seeds\): must be whole numbers"),
+        (lambda: detr_ft.train(**run, seeds=[1]), r"^seeds \(--seeds\): must be at least two"),
+        (lambda: detr_ft.train(**{**run, "output_dir": 3}), r"^output_dir: must be a path, got int"),
+        (lambda: detr_ft.train(3), r"^recipe: must be a file or a Recipe, got int"),
+        (lambda: detr_ft.check(3), r"^recipe: must be a file or a Recipe, got int"),
+        (lambda: detr_ft.probe(None), r"^recipe: must be a file or a Recipe, got NoneType"),
+        (lambda: detr_ft.load_recipe(3), r"^path: must be a path, got int"),
+        (lambda: detr_ft.load_recipe(tmp_path / "recipe.yaml", "train.seed=3"), r"overrides: .*\['train.seed=3'\]"),
+        (lambda: detr_ft.train(**run, overrides="train.seed=3"), r"overrides: .*\['train.seed=3'\]"),
+        (lambda: detr_ft.push(3), r"^run: must be the folder of a run, got int"),
+        (lambda: detr_ft.replay(3), r"^capsule: must be a path, got int"),
+    ]
+    for call, message in calls:
+        with pytest.raises(detr_ft.InputError, match=message):
+            call()
+    with pytest.raises(detr_ft.InputError) as caught:
+        detr_ft.train(**run, criterion="x", optim={"layer_decay": 0.5}, callbacks=[detr_ft.Callback])
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["criterion", "optim", "callbacks"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_detections_is_evaluated_without_a_model(data: DatasetDict, tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text("[]")
+    with pytest.raises(detr_ft.InputError, match=r"model would have no effect: from_predictions"):
+        detr_ft.evaluate("embedded:small", data, from_predictions=tmp_path / "found.json")
+    assert detr_ft.evaluate(data=data, from_predictions=tmp_path / "found.json").metrics.map == 0
 
 
 def test_a_criterion_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
