@@ -25,6 +25,13 @@ from detr_ft.criterion.matchers import (
 from detr_ft.criterion.serialization import check_activation
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
 
+# Names in the code of earlier recipes.
+FocalCost = SoftmaxFocalCost
+FocalLoss = SoftmaxFocalLoss
+MatchabilityLoss = SoftmaxMatchabilityLoss
+QualityFocalLoss = SoftmaxQualityFocalLoss
+VarifocalLoss = SoftmaxVarifocalLoss
+
 __all__ = [
     "BoxL1Cost",
     "BoxL1Loss",
@@ -38,6 +45,8 @@ __all__ = [
     "CrossEntropyLoss",
     "DIoUCost",
     "DIoULoss",
+    "FocalCost",
+    "FocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GreedyMatcher",
@@ -45,10 +54,12 @@ __all__ = [
     "LayerMatcher",
     "LogClassCost",
     "Loss",
+    "MatchabilityLoss",
     "Matcher",
     "MatcherSchedule",
     "OneToManyMatcher",
     "PairLoss",
+    "QualityFocalLoss",
     "QueryLoss",
     "SetCriterion",
     "SmoothL1Loss",
@@ -57,6 +68,7 @@ __all__ = [
     "SoftmaxMatchabilityLoss",
     "SoftmaxQualityFocalLoss",
     "SoftmaxVarifocalLoss",
+    "VarifocalLoss",
     "check_activation",
     "check_cost",
     "check_criterion",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, PreTrainedModel
+from transformers import DetrConfig, DetrForObjectDetection, PreTrainedModel
 
 from detr_ft.errors import InputError
 from detr_ft.models.families.detr import DETR
 from detr_ft.models.load import LOAD_ERRORS, describe_load_error, first_line
 from detr_ft.models.timm import freeze_timm_norms
+from detr_ft.utils.progress import library_bars_hidden
 
 
 def build_model(
@@ -47,6 +49,13 @@ def square_processor(longest_edge: int) -> Any:
     A small model that learns positions from the start needs the border of its images to stay where it is.
     """
     square = {"height": longest_edge, "width": longest_edge}
+    messages = logging.getLogger("transformers.utils.import_utils")
+    level = messages.level
+    messages.setLevel(logging.ERROR)  # importing it without torchvision warns that it uses PIL, as intended here
+    try:
+        from transformers import DetrImageProcessor
+    finally:
+        messages.setLevel(level)
     return DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
 
 
@@ -54,7 +63,8 @@ def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:
     target: Any = DETR.module(model, DETR.backbone)
     try:
         # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
-        state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
+        with library_bars_hidden():
+            state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
     except LOAD_ERRORS as error:
         raise InputError(f"model.backbone: {describe_load_error(checkpoint, error)}") from error
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}

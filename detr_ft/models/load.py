@@ -38,6 +38,7 @@ from detr_ft.models.timm import (
 )
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.hub import HTTP_ERRORS
+from detr_ft.utils.progress import library_bars_hidden
 
 logger = logging.getLogger(__name__)
 # transformers warns at every load without torchvision that the processor uses PIL, as intended here.
@@ -160,9 +161,10 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
 
 @contextmanager
 def _load_errors(checkpoint: str) -> Iterator[None]:
-    """Raise errors of loading as InputError."""
+    """Raise errors of loading as InputError, and hide the progress bars of the libraries."""
     try:
-        yield
+        with library_bars_hidden():
+            yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
         raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
     except LOAD_ERRORS as error:

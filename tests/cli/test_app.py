@@ -63,6 +63,9 @@ train: {{output_dir: runs/a, num_train_epochs: 1, per_device_train_batch_size: 4
     )
     (folder / "notes.png").write_text("not an image")
     (folder / "empty").mkdir()
+    for seed in range(2):
+        (folder / f"runs/seed-{seed}").mkdir(parents=True)
+        (folder / f"runs/seed-{seed}/config.json").write_text("{}")
     return folder
 
 
@@ -117,6 +120,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
             ["evaluate", "data/tarin", "--data", "data"],
             ["data/tarin", "did you mean data/train?"],
         ),
+        (["evaluate", "runs"], ["runs: no config.json", "a folder inside it, such as runs/seed-0"]),
         (["evaluate", "data/nothing"], ["data/nothing", "owner/name"]),
         (["export", "data/tarin", "--to", "onnx"], ["data/tarin: no such folder"]),
         (["export", "embedded:small", "--to", "foo", "--out", "x7"], ["to (--to)", "onnx, int8, torch, got foo"]),

@@ -135,13 +135,13 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--to tflite: .* onnx, int8, torch"):
+    with pytest.raises(InputError, match=r"to \(--to\): .* onnx, int8, torch, got tflite"):
         export("embedded:small", ["tflite"], DATA, output_dir=tmp_path / "out")
-    with pytest.raises(InputError, match=r"embedded:small .* --output-dir"):
+    with pytest.raises(InputError, match=r"embedded:small .* output_dir \(--output-dir\)"):
         export("embedded:small", ["onnx"], DATA)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"full is not empty .* --output-dir"):
+    with pytest.raises(InputError, match=r"full is not empty .* output_dir \(--output-dir\)"):
         export("embedded:small", ["onnx"], DATA, output_dir=tmp_path / "full")
     with pytest.raises(InputError, match="classes that the model doesn't know"):
         export("embedded:small", "onnx", "generated:workshop?train=2&validation=2&edge=64", output_dir=tmp_path / "a")

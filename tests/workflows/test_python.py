@@ -347,13 +347,15 @@ def test_predictions_are_returned_and_written_on_request(tmp_path: Path, data: D
 def test_the_library_is_silent(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """No message, bar or warning of ours: logging and progress are shown by the command alone."""
     code = (
-        "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "from transformers import logging; logging.set_verbosity_error(); logging.disable_progress_bar()\n"
-        "import datasets; datasets.disable_progress_bars()\n"
+        "import warnings; warnings.simplefilter('ignore')\n"
         "import detr_ft\n"
         f"data = detr_ft.load_data({SPEC!r})\n"
         f"run = detr_ft.train(model={str(tiny_checkpoint)!r}, data=data, output_dir='run', **{SMALL})\n"
-        "detr_ft.doctor(data); detr_ft.evaluate(run, data); detr_ft.compare([run, run], data)\n"
+        "detr_ft.doctor(data); detr_ft.evaluate(run, data, output_dir='report'); detr_ft.compare([run, run], data)\n"
+        "detr_ft.export(run, 'torch', data, output_dir='exported')\n"
+        "detr_ft.predict(run, 'run/examples')\n"
+        "model, processor = detr_ft.load_model(run)\n"
+        "detr_ft.Detector.load('exported')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
