@@ -130,7 +130,7 @@ def describe_predictions(outcome: PredictOutcome) -> str:
 
 def describe_plan(outcome: PushOutcome) -> str:
     """Return the files that a push would upload, one a line."""
-    lines = [str(file) for file in outcome.files]
+    lines = [f"{file}{' (code that the recipe runs)' if file in outcome.code_files else ''}" for file in outcome.files]
     if outcome.dataset is not None:
         lines.append(f"data set: all images and boxes of {outcome.dataset}")
     return "\n".join([*lines, *(f"space: {file}" for file in outcome.space_files)])

@@ -38,7 +38,7 @@ def replay(capsule: PathLike) -> ReplayOutcome:
     Runs the code of its criterion. Raises InputError.
     """
     folder = Path(path_text("capsule", capsule))
-    capsules = sorted((folder / FAILURES).glob("step-*"))
+    capsules = sorted((folder / FAILURES).glob("step-*"), key=lambda path: (len(path.name), path.name))
     if capsules:
         raise InputError(
             f"{folder}: must be the folder of a failed step, got that of a run. Give {' or '.join(map(str, capsules))}"
