@@ -9,7 +9,7 @@ from typing import Any
 
 from detr_ft.errors import InputError
 from detr_ft.utils.components import code_names
-from detr_ft.utils.files import writing
+from detr_ft.utils.files import check_writable, writing
 from detr_ft.utils.yaml import read_located
 
 # Files and folders of a run, relative to it.
@@ -43,7 +43,7 @@ class RunDirectory:
         return self.path / CHECKPOINTS
 
     def refuse_another_run(self) -> None:
-        """Raise InputError if the folder is not empty or cannot be a folder; nothing is written."""
+        """Raise InputError if the folder is not empty or cannot be written; nothing is written."""
         with writing(self.path):
             if self.path.exists() and any(file.name != FAILURES for file in self.path.iterdir()):
                 resume = "resume that run with resume (--resume), " if self.checkpoints.is_dir() else ""
@@ -51,6 +51,7 @@ class RunDirectory:
                     f"{self.path} is not empty, and another run is never overwritten. "
                     f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
                 )
+        check_writable(self.path)
 
     def clear_beginnings(self) -> None:
         """Remove the files of a run that ended before its first checkpoint, except capsules of failed steps.

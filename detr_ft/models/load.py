@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
@@ -75,6 +76,20 @@ def load_config_and_processor(checkpoint: str, revision: str | None = None) -> t
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
         return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
+
+
+def empty_model(checkpoint: str) -> PreTrainedModel:
+    """Return the model of a checkpoint's config without weights, on the meta device.
+
+    Raises InputError as `load_model` does.
+    """
+    with _load_errors(checkpoint):
+        config = _config(resolve(checkpoint), None)
+        check_trainable(checkpoint, config)
+        native = native_config(config) if uses_timm(config) and not timm_available() else None
+        freeze_timm_norms(config)
+        with torch.device("meta"):
+            return AutoModelForObjectDetection.from_config(native or config)
 
 
 def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from detr_ft.errors import InputError
 from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe
+from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import Probe
@@ -46,6 +48,9 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
         built = build_recipe(recipe, overrides)
     else:
         built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides)
+    problems = [*missing_paths(built.recipe, with_data=data is None), *synonyms_problems(built.recipe)]
+    if problems:
+        raise InputError(problems)
     check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:
         aside = _with_train(built, {"output_dir": f"{folder}/run"})
