@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from PIL import Image
@@ -71,7 +71,8 @@ class DetectorBase(ABC):
         check_whole_number("batch_size", batch_size, 1)
         if is_image(images):
             return self.filter(self.detect([read_image(images)])[0], threshold)
-        return [self.filter(detections, threshold) for detections in self.detect(images, batch_size)]
+        several = cast(Iterable[ImageInput], images)
+        return [self.filter(detections, threshold) for detections in self.detect(several, batch_size)]
 
     def detect(self, images: Iterable[ImageInput], batch_size: int = 8) -> list[Detections]:
         """Return all detections of each image, best first: boxes xyxy in pixels of the upright image.

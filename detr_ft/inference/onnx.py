@@ -78,9 +78,7 @@ class OnnxDetector(DetectorBase):
     _config: Any
 
     @classmethod
-    def load(
-        cls, folder: str | os.PathLike[str], file: str | os.PathLike[str] = "onnx/model.onnx"
-    ) -> OnnxDetector:
+    def load(cls, folder: str | os.PathLike[str], file: str | os.PathLike[str] = "onnx/model.onnx") -> OnnxDetector:
         """Load the file of a folder; `onnx/model_quantized.onnx` has 8-bit weights. Raises InputError."""
         folder = path_text("folder", folder)
         path = Path(folder) / path_text("file", file)

@@ -19,6 +19,7 @@ IN_MEMORY = "memory:"  # begins the source of data that were given as objects
 _MAX_EDGE_PX = 8192  # (8192 / 32)^2 positions, and 65,536^2 pairs of them in the encoder's attention
 _MIXING_FRACTION = 0.75  # of the epochs
 
+
 def _path_as_text(value: object) -> object:
     """Return a path as text, and any other value as it is."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -228,7 +228,7 @@ def _override(
         node[key] = parse_yaml(text, override)
     except InputError:
         return f"{text!r} is not a YAML value"
-    keys[tuple([*sections, key])] = override
+    keys[(*sections, key)] = override
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
@@ -33,9 +33,10 @@ def terminal() -> Console | None:
 @contextmanager
 def library_bars_hidden() -> Iterator[None]:
     """Hide the progress bars of transformers and of the Hub's client within the context."""
-    from huggingface_hub import utils as hub  # neither is loaded for a command that only parses its arguments
+    from huggingface_hub import utils  # neither is loaded for a command that only parses its arguments
     from transformers.utils import logging as library
 
+    hub: Any = utils
     of_library, of_hub = library.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
     library.disable_progress_bar()  # of both
     try:

@@ -119,4 +119,6 @@ def _check_same_images(first: str, images: Dataset, second: str, others: Dataset
         and images["objects"][:] == others["objects"][:]
     )
     if not same:
-        raise InputError(f"{first} and {second} have different validation images. Give images for both with data (--data)")
+        raise InputError(
+            f"{first} and {second} have different validation images. Give images for both with data (--data)"
+        )

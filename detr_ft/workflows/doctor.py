@@ -135,7 +135,9 @@ class _Outputs:
         if self.augment is not None:
             load_recipe(self.augment)
         elif self.augment_out is not None:
-            raise InputError("augment_out (--augment-out) is the file for the picture of a recipe. Give augment (--augment) too")
+            raise InputError(
+                "augment_out (--augment-out) is the file for the picture of a recipe. Give augment (--augment) too"
+            )
         if self.picture is not None:
             check_new_file(self.picture)
             if self.picture.suffix.lower() != ".png":

@@ -84,7 +84,9 @@ def evaluate(
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or from_predictions (--from-predictions) and data (--data)")
     if from_predictions is not None and save_predictions is not None:
-        raise InputError("save_predictions (--save-predictions) would copy the file of from_predictions (--from-predictions). Give one of them")
+        raise InputError(
+            "save_predictions (--save-predictions) would copy the file of from_predictions (--from-predictions). Give one of them"
+        )
     if model is not None and from_predictions is not None and data is not None:
         raise InputError(
             "model would have no effect: from_predictions (--from-predictions) is evaluated on data (--data). Leave it out"

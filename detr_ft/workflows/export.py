@@ -116,14 +116,18 @@ def export(
 def _in_order(formats: Sequence[str]) -> list[str]:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise InputError(f"to (--to): must be one of {', '.join(FORMATS)}, got {', '.join(map(str, unknown)) or 'none'}")
+        raise InputError(
+            f"to (--to): must be one of {', '.join(FORMATS)}, got {', '.join(map(str, unknown)) or 'none'}"
+        )
     return [name for name in FORMATS if name in formats or (name == "onnx" and "int8" in formats)]
 
 
 def _folder(name: str, out: Path | None) -> Path:
     folder = out or Path(name)
     if out is None and not folder.is_dir():
-        raise InputError(f"{name} is no folder of this machine. Give a folder to write to with output_dir (--output-dir)")
+        raise InputError(
+            f"{name} is no folder of this machine. Give a folder to write to with output_dir (--output-dir)"
+        )
     if out is not None:
         check_new_folder(folder)
     with writing(folder):

@@ -61,7 +61,12 @@ def new_recipe(
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
     check_not_empty({"train": given.splits["train"]})
-    text = _text(given, path, None if checkpoint is None else model_text(checkpoint, "checkpoint"), box_format or given.options.get("box_format"))
+    text = _text(
+        given,
+        path,
+        None if checkpoint is None else model_text(checkpoint, "checkpoint"),
+        box_format or given.options.get("box_format"),
+    )
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe

@@ -180,7 +180,9 @@ def _check_objects(criterion: object, optim: object, callbacks: object) -> None:
             f"criterion: must be a SetCriterion, got {criterion!r}. Build one with SetCriterion(matcher, losses)"
         )
     if optim is not None and not isinstance(optim, OptimSettings):
-        problems.append(f"optim: must be OptimSettings, got {optim!r}. Write OptimSettings(backbone_learning_rate=1e-5)")
+        problems.append(
+            f"optim: must be OptimSettings, got {optim!r}. Write OptimSettings(backbone_learning_rate=1e-5)"
+        )
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
         problems.append(f"callbacks: must be a list of callbacks, got {callbacks!r}. Write [CALLBACK]")
     else:

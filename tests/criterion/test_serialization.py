@@ -50,6 +50,7 @@ def test_names_of_earlier_recipes_are_the_softmax_forms() -> None:
         assert getattr(detr_ft.criterion, name) is forms["softmax"]
         assert name in detr_ft.criterion.__all__
 
+
 TERM = """
 from dataclasses import dataclass
 from typing import ClassVar

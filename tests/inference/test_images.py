@@ -159,9 +159,9 @@ def test_all_bad_images_of_a_list_are_reported_by_position(tmp_path: Path) -> No
 @pytest.mark.parametrize("threshold", [2, -0.1, 50, "0.5", True, float("nan"), [0.5]])
 def test_thresholds_are_from_0_to_1(threshold: Any) -> None:
     detector = Detector.load("embedded:small")
-    for images in (pattern(), [pattern()], []):
+    for given in (pattern(), [pattern()], []):
         with pytest.raises(InputError, match=r"threshold: .* from 0 to 1"):
-            detector(images, threshold=threshold)
+            detector(given, threshold=threshold)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, None, True])

@@ -106,7 +106,9 @@ def test_a_run_resumes_from_either_recipe(folder: Path, caplog: pytest.LogCaptur
         assert "resuming from" in caplog.text
         assert "criterion was" not in caplog.text
         assert uses(folder / "run") == [f"{name}:Mine" for name in NAMES]
-    assert sorted(file.relative_to(folder / "run").as_posix() for file in (folder / "run").rglob("*.py")) == sorted(NAMES)
+    assert sorted(file.relative_to(folder / "run").as_posix() for file in (folder / "run").rglob("*.py")) == sorted(
+        NAMES
+    )
 
 
 def test_a_changed_file_is_copied_beside_the_earlier_one(folder: Path) -> None:
