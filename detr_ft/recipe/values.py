@@ -13,40 +13,11 @@ from pydantic import BaseModel, ValidationError
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.arguments import check_list_of_texts
+from detr_ft.utils.keys import KEY_OF_ALIAS, similar_to, words_for
 from detr_ft.utils.yaml import KeyPath, located_message, nearest_line, parse_yaml, read_located
 
 Problem = tuple[KeyPath, str]
 _MIN_SIMILARITY = 0.7  # of a key without its section: there are many keys
-# The keys of common names of other tools.
-_KEY_OF_ALIAS = {
-    "accumulate": "gradient_accumulation_steps",
-    "amp": "bf16",
-    "batch": "per_device_train_batch_size",
-    "batch_size": "per_device_train_batch_size",
-    "clip": "max_grad_norm",
-    "dataset": "source",
-    "ema": "ema_decay",
-    "epochs": "num_train_epochs",
-    "grad_accum_steps": "gradient_accumulation_steps",
-    "image_size": "longest_edge",
-    "img_size": "longest_edge",
-    "imgsz": "longest_edge",
-    "lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "max_epochs": "num_train_epochs",
-    "num_epochs": "num_train_epochs",
-    "num_workers": "dataloader_num_workers",
-    "output": "output_dir",
-    "path": "source",
-    "patience": "early_stopping_patience",
-    "pretrained": "checkpoint",
-    "resolution": "longest_edge",
-    "scheduler": "lr_scheduler_type",
-    "warmup": "warmup_steps",
-    "wd": "weight_decay",
-    "weights": "checkpoint",
-    "workers": "dataloader_num_workers",
-}
 # The terms of DETR's own criterion, with values of their parameters that are certainly valid.
 _Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
 _WEIGHT = {"weight": (1e-3, 1e3)}
@@ -236,18 +207,13 @@ def similar_key(name: str) -> str | None:
     """Return the key with its section that a name without a section probably means, such as `train.seed`."""
     sections = {section: _keys((section,)) for section in _keys(())}
     for section, keys in sections.items():
-        if name in keys or _KEY_OF_ALIAS.get(name) in keys:
-            return f"{section}.{_KEY_OF_ALIAS.get(name, name) if name not in keys else name}"
+        if name in keys or KEY_OF_ALIAS.get(name) in keys:
+            return f"{section}.{KEY_OF_ALIAS.get(name, name) if name not in keys else name}"
     candidates = {
-        word: f"{section}.{key}" for section, keys in sections.items() for word, key in _words_for(keys).items()
+        word: f"{section}.{key}" for section, keys in sections.items() for word, key in words_for(keys).items()
     }
     similar = difflib.get_close_matches(name, candidates, 1, _MIN_SIMILARITY)
     return candidates[similar[0]] if similar else None
-
-
-def _words_for(keys: Sequence[str]) -> dict[str, str]:
-    """Return keys and their names in other tools, each with its key."""
-    return {alias: key for alias, key in _KEY_OF_ALIAS.items() if key in keys} | {key: key for key in keys}
 
 
 def _dotted(place: KeyPath) -> str:
@@ -258,11 +224,9 @@ def _explain(error: Any) -> Problem:
     place: KeyPath = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         keys = _keys(place[:-1])
-        words, key = _words_for(keys), str(place[-1])
-        hint = [words[word] for word in difflib.get_close_matches(key, words, 1)]
-        if not hint and len(place) == 1 and (similar := similar_key(key)):
-            hint = [similar]
-        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
+        key = str(place[-1])
+        hint = similar_to(key, keys) or (similar_key(key) if len(place) == 1 else None)
+        return place, "unknown key" + (f"; did you mean {hint}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"
     message = error["msg"].removeprefix("Value error, ")
