@@ -77,7 +77,7 @@ class RunDirectory:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def code_files(self) -> list[Path]:
-        """Return the files of code that the recipe of the run names, as far as they are plain files inside the run."""
+        """Return the plain files inside the run that its recipe names as code."""
         try:
             values, _ = read_located(self.path / RECIPE)
         except InputError:

@@ -35,7 +35,7 @@ def check_paths(models: Sequence[str] = (), data: str | None = None, files: Sequ
 
 
 def check_recipe_paths(recipe: Recipe, resume: bool) -> None:
-    """Raise InputError for files of a recipe that do not exist, and for an output folder that can't be used."""
+    """Raise InputError for missing files of a recipe, and for an output folder that can't be used."""
     problems = [*missing_paths(recipe), *synonyms_problems(recipe)]
     if not resume:
         problems += _problems(RunDirectory.refuse_another_run, RunDirectory(recipe.train.output_dir))

@@ -10,7 +10,14 @@ from detr_ft.criterion.class_losses import (
     SoftmaxQualityFocalLoss,
     SoftmaxVarifocalLoss,
 )
+
+# Names in the code of earlier recipes.
+from detr_ft.criterion.class_losses import SoftmaxFocalLoss as FocalLoss
+from detr_ft.criterion.class_losses import SoftmaxMatchabilityLoss as MatchabilityLoss
+from detr_ft.criterion.class_losses import SoftmaxQualityFocalLoss as QualityFocalLoss
+from detr_ft.criterion.class_losses import SoftmaxVarifocalLoss as VarifocalLoss
 from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, GIoUCost, LogClassCost, SoftmaxFocalCost
+from detr_ft.criterion.costs import SoftmaxFocalCost as FocalCost
 from detr_ft.criterion.explain import explain
 from detr_ft.criterion.fault_finder import find_fault
 from detr_ft.criterion.input_checks import CriterionError
@@ -24,13 +31,6 @@ from detr_ft.criterion.matchers import (
 )
 from detr_ft.criterion.serialization import check_activation
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
-
-# Names in the code of earlier recipes.
-FocalCost = SoftmaxFocalCost
-FocalLoss = SoftmaxFocalLoss
-MatchabilityLoss = SoftmaxMatchabilityLoss
-QualityFocalLoss = SoftmaxQualityFocalLoss
-VarifocalLoss = SoftmaxVarifocalLoss
 
 __all__ = [
     "BoxL1Cost",

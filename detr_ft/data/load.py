@@ -31,7 +31,7 @@ _SPECIFICATIONS: dict[frozenset[tuple[str, str]], Specification] = {}
 
 
 def specification_of(data: DatasetDict) -> Specification | None:
-    """Return the specification that data were read from, None for changed data and those of another origin."""
+    """Return the specification of unchanged data of `load_data`, None for other data."""
     return _SPECIFICATIONS.get(_key(data))
 
 

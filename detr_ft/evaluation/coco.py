@@ -144,7 +144,10 @@ def match_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMa
 
 
 def _with_classes_of(names: Sequence[str], detections: Sequence[Detections]) -> list[Detections]:
-    """Return the detections under the indices of these classes, by name if they have names. Raises InputError."""
+    """Return the detections under the indices of these classes, by name if they have names.
+
+    Raises InputError for labels beyond the classes.
+    """
     orders: dict[tuple[str, ...], list[int] | None] = {}
     aligned: list[Detections] = []
     for number, image in enumerate(detections):

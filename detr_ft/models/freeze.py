@@ -30,7 +30,7 @@ def set_trainable(model: PreTrainedModel, freeze: Sequence[str]) -> None:
 
 
 def check_parts(model: PreTrainedModel, freeze: Sequence[str]) -> dict[str, str]:
-    """Return the part of each parameter of a model. Raises InputError for frozen parts that it does not have."""
+    """Return the part of each parameter. Raises InputError for frozen parts that the model lacks."""
     family = family_of(model)
     parts = {name: family.part_of(name).name for name, _ in model.named_parameters()}
     known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})

@@ -37,9 +37,9 @@ class RecipeCode:
         return cls(contents)
 
     def names_in(self, run: Path) -> dict[str, str]:
-        """Return the name in a run of each file: its own, without folders if these are outside the recipe's folder.
+        """Return the name of each file in a run.
 
-        A file of the run with other contents is not overwritten: the name gets a number.
+        It is that in the recipe, without folders if these are outside the recipe's folder. A file of the run with other contents is not overwritten: the name gets a number.
         """
         names: dict[str, str] = {}
         used: dict[str, bytes] = {}
@@ -56,7 +56,7 @@ class RecipeCode:
         return names
 
     def recorded(self, built: BuiltRecipe, run: Path) -> Recipe:
-        """Return the recipe as a run records it: with the description of its criterion, and the names of the copies."""
+        """Return the recipe with the description of its criterion and the names of the copies."""
         criterion, augment = rename_code(_description(built), self.names_in(run))
         data = built.recipe.data.model_copy(update={"augment": augment})
         return built.recipe.model_copy(update={"criterion": criterion, "data": data})

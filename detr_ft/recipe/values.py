@@ -55,7 +55,7 @@ class _Applied:
 
 @dataclass(frozen=True)
 class RecipeValues:
-    """The values of a recipe, not yet validated, and where they are from: a file, overrides, arguments of Python."""
+    """The values of a recipe, not yet validated, and their origins: file, overrides, arguments."""
 
     values: dict[str, Any]
     folder: Path

@@ -52,7 +52,7 @@ def model_text(value: object, name: str = "model") -> str:
 
 
 def check_list_of_texts(name: str, value: object, example: str) -> None:
-    """Raise InputError for a single text, which would be used letter by letter, and for what is no sequence of texts."""
+    """Raise InputError for a single text, which would be used by letters, and for no sequence."""
     if isinstance(value, (str, bytes, os.PathLike)):
         raise InputError(f"{name}: must be a list, got the single value {str(value)!r}. Write {example}")
     if not hasattr(value, "__iter__"):

@@ -1,4 +1,4 @@
-"""Progress display: silent unless the command line shows it on its terminal. Bars of libraries are hidden."""
+"""Progress display: silent unless the command line shows it on its terminal."""
 
 from __future__ import annotations
 

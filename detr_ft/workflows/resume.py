@@ -42,7 +42,7 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
 
 
 def facts_of(recipe: Recipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
-    """Return what a checkpoint records of the run that writes it, as JSON has it; `recipe` has its criterion."""
+    """Return what a checkpoint records of its run, as JSON has it. `recipe` has its criterion."""
     facts = {
         "classes": class_names(train),
         "data": {"images": len(train), "fingerprint": fingerprint(train)},
