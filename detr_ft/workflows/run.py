@@ -23,7 +23,7 @@ from detr_ft.models.locate import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe.code import RecipeCode
 from detr_ft.recipe.load import BuiltRecipe
-from detr_ft.recipe.paths import missing_paths
+from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
@@ -97,9 +97,9 @@ def run(
             folder, recipe.train.num_train_epochs,
         )  # fmt: skip
         return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
-    missing = missing_paths(recipe, with_data=data is None)
-    if missing:
-        raise InputError(missing)
+    problems = [*missing_paths(recipe, with_data=data is None), *synonyms_problems(recipe)]
+    if problems:
+        raise InputError(problems)
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
     logger.info("%s", built.criterion)

@@ -80,6 +80,9 @@ def test_unknown_parts_and_invalid_synonyms_are_problems(recipe: Path) -> None:
     status, stderr = run("train", "recipe.yaml")
     assert status == 2
     assert "model.synonyms: names.yaml: ring: " in stderr
+    for verb in (detr_ft.train, detr_ft.probe):
+        with pytest.raises(detr_ft.InputError, match=r"model\.synonyms: names\.yaml: ring: "):
+            verb(recipe)
 
 
 def test_parts_of_a_checkpoint_elsewhere_are_not_checked(recipe: Path) -> None:
