@@ -27,7 +27,7 @@ _MODULES = {
     "evaluate": "detr_ft.workflows.evaluate",
     "export": "detr_ft.workflows.export",
     "fit_labels": "detr_ft.models.label_map",
-    "load_data": "detr_ft.data.sources.load",
+    "load_data": "detr_ft.data.load",
     "load_model": "detr_ft.models.load",
     "load_recipe": "detr_ft.recipe.load",
     "new_recipe": "detr_ft.workflows.new",

@@ -1,7 +1,7 @@
 """The public names for type checkers; `__init__.py` loads them when they are used."""
 
 from detr_ft.criterion import CriterionError, SetCriterion, detr_criterion
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.load import load_data
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.inference import Detector, OnnxDetector

@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from detr_ft.utils.files import check_new_folder, writing
+from detr_ft.errors import InputError
+from detr_ft.utils.components import code_names
+from detr_ft.utils.files import check_new_folder, check_writable, writing
+from detr_ft.utils.yaml import read_located
 
 # Files and folders of a run, relative to it.
 RECIPE = "recipe.yaml"
@@ -47,11 +50,12 @@ class RunDirectory:
         return self.path / CHECKPOINTS
 
     def refuse_another_run(self) -> None:
-        """Raise InputError if the folder is not empty or cannot be a folder; nothing is written."""
+        """Raise InputError if the folder is not empty or cannot be written; nothing is written."""
         with writing(self.path):
-            resume = "resume that run (--resume), " if self.checkpoints.is_dir() else ""
+            resume = "resume that run with resume (--resume), " if self.checkpoints.is_dir() else ""
             remedy = f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
             check_new_folder(self.path, remedy, ignored=FAILURES)
+        check_writable(self.path)
 
     def clear_beginnings(self) -> None:
         """Remove the files of a run that ended before its first checkpoint, except capsules of failed steps.
@@ -61,12 +65,31 @@ class RunDirectory:
         left = sorted({path.name for path in self.path.iterdir()} - {FAILURES}) if self.path.is_dir() else []
         if not left:
             return
-        foreign = [name for name in left if name not in _FILES_BEFORE_THE_FIRST_CHECKPOINT]
+        code = self.code_files()
+        own = {*code, *(parent for file in code for parent in file.parents if parent.is_relative_to(self.path))}
+        foreign = [
+            path
+            for name in left
+            if name not in _FILES_BEFORE_THE_FIRST_CHECKPOINT
+            for path in [self.path / name, *(self.path / name).rglob("*")]
+            if path not in own
+        ]
         if foreign or any(self.checkpoints.glob("step-*")):
             self.refuse_another_run()
         for name in left:
             path = self.path / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def code_files(self) -> list[Path]:
+        """Return the plain files inside the run that its recipe names as code."""
+        try:
+            values, _ = read_located(self.path / RECIPE)
+        except InputError:
+            return []
+        data = values.get("data")
+        names = code_names([values.get("criterion"), data.get("augment") if isinstance(data, dict) else None])
+        inside = [name for name in names if (self.path / name).resolve() == self.path.resolve() / name]  # and no link
+        return [self.path / name for name in inside if not Path(name).is_absolute() and (self.path / name).is_file()]
 
     def reopen(self) -> None:
         """Remove the results of a finished run and incomplete files: the run is resumed."""
@@ -93,9 +116,15 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file at the top of the run, completely or not at all."""
+        return self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Write a file of the run, completely or not at all."""
         target = self.path / name
-        partial = target.with_name(f".{name}.partial")
+        partial = target.with_name(f".{target.name}.partial")
         with writing(target):
-            partial.write_text(text, encoding="utf-8")
+            if target.parent != self.path:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
             partial.replace(target)
         return target

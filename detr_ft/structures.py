@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, overload
+from operator import index as as_integer
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from detr_ft.boxes import at_least_fp32, xyxy_to_xywh
+from detr_ft.errors import InputError
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -347,19 +349,38 @@ class Detection(NamedTuple):
     name: str
 
 
+# Rows of detections: a slice, or a mask `[N]` or indices in a tensor, an array or a list.
+Rows: TypeAlias = slice | Tensor | np.ndarray | Sequence[int]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """Detections in one image, best first.
 
     `boxes [N, 4]` are xyxy in pixels of the upright original, with `scores [N]` and `labels [N]`. `names` are those
     of the classes, in the order of their indices; without them a class is named by its index. Iteration gives `(box,
-    score, name)`; an integer index gives one of these, a slice, mask `[N]` or index tensor gives `Detections`.
+    score, name)`; an integer index gives one of these, a slice, mask `[N]` or indices give `Detections`. Raises
+    InputError for tensors that do not fit, and for a label without a name.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        tensors = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+        others = [f"{name} {type(value).__name__}" for name, value in tensors.items() if not isinstance(value, Tensor)]
+        if others:
+            raise InputError(f"Detections: must be tensors, got {', '.join(others)}. Convert with torch.as_tensor")
+        number = len(self.scores) if self.scores.ndim else 0
+        if self.boxes.shape != (number, 4) or self.scores.ndim != 1 or self.labels.shape != (number,):
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in tensors.items())
+            raise InputError(f"Detections: must be boxes [N, 4], scores [N] and labels [N], got {shapes}")
+        if number and (self.labels.is_floating_point() or self.labels.dtype == torch.bool):
+            raise InputError(f"Detections: labels must be integers, got {self.labels.dtype}")
+        if self.names:
+            self._check_labels(len(self.names), "names")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -369,18 +390,39 @@ class Detections:
             yield Detection(tuple(box), score, self._name(label))
 
     @overload
-    def __getitem__(self, index: int) -> Detection: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
 
     @overload
-    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Detections: ...
+    def __getitem__(self, index: Rows) -> Detections: ...
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Detection | Detections:
-        if isinstance(index, int):
-            box: Any = tuple(self.boxes[index].tolist())
-            return Detection(box, self.scores[index].item(), self._name(int(self.labels[index])))
-        if not isinstance(index, (slice, Tensor)):
-            index = torch.as_tensor(index, dtype=torch.long)
-        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
+    def __getitem__(self, index: SupportsIndex | Rows) -> Detection | Detections:
+        if isinstance(index, slice):
+            return self._select(np.arange(len(self))[index])
+        if isinstance(index, Tensor) and index.ndim:
+            return self._select(index.detach().cpu().numpy())
+        if isinstance(index, np.ndarray) and index.ndim:
+            return self._select(index)
+        if isinstance(index, Sequence) and not isinstance(index, (str, bytes)):
+            return self._select(np.asarray(index) if len(index) else np.zeros(0, np.int64))
+        if isinstance(index, (bool, np.bool_)) or getattr(index, "dtype", None) == torch.bool:
+            raise _index_error(index)
+        try:
+            number = as_integer(index)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise _index_error(index) from error
+        box: Any = tuple(self.boxes[number].tolist())
+        return Detection(box, self.scores[number].item(), self._name(int(self.labels[number])))
+
+    def _select(self, index: np.ndarray) -> Detections:
+        """Return the rows of a mask `[N]` or of indices."""
+        if index.ndim != 1 or index.dtype.kind not in "biu":
+            raise _index_error(index)
+        if index.dtype.kind == "b" and len(index) != len(self):
+            raise IndexError(
+                f"Detections: a mask must have {len(self)} values, one for each detection, got {len(index)}"
+            )
+        rows = torch.from_numpy(index.astype(bool if index.dtype.kind == "b" else np.int64)).to(self.scores.device)
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
 
     def __repr__(self) -> str:
         shown = [f"{name} {score:.2f} [{', '.join(f'{x:.0f}' for x in box)}]" for box, score, name in self[:_SHOWN]]
@@ -393,6 +435,7 @@ class Detections:
 
     def above_each(self, thresholds: Sequence[float]) -> Detections:
         """Return the detections with a score greater than the threshold of their class, by its index."""
+        self._check_labels(len(thresholds), "thresholds")
         return self[self.scores > self.scores.new_tensor(thresholds)[self.labels]]
 
     def to_coco(self, *, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
@@ -400,6 +443,8 @@ class Detections:
 
         `category_ids` has the id of each class, in the order of the class indices; without it the id is the index.
         """
+        if category_ids is not None:
+            self._check_labels(len(category_ids), "category_ids")
         boxes, scores, labels = xyxy_to_xywh(self.boxes).tolist(), self.scores.tolist(), self.labels.tolist()
         ids = labels if category_ids is None else [category_ids[label] for label in labels]
         return [
@@ -427,6 +472,24 @@ class Detections:
 
     def _name(self, label: int) -> str:
         return self.names[label] if self.names else str(label)
+
+    def _check_labels(self, number: int, values: str) -> None:
+        """Raise InputError unless each label is an index of so many values."""
+        if not len(self):
+            return
+        low, high = (int(bound) for bound in torch.aminmax(self.labels))
+        if low < 0 or high >= number:
+            raise InputError(
+                f"Detections: label {low if low < 0 else high} is beyond the {number} {values}. Give one for each class"
+            )
+
+
+def _index_error(index: object) -> TypeError:
+    kind = f"{list(index.shape)} of {index.dtype}" if isinstance(index, (Tensor, np.ndarray)) else repr(index)
+    return TypeError(
+        f"Detections: an index must be an integer, a slice, a mask [N] or indices, got {kind}. "
+        "A class is selected by a mask: detections[[name == CLASS for _, _, name in detections]]"
+    )
 
 
 class _LogSoftmaxEntry(torch.autograd.Function):

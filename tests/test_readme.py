@@ -6,11 +6,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
+import detr_ft
 from detr_ft.cli.app import app
 from detr_ft.data.export import write_coco
 from detr_ft.data.images import open_image
@@ -24,8 +25,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {"train": ["train.num_train_epochs=2"], "new": ["--checkpoint", "embedded:small"]}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def commands(first: str) -> list[list[str]]:
@@ -78,7 +79,31 @@ def test_the_session_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match=r"CenterCost .*\.py:CenterCost"):
         load_recipe(written)
     monkeypatch.setattr(sys.modules["__main__"], "CenterCost", names["CenterCost"], raising=False)
-    assert load_recipe(written).data.source == "memory:24 train, 8 validation"
+    assert load_recipe(written).data.source == "coco:photos"
+
+
+def test_the_python_page_runs_and_names_every_function(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"`{command.callback.__name__}" in page or command.callback.__name__ == "demo"
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    names: dict[str, Any] = {"__name__": "python_page"}
+    for number, block in enumerate(blocks("python", page)):
+        exec(compile(block, f"docs/python.md, block {number + 1}", "exec"), names)  # noqa: S102 - our own page
+    assert names["run"].metrics.map == names["evaluated"].metrics.map
+    assert names["evaluated"].metrics.intervals["map"] is not None
+    assert {score for _, score, _ in names["some"]} <= set(names["detections"].scores.tolist())
+    assert {name for _, _, name in names["first_class"]} <= {names["detector"].names[0]}
+    assert names["result"].metrics["map"] is not None
+    assert load_recipe(folder / "runs/python/recipe.yaml").data.source == "coco:photos"
+    for name, columns in re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE):
+        if name in detr_ft.__all__ and name not in ("load_data",):
+            returned = get_type_hints(getattr(detr_ft, name))["return"]
+            kind = returned if not get_args(returned) else get_args(returned)[0]
+            for field in re.findall(r"`(\w+)`", columns.partition(":")[0]):
+                assert field in {*kind.__dataclass_fields__, *vars(kind)}, f"{name}: {field}"
 
 
 def test_the_custom_term_passes_the_check(tmp_path: Path) -> None:

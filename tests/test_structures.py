@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.random_batches import random_batch
 from torch import nn
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
+from detr_ft.errors import InputError
 from detr_ft.structures import Activation, Detections, Matches, Predictions, StepTotals, Targets
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
@@ -187,13 +189,73 @@ def test_detections_are_a_sequence_of_box_score_and_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "index", [slice(1, None), torch.tensor([False, True, True]), torch.tensor([1, 2]), [1, 2]], ids=repr
+    "index",
+    [
+        slice(1, None),
+        torch.tensor([False, True, True]),
+        torch.tensor([1, 2]),
+        torch.tensor([1, 2], dtype=torch.uint8),
+        [1, 2],
+        range(1, 3),
+        [False, True, True],
+        np.array([False, True, True]),
+        np.array([1, 2]),
+        np.array([-2, -1], dtype=np.int32),
+    ],
+    ids=repr,
 )
-def test_parts_of_detections_are_detections(index: slice | torch.Tensor | list[int]) -> None:
+def test_parts_of_detections_are_detections(index: slice | torch.Tensor | list[int] | np.ndarray) -> None:
     part = detections()[index]
     assert isinstance(part, Detections)
     assert [(score, name) for _, score, name in part] == [(0.5, "cat"), (0.25, "dog")]
     assert part.names == ("cat", "dog")
+
+
+def test_detections_backward_and_none() -> None:
+    assert detections()[::-1].scores.tolist() == [0.25, 0.5, 0.75]
+    assert len(detections()[[]]) == len(detections()[torch.zeros(3, dtype=torch.bool)]) == 0
+
+
+@pytest.mark.parametrize("index", [np.int64(1), torch.tensor(1), np.array(1), np.uint8(1)], ids=repr)
+def test_an_integer_of_any_library_gives_one_detection(index: Any) -> None:
+    assert detections()[index] == detections()[1]
+
+
+@pytest.mark.parametrize(
+    "index", ["disc", 1.0, None, True, torch.tensor(True), torch.tensor([1.0]), np.eye(3) > 0, ["disc"]], ids=repr
+)
+def test_other_indices_are_refused(index: Any) -> None:
+    with pytest.raises(TypeError, match=r"integer, a slice, a mask .*name == CLASS"):
+        detections()[index]
+
+
+def test_a_mask_has_a_value_for_each_detection() -> None:
+    with pytest.raises(IndexError, match=r"3 values, .* got 2"):
+        detections()[np.array([True, False])]
+
+
+def test_tensors_of_detections_fit() -> None:
+    boxes, scores, labels = torch.zeros(3, 4), torch.zeros(3), torch.zeros(3, dtype=torch.long)
+    wrong: list[tuple[Any, Any, Any, str]] = [
+        (boxes, scores[:2], labels[:2], r"boxes \[3, 4\], scores \[2\]"),
+        (boxes, scores, labels[:2], r"labels \[2\]"),
+        (boxes[:, :3], scores, labels, r"boxes \[3, 3\]"),
+        (boxes, scores, labels.float(), "labels must be integers"),
+        (boxes.numpy(), scores, labels, "boxes ndarray.*as_tensor"),
+    ]
+    for *tensors, message in wrong:
+        with pytest.raises(InputError, match=message):
+            Detections(*tensors)
+
+
+def test_labels_have_names_thresholds_and_category_ids() -> None:
+    some = detections()
+    with pytest.raises(InputError, match="label 1 is beyond the 1 names"):
+        Detections(some.boxes, some.scores, some.labels, ["cat"])
+    with pytest.raises(InputError, match="label 1 is beyond the 1 category_ids"):
+        some.to_coco(image_id=1, category_ids=[1])
+    with pytest.raises(InputError, match="label 1 is beyond the 1 thresholds"):
+        some.above_each([0.5])
 
 
 def test_detections_above_thresholds() -> None:

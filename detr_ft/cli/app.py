@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from detr_ft.cli.console import exit_with_status
 from detr_ft.cli.data_verbs import doctor, new
@@ -37,8 +38,35 @@ _VERBS: dict[Callable[..., None], str] = {
     push: "detr-ft push runs/mine owner/name --dry-run",
     export: "detr-ft export runs/mine --to onnx --to int8",
 }
+
+
+class _Command(TyperCommand):
+    """A verb whose error for an unknown option names the key of the recipe that it probably means."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments as typer does."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # By attribute: releases of typer raise the exceptions of click or of their own copy of it.
+            option: Any = getattr(error, "option_name", None)
+            key = _key_of(option) if option and any(one.name == "overrides" for one in self.params) else None
+            if key:
+                unknown: Any = error
+                unknown.message = f"No such option: {option}. Values of the recipe have no dashes: {key}=VALUE"
+                unknown.possibilities = None
+            raise
+
+
+def _key_of(option: str) -> str | None:
+    from detr_ft.recipe.values import similar_key
+
+    name = option.lstrip("-").replace("-", "_")
+    return name if "." in name else similar_key(name)
+
+
 for verb, example in _VERBS.items():
-    app.command(context_settings=_HELP_NAMES, epilog=f"Example: {example}")(exit_with_status(verb))
+    app.command(cls=_Command, context_settings=_HELP_NAMES, epilog=f"Example: {example}")(exit_with_status(verb))
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,8 +9,10 @@ from detr_ft.data.sources.listing import image_files
 from detr_ft.data.sources.registry import check_spec
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
+from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import check_keys
+from detr_ft.run_directory import RunDirectory
 
 
 def check_recipe(file: Path, overrides: Sequence[str]) -> Recipe:
@@ -32,10 +34,13 @@ def check_paths(models: Sequence[str] = (), data: str | None = None, files: Sequ
         raise InputError(problems)
 
 
-def check_recipe_paths(recipe: Recipe) -> None:
-    """Raise InputError if the data or the checkpoint of a recipe do not exist."""
-    start = recipe.model.checkpoint
-    check_paths([] if start is None else [start], None if recipe.data.in_memory else recipe.data.source)
+def check_recipe_paths(recipe: Recipe, resume: bool) -> None:
+    """Raise InputError for missing files of a recipe, and for an output folder that can't be used."""
+    problems = [*missing_paths(recipe), *synonyms_problems(recipe)]
+    if not resume:
+        problems += _problems(RunDirectory.refuse_another_run, RunDirectory(recipe.train.output_dir))
+    if problems:
+        raise InputError(problems)
 
 
 def check_images(model: str, paths: Sequence[Path]) -> None:

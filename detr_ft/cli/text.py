@@ -30,13 +30,14 @@ def describe_changes(changes: Sequence[Change]) -> str:
     return summarize_changes(changes)
 
 
-def describe_check(recipe: Path, outcome: CheckOutcome) -> str:
-    """Return the criterion of a valid recipe and what was checked."""
+def describe_check(recipe: Path, outcome: CheckOutcome, probe: bool) -> str:
+    """Return the criterion of a valid recipe and what was checked, or will be by a probe."""
+    end = "The probe of data and checkpoint follows" if probe else "Data and checkpoint were not read; use --probe"
     return (
         f"{outcome.criterion}\n"
         f"{recipe}: the recipe is valid. Its criterion passed all checks: many objects, none, more than queries, extreme and "
         "half-precision values, other orders, several processes, and a short training; so did its augmentation on generated "
-        "images. Data and checkpoint were not checked; use --probe"
+        f"images. {end}"
     )
 
 
@@ -130,7 +131,7 @@ def describe_predictions(outcome: PredictOutcome) -> str:
 
 def describe_plan(outcome: PushOutcome) -> str:
     """Return the files that a push would upload, one a line."""
-    lines = [str(file) for file in outcome.files]
+    lines = [f"{file}{' (code that the recipe runs)' if file in outcome.code_files else ''}" for file in outcome.files]
     if outcome.dataset is not None:
         lines.append(f"data set: all images and boxes of {outcome.dataset}")
     return "\n".join([*lines, *(f"space: {file}" for file in outcome.space_files)])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from detr_ft.cli.console import print_message, print_result
+from detr_ft.cli.console import print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths, check_recipe, check_recipe_paths
 from detr_ft.cli.options import Overrides, RecipeFile
 from detr_ft.errors import InputError
@@ -48,9 +48,12 @@ def check(
     outcome = check_criterion(recipe, overrides or [])
     for file in outcome.code_files:
         print_message(f"{recipe} runs code: {file}")
-    if outcome.problems:
-        raise InputError(outcome.problems)
-    print_message(describe_check(recipe, outcome))
+    problems = [*outcome.problems, *(outcome.missing if probe else ())]
+    if problems:
+        raise InputError(problems)
+    print_message(describe_check(recipe, outcome, probe))
+    for path in outcome.missing:
+        warn(f"not found here: {path}")
     if probe:
         from detr_ft.cli.text import describe_probe_outcome
         from detr_ft.workflows.probe import probe as probe_recipe
@@ -78,7 +81,7 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe and write a run directory."""
-    check_recipe_paths(check_recipe(recipe, overrides or []))
+    check_recipe_paths(check_recipe(recipe, overrides or []), resume)
     from detr_ft.cli.text import describe_seeds, describe_training
     from detr_ft.workflows.train import train as train_recipe
 

@@ -10,7 +10,14 @@ from detr_ft.criterion.class_losses import (
     SoftmaxQualityFocalLoss,
     SoftmaxVarifocalLoss,
 )
+
+# Names in the code of earlier recipes.
+from detr_ft.criterion.class_losses import SoftmaxFocalLoss as FocalLoss
+from detr_ft.criterion.class_losses import SoftmaxMatchabilityLoss as MatchabilityLoss
+from detr_ft.criterion.class_losses import SoftmaxQualityFocalLoss as QualityFocalLoss
+from detr_ft.criterion.class_losses import SoftmaxVarifocalLoss as VarifocalLoss
 from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, GIoUCost, LogClassCost, SoftmaxFocalCost
+from detr_ft.criterion.costs import SoftmaxFocalCost as FocalCost
 from detr_ft.criterion.explain import explain
 from detr_ft.criterion.fault_finder import describe_exception, find_fault
 from detr_ft.criterion.input_checks import CriterionError
@@ -38,6 +45,8 @@ __all__ = [
     "CrossEntropyLoss",
     "DIoUCost",
     "DIoULoss",
+    "FocalCost",
+    "FocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GreedyMatcher",
@@ -45,10 +54,12 @@ __all__ = [
     "LayerMatcher",
     "LogClassCost",
     "Loss",
+    "MatchabilityLoss",
     "Matcher",
     "MatcherSchedule",
     "OneToManyMatcher",
     "PairLoss",
+    "QualityFocalLoss",
     "QueryLoss",
     "SetCriterion",
     "SmoothL1Loss",
@@ -57,6 +68,7 @@ __all__ = [
     "SoftmaxMatchabilityLoss",
     "SoftmaxQualityFocalLoss",
     "SoftmaxVarifocalLoss",
+    "VarifocalLoss",
     "check_activation",
     "check_cost",
     "check_criterion",

@@ -189,10 +189,14 @@ class MatcherSchedule:
 
 def checked_costs(costs: Sequence[Cost]) -> tuple[Cost, ...]:
     """The costs as a tuple. Raise TypeError for other objects, ValueError where all weights are 0."""
+    if isinstance(costs, type):
+        raise TypeError(f"costs: must be a list of costs, got the class {costs.__name__}. Write [{costs.__name__}()]")
     if isinstance(costs, Cost):
         raise TypeError(f"costs: must be a list of costs, got a single cost. Write [{costs!r}]")
     terms: tuple[object, ...] = tuple(costs)
     for term in terms:
+        if isinstance(term, type):
+            raise TypeError(f"costs: {term.__name__} is a class, must be an object. Write {term.__name__}()")
         if isinstance(term, Loss) or not isinstance(term, Cost):
             raise TypeError(
                 f"costs: {term!r} is no cost. A cost takes predictions and targets, has a weight and no name"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_ft.criterion import box_losses, class_losses, costs, matchers
+from detr_ft.criterion.base import Loss, check_weight
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
@@ -59,12 +60,26 @@ def configure(
     built = {key: build(description[key], (key,)) for key in ("matcher", "losses") if key in description}
     if not problems and not (isinstance(built["losses"], list) and built["losses"]):
         problems.append((("losses",), "needs a list of at least one loss"))
+    if isinstance(built.get("losses"), list):
+        problems += _wrong_weights(built["losses"])
     if problems:
         raise ConfigureError(problems)
     try:
         return SetCriterion(built["matcher"], built["losses"])
     except (TypeError, ValueError) as error:
         raise ConfigureError([(("losses",), str(error))]) from error
+
+
+def _wrong_weights(losses: list[Any]) -> list[tuple[KeyPath, str]]:
+    """Return a problem for each loss whose weight is invalid."""
+    problems: list[tuple[KeyPath, str]] = []
+    for index, loss in enumerate(losses):
+        if isinstance(loss, Loss):
+            try:
+                check_weight(loss)
+            except ValueError as error:
+                problems.append((("losses", index), str(error)))
+    return problems
 
 
 def describe(criterion: SetCriterion) -> dict[str, Any]:

@@ -42,8 +42,14 @@ class SetCriterion:
     losses: Sequence[Loss]
 
     def __post_init__(self) -> None:
+        if isinstance(self.losses, Loss):
+            raise TypeError(f"losses: must be a list of losses, got a single loss. Write [{self.losses!r}]")
         object.__setattr__(self, "losses", tuple(self.losses))
         matcher: object = self.matcher
+        given: Sequence[object] = (matcher, *self.losses)
+        for term in given:
+            if isinstance(term, type):
+                raise TypeError(f"{term.__name__} is a class, must be an object. Write {term.__name__}()")
         if isinstance(matcher, (Loss, Cost)) or not isinstance(matcher, Matcher):
             raise TypeError(f"{matcher!r} is no matcher. A matcher takes predictions and targets and returns Matches")
         terms: Sequence[Any] = self.losses

@@ -9,7 +9,7 @@ from detr_ft.utils.lazy import lazy_names
 _MODULES = {
     "class_names": "detr_ft.data.schema",
     "examine": "detr_ft.data.doctor",
-    "load_data": "detr_ft.data.sources.load",
+    "load_data": "detr_ft.data.load",
     "open_image": "detr_ft.data.images",
     "open_stream": "detr_ft.data.sources.stream",
     "write_coco": "detr_ft.data.export",

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from detr_ft.boxes import xyxy_to_xywh
 from detr_ft.data.schema import class_names
+from detr_ft.errors import InputError
 from detr_ft.evaluation.detection_matching import (
     AREAS,
     MAX_DETECTIONS,
@@ -23,6 +24,7 @@ from detr_ft.evaluation.detection_matching import (
     Ints,
     match_detections,
 )
+from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.structures import Detections
 
 LIMITS = (1, 10, MAX_DETECTIONS)  # detections of a class in an image
@@ -36,7 +38,8 @@ def coco_metrics(truth: Dataset, detections: Sequence[Detections]) -> dict[str, 
     `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_1`, `mar_10`, `mar_100`, `mar_small`,
     `mar_medium`, `mar_large`: fractions of 1, or None if there are no objects to count. `per_class` maps the name of each
     class with objects to its `map`, `map_50`, `mar_100` and `count`. The protocol counts the best 100 detections of each
-    class in each image, ignores crowds, and sorts objects by the truth's `area` (32 and 96 squared).
+    class in each image, ignores crowds, and sorts objects by the truth's `area` (32 and 96 squared). Detections with names
+    are compared by the names of their classes. Raises InputError for classes that do not fit, and for another number of images.
     """
     return metrics_of_matches(match_split(truth, detections))
 
@@ -123,10 +126,14 @@ def summarize(tables: Mapping[str, PrecisionRecall], mean: Callable[[Floats], Va
 def match_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMatches:
     """Match `detections[i]`, xyxy in pixels, to the objects of row `i` of a split in the schema.
 
-    Equal scores rank by the ids of the images, as in COCO's own code. Raises ValueError if the numbers of images differ.
+    Equal scores rank by the ids of the images, as in COCO's own code. Raises InputError as `coco_metrics` does.
     """
+    if not isinstance(truth, Dataset):
+        hint = f", for example data[{next(iter(truth))!r}]" if isinstance(truth, Mapping) and truth else ""
+        raise InputError(f"truth: must be a split of the data{hint}, got {type(truth).__name__}")
     if len(truth) != len(detections):
-        raise ValueError(f"{len(truth)} images need as many detections; got {len(detections)}")
+        raise InputError(f"{len(truth)} images need as many detections; got {len(detections)}")
+    detections = _with_classes_of(class_names(truth), detections)
     rows = truth.with_format(None)
     # Ranks instead of ids, which stay distinct if an id occurs twice.
     images = np.argsort(np.argsort(np.asarray(rows["image_id"]), kind="stable"))
@@ -134,6 +141,31 @@ def match_split(truth: Dataset, detections: Sequence[Detections]) -> DetectionMa
     return match_detections(
         class_names(truth), len(images), ground_truth_arrays(objects, images), detection_arrays(detections, images)
     )
+
+
+def _with_classes_of(names: Sequence[str], detections: Sequence[Detections]) -> list[Detections]:
+    """Return the detections under the indices of these classes, by name if they have names.
+
+    Raises InputError for labels beyond the classes.
+    """
+    orders: dict[tuple[str, ...], list[int] | None] = {}
+    aligned: list[Detections] = []
+    for number, image in enumerate(detections):
+        if not isinstance(image, Detections):
+            raise InputError(f"detections[{number}]: must be Detections of an image, got {type(image).__name__}")
+        theirs = tuple(image.names)
+        if theirs and theirs not in orders:
+            orders[theirs] = align_classes(theirs, names)
+        order = orders.get(theirs)
+        image = image if order is None else relabel(image, order)
+        if len(image) and not 0 <= int(image.labels.min()) <= int(image.labels.max()) < len(names):
+            label = int(image.labels.max() if image.labels.min() >= 0 else image.labels.min())
+            raise InputError(
+                f"detections[{number}]: label {label} is beyond the {len(names)} classes of the data: {', '.join(names)}. "
+                "Give the detections the names of their classes"
+            )
+        aligned.append(image)
+    return aligned
 
 
 def ground_truth_arrays(rows: Iterable[Mapping[str, Any]], images: Ints) -> GroundTruthArrays:

@@ -18,6 +18,7 @@ from detr_ft.run_directory import (
     REPORT,
     TORCH_EXPORT,
     WEIGHTS,
+    RunDirectory,
 )
 
 _SHARD = WEIGHTS.replace(".", r"-\d{5}-of-\d{5}\.")
@@ -36,17 +37,18 @@ _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 def plan(run: Path) -> list[Path]:
     """Return the files of a run directory that a push uploads, sorted. Raises InputError.
 
-    Only names of the allow-list. Links to files and folders are left out, since their targets may be outside the run.
+    Only names of the allow-list, and the code that the recipe names. Links to files and folders are left out, since their targets may be outside the run.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run directory. Give the folder that `detr-ft train` wrote.")
     folders = [run, *(run / name for name in _FOLDERS if (run / name).is_dir() and not (run / name).is_symlink())]
-    files = sorted(
+    allowed = [
         file
         for folder in folders
         for file in folder.iterdir()
         if _ALLOWED.fullmatch(file.relative_to(run).as_posix()) and file.is_file() and not file.is_symlink()
-    )
+    ]
+    files = sorted({*allowed, *RunDirectory(run).code_files()})
     names = {file.name for file in files}
     missing = [] if "config.json" in names else ["config.json"]
     if not any(name.endswith(".safetensors") for name in names):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from detr_ft.errors import InputError
-from detr_ft.inference.images import ImageInput, check_list, read_image
+from detr_ft.inference.images import ImageInput, check_list, is_image, read_image, read_images
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.load import load_detector, load_model
 from detr_ft.models.metadata import read_thresholds
 from detr_ft.models.optimizations import fused_norms
 from detr_ft.models.predict import batches_of, detect, inference
 from detr_ft.structures import Detections, Predictions, Targets
+from detr_ft.utils.arguments import check_threshold, check_whole_number
 
 _DEFAULT_THRESHOLD = 0.5  # of a class without a measured one
 
@@ -61,28 +63,34 @@ class DetectorBase(ABC):
     ) -> Detections | list[Detections]:
         """Return the detections of an image above a threshold, best first; a list for a list of images.
 
-        An image is a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, `[H, W, 3]`) or a tensor (`[3, H, W]`,
-        uint8, or floats in 0 to 1). Without `threshold` each class has its own, from `thresholds`. Raises InputError.
+        An image is a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, `[H, W, 3]`), a tensor (`[3, H, W]`,
+        uint8, or floats in 0 to 1) or a row of `load_data`. Without `threshold` each class has its own, from `thresholds`.
+        Raises InputError with all images that can't be read.
         """
-        if isinstance(images, ImageInput):
+        check_threshold(threshold)
+        check_whole_number("batch_size", batch_size, 1)
+        if is_image(images):
             return self.filter(self.detect([read_image(images)])[0], threshold)
-        return [self.filter(detections, threshold) for detections in self.detect(images, batch_size)]
+        several = cast(Iterable[ImageInput], images)
+        return [self.filter(detections, threshold) for detections in self.detect(several, batch_size)]
 
     def detect(self, images: Iterable[ImageInput], batch_size: int = 8) -> list[Detections]:
         """Return all detections of each image, best first: boxes xyxy in pixels of the upright image.
 
         Takes the images of a call, as a list or generator. Raises InputError for a single image.
         """
-        if isinstance(images, ImageInput):
+        check_whole_number("batch_size", batch_size, 1)
+        if is_image(images):
             raise InputError(
                 "detect: images must be a list, got a single image. Use detect([image]), or detector(image)."
             )
         check_list(images)
         names = self.names
-        return [replace(detections, names=names) for detections in self._run(map(read_image, images), batch_size)]
+        return [replace(detections, names=names) for detections in self._run(read_images(images), batch_size)]
 
     def filter(self, detections: Detections, threshold: float | None = None) -> Detections:
         """Return the detections above a threshold, or without one, above that of their class."""
+        check_threshold(threshold)
         if threshold is not None:
             return detections.above(threshold)
         thresholds = self.thresholds
@@ -98,7 +106,7 @@ class Detector(DetectorBase):
     processor: Any
 
     @classmethod
-    def load(cls, checkpoint: str) -> Detector:
+    def load(cls, checkpoint: str | os.PathLike[str]) -> Detector:
         """Load a checkpoint by folder, name on the Hub, or `embedded:NAME`, onto the GPU if there is one.
 
         Raises InputError, also for a family that recipes cannot train; see `load_any`.
@@ -108,7 +116,7 @@ class Detector(DetectorBase):
         return cls(_on_device(model), processor)
 
     @classmethod
-    def load_any(cls, checkpoint: str) -> Detector:
+    def load_any(cls, checkpoint: str | os.PathLike[str]) -> Detector:
         """Load any model that transformers loads as an object detector. Raises InputError."""
         model, processor = load_detector(checkpoint)
         return cls(_on_device(model), processor)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeAlias, TypeGuard
 from urllib.error import HTTPError, URLError
 from urllib.request import (
     HTTPDefaultErrorHandler,
@@ -27,21 +27,45 @@ from torch import Tensor
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.errors import InputError
 
-ImageInput = str | Path | Image.Image | np.ndarray | Tensor
+# A mapping is an image of a data set, `{"bytes": ..., "path": ...}`, or a row with such an `image`.
+ImageInput: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Mapping[str, Any]
 
 _EXPECTED = (
     "Pass a path, an http(s) URL, a PIL image, a numpy array (uint8, RGB, [H, W, 3]), a tensor ([3, H, W], uint8 or floats "
-    "in 0 to 1), or a list of them."
+    "in 0 to 1), a row of load_data, or a list of them."
 )
 _MAX_DOWNLOAD_BYTES = 64 * 2**20
 _DOWNLOAD_SECONDS = 30.0  # for a whole image
 _CHUNK_BYTES = 2**16
 
 
+def is_image(images: object) -> TypeGuard[ImageInput]:
+    """Return True for a single image rather than a list of them."""
+    return isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor, Mapping))
+
+
 def check_list(images: object) -> None:
     """Raise InputError unless the input can be a list of images."""
-    if isinstance(images, (bytes, dict)) or not isinstance(images, Iterable):
+    if isinstance(images, bytes) or not isinstance(images, Iterable):
         raise InputError(f"image: got {type(images).__name__}. {_EXPECTED}")
+
+
+def read_images(images: Iterable[ImageInput]) -> Iterator[Image.Image]:
+    """Yield images as `read_image` returns them.
+
+    Raises InputError with all images that can't be read, each with its position, after the last image.
+    """
+    problems: list[str] = []
+    for position, image in enumerate(images):
+        try:
+            opened = read_image(image)
+        except InputError as error:
+            problems += [f"images[{position}]: {problem.removeprefix('image: ')}" for problem in error.problems]
+            continue
+        if not problems:
+            yield opened
+    if problems:
+        raise InputError(problems)
 
 
 def read_image(image: ImageInput) -> Image.Image:
@@ -59,7 +83,18 @@ def read_image(image: ImageInput) -> Image.Image:
         return open_image({"bytes": _download(image), "path": image})
     if isinstance(image, (str, Path)):
         return open_image(image)
+    if isinstance(image, Mapping):
+        return _read_mapping(image)
     raise InputError(f"image: got {type(image).__name__}. {_EXPECTED}")
+
+
+def _read_mapping(image: Mapping[str, Any]) -> Image.Image:
+    """Return the image of a row of a data set, or of its column `image`, decoded or not."""
+    if "image" in image:
+        return read_image(image["image"])
+    if image.get("bytes") is None and not isinstance(image.get("path"), (str, Path)):
+        raise InputError(f"image: got a dictionary of {', '.join(map(str, image)) or 'nothing'}. {_EXPECTED}")
+    return open_image(image)
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:

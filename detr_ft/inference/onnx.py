@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from detr_ft.models.load import load_config_and_processor
 from detr_ft.models.predict import detect_by
 from detr_ft.run_directory import ONNX
 from detr_ft.structures import Detections
+from detr_ft.utils.arguments import path_text
 from detr_ft.utils.environment import import_optional
 
 
@@ -59,6 +61,18 @@ class OnnxModel:
         return torch.from_numpy(logits), torch.from_numpy(boxes)
 
 
+def _no_onnx_file(folder: Path, path: Path) -> str:
+    """Return the message for a missing file, with the folder of the model if one inside it was given."""
+    models = [folder] if folder.suffix == ".onnx" else sorted(folder.glob("*.onnx"))
+    for model in models:
+        for parent in list(model.absolute().parents)[:2]:
+            if (parent / "config.json").is_file():
+                given = os.path.relpath(parent) if not folder.is_absolute() else parent
+                inside = model.absolute().relative_to(parent).as_posix()
+                return f"{folder}: must be the folder of the model and its config.json. Load {given}, file {inside}"
+    return f"{path}: no such file. Run: detr-ft export {folder} --to onnx"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class OnnxDetector(DetectorBase):
     """A model exported to ONNX, on ONNX Runtime: `OnnxDetector.load("runs/mine")("photo.jpg")`."""
@@ -68,11 +82,12 @@ class OnnxDetector(DetectorBase):
     _config: Any
 
     @classmethod
-    def load(cls, folder: str, file: str = ONNX) -> OnnxDetector:
+    def load(cls, folder: str | os.PathLike[str], file: str | os.PathLike[str] = ONNX) -> OnnxDetector:
         """Load the file of a folder; `onnx/model_quantized.onnx` has 8-bit weights. Raises InputError."""
-        path = Path(folder) / file
+        folder = path_text("folder", folder)
+        path = Path(folder) / path_text("file", file)
         if not path.is_file():
-            raise InputError(f"{path}: no such file. Run: detr-ft export {folder} --to onnx")
+            raise InputError(_no_onnx_file(Path(folder), path))
         config, processor = load_config_and_processor(folder)
         model = OnnxModel(path)
         classes = model.num_columns - (family_of(config).activation == "softmax")  # without no-object

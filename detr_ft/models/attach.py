@@ -125,6 +125,10 @@ def attach_criterion(model: PreTrainedModel, criterion: Criterion | None = None)
             "its own images. Pass the model itself and start one process per GPU: "
             "torchrun --nproc_per_node N -m detr_ft train RECIPE, or torchrun --nproc_per_node N SCRIPT.py"
         )
+    if criterion is not None and (isinstance(criterion, type) or not callable(criterion)):
+        raise TypeError(
+            f"attach_criterion: criterion must be a function of predictions and targets, such as a SetCriterion, got {criterion!r}"
+        )
     family = family_of(model)
     criterion = family.default_criterion() if criterion is None else criterion
     check_activation(criterion, family.activation)

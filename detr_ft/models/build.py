@@ -12,6 +12,7 @@ from detr_ft.errors import InputError
 from detr_ft.models.families.detr import DETR
 from detr_ft.models.load import LOAD_ERRORS, describe_load_error, first_line
 from detr_ft.models.timm import freeze_timm_norms
+from detr_ft.utils.progress import library_bars_hidden
 
 
 def build_model(
@@ -47,7 +48,8 @@ def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:
     target: Any = DETR.module(model, DETR.backbone)
     try:
         # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
-        state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
+        with library_bars_hidden():
+            state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
     except LOAD_ERRORS as error:
         raise InputError(f"model.backbone: {describe_load_error(checkpoint, error)}") from error
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}

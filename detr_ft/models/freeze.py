@@ -18,12 +18,7 @@ def set_trainable(model: PreTrainedModel, freeze: Sequence[str]) -> None:
     Every parameter is set, because transformers silently freezes the whole of a native ResNet backbone. Raises InputError
     for a part that the model does not have.
     """
-    family = family_of(model)
-    parts = {name: family.part_of(name).name for name, _ in model.named_parameters()}
-    known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})
-    unknown = [part for part in freeze if part not in known]
-    if unknown:
-        raise InputError([f"model.freeze: no part {part!r} in the model. Use {', '.join(known)}." for part in unknown])
+    parts = check_parts(model, freeze)
     trains = {
         name: not any(part == frozen or part.startswith(frozen + ".") for frozen in freeze)
         for name, part in parts.items()
@@ -32,6 +27,17 @@ def set_trainable(model: PreTrainedModel, freeze: Sequence[str]) -> None:
         raise InputError("model.freeze: every part is frozen. Remove at least one part from the list.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains[name])
+
+
+def check_parts(model: PreTrainedModel, freeze: Sequence[str]) -> dict[str, str]:
+    """Return the part of each parameter. Raises InputError for frozen parts that the model lacks."""
+    family = family_of(model)
+    parts = {name: family.part_of(name).name for name, _ in model.named_parameters()}
+    known = sorted({*parts.values(), *(part.split(".")[0] for part in parts.values())})
+    unknown = [part for part in freeze if part not in known]
+    if unknown:
+        raise InputError([f"model.freeze: no part {part!r} in the model. Use {', '.join(known)}." for part in unknown])
+    return parts
 
 
 def trainable_counts(model: PreTrainedModel) -> dict[str, tuple[int, int]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
@@ -35,7 +37,9 @@ from detr_ft.models.timm import (
     uses_timm,
     without_legacy_fields,
 )
+from detr_ft.utils.arguments import model_text
 from detr_ft.utils.hub import HTTP_ERRORS
+from detr_ft.utils.progress import library_bars_hidden
 
 logger = logging.getLogger(__name__)
 # transformers warns at every load without torchvision that the processor uses PIL, as intended here.
@@ -47,22 +51,24 @@ LOAD_ERRORS: tuple[type[BaseException], ...] = (
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
-def load_model(checkpoint: str, revision: str | None = None, pickled: bool = False) -> tuple[PreTrainedModel, Any]:
+def load_model(
+    checkpoint: str | os.PathLike[str], revision: str | None = None, pickled: bool = False
+) -> tuple[PreTrainedModel, Any]:
     """Load a model that recipes can train, and its image processor.
 
     `checkpoint` is a folder, `embedded:small` or a repository of the Hub (`owner/name`, with a revision). Weights are read
     from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
     checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
-    return _load(checkpoint, revision, None if pickled else True, trainable=True)
+    return _load(model_text(checkpoint, "checkpoint"), revision, None if pickled else True, trainable=True)
 
 
-def load_detector(checkpoint: str) -> tuple[PreTrainedModel, Any]:
+def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
     """Load any object detector of transformers and its image processor, for evaluation.
 
     Raises InputError as `load_model` does; code in a repository is not run.
     """
-    return _load(checkpoint, None, True, trainable=False)
+    return _load(model_text(checkpoint, "checkpoint"), None, True, trainable=False)
 
 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -70,6 +76,20 @@ def load_config_and_processor(checkpoint: str, revision: str | None = None) -> t
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
         return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
+
+
+def empty_model(checkpoint: str) -> PreTrainedModel:
+    """Return the model of a checkpoint's config without weights, on the meta device.
+
+    Raises InputError as `load_model` does.
+    """
+    with _load_errors(checkpoint):
+        config = _config(resolve(checkpoint), None)
+        check_trainable(checkpoint, config)
+        native = native_config(config) if uses_timm(config) and not timm_available() else None
+        freeze_timm_norms(config)
+        with torch.device("meta"):
+            return AutoModelForObjectDetection.from_config(native or config)
 
 
 def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
@@ -168,9 +188,10 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
 
 @contextmanager
 def _load_errors(checkpoint: str) -> Iterator[None]:
-    """Raise errors of loading as InputError."""
+    """Raise errors of loading as InputError, and hide the progress bars of the libraries."""
     try:
-        yield
+        with library_bars_hidden():
+            yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
         raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
     except LOAD_ERRORS as error:

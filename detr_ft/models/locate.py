@@ -24,7 +24,7 @@ def resolve(checkpoint: str) -> str:
     folder = Path(checkpoint)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise InputError(f"{checkpoint}: no config.json in this folder. Give the folder of a saved model.")
+            raise InputError(f"{checkpoint}: no config.json in this folder. {_folder_of_a_model(folder)}")
         return checkpoint
     # `runs/mine` could be a repository too, but not if there is a folder `runs`.
     if (
@@ -37,6 +37,12 @@ def resolve(checkpoint: str) -> str:
             f"{checkpoint}: no such folder{_similar_folder(folder)} Write a model of the Hub as owner/name."
         )
     return checkpoint
+
+
+def _folder_of_a_model(folder: Path) -> str:
+    """Return a remedy with the first folder of a model inside, such as the runs of several seeds."""
+    inside = sorted(child.parent for child in folder.glob("*/config.json"))
+    return f"Give a folder inside it, such as {inside[0]}" if inside else "Give the folder of a saved model."
 
 
 def _similar_folder(folder: Path) -> str:

@@ -14,6 +14,7 @@ from detr_ft.models.lora import merged_weights
 from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
 from detr_ft.run_directory import PARTIAL, WEIGHTS, RunDirectory
 from detr_ft.utils.files import unwritable
+from detr_ft.utils.progress import library_bars_hidden
 
 
 def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
@@ -24,7 +25,8 @@ def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     """
     weights = {name: value for name, value in merged_weights(model).items() if not name.endswith("num_batches_tracked")}
     if not (is_plain_resnet(model.config) and is_dilated(model.config)):
-        model.save_pretrained(folder, state_dict=weights)
+        with library_bars_hidden():
+            model.save_pretrained(folder, state_dict=weights)
         return
     config, weights = to_timm_layout(model.config, weights)
     config.architectures = [type(model).__name__]

@@ -15,6 +15,7 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, read_values
+from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import ConfigureError, build_object
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises InputError with every mistake of the file, each with its line, and of the overrides, the criterion and the
     augmentation.
     """
-    return build_file(Path(path), overrides).recipe
+    return build_file(Path(path_text("path", path)), overrides).recipe
 
 
 def build_file(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> BuiltRecipe:
@@ -71,9 +72,10 @@ def build_values(
 
 def read_recipe(path: Path) -> Recipe:
     """Return the recipe in a YAML file without building its criterion and augmentation. Raises InputError."""
-    recipe, problems = read_values(path).validate()
+    read = read_values(path)
+    recipe, problems = read.validate()
     if recipe is None:
-        raise InputError(problems)
+        raise InputError(read.messages(problems))
     return recipe
 
 
@@ -83,9 +85,9 @@ def _build(read: RecipeValues) -> BuiltRecipe:
     criterion = _criterion(read.values, read.folder, family, faults)
     augmentation = _augmentation(read.values, read.folder, faults)
     recipe, problems = read.validate()
-    problems = [*read.problems, *(read.message_at(*fault) for fault in faults), *problems]
-    if recipe is None or problems:
-        raise InputError(problems)
+    messages = read.messages([*faults, *problems])
+    if recipe is None or messages:
+        raise InputError(messages)
     return BuiltRecipe(recipe, criterion, augmentation, family)
 
 
@@ -136,6 +138,8 @@ def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]
 
 def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
     if isinstance(description, str):
+        if ":" in description:
+            raise ConfigureError([((), f"{description!r} is a class of your own. Write {{use: {description!r}}}")])
         if description not in NAMED:
             hint = difflib.get_close_matches(description, NAMED, 1)
             remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,11 @@ from detr_ft.utils.yaml import read_located
 IN_MEMORY = "memory:"  # begins the source of data that were given as objects
 _MAX_EDGE_PX = 8192  # (8192 / 32)^2 positions, and 65,536^2 pairs of them in the encoder's attention
 _MIXING_FRACTION = 0.75  # of the epochs
+
+
+def _path_as_text(value: object) -> object:
+    """Return a path as text, and any other value as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 class _Section(BaseModel):
@@ -53,6 +59,11 @@ class ModelSection(_Section):
     lora: LoraSection | None = Field(
         default=None, description="train adapters, heads and queries only; needs detr-ft[lora]"
     )
+
+    @field_validator("checkpoint", "backbone", "synonyms", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return _path_as_text(value)
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelSection:
@@ -104,6 +115,11 @@ class DataSection(_Section):
     repeat_threshold: float | None = Field(
         default=None, gt=0, le=1, description="repeat images of classes that occur in a smaller fraction of the images"
     )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return _path_as_text(value)
 
     @field_validator("longest_edge")
     @classmethod

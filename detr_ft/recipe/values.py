@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
-from detr_ft.utils.yaml import KeyPath, located_message, parse_yaml, read_located
+from detr_ft.utils.arguments import check_list_of_texts
+from detr_ft.utils.keys import KEY_OF_ALIAS, similar_to, words_for
+from detr_ft.utils.yaml import KeyPath, located_message, nearest_line, parse_yaml, read_located
 
 Problem = tuple[KeyPath, str]
-# The keys of common names of other tools.
-_KEY_OF_ALIAS = {
-    "accumulate": "gradient_accumulation_steps",
-    "amp": "bf16",
-    "batch": "per_device_train_batch_size",
-    "batch_size": "per_device_train_batch_size",
-    "clip": "max_grad_norm",
-    "dataset": "source",
-    "ema": "ema_decay",
-    "epochs": "num_train_epochs",
-    "grad_accum_steps": "gradient_accumulation_steps",
-    "image_size": "longest_edge",
-    "imgsz": "longest_edge",
-    "lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "max_epochs": "num_train_epochs",
-    "num_epochs": "num_train_epochs",
-    "num_workers": "dataloader_num_workers",
-    "output": "output_dir",
-    "path": "source",
-    "patience": "early_stopping_patience",
-    "pretrained": "checkpoint",
-    "resolution": "longest_edge",
-    "scheduler": "lr_scheduler_type",
-    "warmup": "warmup_steps",
-    "wd": "weight_decay",
-    "weights": "checkpoint",
-    "workers": "dataloader_num_workers",
-}
+_MIN_SIMILARITY = 0.7  # of a key without its section: there are many keys
 # The terms of DETR's own criterion, with values of their parameters that are certainly valid.
 _Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
 _WEIGHT = {"weight": (1e-3, 1e3)}
@@ -60,20 +34,57 @@ Changes = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
+class _Applied:
+    """The keys that overrides and changes set, and what is wrong with overrides that could not be applied.
+
+    `overrides` has the text of the override of each key, `sections` that of each section that an override created.
+    """
+
+    problems: tuple[str, ...] = ()
+    overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    sections: Mapping[KeyPath, str] = field(default_factory=dict)
+    changes: frozenset[KeyPath] = frozenset()
+
+    def override_of(self, place: KeyPath) -> tuple[str, KeyPath] | None:
+        """Return the override that set the value at a place, with the keys below it; None if there is none."""
+        if place in self.sections:
+            return self.sections[place], ()
+        keys = [keys for keys in self.overrides if place[: len(keys)] == keys]
+        return (self.overrides[keys[0]], place[len(keys[0]) :]) if keys else None
+
+
+@dataclass(frozen=True)
 class RecipeValues:
-    """The values of a recipe, not yet validated, and the mistakes in its overrides."""
+    """The values of a recipe, not yet validated, and their origins: file, overrides, arguments."""
 
     values: dict[str, Any]
     folder: Path
-    problems: tuple[str, ...]
-    message_at: Callable[[KeyPath, str], str]  # the message with its place in the file
+    applied: _Applied
+    file: Path | None = None
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
-    def validate(self) -> tuple[Recipe | None, list[str]]:
+    def validate(self) -> tuple[Recipe | None, list[Problem]]:
         """Return the typed recipe, None if it is invalid, and every mistake in its keys and values."""
         try:
             return Recipe.model_validate(self.values).in_folder(self.folder), []
         except ValidationError as error:
-            return None, [self.message_at(*_explain(one)) for one in error.errors()]
+            return None, [_explain(one) for one in error.errors()]
+
+    def messages(self, problems: Sequence[Problem]) -> list[str]:
+        """Return messages in the order of their lines in the file; those of overrides are last."""
+        located: list[tuple[int, str]] = []
+        of_overrides = list(self.applied.problems)
+        for place, message in problems:
+            override = self.applied.override_of(place)
+            if override is not None:
+                text, below = override
+                of_overrides.append(": ".join([f"override {text}", *([_dotted(below)] if below else []), message]))
+            elif self.file is None or place in self.applied.changes:
+                located.append((0, f"{_dotted(place)}: {message}"))
+            else:
+                line = nearest_line(self.lines, place) or 0
+                located.append((line, located_message(self.file, self.lines, place, message)))
+        return [*(message for _, message in sorted(located, key=lambda item: item[0])), *of_overrides]
 
 
 def read_values(path: Path, overrides: Sequence[str] = (), changes: Changes | None = None) -> RecipeValues:
@@ -82,23 +93,14 @@ def read_values(path: Path, overrides: Sequence[str] = (), changes: Changes | No
     Raises InputError for a file that can't be parsed.
     """
     values, lines = read_located(path)
-    _change(values, changes or {})
-    return RecipeValues(
-        values,
-        path.parent,
-        _apply(values, overrides),
-        lambda place, message: located_message(path, lines, place, message),
-    )
+    return RecipeValues(values, path.parent, _apply(values, overrides, changes or {}), path, lines)
 
 
 def given_values(
     values: dict[str, Any], overrides: Sequence[str] = (), changes: Changes | None = None, folder: Path = Path()
 ) -> RecipeValues:
     """Return plain values with changes and overrides."""
-    _change(values, changes or {})
-    return RecipeValues(
-        values, folder, _apply(values, overrides), lambda place, message: f"{'.'.join(map(str, place))}: {message}"
-    )
+    return RecipeValues(values, folder, _apply(values, overrides, changes or {}))
 
 
 def check_keys(path: Path, overrides: Sequence[str] = ()) -> Recipe | None:
@@ -111,8 +113,9 @@ def check_keys(path: Path, overrides: Sequence[str] = ()) -> Recipe | None:
     if not (_is_detr_criterion(read.values.get("criterion")) and _is_named_augmentation(read.values.get("data"))):
         return None
     recipe, problems = read.validate()
-    if recipe is None or read.problems:
-        raise InputError([*read.problems, *problems])
+    messages = read.messages(problems)
+    if recipe is None or messages:
+        raise InputError(messages)
     return recipe
 
 
@@ -152,43 +155,78 @@ def _is_named_augmentation(section: object) -> bool:
     return section.get("augment", "light") in _NAMED_AUGMENTATIONS
 
 
-def _apply(values: dict[str, Any], overrides: Sequence[str]) -> tuple[str, ...]:
-    """Set the overrides in the values; returns what is wrong with them."""
-    return tuple(problem for override in overrides if (problem := _override(values, override)))
-
-
-def _change(values: dict[str, Any], changes: Changes) -> None:
-    """Set the keys of sections in the values."""
+def _apply(values: dict[str, Any], overrides: Sequence[str], changes: Changes) -> _Applied:
+    """Set changes and then overrides in the values."""
+    check_list_of_texts("overrides", overrides, f"[{str(overrides)!r}]")
     for name, section in changes.items():
         before = values.get(name)
         values[name] = {**(before if isinstance(before, dict) else {}), **section} if section is not None else None
+    problems: list[str] = []
+    keys: dict[KeyPath, str] = {}
+    created: dict[KeyPath, str] = {}
+    for override in overrides:
+        problem = _override(values, override, keys, created)
+        if problem:
+            problems.append(f"override {override}: {problem}")
+    changed = frozenset((name, key) for name, section in changes.items() for key in section or ())
+    return _Applied(tuple(problems), keys, created, changed)
 
 
-def _override(values: dict[str, Any], override: str) -> str | None:
-    """Set `section.key=value` in the values; returns what is wrong with it."""
+def _override(
+    values: dict[str, Any], override: object, keys: dict[KeyPath, str], created: dict[KeyPath, str]
+) -> str | None:
+    """Set `section.key=value` in the values and record its keys; return what is wrong with it."""
+    if not isinstance(override, str):
+        return "must be a text, section.key=value, for example train.learning_rate=5e-5"
     dotted, separator, text = override.partition("=")
     *sections, key = dotted.split(".")
+    if separator and key and not sections and (similar := similar_key(key)):
+        return f"its section is missing; did you mean {similar}={text}?"
     if not separator or not sections or not key:
-        return f"{override}: an override is written section.key=value, for example train.learning_rate=5e-5"
+        return "must be written section.key=value, for example train.learning_rate=5e-5"
     node: Any = values
-    for section in sections:
+    for depth, section in enumerate(sections, start=1):
+        if isinstance(node, list):
+            break
+        if isinstance(node, dict) and section not in node:
+            created[tuple(sections[:depth])] = override
         node = node.setdefault(section, {}) if isinstance(node, dict) else None
+    if isinstance(node, list):
+        return "items of a list cannot be overridden. Change them in the recipe, or override the whole list"
     if not isinstance(node, dict):
-        return f"{override}: {'.'.join(sections)} has no keys"
+        return f"{'.'.join(sections)} has no keys"
     try:
         node[key] = parse_yaml(text, override)
     except InputError:
-        return f"{override}: {text!r} is not a YAML value"
+        return f"{text!r} is not a YAML value"
+    keys[(*sections, key)] = override
     return None
+
+
+def similar_key(name: str) -> str | None:
+    """Return the key with its section that a name without a section probably means, such as `train.seed`."""
+    sections = {section: _keys((section,)) for section in _keys(())}
+    for section, keys in sections.items():
+        if name in keys or KEY_OF_ALIAS.get(name) in keys:
+            return f"{section}.{KEY_OF_ALIAS.get(name, name) if name not in keys else name}"
+    candidates = {
+        word: f"{section}.{key}" for section, keys in sections.items() for word, key in words_for(keys).items()
+    }
+    similar = difflib.get_close_matches(name, candidates, 1, _MIN_SIMILARITY)
+    return candidates[similar[0]] if similar else None
+
+
+def _dotted(place: KeyPath) -> str:
+    return ".".join(map(str, place))
 
 
 def _explain(error: Any) -> Problem:
     place: KeyPath = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         keys = _keys(place[:-1])
-        known = _KEY_OF_ALIAS.get(str(place[-1]))
-        hint = [known] if known in keys else difflib.get_close_matches(str(place[-1]), keys, 1)
-        return place, "unknown key" + (f"; did you mean {hint[0]}?" if hint else f"; there are {', '.join(keys)}")
+        key = str(place[-1])
+        hint = similar_to(key, keys) or (similar_key(key) if len(place) == 1 else None)
+        return place, "unknown key" + (f"; did you mean {hint}?" if hint else f"; there are {', '.join(keys)}")
     if error["type"] == "missing":
         return place, "is missing"
     message = error["msg"].removeprefix("Value error, ")

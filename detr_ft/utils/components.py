@@ -43,13 +43,31 @@ def build_object(description: object, built_in: Mapping[str, type], folder: Path
 
 def code_files(description: object, folder: Path = Path()) -> list[Path]:
     """The Python files that building a description would run: those of each `file.py:Name` in it."""
+    return [folder / name for name in code_names(description)]
+
+
+def code_names(description: object) -> list[str]:
+    """The names of the Python files that building a description would run, each once."""
     if isinstance(description, Mapping):
-        files = [path for value in description.values() for path in code_files(value, folder)]
-        name = str(description.get("use", ""))
-        return [folder / name.rpartition(":")[0], *files] if _is_file(name) else files
+        use = str(description.get("use", ""))
+        names = [use.rpartition(":")[0]] if _is_file(use) else []
+        return list(dict.fromkeys([*names, *(name for value in description.values() for name in code_names(value))]))
     if isinstance(description, Sequence) and not isinstance(description, str):
-        return list(dict.fromkeys(path for value in description for path in code_files(value, folder)))
+        return list(dict.fromkeys(name for value in description for name in code_names(value)))
     return []
+
+
+def rename_code(description: Any, names: Mapping[str, str]) -> Any:
+    """The description with other names of its Python files."""
+    if isinstance(description, list):
+        return [rename_code(value, names) for value in description]
+    if not isinstance(description, Mapping):
+        return description
+    renamed = {key: rename_code(value, names) for key, value in description.items()}
+    file, _, attribute = str(renamed.get("use", "")).rpartition(":")
+    if file in names:
+        renamed["use"] = f"{names[file]}:{attribute}"
+    return renamed
 
 
 @dataclass(frozen=True)

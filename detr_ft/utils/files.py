@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +11,22 @@ from pathlib import Path
 from detr_ft.errors import InputError
 
 
+def check_writable(path: Path) -> None:
+    """Raise InputError if the permissions of a path, or of its nearest folder that exists, forbid writing."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if existing == path and path.is_file():
+        existing = path.absolute().parent
+    if not existing.is_dir():
+        raise unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
     """Raise InputError if a path exists. `remedy` ends the message."""
     if file.exists():
         raise InputError(f"{file} exists and is not overwritten. {remedy}")
+    check_writable(file)
 
 
 def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored: str = "") -> None:
@@ -24,6 +38,7 @@ def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored
         raise InputError(f"{folder}: can't be written (it is a file). {remedy}")
     if folder.is_dir() and any(path.name != ignored for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
+    check_writable(folder)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def ensure_repository(api: HfApi, repo_id: str, private: bool, kind: str = "mode
     if private and not info.private:
         raise InputError(
             f"{repo_id} exists and is public, and pushes are private by default; nothing was uploaded. "
-            "Push to another name, make the repository private, or add --public."
+            "Push to another name, make the repository private, or set public (--public)."
         )
 
 

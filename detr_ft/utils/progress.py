@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
@@ -28,6 +28,26 @@ def shown_on(console: Console) -> Iterator[None]:
 def terminal() -> Console | None:
     """Return the console that shows progress, None if there is none."""
     return _console
+
+
+@contextmanager
+def library_bars_hidden() -> Iterator[None]:
+    """Hide the progress bars of transformers and of the Hub's client within the context."""
+    from huggingface_hub import utils  # neither is loaded for a command that only parses its arguments
+    from transformers.utils import logging as library
+
+    hub: Any = utils
+    of_library, of_hub = library.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    library.disable_progress_bar()  # of both
+    try:
+        yield
+    finally:
+        if of_library:
+            library.enable_progress_bar()  # of both
+        if of_library and not of_hub:
+            hub.disable_progress_bars()
+        elif of_hub and not of_library:
+            hub.enable_progress_bars()
 
 
 @contextmanager

@@ -23,7 +23,9 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such recipe") from error
+        raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: {_file_for_folder(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read: {error}") from error
     values = parse_yaml(text, str(path))
@@ -34,6 +36,14 @@ def read_located(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     if duplicates:
         raise InputError([f"{path}:{line}: {key} occurs twice. Remove one of them" for key, line in duplicates])
     return values, lines
+
+
+def _file_for_folder(folder: Path) -> str:
+    """Return what is wrong with a folder in place of a recipe, and how to get its recipe."""
+    recipes = sorted(folder.glob("*.yaml"))
+    if len(recipes) == 1 and recipes[0].stem == "recipe":
+        return f"is a folder. Give the recipe in it, {recipes[0]}"
+    return f"is a folder, and a recipe is a file. If it has data, write a recipe for them: detr-ft new {folder}"
 
 
 def parse_yaml(text: str, where: str) -> object:
@@ -63,11 +73,15 @@ def _num_expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 def located_message(path: Path, lines: Mapping[KeyPath, int], keys: KeyPath, message: str) -> str:
     """Return a message with file, line and key path; the line of the nearest parent for a missing key."""
-    known = keys
-    while known and known not in lines:
-        known = known[:-1]
-    line = f":{lines[known]}" if known else ""
-    return f"{path}{line}: {'.'.join(map(str, keys))}: {message}"
+    line = nearest_line(lines, keys)
+    return f"{path}{f':{line}' if line else ''}: {'.'.join(map(str, keys))}: {message}"
+
+
+def nearest_line(lines: Mapping[KeyPath, int], keys: KeyPath) -> int | None:
+    """Return the line of a key or of its nearest parent, None if there is none."""
+    while keys and keys not in lines:
+        keys = keys[:-1]
+    return lines[keys] if keys else None
 
 
 def _lines(node: yaml.Node | None, keys: KeyPath = ()) -> dict[KeyPath, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from detr_ft.inference import Detector
 from detr_ft.models.predict import detect_split
 from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
+from detr_ft.utils.arguments import check_list_of_texts, check_whole_number, model_text
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions
 from detr_ft.workflows.splits import DataLike, ModelLike, split_of
@@ -78,7 +78,9 @@ def compare(
     Those must be the same for all runs. The detections that runs saved are used again if no data are given. Raises
     InputError for fewer than two models, and for runs with different validation images.
     """
-    names = [os.fspath(model) for model in models]
+    check_list_of_texts("models", models, "compare([MODEL, MODEL])")
+    check_whole_number("batch_size", batch_size, 1)
+    names = [model_text(model, f"models[{position}]") for position, model in enumerate(models)]
     if len(names) < 2:
         raise InputError("compare: there must be two models or more. Give another one")
     chosen = split_of(names[0], data, split)
@@ -118,4 +120,6 @@ def _check_same_images(first: str, images: Dataset, second: str, others: Dataset
         and images["objects"][:] == others["objects"][:]
     )
     if not same:
-        raise InputError(f"{first} and {second} have different validation images. Give images for both with --data")
+        raise InputError(
+            f"{first} and {second} have different validation images. Give images for both with data (--data)"
+        )

@@ -26,9 +26,10 @@ from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
 from detr_ft.report.doctor import write_report
+from detr_ft.utils.arguments import check_whole_number
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
-from detr_ft.workflows.splits import DataLike, PathLike, read_data
+from detr_ft.workflows.splits import DataLike, PathLike, check_not_empty, read_data
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ _HUB = "hub:"
 _ROWS, _COLUMNS = 4, 5  # of a picture: images, and how often each is drawn: as it is, then augmented
 _MIN_CELL_PX, _MAX_CELL_PX = 320, 480  # sides of a cell; the recipe's size if it is between them
 _GAP_PX = 8
+_MIN_EDGE_PX = 32  # of a resized image, as in recipes
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,12 @@ def doctor(
         augment_out=_path(augment_out),
         fix=None if fix is None else os.fspath(fix),
     )
+    check_whole_number("num_queries", num_queries, 1)
+    if longest_edge is not None:
+        check_whole_number("longest_edge", longest_edge, _MIN_EDGE_PX)
     outputs.check(drawn_on)
     splits, faults = _read(data, box_format)
+    check_not_empty(splits)
     scan = scan_dataset(splits)
     diagnosis = diagnose(splits, scan, num_queries, longest_edge, faults)
     if outputs.report is not None:
@@ -131,13 +137,15 @@ class _Outputs:
         if self.augment is not None:
             load_recipe(self.augment)
         elif self.augment_out is not None:
-            raise InputError("--augment-out is the file for the picture of --augment. Give --augment RECIPE too")
+            raise InputError(
+                "augment_out (--augment-out) is the file for the picture of a recipe. Give augment (--augment) too"
+            )
         if self.picture is not None:
             check_new_file(self.picture)
             if self.picture.suffix.lower() != ".png":
                 raise InputError(f"{self.picture}: the output is a PNG. Use a file name ending in .png")
         if drawn_on is not None and self.fix is None:
-            raise InputError("--drawn-on applies to the repaired copy. Give --fix too")
+            raise InputError("drawn_on (--drawn-on) applies to the repaired copy. Give fix (--fix) too")
 
 
 def _path(path: PathLike | None) -> Path | None:

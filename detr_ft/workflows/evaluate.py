@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
 from detr_ft.training.monitor.evaluator import evaluate_split
+from detr_ft.utils.arguments import check_whole_number, model_text
 from detr_ft.utils.environment import environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
@@ -82,10 +82,17 @@ def evaluate(
     by name. Raises InputError, also for data with a class that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
-        raise InputError("give a model to evaluate, or --from-predictions FILE and --data")
+        raise InputError("give a model to evaluate, or from_predictions (--from-predictions) and data (--data)")
     if from_predictions is not None and save_predictions is not None:
-        raise InputError("--save-predictions would copy the file of --from-predictions. Give one of them")
-    name = "" if model is None else os.fspath(model)
+        raise InputError(
+            "save_predictions (--save-predictions) would copy the file of from_predictions (--from-predictions). Give one of them"
+        )
+    if model is not None and from_predictions is not None and data is not None:
+        raise InputError(
+            "model would have no effect: from_predictions (--from-predictions) is evaluated on data (--data). Leave it out"
+        )
+    check_whole_number("batch_size", batch_size, 1)
+    name = "" if model is None else model_text(model)
     given = None if data is None else read_data(data, box_format)
     source, numbers = _source_of(name, given)
     images = split_of(name, given and given.splits, split, box_format)
@@ -103,7 +110,7 @@ def _source_of(model: str, given: GivenData | None) -> tuple[str, Mapping[int, s
     if given is None:
         recipe = recipe_of(Path(model))
         return "held-out images", {} if recipe is None else category_ids(recipe.data.source)
-    return given.source, given.category_ids
+    return given.source, given.category_ids or category_ids(given.source)
 
 
 def _evaluate_model(

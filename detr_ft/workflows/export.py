@@ -32,6 +32,7 @@ from detr_ft.models.load import load_model
 from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT
+from detr_ft.utils.arguments import model_text
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
@@ -86,11 +87,9 @@ def export(
     images of the split before it is written; eight bits may differ, and their cost is measured on the whole split.
     Raises InputError for a file that differs, and for an unknown format.
     """
-    name, formats = os.fspath(model), _in_order([to] if isinstance(to, str) else to)
+    name, formats = model_text(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))
     images = split_of(name, data, split, box_format)
-    if not len(images):
-        raise InputError("the split has no images to verify the export with. Choose another with --split or --data")
     original, processor = load_model(name)
     family = family_of(original)
     order = align_classes(Detector(original, processor).names, class_names(images))
@@ -118,14 +117,18 @@ def export(
 def _in_order(formats: Sequence[str]) -> list[str]:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise InputError(f"--to {', '.join(unknown)}: must be one of {', '.join(FORMATS)}")
+        raise InputError(
+            f"to (--to): must be one of {', '.join(FORMATS)}, got {', '.join(map(str, unknown)) or 'none'}"
+        )
     return [name for name in FORMATS if name in formats or (name == "onnx" and "int8" in formats)]
 
 
 def _folder(name: str, out: Path | None) -> Path:
     folder = out or Path(name)
     if out is None and not folder.is_dir():
-        raise InputError(f"{name} is no folder of this machine. Give a folder to write to with --output-dir")
+        raise InputError(
+            f"{name} is no folder of this machine. Give a folder to write to with output_dir (--output-dir)"
+        )
     if out is not None:
         check_new_folder(folder)
     with writing(folder):

@@ -26,9 +26,10 @@ from detr_ft.models.families.detr import DETR
 from detr_ft.models.load import local_family, num_queries_of
 from detr_ft.recipe.load import build_values
 from detr_ft.recipe.recipe import Recipe
+from detr_ft.utils.arguments import model_text
 from detr_ft.utils.files import check_new_file, writing
 from detr_ft.utils.yaml import parse_yaml
-from detr_ft.workflows.splits import DataLike, GivenData, PathLike, read_data
+from detr_ft.workflows.splits import DataLike, GivenData, ModelLike, PathLike, check_not_empty, read_data
 
 _SMALL = "embedded:small"
 # Memory of a step of DETR-ResNet-50 for an image of 800 x 800, without the model: tests/benchmarks/step_memory.py.
@@ -50,7 +51,7 @@ def new_recipe(
     data: DataLike,
     out: PathLike | None = None,
     *,
-    checkpoint: str | None = None,
+    checkpoint: ModelLike | None = None,
     box_format: str | None = None,
 ) -> NewRecipe:
     """Write a recipe that fits a data set and this machine's hardware.
@@ -60,11 +61,17 @@ def new_recipe(
     """
     path = None if out is None else Path(out)
     if path is not None:
-        check_new_file(path, "Choose another file with -o.")
+        check_new_file(path, "Choose another file with out (-o).")
     given = read_data(data, box_format)
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
-    text = _text(given, path, checkpoint, box_format)
+    check_not_empty({"train": given.splits["train"]})
+    text = _text(
+        given,
+        path,
+        None if checkpoint is None else model_text(checkpoint, "checkpoint"),
+        box_format or given.options.get("box_format"),
+    )
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe

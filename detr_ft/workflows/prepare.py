@@ -61,6 +61,8 @@ def prepare(recipe: Recipe, data: DatasetDict) -> Prepared:
     """
     if "train" not in data:
         raise InputError(f"the data have no train split, only {', '.join(data)}")
+    if not len(data["train"]):
+        raise InputError(f"{recipe.data.source}: the train split has no images. Give other data")
     names, synonyms = class_names(data["train"]), recipe.synonyms()
     start = recipe.model.checkpoint
     revision = commit_of(start, recipe.model.revision) if start else None

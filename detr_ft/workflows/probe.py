@@ -10,13 +10,16 @@ from pathlib import Path
 
 import torch
 
+from detr_ft.errors import InputError
 from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe
+from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.training.monitor.display import PlainDisplay
 from detr_ft.training.preflight.probe import Probe
 from detr_ft.training.preflight.probe import probe as probe_trainer
 from detr_ft.training.preflight.timing import changes, step_rate
 from detr_ft.training.step import StepError
+from detr_ft.utils.arguments import path_text
 from detr_ft.workflows.prepare import Prepared, prepare
 from detr_ft.workflows.run import build_trainer, check_augmentation, with_family
 from detr_ft.workflows.splits import DataLike, RecipeLike, read_data, read_source
@@ -42,7 +45,13 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
     Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data`
     replaces those of the recipe. Raises InputError.
     """
-    built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
+    if isinstance(recipe, Recipe):
+        built = build_recipe(recipe, overrides)
+    else:
+        built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides)
+    problems = [*missing_paths(built.recipe, with_data=data is None), *synonyms_problems(built.recipe)]
+    if problems:
+        raise InputError(problems)
     built = with_family(built)
     check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:

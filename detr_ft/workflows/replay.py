@@ -8,9 +8,11 @@ from pathlib import Path
 
 from detr_ft.criterion.serialization import configure
 from detr_ft.errors import InputError
+from detr_ft.run_directory import FAILURES
 from detr_ft.training.failures.capsule import describe_images
 from detr_ft.training.failures.replay import Capsule, Verdict
 from detr_ft.training.failures.replay import replay as replay_capsule
+from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import ConfigureError, code_files
 from detr_ft.utils.progress import status
 from detr_ft.workflows.splits import PathLike
@@ -35,7 +37,12 @@ def replay(capsule: PathLike) -> ReplayOutcome:
 
     Runs the code of its criterion. Raises InputError.
     """
-    folder = Path(capsule)
+    folder = Path(path_text("capsule", capsule))
+    capsules = sorted((folder / FAILURES).glob("step-*"), key=lambda path: (len(path.name), path.name))
+    if capsules:
+        raise InputError(
+            f"{folder}: must be the folder of a failed step, got that of a run. Give {' or '.join(map(str, capsules))}"
+        )
     opened = Capsule(folder)
     description, code_folder = opened.state["criterion"], Path(opened.state["facts"].get("folder", "."))
     for file in code_files(description, code_folder):

@@ -75,7 +75,7 @@ def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> 
 
 def check_new_folder(folder: Path) -> None:
     """Raise InputError for a folder that is not empty."""
-    files.check_new_folder(folder, "Choose another folder with --output-dir.")
+    files.check_new_folder(folder, "Choose another folder with output_dir (--output-dir).")
 
 
 def command_line() -> str:

@@ -10,10 +10,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from detr_ft.criterion.serialization import describe, explicit_names
+from detr_ft.criterion.serialization import explicit_names
 from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
-from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
@@ -42,14 +41,13 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
     return same_length and (Path(recipe.train.output_dir) / METRICS).is_file()
 
 
-def facts_of(built: BuiltRecipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
-    """Return what a checkpoint records of the run that writes it, as JSON has it."""
-    values = built.recipe.model_dump(mode="json") | {"criterion": describe(built.criterion)}
+def facts_of(recipe: Recipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
+    """Return what a checkpoint records of its run, as JSON has it. `recipe` has its criterion."""
     facts = {
         "classes": class_names(train),
         "data": {"images": len(train), "fingerprint": fingerprint(train)},
-        "recipe": values,
-        "folder": str(built.recipe.folder.resolve()),
+        "recipe": recipe.model_dump(mode="json"),
+        "folder": str(recipe.folder.resolve()),
         "processes": processes,
         "versions": dict(versions),
     }
@@ -66,7 +64,7 @@ def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> No
         raise InputError(
             [f"since {checkpoint} was written: {change}" for change in vital]
             + [
-                "a run continues with the same classes and data only. Start another (train.output_dir=...), or use --force"
+                "a run continues with the same classes and data only. Start another (train.output_dir=...), or use force (--force)"
             ]
         )
     for change in vital + others:

@@ -22,7 +22,9 @@ from detr_ft.evaluation.metrics import COCO_METRICS, EvaluationMetrics, RunMetri
 from detr_ft.models.load import commit_of
 from detr_ft.models.locate import is_on_hub
 from detr_ft.models.metadata import write_criterion, write_thresholds
+from detr_ft.recipe.code import RecipeCode
 from detr_ft.recipe.load import BuiltRecipe, build_recipe
+from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data, verdict
@@ -85,7 +87,9 @@ def run(
     there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
     Raises InputError, TrainingError, and Interrupted after a signal.
     """
-    recipe = built.recipe
+    recipe, code = built.recipe, RecipeCode.read(built)
+    for name in code.contents:
+        logger.info("the recipe runs code: %s", recipe.folder / name)
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):
         folder = Path(recipe.train.output_dir)
@@ -94,10 +98,13 @@ def run(
             folder, recipe.train.num_train_epochs,
         )  # fmt: skip
         return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
+    problems = [*missing_paths(recipe, with_data=data is None), *synonyms_problems(recipe)]
+    if problems:
+        raise InputError(problems)
     if resume and checkpoint is None and rank() == 0:
         RunDirectory(recipe.train.output_dir).clear_beginnings()
     logger.info("%s", built.criterion)
-    return _train(built, data, callbacks, checkpoint, force, evaluate_before)
+    return _train(built, code, data, callbacks, checkpoint, force, evaluate_before)
 
 
 def with_family(built: BuiltRecipe) -> BuiltRecipe:
@@ -145,6 +152,7 @@ def build_trainer(
 
 def _train(
     built: BuiltRecipe,
+    code: RecipeCode,
     data: DatasetDict | None,
     callbacks: Sequence[Callback],
     checkpoint: Path | None,
@@ -158,14 +166,16 @@ def _train(
     check_augmentation(built)
     prepared = prepare(built.recipe, read_source(built.recipe.data) if data is None else data)
     built = replace(built, recipe=built.recipe.pinned(prepared.revision))
-    facts = facts_of(built, prepared.train, process.num_processes, versions())
+    recorded = code.recorded(built, Path(built.recipe.train.output_dir))
+    facts = facts_of(recorded, prepared.train, process.num_processes, versions())
     if checkpoint is not None:
         check_changes(checkpoint, facts, force)
     trainer = build_trainer(built, prepared, make_display(), checkpoint, facts, callbacks)
     check_before_training(trainer)
     if process.is_main_process:
         trainer.run.reopen()
-        trainer.run.write_text(RECIPE, built.recipe.to_yaml(describe(built.criterion)))
+        trainer.run.write_text(RECIPE, recorded.to_yaml())
+        code.write(trainer.run)
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
     before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
@@ -173,7 +183,7 @@ def _train(
     # Each of several processes meters its own GPU, and all of a machine meter the same processor.
     energy = meter.watt_hours() if process.num_processes == 1 else None
     if process.is_main_process:
-        metrics = _write_results(built, trainer, prepared, before, result, energy)
+        metrics = _write_results(built, recorded.to_yaml(), trainer, prepared, before, result, energy)
     else:
         metrics = RunMetrics(**vars(EvaluationMetrics.of_coco(result.metrics)))
     names = class_names(prepared.validation)
@@ -190,6 +200,7 @@ def check_augmentation(built: BuiltRecipe) -> None:
 
 def _write_results(
     built: BuiltRecipe,
+    recipe_text: str,
     trainer: DetrTrainer,
     prepared: Prepared,
     before: Mapping[str, Any] | None,
@@ -217,7 +228,7 @@ def _write_results(
         log=result.log,
         data=describe_data(recipe.data.source, prepared.train, prepared.validation),
         criterion=str(built.criterion),
-        recipe=recipe.to_yaml(describe(built.criterion)),
+        recipe=recipe_text,
         environment=about,
         command=command,
     )

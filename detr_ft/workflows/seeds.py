@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -55,10 +55,7 @@ def run_seeds(
 
     Raises InputError. With `resume` finished runs stay as they are.
     """
-    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
-        raise InputError(
-            f"--seeds {', '.join(map(str, seeds))}: give at least two seeds, each once; for one use train.seed"
-        )
+    _check_seeds(seeds)
     recipe = built.recipe
     base = Path(recipe.train.output_dir)
     if not resume and rank() == 0:  # other processes may arrive when the first run has begun
@@ -80,6 +77,19 @@ def run_seeds(
         }
         RunDirectory(base).write_text(SEEDS, json.dumps(content, indent=2) + "\n")
     return SeedsOutcome(base, runs, statistics)
+
+
+def _check_seeds(seeds: object) -> None:
+    """Raise InputError unless seeds are at least two different whole numbers."""
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
+        raise InputError(f"seeds (--seeds): must be a list of whole numbers, as in [0, 1, 2], got {seeds!r}")
+    values = list(seeds)
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32 for seed in values):
+        raise InputError(f"seeds (--seeds): must be whole numbers from 0 to 2^32 - 1, got {values}")
+    if len(values) < 2 or len(set(values)) < len(values):
+        raise InputError(
+            f"seeds (--seeds): must be at least two seeds, each once, got {values}. For one use train.seed"
+        )
 
 
 def seed_statistics(runs: Sequence[RunMetrics]) -> dict[str, SeedStatistics]:

@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from detr_ft.data.integrity.usable_images import with_true_sizes
+from detr_ft.data.load import specification_of
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.load import load_data, load_source_data, read_category_ids
 from detr_ft.errors import InputError
@@ -30,11 +31,15 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class GivenData:
-    """A data set, the source in its recipe, and the class of each category id of COCO files."""
+    """A data set, the source in its recipe, and the class of each category id of COCO files.
+
+    `options` are the other values of the recipe with which data given as objects were read.
+    """
 
     source: str
     splits: DatasetDict
     category_ids: Mapping[int, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
@@ -43,13 +48,28 @@ def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
         source = os.fspath(data)
         loaded = load_source_data(source, box_format=box_format)
         return GivenData(source, loaded.splits, loaded.category_ids)
-    if isinstance(data, tuple):
-        data = DatasetDict(train=data[0], validation=data[1])
-    elif isinstance(data, Dataset):
-        data = DatasetDict(train=data)
-    splits = DatasetDict({name: _in_schema(name, rows) for name, rows in data.items()})
+    objects = _as_splits(data)
+    splits = DatasetDict({name: _in_schema(name, rows) for name, rows in objects.items()})
+    known = specification_of(objects)
+    if known is not None:
+        options = {key: value for key, value in known.options.items() if key in DataSection.model_fields}
+        return GivenData(known.source, splits, options=options)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     return GivenData(f"{IN_MEMORY}{counts}", splits)
+
+
+def _as_splits(data: object) -> DatasetDict:
+    """Return data that were given as objects as splits. Raises InputError for other objects."""
+    if isinstance(data, DatasetDict) and data:
+        return data
+    if isinstance(data, Dataset):
+        return DatasetDict(train=data)
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(split, Dataset) for split in data):
+        return DatasetDict(train=data[0], validation=data[1])
+    kind = "an empty DatasetDict" if isinstance(data, DatasetDict) else type(data).__name__
+    raise InputError(
+        f"data: must be a specification such as coco:PATH, a Dataset, a DatasetDict, or a train and a validation split, got {kind}"
+    )
 
 
 def read_source(section: DataSection, box_format: str | None = None) -> DatasetDict:
@@ -57,7 +77,7 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
     if section.in_memory:
         raise InputError(
             f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
-            "Give data (--data on the command line)"
+            "Give data (--data)"
         )
     return load_data(section.source, box_format=box_format or section.box_format)
 
@@ -85,7 +105,15 @@ def split_of(model: str, data: DataLike | None, split: str | None, box_format: s
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise InputError(f"the data have no split {chosen!r}. Choose one of {', '.join(splits)} with split (--split)")
+    check_not_empty({chosen: splits[chosen]})
     return with_true_sizes(splits, chosen)
+
+
+def check_not_empty(splits: Mapping[str, Dataset]) -> None:
+    """Raise InputError with every split that has no images."""
+    empty = [name for name, rows in splits.items() if not len(rows)]
+    if empty:
+        raise InputError([f"data: the {name} split has no images. Leave it out, or give other data" for name in empty])
 
 
 def recipe_of(run: Path) -> Recipe | None:
@@ -125,7 +153,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
         if own:
             return with_true_sizes(splits, "validation")
         raise InputError(
-            f"{file} is missing: it lists the images that the run did not train on. Give --data and --split"
+            f"{file} is missing: it lists the images that the run did not train on. Give data (--data) and split (--split)"
         )
     wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
     name = "validation" if own else "train"
@@ -133,7 +161,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     if len(rows) != len(wanted):
         raise InputError(
             f"{run}: {recipe.data.source} has only {len(rows)} of the {len(wanted)} images that the run did not train on. "
-            "Evaluate on other data with --data"
+            "Evaluate on other data with data (--data)"
         )
     return with_true_sizes(splits, name, rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -19,6 +19,7 @@ from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes
 from detr_ft.training.callbacks import Callback, check_callbacks
 from detr_ft.training.settings import OptimSettings
+from detr_ft.utils.arguments import model_text, path_text
 from detr_ft.workflows.run import TrainOutcome, run, with_family
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, RecipeLike, read_data
@@ -112,15 +113,17 @@ def train(
 
     With a recipe (a file or a `Recipe`), every other argument replaces its value. Without one, give `model` (a
     checkpoint), `data` and `output_dir`; what is left out is as in a recipe that leaves it out. `overrides` are
-    `section.key=value` for any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data that are given
-    as objects can't be read again from the run's recipe. `callbacks` run at steps, evaluations and saves. `resume`
-    continues from the newest checkpoint of the run if there is one, with `force` also if classes or training data
-    changed. `seeds` trains a run for each seed, with the same validation images, and returns their statistics. Raises
-    InputError, TrainingError, CallbackError, and Interrupted after SIGINT or SIGTERM.
+    `section.key=value` for any other value: `["data.longest_edge=640", "model.freeze=[backbone]"]`. Data of `load_data`
+    that are unchanged are recorded by their specification; other objects can't be read again from the run's recipe.
+    `callbacks` run at steps, evaluations and saves. `resume` continues from the newest checkpoint of the run if there is
+    one, with `force` also if classes or training data changed. `seeds` trains a run for each seed, with the same
+    validation images, and returns their statistics. Raises InputError, TrainingError, CallbackError, and Interrupted
+    after SIGINT or SIGTERM.
     """
     check_callbacks(callbacks)
     if force and not resume:
-        raise InputError("--force continues although classes or data changed. Give --resume too")
+        raise InputError("force (--force) continues a run whose classes or data changed. Give resume (--resume) too")
+    _check_objects(criterion, optim, callbacks)
     built, splits = _request(recipe, overrides, model, data, criterion, optim, settings)
     if seeds is not None:
         return run_seeds(built, seeds, splits, callbacks=callbacks, resume=resume, force=force)
@@ -141,15 +144,17 @@ def _request(
     if recipe is None and (model is None or data is None):
         raise InputError("train: give a recipe, or model, data and output_dir")
     if model is not None:
-        changes["model"] = {"checkpoint": os.fspath(model)}
+        changes["model"] = {"checkpoint": model_text(model)}
     splits = None
     if isinstance(data, str | os.PathLike):
         changes["data"] = {"source": os.fspath(data)}
     elif data is not None:
         given = read_data(data)
-        changes["data"], splits = {"source": given.source}, given.splits
+        changes["data"], splits = {"source": given.source, **given.options}, given.splits
     if settings:
-        changes["train"] = {key: os.fspath(value) if key == "output_dir" else value for key, value in settings.items()}
+        changes["train"] = {
+            key: path_text(key, value) if key == "output_dir" else value for key, value in settings.items()
+        }
     if optim is not None:
         changes["optim"] = optim.model_dump(mode="json")
     if criterion is not None:
@@ -157,7 +162,7 @@ def _request(
     if isinstance(recipe, Recipe):
         built = build_recipe(recipe, overrides, changes)
     elif recipe is not None:
-        built = build_file(Path(recipe), overrides, changes)
+        built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides, changes)
     else:
         built = build_values({}, overrides, changes)
     built = with_family(built)
@@ -171,3 +176,26 @@ def _request(
     if problems:
         raise InputError([f"criterion: {problem}" for problem in problems])
     return replace(built, criterion=criterion), splits
+
+
+def _check_objects(criterion: object, optim: object, callbacks: object) -> None:
+    """Raise InputError with every argument of another class."""
+    problems = []
+    if criterion is not None and not isinstance(criterion, SetCriterion):
+        problems.append(
+            f"criterion: must be a SetCriterion, got {criterion!r}. Build one with SetCriterion(matcher, losses)"
+        )
+    if optim is not None and not isinstance(optim, OptimSettings):
+        problems.append(
+            f"optim: must be OptimSettings, got {optim!r}. Write OptimSettings(backbone_learning_rate=1e-5)"
+        )
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        problems.append(f"callbacks: must be a list of callbacks, got {callbacks!r}. Write [CALLBACK]")
+    else:
+        problems += [
+            f"callbacks: must be objects, got the class {callback.__name__}. Write {callback.__name__}()"
+            for callback in callbacks
+            if isinstance(callback, type)
+        ]
+    if problems:
+        raise InputError(problems)

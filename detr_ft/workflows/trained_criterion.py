@@ -55,7 +55,10 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
     recipe = Path(model) / RECIPE
     if recipe.is_file():
         try:
-            return build_file(recipe).criterion
+            built = build_file(recipe)
+            for file in code_files(built.recipe.criterion, built.recipe.folder):
+                logger.info("%s runs code: %s", recipe, file)
+            return built.criterion
         except InputError as error:
             family = find_family(detector.model)
             default = "DETR" if family is None else family.name

@@ -63,6 +63,9 @@ train: {{output_dir: runs/a, num_train_epochs: 1, per_device_train_batch_size: 4
     )
     (folder / "notes.png").write_text("not an image")
     (folder / "empty").mkdir()
+    for seed in range(2):
+        (folder / f"runs/seed-{seed}").mkdir(parents=True)
+        (folder / f"runs/seed-{seed}/config.json").write_text("{}")
     return folder
 
 
@@ -80,7 +83,7 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
     status, _, stderr = here("train", "recipe.yaml", cwd=folder)
     assert status == 2
     assert "not empty" in stderr
-    _, stdout, _ = here("push", "runs/a", "--dry-run", cwd=folder)
+    _, stdout, _ = here("push", "runs/a", "me/a", "--dry-run", cwd=folder)
     pictures = {f"examples/{number}{which}.jpg" for number in (1, 2, 3, 4) for which in ("", "-found")}
     assert {Path(line).relative_to("runs/a").as_posix() for line in stdout.split()} == {
         "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "report.html", *pictures,
@@ -93,10 +96,10 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "gone.yaml"], ["gone.yaml: no such recipe"]),
+        (["train", "gone.yaml"], ["gone.yaml: no such file"]),
         (
             ["train", "recipe.yaml", "train.lr=1", "data.sorce=x"],
-            ["recipe.yaml", "train.lr: unknown key", "did you mean source?"],
+            ["override train.lr=1: unknown key", "did you mean source?"],
         ),
         (["train", "recipe.yaml", "train.output_dir=x1", "data.source=gone"], ["gone: no such file or folder"]),
         (["train", "recipe.yaml", "train.output_dir=x2", "data.source=empty"], ["empty"]),
@@ -117,9 +120,10 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
             ["evaluate", "data/tarin", "--data", "data"],
             ["data/tarin", "did you mean data/train?"],
         ),
+        (["evaluate", "runs"], ["runs: no config.json", "a folder inside it, such as runs/seed-0"]),
         (["evaluate", "data/nothing"], ["data/nothing", "owner/name"]),
         (["export", "data/tarin", "--to", "onnx"], ["data/tarin: no such folder"]),
-        (["export", "embedded:small", "--to", "foo", "--out", "x7"], ["--to foo", "onnx, int8, torch"]),
+        (["export", "embedded:small", "--to", "foo", "--out", "x7"], ["to (--to)", "onnx, int8, torch, got foo"]),
         (["export", "embedded:small", "--to", "onnx", "--out", "recipe.yaml/x"], ["recipe.yaml/x: can't be written"]),
         (["doctor", "gone"], ["no such file"]),
         (["doctor", "hub:x/y", "--box-format", "xyhw"], ["'xyhw' is unknown", "xyxy-fractions"]),
@@ -127,12 +131,17 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         (["doctor", "data", "--fix", "data"], ["data is not empty"]),
         (["doctor", "data", "--drawn-on", "file"], ["--drawn-on", "--fix"]),
         (["doctor", "data", "--report", "recipe.yaml"], ["recipe.yaml exists"]),
-        (["doctor", "data", "--augment-out", "x.png"], ["--augment-out", "--augment RECIPE"]),
+        (["doctor", "data", "--augment-out", "x.png"], ["(--augment-out)", "(--augment)"]),
         (["doctor", "data", "--augment", "recipe.yaml", "--augment-out", "notes.png"], ["notes.png exists"]),
         (["doctor", "data", "--augment", "recipe.yaml", "--augment-out", "x.bmp"], ["x.bmp", ".png"]),
         (["doctor", "data", "--fix", "hub:mine"], ["'mine' can't name a repository"]),
         (["new", "data", "-o", "recipe.yaml"], ["recipe.yaml exists"]),
         (["push", "empty", "me/mine"], ["empty"]),
+        (["push", "data", "--dry-run"], ["no name on the Hub"]),
+        (["push", "data", "mine", "--dry-run"], ["'mine' can't name a repository"]),
+        (["train", "recipe.yaml", "--epochs", "3"], ["No such option: --epochs", "train.num_train_epochs=VALUE"]),
+        (["check", "recipe.yaml", "--lr=3"], ["train.learning_rate=VALUE"]),
+        (["train", "data"], ["data: is a folder", "detr-ft new data"]),
         (["check"], ["Missing argument"]),
         (["evaluate", "x", "--batch-size", "0"], ["--batch-size"]),
     ],

@@ -37,9 +37,15 @@ def outcomes(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, li
 
 def test_missing_paths_and_keys_are_reported_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "full/inside").mkdir(parents=True)
     expected = {
         ("train", "gone.yaml"): ["gone.yaml"],
-        ("train", "recipe.yaml", "train.epochs=3"): ["recipe.yaml", "num_train_epochs"],
+        ("train", "recipe.yaml", "train.epochs=3"): ["override train.epochs=3", "num_train_epochs"],
+        ("train", "recipe.yaml", "epochs=3"): ["override epochs=3", "train.num_train_epochs=3"],
+        ("train", "recipe.yaml", "model.synonyms=nofile.yaml"): ["model.synonyms: nofile.yaml: no such file"],
+        ("train", "recipe.yaml", "train.output_dir=full"): ["full is not empty"],
+        ("train", "recipe.yaml", "train.output_dir=recipe.yaml/run"): ["recipe.yaml/run: can't be written"],
+        ("train", "full"): ["full: is a folder", "detr-ft new full"],
         ("train", "recipe.yaml", "data.source=coco:gone", "model.checkpoint=./gone"): ["gone", "./gone"],
         ("evaluate", "./gone", "--data", "coco:lost"): ["./gone", "lost"],
         ("compare", "./gone", "./lost"): ["./gone", "./lost"],

@@ -267,6 +267,9 @@ def test_names_a_cost_that_is_not_finite() -> None:
 
 
 def test_invalid_matchers_raise() -> None:
+    for costs, remedy in (([ClassCost], r"Write ClassCost\(\)"), (ClassCost, r"Write \[ClassCost\(\)\]")):
+        with pytest.raises(TypeError, match=remedy):
+            HungarianMatcher(costs)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\[ClassCost"):
         HungarianMatcher(ClassCost())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one schedule"):

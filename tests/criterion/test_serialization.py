@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+import detr_ft.criterion
 from detr_ft.criterion import (
     BoxL1Cost,
     BoxL1Loss,
@@ -42,6 +43,13 @@ from detr_ft.criterion import (
 from detr_ft.criterion.serialization import FORMS, configure, describe, explicit_names
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.utils.components import ConfigureError, build_object, code_files
+
+
+def test_names_of_earlier_recipes_are_the_softmax_forms() -> None:
+    for name, forms in FORMS.items():
+        assert getattr(detr_ft.criterion, name) is forms["softmax"]
+        assert name in detr_ft.criterion.__all__
+
 
 TERM = """
 from dataclasses import dataclass

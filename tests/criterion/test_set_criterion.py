@@ -341,6 +341,9 @@ def test_check_criterion_checks_every_matcher_of_a_schedule() -> None:
         (BoxL1Cost(), [BoxL1Loss()], "no matcher"),
         (HungarianMatcher(), [BoxL1Cost()], "Give costs to the matcher"),
         (HungarianMatcher(), [3], "no loss"),
+        (HungarianMatcher, [BoxL1Loss()], r"Write HungarianMatcher\(\)"),
+        (HungarianMatcher(), [BoxL1Loss], r"Write BoxL1Loss\(\)"),
+        (HungarianMatcher(), BoxL1Loss(), r"losses: must be a list"),
         (HungarianMatcher(), [BoxL1Loss(weight="abc")], "0 or above"),  # type: ignore[arg-type]
         (HungarianMatcher(), [BoxL1Loss(weight=-1)], "0 or above"),
         (HungarianMatcher(), [BoxL1Loss(weight=float("nan"))], "0 or above"),

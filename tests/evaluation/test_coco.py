@@ -4,18 +4,20 @@ import contextlib
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.schema import detection_features, detection_objects
+from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import LIMITS, coco_metrics, match_split, precision_recall
 from detr_ft.evaluation.detection_matching import AREAS
 from detr_ft.evaluation.evaluate_metric import CocoMeanAveragePrecision
@@ -176,8 +178,34 @@ def test_metrics_without_objects_are_none() -> None:
 
 
 def test_as_many_detections_as_images() -> None:
-    with pytest.raises(ValueError, match="as many"):
-        coco_metrics(random_set(0)[0], [])
+    truth, detections = random_set(0)
+    with pytest.raises(InputError, match="as many"):
+        coco_metrics(truth, [])
+    with pytest.raises(InputError, match=r"truth: .*data\['train'\], got DatasetDict"):
+        coco_metrics(DatasetDict(train=truth), detections)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"detections\[0\]: must be Detections .*dict"):
+        coco_metrics(truth, [{} for _ in detections])  # type: ignore[misc]
+
+
+def test_named_detections_are_compared_by_the_names_of_their_classes() -> None:
+    truth, detections = next(one for one in map(random_set, range(30)) if sum(map(len, one[1])) > 9)
+    expected = coco_metrics(truth, detections)
+    backward = ["more", *NAMES[::-1]]
+    named = [
+        Detections(image.boxes, image.scores, len(NAMES) - image.labels, backward if len(image) else ())
+        for image in detections
+    ]
+    assert coco_metrics(truth, named) == expected
+    with pytest.raises(InputError, match="classes that the model doesn't know: dog, bird"):
+        coco_metrics(
+            truth, [replace(image, labels=image.labels * 0, names=NAMES[:2] + NAMES[-1:]) for image in detections]
+        )
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    truth, detections = next(one for one in map(random_set, range(30)) if len(one[1][0]))
+    with pytest.raises(InputError, match=r"detections\[0\]: label \d+ is beyond the 5 classes of the data: cat"):
+        coco_metrics(truth, [replace(image, labels=image.labels + 5) for image in detections])
 
 
 def test_the_metric_equals_the_function_whatever_the_batches() -> None:

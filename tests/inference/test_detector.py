@@ -90,7 +90,7 @@ def test_the_same_as_the_pipeline_of_transformers(
 
 
 def test_load_gives_the_same_detector(checkpoint: Path, detector: Detector, images: list[Image.Image]) -> None:
-    loaded = Detector.load(str(checkpoint))
+    loaded = Detector.load(checkpoint)
     torch.testing.assert_close(loaded.detect(images[:1])[0].boxes, detector.detect(images[:1])[0].boxes)
 
 

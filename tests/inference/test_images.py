@@ -123,14 +123,53 @@ def test_all_forms_give_the_same_pixels(tmp_path: Path, server: str) -> None:
         (7, "got int"),
         (None, "got NoneType"),
         (b"bytes", "got bytes"),
-        ({"path": "photo.jpg"}, "got dict"),
+        ({"url": "photo.jpg"}, "got a dictionary of url"),
+        ({"path": None, "bytes": None}, "got a dictionary of path, bytes"),
+        ({"image": 3}, "got int"),
     ],
 )
 def test_other_values_are_refused_with_what_to_pass(value: Any, words: str) -> None:
     detector = Detector.load("embedded:small")
-    for argument in (value, [value]):
-        with pytest.raises(InputError, match=rf"^image: .*{words}.*Pass a path"):
+    for argument, place in ((value, "image"), ([value], r"images\[0\]")):
+        with pytest.raises(InputError, match=rf"^{place}: .*{words}.*Pass a path"):
             detector(argument)
+
+
+def test_rows_of_a_data_set_are_images() -> None:
+    detector = Detector.load(Path("embedded:small"))
+    split = generate("shapes?train=0&validation=0&test=2&seed=2")["test"]
+    rows = list(split)
+    expected = detector.detect([open_image(row["image"]) for row in rows])
+    for forms in (rows, [row["image"] for row in rows], split, [{"image": open_image(row["image"])} for row in rows]):
+        for ours, theirs in zip(detector.detect(forms), expected, strict=True):
+            assert torch.equal(ours.boxes, theirs.boxes)
+    assert isinstance(detector(rows[0]), Detections)
+
+
+def test_all_bad_images_of_a_list_are_reported_by_position(tmp_path: Path) -> None:
+    detector = Detector.load("embedded:small")
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(InputError) as caught:
+        detector([pattern(), 7, tmp_path / "gone.png", pattern(), tmp_path / "text.png"])
+    problems = caught.value.problems
+    assert [problem.partition(":")[0] for problem in problems] == ["images[1]", "images[2]", "images[4]"]
+    assert "gone.png" in problems[1]
+
+
+@pytest.mark.parametrize("threshold", [2, -0.1, 50, "0.5", True, float("nan"), [0.5]])
+def test_thresholds_are_from_0_to_1(threshold: Any) -> None:
+    detector = Detector.load("embedded:small")
+    for given in (pattern(), [pattern()], []):
+        with pytest.raises(InputError, match=r"threshold: .* from 0 to 1"):
+            detector(given, threshold=threshold)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, None, True])
+def test_batches_have_at_least_one_image(batch_size: Any) -> None:
+    detector = Detector.load("embedded:small")
+    for call in (detector, detector.detect):
+        with pytest.raises(InputError, match=r"batch_size: .* 1 or above"):
+            call([pattern()], batch_size=batch_size)
 
 
 def test_files_and_urls_that_are_no_images(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,14 @@ def test_gradient_checkpointing_gives_the_same_loss_and_gradients(tiny_model: De
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("criterion", ["x", None, SetCriterion])
+def test_a_criterion_is_a_function(tiny_model: DetrForObjectDetection, criterion: Any) -> None:
+    before = tiny_model.loss_function
+    with pytest.raises(TypeError, match="criterion must be a function of predictions and targets"):
+        attach_criterion(tiny_model, criterion)
+    assert tiny_model.loss_function is before
+
+
 def test_refuses_anything_but_a_bare_model(tiny_model: DetrForObjectDetection) -> None:
     with pytest.raises(TypeError, match="before wrapping"):
         attach_criterion(nn.Sequential(tiny_model), detr_criterion())  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from detr_ft.errors import InputError
 from detr_ft.models.build import build_model
 from detr_ft.models.families.detr import DETR
 from detr_ft.models.freeze import frozen_norms, live_norms, set_trainable, trainable_counts
-from detr_ft.models.load import load_model, num_queries_of
+from detr_ft.models.load import load_detector, load_model, num_queries_of
 
 TINY_BACKBONE = {
     "model_type": "resnet",
@@ -47,6 +48,15 @@ def test_a_folder_loads_whole(tiny_checkpoint: Path) -> None:
     saved = load_file(tiny_checkpoint / "model.safetensors")
     assert len(saved) == len(model.state_dict())
     assert processor.size["max_height"] == 64
+
+
+@pytest.mark.parametrize("load", [load_model, load_detector])
+def test_a_path_is_a_checkpoint_and_a_model_is_not(load: Any, tiny_checkpoint: Path) -> None:
+    model, _ = load(tiny_checkpoint)
+    with pytest.raises(InputError, match=r"checkpoint: must be a run, .* got DetrForObjectDetection.*save_pretrained"):
+        load(model)
+    with pytest.raises(InputError, match=r"checkpoint: must be a run, .* got int"):
+        load(3)
 
 
 def test_queries_are_read_from_a_local_config_alone(broken: Path) -> None:

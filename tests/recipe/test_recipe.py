@@ -8,6 +8,7 @@ import yaml
 from detr_ft.criterion import detr_criterion
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
+from detr_ft.recipe import Recipe
 from detr_ft.recipe.load import build_file, load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,16 @@ def test_missing_sections_are_those_of_detr(recipe: Path) -> None:
     assert build_file(recipe).criterion == detr_criterion()
     assert loaded.train.learning_rate == 1e-4
     assert loaded.hub.private
+
+
+def test_paths_of_python_are_text(tmp_path: Path) -> None:
+    recipe = Recipe(
+        model={"checkpoint": tmp_path, "synonyms": Path("names.yaml")},  # type: ignore[arg-type]
+        data={"source": tmp_path / "data"},  # type: ignore[arg-type]
+        train={"output_dir": "run"},  # type: ignore[arg-type]
+    )
+    assert (recipe.model.checkpoint, recipe.model.synonyms) == (str(tmp_path), "names.yaml")
+    assert recipe.data.source == str(tmp_path / "data")
 
 
 def test_overrides_win(recipe: Path) -> None:
@@ -100,10 +111,75 @@ extra: 1
         "bad.yaml:16: train.learning_rate: input should be a valid number",
         "bad.yaml:17: train.num_epochs: unknown key; did you mean num_train_epochs?",
         "bad.yaml:18: extra: unknown key",
-        "train.seed: an override is written section.key=value",
-        "train.seed: input should be greater than or equal to 0, got -1",
+        "override train.seed: must be written section.key=value",
+        "override train.seed=-1: input should be greater than or equal to 0, got -1",
     ]:
         assert expected in output
+    lines = [int(problem.split(":")[1]) for problem in caught.value.problems[:-2]]
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("epochs=3", "its section is missing; did you mean train.num_train_epochs=3?"),
+        ("lr=1e-4", "did you mean train.learning_rate=1e-4?"),
+        ("batch_size=4", "did you mean train.per_device_train_batch_size=4?"),
+        ("num_train_epochs=3", "did you mean train.num_train_epochs=3?"),
+        ("output_dir=x", "did you mean train.output_dir=x?"),
+        ("lerning_rate=1", "did you mean train.learning_rate=1?"),
+        ("source=photos", "did you mean data.source=photos?"),
+        ("nonsense=1", "must be written section.key=value"),
+        ("train.epcohs=3", "unknown key; did you mean num_train_epochs?"),
+        ("data.img_size=3", "unknown key; did you mean longest_edge?"),
+        ("trian.seed=3", "unknown key; did you mean train?"),
+        ("train.seed.x=3", "train.seed has no keys"),
+        ("train.seed=[", "'[' is not a YAML value"),
+        ("criterion.losses.0.eos_coef=0.2", "items of a list cannot be overridden"),
+        ("data.augment=gone.py:Mine", "Write {use: 'gone.py:Mine'}"),
+        ("model.synonyms={cat: [1]}", "cat: input should be a valid string"),
+    ],
+)
+def test_mistakes_in_overrides_are_reported_with_the_override(recipe: Path, override: str, words: str) -> None:
+    recipe.write_text(
+        GOOD + "  seed: 1\ncriterion:\n  matcher: {use: HungarianMatcher}\n  losses: [{use: BoxL1Loss}]\n"
+    )
+    with pytest.raises(InputError) as caught:
+        load_recipe(recipe, [override])
+    told = "\n".join(caught.value.problems)
+    assert told.startswith(f"override {override}: ")
+    assert words in told
+    assert str(recipe) not in told
+
+
+def test_mistakes_in_arguments_are_reported_without_a_line(recipe: Path) -> None:
+    recipe.write_text(GOOD + "  learning_rate: 1\n")
+    with pytest.raises(InputError) as caught:
+        build_file(recipe, [], {"train": {"learning_rate": -1}})
+    assert caught.value.problems == ["train.learning_rate: input should be greater than 0, got -1"]
+
+
+def test_invalid_weights_are_reported_with_other_mistakes(recipe: Path) -> None:
+    recipe.write_text(
+        GOOD + "criterion:\n  matcher: {use: HungarianMatcher}\n  losses:\n    - {use: BoxL1Loss, weight: heavy}\n"
+        "    - {use: GIoULos}\n    - {use: CrossEntropyLoss, weight: -1}\nepochs: 3\n"
+    )
+    with pytest.raises(InputError) as caught:
+        load_recipe(recipe)
+    first, second, third, fourth = caught.value.problems
+    assert first.startswith(f"{recipe}:10: criterion.losses.0: ")
+    assert "weight must be a finite number" in first
+    assert "did you mean GIoULoss?" in second
+    assert "weight must be a finite number" in third
+    assert fourth == f"{recipe}:13: epochs: unknown key; did you mean train.num_train_epochs?"
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"is a folder, .*: detr-ft new {tmp_path}$"):
+        load_recipe(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(GOOD)
+    with pytest.raises(InputError, match=rf"is a folder\. Give the recipe in it, {tmp_path}/recipe\.yaml$"):
+        load_recipe(tmp_path)
 
 
 def test_conflicting_settings_are_reported_with_their_line(recipe: Path) -> None:
@@ -123,7 +199,7 @@ def test_an_edge_that_no_machine_can_pay_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(path, ["data.longest_edge=100000"])
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{path}:4: data.longest_edge: must be at most 8192")
+    assert problem.startswith("override data.longest_edge=100000: must be at most 8192")
     assert problem.endswith("into tiles, got 100000")
 
 
@@ -166,7 +242,7 @@ def test_an_invalid_recipe_is_refused(tmp_path: Path, text: str, words: str) -> 
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such recipe"):
+    with pytest.raises(InputError, match="no such file"):
         load_recipe(tmp_path / "gone.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="can't be read"):
@@ -220,5 +296,5 @@ def test_a_recipe_is_read_without_its_criterion(tmp_path: Path) -> None:
 def test_names_of_other_tools_suggest_the_key(tmp_path: Path, section: str, alias: str, key: str) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {checkpoint: embedded:small}\ndata: {source: photos}\ntrain: {output_dir: run}\n")
-    with pytest.raises(InputError, match=rf"{section}\.{alias}: .*{key}\?"):
+    with pytest.raises(InputError, match=rf"{section}\.{alias}=1: .*{key}\?"):
         load_recipe(recipe, [f"{section}.{alias}=1"])

@@ -136,7 +136,7 @@ def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.Lo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give a model to evaluate, or --from-predictions FILE and --data"),
+        ([], "give a model to evaluate, or from_predictions (--from-predictions) and data (--data)"),
         (["--from-predictions", "found.json"], "give a model to evaluate"),
         (["--from-predictions", "gone.json", "--data", "coco:data"], "gone.json: no such file"),
         (

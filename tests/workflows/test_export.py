@@ -74,7 +74,10 @@ def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     (copy / "onnx").mkdir()
     (copy / "onnx/model.onnx").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"model\.onnx: .*Export the model again"):
-        OnnxDetector.load(str(copy))
+        OnnxDetector.load(copy, Path("onnx/model.onnx"))
+    for inside in (copy / "onnx", copy / "onnx/model.onnx"):
+        with pytest.raises(InputError, match=rf"config\.json\. Load {copy}, file onnx/model\.onnx$"):
+            OnnxDetector.load(inside)
 
 
 def test_an_onnx_file_of_another_model_is_reported(tmp_path: Path) -> None:
@@ -132,13 +135,13 @@ def test_no_number_is_as_far_apart_as_can_be() -> None:
 
 
 def test_mistakes_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--to tflite: .* onnx, int8, torch"):
+    with pytest.raises(InputError, match=r"to \(--to\): .* onnx, int8, torch, got tflite"):
         export("embedded:small", ["tflite"], DATA, output_dir=tmp_path / "out")
-    with pytest.raises(InputError, match=r"embedded:small .* --output-dir"):
+    with pytest.raises(InputError, match=r"embedded:small .* output_dir \(--output-dir\)"):
         export("embedded:small", ["onnx"], DATA)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"full is not empty .* --output-dir"):
+    with pytest.raises(InputError, match=r"full is not empty .* output_dir \(--output-dir\)"):
         export("embedded:small", ["onnx"], DATA, output_dir=tmp_path / "full")
     with pytest.raises(InputError, match="classes that the model doesn't know"):
         export("embedded:small", "onnx", "generated:workshop?train=2&validation=2&edge=64", output_dir=tmp_path / "a")

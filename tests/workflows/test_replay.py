@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from detr_ft.cli.app import app
+from detr_ft.errors import InputError
+from detr_ft.workflows.replay import replay
 
 LOSS = """\
 from dataclasses import dataclass
@@ -67,3 +69,7 @@ def test_an_invalid_capsule_is_reported(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["replay", str(tmp_path)])
     assert result.exit_code == 2
     assert "no failure capsule" in result.output
+    (tmp_path / "failures/step-3").mkdir(parents=True)
+    (tmp_path / "failures/step-17").mkdir()
+    with pytest.raises(InputError, match=rf"{tmp_path}/failures/step-3 or {tmp_path}/failures/step-17$"):
+        replay(tmp_path)

@@ -1,0 +1,76 @@
+"""The code of a recipe in its run: copies of its files, and the recipe that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path, PurePath
+from typing import Any
+
+from detr_ft.criterion.serialization import describe
+from detr_ft.errors import InputError
+from detr_ft.recipe.load import BuiltRecipe
+from detr_ft.recipe.recipe import Recipe
+from detr_ft.run_directory import RunDirectory
+from detr_ft.utils.components import code_names, rename_code
+
+
+@dataclass(frozen=True)
+class RecipeCode:
+    """The contents of the files that a recipe runs, by their names in the recipe."""
+
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, built: BuiltRecipe) -> RecipeCode:
+        """Read the files of criterion and augmentation. Raises InputError for a file that can't be read."""
+        contents = {}
+        for name in code_names(_description(built)):
+            file = built.recipe.folder / name
+            if not file.is_file():  # of a term that was built elsewhere
+                continue
+            try:
+                contents[name] = file.read_bytes()
+            except OSError as error:
+                raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
+        return cls(contents)
+
+    def names_in(self, run: Path) -> dict[str, str]:
+        """Return the name of each file in a run.
+
+        It is that in the recipe, without folders if these are outside the recipe's folder. A file of the run with other contents is not overwritten: the name gets a number.
+        """
+        names: dict[str, str] = {}
+        used: dict[str, bytes] = {}
+        for name, content in self.contents.items():
+            path = PurePath(name)
+            own = PurePath(path.name) if path.is_absolute() or ".." in path.parts else path
+            numbered = (own if number == 1 else own.with_stem(f"{own.stem}-{number}") for number in count(1))
+            names[name] = next(
+                candidate.as_posix()
+                for candidate in numbered
+                if used.get(candidate.as_posix(), content) == content and _is_free(run / candidate, content)
+            )
+            used[names[name]] = content
+        return names
+
+    def recorded(self, built: BuiltRecipe, run: Path) -> Recipe:
+        """Return the recipe with the description of its criterion and the names of the copies."""
+        criterion, augment = rename_code(_description(built), self.names_in(run))
+        data = built.recipe.data.model_copy(update={"augment": augment})
+        return built.recipe.model_copy(update={"criterion": criterion, "data": data})
+
+    def write(self, run: RunDirectory) -> None:
+        """Copy the files into the run. Raises InputError if one can't be written."""
+        for name, target in self.names_in(run.path).items():
+            if not (run.path / target).is_file():
+                run.write_bytes(target, self.contents[name])
+
+
+def _description(built: BuiltRecipe) -> list[Any]:
+    return [describe(built.criterion), built.recipe.data.augment]
+
+
+def _is_free(file: Path, content: bytes) -> bool:
+    return not file.exists() or (file.is_file() and file.read_bytes() == content)
