@@ -75,6 +75,11 @@ class DataSection(_Section):
     box_format: BoxFormatName | None = Field(
         default=None, description="of the source's boxes; default: as its format defines, or as recognized"
     )
+    images: str | None = Field(default=None, description="folder of the images; default: near the annotations")
+    unlabeled: Literal["background", "skip", "error"] | None = Field(
+        default=None,
+        description="images with neither a label file nor a record; default: background for YOLO, skip for others",
+    )
     validation_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="used if the data have no validation split"
     )

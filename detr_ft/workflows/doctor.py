@@ -20,7 +20,7 @@ from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
+from detr_ft.data.sources.problems import ObjectKey, UnknownClassError
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe

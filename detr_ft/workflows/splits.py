@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from typing import TypeAlias
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from detr_ft.data.integrity.usable_images import with_true_sizes
+from detr_ft.data.integrity.usable_images import shorten, with_true_sizes
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.load import load_data, load_source_data, read_category_ids
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.load import load_source_data, read_category_ids
+from detr_ft.data.sources.unlabeled import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
 from detr_ft.recipe.load import read_recipe
@@ -28,6 +31,9 @@ RecipeLike: TypeAlias = Recipe | str | os.PathLike[str]
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class GivenData:
     """A data set, the source in its recipe, and the class of each category id of COCO files."""
@@ -37,12 +43,18 @@ class GivenData:
     category_ids: Mapping[int, str] = field(default_factory=dict)
 
 
-def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
+def read_data(
+    data: DataLike,
+    box_format: str | None = None,
+    *,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> GivenData:
     """Read a data set from its specification, or check that objects are in the schema. Raises InputError."""
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
-        loaded = load_source_data(source, box_format=box_format)
-        return GivenData(source, loaded.splits, loaded.category_ids)
+        loaded = load_source_data(source, box_format=box_format, images=images, unlabeled=unlabeled)
+        return GivenData(source, loaded.checked(), loaded.category_ids)
     if isinstance(data, tuple):
         data = DatasetDict(train=data[0], validation=data[1])
     elif isinstance(data, Dataset):
@@ -59,7 +71,31 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
             f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
             "Give data (--data on the command line)"
         )
-    return load_data(section.source, box_format=box_format or section.box_format)
+    loaded = load_source_data(
+        section.source,
+        box_format=box_format or section.box_format,
+        images=section.images,
+        unlabeled=section.unlabeled,
+    )
+    return loaded.checked() if section.bad_images == "raise" else _without_defective_images(loaded, section)
+
+
+def _without_defective_images(loaded: SourceData, section: DataSection) -> DatasetDict:
+    """Return the splits without images whose objects can't all be read. Raises InputError if these are too many."""
+    defective = loaded.defective_rows()
+    for split, reasons in defective.items():
+        total = len(loaded.splits[split])
+        if len(reasons) > section.max_bad_fraction * total:
+            raise InputError(
+                [
+                    *shorten(list(reasons.values())),
+                    f"{len(reasons)} of {total} images of the {split} split have objects that can't be read, more than "
+                    f"data.max_bad_fraction allows ({section.max_bad_fraction:g})",
+                ]
+            )
+        for reason in reasons.values():
+            logger.warning("skipped: %s", reason)
+    return loaded.without_rows(defective).splits
 
 
 def category_ids(source: str) -> Mapping[int, str]:

@@ -16,8 +16,8 @@ from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSumm
 from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
-from detr_ft.data.sources.errors import ObjectKey
 from detr_ft.data.sources.listing import images_in
+from detr_ft.data.sources.problems import ObjectKey
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0

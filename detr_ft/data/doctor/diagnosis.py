@@ -36,7 +36,7 @@ from detr_ft.data.doctor.statistics import (
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.errors import ObjectKey
+from detr_ft.data.sources.problems import ObjectKey
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,13 @@ def existing_path(text: str, base: Path = Path()) -> Path:
     raise InputError(f"{path}: no such file or folder. {hint} A data set of the Hub is written hub:NAME")
 
 
+def existing_folder(path: Path) -> Path:
+    """Return the path of a folder. Raises InputError if there is none."""
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such folder of images")
+    return path
+
+
 def check_spec(spec: str, base: Path = Path()) -> None:
     """Raise InputError for an unknown source or a missing path, without importing any source."""
     source, location = parse_spec(spec, base)

@@ -17,8 +17,8 @@ from support.source_writers import UNKNOWN_CLASS, WRITERS, Photo
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.integrity.usable_images import with_true_sizes
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.errors import UNKNOWN_CATEGORY, UnknownClassError
 from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.problems import UNKNOWN_CATEGORY, UnknownClassError
 from detr_ft.data.sources.registry import SOURCES
 from detr_ft.errors import InputError
 

@@ -1,0 +1,89 @@
+"""Images with neither a label file nor a record: what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
+
+from detr_ft.data.schema import detection_objects
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.listing import images_in
+from detr_ft.data.sources.problems import Problem
+from detr_ft.data.sources.record import Record
+
+# Images without objects; left out; refused.
+UnlabeledPolicy = Literal["background", "skip", "error"]
+
+log = logging.getLogger(__name__)
+
+
+def apply_policy(data: SourceData, policy: UnlabeledPolicy | None) -> SourceData:
+    """Return the data with its unlabeled images as the policy says, each with a problem.
+
+    Those are the images of a source that lists images (YOLO), whose default is `background`, and the image files in the
+    folders of others that no record lists, whose default is `skip`.
+    """
+    if policy == "skip":
+        return _skip(data)
+    if policy is not None:
+        data = _with_unlisted(data)
+    kind, what = ("unlabeled", "it is read as an image without objects")
+    if policy == "error":
+        kind, what = ("missing label", "data.unlabeled is error")
+    problems = [
+        Problem(
+            "missing label" if kind == "missing label" else "unlabeled",
+            f"{path}: has no labels; {what}",
+            what,
+            split,
+            row,
+        )
+        for split, rows in data.unlabeled.items()
+        for row, path in zip(rows, _paths(data.splits[split], rows), strict=True)
+    ]
+    return replace(data, problems=(*data.problems, *problems))
+
+
+def _skip(data: SourceData) -> SourceData:
+    count = sum(map(len, data.unlabeled.values()))
+    if not count:
+        return data
+    log.warning("%d images without labels are left out (unlabeled: skip)", count)
+    return data.without_rows({split: set(rows) for split, rows in data.unlabeled.items()})
+
+
+def _with_unlisted(data: SourceData) -> SourceData:
+    """Return the data with the image files in its folders that no record lists, as unlabeled images."""
+    splits, unlabeled = dict(data.splits), dict(data.unlabeled)
+    listed = {path for rows in data.splits.values() for path in _paths(rows, range(len(rows)))}
+    for split, rows in data.splits.items():
+        folders = sorted({Path(path).parent for path in _paths(rows, range(len(rows))) if path})
+        files = [file for folder in folders for file in images_in(folder) if str(file) not in listed]
+        listed |= set(map(str, files))
+        if files:
+            splits[split] = concatenate_datasets([rows, _without_objects(files, rows)])
+            new = range(len(rows), len(rows) + len(files))
+            unlabeled[split] = (*unlabeled.get(split, ()), *new)
+    return replace(data, splits=DatasetDict(splits), unlabeled=unlabeled)
+
+
+def _without_objects(files: list[Path], rows: Dataset) -> Dataset:
+    first = max(rows["image_id"], default=-1) + 1
+    records = [Record.with_size(file, first + index) for index, file in enumerate(files)]
+    columns = {
+        "image": [{"path": str(record.path), "bytes": None} for record in records],
+        "image_id": [record.image_id for record in records],
+        "width": [record.width for record in records],
+        "height": [record.height for record in records],
+        "objects": [detection_objects([], []) for _ in records],
+    }
+    return Dataset.from_dict(columns, features=rows.features)
+
+
+def _paths(rows: Dataset, indices: range | tuple[int, ...]) -> list[str]:
+    images = rows.with_format(None).select_columns(["image"])
+    return [str(images[index]["image"]["path"] or "") for index in indices]
