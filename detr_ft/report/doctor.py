@@ -12,7 +12,7 @@ from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
+from detr_ft.data.doctor.finding import KINDS, Finding, by_cause, by_kind
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
@@ -23,6 +23,7 @@ from detr_ft.utils.files import check_new_file, writing
 
 _MAX_CLASSES_IN_TEXT = 12
 _MAX_FINDINGS_PER_TABLE = 100
+_MAX_CAUSES = 12
 _MAX_CHARACTERS = 600  # of a location or a message
 _MAX_PICTURES_PER_KIND = 12
 _MAX_BYTES = 3_000_000
@@ -30,12 +31,12 @@ _SIZES = ((400, 80), (300, 75), (220, 65), (160, 55))  # longest side in pixels,
 _MAX_BOXES_PER_IMAGE = 100
 
 
-def describe(diagnosis: Diagnosis, limit: int = 3) -> str:
-    """Return a line for each split, each kind of finding with `limit` examples, advice and verdict."""
+def describe(diagnosis: Diagnosis) -> str:
+    """Return a line for each split, each kind of finding and cause with an example, advice and verdict."""
     lines = [_split_line(name, split) for name, split in diagnosis.splits.items()]
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, findings in by_kind(diagnosis.findings).items():
-        lines.extend(_kind_lines(kind, findings, limit))
+        lines.extend(_kind_lines(kind, findings))
         if kind == "leakage":
             lines.extend(f"  in all, {line}" for line in _leakage(diagnosis))
     lines.extend(f"advice: {advice}" for advice in diagnosis.advice)
@@ -88,7 +89,7 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
                     "name": kind,
                     "kind": KINDS[kind],
                     "count": len(findings),
-                    "sorts": [_cut(line) for line in _sorts(findings)],
+                    "causes": [_cut(line) for line in _causes(findings)],
                     "rows": [(_cut(one.where), _cut(one.message)) for one in findings[:_MAX_FINDINGS_PER_TABLE]],
                     "pictures": [
                         (_cut(one.where), _cut(one.message), pictures[id(one)])
@@ -116,20 +117,20 @@ def _leakage(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"{count} of {images} images of {split} ({count / images:.0%}) are the same as images of {earlier}, or look like them"
 
 
-def _sorts(findings: list[Finding]) -> Iterator[str]:
-    """Yield a line for each sort of findings of a kind: their number, and the location of the first."""
-    for sort, some in by_sort(findings).items():
-        yield f"{len(some)} {sort}; the first is {some[0].where}"
+def _causes(findings: list[Finding]) -> Iterator[str]:
+    """Yield a line for each cause of findings of a kind: their number, and the first as an example."""
+    for some in by_cause(findings)[:_MAX_CAUSES]:
+        count = f"{len(some)} times, for example " if len(some) > 1 else ""
+        yield f"{count}{some[0].where}: {some[0].message}"
 
 
-def _kind_lines(kind: str, findings: list[Finding], limit: int) -> Iterator[str]:
+def _kind_lines(kind: str, findings: list[Finding]) -> Iterator[str]:
     known = KINDS[kind]
     yield f"{known.level}: {kind}: {len(findings)}. To repair: {known.remedy}"
-    yield from (f"  of these, {line}" for line in _sorts(findings))
-    for finding in findings[:limit]:
-        yield f"  {finding.where}: {finding.message}"
-    if len(findings) > limit:
-        yield f"  ... and {len(findings) - limit} more"
+    yield from (f"  {line}" for line in _causes(findings))
+    rest = len(by_cause(findings)) - _MAX_CAUSES
+    if rest > 0:
+        yield f"  ... and {rest} more causes; --report FILE and --json list them"
 
 
 def _split_line(name: str, split: SplitSummary) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +19,14 @@ from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.problems import ObjectKey, UnknownClassError
+from detr_ft.data.sources.unlabeled import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
-from detr_ft.workflows.splits import DataLike, PathLike, read_data
+from detr_ft.workflows.splits import DataLike, PathLike, read_as_is
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +63,8 @@ def doctor(
     num_queries: int = 100,
     longest_edge: int | None = None,
     box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
     augment: PathLike | None = None,
     augment_out: PathLike | None = None,
 ) -> DoctorOutcome:
@@ -82,9 +83,9 @@ def doctor(
         fix=None if fix is None else os.fspath(fix),
     )
     outputs.check(drawn_on)
-    splits, faults = _read(data, box_format)
-    looks = scan_dataset(splits)
-    diagnosis = diagnose(splits, looks, num_queries, longest_edge, faults)
+    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    splits, looks = given.splits, scan_dataset(given.splits)
+    diagnosis = diagnose(splits, looks, num_queries, longest_edge, given.problems)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -93,7 +94,7 @@ def doctor(
         logger.info("COCO files: %s", outputs.coco)
     if outputs.fix is None and outputs.picture is None:
         return DoctorOutcome(diagnosis)
-    repaired = repair_data(splits, looks, drawn_on)
+    repaired = repair_data(splits, looks, drawn_on, given.problems)
     if outputs.augment is not None and outputs.picture is not None:
         preview_augmentation(repaired.data, outputs.augment, outputs.picture)
         logger.info("images as %s augments them: %s", outputs.augment, outputs.picture.resolve())
@@ -140,14 +141,6 @@ class _Outputs:
 
 def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[ObjectKey, str]]:
-    """Read a data set; also return its objects of unknown class, which training refuses."""
-    try:
-        return read_data(data, box_format).splits, {}
-    except UnknownClassError as error:
-        return error.data, error.faults
 
 
 def _write(repaired: RepairedData, target: str) -> str:

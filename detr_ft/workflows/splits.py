@@ -16,6 +16,7 @@ from detr_ft.data.integrity.usable_images import shorten, with_true_sizes
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.load import load_source_data, read_category_ids
+from detr_ft.data.sources.problems import Problem
 from detr_ft.data.sources.unlabeled import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
@@ -36,11 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GivenData:
-    """A data set, the source in its recipe, and the class of each category id of COCO files."""
+    """A data set, the source in its recipe, the class of each category id of COCO files, and the problems of its files."""
 
     source: str
     splits: DatasetDict
     category_ids: Mapping[int, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 def read_data(
@@ -50,11 +52,27 @@ def read_data(
     images: PathLike | None = None,
     unlabeled: UnlabeledPolicy | None = None,
 ) -> GivenData:
-    """Read a data set from its specification, or check that objects are in the schema. Raises InputError."""
+    """Read a data set from its specification, or check that objects are in the schema.
+
+    Raises InputError, also if an object can't be read.
+    """
+    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    SourceData(given.splits, given.category_ids, given.problems).checked()
+    return given
+
+
+def read_as_is(
+    data: DataLike,
+    box_format: str | None = None,
+    *,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> GivenData:
+    """Read a data set as `read_data` does, as far as it can be read."""
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
         loaded = load_source_data(source, box_format=box_format, images=images, unlabeled=unlabeled)
-        return GivenData(source, loaded.checked(), loaded.category_ids)
+        return GivenData(source, loaded.splits, loaded.category_ids, loaded.problems)
     if isinstance(data, tuple):
         data = DatasetDict(train=data[0], validation=data[1])
     elif isinstance(data, Dataset):

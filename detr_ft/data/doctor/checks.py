@@ -17,7 +17,7 @@ from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.sources.listing import images_in
-from detr_ft.data.sources.problems import ObjectKey
+from detr_ft.data.sources.problems import Problem
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
@@ -35,18 +35,18 @@ def image_findings(
     """Yield findings of images that can't be read, that EXIF turns, or that differ from their annotations."""
     for row, (scan, image, rescaling) in enumerate(zip(scans, images, map(sizes.fit, images), strict=True)):
         troubles = (
-            [(scan.trouble, scan.message, None)]
+            [(scan.trouble, scan.message, "")]
             if scan.trouble
             else _image_troubles(image, rescaling, sizes.show_turning)
         )
-        for kind, message, sort in troubles:
-            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, sort=sort)
+        for kind, message, cause in troubles:
+            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, cause=cause)
 
 
 def _image_troubles(
     image: AnnotatedImage, rescaling: Rescaling | None, show_turning: bool
-) -> Iterator[tuple[str, str, str | None]]:
-    """Yield kind, message and sort.
+) -> Iterator[tuple[str, str, str]]:
+    """Yield kind, message and cause.
 
     `show_turning`: sizes of other images show if boxes were drawn before EXIF was applied.
     """
@@ -56,36 +56,42 @@ def _image_troubles(
         text = "EXIF orientation {} turns or mirrors {}x{} as stored".format(turned, *image.file.stored)
         swaps_sides = turned >= _FIRST_SWAPPING_ORIENTATION
         if moved:
-            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", None
+            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", ""
         elif not swaps_sides and image.boxes and rescaling is not None and not show_turning:
-            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", None
+            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", ""
         else:
-            yield "exif rotation", text, None
+            yield "exif rotation", text, ""
     if rescaling is None:
-        yield "unclear size", unclear_reason(image), None
+        yield "unclear size", unclear_reason(image), ""
     elif rescaling.how:
-        sort = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
+        cause = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
         size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
-        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {sort}", sort
+        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {cause}", cause
 
 
 def box_findings(
-    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[ObjectKey, str]
+    split: str,
+    boxes: BoxColumns,
+    scans: Sequence[ScannedImage],
+    num_classes: int,
+    unknown: Mapping[tuple[str, int, int], Problem],
 ) -> list[Finding]:
     """Return every defect of a single box, by image.
 
-    `faults` are the source's messages on unknown classes. Of images without a size, only unknown classes are reported.
+    `unknown` are the source's problems of unknown classes, by split, row and place. Of images without a size, only unknown
+    classes are reported.
     """
     findings: list[tuple[int, Finding]] = []
     for kind, mask in _box_masks(boxes, num_classes).items():
         for index in np.flatnonzero(mask).tolist():
-            text = _box_text(boxes, index)
+            text, cause = _box_text(boxes, index), ""
             if kind == "unknown class":
+                problem = unknown.get((split, int(boxes.row[index]), int(boxes.position[index])))
                 number = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
-                text = faults.get((split, int(boxes.row[index]), int(boxes.position[index])), number)
+                text, cause = (number, number) if problem is None else (problem.message, problem.cause)
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
-            findings.append((index, _of_box(kind, split, boxes, index, scans, text)))
+            findings.append((index, _of_box(kind, split, boxes, index, scans, text, cause)))
     for index, first in _repeated(boxes):
         text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
         findings.append((index, _of_box("duplicate box", split, boxes, index, scans, text)))
@@ -121,13 +127,34 @@ def _box_text(boxes: BoxColumns, index: int) -> str:
 
 
 def _of_box(
-    kind: str, split: str, boxes: BoxColumns, index: int, scans: Sequence[ScannedImage], message: str
+    kind: str,
+    split: str,
+    boxes: BoxColumns,
+    index: int,
+    scans: Sequence[ScannedImage],
+    message: str,
+    cause: str = "",
 ) -> Finding:
     row = int(boxes.row[index])
     return finding(
         kind, split, message, image=scans[row].name, image_id=scans[row].image_id,
-        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]),
+        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]), cause=cause,
     )  # fmt: skip
+
+
+def file_findings(problems: Sequence[Problem], scan: DatasetScan) -> Iterator[Finding]:
+    """Yield the problems of annotation files, except those of unknown classes, which `box_findings` returns."""
+    for problem in problems:
+        if problem.kind == "unknown class":
+            continue
+        if problem.split is None or problem.row is None:
+            yield finding(problem.kind, problem.split or ", ".join(scan.splits), problem.message, cause=problem.cause)
+        else:
+            image = scan.splits[problem.split][problem.row]
+            yield finding(
+                problem.kind, problem.split, problem.message, image=image.name, image_id=image.image_id,
+                row=problem.row, place=problem.place, cause=problem.cause,
+            )  # fmt: skip
 
 
 def crowded_findings(

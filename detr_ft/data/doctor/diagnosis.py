@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 
 import numpy as np
 from datasets import DatasetDict
@@ -15,6 +14,7 @@ from detr_ft.data.doctor.advice import Advice, advise
 from detr_ft.data.doctor.checks import (
     box_findings,
     crowded_findings,
+    file_findings,
     find_duplicates,
     image_findings,
     missing_classes,
@@ -36,7 +36,7 @@ from detr_ft.data.doctor.statistics import (
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.problems import ObjectKey
+from detr_ft.data.sources.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,14 @@ def diagnose(
     scan: DatasetScan,
     num_queries: int = 100,
     longest_edge: int | None = None,
-    faults: Mapping[ObjectKey, str] = MappingProxyType({}),
+    problems: Sequence[Problem] = (),
 ) -> Diagnosis:
-    """Return the diagnosis of a scanned data set; `faults` are the source's messages on unknown classes."""
+    """Return the diagnosis of a scanned data set; `problems` are those of its files."""
+    unknown = {
+        (problem.split, problem.row, problem.place): problem
+        for problem in problems
+        if problem.split is not None and problem.row is not None and problem.place is not None
+    }
     names = class_names(next(iter(data.values())))
     stated = {split: boxes_of(rows) for split, rows in data.items()}
     formats = {split: other_format(boxes) for split, boxes in stated.items()}
@@ -97,13 +102,13 @@ def diagnose(
         for split, rows in data.items()
     }
     sizes = AnnotatedSizes.infer(image for rows in images.values() for image in rows)
-    findings: list[Finding] = []
+    findings: list[Finding] = list(file_findings(problems, scan))
     for split, format in formats.items():
         scans = scan.splits[split]
         if format is not None:
             findings.append(_format_finding(split, stated[split], scans, format))
         of_images = image_findings(split, scans, images[split], sizes)
-        findings.extend(_by_row(of_images, box_findings(split, boxes[split], scans, len(names), faults)))
+        findings.extend(_by_row(of_images, box_findings(split, boxes[split], scans, len(names), unknown)))
         findings.extend(crowded_findings(split, boxes[split], scans, num_queries))
         findings.extend(tiny_findings(split, boxes[split], scans, names, edge))
     duplicates = find_duplicates(scan)

@@ -172,7 +172,10 @@ def _points(shape: ElementTree.Element) -> list[list[float]] | None:
 
 def _of_ellipse(shape: ElementTree.Element) -> list[float] | None:
     numbers = _numbers(shape, "cx", "cy", "rx", "ry")
-    return None if numbers is None else box_around_ellipse(*numbers, parse_number(shape.get("rotation")) or 0)
+    if numbers is None:
+        return None
+    cx, cy, rx, ry = numbers
+    return box_around_ellipse(cx, cy, rx, ry, parse_number(shape.get("rotation")) or 0)
 
 
 def _of_mask(shape: ElementTree.Element) -> list[float] | None:

@@ -68,9 +68,9 @@ def json_by_split(folder: Path) -> dict[str, Path]:
     InputError for several files of one split.
     """
     in_splits: dict[str, list[Path]] = {}
-    for split, child in split_folders(folder):
-        in_splits.setdefault(split, []).extend(_coco_files(files_in(child, {".json"})))
-    groups = [
+    for name, child in split_folders(folder):
+        in_splits.setdefault(name, []).extend(_coco_files(files_in(child, {".json"})))
+    groups: list[list[tuple[str | None, Path]]] = [
         [(split, file) for split, files in in_splits.items() for file in files],
         *(
             [(split_of(file.stem), file) for file in _coco_files(files)]
@@ -85,8 +85,8 @@ def json_by_split(folder: Path) -> dict[str, Path]:
     if len(pairs) == 1:
         return {"train": pairs[0][1]}
     by_split: dict[str, list[Path]] = {}
-    for split, file in pairs:
-        by_split.setdefault(split or split_of_path(file, folder) or "train", []).append(file)
+    for word, file in pairs:
+        by_split.setdefault(word or split_of_path(file, folder) or "train", []).append(file)
     several = [f"{split}: {', '.join(map(str, files))}" for split, files in by_split.items() if len(files) > 1]
     if several:
         raise InputError(

@@ -64,7 +64,8 @@ def box_around_runs(runs: Sequence[float], window: Sequence[float]) -> list[floa
     if not len(pixels):
         return None
     rows, columns = np.divmod(pixels, width)
-    return box_around(np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]]) + [left, top])
+    corners = [[columns.min() + left, rows.min() + top], [columns.max() + 1 + left, rows.max() + 1 + top]]
+    return box_around(corners)
 
 
 def box_around_mask(mask: NDArray[np.bool_]) -> list[float] | None:
