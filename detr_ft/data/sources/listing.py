@@ -71,7 +71,8 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the files of a folder with suffixes such as `.json`, in any case, sorted."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
+            # A link that leads nowhere is a missing file, not none.
+            names = [entry.name for entry in entries if entry.is_file() or _leads_nowhere(entry)]
     except OSError:
         return []
     return sorted(folder / name for name in names if _has_suffix(name, suffixes) and not is_skipped(name))
@@ -107,6 +108,10 @@ def _files_below(folder: Path, suffixes: Collection[str], above: tuple[str, ...]
 def is_skipped(name: str) -> bool:
     """Return whether the name of a file or folder is hidden, or that of a folder of a tool."""
     return name.startswith(".") or name in _TOOL_FOLDERS
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _has_suffix(name: str, suffixes: Collection[str]) -> bool:

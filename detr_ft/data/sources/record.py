@@ -142,7 +142,7 @@ def to_source_data(
     log_image_errors(record for records in splits.values() for record in records)
     filled = {split: list(splits[split]) for split in SPLITS if splits.get(split)}
     counts = ", ".join(f"{split} {len(records)}" for split, records in filled.items())
-    log.info("%s: images are split by %s: %s", origin, split_by, counts)
+    log.info("%s: %s: %s", origin, f"split by {split_by}" if split_by else "nothing names a split", counts)
     all_problems = (*problems, *problems_of(filled))
     if not filled or not names:
         lacking = "images" if not filled else "classes"
@@ -168,11 +168,11 @@ def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[s
     """Return the splits that the folders of the images are named after, if there are several, else all as train."""
     records = [record for some in splits.values() for record in some]
     if not records:
-        return {"train": []}, "nothing"
+        return {"train": []}, ""
     root = Path(os.path.commonpath([record.path.parent for record in records]))
     of_folders = [split_of_path(record.path, root) for record in records]
     if len(set(of_folders) - {None}) < 2:
-        return {"train": records}, "nothing, so all are train"
+        return {"train": records}, ""
     by_folder: dict[str, list[Record]] = {}
     for split, record in zip(of_folders, records, strict=True):
         by_folder.setdefault(split or "train", []).append(record)

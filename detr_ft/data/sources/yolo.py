@@ -221,6 +221,9 @@ def _read_list(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list
     """
     bases = (*bases, file.parent)
     lines = [line.strip() for line in read_lines(file) if line.strip()]
+    folders = [first_file(candidate_paths(line, bases), os.path.isdir) for line in lines]
+    if lines and all(folders):  # also a link to a folder that was copied as text
+        return [image for folder in folders if folder for image in images_below(folder)]
     paths = [first_file(candidate_paths(line, bases)) for line in lines]
     if lines and not any(paths):
         problems.append(f"{file}: none of its {len(lines)} images exists, for example {lines[0]}. Correct the paths")

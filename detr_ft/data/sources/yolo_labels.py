@@ -7,7 +7,7 @@ or a class, a box and keypoints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,9 @@ _MAX_FRACTION = 1.5  # larger numbers are no fractions, but pixels
 _POINT_SLACK = 0.01  # fraction of the image by which a keypoint may be outside of its box
 _READING_THREADS = 8  # read headers of images from the disk
 _MAX_CHARS_SHOWN = 80  # of a row in a message
+_SAMPLE_ROWS = 500
+
+_Point = tuple[float, float]
 
 log = logging.getLogger(__name__)
 
@@ -88,19 +91,22 @@ class LabelReader:
             label = next(filter(None, files), None)
             if label:
                 labels[image] = label
-        if not labels:
-            below = NameIndex(files_below(self.root, {".txt"}))
-            found = {
-                image: [
-                    file for file in below.get(f"{image.stem}.txt") if is_label_file(file) or not file.stat().st_size
-                ]
-                for image in images
-            }
-            labels = {image: files[0] for image, files in found.items() if len(files) == 1}
-            if labels:
-                folders = sorted({str(file.parent) for file in labels.values()})
-                log.warning("%s: the label files are in %s", self.root, ", ".join(folders))
+        labeled_folders = {image.parent for image in labels}
+        without = [image for image in images if image.parent not in labeled_folders]
+        if without:
+            labels |= self._labels_elsewhere(without, set(labels.values()))
         self._add_orphans(labels)
+        return labels
+
+    def _labels_elsewhere(self, images: Sequence[Path], used: Collection[Path]) -> dict[Path, Path]:
+        """Return the label files below the root for images whose folders have none, if their names are unique."""
+        files = [file for file in files_below(self.root, {".txt"}) if file not in used]
+        below = NameIndex(file for file in files if is_label_file(file) or not file.stat().st_size)
+        found = {image: below.get(f"{image.stem}.txt") for image in images}
+        labels = {image: some[0] for image, some in found.items() if len(some) == 1}
+        if labels:
+            folders = sorted({str(file.parent) for file in labels.values()})
+            log.warning("%s: labels of %d images are in %s", self.root, len(labels), ", ".join(folders))
         return labels
 
     def _add_orphans(self, labels: Mapping[Path, Path]) -> None:
@@ -150,18 +156,33 @@ def _expected(count: int, keypoints: int) -> str:
 def _recognized_keypoints(rows: Sequence[_Row]) -> int:
     """Return the number of keypoint values of a row, 0 if rows are boxes and polygons.
 
-    Rows with keypoints have one length, of a box and points of two or three numbers, and their points are in the box that
-    the first four numbers are. Four corners of a rotated box are no keypoints.
+    Rows with keypoints have one length, of a box in the image and points of two or three numbers. Either the points are in
+    the box, or the third numbers are visibilities (0, 1 or 2), or the rows can't be polygons: most would cross themselves, or
+    all have the same points after different boxes. Four corners of a rotated box are no keypoints.
     """
     lengths = {row.count for row in rows}
     if len(lengths) != 1 or not all(row.values for row in rows):
         return 0
     count = lengths.pop() - 5
     values = [row.values[1:] for row in rows if row.values]
-    if count == 4 and all(map(_is_parallelogram, values)):
+    if count <= 0 or not all(map(_is_box, values)) or (count == 4 and all(map(_is_parallelogram, values))):
         return 0
-    sizes = [size for size in (2, 3) if count > 0 and count % size == 0]
-    return count if any(all(_points_are_inside(row, size) for row in values) for size in sizes) else 0
+    if count % 3 == 0 and all(set(row[6::3]) <= {0, 1, 2} for row in values):
+        return count
+    if any(count % size == 0 and all(_points_are_inside(row, size) for row in values) for size in (2, 3)):
+        return count
+    if len(values) > 1 and len({tuple(row[4:]) for row in values}) == 1:
+        return count
+    sample = values[:: max(1, len(values) // _SAMPLE_ROWS)]
+    return count if count % 2 == 0 and 2 * sum(map(_crosses_itself, sample)) > len(sample) else 0
+
+
+def _is_box(values: Sequence[float]) -> bool:
+    """Return whether the first four numbers can be a box in the image."""
+    x, y, w, h = values[:4]
+    return min(w, h) > 0 and all(
+        -_POINT_SLACK <= side <= 1 + _POINT_SLACK for side in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    )
 
 
 def _points_are_inside(values: Sequence[float], numbers_each: int) -> bool:
@@ -172,6 +193,22 @@ def _points_are_inside(values: Sequence[float], numbers_each: int) -> bool:
         (px, py) == (0, 0) or (abs(px - x) <= abs(w) / 2 + _POINT_SLACK and abs(py - y) <= abs(h) / 2 + _POINT_SLACK)
         for px, py in points
     )
+
+
+def _crosses_itself(values: Sequence[float]) -> bool:
+    """Return whether two sides of a polygon without a common corner cross."""
+    points = list(zip(values[::2], values[1::2], strict=True))
+    sides = list(zip(points, points[1:] + points[:1], strict=True))
+    pairs = ((i, j) for i in range(len(sides)) for j in range(i + 2, len(sides)) if (i, j) != (0, len(sides) - 1))
+    return any(_cross(*sides[i], *sides[j]) for i, j in pairs)
+
+
+def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
+    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+
+
+def _turn(a: _Point, b: _Point, c: _Point) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def _is_parallelogram(values: Sequence[float]) -> bool:
