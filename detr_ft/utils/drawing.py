@@ -34,7 +34,7 @@ def draw(
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    line, font = max(2, round(side / 320)), ImageFont.truetype(_FONT, max(9, round(side / 64)))
+    line, font = max(2, round(side / 320)), ImageFont.truetype(str(_FONT), max(9, round(side / 64)))
     classes = labels.tolist()
     values = [None] * len(classes) if scores is None else scores.tolist()
     texts = [
