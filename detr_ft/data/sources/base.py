@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from datasets import DatasetDict
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.problems import Problem, summarize
 from detr_ft.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class SourceData:
         return [problem for problem in self.problems if problem.refused]
 
     def checked(self) -> DatasetDict:
-        """Return the splits. Raises DefectiveDataError if they lack objects that the files have."""
+        """Return the splits, and log what was not used. Raises DefectiveDataError if objects of an image can't be read."""
         if self.refused:
             raise DefectiveDataError(self)
+        for line in summarize([problem.message for problem in self.problems]):
+            log.warning("%s", line)
         return self.splits
 
     def defective_rows(self) -> dict[str, dict[int, str]]:

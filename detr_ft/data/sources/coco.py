@@ -56,7 +56,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         path,
         [problem for file in files.values() for problem in file.problems],
         category_ids=_categories(files.values()),
-        split_by="the names of the files and folders" if len(paths) > 1 else None,
+        split_by=None if list(paths) == ["train"] else "the names of the files and folders",
     )
 
 
@@ -143,7 +143,7 @@ class CocoFile:
             if isinstance(row, dict):
                 yield row
             else:
-                self._lost(f"{self.file}: {key}[{index}] must be a mapping, got {shown(row)}")
+                self._lost(f"{self.file}: {key}[{index}]: must be a mapping, got {shown(row)}")
 
     def _annotations(self, content: _Row) -> Iterator[_Row]:
         """Yield the annotations, and the segments of panoptic ones as annotations."""

@@ -82,8 +82,6 @@ def json_by_split(folder: Path) -> dict[str, Path]:
         ),
     ]
     pairs = next(filter(None, groups), [])
-    if len(pairs) == 1:
-        return {"train": pairs[0][1]}
     by_split: dict[str, list[Path]] = {}
     for word, file in pairs:
         by_split.setdefault(word or split_of_path(file, folder) or "train", []).append(file)
