@@ -63,7 +63,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         convert_boxes(records, f"csv:{path}", options.box_format, formats)
     splits = _splits(tables)
     has_column = any(table.header.split is not None for table in tables)
-    split_by = "the split column" if has_column else "the names of the files" if len(files) > 1 else None
+    split_by = "the split column" if has_column else None if list(files) == ["train"] else "the names of the files"
     return to_source_data(
         splits,
         sort_naturally(used_names(splits) - {""}),

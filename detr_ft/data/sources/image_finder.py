@@ -65,9 +65,13 @@ class ImageFinder:
         return path
 
     def find_in(self, names: Iterable[str], folders: Sequence[Path]) -> Path | None:
-        """Return the image of the first name, in any spelling, in the first folder with it, else None."""
-        paths = (self._index.get(folder, name) for name in names if name for folder in folders)
-        return next(filter(None, paths), None)
+        """Return the image of the first name in the first folder with it, as written, else in another spelling; or None."""
+        for name in filter(None, names):
+            exact = first_file(folder / name for folder in folders)
+            path = exact or next(filter(None, (self._index.get(folder, name) for folder in folders)), None)
+            if path:
+                return path
+        return None
 
     def note_found(self) -> None:
         """Count an image that was found by `find_in`."""

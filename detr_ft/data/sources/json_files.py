@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from detr_ft.errors import InputError
 Tool = Literal["coco", "datumaro", "labelme", "labelstudio", "results", "supervisely", "via"]
 
 _CHUNK_CHARS = 1 << 16
+_MAX_FILES_COUNTED = 200
 _OVERLAP_CHARS = 80  # of two chunks, for a key across their border
 _TOOL_OF_KEY: dict[str, Tool] = {
     "images": "coco",
@@ -60,6 +62,14 @@ def json_tool_of(path: Path) -> str | None:
     return most_common(files_below(path, {".json"}), json_tool)
 
 
+def json_instead(folder: Path) -> str:
+    """Return a sentence on the JSON files of a folder and the tools that wrote them, empty without any."""
+    files = files_below(folder, {".json"}) if folder.is_dir() else []
+    counts = Counter(json_tool(file) or "of no known tool" for file in files[:_MAX_FILES_COUNTED])
+    kinds = ", ".join(f"{count} {tool}" for tool, count in counts.most_common())
+    return f" Its JSON files: {kinds}, the first is {files[0]}." if files else ""
+
+
 def json_by_split(folder: Path) -> dict[str, Path]:
     """Return the COCO file of each split of a folder; empty if there is none.
 
@@ -94,8 +104,9 @@ def json_by_split(folder: Path) -> dict[str, Path]:
 
 
 def _coco_files(files: list[Path]) -> list[Path]:
-    """Return the COCO files among JSON files: those of instances, if there are some."""
-    coco = [file for file in files if json_tool(file) == "coco"]
+    """Return the COCO files among JSON files: those of instances, if there are some; without any, those of no tool."""
+    tools = {file: json_tool(file) for file in files}
+    coco = [file for file in files if tools[file] == "coco"] or [file for file in files if tools[file] is None]
     return [file for file in coco if file.name.startswith("instances")] or coco
 
 

@@ -65,7 +65,15 @@ def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]]
         if image_sets:
             listed = {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
             return {split: paths for split, paths in listed.items() if paths}, f"the lists in {_SETS}"
-    files = [path for path in files_below(folder, {".xml"}) if xml_root(path) != "annotations"]
+    files = []
+    for path in files_below(folder, {".xml"}):
+        root = xml_root(path)
+        if root in (None, "annotation", "Annotation"):
+            files.append(path)
+        else:
+            problems.append(
+                Problem("lost annotation", f"{path}: not Pascal VOC's, the root must be <annotation>, got <{root}>")
+            )
     of_folders = [split_of_path(path, folder) for path in files]
     if len(set(of_folders) - {None}) < 2:
         return {"train": files}, None

@@ -84,7 +84,7 @@ def _lines_of(file: Path) -> list[str]:
 
 def _yaml_file(folder: Path) -> Path | None:
     """Return the `data.yaml` of a folder, else its only YAML file that names classes, else None."""
-    files = files_in(folder, _YAML_SUFFIXES)
+    files = [file for file in files_in(folder, _YAML_SUFFIXES) if file.is_file()]
     with_names = [file for file in files if _NAMES_KEY.search(_read_bytes(file))]  # not a recipe beside the data
     only = with_names[0] if len(with_names) == 1 else None
     return next((file for file in files if file.stem == "data"), only)

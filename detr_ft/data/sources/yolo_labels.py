@@ -101,7 +101,7 @@ class LabelReader:
     def _labels_elsewhere(self, images: Sequence[Path], used: Collection[Path]) -> dict[Path, Path]:
         """Return the label files below the root for images whose folders have none, if their names are unique."""
         files = [file for file in files_below(self.root, {".txt"}) if file not in used]
-        below = NameIndex(file for file in files if is_label_file(file) or not file.stat().st_size)
+        below = NameIndex(file for file in files if is_label_file(file) or (file.is_file() and not file.stat().st_size))
         found = {image: below.get(f"{image.stem}.txt") for image in images}
         labels = {image: some[0] for image, some in found.items() if len(some) == 1}
         if labels:
