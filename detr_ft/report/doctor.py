@@ -34,6 +34,11 @@ _MAX_BOXES_PER_IMAGE = 100
 def describe(diagnosis: Diagnosis) -> str:
     """Return a line for each split, each kind of finding and cause with an example, advice and verdict."""
     lines = [_split_line(name, split) for name, split in diagnosis.splits.items()]
+    if diagnosis.unread_objects:
+        read = sum(split.boxes for split in diagnosis.splits.values())
+        lines.append(
+            f"objects: {read + diagnosis.unread_objects} in the files = {read} read + {diagnosis.unread_objects} not read"
+        )
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, findings in by_kind(diagnosis.findings).items():
         lines.extend(_kind_lines(kind, findings))

@@ -13,13 +13,13 @@ from PIL import Image
 from detr_ft.data import export as coco_export
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
-from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
+from detr_ft.data.doctor.changes import Change, RepairedData, balance, left_out_warnings, to_json_lines
 from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.unlabeled import UnlabeledPolicy
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
@@ -40,12 +40,14 @@ _GAP_PX = 8
 class DoctorOutcome:
     """The diagnosis of a data set, and what was written.
 
-    `changes` and `left_out`, sentences on what a repaired copy lacks if that is much, are empty without `fix`.
+    `changes`, `left_out` (sentences on what a repaired copy lacks if that is much) and `balance` (images and objects of the
+    files, of the copy and left out) are empty without `fix`.
     """
 
     diagnosis: Diagnosis
     changes: tuple[Change, ...] = ()
     left_out: tuple[str, ...] = ()
+    balance: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -101,7 +103,12 @@ def doctor(
     if outputs.fix is None:
         return DoctorOutcome(diagnosis)
     logger.info("repaired copy, with every change in %s: %s", CHANGE_LOG, _write(repaired, outputs.fix))
-    return DoctorOutcome(diagnosis, repaired.changes, tuple(left_out_warnings(splits, repaired)))
+    return DoctorOutcome(
+        diagnosis,
+        repaired.changes,
+        tuple(left_out_warnings(splits, repaired)),
+        balance(splits, repaired, given.problems),
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.problems import Problem, num_unread
+
 _MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
 _LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
 
@@ -60,6 +62,18 @@ def summarize_changes(changes: Iterable[Change]) -> str:
     counts = Counter(("image" if change.annotation_id is None else "box", change.what) for change in changes)
     lines = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
     return "\n".join(lines) or "no changes were necessary"
+
+
+def balance(data: DatasetDict, repaired: RepairedData, problems: Sequence[Problem] = ()) -> str:
+    """Return a sentence with the images and objects of the files, of the copy, and those left out."""
+    images, boxes = sum(map(len, data.values())), _count_boxes(data)
+    images_left, boxes_left = sum(map(len, repaired.data.values())), _count_boxes(repaired.data)
+    unread = num_unread(problems)
+    lost = f", and {unread} objects that can't be read" if unread else ""
+    return (
+        f"{images} images with {boxes + unread} objects in the files = {images_left} images with {boxes_left} in the copy + "
+        f"{images - images_left} images and {boxes - boxes_left} boxes left out{lost}"
+    )
 
 
 def left_out_warnings(data: DatasetDict, repaired: RepairedData) -> Iterator[str]:

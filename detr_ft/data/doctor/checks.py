@@ -143,7 +143,7 @@ def _of_box(
 
 
 def file_findings(problems: Sequence[Problem], scan: DatasetScan) -> Iterator[Finding]:
-    """Yield the problems of annotation files, except those of unknown classes, which `box_findings` returns."""
+    """Yield the problems of annotation files, except unknown classes: `box_findings` has them."""
     for problem in problems:
         if problem.kind == "unknown class":
             continue

@@ -36,7 +36,7 @@ from detr_ft.data.doctor.statistics import (
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.problems import Problem
+from detr_ft.data.sources.problems import Problem, num_unread
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Diagnosis:
     """The result of `examine`; `findings` is empty for clean data.
 
     `figures` are the statistics of each split. `leaked` counts, for each split, the images that are the same as, or look
-    like, an image of an earlier split. `images_per_second` is the speed of reading and decoding.
+    like, an image of an earlier split. `images_per_second` is the speed of reading and decoding. `unread_objects` counts the
+    objects of the files that are in no split.
     """
 
     splits: dict[str, SplitSummary]
@@ -53,6 +54,7 @@ class Diagnosis:
     advice: tuple[Advice, ...]
     leaked: dict[str, int]
     images_per_second: float
+    unread_objects: int = 0
 
     @property
     def errors(self) -> int:
@@ -117,7 +119,7 @@ def diagnose(
     findings.extend(missing_classes(splits))
     findings.extend(similar_names(names, splits))
     speed = round(scan.images_per_second, 1)
-    return Diagnosis(splits, tuple(findings), statistics, advice, duplicates.leaked, speed)
+    return Diagnosis(splits, tuple(findings), statistics, advice, duplicates.leaked, speed, num_unread(problems))
 
 
 def _by_row(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:

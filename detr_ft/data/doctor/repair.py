@@ -54,9 +54,9 @@ def repair_data(
     drawn_on: Frame | None = None,
     problems: Sequence[Problem] = (),
 ) -> RepairedData:
-    """Return a repaired copy of every split of a scanned data set, without the images of refused `problems`.
+    """Return a repaired copy of every split of a scanned data set.
 
-    `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
+    Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
     left out. Raises InputError if no image is left.
     """
     refused = {(problem.split, problem.row): problem for problem in reversed(problems) if problem.refused}

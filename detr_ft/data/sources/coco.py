@@ -289,7 +289,7 @@ class CocoFile:
 
 
 def _box(row: _Row, where: str, problems: list[str]) -> list[float] | None:
-    """Return the bbox, rotated if the annotation says so, or if there is none the box around the segmentation."""
+    """Return the bbox, rotated if stated, or without one the box around the segmentation."""
     stated, shape = row.get("bbox"), row.get("segmentation")
     if stated or not shape:
         box = parse_numbers(stated, 4)

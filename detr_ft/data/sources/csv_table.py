@@ -134,7 +134,7 @@ def _read_header(file: Path) -> tuple[Header | str, str]:
 class CsvTable:
     """A CSV file and its records by split and image name; `split` is the default of its lines.
 
-    `reasons` tell why it can't be used; `problems` belong to no record.
+    `reasons` are why it can't be used; `problems` belong to no record.
     """
 
     file: Path

@@ -65,7 +65,10 @@ class ImageFinder:
         return path
 
     def find_in(self, names: Iterable[str], folders: Sequence[Path]) -> Path | None:
-        """Return the image of the first name in the first folder with it, as written, else in another spelling; or None."""
+        """Return the image of the first name in the first folder with it, else None.
+
+        Names as written go before other spellings.
+        """
         for name in filter(None, names):
             exact = first_file(folder / name for folder in folders)
             path = exact or next(filter(None, (self._index.get(folder, name) for folder in folders)), None)
@@ -216,7 +219,7 @@ def image_root(annotations: Path) -> Path:
 
 
 def folder_of_images(folder: Path) -> Path:
-    """Return a folder of annotations if images are below it, else its parent if images are in it or one level below."""
+    """Return a folder of annotations if images are below it, else its parent if that has images near."""
     near = [folder.absolute().parent, *folders_in(folder.absolute().parent)]
     return folder if images_below(folder) or not any(map(images_in, near)) else folder.absolute().parent
 

@@ -35,7 +35,7 @@ _LIST_KEY = re.compile(r'"(image_id|data|annotations|result|completions)"\s*:')
 
 
 def json_tool(file: Path) -> Tool | None:
-    """Return the tool that wrote a file, by its beginning: the first key of any tool. None for other files.
+    """Return the tool that wrote a file, by the first key of any tool; None for other files.
 
     A list is an export of Label Studio, or has detections (COCO's results).
     """
@@ -44,13 +44,13 @@ def json_tool(file: Path) -> Tool | None:
         text = before + chunk
         is_list = is_list or (not before and text.lstrip().startswith("["))
         if is_list:
-            key = _LIST_KEY.search(text)
-            return "results" if key and key[1] == "image_id" else "labelstudio"
-        found = _KEY.search(text)
-        if found:
+            first = _LIST_KEY.search(text)
+            return "results" if first and first[1] == "image_id" else "labelstudio"
+        key = _KEY.search(text)
+        if key:
             # COCO's categories are a list, Datumaro's a mapping.
-            of_categories: Tool = "datumaro" if found[2] == "{" else "coco"
-            return _TOOL_OF_KEY.get(found[1], of_categories)
+            of_categories: Tool = "datumaro" if key[2] == "{" else "coco"
+            return _TOOL_OF_KEY.get(key[1], of_categories)
         before = text[-_OVERLAP_CHARS:]
     return None
 
@@ -104,7 +104,10 @@ def json_by_split(folder: Path) -> dict[str, Path]:
 
 
 def _coco_files(files: list[Path]) -> list[Path]:
-    """Return the COCO files among JSON files: those of instances, if there are some; without any, those of no tool."""
+    """Return the COCO files among JSON files, if there are some those of instances.
+
+    Without COCO files, those of no known tool, which may be damaged.
+    """
     tools = {file: json_tool(file) for file in files}
     coco = [file for file in files if tools[file] == "coco"] or [file for file in files if tools[file] is None]
     return [file for file in coco if file.name.startswith("instances")] or coco

@@ -85,7 +85,7 @@ def _files(path: Path) -> tuple[list[tuple[str, Path]], str | None]:
 class _Reader:
     """Converts the tasks of a file to records.
 
-    `reasons` tell why the file is no export; `problems` belong to no record.
+    `reasons` are why the file is no export; `problems` belong to no record.
     """
 
     file: Path

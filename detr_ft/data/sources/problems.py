@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,12 @@ class Problem:
     def refused(self) -> bool:
         """True for a problem that training refuses."""
         return self.kind in REFUSED
+
+
+def num_unread(problems: Iterable[Problem]) -> int:
+    """Return the number of objects in the files that are not among those that were read."""
+    kinds: tuple[ProblemKind, ...] = ("unreadable annotation", "lost annotation", "shape without area")
+    return sum(problem.count for problem in problems if problem.kind in kinds)
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:

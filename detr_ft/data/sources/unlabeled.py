@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
@@ -15,9 +14,7 @@ from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.listing import images_in
 from detr_ft.data.sources.problems import Problem, ProblemKind
 from detr_ft.data.sources.record import Record
-
-# Images without objects; left out; refused.
-UnlabeledPolicy = Literal["background", "skip", "error"]
+from detr_ft.data.sources.registry import UnlabeledPolicy
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a path is a YAML file, or a folder with one that names classes, or with classes and label files."""
+    """Return whether a path is a YAML file, or a folder with one, or with classes and label files."""
     if path.is_file():
         return path.suffix.lower() in _YAML_SUFFIXES
     return _yaml_file(path) is not None or _class_file(path) is not None
