@@ -13,13 +13,21 @@ from PIL import Image
 from detr_ft.data import export as coco_export
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
-from detr_ft.data.doctor.changes import Change, RepairedData, balance, left_out_warnings, to_json_lines
-from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
+from detr_ft.data.doctor.changes import (
+    CHANGE_LOG,
+    Change,
+    RepairedData,
+    balance,
+    left_out_warnings,
+    problem_of_copy,
+    to_json_lines,
+)
+from detr_ft.data.doctor.repair import write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.registry import UnlabeledPolicy
+from detr_ft.data.sources.registry import UnlabeledPolicy, parse_spec
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
@@ -87,7 +95,9 @@ def doctor(
     outputs.check(drawn_on)
     given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
     splits, looks = given.splits, scan_dataset(given.splits)
-    diagnosis = diagnose(splits, looks, num_queries, longest_edge, given.problems)
+    note = problem_of_copy(Path(parse_spec(given.source)[1]))
+    problems = given.problems if note is None else (*given.problems, note)
+    diagnosis = diagnose(splits, looks, num_queries, longest_edge, problems, _roots(given.source))
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -109,6 +119,13 @@ def doctor(
         tuple(left_out_warnings(splits, repaired)),
         balance(splits, repaired, given.problems),
     )
+
+
+def _roots(source: str) -> list[str]:
+    """Return the folder of the data, absolute and as given; empty for data without a path."""
+    path = Path(parse_spec(source)[1])
+    folder = path if path.is_dir() else path.parent
+    return [str(folder.absolute()), str(folder)] if path.exists() else []
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.box_frame import MIN_SIDE_PX
-from detr_ft.data.doctor.changes import Change, RepairedData, to_json_lines
+from detr_ft.data.doctor.changes import CHANGE_LOG, Change, RepairedData, to_json_lines
 from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
 from detr_ft.data.doctor.statistics import SLACK_PX, boxes_of, converted, other_format
 from detr_ft.data.export import write_coco
@@ -34,8 +34,6 @@ from detr_ft.data.schema import class_names, sizes_of, with_columns
 from detr_ft.data.sources.problems import Problem
 from detr_ft.errors import InputError
 from detr_ft.utils.files import check_new_folder, writing
-
-CHANGE_LOG = "changes.jsonl"
 
 Step = tuple[str, Box, Box | None]  # what was done, before, after
 

@@ -20,6 +20,7 @@ ProblemKind = Literal[
     "repeated id",
     "unlabeled",
     "shape without area",
+    "repaired copy",
 ]
 # An image with such a problem would be learned as if objects in it were not there. Training refuses it.
 REFUSED: frozenset[ProblemKind] = frozenset({"unreadable annotation", "unknown class", "missing label"})
