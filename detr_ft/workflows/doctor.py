@@ -31,6 +31,7 @@ from detr_ft.data.sources.registry import UnlabeledPolicy, parse_spec
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
+from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
@@ -95,9 +96,10 @@ def doctor(
     outputs.check(drawn_on)
     given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
     splits, looks = given.splits, scan_dataset(given.splits)
-    note = problem_of_copy(Path(parse_spec(given.source)[1]))
+    roots = _roots(given.source)
+    note = problem_of_copy(Path(roots[0])) if roots else None
     problems = given.problems if note is None else (*given.problems, note)
-    diagnosis = diagnose(splits, looks, num_queries, longest_edge, problems, _roots(given.source))
+    diagnosis = diagnose(splits, looks, num_queries, longest_edge, problems, roots)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -123,6 +125,8 @@ def doctor(
 
 def _roots(source: str) -> list[str]:
     """Return the folder of the data, absolute and as given; empty for data without a path."""
+    if source.startswith(IN_MEMORY):
+        return []
     path = Path(parse_spec(source)[1])
     folder = path if path.is_dir() else path.parent
     return [str(folder.absolute()), str(folder)] if path.exists() else []
