@@ -120,11 +120,18 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: _
     queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
-    more_queries = advice["num_queries"].value if queries is not None and advice["num_queries"].value != queries else None
+    more_queries = (
+        advice["num_queries"].value if queries is not None and advice["num_queries"].value != queries else None
+    )
     edge, edge_reason = _edge(start, statistics["train"], advice["longest_edge"].value or 800)
     batch, batch_reason = _batch(start, edge, gpu)
     epochs = max(10, min(300, round(start.steps * batch / len(train))))
-    topics = [*([] if more_queries else ["num_queries"]), *([] if start.checkpoint == _SMALL else ["expectation"]), "few boxes", "rare classes"]
+    topics = [
+        *([] if more_queries else ["num_queries"]),
+        *([] if start.checkpoint == _SMALL else ["expectation"]),
+        "few boxes",
+        "rare classes",
+    ]
     light, rare = len(train) < _MIN_IMAGES_FOR_DETR_AUGMENTATION, "rare classes" in advice
     environment = Environment(
         loader=PackageLoader("detr_ft.recipe", "."),

@@ -64,7 +64,9 @@ def enough_queries(splits: Mapping[str, SplitStatistics], queries: int) -> Advic
     if math.ceil(_QUERIES_PER_OBJECT * objects) <= queries:
         return Advice("num_queries", queries, f"{text}they suffice, since no image has more than {objects} objects.")
     text += f"too few for images of {objects} objects" if objects > queries else f"few for images of {objects} objects"
-    return Advice("num_queries", advised, f"{text}. model.num_queries: {advised} gives each object one, and a choice in matching.")
+    return Advice(
+        "num_queries", advised, f"{text}. model.num_queries: {advised} gives each object one, and a choice in matching."
+    )
 
 
 def _max_objects(splits: Mapping[str, SplitStatistics]) -> int:

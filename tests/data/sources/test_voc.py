@@ -204,3 +204,48 @@ def test_flags_in_words_and_lists_of_endless_names(voc: Path) -> None:
     write_sets(voc, train="n" * 4000 + "\n")
     with pytest.raises(InputError, match="no XML files"):
         load_data(f"voc:{voc}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("<bndbox><xmin>1.5</xmin><ymin>2</ymin><xmax>9.25</xmax><ymax>8</ymax></bndbox>", [1.5, 2, 7.75, 6]),
+        (
+            "<robndbox><cx>20</cx><cy>15</cy><w>10</w><h>4</h><angle>1.5707963267948966</angle></robndbox>",
+            [18, 10, 4, 10],
+        ),
+        ("<polygon><x1>3</x1><y1>4</y1><x2>9</x2><y2>5</y2><x3>5</x3><y3>12</y3></polygon>", [3, 4, 6, 8]),
+        (
+            "<polygon><pt><x>3</x><y>4</y></pt><pt><x>9</x><y>5</y></pt><pt><x>5</x><y>12</y></pt></polygon>",
+            [3, 4, 6, 8],
+        ),
+    ],
+)
+def test_every_shape_with_an_area_gives_the_box_around_it(voc: Path, shape: str, box: list[float]) -> None:
+    part = "<part><name>head</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></part>"
+    text = f"<annotation><filename>a.jpg</filename><object><name>dog</name>{part}{shape}</object></annotation>"
+    (voc / "Annotations" / "a.xml").write_text(text)
+    rows = load_data(f"voc:{voc}")["train"]
+    assert rows[0]["objects"]["bbox"] == [pytest.approx(box)]
+
+
+@pytest.mark.parametrize("folder", ["annots", "labels/xml", "Annotations"])
+def test_folders_of_any_name_are_recognized_also_from_inside(
+    tmp_path: Path, write_image: Callable[..., Path], folder: str
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_image(tmp_path / "pictures" / f"{name}.jpg", seed=seed)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{name}.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename=f"{name}.jpg"))
+    inside = [tmp_path / folder] if "/" not in folder else []
+    for spec in (tmp_path, *inside):
+        rows = load_data(str(spec))["train"]
+        assert [Path(row["image"]["path"]).parent.name for row in rows] == ["pictures"] * 2
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "utf-16", "iso-8859-1"])
+def test_xml_is_read_in_the_encoding_that_it_declares(voc: Path, encoding: str) -> None:
+    name = "Käse" if encoding == "iso-8859-1" else "犬"
+    text = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml((name, 1, 1, 9, 9))
+    (voc / "Annotations" / "b.xml").write_bytes(text.encode(encoding))
+    assert name in class_names(load_data(f"voc:{voc}")["train"])
