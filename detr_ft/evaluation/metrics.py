@@ -226,7 +226,7 @@ class EvaluationMetrics:
 
 @dataclass(frozen=True)
 class TrainingEnd:
-    """How a run ended: epochs done and planned, why it ended before the last, and advice that follows from it.
+    """The end of a run: epochs done and planned, the reason to stop before the last, and advice.
 
     `stopped_by` is empty for a run that took all of its steps. `diagnosis` are likely causes of an mAP near 0.
     """

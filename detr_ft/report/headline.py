@@ -25,10 +25,10 @@ def headline(
     if metrics.map is None:
         first = f"Nothing was measured: {images} contain no objects."
         return f"{_cut(end)} {first}" if _cut(end) else first
-    found, value = _finds(metrics, images), _map(metrics, before)
+    finds, value = _finds(metrics, images), _map(metrics, before)
     if _cut(end):
-        return f"{_cut(end)} {found[:-1]} ({value})." if found else f"{_cut(end)} On {images} {value}."
-    return f"{found} {value[0].upper()}{value[1:]}." if found else f"On {images} {value}."
+        return f"{_cut(end)} {finds[:-1]} ({value})." if finds else f"{_cut(end)} On {images} {value}."
+    return f"{finds} {value[0].upper()}{value[1:]}." if finds else f"On {images} {value}."
 
 
 def _cut(end: TrainingEnd | None) -> str:

@@ -12,7 +12,7 @@ from detr_ft.report.headline import headline, next_steps, within_noise
 METRICS = EvaluationMetrics(
     map=0.4,
     images=30,
-    per_class={name: ClassMetrics(0.4, 0.6, 0.4, None, count) for name, count in (("cup", 90), ("fork", 10))},
+    per_class={name: ClassMetrics(map=0.4, count=count) for name, count in (("cup", 90), ("fork", 10))},
     thresholds={"cup": ThresholdChoice(0.5, 0.9, 0.5, 0.64), "fork": ThresholdChoice(0.4, 0.5, 1.0, 0.67)},
     intervals={"map": Interval(0.35, 0.45)},
 )
