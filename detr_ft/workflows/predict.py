@@ -121,9 +121,9 @@ def predict(
 
 
 class _UsableImage(NamedTuple):
-    """An image that was read: its index among all, where it is from, its file, its size, and its name in written files."""
+    """An image that was read: its number among all, where it is from, its file, its size, and its name in written files."""
 
-    index: int
+    number: int
     source: Path | str
     file: Path
     size: tuple[int, int]
@@ -143,9 +143,9 @@ class _Reader:
     def images(self) -> Iterator[Image.Image]:
         """Yield the images that can be used, upright and in RGB."""
         names = relative_names(self._sources)
-        for index, source in enumerate(track(self._sources, "detecting", len(self._sources))):
+        for number, source in enumerate(track(self._sources, "detecting", len(self._sources))):
             try:
-                file, image = self._open(source, names[index])
+                file, image = self._open(source, names[number])
             except InputError as error:
                 self.failures.append(FailedImage(source, _reason(error, source)))
                 continue
@@ -153,13 +153,13 @@ class _Reader:
             if problem:
                 self.failures.append(FailedImage(source, problem))
                 continue
-            self.usable.append(_UsableImage(index, source, file, image.size, names[index]))
+            self.usable.append(_UsableImage(number, source, file, image.size, names[number]))
             yield image
 
     def labeled(self, detections: Sequence[Detections]) -> list[LabeledImage]:
         """Return the images with their detections, numbered from 0 among all images, as sources of data number them."""
         return [
-            LabeledImage(image.file, image.name, _as_given(image.source), image.index, *image.size, _boxes(detected))
+            LabeledImage(image.file, image.name, _as_given(image.source), image.number, *image.size, _boxes(detected))
             for image, detected in zip(self.usable, detections, strict=True)
         ]
 
@@ -193,9 +193,7 @@ def _as_given(source: Path | str) -> str:
 
 
 def _boxes(detections: Detections) -> tuple[LabeledBox, ...]:
-    return tuple(
-        LabeledBox(name, (x0, y0, x1 - x0, y1 - y0), score) for (x0, y0, x1, y1), score, name in detections
-    )
+    return tuple(LabeledBox(name, (x0, y0, x1 - x0, y1 - y0), score) for (x0, y0, x1, y1), score, name in detections)
 
 
 def _write_pictures(

@@ -100,7 +100,9 @@ class _Reader:
         """Yield the records of the tasks, with image ids from `first_id`."""
         tasks = self._tasks()
         key = "annotations"
-        if not any(_as_list(task.get(key)) for task in tasks) and any(_as_list(task.get("predictions")) for task in tasks):
+        if not any(_as_list(task.get(key)) for task in tasks) and any(
+            _as_list(task.get("predictions")) for task in tasks
+        ):
             key = "predictions"
             log.warning("%s: no task has an annotation; the predictions of a model are read instead", self.file)
         for number, task in enumerate(tasks):

@@ -13,9 +13,7 @@ def write(images: Sequence[LabeledImage], names: Sequence[str], folder: Path) ->
     """Write `annotations.xml`; the format has no scores."""
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
-    labels = ElementTree.SubElement(
-        ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels"
-    )
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
     for name in unique_classes(names):
         label = ElementTree.SubElement(labels, "label")
         ElementTree.SubElement(label, "name").text = name
@@ -25,9 +23,7 @@ def write(images: Sequence[LabeledImage], names: Sequence[str], folder: Path) ->
         _add(root, image.clipped())
     ElementTree.indent(root)
     declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return write_text(
-        folder / "annotations.xml", f"{declaration}{ElementTree.tostring(root, encoding='unicode')}\n"
-    )
+    return write_text(folder / "annotations.xml", f"{declaration}{ElementTree.tostring(root, encoding='unicode')}\n")
 
 
 def _add(root: ElementTree.Element, image: LabeledImage) -> None:

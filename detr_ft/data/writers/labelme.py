@@ -17,7 +17,7 @@ def write(images: Sequence[LabeledImage], names: Sequence[str], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     for image in place_images([image.clipped() for image in images], folder):
         path = PurePosixPath(image.name)
-        content = {
+        content: dict[str, object] = {
             "version": _VERSION,
             "flags": {},
             "shapes": [_shape(box) for box in image.boxes],

@@ -56,6 +56,4 @@ def _table(scores: Sequence[tuple[str, int, str, float]]) -> str:
 def _yaml(classes: Sequence[str]) -> str:
     # A JSON text in double quotes is a YAML text.
     names = "".join(f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(classes))
-    return (
-        f"train: images\n# Ultralytics requires val. Replace it by images that are not in train.\nval: images\nnames:\n{names}"
-    )
+    return f"train: images\n# Ultralytics requires val. Replace it by images that are not in train.\nval: images\nnames:\n{names}"
