@@ -21,7 +21,7 @@ _MIN_MATCH_RATIO = 2  # times more matches than in xywh
 
 
 def box_format_doubt(split: Dataset, detections: Sequence[Detections]) -> str:
-    """Return the reason to doubt that boxes are xywh in pixels, with the likely format; empty if there is none.
+    """Return why boxes may not be xywh in pixels, with the likely format; empty without such doubt.
 
     `detections[i]` are those of row `i`, read as xywh. Another format is likely if far more boxes then overlap an object of
     their image, or if most boxes leave their images as xywh and lie inside in that format.

@@ -98,7 +98,7 @@ def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -
 
 
 def size_problem(processor: Any, width: int, height: int) -> str:
-    """Return the reason if an image of this size can't be resized for the model, with its remedy; else an empty text."""
+    """Return why an image of this size can't be resized for the model; an empty text if it can."""
     try:
         form = ImageFormat.of(processor)
     except InputError:  # resizes without preserving the aspect ratio, for which no image is too thin
@@ -178,7 +178,9 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
         try:
             encoded = processor(images=[image], return_tensors="pt", do_pad=canvas is not None)
         except ValueError as error:
-            reason = size_problem(processor, *image.size) or "cannot be processed for the model. Leave it out"
+            reason = (
+                size_problem(processor, image.width, image.height) or "cannot be processed for the model. Leave it out"
+            )
             raise InputError(f"image {index}: {reason}") from error
         pixels = encoded["pixel_values"]
         mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)

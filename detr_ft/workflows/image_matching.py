@@ -29,14 +29,17 @@ class ImageMatches:
 
 
 class _Candidate(NamedTuple):
-    """A row that a name may refer to. A larger rank is a better match: exact, by name or by stem, then common folders."""
+    """A row that a name may refer to.
+
+    A larger rank is a better match: exact, by name or by stem, then the number of common folders.
+    """
 
     row: int
     rank: tuple[int, int]
 
 
 class SplitImages:
-    """The images of a split, by id, by path and by name. Names are compared in Unicode's composed form (NFC)."""
+    """The images of a split, by id, path and name. Names are compared in Unicode's composed form."""
 
     def __init__(self, split: Dataset) -> None:
         images = split.with_format(None).select_columns(["image"])
@@ -145,10 +148,10 @@ def as_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def names_below_common_folder(paths: Sequence[str]) -> list[str]:
-    """Return paths with slashes below their common folder; as they are if they have none."""
+def names_from_common_folder(paths: Sequence[str]) -> list[str]:
+    """Return paths with slashes, from the name of their common folder; as they are if they have none."""
     try:
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        root = os.path.dirname(os.path.commonpath([os.path.dirname(path) for path in paths]))
     except ValueError:  # several drives of Windows, relative and absolute paths, or no path
         return [path.replace("\\", "/") for path in paths]
     return [os.path.relpath(path, root).replace(os.sep, "/") if root else path for path in paths]

@@ -121,7 +121,7 @@ def predict(
 
 
 class _UsableImage(NamedTuple):
-    """An image that was read: its number among all, where it is from, its file, its size, and its name in written files."""
+    """An image that was read: its number among all, path or URL, file, size, and name in labels."""
 
     number: int
     source: Path | str
@@ -157,14 +157,14 @@ class _Reader:
             yield image
 
     def labeled(self, detections: Sequence[Detections]) -> list[LabeledImage]:
-        """Return the images with their detections, numbered from 0 among all images, as sources of data number them."""
+        """Return the images with their detections, numbered from 0 among all, as sources of data do."""
         return [
             LabeledImage(image.file, image.name, _as_given(image.source), image.number, *image.size, _boxes(detected))
             for image, detected in zip(self.usable, detections, strict=True)
         ]
 
     def _open(self, source: Path | str, name: str) -> tuple[Path, Image.Image]:
-        """Open a file or URL. A URL is saved if there is an output folder: pictures and labels need the file."""
+        """Open a file or URL. With an output folder a URL is saved: pictures and labels need the file."""
         if not isinstance(source, str):
             return source, open_image(source)
         if self._downloads is None:
@@ -185,7 +185,7 @@ def _reason(error: InputError, source: Path | str) -> str:
 
 
 def _as_given(source: Path | str) -> str:
-    """Return a path with slashes as the user gives it, an absolute one relative to the current folder if it is below."""
+    """Return a path with slashes as it was given, relative to the current folder if it is below."""
     if isinstance(source, str):
         return source
     here = Path.cwd()
@@ -199,7 +199,7 @@ def _boxes(detections: Detections) -> tuple[LabeledBox, ...]:
 def _write_pictures(
     images: Sequence[LabeledImage], detections: Sequence[Detections], names: Sequence[str], folder: Path
 ) -> None:
-    """Draw the detections on each image, in its own subfolder: JPEG, or PNG for the image of a lossless format.
+    """Draw the detections on each image: as JPEG, or as PNG for an image of a lossless format.
 
     The names end with -boxes: a source that searches for the images of annotations must not find pictures with boxes.
     """

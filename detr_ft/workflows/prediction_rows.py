@@ -17,7 +17,7 @@ _RESULTS = "COCO results, a list of {image_id, category_id, bbox, score}, or a C
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """A detection: its number in the file, its image by `file_name` or `image_id`, its class by name or id, and its box xywh."""
+    """A detection: its number in the file, its image by name or id, its class by name or id, its box xywh."""
 
     number: int
     file_name: str | None

@@ -1,4 +1,4 @@
-"""Files of detections in COCO's results format: writing them, and matching those of others with a split."""
+"""Files of detections in COCO's results format: write them, and match those of others with a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detr_ft.evaluation.detections import coco_results
 from detr_ft.run_directory import PREDICTIONS, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.utils.files import writing
-from detr_ft.workflows.image_matching import ImageId, ImageMatches, SplitImages, as_number, names_below_common_folder
+from detr_ft.workflows.image_matching import ImageId, ImageMatches, SplitImages, as_number, names_from_common_folder
 from detr_ft.workflows.prediction_rows import PredictionRow, PredictionRows
 
 _MAX_FAULTS_SHOWN = 20
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 def save_predictions(
     folder: RunDirectory, split: Dataset, detections: Sequence[Detections], numbers: Mapping[int, str]
 ) -> None:
-    """Write `predictions.json` into a run, with the name of each class as `category`, and of each image as `file_name`.
+    """Write `predictions.json` into a run.
 
+    A result has the name of its class as `category`, and that of its image as `file_name` if that identifies the image.
     `numbers` are the data's own category ids; if it has none, an id is the index of the class.
     """
     folder.write_text(PREDICTIONS, _as_text(split, detections, numbers))
@@ -60,24 +61,25 @@ def _as_text(split: Dataset, detections: Sequence[Detections], numbers: Mapping[
 
 
 def _file_names(split: Dataset) -> list[str]:
-    """Return a name for each image by which `read_predictions` finds its row; empty where only the id does.
+    """Return the name by which `read_predictions` finds each image; empty where only the id does.
 
-    It is the path below the common folder of all images.
+    It is the path from the common folder of all images, with the name of that folder.
     """
     images = split.with_format(None).select_columns(["image"])
     paths = {row: str(image["image"]["path"]) for row, image in enumerate(images) if image["image"]["path"]}
-    names = dict(zip(paths, names_below_common_folder(list(paths.values())), strict=True))
+    names = dict(zip(paths, names_from_common_folder(list(paths.values())), strict=True))
     matched = SplitImages(split).match_names(set(names.values())).rows
     return [names[row] if matched.get(names.get(row, "")) == row else "" for row in range(len(split))]
 
 
 def read_predictions(file: Path, split: Dataset, numbers: Mapping[int, str]) -> list[Detections]:
-    """Return the detections of each row of a split from COCO's results, or from a COCO file whose annotations have scores.
+    """Return the detections of each row of a split from a file.
 
-    An image is identified by `file_name`, else by `image_id`, which may be the name of its file. A class is identified by its
-    name, or by its id among the data's own `numbers`, or by its index if it has none. Images and classes by name that the
-    data don't have are left out and logged, as are reasons to doubt the format of the boxes. Raises InputError with everything
-    that doesn't fit: malformed rows, ambiguous images, unknown ids of classes, or a file without a known image or class.
+    The file has COCO's results, or is a COCO file whose annotations have scores. An image is identified by `file_name`, else
+    by `image_id`, which may be the name of its file. A class is identified by its name, or by its id among the data's own
+    `numbers`, or by its index if it has none. Images and names of classes that the data don't have are left out and logged.
+    Reasons to doubt the format of the boxes are logged. Raises InputError with everything that doesn't fit: malformed rows,
+    ambiguous images, unknown ids of classes, or a file without a known image or class.
     """
     parsed = PredictionRows.read(file)
     images = SplitImages(split)
@@ -103,12 +105,12 @@ _Key = tuple[str | None, ImageId | None]
 
 
 def _key(result: PredictionRow) -> _Key:
-    """Return what identifies the image of a result: its file name if it has one, else its id."""
+    """Return the key of a result's image: its file name if it has one, else its id."""
     return (result.file_name, None) if result.file_name is not None else (None, result.image_id)
 
 
 def _match_images(parsed: PredictionRows, images: SplitImages) -> dict[_Key, int]:
-    """Return the row of each image that the split has. Raises InputError for ambiguous images and for none."""
+    """Return the row of each image that the split has. Raises InputError for ambiguous images."""
     first: dict[_Key, int] = {}
     for result in parsed.rows:
         first.setdefault(_key(result), result.number)
@@ -193,7 +195,7 @@ class _Classes:
         self._num_known = 0
 
     def index_of(self, result: PredictionRow) -> int | None:
-        """Return the index of the class of a result, None for one that the data don't have or without objects in them."""
+        """Return the index of a result's class, None for one without objects in the data."""
         category = result.category
         number = None if category in self._names else as_number(category)
         if number is not None:

@@ -17,7 +17,7 @@ from detr_ft.errors import InputError
 
 @dataclass(frozen=True)
 class LabeledBox:
-    """A box xywh in pixels of the upright image, with the name of its class, and its score if it is a detection."""
+    """A box xywh in pixels of the upright image, with the name of its class; a detection has a score."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -47,7 +47,7 @@ class LabeledImage:
     boxes: tuple[LabeledBox, ...] = ()
 
     def clipped(self) -> LabeledImage:
-        """Return the image with its boxes clipped to it, without those outside. Tools refuse boxes that leave the image."""
+        """Return the image with its boxes clipped to it: tools refuse boxes that leave the image."""
         clipped = (replace(box, box=_clip(box.corners, self.width, self.height)) for box in self.boxes)
         return replace(self, boxes=tuple(box for box in clipped if min(box.box[2:]) > 0))
 
@@ -61,9 +61,10 @@ class Writer(Protocol):
 
 
 def relative_names(sources: Sequence[Path | str]) -> list[str]:
-    """Return a unique name for each image file or URL (a text): its path with slashes below the common folder of all files.
+    """Return a unique name for each image file or URL (a text).
 
-    The name of a URL is its host and path. Names differ in more than case.
+    The name of a file is its path with slashes below the common folder of all files, that of a URL its host and path. Names
+    differ in more than case.
     """
     files = [os.path.abspath(source) for source in sources if isinstance(source, Path)]
     root = _common_folder(files)

@@ -1,4 +1,4 @@
-"""Write COCO's results, a list of detections, and a COCO file with the images and categories that their ids refer to."""
+"""Write COCO's results, and a COCO file with the images and categories that their ids refer to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write CVAT's own XML, "CVAT for images 1.1", to upload as annotations of a task with the same images."""
+"""Write CVAT's own XML, "CVAT for images 1.1", for a task with the same images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write tasks for Label Studio: a file to import, with a prediction for each image, and the labeling interface for it."""
+"""Write tasks for Label Studio, each with an image and a prediction, and their labeling interface."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _BY_NAME = {format.name: format for format in LABEL_FORMATS}
 
 
 def label_formats(names: Iterable[str]) -> tuple[LabelFormat, ...]:
-    """Return the formats of these names, without repetitions. Raises InputError for an unknown name, or for none."""
+    """Return the formats of these names, each once. Raises InputError for an unknown name or none."""
     wanted = list(dict.fromkeys(name.strip().lower() for name in names))
     unknown = [name for name in wanted if name not in _BY_NAME]
     if unknown or not wanted:

@@ -39,7 +39,7 @@ def write(images: Sequence[LabeledImage], names: Sequence[str], folder: Path) ->
 
 
 def _label_file(image: PurePosixPath) -> PurePosixPath:
-    """Return the label file of an image: `labels` replaces the last `images` in its path, as Ultralytics reads it."""
+    """Return the label file of an image as Ultralytics: `labels` replaces the last `images` of its path."""
     parts = list(image.parts)
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return PurePosixPath(*parts).with_suffix(".txt")
