@@ -13,7 +13,7 @@ from PIL import Image
 
 from detr_ft.data.images import ImageError, ImageErrorKind, image_format, open_image
 from detr_ft.data.sources.listing import image_files
-from detr_ft.data.writers.base import LabeledBox, LabeledImage, relative_names, unique
+from detr_ft.data.writers.base import LabeledBox, LabeledImage, relative_names, unique_names
 from detr_ft.data.writers.registry import label_formats, write_labels
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
@@ -203,7 +203,7 @@ def _write_pictures(
 
     The names end with -boxes: a source that searches for the images of annotations must not find pictures with boxes.
     """
-    paths = unique((_picture_name(image) for image in images), whole=True)
+    paths = unique_names(map(_picture_name, images))
     for image, detected, path in zip(images, detections, paths, strict=True):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -63,8 +63,7 @@ class Writer(Protocol):
 def relative_names(sources: Sequence[Path | str]) -> list[str]:
     """Return a unique name for each image file or URL (a text).
 
-    The name of a file is its path with slashes below the common folder of all files, that of a URL its host and path. Names
-    differ in more than case.
+    The name of a file is its path with slashes below the common folder of all files, that of a URL its host and path.
     """
     files = [os.path.abspath(source) for source in sources if isinstance(source, Path)]
     root = _common_folder(files)
@@ -72,24 +71,17 @@ def relative_names(sources: Sequence[Path | str]) -> list[str]:
         os.path.relpath(os.path.abspath(source), root) if isinstance(source, Path) else _name_of_url(source)
         for source in sources
     ]
-    return unique([PurePosixPath(name.replace(os.sep, "/")) for name in names], whole=True)
+    return _numbered([PurePosixPath(name.replace(os.sep, "/")) for name in names], str)
 
 
-def unique(names: Iterable[PurePosixPath], whole: bool = False) -> list[str]:
-    """Return the names with a number where one differs from an earlier one in its suffix or case alone.
+def unique_names(names: Iterable[PurePosixPath]) -> list[str]:
+    """Return the names of new files, with a number where one differs from an earlier one in case alone."""
+    return _numbered(names, lambda name: str(name).lower())
 
-    With `whole`, names that differ in their suffix are distinct.
-    """
-    used: set[str] = set()
-    result = []
-    for name in names:
-        number, candidate = 1, name
-        while _key(candidate, whole) in used:
-            number += 1
-            candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
-        used.add(_key(candidate, whole))
-        result.append(str(candidate))
-    return result
+
+def unique_stems(names: Iterable[PurePosixPath]) -> list[str]:
+    """Return the names, with a number where one differs from an earlier one in case or suffix alone."""
+    return _numbered(names, lambda name: str(name.with_suffix("")).lower())
 
 
 def place_images(images: Sequence[LabeledImage], folder: Path) -> list[LabeledImage]:
@@ -98,7 +90,7 @@ def place_images(images: Sequence[LabeledImage], folder: Path) -> list[LabeledIm
     The names differ in more than their suffix, since label files are named after them. A file that is not named as an image
     gets a suffix.
     """
-    names = unique(_with_suffix(image) for image in images)
+    names = unique_stems(_with_suffix(image) for image in images)
     placed = [replace(image, name=name) for image, name in zip(images, names, strict=True)]
     for image in placed:
         target = folder / image.name
@@ -149,8 +141,18 @@ def _name_of_url(url: str) -> str:
     return "/".join(word for word in safe if word) or "url"
 
 
-def _key(name: PurePosixPath, whole: bool) -> str:
-    return str(name if whole else name.with_suffix("")).lower()
+def _numbered(names: Iterable[PurePosixPath], key: Callable[[PurePosixPath], str]) -> list[str]:
+    """Return the names, with a number where an earlier one has the same key."""
+    used: set[str] = set()
+    result = []
+    for name in names:
+        number, candidate = 1, name
+        while key(candidate) in used:
+            number += 1
+            candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
+        used.add(key(candidate))
+        result.append(str(candidate))
+    return result
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
