@@ -49,7 +49,11 @@ def evaluate(
     ] = None,
     from_predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Evaluate this file of COCO results; default: evaluate the model"),
+        typer.Option(
+            metavar="FILE",
+            help="Evaluate this file of COCO results, or COCO file with scores, whose images are matched by file_name, else "
+            "by image_id; default: evaluate the model",
+        ),
     ] = None,
     batch_size: BatchSize = 8,
     box_format: BoxFormat = None,
