@@ -90,8 +90,8 @@ def predict(
 
     A new folder `output_dir` gets the detections in each `format` (coco, yolo, labelme, labelstudio, cvat, csv) and an
     annotated copy of each image in `pictures/`. `threshold` is the least score of a detection, by default the model's own
-    for each class. An image that can't be used is among the `failures` of the outcome. Raises InputError with every path
-    that does not exist, before the model is loaded.
+    for each class. An image that can't be used is among the `failures` of the outcome; if none can be used, nothing is
+    written. Raises InputError with every path that does not exist, before the model is loaded.
     """
     sources = image_files([images] if isinstance(images, str | os.PathLike) else images)
     formats = label_formats([format] if isinstance(format, str) else format)
@@ -102,7 +102,7 @@ def predict(
     reader = _Reader(detector, sources, folder)
     detections = [detector.filter(detected, threshold) for detected in detector.detect(reader.images(), batch_size)]
     labels: dict[str, Path] = {}
-    if folder is not None:
+    if folder is not None and reader.usable:
         labeled = reader.labeled(detections)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,8 @@ def test_only_images_that_cannot_be_used(tiny_checkpoint: Path, photos: Path, tm
     outcome = predict(tiny_checkpoint, list(bad), output_dir=tmp_path / "out", format=FORMATS)
     assert outcome.files == outcome.detections == ()
     assert len(outcome.failures) == 4
-    assert json.loads((tmp_path / "out/predictions.json").read_text()) == []
+    assert not (tmp_path / "out").exists()
+    assert (outcome.predictions, outcome.labels) == (None, {})
 
 
 def test_the_command_ends_with_2_after_everything_is_written(
