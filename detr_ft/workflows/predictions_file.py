@@ -235,13 +235,20 @@ class _Classes:
         of_objects = {number for number, name in self._name_of.items() if name in self._index_of}
         if not self._used_ids or not of_objects or self._used_ids <= of_objects:
             return ""
-        for step, verb in ((1, "Add 1 to"), (-1, "Subtract 1 from")):
-            if {number + step for number in self._used_ids} <= of_objects:
-                return (
-                    f"The ids of the file start at {min(self._used_ids)}, those of the data's objects at {min(of_objects)}. "
-                    f"{verb} each category_id, or write the names of the classes as category"
-                )
-        return ""
+        first = min(self._used_ids)
+        remedy = ""
+        if {number + 1 for number in self._used_ids} <= of_objects:
+            remedy = "Add 1 to each category_id"
+        elif {number - 1 for number in self._used_ids} <= of_objects:
+            remedy = "Subtract 1 from each category_id"
+        elif first in (0, 1) and max(self._used_ids) < first + len(self._name_of):
+            remedy = f"If they are positions in the list of classes, replace {first} by {min(self._name_of)} and so on"
+        if not remedy:
+            return ""
+        return (
+            f"The ids of the file start at {first}, those of the data's objects at {min(of_objects)}. "
+            f"{remedy}, or write the names of the classes as category"
+        )
 
 
 def _raise_faults(parsed: PredictionRows) -> None:

@@ -204,6 +204,13 @@ def test_ids_of_classes_from_0_are_an_error_with_the_remedy(tmp_path: Path, spli
         read_predictions(file, split, {})
 
 
+def test_positions_in_a_list_of_classes_with_gaps_are_an_error_with_the_remedy(tmp_path: Path, split: Dataset) -> None:
+    """COCO's 80 classes have ids up to 90."""
+    file = write(tmp_path, correct(category_id=lambda row, label: label))
+    with pytest.raises(InputError, match=r"got 0\. .*positions.*replace 0 by 4"):
+        read_predictions(file, split, {4: "square", 9: "disc"})
+
+
 def test_ids_of_classes_from_0_are_warned_of_where_the_data_have_an_unused_0(
     tmp_path: Path, split: Dataset, messages: Messages
 ) -> None:
