@@ -145,7 +145,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Detect objects in images; write boxes as JSON (COCO results) or as labels for annotation tools, and annotated images.
+    """Detect objects in images; write boxes for COCO or annotation tools, and annotated images.
 
     An image that can't be used is reported at the end, with exit status 2.
     """
