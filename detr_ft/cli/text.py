@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -124,9 +124,23 @@ def _difference(model: ComparedModel, name: str) -> str:
 
 
 def describe_predictions(outcome: PredictOutcome) -> str:
-    """Return the number of boxes and where they were written."""
-    boxes = sum(len(detected.scores) for detected in outcome.detections)
-    return f"{boxes} boxes in {len(outcome.files)} images: {outcome.predictions} and a picture of each image beside it"
+    """Return the number of boxes, the thresholds, and the files that were written."""
+    boxes, images = sum(map(len, outcome.detections)), len(outcome.files)
+    failed = f", {len(outcome.failures)} could not be used" if outcome.failures else ""
+    lines = [
+        f"{boxes} boxes in {images} images{failed}",
+        _describe_thresholds(outcome.thresholds),
+        *(f"{format}: {file}" for format, file in outcome.labels.items()),
+        f"annotated images: {outcome.pictures}" if images else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _describe_thresholds(thresholds: Mapping[str, float]) -> str:
+    values = set(thresholds.values())
+    if len(values) == 1:
+        return f"score threshold: {values.pop():.3g}"
+    return "score thresholds: " + ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
 
 
 def describe_plan(outcome: PushOutcome) -> str:

@@ -78,8 +78,9 @@ def evaluate(
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have. `output_dir`
     is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the detections in
-    COCO's results format; `from_predictions` is one to evaluate instead of a model. Classes are compared by name. Raises
-    InputError, also for data with a class that the model doesn't know.
+    COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with scores. Its images
+    are matched by `file_name`, else by `image_id`. Classes are compared by name. Raises InputError, also for data with a class
+    that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or --from-predictions FILE and --data")

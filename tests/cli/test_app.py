@@ -111,8 +111,10 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         ),
         (
             ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
-            ["notes.png", "gone.png: no such file", "no images"],
+            ["gone.png: no such file", "no images"],
         ),
+        (["predict", "embedded:small", "notes.png", "--out", "x8"], ["notes.png: not an image"]),
+        (["predict", "embedded:small", "notes.png", "--format", "voc"], ["must be some of coco, yolo", "got voc"]),
         (
             ["evaluate", "data/tarin", "--data", "data"],
             ["data/tarin", "did you mean data/train?"],

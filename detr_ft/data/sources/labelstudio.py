@@ -47,7 +47,8 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a Label Studio export, or a folder with one for each split; classes are sorted by name.
 
     Every region with an area is an object with the box around it; points, choices and texts are left out. Of several
-    annotations of a task, the newest one that is not canceled is used; a task without one is left out.
+    annotations of a task, the newest one that is not canceled is used; a task without one is left out. If no task of a file
+    has an annotation, their predictions are read in the same way, with a warning.
     """
     files, split_by = _files(path)
     splits: dict[str, list[Record]] = {}
@@ -101,9 +102,16 @@ class _Reader:
 
     def read(self, first_id: int) -> Iterator[Record]:
         """Yield the records of the tasks, with image ids from `first_id`."""
-        for number, task in enumerate(self._tasks()):
+        tasks = self._tasks()
+        key = "annotations"
+        if not any(_as_list(task.get(key)) for task in tasks) and any(
+            _as_list(task.get("predictions")) for task in tasks
+        ):
+            key = "predictions"
+            log.warning("%s: no task has an annotation; the predictions of a model are read instead", self.file)
+        for number, task in enumerate(tasks):
             where = f"{self.file}: task {shown(task.get('id', number))}"
-            annotation = self._newest(task)
+            annotation = self._newest(task, key)
             if annotation is None:
                 continue
             regions: list[Row] = [row for row in _as_list(annotation.get("result")) if isinstance(row, dict)]
@@ -138,8 +146,8 @@ class _Reader:
             return []
         return tasks if "data" in tasks[0] else _tasks_of_json_min(tasks)
 
-    def _newest(self, task: Row) -> Row | None:
-        annotations = [row for row in _as_list(task.get("annotations")) if isinstance(row, dict)]
+    def _newest(self, task: Row, key: str) -> Row | None:
+        annotations = [row for row in _as_list(task.get(key)) if isinstance(row, dict)]
         where = f"{self.file}: task {shown(task.get('id'))}"
         faults: list[str] = []
         valid = [

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from detr_ft.data.images import IMAGE_SUFFIXES, open_image
+from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.errors import InputError
 
 _TOOL_FOLDERS = frozenset(
@@ -118,28 +118,32 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return Path(name).suffix.lower() in suffixes
 
 
-def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the images among files and in folders.
+def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
+    """Return the images among files and in folders and their subfolders, each once; a URL stays a text.
 
-    Raises InputError with every path that does not exist, folder without images and file that can't be opened.
+    The files are not opened. Raises InputError with every path that does not exist and every folder without images.
     """
-    files: list[Path] = []
+    files: dict[str, Path | str] = {}
     problems = []
-    for path in map(Path, paths):
+    for given in paths:
+        if is_url(given):
+            files[str(given)] = str(given)
+            continue
+        path = Path(given)
         if path.is_dir():
-            inside = images_in(path)
-            files += inside
+            inside = images_below(path)
+            files |= {os.path.abspath(file): file for file in inside if os.path.abspath(file) not in files}
             if not inside:
-                problems.append(f"{path}: this folder has no images")
-        elif path.is_file():
-            files.append(path)
+                problems.append(f"{path}: this folder and its subfolders have no images")
+        elif os.path.lexists(path):
+            files.setdefault(os.path.abspath(path), path)
         else:
             problems.append(f"{path}: no such file or folder")
-    for file in files:
-        try:
-            open_image(file)
-        except InputError as error:
-            problems += error.problems
     if problems:
         raise InputError(problems)
-    return files
+    return list(files.values())
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is the URL of an image."""
+    return isinstance(path, str) and "://" in path

@@ -326,3 +326,17 @@ def test_a_file_that_is_no_export(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(InputError, match=message):
         load_data(f"labelstudio:{tmp_path / 'a.json'}")
+
+
+def test_predictions_are_read_if_no_task_has_an_annotation(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, (200, 100))
+    predicted = {"predictions": [{"id": 1, "result": [rectangle("cat", 10, 20, 30, 40)]}]}
+    tasks = [{**task(1, "/data/upload/1/a.png"), **predicted}, task(2, "/data/upload/1/b.png")]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    (row,) = load_data(f"labelstudio:{tmp_path}")["train"]
+    assert row["objects"]["bbox"] == [pytest.approx([20, 20, 60, 40])]
+    tasks[1]["annotations"] = [annotation(1, rectangle("dog", 0, 0, 50, 50))]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    (row,) = load_data(f"labelstudio:{tmp_path}")["train"]
+    assert Path(row["image"]["path"]).name == "b.png"

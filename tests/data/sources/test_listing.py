@@ -9,6 +9,7 @@ import pytest
 from detr_ft.data.sources.listing import (
     files_below,
     files_in,
+    image_files,
     images_below,
     images_in,
     split_folders,
@@ -16,6 +17,7 @@ from detr_ft.data.sources.listing import (
     split_of_folder,
     split_of_path,
 )
+from detr_ft.errors import InputError
 
 
 @pytest.fixture
@@ -42,6 +44,25 @@ def test_a_folder_is_listed_by_suffix_in_either_case(folder: Path) -> None:
 def test_subfolders_are_listed_too(folder: Path) -> None:
     assert names(images_below(folder), folder) == ["a.JPG", "b.png", "gone.png", "sub/c.png"]
     assert names(files_below(folder, {".json"}), folder) == ["sub/d.json"]
+
+
+def test_the_images_of_arguments_are_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    url = "https://host.org/a.png"
+    listed = image_files([url, "b.png", ".", folder / "sub", url, "x.txt"])
+    # A file that is named outright is listed whatever its suffix, and a link that leads nowhere is a missing image.
+    assert listed == [url, Path("b.png"), Path("a.JPG"), Path("gone.png"), Path("sub/c.png"), Path("x.txt")]
+    assert image_files([folder / "gone.png"]) == [folder / "gone.png"]
+
+
+def test_missing_paths_and_folders_without_images_are_reported_together(folder: Path) -> None:
+    (folder / "empty/.hidden").mkdir(parents=True)
+    (folder / "empty/.hidden/a.png").touch()
+    with pytest.raises(InputError) as caught:
+        image_files([folder / "lost.png", folder / "b.png", folder / "empty"])
+    first, second = caught.value.problems
+    assert first.startswith(f"{folder / 'lost.png'}: ")
+    assert second.startswith(f"{folder / 'empty'}: ")
 
 
 @pytest.mark.parametrize(
