@@ -12,7 +12,7 @@ _DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.A
 
 
 def standalone_source(kinds: Sequence[type]) -> str:
-    """Return a module with these classes of `__main__` and the top-level definitions and imports that they use.
+    """Return a module with these classes of `__main__` and the definitions and imports that they use.
 
     Other statements of the script, which would train again, are left out. Raises LookupError with the reason if the source is
     not available, or uses a name that no import, class, function or constant of the script defines.
