@@ -116,7 +116,9 @@ class LabelReader:
         for folder in sorted({label.parent for label in used}):
             orphans = [file for file in index.names(folder).files() if file not in used and is_label_file(file)]
             if orphans:
-                message = f"{orphans[0]}: {len(orphans)} label files in {folder} have no image, this is the first"
+                message = (
+                    f"{orphans[0]}: {len(orphans)} label files in {folder} have no image in the data, this is the first"
+                )
                 self.problems.append(Problem("lost annotation", message, count=len(orphans)))
 
     def _add(self, row: _Row, keypoints: int) -> bool:
