@@ -45,9 +45,9 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> SourceData:
-    """Read a folder with `obj.data` or `obj.names`, or one of these files; classes are in the order of the names.
+    """Read a folder with `obj.data` or `obj.names`, or one of these files.
 
-    Images are those in the lists, whose paths start at the folder, at a folder above it, or on another machine. An image
+    Classes are in the order of the names. Images are those in the lists, whose paths start at the folder, at a folder above it, or on another machine. An image
     without a label file has no objects.
     """
     layout = _layout(path)
@@ -148,7 +148,7 @@ def _class_names(file: Path) -> dict[int, str]:
 
 
 def _lists(layout: _Layout) -> dict[str, Path]:
-    """Return the list of images of each split: those in `obj.data`, else those that are named after a split."""
+    """Return the list of images of each split, from `obj.data`, else by the names of the lists."""
     if layout.settings is None:
         files = [file for file in files_in(layout.root, {".txt"}) if file.stem.lower() in _SPLIT_KEYS]
         return {str(split_of(file.stem)): file for file in files if _is_list(file)}

@@ -38,9 +38,9 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> SourceData:
-    """Read a file of Datumaro, or a folder with one for each subset; classes are in the order of the files' labels.
+    """Read a file of Datumaro, or a folder with one for each subset.
 
-    Every shape with an area is an object with the box around it; points and lines are left out. Polygons and masks of one
+    Classes are in the order of the labels. Every shape with an area is an object with the box around it; points and lines are left out. Polygons and masks of one
     label and group are one object, and so is a box in that group. Subsets that are named after a split are that split.
     """
     files = {"train": [path]} if path.is_file() else files_by_split(_files(path), path)
@@ -180,7 +180,7 @@ class _Reader:
         return _Shape(kind, name, row.get("group") or 0, box, flags, fault)
 
     def _add(self, record: Record, shapes: list[_Shape]) -> None:
-        """Add the objects of an image: one for each shape, or for the shapes of a label and group that are one instance."""
+        """Add an object for each shape, or for the shapes of a label and group that are one instance."""
         groups: dict[object, list[_Shape]] = {}
         for index, shape in enumerate(shapes):
             is_single = not shape.name or not isinstance(shape.group, int) or shape.group == 0

@@ -63,7 +63,7 @@ def json_tool_of(path: Path) -> str | None:
 
 
 def files_of_tool(files: Iterable[Path], tool: Tool) -> list[Path]:
-    """Return the files that a tool wrote, and files that are not valid JSON: reading them raises the reason."""
+    """Return the files that a tool wrote and those that are not valid JSON, which fail when read."""
     kinds = {file: json_tool(file) for file in files}
     of_tool = [file for file, kind in kinds.items() if kind == tool or (kind is None and _is_damaged(file))]
     return of_tool or [file for file in kinds if _is_damaged(file)]

@@ -1,4 +1,4 @@
-"""Read KITTI: `label_2/*.txt` with a row for each object, and the images with the same names in `image_2/`."""
+"""Read KITTI: `label_2/*.txt` with a row for each object, and images of the same names in `image_2/`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read(folder: Path, options: ReadOptions) -> SourceData:
 
 
 def _label_files(folder: Path) -> list[Path]:
-    """Return the text files in folders that are named `label_2` or have a label file of KITTI in a sample of them."""
+    """Return the text files in folders that are named `label_2` or contain label files of KITTI."""
     by_folder: dict[Path, list[Path]] = {}
     for file in files_below(folder, {".txt"}):
         by_folder.setdefault(file.parent, []).append(file)
@@ -66,7 +66,7 @@ def _label_files(folder: Path) -> list[Path]:
 
 
 def _is_label_file(file: Path) -> bool:
-    """Return whether the first row of a file is an object of KITTI: a type and 14 numbers, or 15 with a score."""
+    """Return whether the first row of a file is an object: a type and 14 numbers, or 15 with a score."""
     try:
         with file.open("rb") as lines:
             words = lines.readline().decode("utf-8", errors="replace").split()
@@ -173,7 +173,7 @@ class _Reader:
         return record
 
     def _image(self, file: Path, messages: list[str]) -> Path:
-        """Return the image with the name of a label file: in the folders beside its folder, else below the root."""
+        """Return the image of a label file: in the folders beside its folder, else below the root."""
         parents = [file.parent.parent.absolute() / name for name in _IMAGE_FOLDERS]
         folders = [self.finder.root] if self.images else [*parents, file.parent.absolute()]
         path = self.finder.find_in([file.stem], folders)

@@ -58,7 +58,7 @@ def split_of_path(path: Path, root: Path) -> str | None:
 
 
 def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
-    """Return annotation files by the split in their names or folders if there are several splits, else all as train."""
+    """Return files by the splits in their names or folders; all are train without several splits."""
     words = [split_of(file.stem) or split_of_path(file, root) for file in files]
     if len(set(words) - {None}) < 2:
         return {"train": list(files)}

@@ -1,4 +1,4 @@
-"""Read a Supervisely project: `meta.json`, and in each data set `ann/NAME.json` for each image `img/NAME`."""
+"""Read a Supervisely project: `meta.json`, and `ann/NAME.json` for each image `img/NAME`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a folder has `meta.json` and `ann/*.json`, or most files in its `ann/` were written by Supervisely."""
+    """Return whether a folder has `ann/*.json` of Supervisely, or such files and a `meta.json`."""
     files = _annotation_files(path) if path.is_dir() else []
     if not files:
         return False
@@ -107,7 +107,7 @@ def _meta_file(folder: Path) -> Path | None:
 
 
 def _shapes_of_classes(folder: Path) -> dict[str, str]:
-    """Return the shape of each class that `meta.json` declares; empty without that file. Raises InputError."""
+    """Return the shape of each class that `meta.json` declares, none without it. Raises InputError."""
     file = _meta_file(folder)
     if file is None:
         return {}
@@ -207,7 +207,7 @@ def _of_rectangle(item: _Row) -> list[float] | None:
 
 
 def _of_oriented(item: _Row) -> list[float] | None:
-    """Return the box around a rectangle that is rotated about its center; the angle is in radians, clockwise."""
+    """Return the box around a rectangle, rotated clockwise about its center by an angle in radians."""
     box, angle = _of_rectangle(item), parse_number(item.get("angle", 0))
     if box is None or angle is None:
         return None
@@ -220,7 +220,7 @@ def _of_polygon(item: _Row) -> list[float] | None:
 
 
 def _of_bitmap(item: _Row) -> list[float] | None:
-    """Return the box around a mask: a PNG, compressed with zlib and in base64, whose upper left corner is `origin`."""
+    """Return the box around a mask: a PNG in zlib and base64 with its upper left corner at `origin`."""
     mask = item.get("bitmap") or item.get("alpha_mask")
     origin = parse_numbers(mask.get("origin"), 2) if isinstance(mask, dict) else None
     data = mask.get("data") if isinstance(mask, dict) else None

@@ -55,7 +55,7 @@ class _Image:
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a path is a file of VIA, or a folder with CSV files of VIA or whose JSON files mostly are."""
+    """Return whether a file, most JSON files of a folder or one of its CSV files were written by VIA."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return _is_csv(path)
     return json_tool_of(path) == "via" or (path.is_dir() and any(map(_is_csv, files_below(path, {".csv"}))))
@@ -88,7 +88,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the JSON files of VIA below a folder, else its CSV files: the same annotations may be exported as both."""
+    """Return the JSON files of VIA below a folder, else its CSV files, which may repeat them."""
     json_files = files_of_tool(files_below(folder, {".json"}), "via")
     return json_files or [file for file in files_below(folder, {".csv"}) if _is_csv(file)]
 

@@ -155,7 +155,7 @@ class _Reader:
 
 
 def _plainest(members: Mapping[str, bytes]) -> tuple[str, bytes] | None:
-    """Return the member with the fewest suffixes: `KEY.jpg` rather than `KEY.mask.png`; None if there is none."""
+    """Return the member with the fewest suffixes, as `KEY.jpg` of `KEY.mask.png` and `KEY.jpg`."""
     return min(members.items(), key=lambda item: PurePosixPath(item[0]).name.count("."), default=None)
 
 
