@@ -59,9 +59,10 @@ def recognizes(path: Path) -> bool:
     if not files:
         return False
     try:
-        return _meta_file(path) is not None and bool(_shapes_of_classes(path))
+        declared = _shapes_of_classes(path)
     except InputError:
-        return most_common(files, json_tool) == "supervisely"
+        declared = {}
+    return bool(declared) or most_common(files, json_tool) == "supervisely"
 
 
 def read(folder: Path, options: ReadOptions) -> SourceData:

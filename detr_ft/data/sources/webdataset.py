@@ -118,7 +118,8 @@ class _Reader:
                     self.problems.append(Problem("lost annotation", message))
                 members[name] = content
         except _TAR_ERRORS as error:
-            message = f"{self.file}: can't be read after {len(samples)} samples ({error})"
+            reason = str(error).partition("\n")[0].rstrip(":")
+            message = f"{self.file}: can't be read after {len(samples)} samples ({reason})"
             self.problems.append(Problem("unreadable annotation", message))
         return samples
 
