@@ -10,7 +10,7 @@ from pathlib import Path
 from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
 from detr_ft.models.benchmark import RUNTIMES
-from detr_ft.report.summary import verdict
+from detr_ft.report.headline import headline
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
 from detr_ft.utils.formatting import metric, minutes
@@ -51,10 +51,11 @@ def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
     seconds = outcome.seconds
     duration = f"{seconds:.0f} seconds" if seconds < 60 else minutes(seconds)
-    before, after = outcome.metrics.before, outcome.metrics.coco()
+    metrics = outcome.metrics
     lines = [
-        verdict(before, after),
+        headline(metrics, before=metrics.before, end=metrics.end),
         outcome.better,
+        *([] if metrics.end is None else (f"Next: {step}" for step in metrics.end.next_steps)),
         f"Training took {duration}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",
         f"Try it:              detr-ft demo {outcome.folder}",

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from detr_ft.data.box_format import BoxFormatName
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.utils.yaml import read_located
@@ -76,7 +77,7 @@ class DataSection(_Section):
         default=None, description="of the source's boxes; default: as its format defines, or as recognized"
     )
     images: str | None = Field(default=None, description="folder of the images; default: near the annotations")
-    unlabeled: Literal["background", "skip", "error"] | None = Field(
+    unlabeled: UnlabeledPolicy | None = Field(
         default=None,
         description="images with neither a label file nor a record; default: background for YOLO, skip for others",
     )

@@ -13,16 +13,25 @@ from PIL import Image
 from detr_ft.data import export as coco_export
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
-from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
-from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
+from detr_ft.data.doctor.changes import (
+    CHANGE_LOG,
+    Change,
+    RepairedData,
+    balance,
+    left_out_warnings,
+    problem_of_copy,
+    to_json_lines,
+)
+from detr_ft.data.doctor.repair import write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.unlabeled import UnlabeledPolicy
+from detr_ft.data.sources.registry import UnlabeledPolicy, parse_spec
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
+from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
@@ -40,12 +49,14 @@ _GAP_PX = 8
 class DoctorOutcome:
     """The diagnosis of a data set, and what was written.
 
-    `changes` and `left_out`, sentences on what a repaired copy lacks if that is much, are empty without `fix`.
+    `changes`, `left_out` (sentences on what a repaired copy lacks if that is much) and `balance` (images and objects of the
+    files, of the copy and left out) are empty without `fix`.
     """
 
     diagnosis: Diagnosis
     changes: tuple[Change, ...] = ()
     left_out: tuple[str, ...] = ()
+    balance: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -85,7 +96,10 @@ def doctor(
     outputs.check(drawn_on)
     given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
     splits, looks = given.splits, scan_dataset(given.splits)
-    diagnosis = diagnose(splits, looks, num_queries, longest_edge, given.problems)
+    roots = _roots(given.source)
+    note = problem_of_copy(Path(roots[0])) if roots else None
+    problems = given.problems if note is None else (*given.problems, note)
+    diagnosis = diagnose(splits, looks, num_queries, longest_edge, problems, roots)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -101,7 +115,21 @@ def doctor(
     if outputs.fix is None:
         return DoctorOutcome(diagnosis)
     logger.info("repaired copy, with every change in %s: %s", CHANGE_LOG, _write(repaired, outputs.fix))
-    return DoctorOutcome(diagnosis, repaired.changes, tuple(left_out_warnings(splits, repaired)))
+    return DoctorOutcome(
+        diagnosis,
+        repaired.changes,
+        tuple(left_out_warnings(splits, repaired)),
+        balance(splits, repaired, given.problems),
+    )
+
+
+def _roots(source: str) -> list[str]:
+    """Return the folder of the data, absolute and as given; empty for data without a path."""
+    if source.startswith(IN_MEMORY):
+        return []
+    path = Path(parse_spec(source)[1])
+    folder = path if path.is_dir() else path.parent
+    return [str(folder.absolute()), str(folder)] if path.exists() else []
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
 from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.headline import headline
 from detr_ft.report.page import render_markdown
-from detr_ft.report.summary import verdict
 from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
@@ -155,7 +155,7 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
     matches, about = report.assessment.matches, environment()
     page = RunReport(
         title=title,
-        verdict=verdict(None, report.assessment.coco, source),
+        verdict=headline(report.metrics, source),
         evaluation=report,
         data={
             "data": source,

@@ -17,7 +17,7 @@ from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.load import load_source_data, read_category_ids
 from detr_ft.data.sources.problems import Problem
-from detr_ft.data.sources.unlabeled import UnlabeledPolicy
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
 from detr_ft.recipe.load import read_recipe
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GivenData:
-    """A data set, the source in its recipe, the class of each category id of COCO files, and the problems of its files."""
+    """A data set, the source in its recipe, the classes of COCO's category ids, and problems of its files."""
 
     source: str
     splits: DatasetDict
@@ -99,7 +99,10 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
 
 
 def _without_defective_images(loaded: SourceData, section: DataSection) -> DatasetDict:
-    """Return the splits without images whose objects can't all be read. Raises InputError if these are too many."""
+    """Return the splits without images whose objects can't all be read.
+
+    Raises InputError if these are too many.
+    """
     defective = loaded.defective_rows()
     for split, reasons in defective.items():
         total = len(loaded.splits[split])
@@ -113,7 +116,18 @@ def _without_defective_images(loaded: SourceData, section: DataSection) -> Datas
             )
         for reason in reasons.values():
             logger.warning("skipped: %s", reason)
-    return loaded.without_rows(defective).splits
+    usable = loaded.without_rows(defective).splits
+    logger.info(
+        "%d images with %d objects in the files = %d images with %d used + %d images left out",
+        *_counts(loaded.splits), *_counts(usable), sum(map(len, defective.values())),
+    )  # fmt: skip
+    return usable
+
+
+def _counts(splits: DatasetDict) -> tuple[int, int]:
+    """Return the numbers of images and of objects."""
+    objects = (row["objects"] for rows in splits.values() for row in rows.with_format(None).select_columns(["objects"]))
+    return sum(map(len, splits.values())), sum(len(one["bbox"]) for one in objects)
 
 
 def category_ids(source: str) -> Mapping[int, str]:

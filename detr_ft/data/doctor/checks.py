@@ -16,8 +16,10 @@ from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSumm
 from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.sources.listing import images_in
 from detr_ft.data.sources.problems import Problem
+from detr_ft.errors import InputError
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
@@ -143,7 +145,7 @@ def _of_box(
 
 
 def file_findings(problems: Sequence[Problem], scan: DatasetScan) -> Iterator[Finding]:
-    """Yield the problems of annotation files, except those of unknown classes, which `box_findings` returns."""
+    """Yield the problems of annotation files, except unknown classes: `box_findings` has them."""
     for problem in problems:
         if problem.kind == "unknown class":
             continue
@@ -202,12 +204,51 @@ def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
                 yield finding("no record", split, "the annotations don't list this file", image=str(path))
 
 
+def thin_findings(split: str, scans: Sequence[ScannedImage], longest_edge: int) -> Iterator[Finding]:
+    """Yield the images with a side of 0 pixels after resizing, which training refuses."""
+    form = ImageFormat({"max_height": longest_edge, "max_width": longest_edge}, (0.0,) * 3, (1.0,) * 3)
+    for row, scan in enumerate(scans):
+        try:
+            if min(scan.size) > 0:
+                form.resized(*scan.size)
+        except InputError:
+            message = "{}x{} pixels, so thin that a side has none at longest_edge {}".format(*scan.size, longest_edge)
+            yield finding("too thin", split, message, image=scan.name, image_id=scan.image_id, row=row)
+
+
+def copies_without_boxes(
+    scan: DatasetScan, boxes: Mapping[str, BoxColumns], names: Sequence[str], groups: Sequence[Sequence[_Row]]
+) -> Iterator[Finding]:
+    """Yield images that lack a class that all other images of a group of similar ones have."""
+    classes = {split: _classes_of_rows(columns, len(scan.splits[split])) for split, columns in boxes.items()}
+    for group in groups:
+        sets = [classes[split][row] for split, row in group]
+        for index, (split, row) in enumerate(group):
+            others = sets[:index] + sets[index + 1 :]
+            for label in sorted(set.intersection(*others) - sets[index]):
+                like = group[index - 1]
+                name = names[label] if 0 <= label < len(names) else str(label)
+                message = f"no box of {name!r}, which {scan.splits[like[0]][like[1]].short} and others like it have"
+                yield _of_image("copy without boxes", scan, (split, row), message, like)
+
+
+def _classes_of_rows(boxes: BoxColumns, rows: int) -> list[set[int]]:
+    classes: list[set[int]] = [set() for _ in range(rows)]
+    for row, label in zip(boxes.row.tolist(), boxes.label.tolist(), strict=True):
+        classes[row].add(label)
+    return classes
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """The findings, and for each split the number of images that are the same as, or like, earlier ones."""
+    """The findings, and for each split the number of images that are the same as, or like, earlier ones.
+
+    `groups` are images that look alike, each as split and row, without exact copies.
+    """
 
     findings: list[Finding]
     leaked: dict[str, int]
+    groups: list[list[_Row]]
 
 
 def find_duplicates(scan: DatasetScan) -> Duplicates:
@@ -220,7 +261,8 @@ def find_duplicates(scan: DatasetScan) -> Duplicates:
         leaked[row[0]] += across
         findings.append(_copy(scan, row, original, "leakage" if across else "duplicate image"))
     fingerprints = [scan.splits[split][row].fingerprint for split, row in originals]
-    for group in similar_groups(fingerprints):
+    groups = similar_groups(fingerprints)
+    for group in groups:
         members: dict[str, list[int]] = {split: [] for split in scan.splits}
         for index in group:
             members[originals[index][0]].append(originals[index][1])
@@ -229,7 +271,7 @@ def find_duplicates(scan: DatasetScan) -> Duplicates:
         for leak, count in _across_splits(scan, members):
             findings.append(leak)
             leaked[leak.split] += count
-    return Duplicates(findings, leaked)
+    return Duplicates(findings, leaked, [[originals[index] for index in group] for group in groups])
 
 
 def _exact_copies(scan: DatasetScan) -> tuple[list[tuple[_Row, _Row]], list[_Row]]:

@@ -117,6 +117,42 @@ KINDS: dict[str, Kind] = {
         "It is no box and is not used.",
         "none, if it belongs to an object that also has a box; else draw a box",
     ),
+    "too thin": Kind(
+        "error",
+        "An image is so thin that a side has no pixel after resizing.",
+        "Training refuses it.",
+        "crop the image, or train with a larger longest_edge",
+    ),
+    "repaired copy": Kind(
+        "info",
+        "The data are a copy by --fix that lacks images of the original.",
+        "A copy without findings says nothing about the images that were left out.",
+        "none, if the images in its changes.jsonl may be missing; else repair the original files",
+    ),
+    "boxes at the border": Kind(
+        "warning",
+        "Many boxes share an edge or a corner of their image.",
+        "An exporter that loses the offset of boxes moves them there; the model would learn a wrong place.",
+        "look at the pictures; if the boxes do not fit the objects, export the annotations again",
+    ),
+    "boxes never vary": Kind(
+        "warning",
+        "The same box is in many images.",
+        "The model learns one place instead of objects.",
+        "look at the pictures; draw the boxes of each image, or use a classifier if there is one object in one place",
+    ),
+    "one size": Kind(
+        "warning",
+        "All boxes of a class have one width and height.",
+        "Boxes made from points have a fixed size; if it does not fit the objects, sizes are learned wrongly.",
+        "look at the pictures; draw boxes around the objects",
+    ),
+    "copy without boxes": Kind(
+        "warning",
+        "An image has no box of a class that all images like it have.",
+        "If the object is there, the model learns that it is not.",
+        "look at the pictures; annotate the image, or leave it out",
+    ),
     "leakage": Kind(
         "warning",
         "An image of one split is the same as an image of another split, or looks like it.",

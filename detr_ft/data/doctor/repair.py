@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.box_frame import MIN_SIDE_PX
-from detr_ft.data.doctor.changes import Change, RepairedData, to_json_lines
+from detr_ft.data.doctor.changes import CHANGE_LOG, Change, RepairedData, to_json_lines
 from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
 from detr_ft.data.doctor.statistics import SLACK_PX, boxes_of, converted, other_format
 from detr_ft.data.export import write_coco
@@ -35,8 +35,6 @@ from detr_ft.data.sources.problems import Problem
 from detr_ft.errors import InputError
 from detr_ft.utils.files import check_new_folder, writing
 
-CHANGE_LOG = "changes.jsonl"
-
 Step = tuple[str, Box, Box | None]  # what was done, before, after
 
 
@@ -54,9 +52,9 @@ def repair_data(
     drawn_on: Frame | None = None,
     problems: Sequence[Problem] = (),
 ) -> RepairedData:
-    """Return a repaired copy of every split of a scanned data set, without the images of refused `problems`.
+    """Return a repaired copy of every split of a scanned data set.
 
-    `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
+    Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
     left out. Raises InputError if no image is left.
     """
     refused = {(problem.split, problem.row): problem for problem in reversed(problems) if problem.refused}

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user says about a data set beside its path.
+    """The choices of a user about a data set beside its path.
 
     `box_format` is that of boxes in files that do not define it; by default it is recognized. `images` is the folder of
     the images; by default they are searched for near the annotations.
@@ -49,7 +49,10 @@ class SourceData:
         return [problem for problem in self.problems if problem.refused]
 
     def checked(self) -> DatasetDict:
-        """Return the splits, and log what was not used. Raises DefectiveDataError if objects of an image can't be read."""
+        """Return the splits, and log what was not used.
+
+        Raises DefectiveDataError if objects of an image can't be read.
+        """
         if self.refused:
             raise DefectiveDataError(self)
         for line in summarize([problem.message for problem in self.problems]):

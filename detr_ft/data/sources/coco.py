@@ -13,7 +13,7 @@ from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root, plain_path
-from detr_ft.data.sources.json_files import json_by_split, json_tool_of
+from detr_ft.data.sources.json_files import json_by_split, json_instead, json_tool_of
 from detr_ft.data.sources.listing import split_folders, split_of
 from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_number, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
@@ -44,8 +44,8 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     paths = {"train": path} if path.is_file() else json_by_split(path)
     if not paths:
         raise InputError(
-            f"{path}: no COCO file, expected <split>/_annotations.coco.json or annotations/instances_<split>.json. "
-            "Name the file, as in coco:FILE"
+            f"{path}: no COCO file, expected <split>/_annotations.coco.json or annotations/instances_<split>.json."
+            f"{json_instead(path)} Name the file, as in coco:FILE"
         )
     files = {split: CocoFile(file, options.images) for split, file in paths.items()}
     raise_all([problem for file in files.values() for problem in file.read()])
@@ -289,7 +289,7 @@ class CocoFile:
 
 
 def _box(row: _Row, where: str, problems: list[str]) -> list[float] | None:
-    """Return the bbox, rotated if the annotation says so, or if there is none the box around the segmentation."""
+    """Return the bbox, rotated if stated, or without one the box around the segmentation."""
     stated, shape = row.get("bbox"), row.get("segmentation")
     if stated or not shape:
         box = parse_numbers(stated, 4)

@@ -63,7 +63,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         convert_boxes(records, f"csv:{path}", options.box_format, formats)
     splits = _splits(tables)
     has_column = any(table.header.split is not None for table in tables)
-    split_by = "the split column" if has_column else "the names of the files" if len(files) > 1 else None
+    split_by = "the split column" if has_column else None if list(files) == ["train"] else "the names of the files"
     return to_source_data(
         splits,
         sort_naturally(used_names(splits) - {""}),
@@ -134,7 +134,7 @@ def _read_header(file: Path) -> tuple[Header | str, str]:
 class CsvTable:
     """A CSV file and its records by split and image name; `split` is the default of its lines.
 
-    `reasons` tell why it can't be used; `problems` belong to no record.
+    `reasons` are why it can't be used; `problems` belong to no record.
     """
 
     file: Path

@@ -72,7 +72,7 @@ def _check_root(root: ElementTree.Element, file: Path) -> None:
 
 
 class _Reader:
-    """Converts the images of a file to records; collects problems of no record and subsets that are left out."""
+    """Converts the images of a file to records; collects problems of no record and other subsets."""
 
     def __init__(self, file: Path, images: Path | None) -> None:
         self.file = file

@@ -65,9 +65,16 @@ class ImageFinder:
         return path
 
     def find_in(self, names: Iterable[str], folders: Sequence[Path]) -> Path | None:
-        """Return the image of the first name, in any spelling, in the first folder with it, else None."""
-        paths = (self._index.get(folder, name) for name in names if name for folder in folders)
-        return next(filter(None, paths), None)
+        """Return the image of the first name in the first folder with it, else None.
+
+        Names as written go before other spellings.
+        """
+        for name in filter(None, names):
+            exact = first_file(folder / name for folder in folders)
+            path = exact or next(filter(None, (self._index.get(folder, name) for folder in folders)), None)
+            if path:
+                return path
+        return None
 
     def note_found(self) -> None:
         """Count an image that was found by `find_in`."""
@@ -211,7 +218,7 @@ def image_root(annotations: Path) -> Path:
 
 
 def folder_of_images(folder: Path) -> Path:
-    """Return a folder of annotations if images are below it, else its parent if images are in it or one level below."""
+    """Return a folder of annotations if images are below it, else its parent if that has images near."""
     near = [folder.absolute().parent, *folders_in(folder.absolute().parent)]
     return folder if images_below(folder) or not any(map(images_in, near)) else folder.absolute().parent
 

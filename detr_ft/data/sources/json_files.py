@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from detr_ft.errors import InputError
 Tool = Literal["coco", "datumaro", "labelme", "labelstudio", "results", "supervisely", "via"]
 
 _CHUNK_CHARS = 1 << 16
+_MAX_FILES_COUNTED = 200
 _OVERLAP_CHARS = 80  # of two chunks, for a key across their border
 _TOOL_OF_KEY: dict[str, Tool] = {
     "images": "coco",
@@ -35,7 +37,7 @@ _LIST_KEY = re.compile(r'"(image_id|data|annotations|result|completions)"\s*:')
 
 
 def json_tool(file: Path) -> Tool | None:
-    """Return the tool that wrote a file, by its beginning: the first key of any tool. None for other files.
+    """Return the tool that wrote a file, by the first key of any tool; None for other files.
 
     A list is an export of Label Studio, or has detections (COCO's results).
     """
@@ -44,13 +46,13 @@ def json_tool(file: Path) -> Tool | None:
         text = before + chunk
         is_list = is_list or (not before and text.lstrip().startswith("["))
         if is_list:
-            key = _LIST_KEY.search(text)
-            return "results" if key and key[1] == "image_id" else "labelstudio"
-        found = _KEY.search(text)
-        if found:
+            first = _LIST_KEY.search(text)
+            return "results" if first and first[1] == "image_id" else "labelstudio"
+        key = _KEY.search(text)
+        if key:
             # COCO's categories are a list, Datumaro's a mapping.
-            of_categories: Tool = "datumaro" if found[2] == "{" else "coco"
-            return _TOOL_OF_KEY.get(found[1], of_categories)
+            of_categories: Tool = "datumaro" if key[2] == "{" else "coco"
+            return _TOOL_OF_KEY.get(key[1], of_categories)
         before = text[-_OVERLAP_CHARS:]
     return None
 
@@ -75,6 +77,14 @@ def _is_damaged(file: Path) -> bool:
     except (InputError, ValueError):
         return True
     return False
+
+
+def json_instead(folder: Path) -> str:
+    """Return a sentence on the JSON files of a folder and the tools that wrote them, empty without any."""
+    files = files_below(folder, {".json"}) if folder.is_dir() else []
+    counts = Counter(json_tool(file) or "of no known tool" for file in files[:_MAX_FILES_COUNTED])
+    kinds = ", ".join(f"{count} {tool}" for tool, count in counts.most_common())
+    return f" Its JSON files: {kinds}, the first is {files[0]}." if files else ""
 
 
 def json_by_split(folder: Path) -> dict[str, Path]:
@@ -111,8 +121,12 @@ def json_by_split(folder: Path) -> dict[str, Path]:
 
 
 def _coco_files(files: list[Path]) -> list[Path]:
-    """Return the COCO files among JSON files: those of instances, if there are some."""
-    coco = [file for file in files if json_tool(file) == "coco"]
+    """Return the COCO files among JSON files, if there are some those of instances.
+
+    Without COCO files, those of no known tool, which may be damaged.
+    """
+    tools = {file: json_tool(file) for file in files}
+    coco = [file for file in files if tools[file] == "coco"] or [file for file in files if tools[file] is None]
     return [file for file in coco if file.name.startswith("instances")] or coco
 
 

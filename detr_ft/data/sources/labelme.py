@@ -1,4 +1,4 @@
-"""Read LabelMe and X-AnyLabeling: a JSON file of shapes for each image, beside it or below the same folder."""
+"""Read LabelMe and X-AnyLabeling: a JSON file of shapes for each image, below one folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
 
 
 def _files(path: Path) -> tuple[dict[str, list[Path]], str | None]:
-    """Return the JSON files of each split, and what decides on it: the folders that are named after splits."""
+    """Return the JSON files of each split, and what decides on it: names of folders."""
     if path.is_file():
         return {"train": [path]}, None
     files = files_below(path, {".json"})

@@ -13,7 +13,7 @@ from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.brush import box_around_brush
 from detr_ft.data.sources.image_finder import ImageFinder
-from detr_ft.data.sources.json_files import json_tool, json_tool_of
+from detr_ft.data.sources.json_files import json_instead, json_tool, json_tool_of
 from detr_ft.data.sources.listing import files_below, split_of, split_of_path
 from detr_ft.data.sources.parsing import (
     parse_flag,
@@ -29,6 +29,8 @@ from detr_ft.data.sources.record import Record, to_source_data, used_names
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse, box_around_rotated
 from detr_ft.errors import InputError
 
+# Answers about a region, which repeat its shape.
+_REPEATED_SHAPES = ("choices", "datetime", "number", "rating", "taxonomy", "textarea")
 _WITHOUT_AREA = ("keypointlabels", "keypoint", "vectorlabels", "vector")
 
 Row = Mapping[str, object]
@@ -61,7 +63,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         reader.finder.log_substitutes(file)
     raise_all(reasons)
     if not any(splits.values()):
-        raise InputError(f"{path}: no annotated task. Export the project from Label Studio as JSON")
+        raise InputError(f"{path}: no annotated task.{json_instead(path)} Export the project from Label Studio as JSON")
     names = sorted(used_names(splits) - {""})
     return to_source_data(splits, names, path, problems, split_by=split_by)
 
@@ -70,7 +72,9 @@ def _files(path: Path) -> tuple[list[tuple[str, Path]], str | None]:
     """Return the exports with their splits, and what decides on the split: the names of several files."""
     if path.is_file():
         return [("train", path)], None
-    files = [file for file in files_below(path, {".json"}) if json_tool(file) == "labelstudio"]
+    tools = {file: json_tool(file) for file in files_below(path, {".json"})}
+    files = [file for file, tool in tools.items() if tool == "labelstudio"]
+    files = files or [file for file, tool in tools.items() if tool is None]
     splits = [split_of(file.stem) or split_of_path(file, path) for file in files]
     if len(set(splits) - {None}) < 2:
         return [("train", file) for file in files], None
@@ -81,7 +85,7 @@ def _files(path: Path) -> tuple[list[tuple[str, Path]], str | None]:
 class _Reader:
     """Converts the tasks of a file to records.
 
-    `reasons` tell why the file is no export; `problems` belong to no record.
+    `reasons` are why the file is no export; `problems` belong to no record.
     """
 
     file: Path
@@ -137,11 +141,13 @@ class _Reader:
     def _newest(self, task: Row) -> Row | None:
         annotations = [row for row in _as_list(task.get("annotations")) if isinstance(row, dict)]
         where = f"{self.file}: task {shown(task.get('id'))}"
+        faults: list[str] = []
         valid = [
             annotation
             for annotation in annotations
-            if not parse_flag(annotation.get("was_cancelled"), "was_cancelled", where, [])
+            if not parse_flag(annotation.get("was_cancelled"), "was_cancelled", where, faults)
         ]
+        self.problems += [Problem("unreadable annotation", fault) for fault in faults]
         self.num_unannotated += not valid
         self.num_reannotated += len(valid) > 1
         return max(valid, key=_last_change, default=None)
@@ -181,12 +187,12 @@ class _Reader:
 
     def _add(self, record: Record, region: Row, where: str) -> None:
         value, kind = region.get("value"), str(region.get("type"))
-        if not isinstance(value, dict) or not _is_shape(value):
+        if not isinstance(value, dict) or not _is_shape(value) or kind in _REPEATED_SHAPES:
             self.left_out[f"of type {kind}, which is no shape"] += 1
             return
         labels = _labels(region)
         if not labels:
-            self.left_out[f"of type {kind}, without a label"] += 1
+            record.unreadable.append(f"{where}: a region of type {kind} must have a label")
             return
         if kind in _WITHOUT_AREA:
             record.without_area.append(f"{where}: a region of type {kind} has no area")

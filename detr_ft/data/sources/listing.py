@@ -38,7 +38,7 @@ def split_of(word: str) -> str | None:
 
 
 def split_of_folder(folder: Path) -> str | None:
-    """Return the split that a folder is named after: `val`, `val2017`, `train_images`, but not `test-drive`."""
+    """Return the split that a folder is named after: `val2017`, `train_images`, not `test-drive`."""
     words = [word for word in re.split(r"[^a-z]+", folder.name.lower()) if word and word not in _IMAGE_WORDS]
     return _SPLIT_WORDS.get(words[0]) if len(words) == 1 else None
 

@@ -16,13 +16,14 @@ from detr_ft.data.sources.coco import read_categories
 from detr_ft.data.sources.registry import (
     SOURCES,
     Source,
+    UnlabeledPolicy,
     check_box_format,
     existing_folder,
     existing_path,
     parse_spec,
     unrecognized,
 )
-from detr_ft.data.sources.unlabeled import UnlabeledPolicy, apply_policy
+from detr_ft.data.sources.unlabeled import apply_policy
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ ProblemKind = Literal[
     "repeated id",
     "unlabeled",
     "shape without area",
+    "repaired copy",
 ]
 # An image with such a problem would be learned as if objects in it were not there. Training refuses it.
 REFUSED: frozenset[ProblemKind] = frozenset({"unreadable annotation", "unknown class", "missing label"})
@@ -49,6 +50,12 @@ class Problem:
     def refused(self) -> bool:
         """True for a problem that training refuses."""
         return self.kind in REFUSED
+
+
+def num_unread(problems: Iterable[Problem]) -> int:
+    """Return the number of objects in the files that are not among those that were read."""
+    kinds: tuple[ProblemKind, ...] = ("unreadable annotation", "lost annotation", "shape without area")
+    return sum(problem.count for problem in problems if problem.kind in kinds)
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:

@@ -1,4 +1,4 @@
-"""What the annotation files of a folder are, by the contents of a sample of them."""
+"""Kinds of the annotation files in a folder, by the contents of a sample of them."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def to_source_data(
 
 
 def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str]:
-    """Return the splits that the folders of the images are named after, if there are several, else all as train."""
+    """Return the splits that the folders of images are named after; all as train if there are not several."""
     records = [record for some in splits.values() for record in some]
     if not records:
         return {"train": []}, ""

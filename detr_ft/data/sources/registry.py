@@ -14,6 +14,9 @@ from typing import Literal
 
 from detr_ft.errors import InputError
 
+# Images with neither a label file nor a record: without objects, left out, or refused.
+UnlabeledPolicy = Literal["background", "skip", "error"]
+
 
 @dataclass(frozen=True)
 class Source:

@@ -18,6 +18,7 @@ from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
 from detr_ft.data.sources.image_finder import first_file
 from detr_ft.data.sources.listing import split_of
+from detr_ft.data.sources.problems import summarize
 from detr_ft.data.sources.record import (
     Record,
     log_image_errors,
@@ -88,7 +89,8 @@ def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], 
     if others and all(name.isdecimal() for name in others):
         log.info("%s: classes are numbers without names: %s", origin, ", ".join(others[:_MAX_CLASSES_SHOWN]))
     if not named and not others:
-        raise InputError(f"{origin}: must have an object, or name a class")
+        problems = summarize([problem.message for problem in problems_of(records)])
+        raise InputError([f"{origin}: must have an object, or name a class", *problems])
     return [*named, *others]
 
 

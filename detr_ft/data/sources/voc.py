@@ -1,4 +1,4 @@
-"""Read Pascal VOC: an XML file for each image, with `ImageSets/Main`, in folders named after splits, or neither.
+"""Read Pascal VOC: an XML file for each image, with `ImageSets/Main`, folders of splits, or neither.
 
 Corners are read as written: a box from xmin 10 to xmax 12 is 2 pixels wide. The original VOC counts pixels from 1 and
 includes the last one. Most VOC files today (LabelImg, CVAT, Roboflow) have plain corners, and a file does not state
@@ -59,13 +59,24 @@ def read(folder: Path, options: ReadOptions) -> SourceData:
 
 
 def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]], str | None]:
-    """Return the XML files of each split and what decides on it; lists without XML files are added to `problems`."""
+    """Return the XML files of each split and what decides on it.
+
+    Listed images without XML files are added to `problems`.
+    """
     if (folder / _SETS).is_dir():
         image_sets = _image_sets(folder / _SETS)
         if image_sets:
             listed = {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
             return {split: paths for split, paths in listed.items() if paths}, f"the lists in {_SETS}"
-    files = [path for path in files_below(folder, {".xml"}) if xml_root(path) != "annotations"]
+    files = []
+    for path in files_below(folder, {".xml"}):
+        root = xml_root(path)
+        if root in (None, "annotation", "Annotation"):
+            files.append(path)
+        else:
+            problems.append(
+                Problem("lost annotation", f"{path}: not Pascal VOC's, the root must be <annotation>, got <{root}>")
+            )
     of_folders = [split_of_path(path, folder) for path in files]
     if len(set(of_folders) - {None}) < 2:
         return {"train": files}, None
@@ -155,7 +166,10 @@ def _add_object(record: Record, item: ElementTree.Element, where: str) -> None:
 
 
 def _boxes(item: ElementTree.Element) -> list[list[float] | None]:
-    """Return the boxes xywh of an object: its corners, else around its rotated box or polygon; None for invalid ones."""
+    """Return the boxes xywh of an object, None for invalid ones.
+
+    They are those of its corners, else around its rotated box or polygon.
+    """
     corners = [_of_corners(box) for box in item.findall("bndbox")]
     return (
         corners
@@ -237,7 +251,7 @@ class _Images:
 
 
 def _image_folders(annotation: Path) -> Sequence[Path]:
-    """Return the usual folders of an XML file's image: beside the folder of annotations, or the file's own."""
+    """Return the usual folders of an XML file's image: near the annotations, or the file's own."""
     root, below = _around_annotations(annotation)
     return [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
 

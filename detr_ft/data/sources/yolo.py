@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a path is a YAML file, or a folder with one that names classes, or with classes and label files."""
+    """Return whether a path is a YAML file, or a folder with one, or with classes and label files."""
     if path.is_file():
         return path.suffix.lower() in _YAML_SUFFIXES
     return _yaml_file(path) is not None or _class_file(path) is not None
@@ -86,7 +86,7 @@ def _lines_of(file: Path) -> list[str]:
 
 def _yaml_file(folder: Path) -> Path | None:
     """Return the `data.yaml` of a folder, else its only YAML file that names classes, else None."""
-    files = files_in(folder, _YAML_SUFFIXES)
+    files = [file for file in files_in(folder, _YAML_SUFFIXES) if file.is_file()]
     with_names = [file for file in files if _NAMES_KEY.search(_read_bytes(file))]  # not a recipe beside the data
     only = with_names[0] if len(with_names) == 1 else None
     return next((file for file in files if file.stem == "data"), only)

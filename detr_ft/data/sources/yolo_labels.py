@@ -47,7 +47,7 @@ class _Row:
 class LabelReader:
     """Reads the label files of all splits.
 
-    `keypoints` is the number of keypoint values of a row, None to recognize it. After reading, `reasons` tell why the files
+    `keypoints` is the number of keypoint values of a row, None to recognize it. After reading, `reasons` are why the files
     are no label files of YOLO, and `problems` belong to no image.
     """
 
@@ -83,7 +83,7 @@ class LabelReader:
         return splits
 
     def _labels(self, images: Sequence[Path]) -> dict[Path, Path]:
-        """Return the label file of each image that has one: in the usual folders, else anywhere below the root."""
+        """Return the label file of each image with one: in the usual folders, else below the root."""
         index = FolderIndex({".txt"})
         labels: dict[Path, Path] = {}
         for image in images:
@@ -101,9 +101,9 @@ class LabelReader:
     def _labels_elsewhere(self, images: Sequence[Path], used: Collection[Path]) -> dict[Path, Path]:
         """Return the nearest label files of their names below the root, for images in folders without any."""
         files = [file for file in files_below(self.root, {".txt"}) if file not in used]
-        below = NameIndex(file for file in files if is_label_file(file) or not file.stat().st_size)
-        found = {image: most_similar(image.parts[:-1], below.get(f"{image.stem}.txt")) for image in images}
-        labels = {image: some[0] for image, some in found.items() if len(some) == 1}
+        below = NameIndex(file for file in files if is_label_file(file) or (file.is_file() and not file.stat().st_size))
+        candidates = {image: most_similar(image.parts[:-1], below.get(f"{image.stem}.txt")) for image in images}
+        labels = {image: some[0] for image, some in candidates.items() if len(some) == 1}
         if labels:
             folders = sorted({str(file.parent) for file in labels.values()})
             log.warning("%s: labels of %d images are in %s", self.root, len(labels), ", ".join(folders))
