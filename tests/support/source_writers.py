@@ -254,7 +254,7 @@ def _write_via(folder: Path, photos: Sequence[Photo]) -> None:
 
 
 def _write_supervisely(folder: Path, photos: Sequence[Photo]) -> None:
-    """A project that Supervisely's SDK 6.73 downloads."""
+    """A project in the layout of Supervisely's SDK 6.74."""
     classes = [
         {"title": name, "shape": "rectangle", "color": "#8A0F59", "geometry_config": {}, "id": 1 + number, "hotkey": ""}
         for number, name in enumerate(_classes(photos))

@@ -222,7 +222,7 @@ def _of_polygon(item: _Row) -> list[float] | None:
 
 def _of_bitmap(item: _Row) -> list[float] | None:
     """Return the box around a mask: a PNG in zlib and base64 with its upper left corner at `origin`."""
-    mask = item.get("bitmap") or item.get("alpha_mask")
+    mask = item.get("bitmap")
     origin = parse_numbers(mask.get("origin"), 2) if isinstance(mask, dict) else None
     data = mask.get("data") if isinstance(mask, dict) else None
     if origin is None or not all(map(math.isfinite, origin)) or not isinstance(data, str):
@@ -259,7 +259,7 @@ _BOXES: Mapping[str, tuple[Callable[[_Row], list[float] | None], str]] = {
     "oriented_bbox": (_of_oriented, "two points and an angle"),
     "polygon": (_of_polygon, "at least 3 points in points.exterior"),
     "bitmap": (_of_bitmap, "a bitmap with data (a PNG with pixels, in zlib and base64) and origin"),
-    "alpha_mask": (_of_bitmap, "an alpha_mask with data (a PNG with pixels, in zlib and base64) and origin"),
+    "alpha_mask": (_of_bitmap, "a bitmap with data (a PNG with pixels, in zlib and base64) and origin"),
     "cuboid": (_of_cuboid, "7 points"),
     "cuboid_2d": (_of_nodes, "vertices with the numbers of loc"),
     "graph": (_of_nodes, "nodes with the numbers of loc"),

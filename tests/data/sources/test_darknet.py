@@ -1,4 +1,4 @@
-"""Darknet as written by CVAT 2.20 ("YOLO 1.1"), by Roboflow ("YOLO Darknet") and for AlexeyAB's darknet."""
+"""Darknet as CVAT 2 exports it ("YOLO 1.1", by Datumaro), in Roboflow's layout ("YOLO Darknet"), and without obj.data."""
 
 from __future__ import annotations
 

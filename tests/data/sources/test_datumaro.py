@@ -1,4 +1,4 @@
-"""Datumaro's JSON as written by Datumaro 1.5 and by CVAT 2.20 ("Datumaro 1.0")."""
+"""Datumaro's JSON as Datumaro 1.5.2 writes it, and with the rotation and skeletons of CVAT 2 ("Datumaro 1.0")."""
 
 from __future__ import annotations
 
@@ -95,6 +95,23 @@ def test_every_shape_with_an_area_is_the_box_around_it(folder: Path, name: str) 
         assert row["image"]["path"] == str(folder / "images" / "default" / "cam 1" / "ä.jpg")
         assert (row["width"], row["height"]) == (40, 30)
         assert row["objects"]["bbox"] == [pytest.approx(box)]
+
+
+def test_a_file_that_datumaro_wrote(folder: Path) -> None:
+    """Copied from its exporter's file."""
+    text = """{"dm_format_version": "1.0", "media_type": 2, "infos": {}, "categories": {"label": {"labels": [{"name": "dog",
+    "parent": "", "attributes": []}, {"name": "Käse", "parent": "", "attributes": []}], "label_groups": [], "attributes": []}},
+    "items": [{"id": "cam 1/ä", "annotations": [{"id": 1, "type": "bbox", "attributes": {"occluded": false, "truncated": true},
+    "group": 1, "label_id": 0, "z_order": 0, "bbox": [1.0, 2.0, 8.0, 10.0]}, {"id": 2, "type": "polygon", "attributes": {},
+    "group": 2, "label_id": 1, "points": [1.0, 2.0, 9.0, 2.0, 4.0, 12.0], "z_order": 0}, {"id": 3, "type": "mask",
+    "attributes": {}, "group": 3, "label_id": 0, "rle": {"counts": "h55i00000000000000000000000000db0", "size": [30, 40]},
+    "z_order": 0}, {"id": 4, "type": "ellipse", "attributes": {}, "group": 0, "label_id": 0, "points": [10.0, 10.0, 18.0, 14.0],
+    "z_order": 0}], "image": {"path": "cam 1/ä.jpg", "size": [30, 40]}}]}"""
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "train.json").write_text(text, encoding="utf-8")
+    objects = load_data(str(folder))["train"][0]["objects"]
+    assert objects["bbox"] == [[1, 2, 8, 10], [1, 2, 8, 10], [6, 4, 14, 5], [10, 10, 8, 4]]
+    assert (objects["category"], objects["truncated"]) == ([0, 1, 0, 0], [True, False, False, False])
 
 
 def test_classes_flags_and_annotations_without_area(folder: Path) -> None:

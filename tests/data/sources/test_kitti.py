@@ -1,4 +1,4 @@
-"""KITTI's object detection labels of 2012, and those that CVAT 2.20 writes."""
+"""KITTI's object detection labels of 2012, and those that Datumaro 1.5.2 writes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,23 @@ def test_folders_are_the_splits(tmp_path: Path, write_image: Write) -> None:
         "train": str(tmp_path / "train" / "images" / "ä.jpg"),
         "validation": str(tmp_path / "val" / "images" / "ä.jpg"),
     }
-    assert class_names(data["train"]) == ["délivery van"]  # CVAT's classes may have spaces
+    assert class_names(data["train"]) == ["délivery van"]  # a class may have spaces
+
+
+def test_the_labels_of_datumaro(tmp_path: Path, write_image: Write) -> None:
+    """Copied from its exporter's file: a row has -1 for what is unknown, and a score."""
+    for seed, split in enumerate(("train", "val")):
+        write_image(tmp_path / split / "image_2" / "a ä.png", seed=seed)
+        (tmp_path / split / "label_2").mkdir()
+        (tmp_path / split / "label_2" / "a ä.txt").write_text(
+            "dog 1.0 0 -1 1.0 2.0 9.0 12.0 -1 -1 -1 -1 -1 -1 -1 1.0\nKäse 0.0 0 -1 10.0 3.0 30.0 15.0 -1 -1 -1 -1 -1 -1 -1 1.0\n"
+        )
+    (tmp_path / "label_colors.txt").write_text(" dog\n Käse\n")
+    data = load_data(str(tmp_path))
+    assert set(data) == {"train", "validation"}
+    assert class_names(data["train"]) == ["Käse", "dog"]
+    assert data["train"][0]["objects"]["bbox"] == [[1, 2, 8, 10], [10, 3, 20, 12]]
+    assert data["train"][0]["objects"]["truncated"] == [True, False]
 
 
 def test_a_score_is_no_part_of_a_box(kitti: Path) -> None:

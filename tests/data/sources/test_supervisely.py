@@ -1,4 +1,4 @@
-"""Supervisely projects as downloaded with the SDK 6.73, and annotations of 2018 without a geometryType."""
+"""Supervisely projects as the SDK 6.74.51 writes them, and annotations of 2018 without a geometryType."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FIGURES = {
     "polygon": (figure("polygon", **points((1, 2), (9, 2), (4, 12))), [1, 2, 8, 10]),
     "bitmap": (figure("bitmap", bitmap={"data": encoded(MASK), "origin": [20, 10]}), [22, 11, 5, 3]),
     "bitmap with alpha": (figure("bitmap", bitmap={"data": encoded(MASK, "RGBA"), "origin": [20, 10]}), [22, 11, 5, 3]),
-    "alpha_mask": (figure("alpha_mask", alpha_mask={"data": encoded(MASK, "L"), "origin": [0, 0]}), [2, 1, 5, 3]),
+    "alpha_mask": (figure("alpha_mask", bitmap={"data": encoded(MASK, "L"), "origin": [0, 0]}), [2, 1, 5, 3]),
     "cuboid": (
         figure("cuboid", points=[[2, 2], [8, 2], [8, 9], [2, 9], [10, 1], [10, 7], [4, 1]], faces=[[0, 1, 2, 3]]),
         [2, 1, 8, 8],
@@ -107,6 +107,39 @@ def test_every_figure_with_an_area_is_the_box_around_it(project: Path, name: str
         row = load_data(spec)["train"][0]
         assert row["image"]["path"] == str(project / "ds1" / "img" / "ä.jpg")
         assert row["objects"]["bbox"] == [pytest.approx(box)]
+
+
+def test_an_annotation_that_the_sdk_wrote(project: Path) -> None:
+    """Copied from the file that `Dataset.add_item_np` wrote, without a server: figures have neither id nor classId."""
+    bitmap = (
+        "eJzrDPBz5+WS4mJgYOD19HAJAtKsQMzMyAwkE3+E7wZSbAE+Ia5A+v///0tvzr8LZDGWBPkFMzg8u5EG5PB5ujiGVMxJ/nHwyIEjDAwsrxj+5uzRXgiU"
+        "YfB09XNZ55TQBAD67x3M"
+    )
+    alpha = "eJzrDPBz5+WS4mJgYOD19HAJAtKsQMzMASQY6mJnqQApppIgv2AGhrLJZy2APEFPF8eQijnJNgcPAMGRBgVG3gkM5z7JG/KAtHi6+rmsc0poAgAJwRW1"
+    notes = {"description": "", "tags": [], "nnCreated": False, "nnUpdated": False}
+    figures = [
+        {"classTitle": "Käse", **points((1, 2), (9, 12)), "geometryType": "rectangle", "shape": "rectangle"},
+        {"classTitle": "car", **points((1, 2), (9, 2), (4, 12)), "shape": "polygon", "geometryType": "polygon"},
+        {
+            "classTitle": "car",
+            "bitmap": {"origin": [22, 11], "data": bitmap},
+            "shape": "bitmap",
+            "geometryType": "bitmap",
+        },
+        {"classTitle": "car", **points((4, 3)), "geometryType": "point", "shape": "point"},
+        {"classTitle": "car", **points((1, 2), (9, 2)), "shape": "line", "geometryType": "line"},
+        {
+            "classTitle": "car",
+            "points": [[10, 10], [14, 12]],
+            "angle": 1.5707963267948966,
+            "geometryType": "oriented_bbox",
+        },
+        {"classTitle": "car", "bitmap": {"origin": [22, 11], "data": alpha}, "geometryType": "alpha_mask"},
+    ]
+    content = annotation(*(figure | notes for figure in figures)) | {"customBigData": {}}
+    write(project / "ds1" / "ann" / "ä.jpg.json", content)
+    boxes = [[1, 2, 8, 10], [1, 2, 8, 10], [22, 11, 5, 3], [11, 9, 2, 4], [22, 11, 5, 3]]
+    assert load_data(str(project))["train"][0]["objects"]["bbox"] == [pytest.approx(box) for box in boxes]
 
 
 def test_classes_and_figures_without_area(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""VGG Image Annotator as written by version 2.0.12 (project, JSON, CSV) and by version 1.0.6 (the balloon data set)."""
+"""VGG Image Annotator in the layout of version 2.0.12 (project, JSON, CSV) and of version 1.0.6 (the balloon data set)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebDataset's tar files, as `tarp` and `webdataset.ShardWriter` 0.2 write them, with the accepted forms of JSON."""
+"""WebDataset's tar files in the layout of `webdataset.ShardWriter` 1.0.2, with the accepted forms of JSON."""
 
 from __future__ import annotations
 
