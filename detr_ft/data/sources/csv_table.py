@@ -329,7 +329,7 @@ def _image_folders(file: Path, split: str) -> list[Path]:
 def _class_descriptions(folder: Path) -> dict[str, str]:
     """Return Open Images' class names by label (`/m/011k07`), from the folder or its parent."""
     files = (file for parent in (folder, folder.parent) for file in files_in(parent, {".csv"}))
-    file = next((file for file in files if file.name.startswith("class-descriptions")), None)
+    file = next((file for file in files if "class-descriptions" in file.name), None)
     if file is None:
         return {}
     try:

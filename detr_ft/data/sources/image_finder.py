@@ -131,8 +131,7 @@ class ImageFinder:
             self._below = NameIndex(path for path in images_below(self.root) if not self._is_in_other_split(path))
         parts = PurePosixPath(name).parts
         candidates = self._below.get(parts[-1])
-        lengths = [_num_common_parts(parts[:-1], path.parts[:-1]) for path in candidates]
-        best = [path for path, length in zip(candidates, lengths, strict=True) if length == max(lengths)]
+        best = most_similar(parts[:-1], candidates)
         if len(best) > 1:
             problems.append(
                 f"{where}: the image {name} is ambiguous: {', '.join(map(str, best[:3]))}. "
@@ -250,6 +249,12 @@ def path_tails(path: str) -> Iterator[Path]:
 
 def _join(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder.absolute() / name))
+
+
+def most_similar(folders: tuple[str, ...], files: Sequence[Path]) -> list[Path]:
+    """Return the files whose folders have the most last parts in common with `folders`."""
+    lengths = [_num_common_parts(folders, file.parts[:-1]) for file in files]
+    return [file for file, length in zip(files, lengths, strict=True) if length == max(lengths)]
 
 
 def _num_common_parts(path: tuple[str, ...], other: tuple[str, ...]) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from detr_ft.data.sources.listing import files_below, files_in, split_folders, split_of, split_of_path
+from detr_ft.data.sources.parsing import parse_json, read_text
 from detr_ft.data.sources.recognition import most_common
 from detr_ft.errors import InputError
 
@@ -26,7 +27,8 @@ _TOOL_OF_KEY: dict[str, Tool] = {
     "items": "datumaro",
     "_via_settings": "via",
     "_via_img_metadata": "via",
-    "regions": "via",
+    "shape_attributes": "via",
+    "file_attributes": "via",
     "classTitle": "supervisely",
     "classId": "supervisely",
 }
@@ -60,6 +62,21 @@ def json_tool_of(path: Path) -> str | None:
     if path.is_file():
         return json_tool(path) or "coco" if path.suffix.lower() == ".json" else None
     return most_common(files_below(path, {".json"}), json_tool)
+
+
+def files_of_tool(files: Iterable[Path], tool: Tool) -> list[Path]:
+    """Return the files that a tool wrote and those that are not valid JSON, which fail when read."""
+    kinds = {file: json_tool(file) for file in files}
+    of_tool = [file for file, kind in kinds.items() if kind == tool or (kind is None and _is_damaged(file))]
+    return of_tool or [file for file in kinds if _is_damaged(file)]
+
+
+def _is_damaged(file: Path) -> bool:
+    try:
+        parse_json(read_text(file))
+    except (InputError, ValueError):
+        return True
+    return False
 
 
 def json_instead(folder: Path) -> str:

@@ -57,6 +57,17 @@ def split_of_path(path: Path, root: Path) -> str | None:
     return next((split for folder in folders if (split := split_of_folder(folder))), None)
 
 
+def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Return files by the splits in their names or folders; all are train without several splits."""
+    words = [split_of(file.stem) or split_of_path(file, root) for file in files]
+    if len(set(words) - {None}) < 2:
+        return {"train": list(files)}
+    splits: dict[str, list[Path]] = {}
+    for word, file in zip(words, files, strict=True):
+        splits.setdefault(word or "train", []).append(file)
+    return splits
+
+
 def images_in(folder: Path) -> list[Path]:
     """Return the image files of a folder, sorted."""
     return files_in(folder, IMAGE_SUFFIXES)

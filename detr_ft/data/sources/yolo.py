@@ -1,7 +1,6 @@
 """Read YOLO: a `data.yaml` with classes and image folders, and a text file of objects for each image.
 
-Without a `data.yaml`, the classes are those of `classes.txt` (Label Studio's export) or `obj.names`, and the images those in
-the folder.
+Without a `data.yaml`, the classes are those of `classes.txt` (Label Studio's export), and the images those in the folder.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
 
+from detr_ft.data.sources import darknet
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import candidate_paths, first_file, path_tails
 from detr_ft.data.sources.listing import files_below, files_in, images_below
@@ -25,7 +25,7 @@ from detr_ft.errors import InputError
 from detr_ft.utils.yaml import parse_yaml
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
-_CLASS_FILES = ("classes.txt", "obj.names", "classes.names", "labels.txt", "_darknet.labels")
+_CLASS_FILES = ("classes.txt", "labels.txt")
 _SPLIT_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 _MAX_CLASSES = 100_000
@@ -45,6 +45,8 @@ def recognizes(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a `data.yaml`, or the one of a folder. An image without a label file has no objects."""
     file = path if path.is_file() else _yaml_file(path) or _class_file(path)
+    if file is None and darknet.recognizes(path):
+        return darknet.read(path, options)
     if file is None:
         raise InputError(
             f"{path}: no data.yaml and no {_CLASS_FILES[0]} with the names of the classes. Name the YAML file, as in yolo:FILE"

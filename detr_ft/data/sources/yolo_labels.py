@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detr_ft.data.sources.image_finder import FolderIndex, NameIndex
+from detr_ft.data.sources.image_finder import FolderIndex, NameIndex, most_similar
 from detr_ft.data.sources.listing import files_below
 from detr_ft.data.sources.parsing import parse_numbers, read_lines
 from detr_ft.data.sources.problems import Problem
@@ -99,10 +99,10 @@ class LabelReader:
         return labels
 
     def _labels_elsewhere(self, images: Sequence[Path], used: Collection[Path]) -> dict[Path, Path]:
-        """Return the label files below the root for images whose folders have none, if their names are unique."""
+        """Return the nearest label files of their names below the root, for images in folders without any."""
         files = [file for file in files_below(self.root, {".txt"}) if file not in used]
         below = NameIndex(file for file in files if is_label_file(file) or (file.is_file() and not file.stat().st_size))
-        candidates = {image: below.get(f"{image.stem}.txt") for image in images}
+        candidates = {image: most_similar(image.parts[:-1], below.get(f"{image.stem}.txt")) for image in images}
         labels = {image: some[0] for image, some in candidates.items() if len(some) == 1}
         if labels:
             folders = sorted({str(file.parent) for file in labels.values()})
@@ -116,7 +116,9 @@ class LabelReader:
         for folder in sorted({label.parent for label in used}):
             orphans = [file for file in index.names(folder).files() if file not in used and is_label_file(file)]
             if orphans:
-                message = f"{orphans[0]}: {len(orphans)} label files in {folder} have no image, this is the first"
+                message = (
+                    f"{orphans[0]}: {len(orphans)} label files in {folder} have no image in the data, this is the first"
+                )
                 self.problems.append(Problem("lost annotation", message, count=len(orphans)))
 
     def _add(self, row: _Row, keypoints: int) -> bool:

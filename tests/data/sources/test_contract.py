@@ -132,7 +132,10 @@ def test_a_missing_image_is_in_the_data_or_reported(
         return
     (name,) = missing
     assert name.endswith("b.png")
-    assert found[name] == wanted["b.png"]
+    if WRITERS[source].sizes:
+        assert found[name] == wanted["b.png"]
+    else:
+        assert [label for label, _ in found[name][1]] == [label for label, _ in wanted["b.png"][1]]
     image = next(row["image"] for row in data["train"] if row["image"]["path"].endswith(name))
     with pytest.raises(ImageError) as caught:
         open_image(image)
@@ -157,7 +160,7 @@ def test_an_object_of_no_class_of_the_data_is_an_error_at_its_place(source: str,
     assert described(data.without_rows(data.defective_rows()).splits) == expected(photos[:1])
 
 
-@every_source
+@pytest.mark.parametrize("source", [name for name, writer in WRITERS.items() if writer.sizes])
 def test_boxes_of_another_size_than_the_files_fit_the_files_afterwards(source: str, write: Write) -> None:
     doubled = [
         replace(one, size=(80, 60), objects=[(name, tuple(2 * value for value in box)) for name, box in one.objects])
