@@ -64,7 +64,7 @@ def test_the_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert {"config.json", "model.safetensors", "recipe.yaml", "log.jsonl", "metrics.json", "report.html"} <= {
         file.name for file in (folder / "runs/mine").iterdir()
     }
-    assert len(list((folder / "predictions").glob("*.png"))) == 24
+    assert len(list((folder / "predictions/pictures").glob("*.png"))) == 24
 
 
 def test_the_session_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from detr_ft.cli.console import INVALID_INPUT, print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths
-from detr_ft.cli.options import BoxFormat, Data, JsonFlag
+from detr_ft.cli.options import BoxFormat, Data, Images, JsonFlag, Unlabeled
 from detr_ft.run_directory import RECIPE
 
 
@@ -54,6 +54,8 @@ def doctor(
         ),
     ] = None,
     box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
     augment: Annotated[
         Path | None,
         typer.Option(metavar="RECIPE", help="Draw how this recipe augments the images; default: no picture"),
@@ -84,11 +86,14 @@ def doctor(
         num_queries=num_queries,
         longest_edge=longest_edge,
         box_format=box_format,
+        images=images,
+        unlabeled=unlabeled,
         augment=augment,
         augment_out=augment_out,
     )
     if fix is not None:
         print_message(describe_changes(outcome.changes))
+        print_message(outcome.balance)
     print_result(outcome.diagnosis.to_json() if as_json else describe(outcome.diagnosis))
     for line in outcome.left_out:
         warn(line)
@@ -113,10 +118,12 @@ def new(
         typer.Option(metavar="MODEL", help="Start from this checkpoint; default: chosen by this machine's hardware"),
     ] = None,
     box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
 ) -> None:
     """Write a complete, commented recipe for a data set."""
     check_paths([] if checkpoint is None else [checkpoint], data)
     from detr_ft.workflows.new import new_recipe
 
-    new_recipe(data, out, checkpoint=checkpoint, box_format=box_format)
+    new_recipe(data, out, checkpoint=checkpoint, box_format=box_format, images=images, unlabeled=unlabeled)
     print_message(f"{out} is written. Read it, then: detr-ft train {out}")

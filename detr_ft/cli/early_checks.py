@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detr_ft.data.sources.listing import image_files
 from detr_ft.data.sources.registry import check_spec
+from detr_ft.data.writers.registry import label_formats
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
 from detr_ft.recipe.paths import missing_paths, synonyms_problems
@@ -43,11 +44,9 @@ def check_recipe_paths(recipe: Recipe, resume: bool) -> None:
         raise InputError(problems)
 
 
-def check_images(model: str, paths: Sequence[Path]) -> None:
-    """Raise InputError with everything that is wrong if the model or an image does not exist."""
-    problems = _problems(resolve, model)
-    if not all(path.exists() for path in paths):
-        problems += _problems(image_files, paths)
+def check_images(model: str, paths: Sequence[str], formats: Sequence[str]) -> None:
+    """Raise InputError if the model or an image does not exist, or a format of labels is unknown."""
+    problems = [*_problems(resolve, model), *_problems(image_files, paths), *_problems(label_formats, formats)]
     if problems:
         raise InputError(problems)
 

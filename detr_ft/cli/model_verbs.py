@@ -13,6 +13,7 @@ import typer
 from detr_ft.cli.console import print_message, print_result
 from detr_ft.cli.early_checks import check_images, check_paths
 from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
+from detr_ft.data.writers.registry import label_formats_help
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
 
@@ -48,7 +49,11 @@ def evaluate(
     ] = None,
     from_predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Evaluate this file of COCO results; default: evaluate the model"),
+        typer.Option(
+            metavar="FILE",
+            help="Evaluate this file of COCO results, or COCO file with scores, whose images are matched by file_name, else "
+            "by image_id; default: evaluate the model",
+        ),
     ] = None,
     batch_size: BatchSize = 8,
     box_format: BoxFormat = None,
@@ -107,7 +112,10 @@ def compare(
 
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Image files, folders of them with their subfolders, or http(s) URLs"),
+    ],
     output_dir: Annotated[
         Path,
         typer.Option(
@@ -115,7 +123,7 @@ def predict(
             "--out",
             metavar="FOLDER",
             show_default=False,
-            help="Write predictions.json and the annotated images to this new folder; default: predictions",
+            help="Write the detections and the annotated images to this new folder; default: predictions",
         ),
     ] = Path("predictions"),
     threshold: Annotated[
@@ -128,17 +136,30 @@ def predict(
         ),
     ] = None,
     batch_size: BatchSize = 8,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT",
+            show_default=False,
+            help=f"Write the detections as {label_formats_help()}; may be repeated; default: coco",
+        ),
+    ] = None,
 ) -> None:
-    """Detect objects in images; write boxes as JSON (COCO results) and annotated images."""
-    check_images(model, images)
+    """Detect objects in images; write boxes for COCO or annotation tools, and annotated images.
+
+    An image that can't be used is reported at the end, with exit status 2.
+    """
+    formats = format or ["coco"]
+    check_images(model, images, formats)
     from detr_ft.cli.text import describe_predictions
     from detr_ft.workflows.predict import predict as predict_images
 
-    print_message(
-        describe_predictions(
-            predict_images(model, images, output_dir=output_dir, threshold=threshold, batch_size=batch_size)
-        )
+    outcome = predict_images(
+        model, images, output_dir=output_dir, threshold=threshold, batch_size=batch_size, format=formats
     )
+    print_message(describe_predictions(outcome))
+    if outcome.failures:
+        raise InputError([str(failure) for failure in outcome.failures])
 
 
 def demo(

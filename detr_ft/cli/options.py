@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
-from detr_ft.data.sources.registry import box_format_help, data_help
+from detr_ft.data.sources.registry import UnlabeledPolicy, box_format_help, data_help
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help=data_help())]
 BoxFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help=box_format_help())]
+Images = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Find the images in this folder; default: near the annotations")
+]
+Unlabeled = Annotated[
+    UnlabeledPolicy | None,
+    typer.Option(
+        metavar="background|skip|error",
+        help="Read images with neither a label file nor a record as background, skip them, or stop; "
+        "default: background for yolo: data, skip for others",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

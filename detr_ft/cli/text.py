@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
 from detr_ft.models.benchmark import RUNTIMES
-from detr_ft.report.summary import verdict
+from detr_ft.report.headline import headline
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
 from detr_ft.utils.formatting import duration, metric
@@ -50,10 +50,11 @@ def describe_probe_outcome(outcome: ProbeOutcome) -> str:
 
 def describe_training(outcome: TrainOutcome) -> str:
     """Return how good the model is, how long training took, and the next commands."""
-    before, after = outcome.metrics.before, outcome.metrics.coco()
+    metrics = outcome.metrics
     lines = [
-        verdict(before, after),
+        headline(metrics, before=metrics.before, end=metrics.end),
         outcome.better,
+        *([] if metrics.end is None else (f"Next: {step}" for step in metrics.end.next_steps)),
         f"Training took {duration(outcome.seconds)}. The model, its recipe, log and metrics are in {outcome.folder}",
         f"See it:              open {outcome.report}",
         f"Try it:              detr-ft demo {outcome.folder}",
@@ -124,9 +125,23 @@ def _difference(model: ComparedModel, name: str) -> str:
 
 
 def describe_predictions(outcome: PredictOutcome) -> str:
-    """Return the number of boxes and where they were written."""
-    boxes = sum(len(detected.scores) for detected in outcome.detections)
-    return f"{boxes} boxes in {len(outcome.files)} images: {outcome.predictions} and a picture of each image beside it"
+    """Return the number of boxes, the thresholds, and the files that were written."""
+    boxes, images = sum(map(len, outcome.detections)), len(outcome.files)
+    failed = f", {len(outcome.failures)} could not be used" if outcome.failures else ""
+    lines = [
+        f"{boxes} boxes in {images} images{failed}",
+        _describe_thresholds(outcome.thresholds),
+        *(f"{format}: {file}" for format, file in outcome.labels.items()),
+        f"annotated images: {outcome.pictures}" if images else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _describe_thresholds(thresholds: Mapping[str, float]) -> str:
+    values = set(thresholds.values())
+    if len(values) == 1:
+        return f"score threshold: {values.pop():.3g}"
+    return "score thresholds: " + ", ".join(f"{name} {value:.3g}" for name, value in thresholds.items())
 
 
 def describe_plan(outcome: PushOutcome) -> str:

@@ -224,6 +224,20 @@ class EvaluationMetrics:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+@dataclass(frozen=True)
+class TrainingEnd:
+    """The end of a run: epochs done and planned, the reason to stop before the last, and advice.
+
+    `stopped_by` is empty for a run that took all of its steps. `diagnosis` are likely causes of an mAP near 0.
+    """
+
+    epochs: float
+    planned_epochs: int
+    stopped_by: Literal["", "time limit", "early stopping"] = ""
+    diagnosis: list[str] = field(default_factory=list)
+    next_steps: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunMetrics(EvaluationMetrics):
     """The content of `metrics.json` of a run: the metrics of its evaluation, and what training took.
@@ -236,6 +250,7 @@ class RunMetrics(EvaluationMetrics):
     peak_memory_mib: int | None = None
     watt_hours: float | None = None
     data: DataFacts | None = None
+    end: TrainingEnd | None = None
     command: str = ""
 
     @classmethod

@@ -20,6 +20,7 @@ from detr_ft.hub.card_sections import (
     section,
     training_section,
 )
+from detr_ft.report.headline import headline
 from detr_ft.report.page import render_markdown
 from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
 from detr_ft.utils.formatting import markdown_text
@@ -57,6 +58,7 @@ def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
         f"# {markdown_text(name.rsplit('/', 1)[-1])}",
+        markdown_text(headline(metrics, end=metrics.end)) if metrics.map is not None else "",
         _classes(config, recipe),
         _usage(name),
         examples_section(run),

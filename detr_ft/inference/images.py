@@ -80,7 +80,7 @@ def read_image(image: ImageInput) -> Image.Image:
     if isinstance(image, Tensor):
         return Image.fromarray(_bytes_of(image).permute(1, 2, 0).contiguous().numpy())
     if isinstance(image, str) and "://" in image:
-        return open_image({"bytes": _download(image), "path": image})
+        return open_image({"bytes": download(image), "path": image})
     if isinstance(image, (str, Path)):
         return open_image(image)
     if isinstance(image, Mapping):
@@ -120,7 +120,7 @@ def _bytes_of(tensor: Tensor) -> Tensor:
     return (tensor.float() * 255).round().to(torch.uint8)
 
 
-def _download(url: str) -> bytes:
+def download(url: str) -> bytes:
     """Return the bytes of a URL.
 
     Raises InputError for other protocols, network errors, other content than an image, and too much of it.

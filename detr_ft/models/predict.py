@@ -97,6 +97,19 @@ def batches_of(processor: Any, images: Iterable[Image.Image], batch_size: int) -
     return (_batch(group) for group in _groups(processor, images, batch_size))
 
 
+def size_problem(processor: Any, width: int, height: int) -> str:
+    """Return why an image of this size can't be resized for the model; an empty text if it can."""
+    try:
+        form = ImageFormat.of(processor)
+    except InputError:  # resizes without preserving the aspect ratio, for which no image is too thin
+        return ""
+    try:
+        form.resized(width, height)
+    except InputError:
+        return f"{width}x{height} pixels are too thin: resized for the model, a side is 0 pixels. Crop the image"
+    return ""
+
+
 @contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
     """Run the model without dropout and gradient, one thread at a time, and restore its mode."""
@@ -165,9 +178,10 @@ def _groups(processor: Any, images: Iterable[Image.Image], batch_size: int) -> I
         try:
             encoded = processor(images=[image], return_tensors="pt", do_pad=canvas is not None)
         except ValueError as error:
-            raise InputError(
-                f"image {index}: the checkpoint's image processor cannot process {image.width}x{image.height} pixels: {error}"
-            ) from error
+            reason = (
+                size_problem(processor, image.width, image.height) or "cannot be processed for the model. Leave it out"
+            )
+            raise InputError(f"image {index}: {reason}") from error
         pixels = encoded["pixel_values"]
         mask = encoded["pixel_mask"] if canvas else torch.ones(1, *pixels.shape[-2:], dtype=torch.long)
         waiting[pixels.shape].append(_ProcessedImage(index, pixels, mask, image.size))

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from detr_ft.data.box_format import BoxFormatName
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.training.settings import OptimSettings, TrainSettings
 from detr_ft.utils.yaml import read_located
@@ -85,6 +86,11 @@ class DataSection(_Section):
     source: str
     box_format: BoxFormatName | None = Field(
         default=None, description="of the source's boxes; default: as its format defines, or as recognized"
+    )
+    images: str | None = Field(default=None, description="folder of the images; default: near the annotations")
+    unlabeled: UnlabeledPolicy | None = Field(
+        default=None,
+        description="images with neither a label file nor a record; default: background for YOLO, skip for others",
     )
     validation_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="used if the data have no validation split"

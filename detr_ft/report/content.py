@@ -45,6 +45,7 @@ class RunReport:
     before: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, str] = field(default_factory=dict)
+    next_steps: Sequence[str] = ()
     criterion: str = ""
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)

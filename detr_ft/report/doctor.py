@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import KINDS, Finding, by_kind, by_sort
+from detr_ft.data.doctor.finding import KINDS, Finding, by_cause, by_kind
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.problems import ProblemKind
 from detr_ft.report.page import page_environment
 from detr_ft.report.pictures import data_uris
 from detr_ft.utils.drawing import draw
@@ -24,19 +26,26 @@ from detr_ft.utils.formatting import percent
 
 _MAX_CLASSES_IN_TEXT = 12
 _MAX_FINDINGS_PER_TABLE = 100
+_MAX_CAUSES = 12
 _MAX_CHARACTERS = 600  # of a location or a message
 _MAX_PICTURES_PER_KIND = 12
-_MAX_BYTES = 3_000_000
+_MAX_BYTES, _MAX_SAMPLE_BYTES = 2_400_000, 900_000
+_MAX_SAMPLES_PER_SPLIT = 6
 _SIZES = ((400, 80), (300, 75), (220, 65), (160, 55))  # longest side in pixels, JPEG quality
 _MAX_BOXES_PER_IMAGE = 100
 
 
-def describe(diagnosis: Diagnosis, limit: int = 3) -> str:
-    """Return a line for each split, each kind of finding with `limit` examples, advice and verdict."""
+def describe(diagnosis: Diagnosis) -> str:
+    """Return a line for each split, each kind of finding and cause with an example, advice and verdict."""
     lines = [_split_line(name, split) for name, split in diagnosis.splits.items()]
+    if diagnosis.unread_objects:
+        read = sum(split.boxes for split in diagnosis.splits.values())
+        lines.append(
+            f"objects: {read + diagnosis.unread_objects} in the files = {read} read + {diagnosis.unread_objects} not read"
+        )
     lines.append(f"read and decoded at {diagnosis.images_per_second:.0f} images a second on this machine")
     for kind, findings in by_kind(diagnosis.findings).items():
-        lines.extend(_kind_lines(kind, findings, limit))
+        lines.extend(_relative(line, diagnosis.roots) for line in _kind_lines(kind, findings))
         if kind == "leakage":
             lines.extend(f"  in all, {line}" for line in _leakage(diagnosis))
     lines.extend(f"advice: {advice}" for advice in diagnosis.advice)
@@ -73,6 +82,10 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
     """
     kinds = by_kind(diagnosis.findings)
     pictures = _pictures(kinds, data)
+
+    def text(line: str) -> str:
+        return _cut(_relative(line, diagnosis.roots))
+
     return (
         page_environment()
         .get_template("doctor.html.jinja")
@@ -80,6 +93,7 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
             diagnosis=diagnosis,
             verdict=verdict(diagnosis).removesuffix(" (exit status 2)"),
             leakage=list(_leakage(diagnosis)),
+            samples=_samples(data),
             classes=list(next(iter(diagnosis.splits.values())).boxes_per_class),
             max_boxes=max(
                 (n for split in diagnosis.figures.values() for n in split.boxes_per_class.values()), default=1
@@ -89,10 +103,10 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
                     "name": kind,
                     "kind": KINDS[kind],
                     "count": len(findings),
-                    "sorts": [_cut(line) for line in _sorts(findings)],
-                    "rows": [(_cut(one.where), _cut(one.message)) for one in findings[:_MAX_FINDINGS_PER_TABLE]],
+                    "causes": [text(line) for line in _causes(findings)],
+                    "rows": [(text(one.where), text(one.message)) for one in findings[:_MAX_FINDINGS_PER_TABLE]],
                     "pictures": [
-                        (_cut(one.where), _cut(one.message), pictures[id(one)])
+                        (text(one.where), text(_reason(one)), pictures[id(one)])
                         for one in findings[:_MAX_PICTURES_PER_KIND]
                         if id(one) in pictures
                     ],
@@ -101,6 +115,20 @@ def render_report(diagnosis: Diagnosis, data: DatasetDict) -> str:
             ],
         )
     )
+
+
+def _reason(finding: Finding) -> str:
+    """Return the message without the place in the annotation file, for captions."""
+    is_of_file = finding.kind in get_args(ProblemKind)
+    return (finding.message.partition(": ")[2] or finding.message) if is_of_file else finding.message
+
+
+def _relative(line: str, roots: Sequence[str]) -> str:
+    """Return a line with paths below the data's folder relative to it."""
+    for root in roots:
+        if root not in ("", ".", "/"):
+            line = line.replace(f"{root}/", "")
+    return line
 
 
 def _cut(text: str) -> str:
@@ -117,20 +145,20 @@ def _leakage(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"{count} of {images} images of {split} ({percent(count / images)}) are the same as images of {earlier}, or look like them"
 
 
-def _sorts(findings: list[Finding]) -> Iterator[str]:
-    """Yield a line for each sort of findings of a kind: their number, and the location of the first."""
-    for sort, some in by_sort(findings).items():
-        yield f"{len(some)} {sort}; the first is {some[0].where}"
+def _causes(findings: list[Finding]) -> Iterator[str]:
+    """Yield a line for each cause of findings of a kind: their number, and the first as an example."""
+    for some in by_cause(findings)[:_MAX_CAUSES]:
+        count = f"{len(some)} times, for example " if len(some) > 1 else ""
+        yield f"{count}{some[0].where}: {some[0].message}"
 
 
-def _kind_lines(kind: str, findings: list[Finding], limit: int) -> Iterator[str]:
+def _kind_lines(kind: str, findings: list[Finding]) -> Iterator[str]:
     known = KINDS[kind]
     yield f"{known.level}: {kind}: {len(findings)}. To repair: {known.remedy}"
-    yield from (f"  of these, {line}" for line in _sorts(findings))
-    for finding in findings[:limit]:
-        yield f"  {finding.where}: {finding.message}"
-    if len(findings) > limit:
-        yield f"  ... and {len(findings) - limit} more"
+    yield from (f"  {line}" for line in _causes(findings))
+    rest = len(by_cause(findings)) - _MAX_CAUSES
+    if rest > 0:
+        yield f"  ... and {rest} more causes; --report FILE and --json list them"
 
 
 def _split_line(name: str, split: SplitSummary) -> str:
@@ -143,8 +171,8 @@ def _split_line(name: str, split: SplitSummary) -> str:
     )
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" + ("" if count == 1 else "s")
+def _plural(count: int, word: str, plural: str = "") -> str:
+    return f"{count} {word if count == 1 else plural or word + 's'}"
 
 
 def _pictures(findings: Mapping[str, Sequence[Finding]], data: DatasetDict) -> dict[int, str]:
@@ -158,12 +186,9 @@ def _pictures(findings: Mapping[str, Sequence[Finding]], data: DatasetDict) -> d
 def _opens(finding: Finding, data: DatasetDict) -> bool:
     if finding.row is None:
         return False
-    try:
-        for split, row in filter(None, [(finding.split, finding.row), finding.like]):
-            open_image(data[split][row]["image"])
-    except ImageError:
-        return False
-    return True
+    return all(
+        _opens_row(data[split], row) for split, row in filter(None, [(finding.split, finding.row), finding.like])
+    )
 
 
 def _picture(finding: Finding, data: DatasetDict, side: int) -> Image.Image:
@@ -177,12 +202,70 @@ def _picture(finding: Finding, data: DatasetDict, side: int) -> Image.Image:
     objects, names = row["objects"], class_names(rows)
     count = min(len(objects["bbox"]), _MAX_BOXES_PER_IMAGE)
     drawn = range(count) if finding.place is None else [finding.place]
-    boxes = torch.tensor([objects["bbox"][index] for index in drawn], dtype=torch.float32).reshape(-1, 4)
-    labels = torch.tensor([objects["category"][index] for index in drawn], dtype=torch.long)
-    valid = boxes.isfinite().all(-1) & (labels >= 0) & (labels < len(names))
-    picture = draw(image, xywh_to_xyxy(boxes[valid]) * scale, labels[valid], names)
+    return _with_boxes(image, scale, objects, drawn, names, side)
+
+
+def _with_boxes(
+    image: Image.Image,
+    scale: float,
+    objects: Mapping[str, Any],
+    indices: Sequence[int],
+    names: Sequence[str],
+    side: int,
+) -> Image.Image:
+    """Return an image with some of its objects, also those of unknown classes."""
+    boxes = torch.tensor([objects["bbox"][index] for index in indices], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([objects["category"][index] for index in indices], dtype=torch.long)
+    labels[(labels < 0) | (labels >= len(names))] = len(names)
+    finite = boxes.isfinite().all(-1)
+    picture = draw(image, xywh_to_xyxy(boxes[finite]) * scale, labels[finite], [*names, "unknown class"])
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture
+
+
+def _samples(data: DatasetDict) -> dict[str, list[tuple[str, str]]]:
+    """Return ordinary images of each split with their boxes: caption and data URI, rare classes first."""
+    chosen = [(split, row) for split, rows in data.items() for row in _sample_rows(rows) if _opens_row(rows, row)]
+
+    def pictures(side: int) -> list[Image.Image]:
+        return [_sample(data[split], row, side) for split, row in chosen]
+
+    samples: dict[str, list[tuple[str, str]]] = {split: [] for split in data}
+    for (split, row), uri in zip(chosen, data_uris(pictures, _SIZES, _MAX_SAMPLE_BYTES), strict=False):
+        path = data[split][row]["image"]["path"] or f"image {data[split][row]['image_id']}"
+        count = _plural(len(data[split][row]["objects"]["bbox"]), "box", "boxes")
+        samples[split].append((f"{count}, {Path(path).name}", uri))
+    return samples
+
+
+def _sample_rows(rows: Dataset) -> list[int]:
+    """Return rows with every class, the rarest first, then others, in the order of the split."""
+    objects = rows.with_format(None).select_columns(["objects"])
+    classes = [set(row["objects"]["category"]) for row in objects]
+    counts = Counter(label for of_row in classes for label in of_row)
+    chosen: dict[int, None] = {}
+    for label, _ in sorted(counts.items(), key=lambda pair: (pair[1], pair[0])):
+        if len(chosen) < _MAX_SAMPLES_PER_SPLIT and not any(label in classes[row] for row in chosen):
+            chosen[next(row for row, of_row in enumerate(classes) if label in of_row)] = None
+    step = max(1, len(rows) // _MAX_SAMPLES_PER_SPLIT)
+    for row in range(0, len(rows), step):
+        chosen.setdefault(row, None)
+    return list(chosen)[:_MAX_SAMPLES_PER_SPLIT]
+
+
+def _opens_row(rows: Dataset, row: int) -> bool:
+    try:
+        open_image(rows[row]["image"])
+    except ImageError:
+        return False
+    return True
+
+
+def _sample(rows: Dataset, row: int, side: int) -> Image.Image:
+    image, scale = _small(rows[row], side)
+    objects = rows[row]["objects"]
+    indices = range(min(len(objects["bbox"]), _MAX_BOXES_PER_IMAGE))
+    return _with_boxes(image, scale, objects, indices, class_names(rows), side)
 
 
 def _small(row: Mapping[str, Any], side: int) -> tuple[Image.Image, float]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from datasets import Dataset
 
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.schema import boxes_of_classes
 from detr_ft.evaluation.detection_matching import AREAS
 from detr_ft.evaluation.metrics import DataFacts, EvaluationMetrics
-from detr_ft.utils.formatting import percent
 
 _WIDE_INTERVAL = 0.1
 # The envelope of a precision curve takes the best of few noisy points, so precision is too high on average below this.
@@ -19,23 +15,12 @@ _FEW_OBJECTS = 30
 _MIN_MAP_50_LOST = 0.01
 _REMEDIES = {
     "classification": "wrong classes: boxes fit; check which classes are confused, and the labels",
-    "localisation": "boxes that do not fit: train longer, at a larger size, or raise the weight of the box losses",
-    "both": "detections with a wrong class and box: train longer, or on more data",
-    "duplicate": "duplicates: train longer, until the matching has settled",
+    "localisation": "boxes that do not fit: a larger size or a higher weight of the box losses may help",
+    "both": "detections with a wrong class and box: more data help",
+    "duplicate": "duplicates: the matching has not settled",
     "background": "detections where no object is: raise the threshold, add images without objects, or check for objects without a label",
     "missed": "missed objects: check how small they are, and whether the model has enough queries",
 }
-
-
-def verdict(before: Mapping[str, Any] | None, after: Mapping[str, Any], images: str = "held-out images") -> str:
-    """Return a sentence on the model's quality; `before` and `after` are COCO's metrics by name."""
-    if not after or after["map"] is None:
-        return f"Nothing was measured: {images} contain no objects."
-    start = "" if not before or before["map"] is None else f", from {before['map']:.3f} before"
-    return (
-        f"On {images} the model reaches mAP {after['map']:.3f}{start}, "
-        f"and an average precision of {percent(after['map_50'])} for boxes that overlap by half (mAP50)."
-    )
 
 
 def remarks(metrics: EvaluationMetrics) -> list[str]:

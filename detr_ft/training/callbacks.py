@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import TrainingEnd
 from detr_ft.structures import Detections
 
 
@@ -25,6 +26,7 @@ class TrainResult:
     """The result of a run: metrics, detections in the order of the split, log and time.
 
     `better` is a sentence on an evaluation with a better metric than that of the saved model; empty if there is none.
+    `end` has the epochs done and planned, why the run ended before the last, and the diagnosis of an mAP near 0.
     """
 
     metrics: dict[str, Any]
@@ -32,6 +34,7 @@ class TrainResult:
     log: list[dict[str, Any]]
     seconds: float
     better: str
+    end: TrainingEnd
 
 
 class Callback:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 from torch import Tensor
@@ -19,6 +19,7 @@ from detr_ft.data.pipeline.dataset import TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
 from detr_ft.errors import Interrupted
+from detr_ft.evaluation.metrics import TrainingEnd
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.label_map import check_classes
 from detr_ft.models.save import save_model
@@ -209,7 +210,18 @@ class DetrTrainer:
                 self.stepper.ema.restart()  # the saved weights are averages already
             evaluation = self.monitor.measure(self._stop_requested)
             self._save_model("")
-        return TrainResult(*evaluation, self.monitor.log.read(), self.stop_requests.clock.seconds, better)
+        end = self._end(evaluation)
+        return TrainResult(*evaluation, self.monitor.log.read(), self.stop_requests.clock.seconds, better, end)
+
+    def _end(self, evaluation: Evaluation) -> TrainingEnd:
+        """Return how the run ended, with the diagnosis of the model that it saved."""
+        progress, planned = self.progress, self.settings.num_train_epochs
+        stopped_by: Literal["", "time limit", "early stopping"] = ""
+        if progress.step < self.loader.total_steps:
+            stopped_by = "time limit" if self.stop_requests.clock.over else "early stopping"
+        epochs = round(progress.epoch + progress.index / self.loader.steps_per_epoch, 1)
+        diagnosis = self.monitor.diagnosis(evaluation.metrics, progress.step)
+        return TrainingEnd(epochs, planned, stopped_by, diagnosis)
 
     def _stop_requested(self) -> bool:
         """Return whether the time limit is reached; after a signal write a checkpoint and raise Interrupted."""
@@ -219,8 +231,11 @@ class DetrTrainer:
         self.save_checkpoint()
         self.accelerator.wait_for_everyone()  # a process that ends first would end the others, also the one that writes
         step, name = self.progress.step, signal.Signals(request).name
-        folder = self.checkpoints.folder_of(step)
-        logger.warning("%s: stopped after step %d of %d, saved in %s", name, step, self.loader.total_steps, folder)
+        folder, epochs = self.checkpoints.folder_of(step), self.progress.epoch
+        logger.warning(
+            "%s: stopped after %d of %d epochs, step %d of %d, saved in %s",
+            name, epochs, self.settings.num_train_epochs, step, self.loader.total_steps, folder,
+        )  # fmt: skip
         raise Interrupted(request)
 
     def _save_if_due(self) -> None:

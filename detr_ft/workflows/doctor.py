@@ -15,21 +15,30 @@ from PIL import Image
 from detr_ft.data import export as coco_export
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.doctor import Diagnosis, Finding, diagnose, repair_data, scan_dataset
-from detr_ft.data.doctor.changes import Change, RepairedData, left_out_warnings, to_json_lines
-from detr_ft.data.doctor.repair import CHANGE_LOG, write_repaired
+from detr_ft.data.doctor.changes import (
+    CHANGE_LOG,
+    Change,
+    RepairedData,
+    balance,
+    left_out_warnings,
+    problem_of_copy,
+    to_json_lines,
+)
+from detr_ft.data.doctor.repair import write_repaired
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.errors import ObjectKey, UnknownClassError
+from detr_ft.data.sources.registry import UnlabeledPolicy, parse_spec
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
 from detr_ft.recipe.load import build_file, load_recipe
+from detr_ft.recipe.recipe import IN_MEMORY
 from detr_ft.report.doctor import write_report
 from detr_ft.utils.arguments import check_whole_number
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
-from detr_ft.workflows.splits import DataLike, PathLike, check_not_empty, read_data
+from detr_ft.workflows.splits import DataLike, PathLike, check_not_empty, read_as_is
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +53,14 @@ _MIN_EDGE_PX = 32  # of a resized image, as in recipes
 class DoctorOutcome:
     """The diagnosis of a data set, and what was written.
 
-    `changes` and `left_out`, sentences on what a repaired copy lacks if that is much, are empty without `fix`.
+    `changes`, `left_out` (sentences on what a repaired copy lacks if that is much) and `balance` (images and objects of the
+    files, of the copy and left out) are empty without `fix`.
     """
 
     diagnosis: Diagnosis
     changes: tuple[Change, ...] = ()
     left_out: tuple[str, ...] = ()
+    balance: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -67,6 +78,8 @@ def doctor(
     num_queries: int = 100,
     longest_edge: int | None = None,
     box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
     augment: PathLike | None = None,
     augment_out: PathLike | None = None,
 ) -> DoctorOutcome:
@@ -89,10 +102,13 @@ def doctor(
     if longest_edge is not None:
         check_whole_number("longest_edge", longest_edge, _MIN_EDGE_PX)
     outputs.check(drawn_on)
-    splits, faults = _read(data, box_format)
-    check_not_empty(splits)
-    scan = scan_dataset(splits)
-    diagnosis = diagnose(splits, scan, num_queries, longest_edge, faults)
+    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    check_not_empty(given.splits)
+    splits, scan = given.splits, scan_dataset(given.splits)
+    roots = _roots(given.source)
+    note = problem_of_copy(Path(roots[0])) if roots else None
+    problems = given.problems if note is None else (*given.problems, note)
+    diagnosis = diagnose(splits, scan, num_queries, longest_edge, problems, roots)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)
@@ -101,14 +117,28 @@ def doctor(
         logger.info("COCO files: %s", outputs.coco)
     if outputs.fix is None and outputs.picture is None:
         return DoctorOutcome(diagnosis)
-    repaired = repair_data(splits, scan, drawn_on)
+    repaired = repair_data(splits, scan, drawn_on, given.problems)
     if outputs.augment is not None and outputs.picture is not None:
         preview_augmentation(repaired.data, outputs.augment, outputs.picture)
         logger.info("images as %s augments them: %s", outputs.augment, outputs.picture.resolve())
     if outputs.fix is None:
         return DoctorOutcome(diagnosis)
     logger.info("repaired copy, with every change in %s: %s", CHANGE_LOG, _write(repaired, outputs.fix))
-    return DoctorOutcome(diagnosis, repaired.changes, tuple(left_out_warnings(splits, repaired)))
+    return DoctorOutcome(
+        diagnosis,
+        repaired.changes,
+        tuple(left_out_warnings(splits, repaired)),
+        balance(splits, repaired, given.problems),
+    )
+
+
+def _roots(source: str) -> list[str]:
+    """Return the folder of the data, absolute and as given; empty for data without a path."""
+    if source.startswith(IN_MEMORY):
+        return []
+    path = Path(parse_spec(source)[1])
+    folder = path if path.is_dir() else path.parent
+    return [str(folder.absolute()), str(folder)] if path.exists() else []
 
 
 @dataclass(frozen=True)
@@ -150,14 +180,6 @@ class _Outputs:
 
 def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _read(data: DataLike, box_format: str | None) -> tuple[DatasetDict, Mapping[ObjectKey, str]]:
-    """Read a data set; also return its objects of unknown class, which training refuses."""
-    try:
-        return read_data(data, box_format).splits, {}
-    except UnknownClassError as error:
-        return error.data, error.faults
 
 
 def _write(repaired: RepairedData, target: str) -> str:

@@ -15,8 +15,8 @@ from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import EvaluationMetrics
 from detr_ft.inference import Detector
 from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.headline import headline
 from detr_ft.report.page import render_markdown
-from detr_ft.report.summary import verdict
 from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
@@ -78,8 +78,9 @@ def evaluate(
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have.
     `output_dir` is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the
-    detections in COCO's results format; `from_predictions` is one to evaluate instead of a model. Classes are compared
-    by name. Raises InputError, also for data with a class that the model doesn't know.
+    detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
+    scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name. Raises InputError,
+    also for data with a class that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or from_predictions (--from-predictions) and data (--data)")
@@ -162,7 +163,7 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
     matches, about = report.assessment.matches, environment()
     page = RunReport(
         title=title,
-        verdict=verdict(None, report.assessment.coco, source),
+        verdict=headline(report.metrics, source),
         evaluation=report,
         data={
             "data": source,

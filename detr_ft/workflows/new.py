@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from detr_ft.data.doctor.advice import advise, enough_queries
 from detr_ft.data.doctor.statistics import SplitStatistics, statistics_of
 from detr_ft.data.pipeline.sampling import balanced_weights
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.families import Family
 from detr_ft.models.families.detr import DETR
@@ -36,6 +39,7 @@ _SMALL = "embedded:small"
 _GIB_PER_IMAGE = 0.41
 _MIN_IMAGES_TO_TRAIN_BACKBONE, _MIN_IMAGES_FOR_DETR_AUGMENTATION = 100, 1_000
 _MAX_BATCH_SIZE = 16
+_PLAIN = re.compile(r"[A-Za-z][\w./:-]*[\w/]")  # a text that YAML reads without quotes
 
 
 @dataclass(frozen=True)
@@ -53,25 +57,28 @@ def new_recipe(
     *,
     checkpoint: ModelLike | None = None,
     box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
 ) -> NewRecipe:
     """Write a recipe that fits a data set and this machine's hardware.
 
     `out` is a new file; without it nothing is written. `checkpoint` is chosen by the hardware if it is None.
-    `box_format` is that of the data's boxes, by default as recognized. Raises InputError.
+    `box_format` is that of the data's boxes, by default as recognized; `images` and `unlabeled` are as for `load_data`.
+    Raises InputError.
     """
     path = None if out is None else Path(out)
     if path is not None:
         check_new_file(path, "Choose another file with out (-o).")
-    given = read_data(data, box_format)
+    given = read_data(data, box_format, images=images, unlabeled=unlabeled)
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
     check_not_empty({"train": given.splits["train"]})
-    text = _text(
-        given,
-        path,
-        None if checkpoint is None else model_text(checkpoint, "checkpoint"),
+    options = _DataOptions(
         box_format or given.options.get("box_format"),
+        given.options.get("images") if images is None else os.fspath(images),
+        unlabeled or given.options.get("unlabeled") or _policy(given),
     )
+    text = _text(given, path, None if checkpoint is None else model_text(checkpoint, "checkpoint"), options)
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe
@@ -81,6 +88,20 @@ def new_recipe(
             path.write_text(text, encoding="utf-8")
         recipe = recipe.in_folder(path.parent)
     return NewRecipe(text, recipe, path)
+
+
+@dataclass(frozen=True)
+class _DataOptions:
+    """The choices of a user about the data that the recipe records."""
+
+    box_format: str | None
+    images: str | None
+    unlabeled: UnlabeledPolicy | None
+
+
+def _policy(given: GivenData) -> UnlabeledPolicy | None:
+    """Return `background` for data with unlabeled images, which are read as images without objects."""
+    return "background" if any(problem.kind == "unlabeled" for problem in given.problems) else None
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,7 @@ class _Start:
         return "no_timm" if self.checkpoint.startswith("facebook/detr-") else None
 
 
-def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format: str | None) -> str:
+def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: _DataOptions) -> str:
     train, gpu = given.splits["train"], torch.cuda.is_available()
     statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
@@ -113,10 +134,18 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
     queries = num_queries_of(start.checkpoint, start.revision)
     if queries is not None:
         advice["num_queries"] = enough_queries(statistics, queries)
+    more_queries = (
+        advice["num_queries"].value if queries is not None and advice["num_queries"].value != queries else None
+    )
     edge, edge_reason = _edge(start, statistics["train"], advice["longest_edge"].value or 800)
     batch, batch_reason = _batch(start, edge, gpu)
     epochs = max(10, min(300, round(start.steps * batch / len(train))))
-    topics = ["num_queries", *([] if start.checkpoint == _SMALL else ["expectation"]), "few boxes", "rare classes"]
+    topics = [
+        *([] if more_queries else ["num_queries"]),
+        *([] if start.checkpoint == _SMALL else ["expectation"]),
+        "few boxes",
+        "rare classes",
+    ]
     light, rare = len(train) < _MIN_IMAGES_FOR_DETR_AUGMENTATION, "rare classes" in advice
     environment = Environment(
         loader=PackageLoader("detr_ft.recipe", "."),
@@ -126,6 +155,9 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # JSON's text in double quotes is YAML's too, with backslashes and quotes escaped.
+    environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
+    environment.filters["plain"] = lambda text: text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,
         images=len(train),
@@ -136,7 +168,9 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, box_format
         advice=[advice[topic].text for topic in topics if topic in advice],
         start=start,
         criterion=_criterion(family),
-        box_format=box_format,
+        num_queries=more_queries,
+        most_objects=int(max(split.objects.most for split in statistics.values())),
+        options=options,
         has_validation="validation" in given.splits,
         edge=edge,
         edge_reason=edge_reason,

@@ -26,8 +26,9 @@ from detr_ft.recipe.code import RecipeCode
 from detr_ft.recipe.load import BuiltRecipe, build_recipe
 from detr_ft.recipe.paths import missing_paths, synonyms_problems
 from detr_ft.report.content import EvaluationReport, RunReport
+from detr_ft.report.headline import headline, next_steps, within_noise
 from detr_ft.report.pictures import write_examples
-from detr_ft.report.summary import data_facts, describe_data, verdict
+from detr_ft.report.summary import data_facts, describe_data
 from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.callbacks import Callback, TrainResult
@@ -188,7 +189,15 @@ def _train(
         metrics = RunMetrics(**vars(EvaluationMetrics.of_coco(result.metrics)))
     names = class_names(prepared.validation)
     detections = tuple(replace(image, names=names) for image in result.detections)
-    return TrainOutcome(trainer.run.path, metrics, detections, prepared.validation, result.seconds, result.better)
+    return TrainOutcome(
+        trainer.run.path, metrics, detections, prepared.validation, result.seconds, _better(result, metrics)
+    )
+
+
+def _better(result: TrainResult, metrics: EvaluationMetrics) -> str:
+    """Return the sentence on a better evaluation, empty if it was better by no more than noise."""
+    maps = [row["map"] for row in result.log if row.get("map") is not None]
+    return "" if maps and within_noise(metrics, max(maps)) else result.better
 
 
 def check_augmentation(built: BuiltRecipe) -> None:
@@ -220,9 +229,13 @@ def _write_results(
         data=data_facts(prepared.train, prepared.validation, prepared.skipped),
         command=command,
     )
+    maps = [row["map"] for row in result.log if row.get("map") is not None]
+    steps = next_steps(metrics, result.end, maps, len(prepared.train), str(folder.path))
+    metrics = replace(metrics, end=replace(result.end, next_steps=steps))
     page = RunReport(
         title=folder.path.name,
-        verdict=" ".join(filter(None, [verdict(before, result.metrics), result.better])),
+        verdict=" ".join(filter(None, [headline(metrics, before=before, end=metrics.end), _better(result, metrics)])),
+        next_steps=steps,
         evaluation=report,
         before=before,
         log=result.log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from typing import Any, TypeAlias
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from detr_ft.data.integrity.usable_images import with_true_sizes
+from detr_ft.data.integrity.usable_images import shorten, with_true_sizes
 from detr_ft.data.load import specification_of
 from detr_ft.data.schema import detection_features
-from detr_ft.data.sources.load import load_data, load_source_data, read_category_ids
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.load import load_source_data, read_category_ids
+from detr_ft.data.sources.problems import Problem
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
 from detr_ft.recipe.load import read_recipe
@@ -29,9 +33,12 @@ RecipeLike: TypeAlias = Recipe | str | os.PathLike[str]
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class GivenData:
-    """A data set, the source in its recipe, and the class of each category id of COCO files.
+    """A data set, the source in its recipe, the classes of COCO's category ids, and problems of its files.
 
     `options` are the other values of the recipe with which data given as objects were read.
     """
@@ -39,15 +46,38 @@ class GivenData:
     source: str
     splits: DatasetDict
     category_ids: Mapping[int, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_data(data: DataLike, box_format: str | None = None) -> GivenData:
-    """Read a data set from its specification, or check that objects are in the schema. Raises InputError."""
+def read_data(
+    data: DataLike,
+    box_format: str | None = None,
+    *,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> GivenData:
+    """Read a data set from its specification, or check that objects are in the schema.
+
+    Raises InputError, also if an object can't be read.
+    """
+    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    SourceData(given.splits, given.category_ids, given.problems).checked()
+    return given
+
+
+def read_as_is(
+    data: DataLike,
+    box_format: str | None = None,
+    *,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> GivenData:
+    """Read a data set as `read_data` does, as far as it can be read."""
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
-        loaded = load_source_data(source, box_format=box_format)
-        return GivenData(source, loaded.splits, loaded.category_ids)
+        loaded = load_source_data(source, box_format=box_format, images=images, unlabeled=unlabeled)
+        return GivenData(source, loaded.splits, loaded.category_ids, loaded.problems)
     objects = _as_splits(data)
     splits = DatasetDict({name: _in_schema(name, rows) for name, rows in objects.items()})
     known = specification_of(objects)
@@ -79,7 +109,45 @@ def read_source(section: DataSection, box_format: str | None = None) -> DatasetD
             f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
             "Give data (--data)"
         )
-    return load_data(section.source, box_format=box_format or section.box_format)
+    loaded = load_source_data(
+        section.source,
+        box_format=box_format or section.box_format,
+        images=section.images,
+        unlabeled=section.unlabeled,
+    )
+    return loaded.checked() if section.bad_images == "raise" else _without_defective_images(loaded, section)
+
+
+def _without_defective_images(loaded: SourceData, section: DataSection) -> DatasetDict:
+    """Return the splits without images whose objects can't all be read.
+
+    Raises InputError if these are too many.
+    """
+    defective = loaded.defective_rows()
+    for split, reasons in defective.items():
+        total = len(loaded.splits[split])
+        if len(reasons) > section.max_bad_fraction * total:
+            raise InputError(
+                [
+                    *shorten(list(reasons.values())),
+                    f"{len(reasons)} of {total} images of the {split} split have objects that can't be read, more than "
+                    f"data.max_bad_fraction allows ({section.max_bad_fraction:g})",
+                ]
+            )
+        for reason in reasons.values():
+            logger.warning("skipped: %s", reason)
+    usable = loaded.without_rows(defective).splits
+    logger.info(
+        "%d images with %d objects in the files = %d images with %d used + %d images left out",
+        *_counts(loaded.splits), *_counts(usable), sum(map(len, defective.values())),
+    )  # fmt: skip
+    return usable
+
+
+def _counts(splits: DatasetDict) -> tuple[int, int]:
+    """Return the numbers of images and of objects."""
+    objects = (row["objects"] for rows in splits.values() for row in rows.with_format(None).select_columns(["objects"]))
+    return sum(map(len, splits.values())), sum(len(one["bbox"]) for one in objects)
 
 
 def category_ids(source: str) -> Mapping[int, str]:

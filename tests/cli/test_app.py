@@ -114,8 +114,10 @@ def test_train_then_everything_else(folder: Path, here: Callable[..., tuple[int,
         ),
         (
             ["predict", "embedded:small", "notes.png", "gone.png", "empty"],
-            ["notes.png", "gone.png: no such file", "no images"],
+            ["gone.png: no such file", "no images"],
         ),
+        (["predict", "embedded:small", "notes.png", "--out", "x8"], ["notes.png: not an image"]),
+        (["predict", "embedded:small", "notes.png", "--format", "voc"], ["must be some of coco, yolo", "got voc"]),
         (
             ["evaluate", "data/tarin", "--data", "data"],
             ["data/tarin", "did you mean data/train?"],
@@ -211,7 +213,7 @@ def test_the_doctor_reports_errors_by_its_status_and_repairs_a_copy(
     assert files(tmp_path / "data") == before
     status, stdout, stderr = here("doctor", "mended", cwd=tmp_path)
     assert status == 0, stderr
-    assert stdout.endswith("no findings: the data can be trained on\n")
+    assert stdout.endswith("0 errors, 0 warnings and 1 note: the data can be trained on\n")  # a copy that lacks images
     assert len((tmp_path / "mended/changes.jsonl").read_text().splitlines()) == 1
 
 

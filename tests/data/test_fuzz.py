@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import DatasetDict
 from support.source_writers import WRITERS, Photo
 
 from detr_ft.data.doctor.statistics import statistics_of
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
 
 TRIES = int(os.environ.get("DETR_FT_FUZZ", "30"))  # of each source
@@ -66,6 +67,50 @@ CVAT = (
 )
 YAML = "path: .\ntrain: images\nval: list.txt\nnc: 2\nnames: [cat, dog]\n"
 
+VIA = {"0.png9": {"filename": "0.png", "size": 9, "file_attributes": {}, "regions": [
+    {"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 8, "height": 9}, "region_attributes": {"kind": "cat"}},
+    {"shape_attributes": {"name": "ellipse", "cx": 9, "cy": 9, "rx": 4, "ry": 2, "theta": 1.2}, "region_attributes": {"kind": "dog"}},
+    {"shape_attributes": {"name": "polygon", "all_points_x": [1, 9, 4], "all_points_y": [2, 2, 9]},
+     "region_attributes": {"kind": {"cat": True, "dog": False}}},
+    {"shape_attributes": {"name": "circle", "cx": 9, "cy": 9, "r": 4}, "region_attributes": {"kind": "dog"}}]}}  # fmt: skip
+VIA_CSV = (
+    "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
+    '0.png,9,"{}",1,0,"{""name"":""rect"",""x"":1,""y"":2,""width"":8,""height"":9}","{""kind"":""cat""}"\n'
+    '1.png,9,"{}",0,0,"{}","{}"\n'
+)
+SUPERVISELY = {"description": "", "tags": [], "size": {"height": 30, "width": 40}, "objects": [
+    {"id": 1, "classId": 1, "geometryType": "rectangle", "classTitle": "cat", "points": {"exterior": [[1, 2], [9, 9]], "interior": []}},
+    {"id": 2, "classId": 1, "geometryType": "polygon", "classTitle": "cat", "points": {"exterior": [[1, 2], [9, 9], [4, 1]], "interior": []}},
+    {"id": 3, "classId": 1, "geometryType": "oriented_bbox", "classTitle": "cat", "points": [[1, 2], [9, 9]], "angle": 0.3},
+    {"id": 4, "classId": 1, "geometryType": "graph", "classTitle": "cat", "nodes": {"a": {"loc": [1, 2]}, "b": {"loc": [3, 5]}}}]}  # fmt: skip
+META = {"classes": [{"title": "cat", "shape": "any", "color": "#FF0000", "id": 1}], "tags": [], "projectType": "images"}
+DATUMARO = {"dm_format_version": "1.0", "infos": {}, "categories": {"label": {"labels": [{"name": "cat", "parent": ""}]}}, "items": [
+    {"id": "0", "image": {"path": "0.png", "size": [30, 40]}, "attr": {"frame": 0}, "annotations": [
+        {"id": 0, "type": "bbox", "attributes": {"rotation": 20.0}, "group": 0, "label_id": 0, "bbox": [1, 2, 9, 9]},
+        {"id": 1, "type": "polygon", "attributes": {}, "group": 3, "label_id": 0, "points": [1, 2, 9, 9, 4, 1]},
+        {"id": 2, "type": "mask", "attributes": {"is_crowd": True}, "group": 0, "label_id": 0, "rle": RLE},
+        {"id": 3, "type": "ellipse", "attributes": {}, "group": 0, "label_id": 0, "points": [1, 2, 9, 9]}]}]}  # fmt: skip
+KITTI = "Car 0.00 0 1.85 1.00 2.00 9.00 12.00 1.67 1.87 3.69 -16.53 2.39 58.49 1.57\n" * 2
+VERTEX = {
+    "imageGcsUri": "gs://b/0.png",
+    "boundingBoxAnnotations": [{"displayName": "cat", "xMin": "0.1", "yMin": "0.1", "xMax": "0.5", "yMax": "0.6"}] * 2,
+    "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": "training"},
+}
+AZURE = {
+    "image_url": "azureml://x/0.png",
+    "image_details": {"format": "png", "width": "40px", "height": "30px"},
+    "label": [
+        {"label": "cat", "topX": 0.1, "topY": 0.1, "bottomX": 0.5, "bottomY": 0.6, "isCrowd": 0},
+        {"label": "dog", "isCrowd": "false", "polygon": [[0.1, 0.1, 0.4, 0.1, 0.4, 0.6]]},
+    ],
+}
+SAGEMAKER = {
+    "source-ref": "s3://b/0.png",
+    "boxes": {"image_size": [{"width": 40, "height": 30, "depth": 3}], "annotations": [
+        {"class_id": 0, "left": 1, "top": 2, "width": 9, "height": 9}, {"class_id": 0, "left": 3, "top": 2, "width": 9, "height": 9}]},
+    "boxes-metadata": {"class-map": {"0": "cat"}, "type": "groundtruth/object-detection", "creation-date": "2024-05-01T10:00:00"},
+}  # fmt: skip
+
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {  # what is read, and the files that are spoiled
     "coco": ("coco:a.json", {"a.json": COCO}),
     "labelme": ("labelme:.", {"0.json": LABELME}),
@@ -78,6 +123,19 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {  # what is read, and the file
     "yolo": ("yolo:.", {
         "data.yaml": YAML, "labels/0.txt": "0 0.5 0.5 0.2 0.2\n1 .1 .1 .9 .1 .9 .9\n", "list.txt": "./images/1.png\n"
     }),
+    "darknet": ("darknet:.", {
+        "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n",
+        "obj.names": "cat\ndog\n", "train.txt": "data/obj_train_data/0.png\n", "valid.txt": "data/obj_train_data/1.png\n",
+        "obj_train_data/0.txt": "0 0.5 0.5 0.2 0.2\n1 .1 .1 .2 .2\n", "obj_train_data/1.txt": "1 0.5 0.5 0.2 0.2\n",
+    }),
+    "via": ("via:a.json", {"a.json": VIA}),
+    "via csv": ("via:a.csv", {"a.csv": VIA_CSV}),
+    "supervisely": ("supervisely:.", {"meta.json": META, "ds/ann/0.png.json": SUPERVISELY}),
+    "datumaro": ("datumaro:.", {"annotations/default.json": DATUMARO}),
+    "kitti": ("kitti:.", {"label_2/0.txt": KITTI, "label_2/1.txt": KITTI}),
+    "sagemaker": ("manifest:a.jsonl", {"a.jsonl": SAGEMAKER}),
+    "vertex": ("manifest:a.jsonl", {"a.jsonl": VERTEX}),
+    "azure": ("manifest:a.jsonl", {"a.jsonl": AZURE}),
 }  # fmt: skip
 
 
@@ -143,7 +201,9 @@ def test_a_spoiled_data_set_is_read_or_refused(
     monkeypatch.chdir(tmp_path)
     spec, files = SOURCES[source]
     for name in ("0.png", "1.png"):
-        write_image(tmp_path / {"yolo": "images", "voc": "JPEGImages"}.get(source, "") / name)
+        write_image(
+            tmp_path / {"yolo": "images", "voc": "JPEGImages", "darknet": "obj_train_data"}.get(source, "") / name
+        )
     spoil(spec, tmp_path, files)
 
 
@@ -174,3 +234,85 @@ def refusal(spec: str) -> list[str]:
     except InputError as error:
         return error.problems
     return []
+
+
+# Sources whose every object is counted after a value was spoiled.
+COUNTED = ("darknet", "via", "via csv", "supervisely", "datumaro", "kitti", "sagemaker", "vertex", "azure")
+
+
+@pytest.mark.parametrize("source", COUNTED)
+def test_no_object_of_a_spoiled_value_is_lost_without_a_problem(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec, files = SOURCES[source]
+    for name in ("0.png", "1.png"):
+        write_image(tmp_path / {"darknet": "obj_train_data"}.get(source, "") / name)
+    for name, content in files.items():
+        write(tmp_path, name, content)
+    total = num_objects(load_data(spec))
+    assert total
+    for seed in range(TRIES):
+        rng = random.Random(f"{source} {seed}")
+        name = rng.choice(list(files))
+        content = files[name]
+        spoiled = spoiled_leaf(content, rng) if not isinstance(content, str) else spoiled_word(content, rng)
+        write(tmp_path, name, spoiled)
+        counted = num_objects_and_problems(spec)
+        assert counted is None or counted[0] == total or counted[1], (seed, (tmp_path / name).read_bytes()[:2000])
+        write(tmp_path, name, content)
+
+
+def num_objects_and_problems(spec: str) -> tuple[int, int] | None:
+    """The numbers of objects and of problems of a data set, None where it is refused."""
+    try:
+        data = load_source_data(spec)
+    except InputError:
+        return None
+    return num_objects(data.splits), len(data.problems)
+
+
+def num_objects(splits: DatasetDict) -> int:
+    return sum(len(objects["bbox"]) for rows in splits.values() for objects in rows["objects"])
+
+
+def spoiled_leaf(value: Any, rng: random.Random) -> Any:
+    """A value of JSON of which one leaf is replaced, never left out."""
+    if not isinstance(value, (dict, list)) or not value:
+        return rng.choice(VALUES)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    copy[key] = spoiled_leaf(copy[key], rng)
+    return copy
+
+
+def spoiled_word(text: str, rng: random.Random) -> str:
+    """A text of which one word is replaced by another without spaces."""
+    place = rng.choice([*re.finditer(r"[^\s,]+", text)])
+    others = [word for word in (*NUMBERS, *WORDS) if word and not set(word) & {" ", "\0", "\u2028"}]
+    return f"{text[: place.start()]}{rng.choice(others)}{text[place.end() :]}"
+
+
+def test_a_spoiled_tar_file_is_read_or_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    images = [write_image(tmp_path / "originals" / f"{seed}.png", seed=seed) for seed in (0, 1)]
+    photos = [
+        Photo(image, (40, 30), [("cat", (1.0, 2.0, 30.0, 20.0)), ("dog", (1.0, 2.0, 9.0, 9.0))]) for image in images
+    ]
+    WRITERS["webdataset"].write(tmp_path / "data", photos)
+    (file,) = (tmp_path / "data").iterdir()
+    valid = file.read_bytes()
+    annotations = re.search(rb'{"width.*?}}', valid)
+    assert annotations
+    for seed in range(TRIES):
+        rng = random.Random(f"webdataset {seed}")
+        data = bytearray(valid)
+        if seed % 2:  # the numbers and names of an annotation, of the same length
+            text = bytearray(annotations[0])
+            for _ in range(rng.choice([1, 3])):
+                text[rng.randrange(len(text))] = rng.choice(b'0{]",x\xff')
+            data[annotations.start() : annotations.end()] = text
+        else:
+            start = rng.randrange(len(data))
+            data[start : start + rng.choice([1, 9, 600])] = rng.choice([b"", rng.randbytes(9), b"\0" * 600])
+        file.write_bytes(data)
+        assert len(refusal(f"webdataset:{tmp_path / 'data'}")) < 20

@@ -23,6 +23,7 @@ from detr_ft.evaluation.metrics import (
     LayerMatching,
     MatchingMetrics,
     RunMetrics,
+    TrainingEnd,
     VocClassMetrics,
     VocMetrics,
 )
@@ -33,7 +34,7 @@ SECTIONS = [
     *COCO_METRICS, "per_class", "intervals", "errors", "thresholds", "confusion", "calibration", "by_crowding", "by_frequency",
     "images", "voc", "matching", "speed", "environment",
 ]  # fmt: skip
-OF_A_RUN = ["before", "seconds", "peak_memory_mib", "watt_hours", "data", "command"]
+OF_A_RUN = ["before", "seconds", "peak_memory_mib", "watt_hours", "data", "end", "command"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,14 @@ def whole(measured: EvaluationMetrics) -> RunMetrics:
     }
     data = DataFacts(12, 3, 0, 40, "40 boxes", {"cup": 40}, {"small": 40, "medium": 0, "large": 0})
     return RunMetrics(
-        **sections, before={"map": 0.25}, seconds=12.5, peak_memory_mib=9, watt_hours=0.5, data=data, command="x"
+        **sections,
+        before={"map": 0.25},
+        seconds=12.5,
+        peak_memory_mib=9,
+        watt_hours=0.5,
+        data=data,
+        end=TrainingEnd(3.5, 10, "time limit", ["too short"], ["continue"]),
+        command="x",
     )
 
 

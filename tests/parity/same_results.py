@@ -350,7 +350,7 @@ def predicted(tree: Tree) -> Values:
     tree.run("predict", "embedded:small", *names, "--threshold", "0.2", "--out", "pictures")
     rows = (tree.folder / "pictures/predictions.json").read_bytes()
     values = {"predict/boxes": str(len(json.loads(rows))), "predict/json": digest(rows)}
-    for picture in sorted((tree.folder / "pictures").glob("*.png")):
+    for picture in sorted((tree.folder / "pictures").rglob("*.png")):
         values[f"predict/{picture.name}"] = digest(np.asarray(Image.open(picture).convert("RGB")).tobytes())
     progress("predicted")
     return values

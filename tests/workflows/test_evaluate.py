@@ -109,13 +109,13 @@ def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
         for one in content["annotations"]:
             one["category_id"] = ids[one["category_id"]]
         file.write_text(json.dumps(content))
-        status, stdout, stderr = run(*asked[:2], f"coco:{file}", *asked[3:])
+        status, stdout, stderr = run(*asked[:2], f"coco:{file}", "--json")  # a file named outright is train
         assert status == 0, stderr
         assert "another order" in stderr
         assert json.loads(stdout)["map"] == pytest.approx(as_is["map"], abs=1e-9)
         content["categories"][0]["name"] = "yeti"
         file.write_text(json.dumps(content))
-        status, _, stderr = run(*asked[:2], f"coco:{file}", *asked[3:])
+        status, _, stderr = run(*asked[:2], f"coco:{file}", "--json")  # a file named outright is train
         assert status == 2
         assert "classes that the model doesn't know: yeti" in stderr
     finally:

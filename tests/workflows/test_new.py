@@ -56,10 +56,13 @@ def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
 
 def test_the_queries_of_the_checkpoint_are_reported(photos: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     own = json.loads((tiny_checkpoint / "config.json").read_text())["num_queries"]
-    for out, checkpoint, queries in (("a.yaml", "embedded:small", 25), ("b.yaml", str(tiny_checkpoint), own)):
+    for out, checkpoint, queries, more in (
+        ("a.yaml", "embedded:small", 25, None), ("b.yaml", str(tiny_checkpoint), own, 100),
+    ):  # fmt: skip
         new_recipe(photos, tmp_path / out, checkpoint=checkpoint)
         text = (tmp_path / out).read_text()
-        assert f"# The checkpoint has {queries} queries: " in text
+        assert (f"# The checkpoint has {queries} queries: " in text) == (more is None)
+        assert load_recipe(tmp_path / out).model.num_queries == more
         assert "DETR's number" not in text
 
 

@@ -54,14 +54,25 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
     [
         ("no json", "not valid JSON"),
         ('{"images": []}', "a list of"),
-        ([{"image_id": 0}], "result 1: .* image_id, category_id, bbox and score"),
-        ([{"image_id": 10**9, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id 1000000000"),
+        ('{"images": [], "annotations": [{"image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1]}]}', "have no score"),
+        ([{"image_id": 0}], "result 1: .* image_id or file_name, .*bbox and score"),
+        (
+            [{"image_id": 10**9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}],
+            "no image with the id 1000000000",
+        ),
+        ([{"image_id": 10**9, "bbox": [0, 0, 1, 1], "score": 1}], "category_id must be a number or a name, got None"),
         (
             [{"image_id": None, "category_id": 99, "bbox": [0, 0, 1, 1], "score": 1}],
             "category_id .*0 .*99",
         ),
-        ([{"image_id": [1], "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}], "no image with the id"),
-        ([{"image_id": None, "category": ["yeti"], "bbox": [0, 0, 1, 1], "score": 1}], "no class"),
+        (
+            [{"image_id": [1], "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}],
+            "image_id must be a number or a text",
+        ),
+        (
+            [{"image_id": None, "category": ["yeti"], "bbox": [0, 0, 1, 1], "score": 1}],
+            r"number or a name, got \['yeti'\]",
+        ),
         ([{"image_id": None, "category": "yeti", "bbox": [0, 0, 1, 1], "score": 1}], "no class yeti"),
         ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1], "score": 1}], "bbox must be"),
         ([{"image_id": None, "category_id": 0, "bbox": [0, 0, 1, 1], "score": "high"}], "score must be"),

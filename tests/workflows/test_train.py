@@ -38,7 +38,7 @@ def test_the_end_reports_duration_and_next_commands(seconds: float, told: str) -
     outcome = TrainOutcome(Path("runs/mine"), RunMetrics(map=0.5, map_50=0.75), seconds=seconds)
     text = describe_training(outcome)
     assert told in text
-    assert "mAP 0.500" in text
+    assert "mAP is 0.500" in text
     assert "detr-ft demo runs/mine" in text
     assert os.fspath(outcome) == "runs/mine"
     assert outcome.report == Path("runs/mine/report.html")

@@ -58,20 +58,15 @@ def longest_edge(split: SplitStatistics) -> Advice:
 
 
 def enough_queries(splits: Mapping[str, SplitStatistics], queries: int) -> Advice:
-    """Advise whether the queries of a checkpoint suffice, or the number that another should have."""
-    objects, advised = _max_objects(splits), num_queries(splits)
+    """Advise a number of queries for a checkpoint: its own if that suffices."""
+    objects, advised = _max_objects(splits), num_queries(splits).value or queries
     text = f"The checkpoint has {queries} queries: "
-    if objects > queries:
-        text += (
-            f"an image has {objects} objects, and the others can't be detected. Use a checkpoint with {advised.value}."
-        )
-    elif math.ceil(_QUERIES_PER_OBJECT * objects) > queries:
-        text += (
-            f"few for images of up to {objects} objects, which leave no choice in matching. {advised.value} are better."
-        )
-    else:
-        text += f"they suffice, since no image has more than {objects} objects."
-    return Advice("num_queries", queries, text)
+    if math.ceil(_QUERIES_PER_OBJECT * objects) <= queries:
+        return Advice("num_queries", queries, f"{text}they suffice, since no image has more than {objects} objects.")
+    text += f"too few for images of {objects} objects" if objects > queries else f"few for images of {objects} objects"
+    return Advice(
+        "num_queries", advised, f"{text}. model.num_queries: {advised} gives each object one, and a choice in matching."
+    )
 
 
 def _max_objects(splits: Mapping[str, SplitStatistics]) -> int:

@@ -7,12 +7,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from datasets import DatasetDict
 
+from detr_ft.data.sources.problems import Problem, num_unread
 from detr_ft.utils.formatting import percent
 
 _MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
+CHANGE_LOG = "changes.jsonl"
 _LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
 
 Value = str | Sequence[float] | None
@@ -62,6 +65,37 @@ def summarize_changes(changes: Iterable[Change]) -> str:
     counts = Counter(("image" if change.annotation_id is None else "box", change.what) for change in changes)
     lines = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
     return "\n".join(lines) or "no changes were necessary"
+
+
+def problem_of_copy(folder: Path) -> Problem | None:
+    """Return a note if a folder is a repaired copy that lacks images of its original."""
+    try:
+        changes = [json.loads(line) for line in (folder / CHANGE_LOG).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return None
+    left_out = Counter(
+        str(change.get("what")).removeprefix(_LEFT_OUT)
+        for change in changes
+        if isinstance(change, dict)
+        and change.get("annotation_id") is None
+        and str(change.get("what")).startswith(_LEFT_OUT)
+    )
+    if not left_out:
+        return None
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    return Problem("repaired copy", f"{folder / CHANGE_LOG}: {left_out.total()} images were left out: {reasons}")
+
+
+def balance(data: DatasetDict, repaired: RepairedData, problems: Sequence[Problem] = ()) -> str:
+    """Return a sentence with the images and objects of the files, of the copy, and those left out."""
+    images, boxes = sum(map(len, data.values())), _count_boxes(data)
+    images_left, boxes_left = sum(map(len, repaired.data.values())), _count_boxes(repaired.data)
+    unread = num_unread(problems)
+    lost = f", and {unread} objects that can't be read" if unread else ""
+    return (
+        f"{images} images with {boxes + unread} objects in the files = {images_left} images with {boxes_left} in the copy + "
+        f"{images - images_left} images and {boxes - boxes_left} boxes left out{lost}"
+    )
 
 
 def left_out_warnings(data: DatasetDict, repaired: RepairedData) -> Iterator[str]:

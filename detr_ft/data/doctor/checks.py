@@ -16,8 +16,10 @@ from detr_ft.data.doctor.statistics import SLACK_PX, BoxColumns, Mask, SplitSumm
 from detr_ft.data.duplicates import MAX_DISTANCE, nearest, similar_groups
 from detr_ft.data.integrity.annotated_size import TURNED, AnnotatedImage, AnnotatedSizes, Rescaling, unclear_reason
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
-from detr_ft.data.sources.errors import ObjectKey
+from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.sources.listing import images_in
+from detr_ft.data.sources.problems import Problem
+from detr_ft.errors import InputError
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
@@ -35,18 +37,18 @@ def image_findings(
     """Yield findings of images that can't be read, that EXIF turns, or that differ from their annotations."""
     for row, (scan, image, rescaling) in enumerate(zip(scans, images, map(sizes.fit, images), strict=True)):
         troubles = (
-            [(scan.trouble, scan.message, None)]
+            [(scan.trouble, scan.message, "")]
             if scan.trouble
             else _image_troubles(image, rescaling, sizes.show_turning)
         )
-        for kind, message, sort in troubles:
-            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, sort=sort)
+        for kind, message, cause in troubles:
+            yield finding(kind, split, message, image=scan.name, image_id=scan.image_id, row=row, cause=cause)
 
 
 def _image_troubles(
     image: AnnotatedImage, rescaling: Rescaling | None, show_turning: bool
-) -> Iterator[tuple[str, str, str | None]]:
-    """Yield kind, message and sort.
+) -> Iterator[tuple[str, str, str]]:
+    """Yield kind, message and cause.
 
     `show_turning`: sizes of other images show if boxes were drawn before EXIF was applied.
     """
@@ -56,36 +58,42 @@ def _image_troubles(
         text = "EXIF orientation {} turns or mirrors {}x{} as stored".format(turned, *image.file.stored)
         swaps_sides = turned >= _FIRST_SWAPPING_ORIENTATION
         if moved:
-            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", None
+            yield "exif rotation", f"{text}; its boxes seem to be drawn on the image as stored", ""
         elif not swaps_sides and image.boxes and rescaling is not None and not show_turning:
-            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", None
+            yield "exif mirroring", f"{text}; it is unclear if its boxes were drawn before or after that", ""
         else:
-            yield "exif rotation", text, None
+            yield "exif rotation", text, ""
     if rescaling is None:
-        yield "unclear size", unclear_reason(image), None
+        yield "unclear size", unclear_reason(image), ""
     elif rescaling.how:
-        sort = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
+        cause = _MIRRORED if moved and turned < _FIRST_SWAPPING_ORIENTATION else rescaling.how
         size = f"is {width}x{height}" + (" when upright" if turned > 1 else "")
-        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {sort}", sort
+        yield "wrong size", "stated {}x{}, ".format(*image.stated) + f"{size}; boxes: {cause}", cause
 
 
 def box_findings(
-    split: str, boxes: BoxColumns, scans: Sequence[ScannedImage], num_classes: int, faults: Mapping[ObjectKey, str]
+    split: str,
+    boxes: BoxColumns,
+    scans: Sequence[ScannedImage],
+    num_classes: int,
+    unknown: Mapping[tuple[str, int, int], Problem],
 ) -> list[Finding]:
     """Return every defect of a single box, by image.
 
-    `faults` are the source's messages on unknown classes. Of images without a size, only unknown classes are reported.
+    `unknown` are the source's problems of unknown classes, by split, row and place. Of images without a size, only unknown
+    classes are reported.
     """
     findings: list[tuple[int, Finding]] = []
     for kind, mask in _box_masks(boxes, num_classes).items():
         for index in np.flatnonzero(mask).tolist():
-            text = _box_text(boxes, index)
+            text, cause = _box_text(boxes, index), ""
             if kind == "unknown class":
+                problem = unknown.get((split, int(boxes.row[index]), int(boxes.position[index])))
                 number = f"class index {boxes.label[index]}, but the classes are 0 to {num_classes - 1}"
-                text = faults.get((split, int(boxes.row[index]), int(boxes.position[index])), number)
+                text, cause = (number, number) if problem is None else (problem.message, problem.cause)
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
-            findings.append((index, _of_box(kind, split, boxes, index, scans, text)))
+            findings.append((index, _of_box(kind, split, boxes, index, scans, text, cause)))
     for index, first in _repeated(boxes):
         text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
         findings.append((index, _of_box("duplicate box", split, boxes, index, scans, text)))
@@ -121,13 +129,34 @@ def _box_text(boxes: BoxColumns, index: int) -> str:
 
 
 def _of_box(
-    kind: str, split: str, boxes: BoxColumns, index: int, scans: Sequence[ScannedImage], message: str
+    kind: str,
+    split: str,
+    boxes: BoxColumns,
+    index: int,
+    scans: Sequence[ScannedImage],
+    message: str,
+    cause: str = "",
 ) -> Finding:
     row = int(boxes.row[index])
     return finding(
         kind, split, message, image=scans[row].name, image_id=scans[row].image_id,
-        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]),
+        annotation=int(boxes.id[index]), row=row, place=int(boxes.position[index]), cause=cause,
     )  # fmt: skip
+
+
+def file_findings(problems: Sequence[Problem], scan: DatasetScan) -> Iterator[Finding]:
+    """Yield the problems of annotation files, except unknown classes: `box_findings` has them."""
+    for problem in problems:
+        if problem.kind == "unknown class":
+            continue
+        if problem.split is None or problem.row is None:
+            yield finding(problem.kind, problem.split or ", ".join(scan.splits), problem.message, cause=problem.cause)
+        else:
+            image = scan.splits[problem.split][problem.row]
+            yield finding(
+                problem.kind, problem.split, problem.message, image=image.name, image_id=image.image_id,
+                row=problem.row, place=problem.place, cause=problem.cause,
+            )  # fmt: skip
 
 
 def crowded_findings(
@@ -175,12 +204,51 @@ def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
                 yield finding("no record", split, "the annotations don't list this file", image=str(path))
 
 
+def thin_findings(split: str, scans: Sequence[ScannedImage], longest_edge: int) -> Iterator[Finding]:
+    """Yield the images with a side of 0 pixels after resizing, which training refuses."""
+    form = ImageFormat({"max_height": longest_edge, "max_width": longest_edge}, (0.0,) * 3, (1.0,) * 3)
+    for row, scan in enumerate(scans):
+        try:
+            if min(scan.size) > 0:
+                form.resized(*scan.size)
+        except InputError:
+            message = "{}x{} pixels, so thin that a side has none at longest_edge {}".format(*scan.size, longest_edge)
+            yield finding("too thin", split, message, image=scan.name, image_id=scan.image_id, row=row)
+
+
+def copies_without_boxes(
+    scan: DatasetScan, boxes: Mapping[str, BoxColumns], names: Sequence[str], groups: Sequence[Sequence[_Row]]
+) -> Iterator[Finding]:
+    """Yield images that lack a class that all other images of a group of similar ones have."""
+    classes = {split: _classes_of_rows(columns, len(scan.splits[split])) for split, columns in boxes.items()}
+    for group in groups:
+        sets = [classes[split][row] for split, row in group]
+        for index, (split, row) in enumerate(group):
+            others = sets[:index] + sets[index + 1 :]
+            for label in sorted(set.intersection(*others) - sets[index]):
+                like = group[index - 1]
+                name = names[label] if 0 <= label < len(names) else str(label)
+                message = f"no box of {name!r}, which {scan.splits[like[0]][like[1]].short} and others like it have"
+                yield _of_image("copy without boxes", scan, (split, row), message, like)
+
+
+def _classes_of_rows(boxes: BoxColumns, rows: int) -> list[set[int]]:
+    classes: list[set[int]] = [set() for _ in range(rows)]
+    for row, label in zip(boxes.row.tolist(), boxes.label.tolist(), strict=True):
+        classes[row].add(label)
+    return classes
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """The findings, and for each split the number of images that are the same as, or like, earlier ones."""
+    """The findings, and for each split the number of images that are the same as, or like, earlier ones.
+
+    `groups` are images that look alike, each as split and row, without exact copies.
+    """
 
     findings: list[Finding]
     leaked: dict[str, int]
+    groups: list[list[_Row]]
 
 
 def find_duplicates(scan: DatasetScan) -> Duplicates:
@@ -193,7 +261,8 @@ def find_duplicates(scan: DatasetScan) -> Duplicates:
         leaked[row[0]] += across
         findings.append(_copy(scan, row, original, "leakage" if across else "duplicate image"))
     fingerprints = [scan.splits[split][row].fingerprint for split, row in originals]
-    for group in similar_groups(fingerprints):
+    groups = similar_groups(fingerprints)
+    for group in groups:
         members: dict[str, list[int]] = {split: [] for split in scan.splits}
         for index in group:
             members[originals[index][0]].append(originals[index][1])
@@ -202,7 +271,7 @@ def find_duplicates(scan: DatasetScan) -> Duplicates:
         for leak, count in _across_splits(scan, members):
             findings.append(leak)
             leaked[leak.split] += count
-    return Duplicates(findings, leaked)
+    return Duplicates(findings, leaked, [[originals[index] for index in group] for group in groups])
 
 
 def _exact_copies(scan: DatasetScan) -> tuple[list[tuple[_Row, _Row]], list[_Row]]:

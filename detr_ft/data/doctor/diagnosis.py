@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 
 import numpy as np
 from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.doctor.advice import Advice, advise
+from detr_ft.data.doctor.box_patterns import pattern_findings
 from detr_ft.data.doctor.checks import (
     box_findings,
+    copies_without_boxes,
     crowded_findings,
+    file_findings,
     find_duplicates,
     image_findings,
     missing_classes,
     similar_names,
+    thin_findings,
     tiny_findings,
     unrecorded_files,
 )
@@ -36,7 +39,7 @@ from detr_ft.data.doctor.statistics import (
 from detr_ft.data.integrity.annotated_size import AnnotatedSizes, annotated_images
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage, scan_dataset
 from detr_ft.data.schema import class_names, sizes_of
-from detr_ft.data.sources.errors import ObjectKey
+from detr_ft.data.sources.problems import Problem, num_unread
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Diagnosis:
     """The result of `examine`; `findings` is empty for clean data.
 
     `figures` are the statistics of each split. `leaked` counts, for each split, the images that are the same as, or look
-    like, an image of an earlier split. `images_per_second` is the speed of reading and decoding.
+    like, an image of an earlier split. `images_per_second` is the speed of reading and decoding. `unread_objects` counts the
+    objects of the files that are in no split. `roots` are the paths of the data, which texts for people leave out.
     """
 
     splits: dict[str, SplitSummary]
@@ -53,6 +57,8 @@ class Diagnosis:
     advice: tuple[Advice, ...]
     leaked: dict[str, int]
     images_per_second: float
+    unread_objects: int = 0
+    roots: tuple[str, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -77,9 +83,15 @@ def diagnose(
     scan: DatasetScan,
     num_queries: int = 100,
     longest_edge: int | None = None,
-    faults: Mapping[ObjectKey, str] = MappingProxyType({}),
+    problems: Sequence[Problem] = (),
+    roots: Sequence[str] = (),
 ) -> Diagnosis:
-    """Return the diagnosis of a scanned data set; `faults` are the source's messages on unknown classes."""
+    """Return the diagnosis of a scanned data set; `problems` are those of its files at `roots`."""
+    unknown = {
+        (problem.split, problem.row, problem.place): problem
+        for problem in problems
+        if problem.split is not None and problem.row is not None and problem.place is not None
+    }
     names = class_names(next(iter(data.values())))
     stated = {split: boxes_of(rows) for split, rows in data.items()}
     formats = {split: other_format(boxes) for split, boxes in stated.items()}
@@ -97,22 +109,27 @@ def diagnose(
         for split, rows in data.items()
     }
     sizes = AnnotatedSizes.infer(image for rows in images.values() for image in rows)
-    findings: list[Finding] = []
+    findings: list[Finding] = list(file_findings(problems, scan))
     for split, format in formats.items():
         scans = scan.splits[split]
         if format is not None:
             findings.append(_format_finding(split, stated[split], scans, format))
         of_images = image_findings(split, scans, images[split], sizes)
-        findings.extend(_by_row(of_images, box_findings(split, boxes[split], scans, len(names), faults)))
+        findings.extend(_by_row(of_images, box_findings(split, boxes[split], scans, len(names), unknown)))
         findings.extend(crowded_findings(split, boxes[split], scans, num_queries))
         findings.extend(tiny_findings(split, boxes[split], scans, names, edge))
+        findings.extend(thin_findings(split, scans, edge))
+        findings.extend(pattern_findings(split, boxes[split], scans, names))
     duplicates = find_duplicates(scan)
     findings += duplicates.findings
+    findings.extend(copies_without_boxes(scan, boxes, names, duplicates.groups))
     findings.extend(unrecorded_files(scan))
     findings.extend(missing_classes(splits))
     findings.extend(similar_names(names, splits))
     speed = round(scan.images_per_second, 1)
-    return Diagnosis(splits, tuple(findings), statistics, advice, duplicates.leaked, speed)
+    return Diagnosis(
+        splits, tuple(findings), statistics, advice, duplicates.leaked, speed, num_unread(problems), tuple(roots)
+    )
 
 
 def _by_row(of_images: Iterator[Finding], of_boxes: list[Finding]) -> list[Finding]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from detr_ft.data.sources.problems import pattern_of
+
 Level = Literal["error", "warning", "info"]
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
@@ -76,8 +78,80 @@ KINDS: dict[str, Kind] = {
     "unknown class": Kind(
         "error",
         "The class of a box is not a class of the data set.",
-        "The model has no output for it; the index after the last would be learned as background.",
-        "give the box one of the data set's classes",
+        "The model has no output for it. Without the box its image would be learned as if nothing were there.",
+        "name the class in the data set, or give the box another class; --fix COPY leaves the image out",
+    ),
+    "unreadable annotation": Kind(
+        "error",
+        "A part of an annotation can't be read.",
+        "Its image would be learned as if the object were not there, so training refuses the image.",
+        "correct the place in the file; --fix COPY leaves the image out",
+    ),
+    "missing label": Kind(
+        "error",
+        "An image has neither a label file nor a record, and data.unlabeled is error.",
+        "Training refuses it.",
+        "label the image, give it an empty label file, or choose data.unlabeled: background or skip",
+    ),
+    "lost annotation": Kind(
+        "warning",
+        "An annotation, or a file of them, belongs to no image of the data set.",
+        "Its objects are not used.",
+        "restore the image or its name, or remove the annotation; --fix COPY leaves it out",
+    ),
+    "repeated id": Kind(
+        "warning",
+        "An id occurs more than once.",
+        "Everything is read; other programs may use only one of the entries.",
+        "give each entry an id of its own, as --fix COPY does",
+    ),
+    "unlabeled": Kind(
+        "warning",
+        "An image has neither a label file nor a record.",
+        "It is learned as an image without objects: right for images of nothing, wrong if its labels are lost.",
+        "look at the pictures; an empty label file declares an image without objects, data.unlabeled: skip leaves all out",
+    ),
+    "shape without area": Kind(
+        "warning",
+        "A point or a line is annotated beside boxes.",
+        "It is no box and is not used.",
+        "none, if it belongs to an object that also has a box; else draw a box",
+    ),
+    "too thin": Kind(
+        "error",
+        "An image is so thin that a side has no pixel after resizing.",
+        "Training refuses it.",
+        "crop the image, or train with a larger longest_edge",
+    ),
+    "repaired copy": Kind(
+        "info",
+        "The data are a copy by --fix that lacks images of the original.",
+        "A copy without findings says nothing about the images that were left out.",
+        "none, if the images in its changes.jsonl may be missing; else repair the original files",
+    ),
+    "boxes at the border": Kind(
+        "warning",
+        "Many boxes share an edge or a corner of their image.",
+        "An exporter that loses the offset of boxes moves them there; the model would learn a wrong place.",
+        "look at the pictures; if the boxes do not fit the objects, export the annotations again",
+    ),
+    "boxes never vary": Kind(
+        "warning",
+        "The same box is in many images.",
+        "The model learns one place instead of objects.",
+        "look at the pictures; draw the boxes of each image, or use a classifier if there is one object in one place",
+    ),
+    "one size": Kind(
+        "warning",
+        "All boxes of a class have one width and height.",
+        "Boxes made from points have a fixed size; if it does not fit the objects, sizes are learned wrongly.",
+        "look at the pictures; draw boxes around the objects",
+    ),
+    "copy without boxes": Kind(
+        "warning",
+        "An image has no box of a class that all images like it have.",
+        "If the object is there, the model learns that it is not.",
+        "look at the pictures; annotate the image, or leave it out",
     ),
     "leakage": Kind(
         "warning",
@@ -171,7 +245,7 @@ class Finding:
     """One defect with its location: `image` is the file, `annotation` the id of the box.
 
     `row` is the index of the image in its split and `place` that of the box among the image's objects, from 0; `like` is
-    split and row of another image that this one is like. `sort` distinguishes findings of one kind.
+    split and row of another image that this one is like. `cause` is the same for findings of one kind that have one cause.
     """
 
     kind: str
@@ -185,7 +259,7 @@ class Finding:
     row: int | None = None
     place: int | None = None
     like: tuple[str, int] | None = None
-    sort: str | None = None
+    cause: str = ""
 
     @property
     def where(self) -> str:
@@ -208,11 +282,24 @@ def finding(
     row: int | None = None,
     place: int | None = None,
     like: tuple[str, int] | None = None,
-    sort: str | None = None,
+    cause: str = "",
 ) -> Finding:
     """Return a finding with the level and the remedy of its kind."""
     level, remedy = KINDS[kind].level, KINDS[kind].remedy
-    return Finding(kind, level, split, image, image_id, annotation, message, remedy, row, place, like, sort)
+    return Finding(
+        kind,
+        level,
+        split,
+        image,
+        image_id,
+        annotation,
+        message,
+        remedy,
+        row,
+        place,
+        like,
+        cause or pattern_of(f": {message}"),
+    )
 
 
 def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
@@ -224,10 +311,9 @@ def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     return {kind: grouped[kind] for kind in ordered if kind in grouped}
 
 
-def by_sort(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Return the findings of each sort, the most frequent first, without those that have none."""
+def by_cause(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Return the findings of each cause, the most frequent first."""
     grouped: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.sort is not None:
-            grouped.setdefault(finding.sort, []).append(finding)
-    return dict(sorted(grouped.items(), key=lambda pair: -len(pair[1])))
+        grouped.setdefault(finding.cause, []).append(finding)
+    return sorted(grouped.values(), key=len, reverse=True)

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.box_frame import MIN_SIDE_PX
-from detr_ft.data.doctor.changes import Change, RepairedData, to_json_lines
+from detr_ft.data.doctor.changes import CHANGE_LOG, Change, RepairedData, to_json_lines
 from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
 from detr_ft.data.doctor.statistics import SLACK_PX, boxes_of, converted, other_format
 from detr_ft.data.export import write_coco
@@ -31,10 +31,9 @@ from detr_ft.data.integrity.annotated_size import (
 )
 from detr_ft.data.integrity.scan import DatasetScan, ScannedImage
 from detr_ft.data.schema import class_names, sizes_of, with_columns
+from detr_ft.data.sources.problems import Problem
 from detr_ft.errors import InputError
 from detr_ft.utils.files import check_new_folder, writing
-
-CHANGE_LOG = "changes.jsonl"
 
 Step = tuple[str, Box, Box | None]  # what was done, before, after
 
@@ -47,18 +46,25 @@ def write_repaired(repaired: RepairedData, folder: Path) -> None:
         (folder / CHANGE_LOG).write_text(to_json_lines(repaired.changes), encoding="utf-8")
 
 
-def repair_data(data: DatasetDict, scan: DatasetScan, drawn_on: Frame | None = None) -> RepairedData:
+def repair_data(
+    data: DatasetDict,
+    scan: DatasetScan,
+    drawn_on: Frame | None = None,
+    problems: Sequence[Problem] = (),
+) -> RepairedData:
     """Return a repaired copy of every split of a scanned data set.
 
-    `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
+    Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
     left out. Raises InputError if no image is left.
     """
+    refused = {(problem.split, problem.row): problem for problem in reversed(problems) if problem.refused}
     data, changes = merge_classes(data)
     in_pixels = {split: _SplitInPixels.of(rows, scan.splits[split]) for split, rows in data.items()}
     sizes = AnnotatedSizes.infer((image for split in in_pixels.values() for image in split.images), drawn_on)
     repaired: dict[str, list[Row | None]] = {}
     for split, rows in data.items():
-        repairer = _SplitRepairer(split, scan.splits[split], class_names(rows))
+        of_split = {row: problem for (name, row), problem in refused.items() if name == split and row is not None}
+        repairer = _SplitRepairer(split, scan.splits[split], class_names(rows), of_split)
         repaired[split] = list(repairer.repair(rows, in_pixels[split], sizes))
         changes += repairer.changes
     changes += merge_copies(repaired, scan)
@@ -99,13 +105,14 @@ class _SplitRepairer:
     split: str
     scans: list[ScannedImage]
     names: list[str]
+    refused: Mapping[int, Problem]
     changes: list[Change] = field(default_factory=list)
 
     def repair(self, rows: Dataset, in_pixels: _SplitInPixels, sizes: AnnotatedSizes) -> Iterator[Row | None]:
         """Yield the repaired size and objects of each row; None for an image that is left out."""
         for index, (objects, image) in enumerate(zip(rows["objects"], in_pixels.images, strict=True)):
             rescaling = sizes.fit(image)
-            reason = self._reason_to_leave_out(index, image, rescaling)
+            reason = self._reason_to_leave_out(index, objects["category"], image, rescaling)
             if reason is not None:
                 self._record(index, None, *reason)
             if reason is not None or rescaling is None:
@@ -114,11 +121,16 @@ class _SplitRepairer:
                 yield self._repaired_row(index, objects, image, rescaling, in_pixels.format)
 
     def _reason_to_leave_out(
-        self, index: int, image: AnnotatedImage, rescaling: Rescaling | None
+        self, index: int, labels: Sequence[int], image: AnnotatedImage, rescaling: Rescaling | None
     ) -> tuple[str, Any, Any] | None:
         scan = self.scans[index]
         if scan.trouble:
             return f"left out: {scan.trouble}", scan.message, None
+        if index in self.refused:
+            return f"left out: {self.refused[index].kind}", self.refused[index].message, None
+        unknown = [label for label in labels if not 0 <= label < len(self.names)]
+        if unknown:
+            return "left out: unknown class", f"class indices {unknown}", None
         if rescaling is None:
             return "left out: drawn for an unknown size", image.stated, scan.size
         return None
@@ -134,7 +146,7 @@ class _SplitRepairer:
         size = self.scans[index].size
         if image.stated != size:
             self._record(index, None, SIZE_ALONE, image.stated, size)
-        repairer = BoxRepairer(size, len(self.names), rescaling)
+        repairer = BoxRepairer(size, rescaling)
         new: dict[str, list[Any]] = {key: [] for key in objects}
         for position, in_pixels in enumerate(image.boxes):
             original, number = as_box(objects["bbox"][position]), objects["id"][position]
@@ -164,7 +176,6 @@ class BoxRepairer:
     """
 
     size: Size
-    num_classes: int
     rescaling: Rescaling = AS_STATED
     steps: list[Step] = field(default_factory=list)
     _used: set[tuple[Box, int]] = field(default_factory=set)
@@ -181,8 +192,6 @@ class BoxRepairer:
         return box
 
     def _steps(self, box: Box, label: int) -> Iterator[tuple[str, Box | None]]:
-        if not 0 <= label < self.num_classes:
-            yield "left out: unknown class", None
         if not all(map(math.isfinite, box)):
             yield "left out: not finite", None
         moved = self.rescaling.move(box)

@@ -1,64 +1,72 @@
-"""Read COCO JSON: one file, a folder for each split (Roboflow), or `annotations/instances_*.json`."""
+"""Read COCO JSON: one file, a folder for each split (Roboflow), or `annotations/instances_*.json`.
+
+Also its relatives: LVIS (images by URL), panoptic files (segments of each image), image ids that are text, and CVAT's
+export with rotated boxes.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root, plain_path
-from detr_ft.data.sources.json_files import json_by_split, json_tool_of
-from detr_ft.data.sources.listing import split_folders, split_of, split_of_file
-from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_numbers, read_text, shown
-from detr_ft.data.sources.record import Flags, Record, raise_with_faults, to_dataset
-from detr_ft.data.sources.shapes_to_boxes import box_around_segmentation
+from detr_ft.data.sources.json_files import json_by_split, json_instead, json_tool_of
+from detr_ft.data.sources.listing import split_folders, split_of
+from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_number, parse_numbers, read_text, shown
+from detr_ft.data.sources.problems import Problem, raise_all
+from detr_ft.data.sources.record import Flags, Record, to_source_data
+from detr_ft.data.sources.shapes_to_boxes import box_around_rotated, box_around_segmentation, is_upright_rectangle
 from detr_ft.errors import InputError
 
 _FLAGS = ("iscrowd", "difficult", "truncated")
+_URLS = ("coco_url", "flickr_url", "url")
 
 _Row = Mapping[str, object]
+_Id = int | str
 
 log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a file, or a file of the splits of a folder, is COCO JSON."""
+    """Return whether a file, or most JSON files of a folder, are COCO JSON."""
     return json_tool_of(path) == "coco"
 
 
-def read(path: Path, box_format: BoxFormat | None) -> SourceData:
+def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a COCO file or folder. Categories that no split uses are left out and logged.
 
     Category ids may have gaps; classes are in the order of the ids, the same for all splits. An object without a bbox
     gets the box around its segmentation. Images that are not at their stated paths are searched for below the file.
     """
-    paths = _files(path)
+    paths = {"train": path} if path.is_file() else json_by_split(path)
     if not paths:
         raise InputError(
-            f"{path}: no COCO file, expected <split>/_annotations.coco.json or annotations/instances_<split>.json. "
-            "Name the file, as in coco:FILE"
+            f"{path}: no COCO file, expected <split>/_annotations.coco.json or annotations/instances_<split>.json."
+            f"{json_instead(path)} Name the file, as in coco:FILE"
         )
-    files = {split: CocoFile(file) for split, file in paths.items()}
-    problems = [problem for file in files.values() for problem in file.read()]
-    splits = {split: list(file.records.values()) for split, file in files.items()}
-    raise_with_faults(problems, splits)
-    data = to_dataset(splits, _used_names(files.values(), path), path)
-    return SourceData(data, _categories(files.values()))
+    files = {split: CocoFile(file, options.images) for split, file in paths.items()}
+    raise_all([problem for file in files.values() for problem in file.read()])
+    splits = {split: file.records for split, file in files.items()}
+    return to_source_data(
+        splits,
+        _used_names(files.values(), path),
+        path,
+        [problem for file in files.values() for problem in file.problems],
+        category_ids=_categories(files.values()),
+        split_by=None if list(paths) == ["train"] else "the names of the files and folders",
+    )
 
 
 def read_categories(path: Path) -> dict[int, str]:
     """Return the category names of a valid COCO file or folder by their ids."""
-    files = [CocoFile(file) for file in _files(path).values()]
+    paths = [path] if path.is_file() else json_by_split(path).values()
+    files = [CocoFile(file) for file in paths]
     for file in files:
         file.read_categories()
     return _categories(files)
-
-
-def _files(path: Path) -> dict[str, Path]:
-    return {split_of_file(path): path} if path.is_file() else json_by_split(path)
 
 
 def _categories(files: Iterable[CocoFile]) -> dict[int, str]:
@@ -68,7 +76,7 @@ def _categories(files: Iterable[CocoFile]) -> dict[int, str]:
 def _used_names(files: Iterable[CocoFile], path: Path) -> list[str]:
     files = list(files)
     names = dict.fromkeys(name for file in files for _, name in sorted(file.categories.items()))
-    used = {name for file in files for record in file.records.values() for name in record.names if name}
+    used = {name for file in files for record in file.records for name in record.names if name}
     unused = [name for name in names if name not in used]
     if not used:
         return list(names)
@@ -79,64 +87,92 @@ def _used_names(files: Iterable[CocoFile], path: Path) -> list[str]:
 
 @dataclass
 class CocoFile:
-    """A COCO file: its categories (name by id), records (by image id) and problems."""
+    """A COCO file: its categories (name by id), records, and problems that belong to no record."""
 
     file: Path
+    images: Path | None = None
     categories: dict[int, str] = field(default_factory=dict)
-    records: dict[int, Record] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    _by_id: dict[_Id, list[Record]] = field(default_factory=dict)
+    _stuff: set[int] = field(default_factory=set)
+    _num_stuff: int = 0
 
     def read(self) -> list[str]:
-        """Fill categories and records. Return the problems, each with the file and the id."""
-        content = self.read_categories()
+        """Fill categories and records. Return why the file is no COCO file, empty if it is one."""
+        content, reasons = self._content()
         if content is None:
-            return self.problems
+            return reasons
+        reasons = [
+            f"{self.file}: not a COCO file, {key!r} must be a list"
+            for key in ("images", "annotations", "categories")
+            if not isinstance(content.get(key, [] if key == "annotations" else None), list)
+        ]
+        if reasons:
+            return reasons
+        self._add_categories(content)
         self._log_shared_names()
-        self._add_images(self._rows(content, "images"))
-        if "annotations" not in content and "images" in content:
+        reasons = self._add_images(self._rows(content, "images"))
+        if "annotations" not in content:
             log.warning("%s: has no annotations; all of its images are read as images without objects", self.file)
-            return self.problems
         seen_ids: set[object] = set()
-        for row in self._rows(content, "annotations"):
+        for row in self._annotations(content):
             self._add_annotation(row, seen_ids)
-        return self.problems
+        if self._num_stuff:
+            log.info("%s: %d segments of stuff, which has no instances, are left out", self.file, self._num_stuff)
+        return reasons
 
-    def read_categories(self) -> _Row | None:
-        """Fill the categories. Return the content of the file, None if it is no JSON mapping."""
+    def read_categories(self) -> None:
+        """Fill the categories alone."""
+        content, _ = self._content()
+        if content is not None:
+            self._add_categories(content)
+
+    def _content(self) -> tuple[_Row | None, list[str]]:
         try:
             content = parse_json(read_text(self.file))
         except ValueError as error:
-            self.problems.append(f"{self.file}: {error}")
-            return None
+            return None, [f"{self.file}: {error}"]
         if not isinstance(content, dict):
-            self.problems.append(
-                f"{self.file}: not a COCO file, must be a mapping with images, annotations and categories"
-            )
-            return None
-        for row in self._rows(content, "categories"):
-            self._add_category(row)
-        return content
+            return None, [f"{self.file}: not a COCO file, must be a mapping with images, annotations and categories"]
+        return content, []
 
-    def _rows(self, content: _Row, key: str) -> list[_Row]:
+    def _rows(self, content: _Row, key: str) -> Iterator[_Row]:
         rows = content.get(key)
-        if not isinstance(rows, list):
-            self.problems.append(f"{self.file}: not a COCO file, {key!r} must be a list")
-            return []
-        wrong = [i for i, row in enumerate(rows) if not isinstance(row, dict)]
-        self.problems.extend(f"{self.file}: {key}[{i}] must be a mapping" for i in wrong)
-        return [row for row in rows if isinstance(row, dict)]
+        for index, row in enumerate(rows if isinstance(rows, list) else []):
+            if isinstance(row, dict):
+                yield row
+            else:
+                self._lost(f"{self.file}: {key}[{index}]: must be a mapping, got {shown(row)}")
 
-    def _add_category(self, row: _Row) -> None:
-        number, name = _parse_id(row.get("id")), row.get("name")
-        name = name.strip() if isinstance(name, str) else ""
-        if number is None or not name:
-            self.problems.append(
-                f"{self.file}: category {shown(row.get('id'))} must have a whole number as id and a name"
-            )
-        elif self.categories.get(number, name) != name:
-            self.problems.append(f"{self.file}: category id {number} has two names. Use one id for each category")
-        else:
-            self.categories[number] = name
+    def _annotations(self, content: _Row) -> Iterator[_Row]:
+        """Yield the annotations, and the segments of panoptic ones as annotations."""
+        for row in self._rows(content, "annotations"):
+            segments = row.get("segments_info")
+            if not isinstance(segments, list):
+                yield row
+                continue
+            for segment in segments:
+                yield {**(segment if isinstance(segment, dict) else {}), "image_id": row.get("image_id")}
+
+    def _lost(self, message: str) -> None:
+        self.problems.append(Problem("lost annotation", message))
+
+    def _add_categories(self, content: _Row) -> None:
+        for row in self._rows(content, "categories"):
+            number, name = _parse_whole(row.get("id")), row.get("name")
+            name = name.strip() if isinstance(name, str) else ""
+            where = f"{self.file}: category {shown(row.get('id'))}"
+            if number is None or not name:
+                self._lost(f"{where}: must have a whole number as id and a name")
+            elif self.categories.get(number, name) != name:
+                self._lost(
+                    f"{where}: has two names, {shown(self.categories[number])} and {shown(name)}. The first is used"
+                )
+            else:
+                self.categories[number] = name
+                if row.get("isthing") == 0:
+                    self._stuff.add(number)
 
     def _log_shared_names(self) -> None:
         ids: dict[str, list[int]] = {}
@@ -147,18 +183,34 @@ class CocoFile:
                 numbered = ", ".join(map(str, several))
                 log.warning("%s: categories %s have the same name %r and become one class", self.file, numbered, name)
 
-    def _add_images(self, rows: list[_Row]) -> None:
-        folder, hits = fullest_folder([_file_name(row) for row in rows], self._image_folders())
+    def _add_images(self, rows: Iterable[_Row]) -> list[str]:
+        """Add a record for each image. Return a problem if none has a file."""
+        rows = list(rows)
+        names = [_file_name(row) for row in rows]
+        folder, hits = fullest_folder(names, [self.images] if self.images else self._image_folders())
         # If most images of a sample are in a folder, the others are missing: a search could find those of another split.
-        finder = None if hits > 0.5 else ImageFinder(folder if hits else image_root(self.file))
-        for row in rows:
-            self._add_image(row, folder, finder)
-        if finder and finder.all_missing(self.file):
-            searched = ", ".join(map(str, dict.fromkeys(self._image_folders())))
-            self.problems.append(
-                f"{self.file}: its images are in none of these folders: {searched}, nor below {finder.root}. "
-                "Put them in one of these"
-            )
+        root = folder if hits else image_root(self.file)
+        finder = None if hits > 0.5 else ImageFinder(root, images=self.images)
+        for row, name in zip(rows, names, strict=True):
+            self._add_image(row, name, folder, finder)
+        for number, records in self._by_id.items():
+            if len(records) > 1:
+                for record in records:
+                    listed = ", ".join(one.path.name for one in records)
+                    record.unreadable.append(
+                        f"{self.file}: image id {shown(number)}: {len(records)} images have it ({listed}), so it is unknown "
+                        "whose its annotations are. Give each image an id of its own"
+                    )
+        if finder is None:
+            return []
+        finder.log_substitutes(self.file)
+        if not finder.all_missing(self.file):
+            return []
+        searched = ", ".join(map(str, dict.fromkeys(self._image_folders())))
+        return [
+            f"{self.file}: its images are in none of these folders: {searched}, nor below {finder.root}. "
+            "Put them in one of these, or name their folder with --images (data.images)"
+        ]
 
     def _image_folders(self) -> list[Path]:
         parent, root, stem = self.file.parent, self.file.parent.parent, self.file.stem.removeprefix("instances_")
@@ -173,67 +225,96 @@ class CocoFile:
             root,
         ]
 
-    def _add_image(self, row: _Row, folder: Path, finder: ImageFinder | None) -> None:
-        number, name = _parse_id(row.get("id")), _file_name(row)
-        if number is None:
-            self.problems.append(f"{self.file}: image id {shown(row.get('id'))} must be a whole number")
-        elif not name and any(row.get(key) for key in ("coco_url", "flickr_url")):
-            self.problems.append(
-                f"{self.file}: image {number} has only a URL and no file_name. Download the images and add the name of "
-                "each as file_name"
-            )
-        elif not name:
-            self.problems.append(f"{self.file}: image {number} has no file_name")
-        elif number in self.records:
-            self.problems.append(f"{self.file}: image id {number} occurs twice, must be unique")
-        else:
-            where = f"{self.file}: image {number}"
-            path = finder.find(name, where, self.problems) if finder else (folder / name).absolute()
-            self.records[number] = Record.with_size(path, number, row.get("width"), row.get("height"))
+    def _add_image(self, row: _Row, name: str, folder: Path, finder: ImageFinder | None) -> None:
+        key = _parse_id(row.get("id"))
+        where = f"{self.file}: image {shown(row.get('id'))}"
+        if key is None or not name:
+            lacking = "an id, a whole number or a text" if key is None else "a file_name"
+            self._lost(f"{where}: must have {lacking}")
+            if key is not None:
+                self._by_id[key] = []
+            return
+        problems: list[str] = []
+        path = finder.find(name, where, problems) if finder else (folder / name).absolute()
+        same_id = self._by_id.setdefault(key, [])
+        if any(record.path == path for record in same_id):
+            self.problems.append(Problem("repeated id", f"{where}: the same image is listed twice; one is used"))
+            return
+        number = key if isinstance(key, int) and not same_id else self._free_id()
+        record = Record.with_size(path, number, row.get("width"), row.get("height"))
+        record.unreadable += problems
+        same_id.append(record)
+        self.records.append(record)
+
+    def _free_id(self) -> int:
+        return max((record.image_id for record in self.records), default=-1) + 1
 
     def _add_annotation(self, row: _Row, seen_ids: set[object]) -> None:
         number = row.get("id")
         where = f"{self.file}: annotation {shown(number)}"
-        image_id, category = _parse_id(row.get("image_id")), _parse_id(row.get("category_id"))
-        record = None if image_id is None else self.records.get(image_id)
-        name = None if category is None else self.categories.get(category)
+        image_id, category = _parse_id(row.get("image_id")), _parse_whole(row.get("category_id"))
+        if category in self._stuff:
+            self._num_stuff += 1
+            return
         if isinstance(number, (str, int, float)):
             if str(number) in seen_ids:
-                self.problems.append(f"{where}: the id occurs twice, must be unique")
+                message = f"{where}: the id occurs twice, must be unique. The copy of --fix has new ids"
+                self.problems.append(Problem("repeated id", message))
             seen_ids.add(str(number))
-        if record is None:
-            self.problems.append(f"{where}: image {shown(row.get('image_id'))} is not among the file's images")
-        fault = "" if name else f"{where}: category {shown(row.get('category_id'))} is not among the file's categories"
-        box = self._box(row, where)
-        if record and box:
-            area = parse_numbers([row.get("area")], 1)
-            flags = Flags(*(parse_flag(row.get(key), key, where, self.problems) for key in _FLAGS))
-            record.add(
-                box,
-                name or "",
-                area=area[0] if area else None,
-                annotation_id=_parse_id(number),
-                flags=flags,
-                fault=fault,
-            )
-        elif fault:
-            self.problems.append(fault)
+        records = [] if image_id is None else self._by_id.get(image_id)
+        if records is None or image_id is None:
+            self._lost(f"{where}: image {shown(row.get('image_id'))} is not among the file's images")
+            return
+        if not records:
+            self._lost(f"{where}: its image has no file_name")
+        if len(records) != 1:
+            return
+        self._add_object(records[0], row, where, None if category is None else self.categories.get(category))
 
-    def _box(self, row: _Row, where: str) -> list[float] | None:
-        """Return the bbox, or if there is none the box around the segmentation."""
-        stated, shape = row.get("bbox"), row.get("segmentation")
-        if stated or not shape:
-            box = parse_numbers(stated, 4)
-            wrong = f"bbox must be [x, y, width, height], got {shown(stated)}"
-        else:
-            box = box_around_segmentation(shape)
-            wrong = "has no bbox, and its segmentation must be polygons or a run-length encoded mask with pixels"
+    def _add_object(self, record: Record, row: _Row, where: str, name: str | None) -> None:
+        fault = f"category {shown(row.get('category_id'))} is not among the file's categories"
+        box = _box(row, where, record.unreadable)
         if box is None:
-            self.problems.append(f"{where}: {wrong}")
+            return
+        area = parse_numbers([row.get("area")], 1)
+        flags = Flags(*(parse_flag(row.get(key), key, where, record.unreadable) for key in _FLAGS))
+        record.add(
+            box,
+            name or "",
+            area=area[0] if area else None,
+            annotation_id=_parse_whole(row.get("id")),
+            flags=flags,
+            fault="" if name else f"{where}: {fault}",
+        )
+
+
+def _box(row: _Row, where: str, problems: list[str]) -> list[float] | None:
+    """Return the bbox, rotated if stated, or without one the box around the segmentation."""
+    stated, shape = row.get("bbox"), row.get("segmentation")
+    if stated or not shape:
+        box = parse_numbers(stated, 4)
+        wrong = f"bbox must be [x, y, width, height], got {shown(stated)}"
+    else:
+        box = box_around_segmentation(shape)
+        wrong = "has no bbox, and its segmentation must be polygons or a run-length encoded mask with pixels"
+    if box is None:
+        problems.append(f"{where}: {wrong}")
+        return None
+    attributes = row.get("attributes")
+    degrees = parse_number(attributes.get("rotation") or 0) if isinstance(attributes, dict) else 0.0
+    # CVAT writes the box before its rotation about the center. A polygon is written as rotated.
+    if not degrees or (shape and not is_upright_rectangle(shape)):
         return box
+    return box_around_rotated(box, degrees, (box[0] + box[2] / 2, box[1] + box[3] / 2))
 
 
-def _parse_id(value: object) -> int | None:
+def _parse_id(value: object) -> _Id | None:
+    """Return the id of an image: a whole number, or a text that is none."""
+    number = _parse_whole(value)
+    return number if number is not None else value if isinstance(value, str) and value.strip() else None
+
+
+def _parse_whole(value: object) -> int | None:
     """Return an id as a whole number. Tools that store tables also write "12" and 12.0."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 20:
         value = int(value)
@@ -243,8 +324,9 @@ def _parse_id(value: object) -> int | None:
 
 
 def _file_name(row: _Row) -> str:
-    name = row.get("file_name")
-    return plain_path(name) if isinstance(name, str) else ""
+    """Return the name of an image's file, in LVIS the path in its URL."""
+    names = (row.get(key) for key in ("file_name", *_URLS))
+    return next((plain_path(name) for name in names if isinstance(name, str) and name), "")
 
 
 def _folders_of(parent: Path, split: str | None) -> Iterable[Path]:

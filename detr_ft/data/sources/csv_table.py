@@ -8,20 +8,20 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import name_in_other_case
-from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.box_reading import convert_boxes
 from detr_ft.data.sources.csv_columns import Header
-from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.image_finder import ImageFinder, image_root, plain_path
-from detr_ft.data.sources.listing import files_in, split_folders, split_of, split_of_file
-from detr_ft.data.sources.parsing import parse_flag, parse_numbers, read_text, shown
-from detr_ft.data.sources.record import Flags, Record, sort_naturally, to_dataset, used_names
+from detr_ft.data.sources.listing import files_in, split_folders, split_of
+from detr_ft.data.sources.parsing import decode_text, parse_flag, parse_numbers, read_text, shown
+from detr_ft.data.sources.problems import Problem, raise_all
+from detr_ft.data.sources.record import Flags, Record, sort_naturally, to_source_data, used_names
 from detr_ft.errors import InputError
 
 _SUFFIXES = {".csv", ".tsv"}
@@ -29,6 +29,10 @@ _DELIMITERS = ",;\t"
 _SAMPLE_IMAGES = 20
 _MAX_SPLITS_SHOWN = 20
 _MAX_CHARS_SHOWN = 80  # of a box in a message
+_MAX_HEAD_BYTES = 1 << 16
+_DELIMITER_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # spreadsheets write it before the header
+# A number with a decimal comma; 1,234 could have a comma between thousands.
+_DECIMAL_COMMA = re.compile(r"-?0,\d+|-?\d+,(\d{1,2}|\d{4,})")
 
 _Line = Sequence[str]
 
@@ -40,7 +44,7 @@ def recognizes(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES if path.is_file() else bool(_table_files(path))
 
 
-def read(path: Path, box_format: BoxFormat | None) -> SourceData:
+def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a CSV file, or a folder with one for each split; classes are sorted.
 
     The first line names the columns: the image's file, the class, and a box (four columns, or one named bbox). `width`
@@ -48,18 +52,25 @@ def read(path: Path, box_format: BoxFormat | None) -> SourceData:
     without a box is an image without objects. The format of the boxes is recognized as far as column names and
     `box_format` leave it open.
     """
-    files = {split_of_file(path): path} if path.is_file() else _table_files(path)
+    files = {"train": path} if path.is_file() else _table_files(path)
     if not files:
         raise_all([f"{file}: {_read_header(file)[0]}" for file in _all_tables(path)])
         raise InputError(f"{path}: no .csv, expected train.csv and val.csv, or train/_annotations.csv")
-    problems: list[str] = []
-    tables = [CsvTable.read(file, split, box_format, problems) for split, file in files.items()]
-    raise_all(problems)
+    tables = [CsvTable.read(file, split, options) for split, file in files.items()]
+    raise_all([reason for table in tables for reason in table.reasons])
     for formats in dict.fromkeys(table.formats for table in tables):
         records = [record for table in tables if table.formats == formats for record in table.records.values()]
-        convert_boxes(records, f"csv:{path}", box_format, formats)
+        convert_boxes(records, f"csv:{path}", options.box_format, formats)
     splits = _splits(tables)
-    return SourceData(to_dataset(splits, sort_naturally(used_names(splits)), path))
+    has_column = any(table.header.split is not None for table in tables)
+    split_by = "the split column" if has_column else None if list(files) == ["train"] else "the names of the files"
+    return to_source_data(
+        splits,
+        sort_naturally(used_names(splits) - {""}),
+        path,
+        [problem for table in tables for problem in table.problems],
+        split_by=split_by,
+    )
 
 
 def _splits(tables: Iterable[CsvTable]) -> dict[str, list[Record]]:
@@ -105,28 +116,40 @@ def _tables_in(folder: Path) -> list[Path]:
 def _read_header(file: Path) -> tuple[Header | str, str]:
     """Return the header of a file, or a message with what it lacks, and the delimiter."""
     try:
-        with file.open(encoding="utf-8-sig", errors="replace") as stream:
-            line = stream.readline()
-        delimiter = max(_DELIMITERS, key=line.count)
+        with file.open("rb") as stream:
+            head = stream.read(_MAX_HEAD_BYTES)
+    except OSError as error:
+        raise InputError(f"{file}: can't be read as a table ({error})") from error
+    lines = decode_text(head, errors="replace").splitlines()
+    stated = _DELIMITER_LINE.fullmatch(lines[0].strip()) if lines else None
+    line = next(iter(lines[1 if stated else 0 :]), "")
+    delimiter = stated[1] if stated else max(_DELIMITERS, key=line.count)
+    try:
         return Header.read(next(csv.reader([line], delimiter=delimiter), [])), delimiter
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{file}: can't be read as a table ({error})") from error
 
 
 @dataclass
 class CsvTable:
-    """A CSV file and its records by split and image name; `split` is the default of its lines."""
+    """A CSV file and its records by split and image name; `split` is the default of its lines.
+
+    `reasons` are why it can't be used; `problems` belong to no record.
+    """
 
     file: Path
     split: str
     header: Header
     delimiter: str
     classes: dict[str, str]
-    problems: list[str]
+    images: Path | None
+    reasons: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     records: dict[tuple[str, str], Record] = field(default_factory=dict)
     finders: dict[str, ImageFinder] = field(default_factory=dict)
     other_splits: Counter[str] = field(default_factory=Counter)
     split_by_image: dict[str, str] = field(default_factory=dict)
+    _has_decimal_commas: bool = False
 
     @property
     def formats(self) -> tuple[BoxFormat, ...]:
@@ -134,34 +157,59 @@ class CsvTable:
         return self.header.formats
 
     @classmethod
-    def read(cls, file: Path, split: str, box_format: BoxFormat | None, problems: list[str]) -> CsvTable:
-        """Read a file; problems are added to `problems` with their lines."""
+    def read(cls, file: Path, split: str, options: ReadOptions) -> CsvTable:
+        """Read a file. Raises InputError for a file that is no table of boxes."""
         header, delimiter = _read_header(file)
         if isinstance(header, str):
             raise InputError(f"{file}: {header}")
         corners = dict.fromkeys(format.corners for format in header.formats)
+        box_format = options.box_format
         if box_format is not None and box_format.corners not in corners:
             raise InputError(
                 f"{file}: box_format {box_format.name} contradicts the columns. It must be {' or '.join(corners)}"
             )
-        table = cls(file, split, header, delimiter, _class_descriptions(file.parent), problems)
+        table = cls(file, split, header, delimiter, _class_descriptions(file.parent), options.images)
         table._read()
         table._check_images_and_splits()
         return table
 
     def _read(self) -> None:
-        reader = csv.reader(io.StringIO(read_text(self.file), newline=""), delimiter=self.delimiter)
+        lines = list(self._lines())
+        self._has_decimal_commas = self.delimiter != "," or any(
+            _DECIMAL_COMMA.fullmatch(cells[index].strip())
+            for cells, _ in lines
+            for index in self.header.box
+            if len(self.header.box) > 1 and index < len(cells)
+        )
+        width = len(lines[0][0]) if lines else 0
+        for cells, where in lines[1:]:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+                self._add_unreadable(cells, f"{where}: must have {width} cells, got {len(cells)}")
+            else:
+                self._add(cells, where)
+
+    def _lines(self) -> Iterator[tuple[_Line, str]]:
+        """Yield the cells of each line and its position, the header first."""
+        text = read_text(self.file)
+        first, _, rest = text.partition("\n")
+        stated = _DELIMITER_LINE.fullmatch(first.strip())
+        reader = csv.reader(io.StringIO(rest if stated else text, newline=""), delimiter=self.delimiter)
         try:
-            width = len(next(reader))
             for cells in reader:
-                where = f"{self.file}, line {reader.line_num}"
-                if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-                    if any(cell.strip() for cell in cells):
-                        self.problems.append(f"{where}: must have {width} cells, got {len(cells)}")
-                elif any(cell.strip() for cell in cells):
-                    self._add(cells, where)
+                yield cells, f"{self.file}, line {reader.line_num + bool(stated)}"
         except csv.Error as error:
-            self.problems.append(f"{self.file}, line {reader.line_num}: not a table ({error})")
+            self.reasons.append(f"{self.file}, line {reader.line_num}: not a table ({error})")
+
+    def _add_unreadable(self, cells: _Line, message: str) -> None:
+        """Add a line that can't be read: to the record of its image if it names one."""
+        name = plain_path(cells[self.header.file].strip()) if self.header.file < len(cells) else ""
+        key = next((key for key in self.records if key[1] == name), None)
+        if key is not None:
+            self.records[key].unreadable.append(message)
+        else:
+            self.problems.append(Problem("unreadable annotation", message))
 
     def _check_images_and_splits(self) -> None:
         """Add problems of the whole file: splits without a single image file, and unknown splits alone."""
@@ -170,13 +218,18 @@ class CsvTable:
             folders = dict.fromkeys(folder for split in missing for folder in self.finders[split].folders)
             first = next(record.path for (split, _), record in self.records.items() if split == missing[0])
             similar = name_in_other_case(first)
-            self.problems.append(
+            self.reasons.append(
                 f"{self.file}: its images are in none of these folders, nor below them: {', '.join(map(str, folders))}; "
-                f"for example {first.name}. " + (f"Did you mean {similar}?" if similar else "Put them in one of these")
+                f"for example {first.name}. "
+                + (
+                    f"Did you mean {similar}?"
+                    if similar
+                    else "Put them in one of these, or name their folder with --images (data.images)"
+                )
             )
         listed = ", ".join(map(shown, sorted(self.other_splits)[:_MAX_SPLITS_SHOWN]))
         if self.other_splits and not self.records:
-            self.problems.append(f"{self.file}: unknown splits {listed}. Name them train, validation and test")
+            self.reasons.append(f"{self.file}: unknown splits {listed}. Name them train, validation and test")
         elif self.other_splits:
             message = "%s: %d lines of other splits than train, validation and test are left out: %s"
             log.warning(message, self.file, self.other_splits.total(), listed)
@@ -189,43 +242,51 @@ class CsvTable:
         header = self.header
         file, label = plain_path(cells[header.file].strip()), cells[header.name].strip()
         if not file:
-            self.problems.append(f"{where}: must name an image")
+            self.problems.append(Problem("unreadable annotation", f"{where}: must name an image"))
             return
-        split = self._split(cells, file, where)
+        problems: list[str] = []
+        split = self._split(cells, file, where, problems)
         if split is None:
             return
         record, box_cells = self._record(split, file, cells, where), self._box_cells(cells)
+        record.unreadable += problems
         if not any(box_cells):
             return
         box = parse_numbers(box_cells, 4)
         if box is None:
             got = ", ".join(cell or "nothing" for cell in box_cells)[:_MAX_CHARS_SHOWN]
-            self.problems.append(f"{where}: a box must have four numbers, or none, got {got}")
+            record.unreadable.append(f"{where}: a box must have four numbers, or none, got {got}")
         elif not label:
-            self.problems.append(f"{where}: the box must have a class")
+            record.unreadable.append(f"{where}: the box must have a class")
         else:
             columns = ((header.crowd, "crowd"), (header.difficult, "difficult"), (header.truncated, "truncated"))
-            flags = Flags(*(self._flag(cells, index, f"the {name} column", where) for index, name in columns))
+            flags = Flags(
+                *(
+                    index is not None and parse_flag(cells[index], f"the {name} column", where, record.unreadable)
+                    for index, name in columns
+                )
+            )
             record.add(box, self.classes.get(label, label), flags=flags)
 
-    def _split(self, cells: _Line, file: str, where: str) -> str | None:
+    def _split(self, cells: _Line, file: str, where: str, problems: list[str]) -> str | None:
         """Return the split of a line, None for an unknown split or a problem."""
         if self.header.split is None:
             return self.split
         word = cells[self.header.split].strip()
         split = split_of(word)
         if not word:
-            self.problems.append(f"{where}: the split must be train, validation or test, got nothing")
+            message = f"{where}: the split must be train, validation or test, got nothing"
+            self.problems.append(Problem("unreadable annotation", message))
             return None
         if split is None:
             self.other_splits[word] += 1
             return None
         first = self.split_by_image.setdefault(file, split)
         if split != first:
-            self.problems.append(
+            problems.append(
                 f"{where}: the image {shown(file)} is in {split}, and in {first} before. Use one split for it"
             )
-        return split
+        return first
 
     def _box_cells(self, cells: _Line) -> list[str]:
         """Return the texts of a box's numbers, from one column such as `[1, 2, 3, 4]`, or from four."""
@@ -240,18 +301,17 @@ class CsvTable:
         if key not in self.records:
             if split not in self.finders:
                 folders = _image_folders(self.file, split)
-                self.finders[split] = ImageFinder(image_root(self.file), folders, split)
-            path = self.finders[split].find(file, where, self.problems)
+                self.finders[split] = ImageFinder(image_root(self.file), folders, split, self.images)
+            problems: list[str] = []
+            path = self.finders[split].find(file, where, problems)
             sides = parse_numbers([self._number(cells[index]) for index in self.header.size or ()], 2) or (None, None)
             self.records[key] = Record.with_size(path, len(self.records), *sides)
+            self.records[key].unreadable += problems
         return self.records[key]
 
     def _number(self, cell: str) -> str:
-        """Return the text of a number for `float`: with decimal commas, if the delimiter is no comma."""
-        return cell.strip() if self.delimiter == "," else cell.strip().replace(",", ".")
-
-    def _flag(self, cells: _Line, index: int | None, field: str, where: str) -> bool:
-        return index is not None and parse_flag(cells[index], field, where, self.problems)
+        """Return the text of a number for `float`, with a decimal point."""
+        return cell.strip().replace(",", ".") if self._has_decimal_commas else cell.strip()
 
 
 def _image_folders(file: Path, split: str) -> list[Path]:
@@ -269,7 +329,7 @@ def _image_folders(file: Path, split: str) -> list[Path]:
 def _class_descriptions(folder: Path) -> dict[str, str]:
     """Return Open Images' class names by label (`/m/011k07`), from the folder or its parent."""
     files = (file for parent in (folder, folder.parent) for file in files_in(parent, {".csv"}))
-    file = next((file for file in files if file.name.startswith("class-descriptions")), None)
+    file = next((file for file in files if "class-descriptions" in file.name), None)
     if file is None:
         return {}
     try:

@@ -6,47 +6,60 @@ import logging
 import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
-from detr_ft.data.sources.listing import split_of_folder
+from detr_ft.data.sources.listing import files_in, split_of_folder
 from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_xml
-from detr_ft.data.sources.record import Record, to_dataset, used_names
-from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_rotated
+from detr_ft.data.sources.problems import Problem, raise_all
+from detr_ft.data.sources.recognition import xml_root
+from detr_ft.data.sources.record import Record, to_source_data, used_names
+from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse, box_around_rotated, box_around_runs
 from detr_ft.errors import InputError
 
 _NO_SUBSET = ("", "default")
+_WITHOUT_AREA = ("points", "polyline")
+_ATTRIBUTES_OF_IMAGES = ("tag", "attribute")
 
 log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a path is an XML file, or a folder with `annotations.xml`."""
-    return path.suffix.lower() == ".xml" if path.is_file() else (path / "annotations.xml").is_file()
+    """Return whether a path is an XML file, or a folder with one of CVAT."""
+    return path.suffix.lower() == ".xml" if path.is_file() else _file_in(path) is not None
 
 
-def read(path: Path, box_format: BoxFormat | None) -> SourceData:
-    """Read a CVAT file, or the `annotations.xml` of a folder; classes are sorted by name.
+def read(path: Path, options: ReadOptions) -> SourceData:
+    """Read a CVAT file, or the one of a folder; classes are sorted by name.
 
-    Boxes (of rotated ones the box around them) and polygons become objects; other shapes are left out. Subsets that are
-    named after a split are that split, and images without a subset are train.
+    Every shape with an area is an object with the box around it; points and lines are left out. Subsets that are named
+    after a split are that split, and images without a subset are train.
     """
-    file = path / "annotations.xml" if path.is_dir() else path
-    if not file.is_file():
+    file = _file_in(path) if path.is_dir() else path
+    if file is None:
         raise InputError(f"{path}: no annotations.xml. Export the task as 'CVAT for images 1.1'")
     try:
         root = parse_xml(file)
     except XML_ERRORS as error:
         raise InputError(f"{file}: not valid XML ({error})") from error
     _check_root(root, file)
-    reader = _Reader(file)
+    reader = _Reader(file, options.images)
     splits = reader.read(root)
-    raise_all([*reader.problems, *reader.finder.all_missing(file)])
-    reader.log_left_out()
-    return SourceData(to_dataset(splits, sorted(used_names(splits)), file))
+    raise_all(reader.finder.all_missing(file))
+    reader.finder.log_substitutes(file)
+    reader.log_other_subsets()
+    names = sorted(used_names(splits) - {""})
+    split_by = "the subsets" if any(image.get("subset") for image in root.findall("image")) else None
+    return to_source_data(splits, names, file, reader.problems, split_by=split_by)
+
+
+def _file_in(folder: Path) -> Path | None:
+    """Return the file of CVAT in a folder, `annotations.xml` if there are several."""
+    files = [file for file in files_in(folder, {".xml"}) if xml_root(file) == "annotations"]
+    named = [file for file in files if file.name == "annotations.xml"]
+    return next(iter(named or files), None)
 
 
 def _check_root(root: ElementTree.Element, file: Path) -> None:
@@ -59,13 +72,12 @@ def _check_root(root: ElementTree.Element, file: Path) -> None:
 
 
 class _Reader:
-    """Converts the images of a file to records; counts problems and elements that are left out."""
+    """Converts the images of a file to records; collects problems of no record and other subsets."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, images: Path | None) -> None:
         self.file = file
-        self.finder = ImageFinder(file.parent)
-        self.problems: list[str] = []
-        self.left_out: Counter[str] = Counter()
+        self.finder = ImageFinder(file.parent, images=images)
+        self.problems: list[Problem] = []
         self.other_subsets: Counter[str] = Counter()
 
     def read(self, root: ElementTree.Element) -> dict[str, list[Record]]:
@@ -85,10 +97,8 @@ class _Reader:
                 records.append(record)
         return splits
 
-    def log_left_out(self) -> None:
-        """Log the numbers of elements and images that are left out."""
-        for tag, count in sorted(self.left_out.items()):
-            log.warning("%s: %d elements <%s> are neither boxes nor polygons and are left out", self.file, count, tag)
+    def log_other_subsets(self) -> None:
+        """Log the numbers of images in subsets that are no splits."""
         for subset, count in sorted(self.other_subsets.items()):
             message = "%s: %d images of the subset %r are left out: it is not train, validation or test"
             log.warning(message, self.file, count, subset)
@@ -97,29 +107,36 @@ class _Reader:
         name = (image.get("name") or "").strip()
         where = f"{self.file}: image {image.get('id')}"
         if not name:
-            self.problems.append(f"{where} must have a name")
+            self.problems.append(Problem("lost annotation", f"{where}: must have a name", count=len(image)))
             return None
         # Subsets have folders of their own, which may contain equal names.
         inside = self.file.parent / "images" / subset / name
-        path = self.finder.find(str(inside) if os.path.isfile(inside) else name, where, self.problems)
+        problems: list[str] = []
+        path = self.finder.find(str(inside) if os.path.isfile(inside) else name, where, problems)
         record = Record.with_size(path, image_id, parse_number(image.get("width")), parse_number(image.get("height")))
+        record.unreadable += problems
         for index, shape in enumerate(image):
-            self._add(record, shape, f"{where} ({name}), shape {index}")
+            if shape.tag not in _ATTRIBUTES_OF_IMAGES:
+                _add(record, shape, f"{where} ({name}), shape {index}")
         return record
 
-    def _add(self, record: Record, shape: ElementTree.Element, where: str) -> None:
-        if shape.tag not in ("box", "polygon"):
-            self.left_out[shape.tag] += 1
-            return
-        label = (shape.get("label") or "").strip()
-        box = _box(shape) if shape.tag == "box" else _around_polygon(shape)
-        if not label:
-            self.problems.append(f"{where}: the {shape.tag} must have a label")
-        if box is None:
-            needs = "the numbers xtl, ytl, xbr, ybr" if shape.tag == "box" else "points, as x,y;x,y;x,y"
-            self.problems.append(f"{where}: the {shape.tag} must have {needs}")
-        if label and box:
-            record.add(box, label)
+
+def _add(record: Record, shape: ElementTree.Element, where: str) -> None:
+    label = (shape.get("label") or "").strip()
+    if shape.tag in _WITHOUT_AREA:
+        record.without_area.append(f"{where}: a {shape.tag} has no area")
+        return
+    if shape.tag not in _BOXES:
+        record.unreadable.append(f"{where}: the shape <{shape.tag}> is unknown, must be one of {', '.join(_BOXES)}")
+        return
+    box_of, needs = _BOXES[shape.tag]
+    box = box_of(shape)
+    if not label:
+        record.unreadable.append(f"{where}: the {shape.tag} must have a label")
+    if box is None:
+        record.unreadable.append(f"{where}: the {shape.tag} must have {needs}")
+    if label and box:
+        record.add(box, label)
 
 
 def _image_ids(images: list[ElementTree.Element]) -> list[int]:
@@ -129,8 +146,12 @@ def _image_ids(images: list[ElementTree.Element]) -> list[int]:
     return ids if len(set(ids)) == len(images) else []
 
 
-def _box(shape: ElementTree.Element) -> list[float] | None:
-    corners = parse_numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")], 4)
+def _numbers(shape: ElementTree.Element, *keys: str) -> list[float] | None:
+    return parse_numbers([shape.get(key) for key in keys], len(keys))
+
+
+def _of_box(shape: ElementTree.Element) -> list[float] | None:
+    corners = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
     if corners is None:
         return None
     x0, y0, x1, y1 = corners
@@ -138,7 +159,54 @@ def _box(shape: ElementTree.Element) -> list[float] | None:
     return box_around_rotated([x0, y0, x1 - x0, y1 - y0], parse_number(shape.get("rotation")) or 0, center)
 
 
-def _around_polygon(shape: ElementTree.Element) -> list[float] | None:
-    points = [parse_numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";")]
+def _of_polygon(shape: ElementTree.Element) -> list[float] | None:
+    points = _points(shape)
+    return box_around(points) if points and len(points) >= 3 else None
+
+
+def _points(shape: ElementTree.Element) -> list[list[float]] | None:
+    pairs = [parse_numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";")]
+    points = [pair for pair in pairs if pair]
+    return points if len(points) == len(pairs) else None
+
+
+def _of_ellipse(shape: ElementTree.Element) -> list[float] | None:
+    numbers = _numbers(shape, "cx", "cy", "rx", "ry")
+    if numbers is None:
+        return None
+    cx, cy, rx, ry = numbers
+    return box_around_ellipse(cx, cy, rx, ry, parse_number(shape.get("rotation")) or 0)
+
+
+def _of_mask(shape: ElementTree.Element) -> list[float] | None:
+    """Return the box around the pixels of a mask: runs of zeros and ones, row by row, in a window."""
+    window = _numbers(shape, "left", "top", "width", "height")
+    texts = (shape.get("rle") or "").split(",")
+    runs = parse_numbers(texts, len(texts))
+    return None if window is None or runs is None else box_around_runs(runs, window)
+
+
+def _of_cuboid(shape: ElementTree.Element) -> list[float] | None:
+    """Return the box around the eight corners of a cuboid: left and right edges of its front and back."""
+    corners = ("tl1", "bl1", "tr1", "br1", "tl2", "bl2", "tr2", "br2")
+    points = [_numbers(shape, f"x{corner}", f"y{corner}") for corner in corners]
     valid = [point for point in points if point]
-    return box_around(valid) if len(valid) == len(points) >= 3 else None
+    return box_around(valid) if len(valid) == len(corners) else None
+
+
+def _of_skeleton(shape: ElementTree.Element) -> list[float] | None:
+    """Return the box around the points of a skeleton that are not outside of the image."""
+    inside = [point for point in shape.findall("points") if point.get("outside") != "1"]
+    points = [_points(point) for point in inside]
+    valid = [pair for pairs in points if pairs for pair in pairs]
+    return box_around(valid) if valid and None not in points else None
+
+
+_BOXES: Mapping[str, tuple[Callable[[ElementTree.Element], list[float] | None], str]] = {
+    "box": (_of_box, "the numbers xtl, ytl, xbr, ybr"),
+    "polygon": (_of_polygon, "points, as x,y;x,y;x,y"),
+    "ellipse": (_of_ellipse, "the numbers cx, cy, rx, ry"),
+    "mask": (_of_mask, "rle, left, top, width and height, with at least one pixel"),
+    "cuboid": (_of_cuboid, "the corners xtl1, ytl1, ... xbr2, ybr2"),
+    "skeleton": (_of_skeleton, "points inside of the image"),
+}

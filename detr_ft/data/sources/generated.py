@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.base import ReadOptions, SourceData
 
 
-def read(name: str, box_format: BoxFormat | None) -> SourceData:
+def read(name: str, options: ReadOptions) -> SourceData:
     """Generate the data set `NAME?option=value&...`; see `generate`."""
     return SourceData(generate(name))

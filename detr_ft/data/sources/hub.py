@@ -8,14 +8,13 @@ from datasets import config, load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
 from detr_ft.utils.hub import NETWORK_ERRORS, TIMEOUT_SECONDS
 
 
-def read(name: str, box_format: BoxFormat | None) -> SourceData:
+def read(name: str, options: ReadOptions) -> SourceData:
     """Read a data set of the Hub, `OWNER/NAME[@REVISION]`, or its copy in the local cache.
 
     Its rows must have an image, and objects with boxes and categories. The format of the boxes is by default
@@ -25,8 +24,8 @@ def read(name: str, box_format: BoxFormat | None) -> SourceData:
     check_reachable(name)
     with load_errors(f"hub:{name}"):
         raw = load_dataset(repository, revision=revision or None)
-    folders = [Path(repository).absolute()] if Path(repository).is_dir() else []
-    return SourceData(to_schema(raw, f"hub:{name}", box_format, dict.fromkeys(raw, folders)))
+    folders = [folder.absolute() for folder in (options.images, Path(repository)) if folder and folder.is_dir()]
+    return to_schema(raw, f"hub:{name}", options.box_format, dict.fromkeys(raw, folders))
 
 
 def check_reachable(name: str) -> None:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from detr_ft.data.images import IMAGE_SUFFIXES, name_in_other_case
-from detr_ft.data.sources.listing import files_in, images_below, split_of_folder
+from detr_ft.data.sources.listing import files_in, folders_in, images_below, images_in, split_of_path
 
 _SAMPLE_FILES = 20
+
+log = logging.getLogger(__name__)
 
 
 class ImageFinder:
     """Finds images by name, first in `folders` in their order, then below `root`.
 
     Each folder is listed at most once. With `split`, the search below `root` leaves out folders that are named after
-    another split.
+    another split. A user's own folder of images, `images`, replaces both.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path] = (), split: str | None = None) -> None:
-        self.root = root.absolute()
-        self.folders = [folder.absolute() for folder in folders]
+    def __init__(
+        self, root: Path, folders: Sequence[Path] = (), split: str | None = None, images: Path | None = None
+    ) -> None:
+        self.root = (images or root).absolute()
+        self.folders = [self.root] if images else [folder.absolute() for folder in folders]
+        self._given = images is not None
         self._split = split
         self._index = FolderIndex(IMAGE_SUFFIXES)
-        self._below: dict[str, list[Path]] | None = None
+        self._below: NameIndex | None = None
         self._num_located = 0
         self._missing: list[str] = []
+        self._substitutes: list[tuple[str, Path]] = []
 
     def find(self, name: str, where: str, problems: list[str], near: Path | None = None) -> Path:
         """Return the image that `locate` finds, else the path where it is expected.
@@ -48,24 +56,37 @@ class ImageFinder:
         """Return the first of these images that exists, else None.
 
         1. The name as a path from `near`, or without `near` from each folder, then from the root.
-        2. The last part of the name in a folder.
-        3. The file in a folder that has the name without suffix.
-        4. The file below the root with the last part of the name, and with most of the parts before it. Several such
-           files are a problem, which is added to `problems` and starts with `where`.
+        2. The last part of the name in a folder, then in another spelling (see `NameIndex`).
+        3. The same below the root, with most of the parts of the name before the last. Several such files are a problem,
+           which is added to `problems` and starts with `where`.
         """
-        plain = plain_path(name)
-        path = self._locate(plain, where, problems, near) if plain else None
+        path = self._locate(name, where, problems, near)
         self._num_located += path is not None
         return path
 
     def find_in(self, names: Iterable[str], folders: Sequence[Path]) -> Path | None:
-        """Return the image of the first name, with or without suffix, in the first folder with it, else None."""
-        paths = (self._index.get(folder, name) for name in names for folder in folders)
-        return next(filter(None, paths), None)
+        """Return the image of the first name in the first folder with it, else None.
+
+        Names as written go before other spellings.
+        """
+        for name in filter(None, names):
+            exact = first_file(folder / name for folder in folders)
+            path = exact or next(filter(None, (self._index.get(folder, name) for folder in folders)), None)
+            if path:
+                return path
+        return None
+
+    def note_found(self) -> None:
+        """Count an image that was found by `find_in`."""
+        self._num_located += 1
+
+    def note_missing(self, name: str) -> None:
+        """Count an image that was not found by `find_in`."""
+        self._missing.append(name)
 
     def has_images(self, folder: Path) -> bool:
         """Return whether a folder has an image file."""
-        return bool(self._index.by_stem(folder))
+        return bool(self._index.names(folder))
 
     def all_missing(self, origin: Path) -> list[str]:
         """Return a problem if no name had a file. The doctor reports single missing files."""
@@ -73,33 +94,44 @@ class ImageFinder:
             return []
         return [
             f"{origin}: none of its {len(self._missing)} images is below {self.root}, for example {self._missing[0]}. "
-            "Put the images there"
+            "Put the images there, or name their folder with --images (data.images)"
         ]
 
+    def log_substitutes(self, origin: Path) -> None:
+        """Log the images that have another name than the annotations state."""
+        changed = [(name, path) for name, path in self._substitutes if PurePosixPath(name).name != path.name]
+        if changed:
+            name, path = changed[0]
+            log.warning(
+                "%s: %d images are found under another spelling of their name, the first is %s for %s",
+                origin, len(changed), path, name,
+            )  # fmt: skip
+
     def _locate(self, name: str, where: str, problems: list[str], near: Path | None) -> Path | None:
-        last = PurePosixPath(name).name
-        as_written = (_join(start, name) for start in self._starts(near))
-        by_last_part = (folder / last for folder in self.folders)
-        return (
-            first_file(as_written)
-            or first_file(by_last_part)
-            or self.find_in([last], self.folders)
-            or self._search_below(name, where, problems)
-        )
+        plain = plain_path(name)
+        if not plain:
+            return None
+        last = PurePosixPath(plain).name
+        written = [_join(start, text) for start in self._starts(near) for text in dict.fromkeys((plain, name))]
+        exact = first_file(written) or first_file(folder / last for folder in self.folders)
+        if exact:
+            return exact
+        path = self.find_in([last], self.folders) or self._search_below(plain, where, problems)
+        if path:
+            self._substitutes.append((plain, path))
+        return path
 
     def _starts(self, near: Path | None) -> list[Path]:
+        if self._given:
+            return [self.root]
         return [near] if near else [*self.folders, self.root]
 
     def _search_below(self, name: str, where: str, problems: list[str]) -> Path | None:
         if self._below is None:
-            self._below = {}
-            for path in images_below(self.root):
-                if not self._is_in_other_split(path):
-                    self._below.setdefault(path.name, []).append(path)
+            self._below = NameIndex(path for path in images_below(self.root) if not self._is_in_other_split(path))
         parts = PurePosixPath(name).parts
-        candidates = self._below.get(parts[-1], [])
-        lengths = [_num_common_parts(parts, path.parts) for path in candidates]
-        best = [path for path, length in zip(candidates, lengths, strict=True) if length == max(lengths)]
+        candidates = self._below.get(parts[-1])
+        best = most_similar(parts[:-1], candidates)
         if len(best) > 1:
             problems.append(
                 f"{where}: the image {name} is ambiguous: {', '.join(map(str, best[:3]))}. "
@@ -108,31 +140,68 @@ class ImageFinder:
         return best[0] if best else None
 
     def _is_in_other_split(self, path: Path) -> bool:
-        splits = {split_of_folder(folder) for folder in path.relative_to(self.root).parents}
-        return self._split is not None and bool(splits - {None, self._split})
+        return self._split is not None and split_of_path(path, self.root) not in (None, self._split)
+
+
+class NameIndex:
+    """Files by their names, as written and in other spellings.
+
+    Spellings are equal if they are after percent-decoding, in Unicode's composed form (NFC); else names are without the
+    suffix of an image. macOS writes decomposed names, and tools percent-encode names or change suffixes.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_spelling: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for file in files:
+            self._by_name.setdefault(file.name, []).append(file)
+            self._by_spelling.setdefault(_spelling(file.name), []).append(file)
+            self._by_stem.setdefault(_stem(file.name), []).append(file)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
+    def get(self, name: str) -> list[Path]:
+        """Return the files with this name, else with another spelling of it, else with its stem."""
+        return self._by_name.get(name) or self._by_spelling.get(_spelling(name)) or self._by_stem.get(_stem(name)) or []
+
+    def files(self) -> list[Path]:
+        """Return all files, in the order in which they were given."""
+        return [file for files in self._by_name.values() for file in files]
 
 
 class FolderIndex:
-    """The files of folders with given suffixes, by name and by stem. Each folder is listed once."""
+    """The files of folders with given suffixes, by name. Each folder is listed once."""
 
     def __init__(self, suffixes: Collection[str]) -> None:
         self._suffixes = suffixes
-        self._files: dict[Path, tuple[dict[str, Path], dict[str, Path]]] = {}
+        self._folders: dict[Path, NameIndex] = {}
 
-    def by_stem(self, folder: Path) -> dict[str, Path]:
-        """Return the files of a folder by their names without suffix."""
-        return self._list(folder)[1]
+    def names(self, folder: Path) -> NameIndex:
+        """Return the files of a folder by their names."""
+        if folder not in self._folders:
+            self._folders[folder] = NameIndex(files_in(folder, self._suffixes))
+        return self._folders[folder]
 
     def get(self, folder: Path, name: str) -> Path | None:
-        """Return the file of a folder with this name, else with this stem, else None."""
-        by_name, by_stem = self._list(folder)
-        return by_name.get(name) or by_stem.get(name)
+        """Return the only file of a folder with this name in any spelling, else None."""
+        files = self.names(folder).get(name)
+        return files[0] if len(files) == 1 else None
 
-    def _list(self, folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-        if folder not in self._files:
-            files = files_in(folder, self._suffixes)
-            self._files[folder] = {path.name: path for path in files}, {path.stem: path for path in files}
-        return self._files[folder]
+
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name))
+
+
+def _stem(name: str) -> str:
+    """Return a name in its plain spelling, without a suffix of images and annotations."""
+    spelling = _spelling(name)
+    stem, dot, suffix = spelling.rpartition(".")
+    return stem if stem and dot + suffix.lower() in _SUFFIXES else spelling
+
+
+_SUFFIXES = IMAGE_SUFFIXES | {".txt", ".xml", ".json"}
 
 
 def fullest_folder(names: Sequence[str], folders: Sequence[Path]) -> tuple[Path, float]:
@@ -146,6 +215,12 @@ def image_root(annotations: Path) -> Path:
     """Return the folder above the images of an annotation file: its own, or the parent of `annotations/`."""
     folder = annotations.parent
     return folder.parent if folder.name.lower() in ("annotations", "labels", "json") else folder
+
+
+def folder_of_images(folder: Path) -> Path:
+    """Return a folder of annotations if images are below it, else its parent if that has images near."""
+    near = [folder.absolute().parent, *folders_in(folder.absolute().parent)]
+    return folder if images_below(folder) or not any(map(images_in, near)) else folder.absolute().parent
 
 
 def plain_path(name: str) -> str:
@@ -174,6 +249,12 @@ def path_tails(path: str) -> Iterator[Path]:
 
 def _join(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder.absolute() / name))
+
+
+def most_similar(folders: tuple[str, ...], files: Sequence[Path]) -> list[Path]:
+    """Return the files whose folders have the most last parts in common with `folders`."""
+    lengths = [_num_common_parts(folders, file.parts[:-1]) for file in files]
+    return [file for file, length in zip(files, lengths, strict=True) if length == max(lengths)]
 
 
 def _num_common_parts(path: tuple[str, ...], other: tuple[str, ...]) -> int:

@@ -3,75 +3,131 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from detr_ft.data.schema import SPLITS
-from detr_ft.data.sources.listing import files_in, split_folders, split_of
+from detr_ft.data.sources.listing import files_below, files_in, split_folders, split_of, split_of_path
+from detr_ft.data.sources.parsing import parse_json, read_text
+from detr_ft.data.sources.recognition import most_common
 from detr_ft.errors import InputError
 
-Tool = Literal["coco", "labelme", "labelstudio"]
+Tool = Literal["coco", "datumaro", "labelme", "labelstudio", "results", "supervisely", "via"]
 
 _CHUNK_CHARS = 1 << 16
-_OVERLAP_CHARS = 50  # of two chunks, for a key across their border
-_KEYS = re.compile(r'"(images|annotations|categories|shapes|imagePath)"\s*:')
+_MAX_FILES_COUNTED = 200
+_OVERLAP_CHARS = 80  # of two chunks, for a key across their border
+_TOOL_OF_KEY: dict[str, Tool] = {
+    "images": "coco",
+    "annotations": "coco",
+    "shapes": "labelme",
+    "imagePath": "labelme",
+    "dm_format_version": "datumaro",
+    "items": "datumaro",
+    "_via_settings": "via",
+    "_via_img_metadata": "via",
+    "shape_attributes": "via",
+    "file_attributes": "via",
+    "classTitle": "supervisely",
+    "classId": "supervisely",
+}
+_KEY = re.compile(rf'"({"|".join(_TOOL_OF_KEY)}|categories)"\s*:\s*(.?)', re.DOTALL)
+_LIST_KEY = re.compile(r'"(image_id|data|annotations|result|completions)"\s*:')
 
 
-def json_tool(file: Path) -> Tool:
-    """Return the tool that wrote a file, by its beginning.
+def json_tool(file: Path) -> Tool | None:
+    """Return the tool that wrote a file, by the first key of any tool; None for other files.
 
-    A list is an export of Label Studio. A mapping is LabelMe's if one of LabelMe's keys is the first key of either
-    tool.
+    A list is an export of Label Studio, or has detections (COCO's results).
     """
-    before = ""
+    before, is_list = "", False
     for chunk in _chunks(file):
         text = before + chunk
-        if text.lstrip().startswith("[") and not before:
-            return "labelstudio"
-        key = _KEYS.search(text)
+        is_list = is_list or (not before and text.lstrip().startswith("["))
+        if is_list:
+            first = _LIST_KEY.search(text)
+            return "results" if first and first[1] == "image_id" else "labelstudio"
+        key = _KEY.search(text)
         if key:
-            return "labelme" if key[1] in ("shapes", "imagePath") else "coco"
+            # COCO's categories are a list, Datumaro's a mapping.
+            of_categories: Tool = "datumaro" if key[2] == "{" else "coco"
+            return _TOOL_OF_KEY.get(key[1], of_categories)
         before = text[-_OVERLAP_CHARS:]
-    return "coco"
+    return None
 
 
-def json_tool_of(path: Path) -> Tool | None:
-    """Return the tool that wrote a `.json` file, or the first file of a folder's splits, else None."""
+def json_tool_of(path: Path) -> str | None:
+    """Return the tool that wrote a `.json` file, or most JSON files of a folder, else None."""
     if path.is_file():
-        return json_tool(path) if path.suffix.lower() == ".json" else None
-    file = next(iter(json_by_split(path).values()), None)
-    return None if file is None else json_tool(file)
+        return json_tool(path) or "coco" if path.suffix.lower() == ".json" else None
+    return most_common(files_below(path, {".json"}), json_tool)
+
+
+def files_of_tool(files: Iterable[Path], tool: Tool) -> list[Path]:
+    """Return the files that a tool wrote and those that are not valid JSON, which fail when read."""
+    kinds = {file: json_tool(file) for file in files}
+    of_tool = [file for file, kind in kinds.items() if kind == tool or (kind is None and _is_damaged(file))]
+    return of_tool or [file for file in kinds if _is_damaged(file)]
+
+
+def _is_damaged(file: Path) -> bool:
+    try:
+        parse_json(read_text(file))
+    except (InputError, ValueError):
+        return True
+    return False
+
+
+def json_instead(folder: Path) -> str:
+    """Return a sentence on the JSON files of a folder and the tools that wrote them, empty without any."""
+    files = files_below(folder, {".json"}) if folder.is_dir() else []
+    counts = Counter(json_tool(file) or "of no known tool" for file in files[:_MAX_FILES_COUNTED])
+    kinds = ", ".join(f"{count} {tool}" for tool, count in counts.most_common())
+    return f" Its JSON files: {kinds}, the first is {files[0]}." if files else ""
 
 
 def json_by_split(folder: Path) -> dict[str, Path]:
-    """Return the file of each split in the known layouts of COCO folders; empty if there is none."""
-    files: dict[str, Path] = {}
-    for split, child in split_folders(folder):
-        inside = files_in(child, {".json"})
-        _add(files, split, [file for file in inside if file.name.endswith("coco.json") or file.stem == "annotations"])
-    if files:
-        return files
-    for parent in (folder / "annotations", folder):
-        inside = files_in(parent, {".json"})
-        instances = [file for file in inside if file.name.startswith("instances")] or inside
-        for split in SPLITS:
-            _add(files, split, [file for file in instances if split_of(file.stem) == split])
-        if not files and len(instances) == 1:
-            files["train"] = instances[0]
-        if files:
-            return files
-    return files
+    """Return the COCO file of each split of a folder; empty if there is none.
 
-
-def _add(files: dict[str, Path], split: str, candidates: list[Path]) -> None:
-    candidates = [*([files[split]] if split in files else []), *candidates]
-    if len(candidates) > 1:
+    Files are looked for in folders that are named after a split, then in `annotations/`, in the folder, and anywhere below.
+    Of several, those that begin with `instances` are used, and a file that is named after no split is train. Raises
+    InputError for several files of one split.
+    """
+    in_splits: dict[str, list[Path]] = {}
+    for name, child in split_folders(folder):
+        in_splits.setdefault(name, []).extend(_coco_files(files_in(child, {".json"})))
+    groups: list[list[tuple[str | None, Path]]] = [
+        [(split, file) for split, files in in_splits.items() for file in files],
+        *(
+            [(split_of(file.stem), file) for file in _coco_files(files)]
+            for files in (
+                files_in(folder / "annotations", {".json"}),
+                files_in(folder, {".json"}),
+                files_below(folder, {".json"}),
+            )
+        ),
+    ]
+    pairs = next(filter(None, groups), [])
+    by_split: dict[str, list[Path]] = {}
+    for word, file in pairs:
+        by_split.setdefault(word or split_of_path(file, folder) or "train", []).append(file)
+    several = [f"{split}: {', '.join(map(str, files))}" for split, files in by_split.items() if len(files) > 1]
+    if several:
         raise InputError(
-            f"several COCO files for split {split}: {', '.join(map(str, candidates))}. Name one of them, as in coco:FILE"
+            f"{folder}: several COCO files for split {'; '.join(several)}. Name one of them, as in coco:FILE"
         )
-    if candidates:
-        files[split] = candidates[0]
+    return {split: files[0] for split, files in by_split.items()}
+
+
+def _coco_files(files: list[Path]) -> list[Path]:
+    """Return the COCO files among JSON files, if there are some those of instances.
+
+    Without COCO files, those of no known tool, which may be damaged.
+    """
+    tools = {file: json_tool(file) for file in files}
+    coco = [file for file in files if tools[file] == "coco"] or [file for file in files if tools[file] is None]
+    return [file for file in coco if file.name.startswith("instances")] or coco
 
 
 def _chunks(file: Path) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""Files and folders of a data set, and the splits in their names."""
+"""Files and folders of a data set, and the splits in their names.
+
+Hidden files and folders, and those that tools leave behind (`@eaDir` of a NAS, `__MACOSX` of an archive), are in no listing.
+Linked folders are followed.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from detr_ft.data.images import IMAGE_SUFFIXES, open_image
+from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.errors import InputError
 
+_TOOL_FOLDERS = frozenset(
+    {"@eaDir", "__MACOSX", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -21,6 +28,7 @@ _SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
+_IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "data", "set"})  # beside a split in the name of a folder
 
 
 def split_of(word: str) -> str | None:
@@ -29,83 +37,124 @@ def split_of(word: str) -> str | None:
     return next((_SPLIT_WORDS[part] for part in parts if part in _SPLIT_WORDS), None)
 
 
-def split_of_file(file: Path) -> str:
-    """Return the split in the name of a file, else the split that its folder is named after, else train."""
-    return split_of(file.stem) or split_of_folder(file.parent) or "train"
-
-
 def split_of_folder(folder: Path) -> str | None:
-    """Return the split that a folder is named after. A word in a longer name does not count."""
-    return _SPLIT_WORDS.get(folder.name.lower())
+    """Return the split that a folder is named after: `val2017`, `train_images`, not `test-drive`."""
+    words = [word for word in re.split(r"[^a-z]+", folder.name.lower()) if word and word not in _IMAGE_WORDS]
+    return _SPLIT_WORDS.get(words[0]) if len(words) == 1 else None
 
 
 def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the subfolders that are named after a split, with that split."""
-    for child in sorted(folder.iterdir()):
+    for child in folders_in(folder):
         split = split_of_folder(child)
-        if split and child.is_dir():
+        if split:
             yield split, child
 
 
+def split_of_path(path: Path, root: Path) -> str | None:
+    """Return the split that the nearest folder of a path below `root` is named after."""
+    folders = path.relative_to(root).parents if path.is_relative_to(root) else ()
+    return next((split for folder in folders if (split := split_of_folder(folder))), None)
+
+
+def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Return files by the splits in their names or folders; all are train without several splits."""
+    words = [split_of(file.stem) or split_of_path(file, root) for file in files]
+    if len(set(words) - {None}) < 2:
+        return {"train": list(files)}
+    splits: dict[str, list[Path]] = {}
+    for word, file in zip(words, files, strict=True):
+        splits.setdefault(word or "train", []).append(file)
+    return splits
+
+
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted; hidden files are left out."""
-    return [path for path in files_in(folder, IMAGE_SUFFIXES) if not _is_hidden(path)]
+    """Return the image files of a folder, sorted."""
+    return files_in(folder, IMAGE_SUFFIXES)
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders, sorted; hidden files are left out."""
-    return [path for path in files_below(folder, IMAGE_SUFFIXES) if not _is_hidden(path)]
+    """Return the image files of a folder and its subfolders, sorted."""
+    return files_below(folder, IMAGE_SUFFIXES)
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the files of a folder with suffixes such as `.json`, in any case, sorted."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
+            # A link that leads nowhere is a missing file, not none.
+            names = [entry.name for entry in entries if entry.is_file() or _leads_nowhere(entry)]
     except OSError:
         return []
-    return sorted(folder / name for name in names if _has_suffix(name, suffixes))
+    return sorted(folder / name for name in names if _has_suffix(name, suffixes) and not is_skipped(name))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the subfolders of a folder, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(folder / name for name in names if not is_skipped(name))
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the files of a folder and its subfolders with these suffixes, sorted.
 
-    Linked folders are not followed.
+    A folder that several links lead to is listed once under each, but not inside itself.
     """
-    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in files if _has_suffix(path.name, suffixes))
+    return sorted(_files_below(folder, suffixes, ()))
+
+
+def _files_below(folder: Path, suffixes: Collection[str], above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that contains it
+        return
+    yield from files_in(folder, suffixes)
+    for child in folders_in(folder):
+        yield from _files_below(child, suffixes, (*above, real))
+
+
+def is_skipped(name: str) -> bool:
+    """Return whether the name of a file or folder is hidden, or that of a folder of a tool."""
+    return name.startswith(".") or name in _TOOL_FOLDERS
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return Path(name).suffix.lower() in suffixes
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
+    """Return the images among files and in folders and their subfolders, each once; a URL stays a text.
 
-
-def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the images among files and in folders.
-
-    Raises InputError with every path that does not exist, folder without images and file that can't be opened.
+    The files are not opened. Raises InputError with every path that does not exist and every folder without images.
     """
-    files: list[Path] = []
+    files: dict[str, Path | str] = {}
     problems = []
-    for path in map(Path, paths):
+    for given in paths:
+        if is_url(given):
+            files[str(given)] = str(given)
+            continue
+        path = Path(given)
         if path.is_dir():
-            inside = images_in(path)
-            files += inside
+            inside = images_below(path)
+            files |= {os.path.abspath(file): file for file in inside if os.path.abspath(file) not in files}
             if not inside:
-                problems.append(f"{path}: this folder has no images")
-        elif path.is_file():
-            files.append(path)
+                problems.append(f"{path}: this folder and its subfolders have no images")
+        elif os.path.lexists(path):
+            files.setdefault(os.path.abspath(path), path)
         else:
             problems.append(f"{path}: no such file or folder")
-    for file in files:
-        try:
-            open_image(file)
-        except InputError as error:
-            problems += error.problems
     if problems:
         raise InputError(problems)
-    return files
+    return list(files.values())
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is the URL of an image."""
+    return isinstance(path, str) and "://" in path

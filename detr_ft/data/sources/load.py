@@ -11,30 +11,58 @@ from typing import cast
 from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import NameSource, PathSource, SourceData
+from detr_ft.data.sources.base import NameSource, PathSource, ReadOptions, SourceData
 from detr_ft.data.sources.coco import read_categories
-from detr_ft.data.sources.registry import SOURCES, Source, check_box_format, existing_path, parse_spec, unrecognized
+from detr_ft.data.sources.registry import (
+    SOURCES,
+    Source,
+    UnlabeledPolicy,
+    check_box_format,
+    existing_folder,
+    existing_path,
+    parse_spec,
+    unrecognized,
+)
+from detr_ft.data.sources.unlabeled import apply_policy
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def load_data(spec: str | os.PathLike[str], base: Path = Path(), box_format: str | None = None) -> DatasetDict:
+def load_data(
+    spec: str | os.PathLike[str],
+    base: Path = Path(),
+    box_format: str | None = None,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> DatasetDict:
     """Read the splits (among train, validation, test) of a data set in the schema.
 
     `spec` is `NAME:PATH` with the name of a source (`coco:`, `voc:`, `yolo:`, ...), `hub:OWNER/NAME`, `generated:NAME`,
     or a path, whose format is recognized by its contents. Boxes are in pixels of the upright image. Relative paths
     start at `base`. `box_format` is the format in which tables, metadata files and the Hub's data write boxes (`xyxy`,
-    `cxcywh-fractions`, ...: see `BoxFormat`); by default it is recognized and logged. Defective boxes are read as they
-    are; the doctor reports them. Raises InputError, and UnknownClassError, which contains the data, if the only
-    problems are undeclared classes.
+    `cxcywh-fractions`, ...: see `BoxFormat`); by default it is recognized and logged. `images` is the folder of the images
+    if they are not near the annotations. `unlabeled` decides on images with neither a label file nor a record: `background`
+    (no objects), `skip`, or `error`; the default is `background` for YOLO, whose convention it is, and `skip` for others.
+    Defective boxes are read as they are; the doctor reports them. Raises InputError; DefectiveDataError, which contains
+    what could be read, if an object could not.
     """
-    return load_source_data(os.fspath(spec), base, box_format).splits
+    return load_source_data(os.fspath(spec), base, box_format, images=images, unlabeled=unlabeled).checked()
 
 
-def load_source_data(spec: str, base: Path = Path(), box_format: str | None = None) -> SourceData:
-    """Read a data set as `load_data` does, with the category ids of its files."""
+def load_source_data(
+    spec: str,
+    base: Path = Path(),
+    box_format: str | None = None,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
+) -> SourceData:
+    """Read a data set as `load_data` does, with the problems of its files."""
     format = None if box_format is None else BoxFormat.parse(box_format)
+    folder = None if images is None else existing_folder(base / images)
+    options = ReadOptions(format, folder)
     source, location = parse_spec(spec, base)
     if source is None:
         path = existing_path(location, base)
@@ -43,8 +71,10 @@ def load_source_data(spec: str, base: Path = Path(), box_format: str | None = No
     if format is not None:
         check_box_format(source, format.name)
     if source.follows == "NAME":
-        return cast(NameSource, import_module(source.module)).read(location, format)
-    return _path_source(source).read(existing_path(location, base), format)
+        data = cast(NameSource, import_module(source.module)).read(location, options)
+    else:
+        data = _path_source(source).read(existing_path(location, base), options)
+    return apply_policy(data, unlabeled)
 
 
 def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:

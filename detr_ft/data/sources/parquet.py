@@ -7,9 +7,8 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.listing import files_below, split_of, split_of_file, split_of_folder
+from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.listing import files_below, split_of, split_of_path
 from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
 
@@ -21,14 +20,17 @@ def recognizes(path: Path) -> bool:
     return path.suffix.lower() == ".parquet" if path.is_file() else bool(parquet_files(path))
 
 
-def read(path: Path, box_format: BoxFormat | None) -> SourceData:
+def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a Parquet file, or all below a folder; relative image paths start at the folder of the file."""
     files = parquet_files(path)
     if not files:
         raise InputError(f"{path}: no .parquet file, neither there nor in subfolders")
     with load_errors(f"parquet:{path}"):
         raw = load_dataset("parquet", data_files={split: list(map(str, paths)) for split, paths in files.items()})
-    return SourceData(to_schema(raw, f"parquet:{path}", box_format, image_folders(path, files)))
+    folders = image_folders(path, files)
+    if options.images is not None:
+        folders = {split: [options.images.absolute(), *some] for split, some in folders.items()}
+    return to_schema(raw, f"parquet:{path}", options.box_format, folders)
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
@@ -38,14 +40,10 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     `validation/0000.parquet`.
     """
     if path.is_file():
-        return {split_of_file(path): [path]}
+        return {"train": [path]}
     files: dict[str, list[Path]] = {}
     for file in files_below(path, {".parquet"}):
-        inside = file.relative_to(path)
-        if not any(part.startswith(".") for part in inside.parts):
-            folders = (split_of_folder(folder) for folder in inside.parents)
-            split = split_of(file.stem) or next((split for split in folders if split), None)
-            files.setdefault(split or "", []).append(file)
+        files.setdefault(split_of(file.stem) or split_of_path(file, path) or "", []).append(file)
     without_split = files.pop("", [])
     if without_split and not files:
         return {"train": without_split}

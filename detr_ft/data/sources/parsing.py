@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from reprlib import Repr
@@ -10,6 +11,10 @@ from reprlib import Repr
 from detr_ft.errors import InputError
 
 # Raised for a file that can't be opened, is not well formed, or has an unknown encoding.
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_DECLARED_ENCODING = re.compile(
+    rb"""(?:\xef\xbb\xbf)?\s*<\?xml[^>]*\bencoding\s*=\s*["'](?P<name>[\w.-]+)["'][^>]*\?>"""
+)
 XML_ERRORS = (ElementTree.ParseError, ValueError, LookupError, OSError)
 
 _YES = ("1", "true", "yes", "y", "t")
@@ -23,15 +28,24 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark. Raises InputError."""
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises InputError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: the file doesn't exist") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: can't be read as text ({error}). Save it as UTF-8") from error
+        raise InputError(
+            f"{path}: can't be read as UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8: in a spreadsheet as "
+            "'CSV UTF-8', or with iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error})") from error
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Decode UTF-8, or UTF-16 with a byte order mark, with ends of lines as "\\n"."""
+    encoding = "utf-16" if content[:2] in _UTF_16_MARKS else "utf-8-sig"
+    return content.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -52,8 +66,18 @@ def parse_json(text: str) -> object:
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
-    """Return the root of an XML file. Raises one of XML_ERRORS, also for a document type declaration."""
-    return ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
+    """Return the root of an XML file, in the encoding that it declares.
+
+    Raises one of XML_ERRORS, also for a document type declaration.
+    """
+    content = path.read_bytes()
+    declared = _DECLARED_ENCODING.match(content)
+    parser = ElementTree.XMLParser(target=_WithoutDoctype())
+    if declared is None:
+        return ElementTree.fromstring(content, parser)
+    # The parser knows few encodings of several bytes, such as GB2312; Python knows more.
+    text = content[declared.end() :].decode(declared["name"].decode("ascii"))
+    return ElementTree.fromstring(text, parser)
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):

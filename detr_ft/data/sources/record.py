@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
 from detr_ft.data.images import ImageError, ImageSource, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
-from detr_ft.data.sources.errors import UNKNOWN_CATEGORY, ObjectKey, UnknownClassError, group_problems, raise_all
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.listing import split_of_path
 from detr_ft.data.sources.parsing import is_storable, parse_side
+from detr_ft.data.sources.problems import UNKNOWN_CATEGORY, Problem, ProblemKind, group_problems, raise_all, summarize
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -37,8 +41,10 @@ class Record:
 
     `boxes` are COCO xywh in pixels of the upright image, `names` their classes. `content` is the image file's bytes if
     the annotations contain them and there is no file at `path`. An image whose size is neither stated nor readable is 0
-    by 0, and `image_error` is the reason. An object of an undeclared class has an empty name; `faults` has a message
-    for it, by its index.
+    by 0, and `image_error` is the reason. `unreadable` has a message for each part of the annotation that can't be read, and
+    `without_area` for each point or line, which is no box.
+    An object of an undeclared class has an empty name; `faults` has a message for it, by its index. An `unlabeled` image
+    has neither a label file nor a record, unlike one that is declared to have no objects.
     """
 
     path: Path
@@ -52,7 +58,10 @@ class Record:
     flags: list[Flags] = field(default_factory=list)
     content: bytes | None = None
     image_error: str = ""
+    unreadable: list[str] = field(default_factory=list)
+    without_area: list[str] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
+    unlabeled: bool = False
 
     @classmethod
     def with_size(
@@ -109,22 +118,37 @@ class Record:
         )
 
 
-def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], origin: Path) -> DatasetDict:
+def to_source_data(
+    splits: Mapping[str, Sequence[Record]],
+    names: Sequence[str],
+    origin: Path,
+    problems: Sequence[Problem] = (),
+    *,
+    split_by: str | None,
+    category_ids: Mapping[int, str] = MappingProxyType({}),
+) -> SourceData:
     """Convert the records of each split to a data set with the classes `names`.
 
-    Splits without images are left out. Raises InputError, and UnknownClassError, which contains the data set, for
-    objects of other classes.
+    `split_by` is what decides on the split of an image, for messages; None if nothing does. All images are then train, or
+    in the splits that their folders are named after. Splits without images are left out. `problems` are those that belong
+    to no record. Raises InputError for a data set without images or classes.
     """
+    if split_by is None:
+        splits, split_by = _split_by_folders(splits)
     for split, records in splits.items():
         if not records:
             log.warning("%s: split %s has no images and is left out", origin, split)
     raise_all([*_unstorable((record for records in splits.values() for record in records), names, origin)])
     log_image_errors(record for records in splits.values() for record in records)
-    filled = {split: splits[split] for split in SPLITS if splits.get(split)}
-    if not filled:
-        raise InputError(f"{origin}: the data set has no images")
-    if not names:
-        raise InputError(f"{origin}: the data set has no classes")
+    filled = {split: list(splits[split]) for split in SPLITS if splits.get(split)}
+    counts = ", ".join(f"{split} {len(records)}" for split, records in filled.items())
+    log.info("%s: %s: %s", origin, f"split by {split_by}" if split_by else "nothing names a split", counts)
+    all_problems = (*problems, *problems_of(filled))
+    if not filled or not names:
+        lacking = "images" if not filled else "classes"
+        raise InputError(
+            [f"{origin}: the data set has no {lacking}", *summarize([one.message for one in all_problems])]
+        )
     features, class_indices = detection_features(list(names)), {name: index for index, name in enumerate(names)}
     data = DatasetDict(
         {
@@ -134,10 +158,25 @@ def to_dataset(splits: Mapping[str, Sequence[Record]], names: Sequence[str], ori
             for split, records in filled.items()
         }
     )
-    faults = dict(_faults(filled))
-    if faults:
-        raise UnknownClassError(data, faults)
-    return data
+    unlabeled = {
+        split: tuple(row for row, record in enumerate(records) if record.unlabeled) for split, records in filled.items()
+    }
+    return SourceData(data, dict(category_ids), all_problems, unlabeled)
+
+
+def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str]:
+    """Return the splits that the folders of images are named after; all as train if there are not several."""
+    records = [record for some in splits.values() for record in some]
+    if not records:
+        return {"train": []}, ""
+    root = Path(os.path.commonpath([record.path.parent for record in records]))
+    of_folders = [split_of_path(record.path, root) for record in records]
+    if len(set(of_folders) - {None}) < 2:
+        return {"train": records}, ""
+    by_folder: dict[str, list[Record]] = {}
+    for split, record in zip(of_folders, records, strict=True):
+        by_folder.setdefault(split or "train", []).append(record)
+    return by_folder, "the folders of the images"
 
 
 def used_names(splits: Mapping[str, Iterable[Record]]) -> set[str]:
@@ -156,17 +195,17 @@ def _natural_key(name: str) -> tuple[int, str, str]:
     return (len(digits) + 1, digits, name) if name.isdecimal() else (0, "", name)
 
 
-def raise_with_faults(problems: Sequence[str], splits: Mapping[str, Sequence[Record]]) -> None:
-    """Raise InputError with the problems, if there are any, and the undeclared classes of the records."""
-    if problems:
-        raise_all([*problems, *(fault for _, fault in _faults(splits))])
-
-
-def _faults(splits: Mapping[str, Sequence[Record]]) -> Iterator[tuple[ObjectKey, str]]:
+def problems_of(splits: Mapping[str, Sequence[Record]]) -> Iterator[Problem]:
+    """Yield the problems of records, each with the split and row of its image."""
     for split, records in splits.items():
         for row, record in enumerate(records):
-            for index, fault in record.faults.items():
-                yield (split, row, index), fault
+            for message in record.unreadable:
+                yield Problem("unreadable annotation", message, split=split, row=row)
+            kind: ProblemKind = "shape without area" if record.names else "unreadable annotation"
+            for message in record.without_area:
+                yield Problem(kind, message, split=split, row=row)
+            for place, message in record.faults.items():
+                yield Problem("unknown class", message, message.partition(": ")[2], split, row, place)
 
 
 def log_image_errors(records: Iterable[Record]) -> None:

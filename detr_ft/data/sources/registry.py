@@ -14,6 +14,9 @@ from typing import Literal
 
 from detr_ft.errors import InputError
 
+# Images with neither a label file nor a record: without objects, left out, or refused.
+UnlabeledPolicy = Literal["background", "skip", "error"]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -40,14 +43,21 @@ class Source:
 SOURCES = (
     Source("saved", "a folder that `save_to_disk` wrote", "detr_ft.data.sources.saved", takes_box_format=True),
     Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo"),
+    Source("darknet", "Darknet's `obj.data` or `obj.names` (YOLO 1.1)", "detr_ft.data.sources.darknet"),
+    Source("manifest", "JSON lines of SageMaker, Vertex AI or Azure ML", "detr_ft.data.sources.manifest"),
     Source("folder", "a `metadata.jsonl` beside images", "detr_ft.data.sources.image_folder", takes_box_format=True),
     Source("parquet", "Parquet files", "detr_ft.data.sources.parquet", takes_box_format=True),
     Source("cvat", "`annotations.xml` of CVAT for images 1.1", "detr_ft.data.sources.cvat"),
+    Source("supervisely", "a project of Supervisely", "detr_ft.data.sources.supervisely"),
     Source("labelme", "LabelMe's JSON files", "detr_ft.data.sources.labelme"),
     Source("labelstudio", "Label Studio's JSON or JSON-MIN export", "detr_ft.data.sources.labelstudio"),
+    Source("via", "JSON or CSV of VGG Image Annotator 2", "detr_ft.data.sources.via"),
+    Source("datumaro", "Datumaro's JSON", "detr_ft.data.sources.datumaro"),
     Source("coco", "COCO JSON", "detr_ft.data.sources.coco"),
     Source("voc", "Pascal VOC's `Annotations/*.xml`", "detr_ft.data.sources.voc"),
+    Source("kitti", "KITTI's `label_2/*.txt`", "detr_ft.data.sources.kitti"),
     Source("csv", "a CSV whose header names image, class and box", "detr_ft.data.sources.csv_table", takes_box_format=True),
+    Source("webdataset", "tar files of WebDataset", "detr_ft.data.sources.webdataset", takes_box_format=True),
     Source("hub", "a data set of the Hub", "detr_ft.data.sources.hub", "NAME", takes_box_format=True),
     Source("generated", "scenes drawn by this package", "detr_ft.data.sources.generated", "NAME"),
     Source("stream", "rows of the Hub or of Parquet files, from Python", "detr_ft.data.sources.stream", "NAME", streamed=True),
@@ -85,6 +95,13 @@ def existing_path(text: str, base: Path = Path()) -> Path:
     similar = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
     hint = f"Did you mean {parent / similar[0]}?" if similar else f"{parent} has no {missing}."
     raise InputError(f"{path}: no such file or folder. {hint} A data set of the Hub is written hub:NAME")
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the path of a folder. Raises InputError if there is none."""
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such folder of images")
+    return path
 
 
 def check_spec(spec: str, base: Path = Path()) -> None:

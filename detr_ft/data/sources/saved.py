@@ -6,8 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_from_disk
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.table_rows import load_errors, to_schema
 from detr_ft.errors import InputError
 
@@ -18,10 +17,11 @@ def recognizes(path: Path) -> bool:
     return single or (path / "dataset_dict.json").is_file()
 
 
-def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
+def read(folder: Path, options: ReadOptions) -> SourceData:
     """Read a folder of `DatasetDict.save_to_disk`, or of `Dataset.save_to_disk` as the train split."""
     raw = saved_tables(folder, f"saved:{folder}")
-    return SourceData(to_schema(raw, f"saved:{folder}", box_format, {split: [folder.absolute()] for split in raw}))
+    start = (options.images or folder).absolute()
+    return to_schema(raw, f"saved:{folder}", options.box_format, {split: [start] for split in raw})
 
 
 def saved_tables(folder: Path, origin: str) -> dict[str, Dataset]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask
+from faster_coco_eval import mask as coco_mask
 from numpy.typing import NDArray
 
 from detr_ft.data.images import MAX_PIXELS
@@ -39,12 +39,59 @@ def box_around_rotated(box: Sequence[float], degrees: float, pivot: tuple[float,
         return box_around(corners @ np.array([[cos, sin], [-sin, cos]]) + pivot)
 
 
+def box_around_ellipse(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> list[float]:
+    """Return the box xywh around an ellipse of these radii, rotated clockwise about its center."""
+    if not all(map(math.isfinite, (cx, cy, rx, ry, degrees))):
+        return [math.nan] * 4
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    half_width, half_height = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
+    return [cx - half_width, cy - half_height, 2 * half_width, 2 * half_height]
+
+
+def box_around_runs(runs: Sequence[float], window: Sequence[float]) -> list[float] | None:
+    """Return the box xywh around the ones of a mask, None if it is invalid or has none.
+
+    `runs` are the lengths of alternating runs of zeros and ones, row by row, in a `window` xywh of whole pixels.
+    """
+    numbers = [*runs, *window]
+    if not all(math.isfinite(number) and number >= 0 and number % 1 == 0 for number in numbers):
+        return None
+    left, top, width, height = map(int, window)
+    if not 0 < width * height <= MAX_PIXELS or sum(runs) > width * height:
+        return None
+    values = np.resize([False, True], len(runs))
+    pixels = np.flatnonzero(np.repeat(values, np.asarray(runs, dtype=np.int64)))
+    if not len(pixels):
+        return None
+    rows, columns = np.divmod(pixels, width)
+    corners = [[columns.min() + left, rows.min() + top], [columns.max() + 1 + left, rows.max() + 1 + top]]
+    return box_around(corners)
+
+
+def box_around_mask(mask: NDArray[np.bool_]) -> list[float] | None:
+    """Return the box xywh around the true pixels of a mask `[H, W]`, None if there are none."""
+    columns_and_rows = np.argwhere(mask.T)
+    if not len(columns_and_rows):
+        return None
+    # A pixel extends to the start of the next one.
+    return box_around(np.concatenate([columns_and_rows, columns_and_rows + 1]))
+
+
 def box_around_segmentation(segmentation: object) -> list[float] | None:
     """Return the box xywh in pixels around polygons or a mask of COCO, None for anything else."""
     if isinstance(segmentation, dict):
         return _around_mask(segmentation)
     polygons = _polygons(segmentation)
     return box_around([point for polygon in polygons for point in polygon]) if polygons else None
+
+
+def is_upright_rectangle(segmentation: object) -> bool:
+    """Return whether polygons of COCO are one rectangle with sides along the axes."""
+    polygons = _polygons(segmentation)
+    if polygons is None or len(polygons) != 1:
+        return False
+    x, y, w, h = box_around(polygons[0])
+    return {tuple(point) for point in polygons[0]} == {(x, y), (x + w, y), (x + w, y + h), (x, y + h)}
 
 
 def _polygons(value: object) -> list[list[list[float]]] | None:
@@ -67,14 +114,11 @@ def _around_mask(runs: dict[str, object]) -> list[float] | None:
     try:
         encoded = {"size": [height, width], "counts": counts}
         if isinstance(counts, list):
-            encoded = mask.frPyObjects(encoded, height, width)
+            encoded = coco_mask.frPyObjects(encoded, height, width)
         elif not isinstance(counts, str) or not counts:
             return None
         # Decoding counts the pixels, which detects a truncated text.
-        columns_and_rows = np.argwhere(np.asarray(mask.decode(encoded)).T)
+        decoded = np.asarray(coco_mask.decode(encoded)).astype(bool)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         return None
-    if not len(columns_and_rows):
-        return None
-    # A pixel extends to the start of the next one.
-    return box_around(np.concatenate([columns_and_rows, columns_and_rows + 1]))
+    return box_around_mask(decoded)

@@ -20,10 +20,10 @@ from detr_ft.data.schema import detection_features
 from detr_ft.data.sources import saved
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
-from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.hub import check_reachable
 from detr_ft.data.sources.listing import split_of
 from detr_ft.data.sources.parquet import image_folders, parquet_files
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.record import Record, log_image_errors
 from detr_ft.data.sources.table_columns import Columns, StoredImage
 from detr_ft.data.sources.table_rows import load_errors
@@ -90,11 +90,11 @@ class _Split:
             rows = rows.cast_column(columns.image, Image(decode=False))
         return cls(rows, columns, list(features), origin)
 
-    def first_records(self, problems: list[str]) -> list[tuple[Record, FileSize]]:
+    def first_records(self) -> list[tuple[Record, FileSize]]:
         """Return the records of the first rows and the sizes of their image files."""
         with load_errors(self.origin):
             pairs = [
-                (self.columns.record(row, number, self.origin, problems), _size_of(self.columns.stored_image(row)))
+                (self.columns.record(row, number, self.origin), _size_of(self.columns.stored_image(row)))
                 for number, row in enumerate(self.rows.take(_SAMPLE_ROWS))
             ]
         return [(record, size) for record, size in pairs if record is not None]
@@ -178,10 +178,9 @@ def _names(columns: Sequence[Columns], origin: str) -> list[str]:
 
 def _infer(splits: Iterable[_Split], origin: str, format: BoxFormat | None) -> tuple[BoxFormat, AnnotatedSizes]:
     """Return the format and the frames of boxes, inferred from the first rows of every split."""
-    problems: list[str] = []
-    first = [pair for split in splits for pair in split.first_records(problems)]
-    raise_all(problems)
+    first = [pair for split in splits for pair in split.first_records()]
     records = [record for record, _ in first]
+    raise_all([message for record in records for message in record.unreadable])
     log_image_errors(records)
     chosen = choose_format(records, f"{origin}, first {len(records):,} rows", format)
     return chosen, AnnotatedSizes.infer(_in_pixels(record, size, chosen) for record, size in first)
@@ -196,10 +195,9 @@ def _convert(
     format: BoxFormat,
     frames: AnnotatedSizes,
 ) -> dict[str, Any]:
-    problems: list[str] = []
-    record = columns.record(row, number, origin, problems)
-    if record is None or problems:
-        raise InputError(problems)
+    record = columns.record(row, number, origin)
+    if record.unreadable:
+        raise InputError(record.unreadable)
     image = columns.stored_image(row)
     _move(record, _in_pixels(record, _size_of(image), format), frames, f"{origin}, row {number}")
     return {

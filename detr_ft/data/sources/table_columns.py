@@ -63,24 +63,24 @@ class Columns:
         objects = [self.objects] if self.objects else _list_columns(features)
         return [self.image, *objects, *(key for key in ("image_id", *SIZE_KEYS) if key in features)]
 
-    def record(self, row: Mapping[str, Any], number: int, origin: str, problems: list[str]) -> Record | None:
-        """Convert a row, whose image is not decoded, to a record with unconverted boxes; None for a problem."""
+    def record(self, row: Mapping[str, Any], number: int, origin: str) -> Record:
+        """Convert a row, whose image is not decoded, to a record with unconverted boxes."""
         where = f"{origin}, row {number}"
-        image = self.stored_image(row)
-        if image is None:
-            problems.append(f"{where}: there is no image in column {self.image}")
-            return None
+        image = self.stored_image(row) or {"path": "", "bytes": None}
         path, image_id = image["path"] or "", row.get("image_id")
-        if not is_storable(path):
-            problems.append(f"{where}: the image name {path!a} has characters that can't be written. Rename the file")
-            return None
+        storable = is_storable(path)
+        image = image if storable else {"path": "", "bytes": None}
         known_id = image_id if isinstance(image_id, int) and is_id(image_id) else number
-        record = Record.with_size(Path(path), known_id, row.get("width"), row.get("height"), image)
+        record = Record.with_size(Path(path if storable else "?"), known_id, row.get("width"), row.get("height"), image)
+        if not storable:
+            record.unreadable.append(f"{where}: the image name {path!a} can't be written. Rename the file")
+        elif not path and not image["bytes"]:
+            record.unreadable.append(f"{where}: there is no image in column {self.image}")
         objects = as_lists(row[self.objects]) if self.objects else as_columns(row)
         if isinstance(objects, Mapping):
-            add_objects(record, objects, (self.boxes, self.category), self.names, where, problems)
+            add_objects(record, objects, (self.boxes, self.category), self.names, where)
         else:
-            problems.append(f"{where}: {self.objects} must have lists of {self.boxes} and {self.category}")
+            record.unreadable.append(f"{where}: {self.objects} must have lists of {self.boxes} and {self.category}")
         return record
 
     def stored_image(self, row: Mapping[str, Any]) -> StoredImage | None:
@@ -146,14 +146,14 @@ def add_objects(
     keys: tuple[str, str],
     names: Sequence[str] | None,
     where: str,
-    problems: list[str],
 ) -> None:
-    """Append objects, a dictionary of lists, to the record; their problems are added to `problems`.
+    """Append objects, a dictionary of lists, to the record, or what is wrong with them.
 
     `keys` are those of boxes, which are not converted, and of categories; `names` are the classes if categories are
     indices. `id`, `area`, `iscrowd`, `difficult` and `truncated` are optional.
     """
     box_key, category_key = keys
+    problems = record.unreadable
     boxes, categories = objects.get(box_key), objects.get(category_key)
     boxes, categories = [] if boxes is None else boxes, [] if categories is None else categories
     if not isinstance(boxes, list) or not isinstance(categories, list) or len(boxes) != len(categories):

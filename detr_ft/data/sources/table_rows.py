@@ -14,11 +14,19 @@ from datasets.exceptions import DatasetsError
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import SPLITS, detection_features
+from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
-from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.image_finder import first_file
 from detr_ft.data.sources.listing import split_of
-from detr_ft.data.sources.record import Record, log_image_errors, schema_columns, sort_naturally, used_names
+from detr_ft.data.sources.problems import summarize
+from detr_ft.data.sources.record import (
+    Record,
+    log_image_errors,
+    problems_of,
+    schema_columns,
+    sort_naturally,
+    used_names,
+)
 from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns
 from detr_ft.errors import InputError
 
@@ -43,12 +51,12 @@ def to_schema(
     origin: str,
     format: BoxFormat | None = None,
     image_folders: Mapping[str, Sequence[Path]] = MappingProxyType({}),
-) -> DatasetDict:
+) -> SourceData:
     """Convert detection tables to the schema.
 
     Other splits than train, validation and test are left out and logged. The format of the boxes is by default
-    recognized. Relative paths of a split's images start at one of its `image_folders`. Raises InputError with all
-    malformed rows.
+    recognized. Relative paths of a split's images start at one of its `image_folders`. Raises InputError for tables
+    without images and objects.
     """
     tables: dict[str, _Table] = {}
     for word, rows in raw.items():
@@ -61,28 +69,28 @@ def to_schema(
             tables[split] = _Table(rows, columns, where)
     if not tables:
         raise InputError(f"{origin}: no split train, validation or test with images, only {', '.join(raw) or 'none'}")
-    problems: list[str] = []
     tables = {split: tables[split] for split in SPLITS if split in tables}
-    records = {split: table.records(problems) for split, table in tables.items()}
-    raise_all(problems)
+    records = {split: table.records() for split, table in tables.items()}
     log_image_errors(record for split in records.values() for record in split)
     chosen = choose_format([record for split in records.values() for record in split], origin, format)
     if chosen.unit == "fractions":
-        records = {split: table.without_stated_sizes().records(problems) for split, table in tables.items()}
+        records = {split: table.without_stated_sizes().records() for split, table in tables.items()}
     for record in (record for split in records.values() for record in split):
         convert_record(record, chosen)
     names = _names([table.columns for table in tables.values()], records, origin)
-    return DatasetDict({split: table.convert(records[split], names) for split, table in tables.items()})
+    data = DatasetDict({split: table.convert(records[split], names) for split, table in tables.items()})
+    return SourceData(data, problems=tuple(problems_of(records)))
 
 
 def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], origin: str) -> list[str]:
     """Return the classes of the features in their order, then other classes that occur, sorted."""
     named = dict.fromkeys(name for split in columns for name in split.names or ())
-    others = sort_naturally(used_names(records) - named.keys())
+    others = sort_naturally(used_names(records) - named.keys() - {""})
     if others and all(name.isdecimal() for name in others):
         log.info("%s: classes are numbers without names: %s", origin, ", ".join(others[:_MAX_CLASSES_SHOWN]))
     if not named and not others:
-        raise InputError(f"{origin}: must have an object, or name a class")
+        problems = summarize([problem.message for problem in problems_of(records)])
+        raise InputError([f"{origin}: must have an object, or name a class", *problems])
     return [*named, *others]
 
 
@@ -101,12 +109,11 @@ class _Table:
         stated = [key for key in SIZE_KEYS if key in self.rows.features]
         return replace(self, rows=self.rows.remove_columns(stated)) if stated else self
 
-    def records(self, problems: list[str]) -> list[Record]:
+    def records(self) -> list[Record]:
         """Return a record of each row, with unique image ids; images without a stated size are opened for it."""
         self._check_paths()
         rows = self.rows.select_columns(self.columns.required(self.rows.features))
-        converted = (self.columns.record(row, number, self.origin, problems) for number, row in enumerate(rows))
-        records = [record for record in converted if record is not None]
+        records = [self.columns.record(row, number, self.origin) for number, row in enumerate(rows)]
         if len({record.image_id for record in records}) < len(records):
             for number, record in enumerate(records):
                 record.image_id = number

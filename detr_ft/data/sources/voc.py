@@ -1,4 +1,4 @@
-"""Read Pascal VOC: XML files with `ImageSets/Main`, in a folder for each split, or neither.
+"""Read Pascal VOC: an XML file for each image, with `ImageSets/Main`, folders of splits, or neither.
 
 Corners are read as written: a box from xmin 10 to xmax 12 is 2 pixels wide. The original VOC counts pixels from 1 and
 includes the last one. Most VOC files today (LabelImg, CVAT, Roboflow) have plain corners, and a file does not state
@@ -8,18 +8,21 @@ which. For an original VOC file the difference is one pixel.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.errors import raise_all
-from detr_ft.data.sources.image_finder import ImageFinder
-from detr_ft.data.sources.listing import files_below, files_in, split_folders, split_of
+from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.image_finder import FolderIndex, ImageFinder, folder_of_images
+from detr_ft.data.sources.listing import files_below, files_in, split_of, split_of_path
 from detr_ft.data.sources.parsing import XML_ERRORS, parse_flag, parse_number, parse_numbers, parse_xml, read_lines
-from detr_ft.data.sources.record import Flags, Record, to_dataset, used_names
+from detr_ft.data.sources.problems import Problem, raise_all
+from detr_ft.data.sources.recognition import most_common, xml_root
+from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
+from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_rotated
 from detr_ft.errors import InputError
 
 _SETS = Path("ImageSets", "Main")
@@ -29,40 +32,58 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a folder has XML files in a layout of VOC."""
-    return path.is_dir() and bool(_files(path, []))
+    """Return whether most XML files of a folder are Pascal VOC's."""
+    return path.is_dir() and most_common(files_below(path, {".xml"}), xml_root) == "annotation"
 
 
-def read(folder: Path, box_format: BoxFormat | None) -> SourceData:
+def read(folder: Path, options: ReadOptions) -> SourceData:
     """Read a VOC folder, with `difficult` and `truncated`; classes are sorted by name.
 
     The image of an XML file is the one that it states. If that is missing, it is the one with the XML file's name,
     which is logged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: must be the folder with Annotations/ and JPEGImages/")
-    problems: list[str] = []
-    files = _files(folder, problems)
-    if not files and not problems:
-        raise InputError(f"{folder}: no VOC annotations, expected Annotations/*.xml and JPEGImages/")
-    images = _Images(folder)
-    splits = {split: _read_split(paths, images, problems) for split, paths in files.items()}
-    raise_all(problems)
+        raise InputError(f"{folder}: must be a folder with an XML file for each image")
+    problems: list[Problem] = []
+    files, split_by = _files(folder, problems)
+    if not any(files.values()):
+        raise InputError(f"{folder}: no XML files of Pascal VOC, expected Annotations/*.xml and JPEGImages/")
+    images = _Images(folder, options.images)
+    splits = {
+        split: [_read_file(path, index, images) for index, path in enumerate(paths)] for split, paths in files.items()
+    }
+    raise_all(images.finder.all_missing(folder))
     images.log_substitutes()
-    return SourceData(to_dataset(splits, sorted(used_names(splits)), folder))
+    names = sorted(used_names(splits) - {""})
+    return to_source_data(splits, names, folder, problems, split_by=split_by)
 
 
-def _files(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
-    """Return the XML files of each split; lines of image sets without one are added to `problems`."""
+def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]], str | None]:
+    """Return the XML files of each split and what decides on it.
+
+    Listed images without XML files are added to `problems`.
+    """
     if (folder / _SETS).is_dir():
         image_sets = _image_sets(folder / _SETS)
         if image_sets:
-            return {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
-    whole = files_below(folder / "Annotations", {".xml"}) + files_in(folder, {".xml"})
-    if whole:
-        return {"train": whole}
-    parts = {split: files_below(child, {".xml"}) for split, child in split_folders(folder)}
-    return {split: paths for split, paths in parts.items() if paths}
+            listed = {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
+            return {split: paths for split, paths in listed.items() if paths}, f"the lists in {_SETS}"
+    files = []
+    for path in files_below(folder, {".xml"}):
+        root = xml_root(path)
+        if root in (None, "annotation", "Annotation"):
+            files.append(path)
+        else:
+            problems.append(
+                Problem("lost annotation", f"{path}: not Pascal VOC's, the root must be <annotation>, got <{root}>")
+            )
+    of_folders = [split_of_path(path, folder) for path in files]
+    if len(set(of_folders) - {None}) < 2:
+        return {"train": files}, None
+    splits: dict[str, list[Path]] = {}
+    for split, path in zip(of_folders, files, strict=True):
+        splits.setdefault(split or "train", []).append(path)
+    return splits, "the folders of the XML files"
 
 
 def _image_sets(folder: Path) -> dict[str, list[Path]]:
@@ -82,66 +103,119 @@ def _image_sets(folder: Path) -> dict[str, list[Path]]:
     return by_split
 
 
-def _listed_files(folder: Path, image_sets: list[Path], problems: list[str]) -> list[Path]:
+def _listed_files(folder: Path, image_sets: list[Path], problems: list[Problem]) -> list[Path]:
     """Return the annotation files in the lists; lines of a class's list end with 1, -1 or 0."""
     files: dict[Path, None] = {}
+    index = FolderIndex({".xml"})
     for image_set in image_sets:
+        lost: list[str] = []
         for number, line in enumerate(read_lines(image_set), start=1):
             names = dict.fromkeys((line.strip(), re.sub(r"\s+(-1|0|1)$", "", line.strip())))
-            paths = [folder / "Annotations" / f"{name}.xml" for name in names if name]
-            path = next((path for path in paths if os.path.isfile(path)), None)
+            path = next((path for name in names if name and (path := _listed_file(folder, name, index))), None)
             if path:
                 files[path] = None
-            elif paths:
-                problems.append(f"{image_set}, line {number}: annotation file {paths[-1]} does not exist")
+            elif line.strip():
+                lost.append(f"{image_set}, line {number}: {line.strip()} has no XML file in {folder / 'Annotations'}")
+        if lost:
+            message = f"{lost[0]}; {len(lost)} of the images that it lists have none and are left out"
+            problems.append(Problem("lost annotation", message, count=len(lost)))
     return list(files)
 
 
-def _read_split(paths: list[Path], images: _Images, problems: list[str]) -> list[Record]:
-    records = []
-    for image_id, path in enumerate(paths):
-        try:
-            records.append(_read_file(path, image_id, images, problems))
-        except XML_ERRORS as error:
-            problems.append(f"{path}: not valid XML of Pascal VOC ({error})")
-    return records
+def _listed_file(folder: Path, name: str, index: FolderIndex) -> Path | None:
+    """Return the XML file of an image named in a list, with or without folders and suffix."""
+    plain = folder / "Annotations" / f"{name}.xml"
+    if os.path.isfile(plain):
+        return plain
+    return index.get((folder / "Annotations" / name).parent, Path(name).name)
 
 
-def _read_file(path: Path, image_id: int, images: _Images, problems: list[str]) -> Record:
-    root = parse_xml(path)
-    if root.tag.lower() != "annotation":
-        raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
+def _read_file(path: Path, image_id: int, images: _Images) -> Record:
+    try:
+        root = parse_xml(path)
+        if root.tag.lower() != "annotation":
+            raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
+    except XML_ERRORS as error:
+        record = Record.with_size(images.find(path, "").absolute(), image_id)
+        record.unreadable.append(f"{path}: not valid XML of Pascal VOC ({error})")
+        return record
     image = images.find(path, (root.findtext("filename") or "").strip())
     width, height = (parse_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     record = Record.with_size(image.absolute(), image_id, width, height)
     for index, item in enumerate(root.findall("object")):
-        _add_object(record, item, f"{path}: object {index}", problems)
+        _add_object(record, item, f"{path}: object {index}")
     return record
 
 
-def _add_object(record: Record, item: ElementTree.Element, where: str, problems: list[str]) -> None:
+def _add_object(record: Record, item: ElementTree.Element, where: str) -> None:
     """Append an object, once for each of its boxes. Boxes of its parts (head, hand) are left out."""
     name = (item.findtext("name") or "").strip()
-    corners = [
-        parse_numbers([box.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")], 4)
-        for box in item.findall("bndbox")
-    ]
+    boxes = _boxes(item)
     if not name:
-        problems.append(f"{where} must have a name")
-    if not corners or None in corners:
-        problems.append(f"{where} must have a bndbox with the numbers xmin, ymin, xmax, ymax")
-    difficult, truncated = (parse_flag(item.findtext(key), key, where, problems) for key in ("difficult", "truncated"))
-    flags = Flags(difficult=difficult, truncated=truncated)
-    for x0, y0, x1, y1 in (values for values in corners if name and values):
-        record.add([x0, y0, x1 - x0, y1 - y0], name, flags=flags)
+        record.unreadable.append(f"{where}: must have a name")
+    if not boxes or None in boxes:
+        needs = "a bndbox with the numbers xmin, ymin, xmax, ymax, a robndbox or a polygon"
+        record.unreadable.append(f"{where}: must have {needs}")
+    flags = Flags(
+        difficult=parse_flag(item.findtext("difficult"), "difficult", where, record.unreadable),
+        truncated=parse_flag(item.findtext("truncated"), "truncated", where, record.unreadable),
+    )
+    for box in boxes:
+        if name and box:
+            record.add(box, name, flags=flags)
+
+
+def _boxes(item: ElementTree.Element) -> list[list[float] | None]:
+    """Return the boxes xywh of an object, None for invalid ones.
+
+    They are those of its corners, else around its rotated box or polygon.
+    """
+    corners = [_of_corners(box) for box in item.findall("bndbox")]
+    return (
+        corners
+        or [_of_rotated(box) for box in item.findall("robndbox")]
+        or [_of_polygon(polygon) for polygon in item.findall("polygon")]
+    )
+
+
+def _of_corners(box: ElementTree.Element) -> list[float] | None:
+    values = _numbers(box, "xmin", "ymin", "xmax", "ymax")
+    if values is None:
+        return None
+    x0, y0, x1, y1 = values
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _of_rotated(box: ElementTree.Element) -> list[float] | None:
+    """Return the box around the rotated box of labelImg2: center, size, and angle in radians."""
+    values = _numbers(box, "cx", "cy", "w", "h", "angle")
+    if values is None:
+        return None
+    cx, cy, w, h, angle = values
+    return box_around_rotated([cx - w / 2, cy - h / 2, w, h], math.degrees(angle), (cx, cy))
+
+
+def _of_polygon(polygon: ElementTree.Element) -> list[float] | None:
+    """Return the box around `<x1>, <y1>, <x2> ...` (Roboflow) or `<pt><x>, <y>` (LabelMe's web tool)."""
+    points = [_numbers(point, "x", "y") for point in polygon.findall("pt")]
+    if not points:
+        count = sum(child.tag.startswith("x") for child in polygon)
+        points = [_numbers(polygon, f"x{number}", f"y{number}") for number in range(1, count + 1)]
+    valid = [point for point in points if point]
+    return box_around(valid) if len(valid) == len(points) >= 3 else None
+
+
+def _numbers(element: ElementTree.Element, *keys: str) -> list[float] | None:
+    return parse_numbers([element.findtext(key) for key in keys], len(keys))
 
 
 class _Images:
     """Finds the images of annotation files, and records those that have another name than stated."""
 
-    def __init__(self, origin: Path) -> None:
+    def __init__(self, origin: Path, images: Path | None) -> None:
         self.origin = origin
-        self._finder = ImageFinder(origin)
+        self._images = images
+        self.finder = ImageFinder(folder_of_images(origin), images=images)
         self._substitutes: list[tuple[Path, str, Path]] = []
 
     def find(self, annotation: Path, stated: str) -> Path:
@@ -149,13 +223,18 @@ class _Images:
 
         If there is none, return the path where it is expected.
         """
-        root, below = _around_annotations(annotation)
-        folders = [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
+        folders = [self._images] if self._images else _image_folders(annotation)
         stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-        path = self._finder.find_in((stated, Path(stated).stem, annotation.stem), folders)
+        path = self.finder.find_in((stated, annotation.stem), folders)
         if path is None:
-            folder = next(filter(self._finder.has_images, folders), folders[0])
-            return folder / (stated or f"{annotation.stem}.jpg")
+            folder = next(filter(self.finder.has_images, folders), folders[0])
+            expected = folder / (stated or f"{annotation.stem}.jpg")
+            for name in filter(None, (stated, annotation.stem)):
+                path = path or self.finder.locate(name, str(annotation), [])
+            if path is None:
+                self.finder.note_missing(str(expected))
+                return expected
+        self.finder.note_found()
         if stated not in ("", path.name, path.stem):
             self._substitutes.append((annotation, stated, path))
         return path
@@ -169,6 +248,12 @@ class _Images:
                 "%s names %s, used is %s. Correct <filename> if that is wrong",
                 self.origin, len(self._substitutes), annotation, stated, path,
             )  # fmt: skip
+
+
+def _image_folders(annotation: Path) -> Sequence[Path]:
+    """Return the usual folders of an XML file's image: near the annotations, or the file's own."""
+    root, below = _around_annotations(annotation)
+    return [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
 
 
 def _around_annotations(file: Path) -> tuple[Path, Path]:

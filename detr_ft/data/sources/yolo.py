@@ -1,4 +1,7 @@
-"""Read YOLO: a `data.yaml` with classes and image folders, and a text file of objects for each image."""
+"""Read YOLO: a `data.yaml` with classes and image folders, and a text file of objects for each image.
+
+Without a `data.yaml`, the classes are those of `classes.txt` (Label Studio's export), and the images those in the folder.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from detr_ft.data.box_format import BoxFormat
-from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.errors import raise_all
+from detr_ft.data.sources import darknet
+from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import candidate_paths, first_file, path_tails
-from detr_ft.data.sources.listing import files_in, images_below
+from detr_ft.data.sources.listing import files_below, files_in, images_below
 from detr_ft.data.sources.parsing import read_lines, read_text, shown
-from detr_ft.data.sources.record import raise_with_faults, to_dataset
-from detr_ft.data.sources.yolo_labels import LabelReader
+from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.record import to_source_data
+from detr_ft.data.sources.yolo_labels import LabelReader, is_label_file
 from detr_ft.errors import InputError
 from detr_ft.utils.yaml import parse_yaml
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
+_CLASS_FILES = ("classes.txt", "labels.txt")
 _SPLIT_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 _MAX_CLASSES = 100_000
@@ -32,34 +36,57 @@ log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether a path is a YAML file, or a folder with one that names classes."""
-    return path.suffix.lower() in _YAML_SUFFIXES if path.is_file() else _yaml_file(path) is not None
+    """Return whether a path is a YAML file, or a folder with one, or with classes and label files."""
+    if path.is_file():
+        return path.suffix.lower() in _YAML_SUFFIXES
+    return _yaml_file(path) is not None or _class_file(path) is not None
 
 
-def read(path: Path, box_format: BoxFormat | None) -> SourceData:
+def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a `data.yaml`, or the one of a folder. An image without a label file has no objects."""
-    file = path if path.is_file() else _yaml_file(path)
+    file = path if path.is_file() else _yaml_file(path) or _class_file(path)
+    if file is None and darknet.recognizes(path):
+        return darknet.read(path, options)
     if file is None:
-        raise InputError(f"{path}: no data.yaml. Name the YAML file, as in yolo:FILE")
-    settings = _settings(file)
+        raise InputError(
+            f"{path}: no data.yaml and no {_CLASS_FILES[0]} with the names of the classes. Name the YAML file, as in yolo:FILE"
+        )
     problems: list[str] = []
-    names = _names(settings, file, problems)
-    keypoints = _num_keypoint_values(settings, file, problems)
-    images = _images(settings, file, problems)
+    if file.suffix.lower() in _YAML_SUFFIXES:
+        settings = _settings(file)
+        names = _names(settings, file, problems)
+        keypoints = _num_keypoint_values(settings, file, problems)
+        images, split_by = _images(settings, file, options.images, problems), f"{file.name}"
+    else:
+        names, keypoints = dict(enumerate(_lines_of(file))), None
+        images, split_by = {"train": [path.absolute() for path in images_below(options.images or file.parent)]}, None
     raise_all(problems)
-    reader = LabelReader(names, keypoints)
-    splits = {split: reader.read_split(paths) for split, paths in images.items()}
-    raise_with_faults(reader.problems, splits)
-    if not any(record.boxes for records in splits.values() for record in records):
+    reader = LabelReader(names, keypoints, file.parent)
+    splits = reader.read(images)
+    raise_all(reader.reasons)
+    if not any(record.boxes or record.unreadable for records in splits.values() for record in records):
         raise InputError(
             f"{file}: no box in any label file. Put label files in labels/ beside images/, or beside the images"
         )
-    return SourceData(to_dataset(splits, list(names.values()), file))
+    return to_source_data(splits, list(names.values()), file, reader.problems, split_by=split_by)
+
+
+def _class_file(folder: Path) -> Path | None:
+    """Return the file of class names of a folder with label files, else None."""
+    file = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    labels = (label for label in files_below(folder, {".txt"}) if label.name not in _CLASS_FILES)
+    return file if any(map(is_label_file, labels)) else None
+
+
+def _lines_of(file: Path) -> list[str]:
+    return [line.strip() for line in read_lines(file) if line.strip()]
 
 
 def _yaml_file(folder: Path) -> Path | None:
     """Return the `data.yaml` of a folder, else its only YAML file that names classes, else None."""
-    files = files_in(folder, _YAML_SUFFIXES)
+    files = [file for file in files_in(folder, _YAML_SUFFIXES) if file.is_file()]
     with_names = [file for file in files if _NAMES_KEY.search(_read_bytes(file))]  # not a recipe beside the data
     only = with_names[0] if len(with_names) == 1 else None
     return next((file for file in files if file.stem == "data"), only)
@@ -121,37 +148,49 @@ def _class_number(key: object) -> int | None:
     return key if isinstance(key, int) and not isinstance(key, bool) and key >= 0 else None
 
 
-def _num_keypoint_values(settings: Mapping[str, object], file: Path, problems: list[str]) -> int:
-    """Return the number of keypoint values after each box; 0 without keypoints."""
+def _num_keypoint_values(settings: Mapping[str, object], file: Path, problems: list[str]) -> int | None:
+    """Return the number of keypoint values after each box; None if the file does not state it."""
     match settings.get("kpt_shape"):
         case None:
-            return 0
+            return None
         case [int(count), (2 | 3) as values_each] if count > 0:
             return count * int(values_each)
     got = shown(settings["kpt_shape"])
     problems.append(f"{file}: kpt_shape must be [number of keypoints, 2 or 3 values for each], got {got}")
-    return 0
+    return None
 
 
-def _images(settings: Mapping[str, object], file: Path, problems: list[str]) -> dict[str, list[Path]]:
+def _images(
+    settings: Mapping[str, object], file: Path, given: Path | None, problems: list[str]
+) -> dict[str, list[Path]]:
+    """Return the images of each split; `given` is the user's folder of images."""
     root = file.parent / str(settings.get("path") or "")
+    bases = (root, file.parent) if given is None else (given, root, file.parent)
     images: dict[str, list[Path]] = {}
     for split, keys in _SPLIT_KEYS.items():
         value = next((settings[key] for key in keys if settings.get(key)), None)
         entries = value if isinstance(value, list) else [value] if value else []
         for entry in map(str, entries):
-            path = _resolve(entry, root, file.parent)
+            path = _resolve(entry, bases)
             if path:
-                inside = _read_list(path, (root, file.parent), problems) if path.is_file() else images_below(path)
+                inside = _read_list(path, bases, problems) if path.is_file() else images_below(path)
                 images.setdefault(split, []).extend(inside)
             elif split == "test":
                 # Exports without a test split have the key all the same.
                 log.warning("%s: the test images %s do not exist; there is no test split", file, entry)
             else:
                 problems.append(
-                    f"{file}: the images of {split} are not at {entry} (relative to {root}). Correct the path"
+                    f"{file}: the images of {split} are not at {entry} (relative to {root}). "
+                    f"{_images_instead(file.parent)}Correct the path"
                 )
     return {split: _unique(paths, split, file) for split, paths in images.items()}
+
+
+def _images_instead(root: Path) -> str:
+    """Return a sentence on the folders below that have images, empty if there are none."""
+    counts = Counter(path.parent for path in images_below(root))
+    listed = ", ".join(f"{folder} ({count})" for folder, count in counts.most_common(3))
+    return f"Images are in {listed}. " if counts else ""
 
 
 def _unique(paths: list[Path], split: str, file: Path) -> list[Path]:
@@ -161,19 +200,19 @@ def _unique(paths: list[Path], split: str, file: Path) -> list[Path]:
     return unique
 
 
-def _resolve(entry: str, root: Path, folder: Path) -> Path | None:
+def _resolve(entry: str, bases: tuple[Path, ...]) -> Path | None:
     """Return the path of an entry of the YAML file, None if it does not exist.
 
     It starts at `path:` or at the file's folder, or one level above as Roboflow writes it. Of a path on another machine
     a tail is used, unless that is only `images` or `labels`.
     """
-    bases = (root, folder)
     tails = [tail for tail in path_tails(entry) if len(tail.parts) > 1 or tail.name not in ("images", "labels")]
     candidates = [*(base / entry for base in bases), *(base / tail for tail in tails for base in bases)]
     path = first_file(candidates, os.path.exists)
     if path and PurePosixPath(entry).is_absolute() and not os.path.exists(entry):
-        log.warning("%s is not on this machine; %s is used", entry, path.resolve())
-    return path and path.resolve()
+        log.warning("%s is not on this machine; %s is used", entry, path.absolute())
+    # Links are not resolved: labels are beside a link, not beside its target.
+    return path and Path(os.path.abspath(path))
 
 
 def _read_list(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list[Path]:
@@ -184,6 +223,9 @@ def _read_list(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list
     """
     bases = (*bases, file.parent)
     lines = [line.strip() for line in read_lines(file) if line.strip()]
+    folders = [first_file(candidate_paths(line, bases), os.path.isdir) for line in lines]
+    if lines and all(folders):  # also a link to a folder that was copied as text
+        return [image for folder in folders if folder for image in images_below(folder)]
     paths = [first_file(candidate_paths(line, bases)) for line in lines]
     if lines and not any(paths):
         problems.append(f"{file}: none of its {len(lines)} images exists, for example {lines[0]}. Correct the paths")

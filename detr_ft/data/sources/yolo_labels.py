@@ -1,85 +1,221 @@
-"""Label files of YOLO: one for each image, with a row for each object in fractions of the image."""
+"""Label files of YOLO: one for each image, with a row for each object in fractions of the image.
+
+A row is a class and a box (center and size), or a class and the points of a polygon (segments, corners of a rotated box),
+or a class, a box and keypoints.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detr_ft.data.images import IMAGE_SUFFIXES
-from detr_ft.data.sources.image_finder import FolderIndex
-from detr_ft.data.sources.listing import files_in
+from detr_ft.data.sources.image_finder import FolderIndex, NameIndex, most_similar
+from detr_ft.data.sources.listing import files_below
 from detr_ft.data.sources.parsing import parse_numbers, read_lines
+from detr_ft.data.sources.problems import Problem
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around
+from detr_ft.errors import InputError
 
 _MAX_FRACTION = 1.5  # larger numbers are no fractions, but pixels
+_POINT_SLACK = 0.01  # fraction of the image by which a keypoint may be outside of its box
 _READING_THREADS = 8  # read headers of images from the disk
 _MAX_CHARS_SHOWN = 80  # of a row in a message
+_SAMPLE_ROWS = 500
+
+_Point = tuple[float, float]
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Row:
+    record: Record
+    where: str
+    words: list[str]
+    values: list[float] | None  # None if a word is no number
+
+    @property
+    def count(self) -> int:
+        return len(self.words)
+
+
 @dataclass
 class LabelReader:
-    """Reads the label files of splits; `keypoints` is the number of keypoint values of a row."""
+    """Reads the label files of all splits.
+
+    `keypoints` is the number of keypoint values of a row, None to recognize it. After reading, `reasons` are why the files
+    are no label files of YOLO, and `problems` belong to no image.
+    """
 
     names: Mapping[int, str]
-    keypoints: int
-    problems: list[str] = field(default_factory=list)
+    keypoints: int | None
+    root: Path
+    reasons: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
-    def read_split(self, images: list[Path]) -> list[Record]:
-        """Return a record for each image; one without a label file has no objects."""
+    def read(self, images: Mapping[str, Sequence[Path]]) -> dict[str, list[Record]]:
+        """Return a record for each image of each split; one without a label file has no objects."""
         with ThreadPoolExecutor(_READING_THREADS) as pool:
-            records = list(pool.map(Record.with_size, images, range(len(images))))
-        labels = FolderIndex({".txt"})
-        num_rows, not_fractions = 0, list[str]()
-        for record in records:
-            for where, words in _rows(_label_of(record.path, labels)):
-                values = self._coordinates(words, where)
-                if values is None:
-                    continue
-                num_rows += 1
-                if any(abs(value) > _MAX_FRACTION for value in values):
-                    not_fractions.append(where)
-                x, y, w, h = _to_box(values)
-                box = [x * record.width, y * record.height, w * record.width, h * record.height]
-                self._add(record, box, words[0], where)
-        if 2 * len(not_fractions) > num_rows:
-            self.problems.append(
-                f"{not_fractions[0]}: must be fractions of the image, got numbers above {_MAX_FRACTION:g} (in "
-                f"{len(not_fractions)} of {num_rows} rows of the split), probably pixels. Divide x and widths by the "
+            splits = {
+                split: list(pool.map(Record.with_size, paths, range(len(paths)))) for split, paths in images.items()
+            }
+        records = [record for some in splits.values() for record in some]
+        labels = self._labels([record.path for record in records])
+        rows = [row for record in records for row in _rows(record, labels.get(record.path))]
+        keypoints = _recognized_keypoints(rows) if self.keypoints is None else self.keypoints
+        if keypoints and self.keypoints is None:
+            log.info(
+                "%s: rows have a class, a box and %d numbers of keypoints, which are left out", self.root, keypoints
+            )
+        not_fractions = [row for row in rows if not self._add(row, keypoints)]
+        if 2 * len(not_fractions) > len(rows):
+            self.reasons.append(
+                f"{not_fractions[0].where}: must be fractions of the image, got numbers above {_MAX_FRACTION:g} (in "
+                f"{len(not_fractions)} of {len(rows)} rows), probably pixels. Divide x and widths by the "
                 "image's width, y and heights by its height"
             )
-        _log_orphans(images, labels)
-        return records
+        for record in records:
+            record.unlabeled = record.path not in labels
+        return splits
 
-    def _add(self, record: Record, box: list[float], stated: str, where: str) -> None:
+    def _labels(self, images: Sequence[Path]) -> dict[Path, Path]:
+        """Return the label file of each image with one: in the usual folders, else below the root."""
+        index = FolderIndex({".txt"})
+        labels: dict[Path, Path] = {}
+        for image in images:
+            files = (index.get(folder, f"{image.stem}.txt") for folder in _label_folders(image))
+            label = next(filter(None, files), None)
+            if label:
+                labels[image] = label
+        labeled_folders = {image.parent for image in labels}
+        without = [image for image in images if image.parent not in labeled_folders]
+        if without:
+            labels |= self._labels_elsewhere(without, set(labels.values()))
+        self._add_orphans(labels)
+        return labels
+
+    def _labels_elsewhere(self, images: Sequence[Path], used: Collection[Path]) -> dict[Path, Path]:
+        """Return the nearest label files of their names below the root, for images in folders without any."""
+        files = [file for file in files_below(self.root, {".txt"}) if file not in used]
+        below = NameIndex(file for file in files if is_label_file(file) or (file.is_file() and not file.stat().st_size))
+        candidates = {image: most_similar(image.parts[:-1], below.get(f"{image.stem}.txt")) for image in images}
+        labels = {image: some[0] for image, some in candidates.items() if len(some) == 1}
+        if labels:
+            folders = sorted({str(file.parent) for file in labels.values()})
+            log.warning("%s: labels of %d images are in %s", self.root, len(labels), ", ".join(folders))
+        return labels
+
+    def _add_orphans(self, labels: Mapping[Path, Path]) -> None:
+        """Add a problem for each folder with label files that have no image."""
+        used = set(labels.values())
+        index = FolderIndex({".txt"})
+        for folder in sorted({label.parent for label in used}):
+            orphans = [file for file in index.names(folder).files() if file not in used and is_label_file(file)]
+            if orphans:
+                message = (
+                    f"{orphans[0]}: {len(orphans)} label files in {folder} have no image in the data, this is the first"
+                )
+                self.problems.append(Problem("lost annotation", message, count=len(orphans)))
+
+    def _add(self, row: _Row, keypoints: int) -> bool:
+        """Add the object of a row to its record. Return False if its numbers are no fractions."""
+        values = self._coordinates(row, keypoints)
+        if values is None:
+            return True
+        record, stated = row.record, row.words[0]
+        x, y, w, h = _to_box(values)
+        box = [x * record.width, y * record.height, w * record.width, h * record.height]
         if float(stated) in self.names:
             record.add(box, self.names[int(float(stated))])
         else:
-            numbered = f"{min(self.names)} to {max(self.names)}"
-            record.add(box, "", fault=f"{where}: class {stated} is not among the names ({numbered})")
+            numbered = f"{min(self.names)} to {max(self.names)}" if self.names else "none"
+            record.add(box, "", fault=f"{row.where}: class {stated} is not among the names ({numbered})")
+        return all(abs(value) <= _MAX_FRACTION for value in values)
 
-    def _coordinates(self, words: list[str], where: str) -> list[float] | None:
+    def _coordinates(self, row: _Row, keypoints: int) -> list[float] | None:
         """Return the numbers of a row's box: center and size, or the points of a polygon; None for a problem."""
-        values, count = parse_numbers(words, len(words)), len(words)
-        got = " ".join(words)[:_MAX_CHARS_SHOWN]
-        is_polygon = not self.keypoints and count >= 7 and count % 2 == 1
-        if values is not None and (count in (5, 5 + self.keypoints) or is_polygon):
-            return values[1:] if is_polygon else values[1:5]
-        self.problems.append(f"{where}: {self._expected(count)}, got {got!r}")
+        is_polygon = not keypoints and row.count >= 7 and row.count % 2 == 1
+        if row.values is not None and (row.count in (5, 5 + keypoints) or is_polygon):
+            return row.values[1:] if is_polygon else row.values[1:5]
+        got = " ".join(row.words)[:_MAX_CHARS_SHOWN]
+        row.record.unreadable.append(f"{row.where}: {_expected(row.count, keypoints)}, got {got!r}")
         return None
 
-    def _expected(self, count: int) -> str:
-        if count == 6:
-            return "must be a class and a box, without a sixth number (the confidence of a prediction)"
-        if self.keypoints:
-            return f"must be a class, a box (4 numbers) and {self.keypoints} numbers of keypoints (kpt_shape)"
-        pose = " (for keypoints, set kpt_shape in the YAML file)" if count > 6 and count % 2 == 0 else ""
-        return f"must be a class and a box (4 numbers) or a polygon (3 points or more){pose}"
+
+def _expected(count: int, keypoints: int) -> str:
+    if count == 6:
+        return "must be a class and a box, without a sixth number (the confidence of a prediction)"
+    if keypoints:
+        return f"must be a class, a box (4 numbers) and {keypoints} numbers of keypoints (kpt_shape)"
+    pose = " (for keypoints, set kpt_shape in the YAML file)" if count > 6 and count % 2 == 0 else ""
+    return f"must be a class and a box (4 numbers) or a polygon (3 points or more){pose}"
+
+
+def _recognized_keypoints(rows: Sequence[_Row]) -> int:
+    """Return the number of keypoint values of a row, 0 if rows are boxes and polygons.
+
+    Rows with keypoints have one length, of a box in the image and points of two or three numbers. Either the points are in
+    the box, or the third numbers are visibilities (0, 1 or 2), or the rows can't be polygons: most would cross themselves, or
+    all have the same points after different boxes. Four corners of a rotated box are no keypoints.
+    """
+    lengths = {row.count for row in rows}
+    if len(lengths) != 1 or not all(row.values for row in rows):
+        return 0
+    count = lengths.pop() - 5
+    values = [row.values[1:] for row in rows if row.values]
+    if count <= 0 or not all(map(_is_box, values)) or (count == 4 and all(map(_is_parallelogram, values))):
+        return 0
+    if count % 3 == 0 and all(set(row[6::3]) <= {0, 1, 2} for row in values):
+        return count
+    if any(count % size == 0 and all(_points_are_inside(row, size) for row in values) for size in (2, 3)):
+        return count
+    if len(values) > 1 and len({tuple(row[4:]) for row in values}) == 1:
+        return count
+    sample = values[:: max(1, len(values) // _SAMPLE_ROWS)]
+    return count if count % 2 == 0 and 2 * sum(map(_crosses_itself, sample)) > len(sample) else 0
+
+
+def _is_box(values: Sequence[float]) -> bool:
+    """Return whether the first four numbers can be a box in the image."""
+    x, y, w, h = values[:4]
+    return min(w, h) > 0 and all(
+        -_POINT_SLACK <= side <= 1 + _POINT_SLACK for side in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    )
+
+
+def _points_are_inside(values: Sequence[float], numbers_each: int) -> bool:
+    """Return whether the points after a box are inside it; points at the origin are not annotated."""
+    x, y, w, h = values[:4]
+    points = [values[i : i + 2] for i in range(4, len(values), numbers_each)]
+    return all(
+        (px, py) == (0, 0) or (abs(px - x) <= abs(w) / 2 + _POINT_SLACK and abs(py - y) <= abs(h) / 2 + _POINT_SLACK)
+        for px, py in points
+    )
+
+
+def _crosses_itself(values: Sequence[float]) -> bool:
+    """Return whether two sides of a polygon without a common corner cross."""
+    points = list(zip(values[::2], values[1::2], strict=True))
+    sides = list(zip(points, points[1:] + points[:1], strict=True))
+    pairs = ((i, j) for i in range(len(sides)) for j in range(i + 2, len(sides)) if (i, j) != (0, len(sides) - 1))
+    return any(_cross(*sides[i], *sides[j]) for i, j in pairs)
+
+
+def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
+    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+
+
+def _turn(a: _Point, b: _Point, c: _Point) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def _is_parallelogram(values: Sequence[float]) -> bool:
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = (values[i : i + 2] for i in range(0, 8, 2))
+    return abs(ax + cx - bx - dx) <= _POINT_SLACK and abs(ay + cy - by - dy) <= _POINT_SLACK
 
 
 def _to_box(values: list[float]) -> list[float]:
@@ -90,40 +226,32 @@ def _to_box(values: list[float]) -> list[float]:
     return [x - w / 2, y - h / 2, w, h]
 
 
-def _rows(label: Path | None) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(read_lines(label) if label else [], start=1):
-        if line.strip():
-            yield f"{label}, line {number}", line.split()
-
-
-def _label_of(image: Path, labels: FolderIndex) -> Path | None:
-    """Return the label file of an image, None if there is none."""
-    files = (labels.by_stem(folder).get(image.stem) for folder in _label_folders(image))
-    return next(filter(None, files), None)
+def _rows(record: Record, label: Path | None) -> Iterator[_Row]:
+    try:
+        lines = read_lines(label) if label else []
+    except InputError as error:
+        record.unreadable += error.problems
+        return
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if words:
+            yield _Row(record, f"{label}, line {number}", words, parse_numbers(words, len(words)))
 
 
 def _label_folders(image: Path) -> list[Path]:
     """Return the possible folders of a label file: `labels/` instead of `images/`, and the image's own."""
     parts = list(image.parent.parts)
     if "images" not in parts:
-        return [image.parent]
+        return [image.parent, image.parent / "labels", image.parent.parent / "labels"]
     last = len(parts) - 1 - parts[::-1].index("images")
     return [Path(*parts[:last], "labels", *parts[last + 1 :]), image.parent]
 
 
-def _log_orphans(images: list[Path], labels: FolderIndex) -> None:
-    """Log label files without an image, in the folders with label files of these images."""
-    pairs = {(image.parent, folder) for image in images for folder in _label_folders(image) if labels.by_stem(folder)}
-    for image_folder, folder in sorted(pairs):
-        stems = {path.stem for path in files_in(image_folder, IMAGE_SUFFIXES)}
-        orphans = [path for stem, path in labels.by_stem(folder).items() if stem not in stems and _is_label(path)]
-        if orphans:
-            message = "%s: %d label files have no image and are left out, the first is %s"
-            log.warning(message, folder, len(orphans), orphans[0])
-
-
-def _is_label(file: Path) -> bool:
+def is_label_file(file: Path) -> bool:
     """Return whether the first row of a text file can be an object, unlike lists of classes or images."""
-    with file.open("rb") as lines:  # in any encoding
-        words = lines.readline().split()
+    try:
+        with file.open("rb") as lines:  # in any encoding
+            words = lines.readline().split()
+    except OSError:
+        return False
     return len(words) >= 5 and parse_numbers(words, len(words)) is not None

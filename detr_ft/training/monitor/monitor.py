@@ -38,6 +38,7 @@ class Monitor:
     evaluator: Evaluator
     callbacks: Callbacks
     timer: StepTimer = field(default_factory=StepTimer)
+    _diagnosed: tuple[int, list[str]] | None = None
 
     def start(self, step: int, seconds_left: float | None) -> None:
         """Start trackers and display after `step` steps."""
@@ -91,9 +92,15 @@ class Monitor:
         fraction = step / self.loader.total_steps
         row |= self.evaluator.matching_changes(self.stepper.epoch_criterion, self.log.last_step, fraction)
         if step and (epoch % _EPOCHS_BETWEEN_DIAGNOSES == 0 or epoch >= self.settings.num_train_epochs):
-            row["remarks"] = [*row.get("remarks", []), *self.evaluator.diagnosis(metrics, self.log, step)]
+            row["remarks"] = [*row.get("remarks", []), *self.diagnosis(metrics, step)]
         self._write(row, step)
         self.display.evaluation(row)
+
+    def diagnosis(self, metrics: Mapping[str, Any], step: int) -> list[str]:
+        """Return the likely causes of an mAP near 0 after a step, computed once; empty for a higher one."""
+        if self._diagnosed is None or self._diagnosed[0] != step:
+            self._diagnosed = step, self.evaluator.diagnosis(metrics, self.log, step)
+        return self._diagnosed[1]
 
     def _write(self, row: Row, step: int) -> None:
         self.log.write(row)

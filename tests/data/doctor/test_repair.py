@@ -72,10 +72,12 @@ def test_a_box_is_repaired_and_the_change_recorded(
 
 
 def test_a_class_index_beyond_the_names_goes(make_rows) -> None:
-    rows = make_rows([VALID, [1, 1, 5, 5]])
-    rows = rows.map(lambda row: {"objects": {**row["objects"], "category": [0, -1]}}, features=rows.features)
-    (change,) = repaired(DatasetDict({"train": rows})).changes
-    assert (change.what, change.annotation_id) == ("left out: unknown class", 1001)
+    rows = make_rows([VALID], [VALID, [1, 1, 5, 5]], labels=[[0], [0, -1]])
+    result = repaired(DatasetDict({"train": rows}))
+    (change,) = result.changes
+    # The image without the box would be learned as if nothing were there.
+    assert (change.what, change.image_id, change.annotation_id) == ("left out: unknown class", 101, None)
+    assert result.data["train"]["image_id"][:] == [100]
 
 
 def test_the_same_box_with_another_class_stays(make_rows) -> None:
@@ -192,17 +194,18 @@ def test_classes_that_differ_in_case_or_blanks_are_merged(make_rows, tmp_path: P
     assert "--fix COPY merges" in found.remedy
     result = repaired(data)
     assert class_names(result.data["test"]) == ["dog", "cat", "a", "A"]
-    assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0], [0, 1, 2, 3]]
+    # The second image has an object of no class.
+    assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0]]
     told = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
     assert told == [(100, 1000, "Dog", "dog"), (100, 1002, " dog ", "dog")]
     assert summarize_changes(result.changes).splitlines() == [
         "box of class 'Dog' renamed 'dog': 1",
         "box of class ' dog ' renamed 'dog': 1",
         "box left out: duplicate box: 1",
-        "box left out: unknown class: 1",
+        "image left out: unknown class: 1",
     ]
     write_repaired(result, tmp_path / "out")
-    assert class_names(load_data(str(tmp_path / "out"))["test"]) == ["dog", "cat", "a", "A"]
+    assert class_names(load_data(str(tmp_path / "out"))["test"]) == ["dog"]
 
 
 def test_a_whole_split_in_corners_is_converted(make_rows, tmp_path: Path) -> None:

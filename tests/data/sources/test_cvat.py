@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
 
 _META = """<version>1.1</version><meta><task><id>4</id><name>t</name><size>2</size><mode>annotation</mode>
@@ -54,10 +54,61 @@ def test_boxes_and_polygons_are_read_and_others_counted(
     assert row["objects"]["bbox"] == [[1, 2, 8, 10], [1, 2, 8.5, 10], pytest.approx([11, 9, 2, 4])]
     assert row["objects"]["category"] == [1, 0, 1]
     assert data["train"][1]["objects"]["bbox"] == []
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelname == "WARNING"] == [
-        "2 elements <points> are neither boxes nor polygons and are left out",
-        "1 elements <tag> are neither boxes nor polygons and are left out",
+    assert [
+        record.getMessage().partition("shape ")[2] for record in caplog.records if record.levelname == "WARNING"
+    ] == [
+        "3: a points has no area",
+        "4: a points has no area",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ('<ellipse label="car" cx="20" cy="15" rx="6" ry="3"/>', [14, 12, 12, 6]),
+        ('<ellipse label="car" cx="20" cy="15" rx="6" ry="3" rotation="90"/>', [17, 9, 6, 12]),
+        ('<mask label="car" rle="1, 2, 3, 1, 1" left="5" top="6" width="4" height="2"/>', [6, 6, 2, 2]),
+        (
+            '<cuboid label="car" xtl1="1" ytl1="2" xbl1="1" ybl1="9" xtr1="8" ytr1="2" xbr1="8" ybr1="9" '
+            'xtl2="4" ytl2="1" xbl2="4" ybl2="7" xtr2="12" ytr2="1" xbr2="12" ybr2="7"/>',
+            [1, 1, 11, 8],
+        ),
+        (
+            '<skeleton label="car"><points label="nose" points="4,5" outside="0"/><points label="tail" points="9,11"/>'
+            '<points label="gone" points="39,29" outside="1"/></skeleton>',
+            [4, 5, 5, 6],
+        ),
+    ],
+)
+def test_every_shape_with_an_area_gives_the_box_around_it(
+    tmp_path: Path, write_image: Callable[..., Path], shape: str, expected: list[float]
+) -> None:
+    write_image(tmp_path / "a.png")
+    data = load_data(f"cvat:{write(tmp_path, image(0, 'a.png', shape))}")
+    assert data["train"][0]["objects"]["bbox"] == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '<mask label="car" rle="8" left="5" top="6" width="4" height="2"/>',  # no pixel
+        '<mask label="car" rle="1,99" left="5" top="6" width="4" height="2"/>',
+        '<ellipse label="car" cx="20" cy="15" rx="6"/>',
+        '<cuboid label="car" xtl1="1"/>',
+        '<skeleton label="car"/>',
+        '<blob label="car"/>',
+        '<points label="car" points="1,1"/>',  # alone in its image
+    ],
+)
+def test_a_shape_that_cannot_be_read_is_a_problem_of_its_image(
+    tmp_path: Path, write_image: Callable[..., Path], shape: str
+) -> None:
+    for seed, name in enumerate(("a.png", "b.png")):
+        write_image(tmp_path / name, seed=seed)
+    file = write(tmp_path, image(0, "a.png", shape), image(1, "b.png", box("car", 1, 2, 9, 12)))
+    data = load_source_data(f"cvat:{file}")
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 0)]
+    assert "shape 0" in data.problems[0].message
 
 
 def test_subsets_are_splits_with_folders_of_their_own(
@@ -87,11 +138,11 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
     file = write(tmp_path, image(0, "a.png", *shapes), image(1, ""))
     with pytest.raises(InputError) as caught:
         load_data(f"cvat:{file}")
-    assert caught.value.problems == [
+    assert sorted(caught.value.problems[1:]) == [
         f"{file}: image 0 (a.png), shape 0: the box must have the numbers xtl, ytl, xbr, ybr",
         f"{file}: image 0 (a.png), shape 1: the box must have a label",
         f"{file}: image 0 (a.png), shape 2: the polygon must have points, as x,y;x,y;x,y",
-        f"{file}: image 1 must have a name",
+        f"{file}: image 1: must have a name",
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.schema import class_names, detection_objects
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
 
 
@@ -68,15 +68,17 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
         file.write("{\n")
     with pytest.raises(InputError) as caught:
         load_data(f"folder:{tmp_path}")
-    lines = [problem.split("metadata.jsonl, line ")[1][0] for problem in caught.value.problems]
-    assert lines == ["1", "2", "3", "4", "5"]
+    reason, *problems = caught.value.problems
+    assert "no classes" in reason
+    assert sorted(problem.split("metadata.jsonl, line ")[1][0] for problem in problems) == ["1", "2", "3", "4", "5"]
 
 
-def test_an_image_id_is_used_once(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
+def test_an_image_id_that_occurs_twice_is_replaced(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
     row = {"file_name": "a.png", "image_id": 3, "objects": {"bbox": [[0, 0, 1, 1]], "category": [0]}}
     write_folder(tmp_path, row, row)
-    with pytest.raises(InputError, match="line 2: image id 3 occurs twice"):
-        load_data(f"folder:{tmp_path}")
+    data = load_source_data(f"folder:{tmp_path}")
+    assert data.splits["train"]["image_id"][:] == [3, 4]
+    assert [(one.kind, "line 2: image id 3" in one.message) for one in data.problems] == [("repeated id", True)]
 
 
 def test_only_an_end_of_line_ends_a_line(tmp_path: Path, write_folder: Callable[..., Path]) -> None:

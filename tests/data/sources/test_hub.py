@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_the_convention_of_cppe_5(tmp_path: Path) -> None:
     names = ClassLabel(names=["Coverall", "Mask"])
     stated = {"image_id": [15, 19], "width": [943, 40], "height": [663, 30]}
     raw = DatasetDict({"train": cppe_like(names, [[1, 0], []], **stated), "test": cppe_like(names, [[0]])})
-    data = hub.to_schema(raw, "hub:x")
+    data = to_schema(raw, "hub:x")
     assert class_names(data["train"]) == ["Coverall", "Mask"]
     row = data["train"][0]
     assert row["image"] == png(0)
@@ -56,7 +57,7 @@ def test_the_convention_of_cppe_5(tmp_path: Path) -> None:
 
 def test_names_as_text_and_repeated_ids() -> None:
     raw = DatasetDict({"train": cppe_like(Value("string"), [["dog"], ["cat", "ant"]], image_id=[3, 3])})
-    rows = hub.to_schema(raw, "hub:x")["train"]
+    rows = to_schema(raw, "hub:x")["train"]
     assert class_names(rows) == ["ant", "cat", "dog"]
     assert rows["objects"][1]["category"] == [1, 0]
     assert rows["image_id"][:] == [0, 1]
@@ -66,7 +67,7 @@ def test_a_list_of_dictionaries_and_other_split_names() -> None:
     features = Features({"img": Image(), "faces": List({"bbox": List(Value("float32")), "label": Value("int64")})})
     rows = {"img": [png(0), png(1)], "faces": [[{"bbox": [1, 2, 3, 4], "label": 7}], []]}
     raw = DatasetDict({"valid": Dataset.from_dict(rows, features=features)})
-    data = hub.to_schema(raw, "hub:x")
+    data = to_schema(raw, "hub:x")
     assert class_names(data["validation"]) == ["7"]
     assert [len(one["bbox"]) for one in data["validation"]["objects"]] == [1, 0]
 
@@ -74,9 +75,9 @@ def test_a_list_of_dictionaries_and_other_split_names() -> None:
 def test_a_data_set_that_is_not_for_detection() -> None:
     raw = DatasetDict({"train": Dataset.from_dict({"text": ["a"]})})
     with pytest.raises(InputError, match=r"not a detection data set.*it has text"):
-        hub.to_schema(raw, "hub:x")
+        to_schema(raw, "hub:x")
     with pytest.raises(InputError, match=r"hub:x: .*only other"):
-        hub.to_schema(DatasetDict({"other": raw["train"]}), "hub:x")
+        to_schema(DatasetDict({"other": raw["train"]}), "hub:x")
 
 
 def test_a_box_that_is_incomplete_names_the_row() -> None:
@@ -86,7 +87,7 @@ def test_a_box_that_is_incomplete_names_the_row() -> None:
     rows = {"image": [png(0)], "objects": [{"bbox": [[1, 2, 3]], "category": ["a"]}]}
     raw = DatasetDict({"train": Dataset.from_dict(rows, features=features)})
     with pytest.raises(InputError, match="split train, row 0: object 0 must have a bbox"):
-        hub.to_schema(raw, "hub:x")
+        to_schema(raw, "hub:x")
 
 
 BOX, LABELS = List(List(Value("float32"))), List(Value("string"))
@@ -103,7 +104,7 @@ def detection(objects: object, rows: list[object], images: object = None, image:
 @pytest.mark.parametrize("category", ["category", "categories", "label", "labels", "label_id", "category_id", "class"])
 def test_the_names_that_boxes_and_categories_go_by(box: str, category: str) -> None:
     raw = detection({box: BOX, category: LABELS}, [{box: [[1, 2, 3, 4]], category: ["cat"]}, {box: [], category: []}])
-    rows = hub.to_schema(raw, "hub:x")["train"]
+    rows = to_schema(raw, "hub:x")["train"]
     assert rows["objects"][0] == detection_objects([[1.0, 2.0, 3.0, 4.0]], [0])
     assert rows["objects"][1]["bbox"] == []
 
@@ -111,7 +112,7 @@ def test_the_names_that_boxes_and_categories_go_by(box: str, category: str) -> N
 def test_a_category_column_with_names_is_preferred() -> None:
     fields = {"bbox": BOX, "category": List(Value("int64")), "label": List(ClassLabel(names=["ant", "bee"]))}
     raw = detection(fields, [{"bbox": [[1, 2, 3, 4]], "category": [17], "label": [1]}])
-    rows = hub.to_schema(raw, "hub:x")["train"]
+    rows = to_schema(raw, "hub:x")["train"]
     assert (class_names(rows), rows["objects"][0]["category"]) == (["ant", "bee"], [1])
 
 
@@ -126,7 +127,7 @@ def test_boxes_and_categories_as_columns_of_their_own() -> None:
             "label": ClassLabel(names=["indoor"]),
         }
     )
-    rows = hub.to_schema(DatasetDict({"train": Dataset.from_dict(values, features=features)}), "hub:x")["train"]
+    rows = to_schema(DatasetDict({"train": Dataset.from_dict(values, features=features)}), "hub:x")["train"]
     assert rows[0]["objects"] == detection_objects([[1.0, 2.0, 3.0, 4.0]], [1])
 
 
@@ -134,14 +135,14 @@ def test_numbers_without_names_are_logged(caplog: pytest.LogCaptureFixture) -> N
     fields = {"bbox": BOX, "category": List(Value("int64"))}
     raw = detection(fields, [{"bbox": [[1, 2, 3, 4]] * 2, "category": [10, 9]}])
     with caplog.at_level(logging.INFO):
-        assert class_names(hub.to_schema(raw, "hub:x")["train"]) == ["9", "10"]
+        assert class_names(to_schema(raw, "hub:x")["train"]) == ["9", "10"]
     assert "numbers without names: 9, 10" in caplog.text
 
 
 def test_difficult_truncated_and_crowd_are_read() -> None:
     flags = {"iscrowd": List(Value("int64")), "difficult": List(Value("bool")), "truncated": List(Value("bool"))}
     objects = {"bbox": [[1, 2, 3, 4]], "label": ["a"], "iscrowd": [1], "difficult": [True], "truncated": [False]}
-    row = hub.to_schema(detection({"bbox": BOX, "label": LABELS, **flags}, [objects]), "hub:x")["train"][0]
+    row = to_schema(detection({"bbox": BOX, "label": LABELS, **flags}, [objects]), "hub:x")["train"][0]
     expected = detection_objects([[1.0, 2.0, 3.0, 4.0]], [0], iscrowd=[True], difficult=[True])
     assert row["objects"] == expected
 
@@ -154,7 +155,7 @@ def test_the_box_format_is_recognized_over_all_splits_and_logged(caplog: pytest.
     splits = [detection({"bbox": BOX, "label": LABELS}, [one])["train"] for one in rows]
     raw = DatasetDict({"train": splits[0], "test": splits[1]})
     with caplog.at_level(logging.INFO):
-        data = hub.to_schema(raw, "hub:x")
+        data = to_schema(raw, "hub:x")
     x0, y0, x1, y1 = corners[39]
     last = data["test"][0]["objects"]
     assert last["bbox"][1] == pytest.approx([x0, y0, x1 - x0, y1 - y0], rel=1e-5)
@@ -163,7 +164,7 @@ def test_the_box_format_is_recognized_over_all_splits_and_logged(caplog: pytest.
         r"hub:x: boxes read as xyxy in pixels \(40 of 40 fit their image; as xywh \d+\); box_format overrides",
         caplog.text,
     )
-    box = hub.to_schema(raw, "hub:x", BoxFormat("xywh"))["test"][0]["objects"]["bbox"][1]
+    box = to_schema(raw, "hub:x", BoxFormat("xywh"))["test"][0]["objects"]["bbox"][1]
     assert box == pytest.approx([x0, y0, x1, y1], rel=1e-5)
     assert caplog.records[-1].levelno == logging.WARNING
     assert "box_format doesn't fit them well" in caplog.text
@@ -172,7 +173,7 @@ def test_the_box_format_is_recognized_over_all_splits_and_logged(caplog: pytest.
 def test_fractions_become_pixels_and_so_do_their_areas() -> None:
     fields = {"bbox": BOX, "label": LABELS, "area": List(Value("float64"))}
     raw = detection(fields, [{"bbox": [[0.5, 0.5, 0.5, 0.25]], "label": ["a"], "area": [0.125]}])
-    objects = hub.to_schema(raw, "hub:x", BoxFormat.parse("cxcywh-fractions"))["train"][0]["objects"]
+    objects = to_schema(raw, "hub:x", BoxFormat.parse("cxcywh-fractions"))["train"][0]["objects"]
     assert objects["bbox"] == [pytest.approx([10, 11.25, 20, 7.5])]
     assert objects["area"] == [pytest.approx(150)]
 
@@ -191,7 +192,7 @@ STRUCT = {"bytes": Value("binary"), "path": Value("string")}
 )
 def test_images_as_bytes(feature: object, value: object) -> None:
     raw = detection({"bbox": BOX, "label": LABELS}, [{"bbox": [[1, 2, 3, 4]], "label": ["a"]}], [value], feature)
-    row = hub.to_schema(raw, "hub:x")["train"][0]
+    row = to_schema(raw, "hub:x")["train"][0]
     assert row["image"]["bytes"] == png(0)["bytes"]
     assert (row["width"], row["height"]) == (40, 30)
 
@@ -212,7 +213,7 @@ def test_missing_image_files_are_one_error() -> None:
     rows = [{"bbox": [], "label": []}, {"bbox": [[1, 2, 3, 4]], "label": ["a"]}]
     raw = detection({"bbox": BOX, "label": LABELS}, rows, ["a.png", "b.png"], Value("string"))
     with pytest.raises(InputError, match=r"none of the first 2 .*a\.png.*Put the images"):
-        hub.to_schema(raw, "hub:x")
+        to_schema(raw, "hub:x")
 
 
 def test_malformed_rows_are_reported_together() -> None:
@@ -229,7 +230,7 @@ def test_malformed_rows_are_reported_together() -> None:
     ]
     images = [png(0), None, *(png(i) for i in range(2, 7))]
     with pytest.raises(InputError) as caught:
-        hub.to_schema(detection(fields, rows, images), "hub:x")
+        to_schema(detection(fields, rows, images), "hub:x")
     assert [problem.removeprefix("hub:x, split train, row ")[:30] for problem in caught.value.problems] == [
         "1: there is no image in column",
         "2: object 0 must have a bbox o",
@@ -237,13 +238,19 @@ def test_malformed_rows_are_reported_together() -> None:
         "4: objects must have the lists",
         "5: area must be a list with on",
         "6: object 0 must have a bbox o",
+        "6 images have objects that can",
     ]
 
 
 def test_data_without_one_object_or_class() -> None:
     raw = detection({"bbox": BOX, "label": LABELS}, [{"bbox": [], "label": []}])
     with pytest.raises(InputError, match="hub:x: must have an object"):
-        hub.to_schema(raw, "hub:x")
+        to_schema(raw, "hub:x")
+
+
+def to_schema(*arguments: Any) -> DatasetDict:
+    """The splits; raises InputError for rows that can't be read."""
+    return hub.to_schema(*arguments).checked()
 
 
 def test_a_local_folder_is_loaded_without_the_hub(tmp_path: Path, write_image: Callable[..., Path]) -> None:

@@ -107,7 +107,7 @@ def test_find_in_returns_the_first_name_in_any_folder(tmp_path: Path) -> None:
 def test_a_folder_is_listed_once(tmp_path: Path) -> None:
     make(tmp_path, "a.txt")
     index = FolderIndex({".txt"})
-    assert index.by_stem(tmp_path) == {"a": tmp_path / "a.txt"}
+    assert index.names(tmp_path).files() == [tmp_path / "a.txt"]
     make(tmp_path, "b.txt")
     assert index.get(tmp_path, "b.txt") is None
 

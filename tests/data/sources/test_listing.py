@@ -9,13 +9,15 @@ import pytest
 from detr_ft.data.sources.listing import (
     files_below,
     files_in,
+    image_files,
     images_below,
     images_in,
     split_folders,
     split_of,
-    split_of_file,
     split_of_folder,
+    split_of_path,
 )
+from detr_ft.errors import InputError
 
 
 @pytest.fixture
@@ -33,15 +35,34 @@ def names(paths: list[Path], folder: Path) -> list[str]:
 
 
 def test_a_folder_is_listed_by_suffix_in_either_case(folder: Path) -> None:
-    assert names(images_in(folder), folder) == ["a.JPG", "b.png"]
+    # A link that leads nowhere is listed: its image is missing.
+    assert names(images_in(folder), folder) == ["a.JPG", "b.png", "gone.png"]
     assert names(files_in(folder, {".txt", ".json"}), folder) == ["x.txt"]
     assert files_in(folder / "none", {".txt"}) == []
 
 
 def test_subfolders_are_listed_too(folder: Path) -> None:
-    # A link that leads nowhere is listed: its image is missing.
     assert names(images_below(folder), folder) == ["a.JPG", "b.png", "gone.png", "sub/c.png"]
     assert names(files_below(folder, {".json"}), folder) == ["sub/d.json"]
+
+
+def test_the_images_of_arguments_are_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    url = "https://host.org/a.png"
+    listed = image_files([url, "b.png", ".", folder / "sub", url, "x.txt"])
+    # A file that is named outright is listed whatever its suffix, and a link that leads nowhere is a missing image.
+    assert listed == [url, Path("b.png"), Path("a.JPG"), Path("gone.png"), Path("sub/c.png"), Path("x.txt")]
+    assert image_files([folder / "gone.png"]) == [folder / "gone.png"]
+
+
+def test_missing_paths_and_folders_without_images_are_reported_together(folder: Path) -> None:
+    (folder / "empty/.hidden").mkdir(parents=True)
+    (folder / "empty/.hidden/a.png").touch()
+    with pytest.raises(InputError) as caught:
+        image_files([folder / "lost.png", folder / "b.png", folder / "empty"])
+    first, second = caught.value.problems
+    assert first.startswith(f"{folder / 'lost.png'}: ")
+    assert second.startswith(f"{folder / 'empty'}: ")
 
 
 @pytest.mark.parametrize(
@@ -58,12 +79,46 @@ def test_split_names(word: str, split: str | None) -> None:
     assert split_of(word) == split
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", "__MACOSX", "#recycle"])
+def test_hidden_folders_and_those_of_tools_are_not_listed(tmp_path: Path, name: str) -> None:
+    for folder in (tmp_path / name, tmp_path / "sub" / name):
+        folder.mkdir(parents=True)
+        (folder / "a.png").touch()
+    assert images_below(tmp_path) == []
+    assert names(images_below(tmp_path / name), tmp_path) == [f"{name}/a.png"]  # a folder that is named outright
+
+
+def test_linked_folders_are_listed_and_loops_end(tmp_path: Path) -> None:
+    (tmp_path / "far/deep").mkdir(parents=True)
+    (tmp_path / "far/deep/a.png").touch()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "one").symlink_to(tmp_path / "far")
+    (root / "two").symlink_to(tmp_path / "far")
+    (tmp_path / "far/back").symlink_to(root)
+    assert names(images_below(root), root) == ["one/deep/a.png", "two/deep/a.png"]
+
+
 @pytest.mark.parametrize(
-    ("file", "split"),
-    [("val.json", "validation"), ("Test/a.json", "test"), ("a.json", "train"), ("val/train.json", "train")],
+    ("path", "split"),
+    [("val/a.json", "validation"), ("x/train/y/a.png", "train"), ("test/train/a.png", "train"), ("a.png", None)],
 )
-def test_the_split_of_a_file_is_that_of_its_name_then_of_its_folder(file: str, split: str) -> None:
-    assert split_of_file(Path("data") / file) == split
+def test_the_split_of_a_path_is_that_of_its_nearest_folder(path: str, split: str | None) -> None:
+    assert split_of_path(Path("val/data") / path, Path("val/data")) == split
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train2017", "train"),
+        ("val_images", "validation"),
+        ("TestSet", None),
+        ("test_set", "test"),
+        ("test-drive", None),
+    ],
+)
+def test_the_split_in_the_name_of_a_folder(name: str, split: str | None) -> None:
+    assert split_of_folder(Path(name)) == split
 
 
 def test_only_whole_names_of_folders_are_splits(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_splits_by_folders_and_files_without_a_split(
     assert list(load_data(f"parquet:{folder}")) == ["train", "test"]
     assert f"{folder / 'extra' / '0000.parquet'}: no split in its name" in caplog.text
     assert list(load_data(str(folder / "extra"))) == ["train"]
-    assert list(load_data(str(folder / "test" / "0000.parquet"))) == ["test"]
+    assert list(load_data(str(folder / "test" / "0000.parquet"))) == ["train"]  # named outright
 
 
 def test_metadata_parquet_names_images_beside_it(tmp_path: Path, write_image: Callable[..., Path]) -> None:

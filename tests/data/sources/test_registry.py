@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.schema import class_names
-from detr_ft.data.sources.errors import raise_all
 from detr_ft.data.sources.json_files import json_tool
 from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.problems import raise_all
 from detr_ft.data.sources.registry import SOURCES, box_format_help, check_spec, data_help, sources_table
 from detr_ft.errors import InputError
 

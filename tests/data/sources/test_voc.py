@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.schema import class_names, detection_objects
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
 
 
@@ -99,7 +99,7 @@ def test_the_stated_file_name_goes_before_the_name_of_the_xml_file(
     (voc / "Annotations" / "c.xml").write_text(voc_xml(filename="c"))
     images = load_data(f"voc:{voc}")["train"]["image"]
     assert [Path(image["path"]).name for image in images] == ["a.jpg", "c.jpg", "c.jpg"]
-    assert not caplog.records
+    assert not [record for record in caplog.records if "name a missing image" in record.getMessage()]
 
 
 def test_another_image_than_the_stated_one_is_logged_once(voc: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,7 @@ def test_another_image_than_the_stated_one_is_logged_once(voc: Path, caplog: pyt
         data = load_data(f"voc:{voc}")
     names = [Path(image["path"]).name for rows in data.values() for image in rows["image"]]
     assert names == ["a.jpg", "b.jpg", "a.jpg"]
-    (message,) = (record.getMessage() for record in caplog.records)
+    (message,) = (record.getMessage() for record in caplog.records if "XML files name" in record.getMessage())
     assert message.startswith(f"{voc}: 3 XML files ")
     assert f"{voc / 'Annotations' / 'a.xml'} names a.png, used is {voc / 'JPEGImages' / 'a.jpg'}" in message
     assert "Correct <filename>" in message
@@ -149,23 +149,25 @@ def test_subfolders_blanks_parts_and_several_boxes(tmp_path: Path, write_image: 
 
 def test_another_tools_xml_is_an_error(voc: Path) -> None:
     (voc / "Annotations" / "b.xml").write_text("<annotations><version>1.1</version></annotations>")
-    with pytest.raises(InputError, match=r"b\.xml: .*must be <annotation>, got <annotations>"):
-        load_data(f"voc:{voc}")
+    (problem,) = (one for one in load_source_data(f"voc:{voc}").problems if "b.xml" in one.message)
+    assert problem.kind == "lost annotation"
+    assert "must be <annotation>, got <annotations>" in problem.message
 
 
 def test_problems_are_reported_together(voc: Path) -> None:
     write_sets(voc, train="a\nnowhere\nb\nc\n")
     (voc / "Annotations" / "a.xml").write_text(voc_xml(("dog", "ten", 5, 12, 9), ("", 1, 1, 2, 2)))
     (voc / "Annotations" / "b.xml").write_text("<annotation>")
-    with pytest.raises(InputError) as caught:
-        load_data(f"voc:{voc}")
-    text = str(caught.value)
+    problems = load_source_data(f"voc:{voc}").problems
     expected = [
-        "train.txt, line 2: annotation file",
-        "a.xml: object 0 must have a bndbox",
-        "a.xml: object 1 must have a name",
+        ("train.txt, line 2: nowhere has no XML file", None),
+        ("a.xml: object 0: must have a bndbox", 0),
+        ("a.xml: object 1: must have a name", 0),
+        ("b.xml: not valid XML", 1),
     ]
-    assert [part for part in [*expected, "b.xml: not valid XML"] if part not in text] == []
+    found = [(part, one.row) for part, row in expected for one in problems if part in one.message]
+    assert found == expected
+    assert len(problems) == len(expected)
 
 
 def test_entities_are_refused_before_they_expand(voc: Path) -> None:
@@ -200,5 +202,50 @@ def test_flags_in_words_and_lists_of_endless_names(voc: Path) -> None:
     with pytest.raises(InputError, match=r"object 0: difficult must be yes .* got 'somewhat'"):
         load_data(f"voc:{voc}")
     write_sets(voc, train="n" * 4000 + "\n")
-    with pytest.raises(InputError, match="line 1: annotation file"):
+    with pytest.raises(InputError, match="no XML files"):
         load_data(f"voc:{voc}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("<bndbox><xmin>1.5</xmin><ymin>2</ymin><xmax>9.25</xmax><ymax>8</ymax></bndbox>", [1.5, 2, 7.75, 6]),
+        (
+            "<robndbox><cx>20</cx><cy>15</cy><w>10</w><h>4</h><angle>1.5707963267948966</angle></robndbox>",
+            [18, 10, 4, 10],
+        ),
+        ("<polygon><x1>3</x1><y1>4</y1><x2>9</x2><y2>5</y2><x3>5</x3><y3>12</y3></polygon>", [3, 4, 6, 8]),
+        (
+            "<polygon><pt><x>3</x><y>4</y></pt><pt><x>9</x><y>5</y></pt><pt><x>5</x><y>12</y></pt></polygon>",
+            [3, 4, 6, 8],
+        ),
+    ],
+)
+def test_every_shape_with_an_area_gives_the_box_around_it(voc: Path, shape: str, box: list[float]) -> None:
+    part = "<part><name>head</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></part>"
+    text = f"<annotation><filename>a.jpg</filename><object><name>dog</name>{part}{shape}</object></annotation>"
+    (voc / "Annotations" / "a.xml").write_text(text)
+    rows = load_data(f"voc:{voc}")["train"]
+    assert rows[0]["objects"]["bbox"] == [pytest.approx(box)]
+
+
+@pytest.mark.parametrize("folder", ["annots", "labels/xml", "Annotations"])
+def test_folders_of_any_name_are_recognized_also_from_inside(
+    tmp_path: Path, write_image: Callable[..., Path], folder: str
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_image(tmp_path / "pictures" / f"{name}.jpg", seed=seed)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{name}.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename=f"{name}.jpg"))
+    inside = [tmp_path / folder] if "/" not in folder else []
+    for spec in (tmp_path, *inside):
+        rows = load_data(str(spec))["train"]
+        assert [Path(row["image"]["path"]).parent.name for row in rows] == ["pictures"] * 2
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "utf-16", "iso-8859-1"])
+def test_xml_is_read_in_the_encoding_that_it_declares(voc: Path, encoding: str) -> None:
+    name = "Käse" if encoding == "iso-8859-1" else "犬"
+    text = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml((name, 1, 1, 9, 9))
+    (voc / "Annotations" / "b.xml").write_bytes(text.encode(encoding))
+    assert name in class_names(load_data(f"voc:{voc}")["train"])

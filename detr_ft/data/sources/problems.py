@@ -1,31 +1,61 @@
-"""Problems of a data set, grouped by kind, and the error of undeclared classes."""
+"""Problems of annotation files: what could not be used as it is written, and lines that summarize it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-
-from datasets import DatasetDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from detr_ft.errors import InputError
 
 UNKNOWN_CATEGORY = -1  # `datasets` writes a missing label like this
 
+ProblemKind = Literal[
+    "unreadable annotation",
+    "unknown class",
+    "missing label",
+    "lost annotation",
+    "repeated id",
+    "unlabeled",
+    "shape without area",
+    "repaired copy",
+]
+# An image with such a problem would be learned as if objects in it were not there. Training refuses it.
+REFUSED: frozenset[ProblemKind] = frozenset({"unreadable annotation", "unknown class", "missing label"})
+
 _MAX_LINE_CHARS = 1500
 
-ObjectKey = tuple[str, int, int]  # split, row of the image, index of the object in the image
 
+@dataclass(frozen=True)
+class Problem:
+    """Something in annotation files that could not be used as it is written.
 
-class UnknownClassError(InputError):
-    """A data set with objects whose classes it does not declare. It was read otherwise.
-
-    These objects have the category -1 in `data`; `faults` has the position and the stated class of each.
+    `message` begins with the file and the position in it; `cause` is the same for all problems of one cause, by default
+    the message without position, numbers and quoted values. `split` and `row` are those of the image, `place` is the
+    index of the object among those of the image that were read; None if there is no such image or object. `count` is the
+    number of objects that the problem stands for.
     """
 
-    def __init__(self, data: DatasetDict, faults: Mapping[ObjectKey, str]) -> None:
-        self.data, self.faults = data, dict(faults)
-        super().__init__(summarize(list(faults.values())))
+    kind: ProblemKind
+    message: str
+    cause: str = ""
+    split: str | None = None
+    row: int | None = None
+    place: int | None = None
+    count: int = 1
+
+    @property
+    def refused(self) -> bool:
+        """True for a problem that training refuses."""
+        return self.kind in REFUSED
+
+
+def num_unread(problems: Iterable[Problem]) -> int:
+    """Return the number of objects in the files that are not among those that were read."""
+    kinds: tuple[ProblemKind, ...] = ("unreadable annotation", "lost annotation", "shape without area")
+    return sum(problem.count for problem in problems if problem.kind in kinds)
 
 
 def raise_all(problems: Sequence[str], limit: int = 50) -> None:
@@ -50,7 +80,7 @@ def group_problems(problems: Sequence[str], max_per_kind: int = 3) -> list[tuple
 
     After the first ones of a kind, one line counts the rest of it.
     """
-    patterns = [_pattern(problem) for problem in problems]
+    patterns = [pattern_of(problem) for problem in problems]
     total, counts = Counter(patterns), Counter[str]()
     lines: list[tuple[str, int]] = []
     for problem, pattern in zip(problems, patterns, strict=True):
@@ -64,7 +94,7 @@ def group_problems(problems: Sequence[str], max_per_kind: int = 3) -> list[tuple
     return lines
 
 
-def _pattern(problem: str) -> str:
+def pattern_of(problem: str) -> str:
     """Return a problem without position, numbers and quoted values: equal for all problems of a kind."""
     message = problem.partition(": ")[2] or problem
     words = re.sub(r"(?<!\w)'.*?'(?!\w)", "", message).split()

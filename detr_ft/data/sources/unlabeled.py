@@ -1,0 +1,95 @@
+"""Images with neither a label file nor a record: what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
+
+from detr_ft.data.schema import detection_objects
+from detr_ft.data.sources.base import SourceData
+from detr_ft.data.sources.listing import images_in
+from detr_ft.data.sources.problems import Problem, ProblemKind
+from detr_ft.data.sources.record import Record
+from detr_ft.data.sources.registry import UnlabeledPolicy
+
+log = logging.getLogger(__name__)
+
+
+def apply_policy(data: SourceData, policy: UnlabeledPolicy | None) -> SourceData:
+    """Return the data with its unlabeled images as the policy says, each with a problem.
+
+    Those are the images of a source that lists images (YOLO), whose default is `background`, and the image files in the
+    folders of others that no record lists, whose default is `skip`.
+    """
+    if policy is None or policy == "skip":
+        count = sum(map(len, _unlisted(data).values()))
+        if count:
+            log.warning("%d image files beside those of the data have no record and are left out", count)
+    if policy == "skip":
+        return _skip(data)
+    if policy is not None:
+        data = _with_unlisted(data)
+    kind: ProblemKind = "missing label" if policy == "error" else "unlabeled"
+    what = "data.unlabeled is error" if policy == "error" else "it is read as an image without objects"
+    problems = [
+        Problem(kind, f"{path}: has no labels; {what}", what, split, row)
+        for split, rows in data.unlabeled.items()
+        for row, path in zip(rows, _paths(data.splits[split], rows), strict=True)
+    ]
+    return replace(data, problems=(*data.problems, *problems))
+
+
+def _skip(data: SourceData) -> SourceData:
+    count = sum(map(len, data.unlabeled.values()))
+    if not count:
+        return data
+    log.warning("%d images without labels are left out (unlabeled: skip)", count)
+    return data.without_rows({split: set(rows) for split, rows in data.unlabeled.items()})
+
+
+def _with_unlisted(data: SourceData) -> SourceData:
+    """Return the data with the image files in its folders that no record lists, as unlabeled images."""
+    splits, unlabeled = dict(data.splits), dict(data.unlabeled)
+    for split, files in _unlisted(data).items():
+        rows = splits[split]
+        splits[split] = concatenate_datasets([rows, _without_objects(files, rows)])
+        unlabeled[split] = (*unlabeled.get(split, ()), *range(len(rows), len(rows) + len(files)))
+    return replace(data, splits=DatasetDict(splits), unlabeled=unlabeled)
+
+
+def _unlisted(data: SourceData) -> dict[str, list[Path]]:
+    """Return the image files in the folders of each split's images that no record lists."""
+    paths = {split: list(map(Path, filter(None, _paths(rows)))) for split, rows in data.splits.items()}
+    listed = {path for some in paths.values() for path in some}
+    unlisted: dict[str, list[Path]] = {}
+    for split, some in paths.items():
+        folders = sorted({path.parent for path in some if path.is_absolute()})
+        files = [file for folder in folders for file in images_in(folder) if file not in listed]
+        listed |= set(files)
+        if files:
+            unlisted[split] = files
+    return unlisted
+
+
+def _without_objects(files: list[Path], rows: Dataset) -> Dataset:
+    first = max(rows["image_id"], default=-1) + 1
+    records = [Record.with_size(file, first + index) for index, file in enumerate(files)]
+    columns = {
+        "image": [{"path": str(record.path), "bytes": None} for record in records],
+        "image_id": [record.image_id for record in records],
+        "width": [record.width for record in records],
+        "height": [record.height for record in records],
+        "objects": [detection_objects([], []) for _ in records],
+    }
+    return Dataset.from_dict(columns, features=rows.features)
+
+
+def _paths(rows: Dataset, indices: Sequence[int] | None = None) -> list[str]:
+    """Return the paths of images that are files, empty for others."""
+    images = [row["image"] for row in rows.with_format(None).select_columns(["image"])]
+    paths = [str(image["path"] or "") if image["bytes"] is None else "" for image in images]
+    return paths if indices is None else [paths[index] for index in indices]
