@@ -2,8 +2,8 @@
 
 The embedded model, JPEG files of four shapes, from the files on. The pipeline is `pipeline("object-detection")` as it
 comes and with batches; ours is `Detector.detect`, and with --onnx `OnnxDetector.detect` on what
-`detr-ft export --to onnx` wrote. In turn, in rounds; medians of the ratios. The same detections above 0.5 are asserted: class, score to
-1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
+`detr-ft export --to onnx` wrote. In turn, in rounds; medians of the ratios. The same detections above 0.5 are asserted:
+class, score to 1e-3, box to the pixel that the pipeline cuts it to. Status 1 where the bar is missed.
 """
 
 from __future__ import annotations

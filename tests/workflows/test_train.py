@@ -33,8 +33,8 @@ def test_missing_images_are_reported_together_and_nothing_is_written(tiny_checkp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(2.6, "took 3 seconds."), (90.0, "took 1.5 minutes.")])
-def test_the_end_reports_duration_and_next_commands(seconds: float, told: str) -> None:
+@pytest.mark.parametrize(("seconds", "duration"), [(2.6, "took 3 seconds."), (90.0, "took 2 minutes.")])
+def test_the_end_reports_duration_and_next_commands(seconds: float, duration: str) -> None:
     outcome = TrainOutcome(Path("runs/mine"), RunMetrics(map=0.5, map_50=0.75), seconds=seconds)
     text = describe_training(outcome)
     assert told in text

@@ -53,18 +53,17 @@ def test_the_queries(most: int, queries: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "words"),
+    ("most", "queries", "words"),
     [
-        (16, "they suffice, since no image has more than 16 objects"),
-        (17, "few for images of up to 17 objects, which leave no choice in matching. 100 are better"),
-        (25, "few for images of up to 25"),
-        (26, "an image has 26 objects, and the others can't be detected. Use a checkpoint with 100"),
-        (80, "Use a checkpoint with 150"),
+        (16, 25, "they suffice, since no image has more than 16 objects"),
+        (17, 100, "few for images of 17 objects. model.num_queries: 100"),
+        (26, 100, "too few for images of 26 objects. model.num_queries: 100"),
+        (80, 150, "model.num_queries: 150"),
     ],
 )
-def test_whether_a_checkpoints_own_queries_suffice(most: int, words: str) -> None:
+def test_the_queries_of_a_checkpoint_or_more(most: int, queries: int, words: str) -> None:
     advice = enough_queries({"train": figures(objects=1), "test": figures(objects=most)}, 25)
-    assert advice.value == 25
+    assert advice.value == queries
     assert advice.text.startswith("The checkpoint has 25 queries: ")
     assert words in advice.text
 
