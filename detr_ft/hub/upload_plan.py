@@ -37,7 +37,8 @@ _BINARY = {".safetensors", ".onnx", ".pt2", ".jpg"}
 def plan(run: Path) -> list[Path]:
     """Return the files of a run directory that a push uploads, sorted. Raises InputError.
 
-    Only names of the allow-list, and the code that the recipe names. Links to files and folders are left out, since their targets may be outside the run.
+    Only names of the allow-list, and the code that the recipe names. Links to files and folders are left out, since
+    their targets may be outside the run.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run directory. Give the folder that `detr-ft train` wrote.")

@@ -110,14 +110,15 @@ class AttachedCriterion:
 def attach_criterion(model: PreTrainedModel, criterion: Criterion | None = None) -> AttachedCriterion:
     """Make `model(pixel_values, labels=...)` compute its loss by `criterion`, in any training loop.
 
-    The default is the criterion of the model's family. Every decoder layer is scored, as in the paper, whatever `config.auxiliary_loss` is; config and outputs of the model stay
-    the same. With `auxiliary_loss=True` transformers passes the *normalized* output of each layer to the next one, unlike the
-    original DETR, so switching it on changes the function of a trained model. Therefore the heads are applied here to the
-    outputs of the layers. A model whose config has it on already computes its layers as before.
+    The default is the criterion of the model's family. Every decoder layer is scored, as in the paper, whatever
+    `config.auxiliary_loss` is; config and outputs of the model stay the same. With `auxiliary_loss=True` transformers
+    passes the *normalized* output of each layer to the next one, unlike the original DETR, so switching it on changes
+    the function of a trained model. Therefore the heads are applied here to the outputs of the layers. A model whose
+    config has it on already computes its layers as before.
 
-    YOLOS has predictions of its last layer only (Fang et al., NeurIPS 2021). Raises TypeError for a model of no family or a
-    wrapped model, CriterionError for terms that do not support the activation of the model, InputError for a class head that
-    contradicts the config, and RuntimeError if the model ignores the criterion.
+    YOLOS has predictions of its last layer only (Fang et al., NeurIPS 2021). Raises TypeError for a model of no family
+    or a wrapped model, CriterionError for terms that do not support the activation of the model, InputError for a class
+    head that contradicts the config, and RuntimeError if the model ignores the criterion.
     """
     if isinstance(model, nn.DataParallel):
         raise TypeError(

@@ -39,7 +39,8 @@ class RecipeCode:
     def names_in(self, run: Path) -> dict[str, str]:
         """Return the name of each file in a run.
 
-        It is that in the recipe, without folders if these are outside the recipe's folder. A file of the run with other contents is not overwritten: the name gets a number.
+        It is that in the recipe, without folders if these are outside the recipe's folder. A file of the run with other
+        contents is not overwritten: the name gets a number.
         """
         names: dict[str, str] = {}
         used: dict[str, bytes] = {}

@@ -168,8 +168,8 @@ class HubSection(_Section):
 class Recipe(_Section):
     """A whole run: model, data, criterion, training.
 
-    `criterion` is a description as `detr_ft.criterion.serialization` writes it; None is that of the model's family. A recipe has values only:
-    `detr_ft.recipe.load` builds the objects.
+    `criterion` is a description as `detr_ft.criterion.serialization` writes it; None is that of the model's family. A
+    recipe has values only: `detr_ft.recipe.load` builds the objects.
     """
 
     model: ModelSection

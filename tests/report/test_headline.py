@@ -25,7 +25,7 @@ def test_objects_and_detections_are_counted_over_the_classes() -> None:
     assert "0.400, 95 % interval 0.350 to 0.450" in headline(METRICS)
 
 
-def test_a_cut_run_says_so_first() -> None:
+def test_a_cut_run_begins_with_that() -> None:
     text = headline(METRICS, end=CUT)
     assert text.startswith("This run was cut by its time limit after 3.2 of 60 epochs.")
     assert "early stopping after 4 of 60 epochs" in headline(METRICS, end=TrainingEnd(4, 60, "early stopping"))
@@ -51,7 +51,7 @@ def steps(end: TrainingEnd, *maps: float, images: int = 1000) -> list[str]:
     return next_steps(replace(METRICS, map=maps[-1] if maps else None), end, maps, images, "runs/mine")
 
 
-def test_what_to_do_next_follows_from_the_run() -> None:
+def test_next_steps_follow_from_the_run() -> None:
     assert "--resume" in steps(CUT, 0.4)[0]
     assert "num_train_epochs=20" in steps(WHOLE, 0.1, 0.2, 0.3, 0.4)[0]
     assert steps(WHOLE, 0.1, 0.38, 0.4, 0.4) == []

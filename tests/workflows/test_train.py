@@ -37,7 +37,7 @@ def test_missing_images_are_reported_together_and_nothing_is_written(tiny_checkp
 def test_the_end_reports_duration_and_next_commands(seconds: float, duration: str) -> None:
     outcome = TrainOutcome(Path("runs/mine"), RunMetrics(map=0.5, map_50=0.75), seconds=seconds)
     text = describe_training(outcome)
-    assert told in text
+    assert duration in text
     assert "mAP is 0.500" in text
     assert "detr-ft demo runs/mine" in text
     assert os.fspath(outcome) == "runs/mine"

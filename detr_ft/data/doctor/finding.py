@@ -126,7 +126,7 @@ KINDS: dict[str, Kind] = {
     "repaired copy": Kind(
         "info",
         "The data are a copy by --fix that lacks images of the original.",
-        "A copy without findings says nothing about the images that were left out.",
+        "The findings of a copy do not cover the images that were left out.",
         "none, if the images in its changes.jsonl may be missing; else repair the original files",
     ),
     "boxes at the border": Kind(

@@ -54,8 +54,8 @@ def repair_data(
 ) -> RepairedData:
     """Return a repaired copy of every split of a scanned data set.
 
-    Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated, if they fit in both; without it such images are
-    left out. Raises InputError if no image is left.
+    Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated,
+    if they fit in both; without it such images are left out. Raises InputError if no image is left.
     """
     refused = {(problem.split, problem.row): problem for problem in reversed(problems) if problem.refused}
     data, changes = merge_classes(data)

@@ -47,8 +47,8 @@ def recognizes(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a folder with `obj.data` or `obj.names`, or one of these files.
 
-    Classes are in the order of the names. Images are those in the lists, whose paths start at the folder, at a folder above it, or on another machine. An image
-    without a label file has no objects.
+    Classes are in the order of the names. Images are those in the lists, whose paths start at the folder, at a folder
+    above it, or on another machine. An image without a label file has no objects.
     """
     layout = _layout(path)
     if layout is None:

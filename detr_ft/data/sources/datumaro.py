@@ -40,8 +40,9 @@ def recognizes(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a file of Datumaro, or a folder with one for each subset.
 
-    Classes are in the order of the labels. Every shape with an area is an object with the box around it; points and lines are left out. Polygons and masks of one
-    label and group are one object, and so is a box in that group. Subsets that are named after a split are that split.
+    Classes are in the order of the labels. Every shape with an area is an object with the box around it; points and
+    lines are left out. Polygons and masks of one label and group are one object, and so is a box in that group. Subsets
+    that are named after a split are that split.
     """
     files = {"train": [path]} if path.is_file() else files_by_split(_files(path), path)
     if not any(files.values()):

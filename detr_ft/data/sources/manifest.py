@@ -185,7 +185,8 @@ _OBJECT_KEYS: dict[Service, str] = {
 def _newest_job(row: _Row) -> _Row:
     """Return the annotations, image size and classes of the newest labeling job of a line.
 
-    They are merged with the image's address. A job with the attribute `NAME` writes `NAME` and `NAME-metadata`. A job without annotations (a failed one) is ignored.
+    They are merged with the image's address. A job with the attribute `NAME` writes `NAME` and `NAME-metadata`. A job
+    without annotations (a failed one) is ignored.
     """
     jobs: list[tuple[str, int, _Row]] = []
     for index, (key, metadata) in enumerate(row.items()):

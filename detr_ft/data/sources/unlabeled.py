@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def apply_policy(data: SourceData, policy: UnlabeledPolicy | None) -> SourceData:
-    """Return the data with its unlabeled images as the policy says, each with a problem.
+    """Return the data with its unlabeled images by the policy, each with a problem.
 
     Those are the images of a source that lists images (YOLO), whose default is `background`, and the image files in the
     folders of others that no record lists, whose default is `skip`.
