@@ -33,7 +33,7 @@ def test_the_lines_of_a_diff_stand_in_its_file(file: str, lines: list[str]) -> N
 
 
 def test_the_common_changes_have_diffs() -> None:
-    assert len({file for file, _ in HUNKS}) == 7
+    assert len({file for file, _ in HUNKS}) == 8
     with pytest.raises(AssertionError, match="name of its file"):
         list(hunks("```diff\n+ x\n```"))
 

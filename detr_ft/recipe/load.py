@@ -15,6 +15,7 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, read_values
+from detr_ft.structures import Activation
 from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import ConfigureError, build_object
 
@@ -80,41 +81,45 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _build(read: RecipeValues) -> BuiltRecipe:
+    """Build the objects of a recipe. Mistakes that do not depend on the model are reported before transformers loads."""
     faults: list[Problem] = []
-    family = _family(read.values)
-    criterion = _criterion(read.values, read.folder, family, faults)
+    criterion = _criterion(read.values, read.folder, "softmax", faults)
     augmentation = _augmentation(read.values, read.folder, faults)
     recipe, problems = read.validate()
     messages = read.messages([*faults, *problems])
     if recipe is None or messages:
         raise InputError(messages)
+    family = _family(recipe)
+    if family is not None and recipe.criterion is None:
+        criterion = family.default_criterion()
+    elif family is not None:
+        criterion = _criterion(read.values, read.folder, family.activation, faults)
+    activation = "softmax" if family is None else family.activation
+    faults += [(("criterion",), message) for message in unsupported_terms(criterion, activation)]
+    if faults:
+        raise InputError(read.messages(faults))
     return BuiltRecipe(recipe, criterion, augmentation, family)
 
 
-def _family(values: Mapping[str, Any]) -> Family | None:
+def _family(recipe: Recipe) -> Family | None:
     """Return the family of a recipe's checkpoint, None if its config is not on this machine."""
-    section = values.get("model")
-    checkpoint = section.get("checkpoint") if isinstance(section, Mapping) else None
-    if not isinstance(section, Mapping) or not isinstance(checkpoint, str):
+    if recipe.model.checkpoint is None:
         return None
     from detr_ft.models.load import local_family  # loads transformers, for recipes with a checkpoint only
 
-    revision = section.get("revision")
-    return local_family(checkpoint, revision if isinstance(revision, str) else None)
+    return local_family(recipe.model.checkpoint, recipe.model.revision)
 
 
-def _criterion(values: Mapping[str, Any], folder: Path, family: Family | None, faults: list[Problem]) -> SetCriterion:
-    """Return the criterion of a recipe, by default that of the model's family; adds mistakes to `faults`."""
-    description, activation = values.get("criterion"), "softmax" if family is None else family.activation
+def _criterion(values: Mapping[str, Any], folder: Path, activation: Activation, faults: list[Problem]) -> SetCriterion:
+    """Return the criterion that a recipe describes, by default DETR's; adds mistakes to `faults`."""
+    description = values.get("criterion")
     if not isinstance(description, Mapping):
-        return detr_criterion() if family is None else family.default_criterion()
+        return detr_criterion()
     try:
-        criterion = configure(description, folder, activation)
+        return configure(description, folder, activation)
     except ConfigureError as error:
         faults += [(("criterion", *place), message) for place, message in error.problems]
         return detr_criterion()
-    faults += [(("criterion",), message) for message in unsupported_terms(criterion, activation)]
-    return criterion
 
 
 def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> Augmentation | None:
