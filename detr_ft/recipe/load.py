@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from detr_ft.data.augmentation.builtin import BUILT_IN, NAMED, Augmentation, Mix
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, read_values
+from detr_ft.structures import Activation
 from detr_ft.utils.components import ConfigureError, build_object
 
 if TYPE_CHECKING:
@@ -25,13 +26,25 @@ if TYPE_CHECKING:
 class BuiltRecipe:
     """A recipe and the objects that it describes.
 
-    `family` is that of the checkpoint, None if its config is not on this machine.
+    `family` is that of the checkpoint, None if its config is not on this machine. `criterion` is that of the recipe, unless
+    the caller gave another one.
     """
 
     recipe: Recipe
     criterion: SetCriterion
     augmentation: Augmentation | None
     family: Family | None = None
+    has_given_criterion: bool = False
+
+    def with_criterion(self, criterion: SetCriterion) -> BuiltRecipe:
+        """Return the recipe with another criterion.
+
+        Raises InputError for terms that do not support the activation of the model, if that is known.
+        """
+        problems = [] if self.family is None else unsupported_terms(criterion, self.family.activation)
+        if problems:
+            raise InputError([f"criterion: {problem}" for problem in problems])
+        return replace(self, criterion=criterion, has_given_criterion=True)
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -79,40 +92,36 @@ def read_recipe(path: Path) -> Recipe:
 
 def _build(read: RecipeValues) -> BuiltRecipe:
     faults: list[Problem] = []
-    family = _family(read.values)
-    criterion = _criterion(read.values, read.folder, family, faults)
+    criterion = _criterion(read.values, read.folder, "softmax", faults)
     augmentation = _augmentation(read.values, read.folder, faults)
     recipe, problems = read.validate()
+    family = None
+    if recipe is not None and recipe.model.checkpoint and not (faults or problems or read.problems):
+        from detr_ft.models.load import local_family  # loads transformers, for valid recipes only
+
+        family = local_family(recipe.model.checkpoint, recipe.model.revision)
+    if family is not None:
+        described = _criterion(read.values, read.folder, family.activation, faults)
+        criterion = family.default_criterion() if described is None else described
+        faults += [(("criterion",), message) for message in unsupported_terms(criterion, family.activation)]
     problems = [*read.problems, *(read.message_at(*fault) for fault in faults), *problems]
     if recipe is None or problems:
         raise InputError(problems)
-    return BuiltRecipe(recipe, criterion, augmentation, family)
+    return BuiltRecipe(recipe, criterion or detr_criterion(), augmentation, family)
 
 
-def _family(values: Mapping[str, Any]) -> Family | None:
-    """Return the family of a recipe's checkpoint, None if its config is not on this machine."""
-    section = values.get("model")
-    checkpoint = section.get("checkpoint") if isinstance(section, Mapping) else None
-    if not isinstance(section, Mapping) or not isinstance(checkpoint, str):
-        return None
-    from detr_ft.models.load import local_family  # loads transformers, for recipes with a checkpoint only
-
-    revision = section.get("revision")
-    return local_family(checkpoint, revision if isinstance(revision, str) else None)
-
-
-def _criterion(values: Mapping[str, Any], folder: Path, family: Family | None, faults: list[Problem]) -> SetCriterion:
-    """Return the criterion of a recipe, by default that of the model's family; adds mistakes to `faults`."""
-    description, activation = values.get("criterion"), "softmax" if family is None else family.activation
+def _criterion(
+    values: Mapping[str, Any], folder: Path, activation: Activation, faults: list[Problem]
+) -> SetCriterion | None:
+    """Return the criterion that a recipe describes for a model, None without one; adds mistakes to `faults`."""
+    description = values.get("criterion")
     if not isinstance(description, Mapping):
-        return detr_criterion() if family is None else family.default_criterion()
+        return None
     try:
-        criterion = configure(description, folder, activation)
+        return configure(description, folder, activation)
     except ConfigureError as error:
         faults += [(("criterion", *place), message) for place, message in error.problems]
-        return detr_criterion()
-    faults += [(("criterion",), message) for message in unsupported_terms(criterion, activation)]
-    return criterion
+        return None
 
 
 def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> Augmentation | None:

@@ -42,11 +42,11 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
     Overfits one batch, times steps, and measures the memory of the largest batch. Nothing is left on the disk. `data` replaces those of the recipe. Raises InputError.
     """
     built = build_recipe(recipe, overrides) if isinstance(recipe, Recipe) else build_file(Path(recipe), overrides)
-    built = with_family(built)
     check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:
         aside = _with_train(built, {"output_dir": f"{folder}/run"})
         splits = read_source(aside.recipe.data) if data is None else read_data(data).splits
+        aside = with_family(aside)
         prepared = prepare(aside.recipe, splits)
         fresh = copy.deepcopy(prepared.model)
         result = probe_trainer(build_trainer(aside, prepared, _silent()))
