@@ -113,7 +113,7 @@ def _build(read: RecipeValues) -> BuiltRecipe:
 def _criterion(
     values: Mapping[str, Any], folder: Path, activation: Activation, faults: list[Problem]
 ) -> SetCriterion | None:
-    """Return the criterion that a recipe describes for a model, None without one; adds mistakes to `faults`."""
+    """Return the criterion that a recipe describes, None without one; adds mistakes to `faults`."""
     description = values.get("criterion")
     if not isinstance(description, Mapping):
         return None
