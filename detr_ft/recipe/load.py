@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,25 @@ if TYPE_CHECKING:
 class BuiltRecipe:
     """A recipe and the objects that it describes.
 
-    `family` is that of the checkpoint, None if its config is not on this machine.
+    `family` is that of the checkpoint, None if its config is not on this machine. `criterion` is that of the recipe, unless
+    the caller gave another one.
     """
 
     recipe: Recipe
     criterion: SetCriterion
     augmentation: Augmentation | None
     family: Family | None = None
+    has_given_criterion: bool = False
+
+    def with_criterion(self, criterion: SetCriterion) -> BuiltRecipe:
+        """Return the recipe with another criterion.
+
+        Raises InputError for terms that do not support the activation of the model, if that is known.
+        """
+        problems = [] if self.family is None else unsupported_terms(criterion, self.family.activation)
+        if problems:
+            raise InputError([f"criterion: {problem}" for problem in problems])
+        return replace(self, criterion=criterion, has_given_criterion=True)
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -94,8 +106,8 @@ def _build(read: RecipeValues) -> BuiltRecipe:
         criterion = family.default_criterion()
     elif family is not None:
         criterion = _criterion(read.values, read.folder, family.activation, faults)
-    activation = "softmax" if family is None else family.activation
-    faults += [(("criterion",), message) for message in unsupported_terms(criterion, activation)]
+    if family is not None:
+        faults += [(("criterion",), message) for message in unsupported_terms(criterion, family.activation)]
     if faults:
         raise InputError(read.messages(faults))
     return BuiltRecipe(recipe, criterion, augmentation, family)

@@ -52,11 +52,11 @@ def probe(recipe: RecipeLike, overrides: Sequence[str] = (), *, data: DataLike |
     problems = [*missing_paths(built.recipe, with_data=data is None), *synonyms_problems(built.recipe)]
     if problems:
         raise InputError(problems)
-    built = with_family(built)
     check_augmentation(built)
     with tempfile.TemporaryDirectory() as folder:
         aside = _with_train(built, {"output_dir": f"{folder}/run"})
         splits = read_source(aside.recipe.data) if data is None else read_data(data).splits
+        aside = with_family(aside)
         prepared = prepare(aside.recipe, splits)
         fresh = copy.deepcopy(prepared.model)
         result = probe_trainer(build_trainer(aside, prepared, _silent()))

@@ -117,7 +117,12 @@ def with_family(built: BuiltRecipe) -> BuiltRecipe:
     if built.family is not None or section.checkpoint is None or not is_on_hub(section.checkpoint):
         return built
     commit_of(section.checkpoint, section.revision)
-    return build_recipe(built.recipe)
+    complete = build_recipe(built.recipe)
+    if built.has_given_criterion:
+        return complete.with_criterion(built.criterion)
+    if complete.criterion != built.criterion:
+        logger.info("%s", complete.criterion)
+    return complete
 
 
 def build_trainer(
@@ -165,7 +170,9 @@ def _train(
         RunDirectory(built.recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
     check_augmentation(built)
-    prepared = prepare(built.recipe, read_source(built.recipe.data) if data is None else data)
+    data = read_source(built.recipe.data) if data is None else data
+    built = with_family(built)
+    prepared = prepare(built.recipe, data)
     built = replace(built, recipe=built.recipe.pinned(prepared.revision))
     recorded = code.recorded(built, Path(built.recipe.train.output_dir))
     facts = facts_of(recorded, prepared.train, process.num_processes, versions())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from datasets import DatasetDict
 
 from detr_ft.criterion import SetCriterion
-from detr_ft.criterion.serialization import describe, unsupported_terms
+from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
 from detr_ft.evaluation.metrics import MetricName
 from detr_ft.recipe.load import BuiltRecipe, build_file, build_recipe, build_values
@@ -20,7 +19,7 @@ from detr_ft.recipe.values import Changes
 from detr_ft.training.callbacks import Callback, check_callbacks
 from detr_ft.training.settings import OptimSettings
 from detr_ft.utils.arguments import model_text, path_text
-from detr_ft.workflows.run import TrainOutcome, run, with_family
+from detr_ft.workflows.run import TrainOutcome, run
 from detr_ft.workflows.seeds import SeedsOutcome, run_seeds
 from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, RecipeLike, read_data
 
@@ -165,17 +164,13 @@ def _request(
         built = build_file(Path(path_text("recipe", recipe, "a file or a Recipe")), overrides, changes)
     else:
         built = build_values({}, overrides, changes)
-    built = with_family(built)
     if criterion is None:
         return built, splits
     try:
         describe(criterion)
     except TypeError as error:
         raise InputError(f"criterion: {error}") from error
-    problems = unsupported_terms(criterion, "softmax" if built.family is None else built.family.activation)
-    if problems:
-        raise InputError([f"criterion: {problem}" for problem in problems])
-    return replace(built, criterion=criterion), splits
+    return built.with_criterion(criterion), splits
 
 
 def _check_objects(criterion: object, optim: object, callbacks: object) -> None:

@@ -114,7 +114,7 @@ def test_plain_names_are_the_form_of_the_model(
 def test_the_config_of_a_checkpoint_on_the_hub_selects_the_criterion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    families, downloads = iter([None, REFINER]), []
+    families, downloads = iter([None, REFINER, None, REFINER]), []
     monkeypatch.setattr(load, "local_family", lambda *_: next(families))
     monkeypatch.setattr(run, "commit_of", lambda *arguments: downloads.append(arguments))
     values = {
@@ -124,6 +124,8 @@ def test_the_config_of_a_checkpoint_on_the_hub_selects_the_criterion(
     assert built.criterion == detr_criterion()
     assert run.with_family(built).criterion == refiner_criterion()
     assert downloads == [("someone/refiner", None)]
+    with pytest.raises(InputError, match="criterion: CrossEntropyLoss is for softmax"):
+        run.with_family(build_values(values).with_criterion(detr_criterion()))
 
 
 def test_a_new_recipe_has_the_criterion_of_the_family(checkpoint: Path) -> None:

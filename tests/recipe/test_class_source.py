@@ -38,7 +38,7 @@ class Mine(Base):
 
 
 print("training")
-from detr_ft.utils.class_source import standalone_source
+from detr_ft.recipe.class_source import standalone_source
 {use}
 '''
 
