@@ -93,7 +93,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _build(read: RecipeValues) -> BuiltRecipe:
-    """Build the objects of a recipe. Mistakes that do not depend on the model are reported before transformers loads."""
+    """Build the objects of a recipe. Mistakes apart from the model are reported before transformers loads."""
     faults: list[Problem] = []
     criterion = _criterion(read.values, read.folder, "softmax", faults)
     augmentation = _augmentation(read.values, read.folder, faults)
