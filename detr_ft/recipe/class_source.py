@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 _DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
-def standalone_source(kinds: Sequence[type]) -> str:
-    """Return a module with these classes of `__main__` and the definitions and imports that they use.
+def standalone_source(names: Sequence[str]) -> str:
+    """Return a module with these classes of `__main__`, and the definitions and imports that they use.
 
     Other statements of the script, which would train again, are left out. Raises LookupError with the reason if the source is
     not available, or uses a name that no import, class, function or constant of the script defines.
@@ -21,12 +21,12 @@ def standalone_source(kinds: Sequence[type]) -> str:
     statements = [node for node in ast.parse(source).body if isinstance(node, _DEFINITIONS)]
     defined = {name: node for node in statements for name in _names_of(node)}
     needed: dict[ast.stmt, None] = {}
-    names = [kind.__qualname__ for kind in kinds]
     for name in names:
         if not isinstance(defined.get(name), ast.ClassDef):
             raise LookupError(f"{name} is not a class at the top level of the script")
-    while names:
-        name = names.pop()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
         node = defined.get(name)
         if node is None:
             if hasattr(builtins, name):
@@ -34,18 +34,30 @@ def standalone_source(kinds: Sequence[type]) -> str:
             raise LookupError(f"the script defines {name!r} in no import, class, function or constant at its top level")
         if node not in needed:
             needed[node] = None
-            names += _used(node)
+            pending += _used(node)
     future = [node for node in statements if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     parts = [_with_decorators(source, node) for node in statements if node in needed or node in future]
     return "\n\n\n".join(parts) + "\n"
 
 
 def _script() -> str:
-    """Return the source of the script that runs. Raises LookupError, as in a notebook."""
+    """Return the source of the program or notebook. Raises LookupError if it is in no file and no cell."""
+    main = sys.modules["__main__"]
+    if not hasattr(main, "__file__") and hasattr(main, "In"):  # IPython and Jupyter
+        return "\n".join(cell for cell in main.In if _is_python(cell))
     try:
-        return inspect.getsource(sys.modules["__main__"])
+        return inspect.getsource(main)
     except (OSError, TypeError) as error:
-        raise LookupError("its source is in no file, as in a notebook or an interactive session") from error
+        raise LookupError("the source of the program is in no file") from error
+
+
+def _is_python(cell: str) -> bool:
+    """Return False for a cell with an error or with commands of the notebook itself."""
+    try:
+        ast.parse(cell)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _names_of(node: ast.stmt) -> Iterator[str]:

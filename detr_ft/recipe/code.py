@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -10,22 +11,31 @@ from typing import Any
 
 from detr_ft.criterion.serialization import describe
 from detr_ft.errors import InputError
+from detr_ft.recipe.class_source import standalone_source
 from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.run_directory import RunDirectory
-from detr_ft.utils.components import code_names, rename_code
+from detr_ft.utils.components import SCRIPT, code_names, rename_code, script_classes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RecipeCode:
-    """The contents of the files that a recipe runs, by their names in the recipe."""
+    """The contents of the files that a recipe runs, by their names in the recipe.
+
+    Classes of a script or notebook are a file too, whose name in the recipe is `__main__`.
+    """
 
     contents: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, built: BuiltRecipe) -> RecipeCode:
-        """Read the files of criterion and augmentation. Raises InputError for a file that can't be read."""
-        contents = {}
+        """Read the files of criterion and augmentation. Raises InputError for a file that can't be read.
+
+        Classes of a script or notebook without available source are left out, with a warning.
+        """
+        contents = _from_script(script_classes(_description(built)))
         for name in code_names(_description(built)):
             file = built.recipe.folder / name
             if not file.is_file():  # of a term that was built elsewhere
@@ -45,7 +55,7 @@ class RecipeCode:
         names: dict[str, str] = {}
         used: dict[str, bytes] = {}
         for name, content in self.contents.items():
-            path = PurePath(name)
+            path = PurePath("terms.py" if name == SCRIPT else name)
             own = PurePath(path.name) if path.is_absolute() or ".." in path.parts else path
             numbered = (own if number == 1 else own.with_stem(f"{own.stem}-{number}") for number in count(1))
             names[name] = next(
@@ -71,6 +81,19 @@ class RecipeCode:
 
 def _description(built: BuiltRecipe) -> list[Any]:
     return [describe(built.criterion), built.recipe.data.augment]
+
+
+def _from_script(classes: list[str]) -> dict[str, bytes]:
+    if not classes:
+        return {}
+    try:
+        return {SCRIPT: standalone_source(classes).encode()}
+    except LookupError as error:
+        logger.warning(
+            "the recipe in the run can't be used again: %s. Move %s to a file, and import it from there",
+            error, " and ".join(classes),
+        )  # fmt: skip
+        return {}
 
 
 def _is_free(file: Path, content: bytes) -> bool:

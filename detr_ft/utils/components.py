@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
+SCRIPT = "__main__"  # the module of a script or notebook
 # The files of classes that were loaded, as their descriptions name them, by the name of their module.
 _FILES_OF_MODULES: dict[str, str] = {}
 KeyPath = tuple[str | int, ...]  # keys and indices that lead to a value of a description
@@ -54,6 +55,19 @@ def code_names(description: object) -> list[str]:
         return list(dict.fromkeys([*names, *(name for value in description.values() for name in code_names(value))]))
     if isinstance(description, Sequence) and not isinstance(description, str):
         return list(dict.fromkeys(name for value in description for name in code_names(value)))
+    return []
+
+
+def script_classes(description: object) -> list[str]:
+    """The names of the classes of a script or notebook in a description, each once."""
+    if isinstance(description, Mapping):
+        module, _, name = str(description.get("use", "")).rpartition(":")
+        names = [name] if module == SCRIPT else []
+        return list(
+            dict.fromkeys([*names, *(name for value in description.values() for name in script_classes(value))])
+        )
+    if isinstance(description, Sequence) and not isinstance(description, str):
+        return list(dict.fromkeys(name for value in description for name in script_classes(value)))
     return []
 
 
@@ -152,7 +166,7 @@ def _import_class(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
         raise LookupError(f"there is no {name!r}; " + (f"did you mean {match[0]}?" if match else known))
     source, _, attribute = name.rpartition(":")
     module = _load_file(folder / source, source) if _is_file(name) else importlib.import_module(source)
-    if source == "__main__" and not hasattr(module, attribute):
+    if source == SCRIPT and not hasattr(module, attribute):
         raise LookupError(
             f"{attribute} was defined in a script or notebook. Move it to a file beside the recipe and write file.py:{attribute}"
         )
@@ -192,4 +206,5 @@ def _load_file(path: Path, source: str) -> ModuleType:
 def _name_of(kind: type) -> str:
     if kind.__module__.startswith(f"{_PACKAGE}."):
         return kind.__name__
-    return f"{_FILES_OF_MODULES.get(kind.__module__, kind.__module__)}:{kind.__qualname__}"
+    module = SCRIPT if kind.__module__ == "__mp_main__" else kind.__module__  # the script in a process that it started
+    return f"{_FILES_OF_MODULES.get(module, module)}:{kind.__qualname__}"

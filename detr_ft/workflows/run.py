@@ -36,6 +36,7 @@ from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.preflight.probe import check_before_training
 from detr_ft.training.trainer import DetrTrainer
+from detr_ft.utils.components import SCRIPT
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
@@ -90,7 +91,8 @@ def run(
     """
     recipe, code = built.recipe, RecipeCode.read(built)
     for name in code.contents:
-        logger.info("the recipe runs code: %s", recipe.folder / name)
+        if name != SCRIPT:
+            logger.info("the recipe runs code: %s", recipe.folder / name)
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):
         folder = Path(recipe.train.output_dir)

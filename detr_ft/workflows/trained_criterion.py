@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from detr_ft.criterion import SetCriterion, check_activation, detr_criterion
@@ -14,7 +13,7 @@ from detr_ft.models.families import find_family
 from detr_ft.models.metadata import read_criterion
 from detr_ft.recipe.load import build_file
 from detr_ft.run_directory import RECIPE
-from detr_ft.utils.components import ConfigureError, code_files
+from detr_ft.utils.components import ConfigureError, code_files, script_classes
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
     description = read_criterion(detector.model.config)
     if not description:
         return family.default_criterion()
-    if code_files(description, Path()) or _is_from_main(description):
+    if code_files(description, Path()) or script_classes(description):
         logger.info(
             "the model's criterion has code of its own, which is not run: %s's criterion matches instead", family.name
         )
@@ -65,10 +64,3 @@ def trained_by(model: str, detector: Detector) -> SetCriterion:
             logger.warning("%s's criterion matches instead of the run's: %s", default, error)
             return detr_criterion() if family is None else family.default_criterion()
     return criterion_of(detector) or detr_criterion()
-
-
-def _is_from_main(description: object) -> bool:
-    """Return True if a description names a class of a script or notebook."""
-    if isinstance(description, Mapping):
-        return str(description.get("use", "")).startswith("__main__:") or any(map(_is_from_main, description.values()))
-    return isinstance(description, list) and any(map(_is_from_main, description))

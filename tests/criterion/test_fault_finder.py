@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,11 @@ from detr_ft.criterion import (
     ClassCost,
     CrossEntropyLoss,
     HungarianMatcher,
+    LayerMatcher,
+    Matcher,
+    MatcherSchedule,
     SetCriterion,
+    describe_exception,
     detr_criterion,
     find_fault,
 )
@@ -124,3 +129,31 @@ def test_a_bad_prediction_target_or_cost_is_named_first() -> None:
     with torch.no_grad():
         predictions.logits[1, 0, 3] = float("inf")
     assert "predicted logits" in (find_fault(detr_criterion(), predictions, targets) or "")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A matcher that raises an exception."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        raise ZeroDivisionError("no boxes")
+
+
+@pytest.mark.parametrize(
+    "matcher",
+    [
+        Failing(),
+        LayerMatcher(last=HungarianMatcher(), auxiliary=Failing()),
+        MatcherSchedule([HungarianMatcher(), Failing()], starts=[0, 1]),
+        MatcherSchedule([HungarianMatcher(), LayerMatcher(last=Failing(), auxiliary=HungarianMatcher())], [0, 1]),
+    ],
+)
+def test_an_exception_of_a_matcher_names_the_innermost_matcher_and_its_line(matcher: Matcher) -> None:
+    predictions, targets, _ = random_batch(0, (2, 3))
+    criterion = SetCriterion(matcher, [BoxL1Loss()])
+    with pytest.raises(ZeroDivisionError) as raised:
+        criterion(predictions, targets)
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    line = 1 + lines.index('        raise ZeroDivisionError("no boxes")')
+    expected = f"Failing: ZeroDivisionError: no boxes (test_fault_finder.py, line {line})"
+    assert describe_exception(raised.value, criterion) == expected
