@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -64,6 +65,11 @@ class TrainSettings(BaseModel):
     def mixed_precision(self) -> str:
         """The name of the precision for accelerate."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
+
+    @field_validator("output_dir", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: object) -> object:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @field_validator("warmup_steps")
     @classmethod
