@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -119,7 +119,6 @@ def train(
     validation images, and returns their statistics. Raises InputError, TrainingError, CallbackError, and Interrupted
     after SIGINT or SIGTERM.
     """
-    check_callbacks(callbacks)
     if force and not resume:
         raise InputError("force (--force) continues a run whose classes or data changed. Give resume (--resume) too")
     _check_objects(criterion, optim, callbacks)
@@ -184,13 +183,9 @@ def _check_objects(criterion: object, optim: object, callbacks: object) -> None:
         problems.append(
             f"optim: must be OptimSettings, got {optim!r}. Write OptimSettings(backbone_learning_rate=1e-5)"
         )
-    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
-        problems.append(f"callbacks: must be a list of callbacks, got {callbacks!r}. Write [CALLBACK]")
-    else:
-        problems += [
-            f"callbacks: must be objects, got the class {callback.__name__}. Write {callback.__name__}()"
-            for callback in callbacks
-            if isinstance(callback, type)
-        ]
+    try:
+        check_callbacks(callbacks)
+    except InputError as error:
+        problems += error.problems
     if problems:
         raise InputError(problems)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor, PreTrainedModel
+from transformers import DetrConfig, DetrForObjectDetection, PreTrainedModel
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from detr_ft.criterion import detr_criterion
@@ -74,6 +75,13 @@ class DetrFamily(Family):
     def square_processor(self, longest_edge: int) -> Any:
         """Return a processor that pads images to a square with sides of `longest_edge` pixels."""
         square = {"height": longest_edge, "width": longest_edge}
+        messages = logging.getLogger("transformers.utils.import_utils")
+        level = messages.level
+        messages.setLevel(logging.ERROR)  # importing it without torchvision warns that it uses PIL, as intended here
+        try:
+            from transformers import DetrImageProcessor
+        finally:
+            messages.setLevel(level)
         return DetrImageProcessor(size={"max_height": longest_edge, "max_width": longest_edge}, pad_size=square)
 
     def draw_weights(self, model: PreTrainedModel) -> None:

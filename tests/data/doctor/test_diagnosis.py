@@ -236,7 +236,15 @@ def test_real_data(real_data: Callable[[str], Path]) -> None:
     }  # fmt: skip
     chess = examine(load_data(str(real_data("chess_coco"))))
     plain = [kind for kind in kinds(chess) if kind not in ("leakage", "near duplicate")]
-    assert plain == ["duplicate box", "class missing", "class missing"]
+    assert sorted(plain) == [
+        "class missing",
+        "class missing",
+        "copy without boxes",
+        "copy without boxes",
+        "duplicate box",
+    ]
+    unlabeled = {(one.split, one.message.split("'")[1]) for one in chess.findings if one.kind == "copy without boxes"}
+    assert unlabeled == {("train", "black-knight"), ("test", "white-rook")}  # visible in the images, without boxes
     assert chess.leaked == {"train": 0, "validation": 58, "test": 29}  # one board, one camera
     assert chess.splits["test"].images_without_objects == 1
     assert not chess.errors

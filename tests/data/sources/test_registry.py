@@ -85,7 +85,7 @@ def test_generated_data_have_options() -> None:
     ("spec", "message"),
     [
         ("cocoo:x.json", "Did you mean coco:x.json"),
-        ("xyz:x.json", "'xyz', must be one of coco, csv, cvat, .*, voc, yolo"),
+        ("xyz:x.json", "'xyz', must be one of coco, csv, cvat, .*, voc, webdataset, yolo"),
         ("coco:", "nothing follows the colon"),
         ("coco:chess_picees", "Did you mean .*chess_pieces"),
         ("chess_picees/a/b.json", "Did you mean .*chess_pieces"),
