@@ -262,6 +262,8 @@ def test_an_invalid_parameter_is_reported() -> None:
         configure({"matcher": {"use": "OneToManyMatcher", "k": 0}, "losses": [{"use": "BoxL1Loss"}]})
     with pytest.raises(ConfigureError, match="losses: needs a list"):
         configure({"matcher": {"use": "HungarianMatcher"}, "losses": []})
+    with pytest.raises(ConfigureError, match="losses: needs a list"):
+        configure({"matcher": {"use": "HungarianMatcher"}, "losses": {"use": "BoxL1Loss"}})
     losses = [{"use": "BoxL1Loss", "weight": -1}, {"use": "HungarianMatcher"}, {"use": "GIoULoss", "weight": -2}]
     with pytest.raises(ConfigureError) as raised:
         configure({"matcher": {"use": "HungarianMatcher"}, "losses": losses})
