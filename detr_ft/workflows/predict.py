@@ -20,6 +20,7 @@ from detr_ft.inference import Detector
 from detr_ft.inference.images import download, read_image
 from detr_ft.models.predict import size_problem
 from detr_ft.structures import Detections
+from detr_ft.utils.arguments import check_list_of_texts, check_threshold, check_whole_number, model_text, path_text
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import track
@@ -91,14 +92,17 @@ def predict(
     A new folder `output_dir` gets the detections in each `format` (coco, yolo, labelme, labelstudio, cvat, csv) and an
     annotated copy of each image in `pictures/`. `threshold` is the least score of a detection, by default the model's own
     for each class. An image that can't be used is among the `failures` of the outcome; if none can be used, nothing is
-    written. Raises InputError with every path that does not exist, before the model is loaded.
+    written. Raises InputError with every path that does not exist and for invalid arguments, before the model is loaded.
     """
-    sources = image_files([images] if isinstance(images, str | os.PathLike) else images)
+    checkpoint = model_text(model)
+    check_threshold(threshold)
+    check_whole_number("batch_size", batch_size, 1)
+    sources = image_files(_paths(images))
     formats = label_formats([format] if isinstance(format, str) else format)
-    folder = None if output_dir is None else Path(output_dir)
+    folder = None if output_dir is None else Path(path_text("output_dir", output_dir))
     if folder is not None:
         check_new_folder(folder)
-    detector = Detector.load(os.fspath(model))
+    detector = Detector.load(checkpoint)
     reader = _Reader(detector, sources, folder)
     detections = [detector.filter(detected, threshold) for detected in detector.detect(reader.images(), batch_size)]
     labels: dict[str, Path] = {}
@@ -118,6 +122,13 @@ def predict(
         detector.thresholds if threshold is None else dict.fromkeys(detector.names, threshold),
         labels,
     )
+
+
+def _paths(images: PathLike | Sequence[PathLike]) -> list[str]:
+    if isinstance(images, str | os.PathLike):
+        return [path_text("images", images)]
+    check_list_of_texts("images", images, "[IMAGE]")
+    return [path_text("images", image) for image in images]
 
 
 class _UsableImage(NamedTuple):

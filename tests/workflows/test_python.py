@@ -147,6 +147,14 @@ def test_arguments_of_the_wrong_kind_are_refused_by_name(
     calls: list[tuple[Any, str]] = [
         (lambda: detr_ft.evaluate(tiny_model, data), r"^model: must be a run, .*DetrForObjectDetection\. Save it"),
         (lambda: detr_ft.train(**{**run, "model": tiny_model}), r"^model: must be a run, .*save_pretrained"),
+        (lambda: detr_ft.predict(tiny_model, "x.png"), r"^model: must be a run, .*DetrForObjectDetection\. Save it"),
+        (
+            lambda: detr_ft.predict("no/model", "x.png", threshold=50),
+            r"^threshold: must be a score from 0 to 1, got 50",
+        ),
+        (lambda: detr_ft.predict("no/model", "x.png", batch_size=0), r"^batch_size: must be a whole number of 1"),
+        (lambda: detr_ft.predict("no/model", 3), r"^images: must be a list, got int"),
+        (lambda: detr_ft.predict("no/model", ["x.png", 3]), r"^images: must be a path, got int"),
         (lambda: detr_ft.compare([tiny_model, "x"]), r"^models\[0\]: must be a run"),
         (lambda: detr_ft.export(tiny_model, "onnx", data), r"^model: must be a run"),
         (lambda: detr_ft.new_recipe(data, checkpoint=tiny_model), r"^checkpoint: must be a run"),
