@@ -29,8 +29,8 @@ ImageErrorKind = Literal["missing", "unreadable", "truncated", "too large"]
 # Formats that data sets use. Pillow runs an external interpreter on some of the others (EPS).
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-# Exceptions that Pillow's decoders raise on damaged files.
-_DECODE_ERRORS = (
+# Exceptions of Pillow's decoders, struct and zlib on damaged files.
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -73,7 +73,7 @@ def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         try:
             image.load()
             return upright_rgb(image)
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             reason = f"the image is truncated or damaged ({_reason(error)}). Replace the file"
             raise ImageError(name, "truncated", reason) from error
 
@@ -131,7 +131,7 @@ def orientation(image: Image.Image) -> int:
     try:
         # PNG's own `getexif` would decode the whole image to look for a late chunk.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return 1
     return value if value in _TRANSPOSES else 1
 
@@ -167,7 +167,7 @@ def _open(source: ImageSource, max_pixels: int) -> Iterator[tuple[Image.Image, s
         raise missing_image(name) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(name, "too large", f"the image has too many pixels ({error}). Make it smaller") from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise ImageError(name, "unreadable", f"not a readable image ({_reason(error)}). Replace the file") from error
     with image:
         pixels = image.width * image.height

@@ -6,7 +6,6 @@ import base64
 import io
 import logging
 import math
-import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr_ft.data.images import MAX_PIXELS
+from detr_ft.data.images import DECODE_ERRORS, MAX_PIXELS
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.json_files import json_tool
@@ -33,20 +32,7 @@ _WITHOUT_AREA = ("point", "line", "polyline")
 _MAX_PNG_BYTES = 1 << 28
 
 # Raised for damaged base64, zlib or PNG data.
-_DECODE_ERRORS = (
-    zlib.error,
-    struct.error,
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_MASK_ERRORS = (*DECODE_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _Row = Mapping[str, object]
 
@@ -234,7 +220,7 @@ def _of_bitmap(item: _Row) -> list[float] | None:
                 return None
             bands = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
             box = box_around_mask(np.asarray(bands) > 0)
-    except _DECODE_ERRORS:
+    except _MASK_ERRORS:
         return None
     return None if box is None else [box[0] + origin[0], box[1] + origin[1], box[2], box[3]]
 
