@@ -150,8 +150,8 @@ KINDS: dict[str, Kind] = {
     "copy without boxes": Kind(
         "warning",
         "An image has no box of a class that all images like it have.",
-        "If the object is there, the model learns that it is not.",
-        "look at the pictures; annotate the image, or leave it out",
+        "If the object is there without a box or with another class, the model learns that it is not.",
+        "look at the pictures; add the boxes or correct their classes, or leave the image out",
     ),
     "leakage": Kind(
         "warning",
