@@ -118,7 +118,7 @@ class Callbacks(Callback):
         training = model is not None and model.training
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # the user's callback may raise any exception
             frame = traceback.extract_tb(error.__traceback__)[-1]
             newest = self._newest_checkpoint()
             again = "start the run again" if newest is None else f"resume the run from {newest}"

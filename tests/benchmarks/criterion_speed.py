@@ -92,7 +92,7 @@ def fastest(logits: torch.Tensor, boxes: torch.Tensor, labels: list[dict[str, to
 
 
 def seconds(loss: Callable[..., torch.Tensor], case: Case) -> Callable[[], float]:
-    """A function that takes one forward and backward and answers how long it took."""
+    """A function that takes one forward and backward and returns its seconds."""
     logits, boxes, labels = inputs(case)
 
     def once() -> float:

@@ -39,10 +39,10 @@ def write_images(folder: Path, number: int) -> list[str]:
 
 
 def by_pipeline(requested: Any, batch_size: int, files: list[str]) -> Result:
-    answers = requested(files, threshold=0.5, batch_size=batch_size)
+    results = requested(files, threshold=0.5, batch_size=batch_size)
     return [
-        [(one["label"], one["score"], tuple(one["box"][side] for side in ("xmin", "ymin", "xmax", "ymax"))) for one in answer]
-        for answer in answers
+        [(one["label"], one["score"], tuple(one["box"][side] for side in ("xmin", "ymin", "xmax", "ymax"))) for one in result]
+        for result in results
     ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def by_detector(detector: Detector | OnnxDetector, files: list[str]) -> Result:
 
 
 def same(one: Result, other: Result) -> None:
-    """Raise where two answers differ."""
+    """Raise where two results differ."""
     for first, second in zip(one, other, strict=True):
         pairs = list(
             zip(sorted(first, key=lambda each: -each[1]), sorted(second, key=lambda each: -each[1]), strict=True)
@@ -94,9 +94,9 @@ def main() -> int:
         }
         if arguments.onnx:
             ways["ONNX Runtime"] = partial(by_detector, OnnxDetector.load(str(arguments.onnx)))
-        answers = {name: work(files) for name, work in ways.items()}
+        results = {name: work(files) for name, work in ways.items()}
         for name in ways:
-            same(answers["pipeline"], answers[name])
+            same(results["pipeline"], results[name])
         spent: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(arguments.rounds):
             for name, work in ways.items():

@@ -115,7 +115,7 @@ def main() -> None:
     cores = GPUS * CORES
     tables.row(
         "a look at every file, at the start, shared by the processes",
-        f"{1 / look_seconds:.0f} images/s of a core, {look_size:.0f} bytes kept of each",
+        f"{1 / look_seconds:.0f} images/s of a core, {look_size:.0f} bytes of each",
         f"{IMAGES * look_seconds / cores / 60:.1f} minutes on {cores:,} cores, {IMAGES * look_size / 2**30:.1f} GiB in each process",
     )
     tables.row("shapes of all images, at the start", f"{shapes_seconds:.1f} s", f"{times * shapes_seconds:.0f} s")

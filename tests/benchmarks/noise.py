@@ -23,17 +23,17 @@ from detr_ft.evaluation.bootstrap import differences
 def main() -> int:
     tables, began = Tables(parser_of(__doc__).parse_args().json), time.monotonic()
     alike = [differences(*equal_models(seed, 200), sets=500, seed=seed)["map"] for seed in range(100)]
-    said = sum(one is not None and one.real for one in alike)
+    num_differing = sum(one is not None and one.real for one in alike)
     detections = 0
     for seed in range(10):
         one, _ = equal_models(1000 + seed, 500)
         difference = differences(one, with_wrong_classes(one, 0.05, seed), sets=500, seed=seed)["map"]
         detections += difference is not None and difference.real and difference.value < 0
-    tables.begin({"pairs": "", "of them": "", "said to differ": "", "bar": ""})
-    tables.row("equally good", 100, said, "at most 6")
+    tables.begin({"pairs": "", "of them": "", "found to differ": "", "bar": ""})
+    tables.row("equally good", 100, num_differing, "at most 6")
     tables.row("wrong class for 5 %", 10, detections, "all")
     tables.note(f"{time.monotonic() - began:.0f} seconds")
-    return int(said > 6 or detections < 10)
+    return int(num_differing > 6 or detections < 10)
 
 
 if __name__ == "__main__":

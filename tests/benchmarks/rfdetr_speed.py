@@ -66,7 +66,7 @@ def by(criterion: SetCriterion) -> Callable[..., torch.Tensor]:
 
 
 def once(loss: Callable[..., torch.Tensor], case: Case) -> Callable[[], float]:
-    """A function that takes one forward and backward and answers its seconds."""
+    """A function that takes one forward and backward and returns its seconds."""
     logits, boxes, labels = inputs(case)
     logits, boxes = (one.detach().to(DEVICE).requires_grad_() for one in (logits, boxes))
     labels = [{name: value.to(DEVICE) for name, value in one.items()} for one in labels]

@@ -76,7 +76,7 @@ def test_clients_at_once_get_their_own_detections_in_bounded_memory(server: Any,
         for _ in range(3):
             assert list(clients.map(lambda picture: predict_by_api(server.url, picture), pictures)) == expected
     grown = resident_mib(server.process.pid) - before
-    print(f"after 240 answers {before:.0f} MiB, after 120 more {grown:+.0f}")
+    print(f"after 240 responses {before:.0f} MiB, after 120 more {grown:+.0f}")
     assert grown < 40
 
 

@@ -202,7 +202,9 @@ def test_the_doctor_reports_errors_by_its_status_and_repairs_a_copy(
     assert json.loads(stdout)["findings"] == []
     (tmp_path / "data/train/000003.png").write_bytes(b"no image")
     before = files(tmp_path / "data")
-    status, stdout, stderr = here("doctor", "data", "--json", "--report", "page.html", "--fix", "mended", cwd=tmp_path)
+    status, stdout, stderr = here(
+        "doctor", "data", "--json", "--report", "page.html", "--fix", "repaired", cwd=tmp_path
+    )
     assert status == 2
     message = json.loads(stdout)
     assert [one["kind"] for one in message["findings"]] == ["unreadable"]
@@ -211,10 +213,10 @@ def test_the_doctor_reports_errors_by_its_status_and_repairs_a_copy(
     assert "Traceback" not in stderr
     assert "unreadable" in (tmp_path / "page.html").read_text()
     assert files(tmp_path / "data") == before
-    status, stdout, stderr = here("doctor", "mended", cwd=tmp_path)
+    status, stdout, stderr = here("doctor", "repaired", cwd=tmp_path)
     assert status == 0, stderr
     assert stdout.endswith("0 errors, 0 warnings and 1 note: the data can be trained on\n")  # a copy that lacks images
-    assert len((tmp_path / "mended/changes.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "repaired/changes.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_picture_of_an_augmentation_is_written_and_its_path_logged(

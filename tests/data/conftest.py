@@ -35,7 +35,7 @@ def write_image() -> Write:
 
 @pytest.fixture
 def write_coco_file(write_image: Write) -> Write:
-    """Writes a COCO file and its images: two images, boxes of the categories 1 and 7, a category 0 that nobody uses."""
+    """Writes a COCO file and its images: two images, boxes of the categories 1 and 7, a category 0 without objects."""
 
     def write(file: Path, folder: Path | None = None, seed: int = 0, **changes: object) -> Path:
         folder = folder or file.parent

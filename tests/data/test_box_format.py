@@ -80,7 +80,7 @@ def test_reading_text_has_the_number_of_fitting_boxes() -> None:
     assert str(reading) == f"boxes read as xyxy in pixels (200 of 200 fit their image; as xywh {as_xywh})"
 
 
-def test_where_nothing_fits_the_convention_stands_in_doubt() -> None:
+def test_the_convention_is_the_fallback_if_no_format_fits() -> None:
     boxes, sizes = random_boxes(XYWH, 100, 2)
     reading = recognize_format(boxes, sizes / 10)
     assert reading.format == XYWH

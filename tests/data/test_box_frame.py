@@ -25,7 +25,7 @@ SIZE = st.tuples(st.integers(20, 400), st.integers(20, 400))
 @settings(deadline=None)
 @given(sizes=st.lists(SIZE, min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_fractions_and_pixels_are_inverse(sizes: list[tuple[int, int]], seed: int) -> None:
-    """Of one image, and of a batch of images with their sizes."""
+    """One image, and a batch of images with their sizes."""
     corners = torch.rand(len(sizes), 5, 2, 2, generator=torch.Generator().manual_seed(seed)).sort(2).values
     scale = torch.tensor(sizes)
     boxes = (corners * scale[:, None, None]).flatten(2)

@@ -189,9 +189,12 @@ def test_a_spoiled_data_set_of_every_source_is_read_or_refused(
 
 
 def content_of(file: Path) -> Any:
-    """What `write` takes: the value of JSON, the first value of JSON lines, else the text."""
+    """Return the argument of `write`: the value of JSON, the first value of JSON lines, else the text."""
     text = file.read_text()
     return json.loads(text if file.suffix == ".json" else text.partition("\n")[0]) if "json" in file.suffix else text
+
+
+IMAGE_FOLDERS = {"yolo": "images", "voc": "JPEGImages", "darknet": "obj_train_data"}
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -201,9 +204,7 @@ def test_a_spoiled_data_set_is_read_or_refused(
     monkeypatch.chdir(tmp_path)
     spec, files = SOURCES[source]
     for name in ("0.png", "1.png"):
-        write_image(
-            tmp_path / {"yolo": "images", "voc": "JPEGImages", "darknet": "obj_train_data"}.get(source, "") / name
-        )
+        write_image(tmp_path / IMAGE_FOLDERS.get(source, "") / name)
     spoil(spec, tmp_path, files)
 
 
@@ -247,7 +248,7 @@ def test_no_object_of_a_spoiled_value_is_lost_without_a_problem(
     monkeypatch.chdir(tmp_path)
     spec, files = SOURCES[source]
     for name in ("0.png", "1.png"):
-        write_image(tmp_path / {"darknet": "obj_train_data"}.get(source, "") / name)
+        write_image(tmp_path / IMAGE_FOLDERS.get(source, "") / name)
     for name, content in files.items():
         write(tmp_path, name, content)
     total = num_objects(load_data(spec))

@@ -88,7 +88,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(kind: str, turned: int) 
     assert file_size(data).stored == (50, 30)
 
 
-def test_what_is_upright_is_not_turned_again() -> None:
+def test_an_upright_image_is_not_turned_again() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     once = open_image(encoded(RAMP.convert("RGB"), "JPEG", exif=exif))

@@ -62,23 +62,23 @@ def test_every_part_has_its_size_and_its_share_of_every_class() -> None:
         random = np.random.default_rng(seed)
         rows, classes = int(random.integers(30, 200)), int(random.integers(1, 9))
         parts = ((0.8, 0.2), (0.25,) * 4)[seed % 2]
-        held = (random.random((rows, classes)) < random.uniform(0.02, 0.5, classes)).astype(np.int64)
-        held = np.concatenate([held, held.sum(1, keepdims=True) == 0], 1).astype(np.int64)
-        made = stratify(held, [[row] for row in range(rows)], parts, seed)
+        presence = (random.random((rows, classes)) < random.uniform(0.02, 0.5, classes)).astype(np.int64)
+        presence = np.concatenate([presence, presence.sum(1, keepdims=True) == 0], 1).astype(np.int64)
+        made = stratify(presence, [[row] for row in range(rows)], parts, seed)
         assert sorted(row for part in made for row in part) == list(range(rows))
-        shares = [(held[part].sum(0), share * held.sum(0)) for part, share in zip(made, parts, strict=True)]
+        shares = [(presence[part].sum(0), share * presence.sum(0)) for part, share in zip(made, parts, strict=True)]
         assert all(abs(len(part) - share * rows) <= 1 for part, share in zip(made, parts, strict=True))
-        off += any((np.abs(has - due) > 2 + 0.1 * held.sum(0)).any() for has, due in shares)
+        off += any((np.abs(has - due) > 2 + 0.1 * presence.sum(0)).any() for has, due in shares)
     assert off <= 4
 
 
 def test_a_rare_class_is_on_both_sides() -> None:
     """Three of 200 images hold it: at random the smaller side would go without in half of the cases."""
-    held = np.zeros((200, 2), dtype=np.int64)
-    held[:, 0], held[[3, 70, 150], 1] = 1, 1
+    presence = np.zeros((200, 2), dtype=np.int64)
+    presence[:, 0], presence[[3, 70, 150], 1] = 1, 1
     for seed in range(30):
-        kept, out = stratify(held, [[row] for row in range(200)], (0.8, 0.2), seed)
-        assert [held[part, 1].sum() for part in (kept, out)] == [2, 1]
+        stay, out = stratify(presence, [[row] for row in range(200)], (0.8, 0.2), seed)
+        assert [presence[part, 1].sum() for part in (stay, out)] == [2, 1]
         assert len(out) == 40
 
 
@@ -105,11 +105,11 @@ def test_a_group_goes_where_it_is_wanted_most_and_half_of_it_has_room(
 ) -> None:
     ends = np.cumsum(sizes)
     groups = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
-    held = np.zeros((int(ends[-1]), len(sizes)), dtype=np.int64)
-    held[0, 0] = 1  # the rarest class, so that the first group is dealt out first
+    presence = np.zeros((int(ends[-1]), len(sizes)), dtype=np.int64)
+    presence[0, 0] = 1  # the rarest class, so that the first group is dealt out first
     for label, rows in list(enumerate(groups))[1:]:
-        held[rows, label] = 1
-    made = stratify(held, groups, fractions, 0)
+        presence[rows, label] = 1
+    made = stratify(presence, groups, fractions, 0)
     assert made == [sorted(row for group in part for row in groups[group]) for part in parts]
 
 
@@ -137,10 +137,10 @@ def test_one_scene_is_divided_between_neighbors_with_a_warning(caplog: pytest.Lo
     split = generate("shapes?train=1&validation=0&edge=96")["train"]
     many = Dataset.from_list([split[0] | {"image_id": number} for number in range(20)], features=split.features)
     with caplog.at_level(logging.WARNING):
-        kept, out = partition(many, prints(many), [0.75, 0.25], 0)
+        stay, out = partition(many, prints(many), [0.75, 0.25], 0)
     assert out == list(range(out[0], out[-1] + 1))
     assert 3 <= len(out) <= 10
-    assert sorted(kept + out) == list(range(20))
+    assert sorted(stay + out) == list(range(20))
     assert "20 images show few scenes" in caplog.text
 
 

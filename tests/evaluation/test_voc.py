@@ -37,12 +37,12 @@ def split_and_found(objects: Any, detected: Any, images: int, spared: Any = None
     return Dataset.from_list(rows, features=detection_features(names)), detections
 
 
-@pytest.mark.parametrize("told", EXPECTED, ids=lambda one: f"{one['seed']}-{one['threshold']}")
-def test_figures_are_those_of_another_package(told: dict[str, Any]) -> None:
-    objects, detected = made_up(told["seed"])
-    ours = voc_metrics(*split_and_found(objects, detected, 10), threshold=told["threshold"])
+@pytest.mark.parametrize("expected", EXPECTED, ids=lambda one: f"{one['seed']}-{one['threshold']}")
+def test_figures_are_those_of_another_package(expected: dict[str, Any]) -> None:
+    objects, detected = made_up(expected["seed"])
+    ours = voc_metrics(*split_and_found(objects, detected, 10), threshold=expected["threshold"])
     for name in ("map_11_points", "map_all_points"):
-        assert getattr(ours, name) == pytest.approx(told[name], abs=1e-6)
+        assert getattr(ours, name) == pytest.approx(expected[name], abs=1e-6)
 
 
 def test_by_hand() -> None:

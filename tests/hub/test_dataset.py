@@ -16,7 +16,7 @@ from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target
 
-NAME = "me/mended"
+NAME = "me/repaired"
 
 
 def doctor(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -56,9 +56,9 @@ def test_a_wrong_name_or_no_token_is_reported_before_data_are_read(
     hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="USER/NAME"):
-        check_target("mended")
+        check_target("repaired")
     monkeypatch.setattr("detr_ft.hub.push.get_token", lambda: None)
-    with pytest.raises(InputError, match="no token to push me/mended"):
+    with pytest.raises(InputError, match="no token to push me/repaired"):
         check_target(NAME)
     assert hub.requests == []
 

@@ -77,8 +77,8 @@ def test_the_verbs_from_data_to_the_hub_and_back(
     exported = json.loads((run / "export.json").read_text())
     assert max(exported["apart"]["onnx"]["box"], exported["apart"]["onnx"]["probability"]) < 1e-3
 
-    said = detr_ft("push", "runs/cells", NAME, "--dataset", "--space", cwd=tmp_path)
-    assert said.split() == [f"{hub.url}/{place}{NAME}" for place in ("datasets/", "", "spaces/")]
+    printed = detr_ft("push", "runs/cells", NAME, "--dataset", "--space", cwd=tmp_path)
+    assert printed.split() == [f"{hub.url}/{place}{NAME}" for place in ("datasets/", "", "spaces/")]
     assert all(hub.repositories[f"{place}{NAME}"].private for place in ("datasets/", "", "spaces/"))
 
     model = pull("model", tmp_path)

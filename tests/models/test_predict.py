@@ -101,7 +101,7 @@ def test_every_batch_has_the_size_of_the_canvas(model, padding, images) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_canvas_is_served_alike_by_the_pipeline(model, padding, images, batch_size: int) -> None:
-    """Also in batches of mixed sizes, where padding to the largest would change the answers."""
+    """Also in batches of mixed sizes, where padding to the largest would change the results."""
     served = pipeline("object-detection", model=model, image_processor=padding, threshold=0.0, device="cpu")
     for detections, mine in zip(served(images, batch_size=batch_size), detect(model, padding, images), strict=True):
         rounded = sorted([list(one["box"].values()) for one in detections])

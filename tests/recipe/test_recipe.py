@@ -146,10 +146,10 @@ def test_mistakes_in_overrides_are_reported_with_the_override(recipe: Path, over
     )
     with pytest.raises(InputError) as caught:
         load_recipe(recipe, [override])
-    told = "\n".join(caught.value.problems)
-    assert told.startswith(f"override {override}: ")
-    assert words in told
-    assert str(recipe) not in told
+    reported = "\n".join(caught.value.problems)
+    assert reported.startswith(f"override {override}: ")
+    assert words in reported
+    assert str(recipe) not in reported
 
 
 def test_mistakes_in_arguments_are_reported_without_a_line(recipe: Path) -> None:

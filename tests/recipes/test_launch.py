@@ -15,12 +15,12 @@ LAUNCH = Path(__file__).parents[2] / "recipes" / "launch"
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     """Commands that only record their arguments."""
-    for name, says in {
+    for name, script in {
         "torchrun": 'echo "torchrun $*"',
         "srun": '"$@"',
         "scontrol": "echo node-0; echo node-1",
     }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     return tmp_path
 

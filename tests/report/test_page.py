@@ -224,8 +224,8 @@ def test_the_same_run_gives_the_same_page() -> None:
 def test_a_set_without_objects_has_a_page() -> None:
     rng = np.random.default_rng(0)
     objects, hard = truth(rng, 3)
-    nobody = type(objects)(*(getattr(objects, name)[:0] for name in ("image", "label", "box", "area", "crowd")))
-    empty = assess(match_detections(["cup", "b", "c", "d"], 3, nobody, model(rng, objects, hard)), sets=20)
+    no_objects = type(objects)(*(getattr(objects, name)[:0] for name in ("image", "label", "box", "area", "crowd")))
+    empty = assess(match_detections(["cup", "b", "c", "d"], 3, no_objects, model(rng, objects, hard)), sets=20)
     assert Page(render_page(summary(assessment=empty, before=None))).open == []
     assert "| mAP | – | – |" in render_markdown(empty.metrics())
 

@@ -91,15 +91,19 @@ def _write_voc(folder: Path, photos: Sequence[Photo]) -> None:
         _write(folder / "Annotations" / f"{photo.file.stem}.xml", f"<annotation>{head}{objects}</annotation>")
 
 
+def _yolo_rows(photo: Photo, names: Sequence[str]) -> str:
+    width, height = photo.size
+    rows = []
+    for name, (x, y, w, h) in photo.objects:
+        number = names.index(name) if name in names else 99
+        rows.append(f"{number} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n")
+    return "".join(rows)
+
+
 def _write_yolo(folder: Path, photos: Sequence[Photo]) -> None:
     names = _classes(photos)
     for photo in photos:
-        rows = []
-        for name, (x, y, w, h) in photo.objects:
-            number = names.index(name) if name in names else 99
-            width, height = photo.size
-            rows.append(f"{number} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n")
-        _write(folder / "labels" / f"{photo.file.stem}.txt", "".join(rows))
+        _write(folder / "labels" / f"{photo.file.stem}.txt", _yolo_rows(photo, names))
     _write(folder / "data.yaml", f"train: images\nnames: {json.dumps(names, ensure_ascii=False)}\n")
 
 
@@ -214,12 +218,7 @@ def _write_darknet(folder: Path, photos: Sequence[Photo]) -> None:
     """CVAT 2.x, "YOLO 1.1"."""
     names = _classes(photos)
     for photo in photos:
-        rows = []
-        for name, (x, y, w, h) in photo.objects:
-            number = names.index(name) if name in names else 99
-            width, height = photo.size
-            rows.append(f"{number} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n")
-        _write(folder / "obj_train_data" / f"{photo.file.stem}.txt", "".join(rows))
+        _write(folder / "obj_train_data" / f"{photo.file.stem}.txt", _yolo_rows(photo, names))
     _write(folder / "obj.names", "".join(f"{name}\n" for name in names))
     _write(folder / "train.txt", "".join(f"data/obj_train_data/{photo.file.name}\n" for photo in photos))
     settings = f"classes = {len(names)}\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"

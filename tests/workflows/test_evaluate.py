@@ -1,4 +1,4 @@
-"""`detr-ft evaluate` on a model of any classes, on anybody's data, and on detections made elsewhere."""
+"""`detr-ft evaluate` on a model of any classes, on any data, and on detections made elsewhere."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_report_and_detections_that_score_the_same(folder: Path, run: Run) -> None:
-    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
-    status, stdout, stderr = run(*asked, "--out", "report", "--save-predictions", "found.json")
+    options = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(*options, "--out", "report", "--save-predictions", "found.json")
     assert status == 0, stderr
     figures = json.loads(stdout)
     assert {file.name for file in (folder / "report").iterdir()} == {"metrics.json", "report.html", "report.md"}
-    told = json.loads((folder / "report/metrics.json").read_text())
-    assert {name: told[name] for name in figures} == figures
-    low, high = told["intervals"]["map"]
+    reported = json.loads((folder / "report/metrics.json").read_text())
+    assert {name: reported[name] for name in figures} == figures
+    low, high = reported["intervals"]["map"]
     assert low < figures["map"] < high
-    assert told["images"] == 12
-    assert told["speed"]["parameters"] > 1e6
+    assert reported["images"] == 12
+    assert reported["speed"]["parameters"] > 1e6
     page = (folder / "report/report.html").read_text()
     assert "small on coco:data" in page
     objects = sum(one["count"] for one in figures["per_class"].values())
@@ -82,8 +82,8 @@ def test_a_report_and_detections_that_score_the_same(folder: Path, run: Run) -> 
 
 
 def test_detections_are_what_pycocotools_reads(folder: Path, run: Run) -> None:
-    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
-    status, stdout, stderr = run(*asked, "--save-predictions", "for_coco.json")
+    options = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    status, stdout, stderr = run(*options, "--save-predictions", "for_coco.json")
     assert status == 0, stderr
     (file,) = (folder / "data/validation").glob("*.json")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -98,8 +98,8 @@ def test_detections_are_what_pycocotools_reads(folder: Path, run: Run) -> None:
 def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
     (file,) = (folder / "data/validation").glob("*.json")
     whole = file.read_text()
-    asked = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
-    _, stdout, _ = run(*asked)
+    options = ["embedded:small", "--data", "coco:data", "--split", "validation", "--json"]
+    _, stdout, _ = run(*options)
     as_is = json.loads(stdout)
     content = json.loads(whole)
     ids = {one["id"]: 1000 - one["id"] for one in content["categories"]}
@@ -109,13 +109,13 @@ def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
         for one in content["annotations"]:
             one["category_id"] = ids[one["category_id"]]
         file.write_text(json.dumps(content))
-        status, stdout, stderr = run(*asked[:2], f"coco:{file}", "--json")  # a file named outright is train
+        status, stdout, stderr = run(*options[:2], f"coco:{file}", "--json")  # a file named outright is train
         assert status == 0, stderr
         assert "another order" in stderr
         assert json.loads(stdout)["map"] == pytest.approx(as_is["map"], abs=1e-9)
         content["categories"][0]["name"] = "yeti"
         file.write_text(json.dumps(content))
-        status, _, stderr = run(*asked[:2], f"coco:{file}", "--json")  # a file named outright is train
+        status, _, stderr = run(*options[:2], f"coco:{file}", "--json")  # a file named outright is train
         assert status == 2
         assert "classes that the model doesn't know: yeti" in stderr
     finally:
@@ -126,8 +126,8 @@ def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.Lo
     order = align_classes(["cat", "dog", "bird"], ["bird", "cat"])
     assert order == [1, -1, 0]
     found = Detections(torch.zeros(3, 4), torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]))
-    kept = relabel(found, order)
-    assert (kept.labels.tolist(), kept.scores.tolist()) == ([1, 0], pytest.approx([0.9, 0.7]))
+    relabeled = relabel(found, order)
+    assert (relabeled.labels.tolist(), relabeled.scores.tolist()) == ([1, 0], pytest.approx([0.9, 0.7]))
     assert align_classes(["cat", "dog"], ["cat", "dog"]) is None
     with pytest.raises(InputError, match="doesn't know: yeti"):
         align_classes(["cat"], ["cat", "yeti"])
@@ -153,17 +153,17 @@ def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.Lo
         (["embedded:small", "--data", "coco:data", "--out", "data"], "data is not empty"),
     ],
 )
-def test_what_does_not_go_is_told(run: Run, arguments: list[str], words: str) -> None:
+def test_invalid_arguments_are_reported(run: Run, arguments: list[str], words: str) -> None:
     status, _, stderr = run(*arguments)
     assert status == 2
     assert words in stderr
     assert "Traceback" not in stderr
 
 
-def test_an_unwritable_place_is_told(folder: Path, run: Run) -> None:
+def test_an_unwritable_place_is_reported(folder: Path, run: Run) -> None:
     (folder / "file").write_text("")
-    asked = ["embedded:small", "--data", "coco:data", "--split", "validation"]
-    status, _, stderr = run(*asked, "--save-predictions", "file/found.json")
+    options = ["embedded:small", "--data", "coco:data", "--split", "validation"]
+    status, _, stderr = run(*options, "--save-predictions", "file/found.json")
     assert status == 2
     assert "file/found.json: can't be written" in stderr
 
@@ -193,15 +193,15 @@ def test_a_model_of_another_family_is_evaluated_by_its_own_processor(
         .feature.names
     )
     save_other(tmp_path / family, family, names)
-    asked = [str(tmp_path / family), "--data", "coco:data", "--split", "validation", "--json"]
+    options = [str(tmp_path / family), "--data", "coco:data", "--split", "validation", "--json"]
     status, stdout, stderr = run(
-        *asked, "--out", str(tmp_path / "out"), "--save-predictions", str(tmp_path / "found.json")
+        *options, "--out", str(tmp_path / "out"), "--save-predictions", str(tmp_path / "found.json")
     )
     assert status == 0, stderr
     assert json.loads(stdout)["map"] is not None
-    told = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert told["matching"] is None
-    assert told["speed"]["parameters"] > 0
+    reported = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert reported["matching"] is None
+    assert reported["speed"]["parameters"] > 0
     rows = json.loads((tmp_path / "found.json").read_text())
     images = {row["image_id"] for row in rows}
     assert len(images) == 12

@@ -57,7 +57,7 @@ def written(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_subfolders_are_searched_and_kept_apart(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_subfolders_are_searched_and_separate(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     outcome = predict(tiny_checkpoint, photos, output_dir=tmp_path / "out", threshold=0)
     names = ["2.bmp", "Cam1/0.jpg", "Cam1/1.png", "Cam2/100/0.jpg"]
     assert outcome.files == tuple(photos / name for name in names)

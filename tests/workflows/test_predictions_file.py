@@ -24,7 +24,7 @@ def random_detections(number: int) -> Detections:
     return Detections(torch.cat([corner, corner + size], 1), scores, labels)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_predictions_are_read_again(tmp_path: Path) -> None:
     detections = [random_detections(number) for number in (5, 0, 3)]
     write_predictions(tmp_path / "deep/found.json", SPLIT, detections, {})
     rows = json.loads((tmp_path / "deep/found.json").read_text())
@@ -86,41 +86,41 @@ def test_results_made_elsewhere_come_in_any_order(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
     ],
 )
-def test_what_is_no_result_is_told(tmp_path: Path, content: Any, words: str) -> None:
+def test_an_invalid_result_is_reported(tmp_path: Path, content: Any, words: str) -> None:
     if isinstance(content, list):
         own = SPLIT["image_id"][0]
         content = json.dumps(
             [row | {"image_id": own if row["image_id"] is None else row["image_id"]} for row in content]
         )
     (tmp_path / "found.json").write_text(content)
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as raised:
         read_predictions(tmp_path / "found.json", SPLIT, {})
-    assert "found.json" in str(told.value)
+    assert "found.json" in str(raised.value)
 
 
-def test_each_fault_is_told_once_and_all_together(tmp_path: Path) -> None:
+def test_each_fault_is_reported_once_and_all_together(tmp_path: Path) -> None:
     rows = [{"image_id": 10**9, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}] * 50 + [{"nothing": 1}]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         read_predictions(tmp_path / "found.json", SPLIT, {})
-    assert len(told.value.problems) == 2
+    assert len(raised.value.problems) == 2
 
 
-def test_of_many_faults_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+def test_the_first_of_many_faults_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
     rows = [{"image_id": 10**9 + one, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1} for one in range(300)]
     (tmp_path / "found.json").write_text(json.dumps(rows))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         read_predictions(tmp_path / "found.json", SPLIT, {})
-    assert len(told.value.problems) == 21
-    assert told.value.problems[-1].endswith("and 280 more")
+    assert len(raised.value.problems) == 21
+    assert raised.value.problems[-1].endswith("and 280 more")
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.json: can't be read"):
         read_predictions(tmp_path / "gone.json", SPLIT, {})
 
 
-def test_the_numbers_of_a_coco_file_are_kept(tmp_path: Path) -> None:
+def test_the_numbers_of_a_coco_file_are_unchanged(tmp_path: Path) -> None:
     numbers = {10 * (1 + index): name for index, name in enumerate(NAMES)} | {5: "of no object"}
     detections = [random_detections(4), random_detections(0), random_detections(2)]
     write_predictions(tmp_path / "found.json", SPLIT, detections, numbers)

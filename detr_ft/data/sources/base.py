@@ -73,7 +73,7 @@ class SourceData:
             split: [row for row in range(len(data)) if row not in rows.get(split, ())]
             for split, data in self.splits.items()
         }
-        positions = {(split, row): index for split, kept in remaining.items() for index, row in enumerate(kept)}
+        positions = {(split, row): index for split, indices in remaining.items() for index, row in enumerate(indices)}
         problems = tuple(
             replace(problem, row=positions.get((str(problem.split), problem.row or 0)))
             if problem.row is not None
@@ -85,7 +85,7 @@ class SourceData:
             split: tuple(positions[split, row] for row in some if (split, row) in positions)
             for split, some in self.unlabeled.items()
         }
-        splits = {split: self.splits[split].select(kept) for split, kept in remaining.items() if kept}
+        splits = {split: self.splits[split].select(indices) for split, indices in remaining.items() if indices}
         return replace(self, splits=DatasetDict(splits), problems=problems, unlabeled=unlabeled)
 
 

@@ -73,7 +73,7 @@ def test_a_mix_up_holds_both_images_and_their_objects() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10_000))
-def test_what_is_pasted_has_its_box_and_what_it_covers_leaves(seed: int) -> None:
+def test_a_pasted_object_has_its_box_and_covered_objects_leave(seed: int) -> None:
     first, second = coloured(90, 70, [[5, 5, 45, 40]]), coloured(60, 60, [[10, 10, 40, 35]], first=1)
     before = first.image.clone()
     made = paste(first, default_rng(seed), second, min_visible=0.4)
@@ -188,11 +188,11 @@ def test_a_thin_image_fills_its_part_of_a_mosaic_without_being_enlarged_whole(mo
     resized: list[int] = []
     resize = Sample.resize
 
-    def told(sample: Sample, width: int, height: int) -> Sample:
+    def recorded_resize(sample: Sample, width: int, height: int) -> Sample:
         resized.append(max(sample.width * sample.height, width * height))
         return resize(sample, width, height)
 
-    monkeypatch.setattr(Sample, "resize", told)
+    monkeypatch.setattr(Sample, "resize", recorded_resize)
     made = mosaic(coloured(200, 160, []), default_rng(0), lambda: coloured(4000, 10, []), 0.4)
     assert (made.width, made.height) == (200, 160)
     assert max(resized) <= 200 * 160

@@ -45,10 +45,10 @@ def test_the_built_in_ones_pass(name: str) -> None:
 
 def test_an_exception_is_reported_with_file_and_line() -> None:
     assert "ZeroDivisionError" in str(try_augmentation(Rare()))
-    told = try_augmentation(Crash())
-    assert told is not None
-    assert told.startswith("Crash() failed: ValueError: 99 is not in list (")
-    assert "test_check.py, line " in told
+    reported = try_augmentation(Crash())
+    assert reported is not None
+    assert reported.startswith("Crash() failed: ValueError: 99 is not in list (")
+    assert "test_check.py, line " in reported
     assert try_augmentation(Forgetful()) == "the augmentation Forgetful() returned a NoneType, not a Sample"
 
 
@@ -103,9 +103,9 @@ def image_alone(change: Callable[[Tensor], Tensor], share: float = 1.0) -> Chang
     ids=["mirrored", "upside down", "now and then", "transposed", "turned", "zoomed", "shifted", "boxes alone"],
 )
 def test_pixels_that_move_without_boxes_are_reported(change: Change) -> None:
-    told = find_misplaced(OneImage(change))
-    assert told is not None
-    assert "moves pixels without boxes" in told
+    reported = find_misplaced(OneImage(change))
+    assert reported is not None
+    assert "moves pixels without boxes" in reported
 
 
 def erase(sample: Sample, random: Generator) -> Sample:
@@ -144,5 +144,5 @@ def test_no_false_alarm_of_strong_settings(augment: Augmentation) -> None:
 
 
 def test_it_is_found_before_a_run() -> None:
-    told = try_augmentation(OneImage(image_alone(lambda image: image.flip(-1))))
-    assert "pixels without boxes" in str(told)
+    reported = try_augmentation(OneImage(image_alone(lambda image: image.flip(-1))))
+    assert "pixels without boxes" in str(reported)

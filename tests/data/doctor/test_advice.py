@@ -1,4 +1,4 @@
-"""Figures come from what is stated; each advice follows from them and says why."""
+"""Statistics of the stated sizes, and the advice with its reasons that follows from them."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ def test_the_queries_of_a_checkpoint_or_more(most: int, queries: int, words: str
     ("images", "words"),
     [(40, "first impression"), (202, "frozen stem"), (5000, "118,000"), (90_000, "hundreds of epochs")],
 )
-def test_what_to_expect(images: int, words: str) -> None:
+def test_the_expected_quality(images: int, words: str) -> None:
     text = expectation(figures(images, dog=30, cat=10)).text
     assert text.startswith(f"{images} images, about 20 boxes a class")
     assert words in text
 
 
 def test_classes_with_few_boxes_and_rare_ones_are_named() -> None:
-    told = {one.topic: one.text for one in advise({"train": figures(dog=900, cat=1000, owl=40, ant=3, bee=0)})}
-    assert "ant (3)" in told["few boxes"]
-    assert "owl (x" in told["rare classes"]
-    assert not any(name in told["rare classes"] for name in ("ant", "bee", "dog"))
-    assert "no validation split" in told["splits"]
+    reported = {one.topic: one.text for one in advise({"train": figures(dog=900, cat=1000, owl=40, ant=3, bee=0)})}
+    assert "ant (3)" in reported["few boxes"]
+    assert "owl (x" in reported["rare classes"]
+    assert not any(name in reported["rare classes"] for name in ("ant", "bee", "dog"))
+    assert "no validation split" in reported["splits"]
 
 
 def test_figures_open_no_image(make_rows, tmp_path: Path) -> None:
@@ -93,14 +93,14 @@ def test_figures_open_no_image(make_rows, tmp_path: Path) -> None:
     )  # fmt: skip
     for file in tmp_path.rglob("*.png"):
         file.unlink()
-    told = statistics_of(rows)
-    assert (told.images, told.boxes, told.small, told.medium, told.large) == (2, 3, 1, 1, 1)
-    assert told.boxes_per_class == {"dog": 2, "cat": 2}
-    assert told.images_per_class == {"dog": 2, "cat": 1}
-    assert told.shorter_side == Spread(10, 18, 50, 90, 100)
-    assert told.shorter_share.median == 0.25
-    assert told.objects.most == 3
-    assert advise({"train": told})[0].value == 192
+    reported = statistics_of(rows)
+    assert (reported.images, reported.boxes, reported.small, reported.medium, reported.large) == (2, 3, 1, 1, 1)
+    assert reported.boxes_per_class == {"dog": 2, "cat": 2}
+    assert reported.images_per_class == {"dog": 2, "cat": 1}
+    assert reported.shorter_side == Spread(10, 18, 50, 90, 100)
+    assert reported.shorter_share.median == 0.25
+    assert reported.objects.most == 3
+    assert advise({"train": reported})[0].value == 192
 
 
 def test_boxes_that_shrinking_makes_tiny_are_counted_by_class(make_rows) -> None:
@@ -124,7 +124,7 @@ def test_names_that_are_nearly_the_same(make_rows) -> None:
 
 
 def test_real_figures(real_data: Callable[[str], Path]) -> None:
-    told = {split: statistics_of(rows) for split, rows in load_data(str(real_data("bccd_voc"))).items()}
-    advice = {one.topic: one for one in advise(told)}
+    reported = {split: statistics_of(rows) for split, rows in load_data(str(real_data("bccd_voc"))).items()}
+    advice = {one.topic: one for one in advise(reported)}
     assert advice["num_queries"].value == 100
     assert "205 images" in advice["expectation"].text

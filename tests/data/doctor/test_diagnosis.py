@@ -123,7 +123,7 @@ def test_more_objects_than_queries(tmp_path: Path, write_image: Callable[..., Pa
     assert finding.message == "7 objects, 6 queries"
 
 
-def test_what_training_drops_as_too_thin_has_no_size(make_rows) -> None:
+def test_objects_that_training_drops_as_too_thin_have_no_size(make_rows) -> None:
     boxes = [[1.0, 1.0, 5.0, 0.0009], [1.0, 1.0, 0.0011, 5.0]]
     rows = make_rows(boxes)
     assert count_boxes(rows).dropped_empty == 1
@@ -181,15 +181,15 @@ def test_a_class_index_beyond_the_names(tmp_path: Path, write_image: Callable[..
 def test_json_and_text_report_the_same(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     boxes: list[Box] = [GOOD, (math.nan, 1, 2, 3), *[(index, 0, 0, 0) for index in range(30)]]
     diagnosis = examine(DatasetDict({"train": split([write_image(tmp_path / "x.png")], boxes)}))
-    told = json.loads(diagnosis.to_json())
-    assert told["splits"]["train"] == {
+    reported = json.loads(diagnosis.to_json())
+    assert reported["splits"]["train"] == {
         "images": 1,
         "boxes": 32,
         "images_without_objects": 0,
         "boxes_per_class": {"dog": 32},
     }
-    assert len(told["findings"]) == 31
-    assert told["findings"][0]["kind"] == "not finite"
+    assert len(reported["findings"]) == 31
+    assert reported["findings"][0]["kind"] == "not finite"
     assert "warning: zero size: 30." in describe(diagnosis)
     assert "  30 times, for example train, " in describe(diagnosis)
     assert describe(diagnosis).count("width 0, height 0") == 1
@@ -217,8 +217,8 @@ def test_files_beside_the_path_of_an_image_in_bytes_are_ignored(
     other = write_image(tmp_path / "other.png")
     image = [{"path": str(tmp_path / "inside.png"), "bytes": other.read_bytes()}]
     rows = split([other], [GOOD])
-    held = Dataset.from_dict({**rows.to_dict(), "image": image}, features=rows.features)
-    assert examine(DatasetDict({"train": held})).findings == ()
+    rows_in_bytes = Dataset.from_dict({**rows.to_dict(), "image": image}, features=rows.features)
+    assert examine(DatasetDict({"train": rows_in_bytes})).findings == ()
 
 
 def test_every_kind_has_effect_and_remedy() -> None:
@@ -243,8 +243,9 @@ def test_real_data(real_data: Callable[[str], Path]) -> None:
         "copy without boxes",
         "duplicate box",
     ]
+    # Both are visible: the knights are annotated as black-rook, the white rooks have no boxes.
     unlabeled = {(one.split, one.message.split("'")[1]) for one in chess.findings if one.kind == "copy without boxes"}
-    assert unlabeled == {("train", "black-knight"), ("test", "white-rook")}  # visible in the images, without boxes
+    assert unlabeled == {("train", "black-knight"), ("test", "white-rook")}
     assert chess.leaked == {"train": 0, "validation": 58, "test": 29}  # one board, one camera
     assert chess.splits["test"].images_without_objects == 1
     assert not chess.errors
@@ -281,8 +282,8 @@ def test_exif_mirroring_is_a_warning_if_no_other_image_shows_turning(
     without = examine(DatasetDict({"train": split([path], [])})).findings
     assert [one.kind for one in without] == ["exif rotation", "class missing"]
     upright = write_image(tmp_path / "b.jpg", size=(30, 40), orientation=6, seed=1)
-    told = examine(DatasetDict({"train": split([path, upright], [GOOD])})).findings
-    assert [(one.kind, one.level) for one in told] == [("exif rotation", "info")] * 2
+    reported = examine(DatasetDict({"train": split([path, upright], [GOOD])})).findings
+    assert [(one.kind, one.level) for one in reported] == [("exif rotation", "info")] * 2
     apart = examine(DatasetDict({"train": split([path], [GOOD]), "test": split([upright], [GOOD])})).findings
     assert [(one.kind, one.level) for one in apart] == [("exif rotation", "info")] * 2
     square = write_image(tmp_path / "b.jpg", size=(40, 40), orientation=6, seed=1)

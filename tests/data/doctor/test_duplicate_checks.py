@@ -41,11 +41,11 @@ def test_groups_within_and_across_splits(tmp_path: Path) -> None:
         }
     )
     diagnosis = examine(data)
-    told = [(one.kind, one.level, one.split, Path(str(one.image)).name) for one in diagnosis.findings]
-    assert told == [
+    reported = [(one.kind, one.level, one.split, Path(str(one.image)).name) for one in diagnosis.findings]
+    assert reported == [
         ("near duplicate", "info", "train", "video1-00.jpg (image 0)"),
         ("near duplicate", "info", "test", "video1-05.jpg (image 0)"),
-        ("leakage", "warning", "test", told[2][3]),
+        ("leakage", "warning", "test", reported[2][3]),
         ("leakage", "warning", "test", "video2-01.jpg (image 2)"),
     ]
     within, _, first, second = diagnosis.findings

@@ -124,9 +124,9 @@ def test_images_of_another_shape_are_left_out_without_drawn_on(
     Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/1.png")
     result = repair_data(data, scan_dataset(data), drawn_on)
     assert [row["objects"]["bbox"] for row in result.data["train"]] == [[VALID], *boxes]
-    told = ["left out: drawn for an unknown size", [W, H], [W, 2 * H]]
+    reported = ["left out: drawn for an unknown size", [W, H], [W, 2 * H]]
     if not boxes:
-        assert [[one.what, list(one.before), list(one.after)] for one in result.changes] == [told]
+        assert [[one.what, list(one.before), list(one.after)] for one in result.changes] == [reported]
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
@@ -139,7 +139,7 @@ def test_mirrored_images_go_with_the_turned_ones_beside_them(make_rows, tmp_path
     moved = {2: [W - 40, 20, 30, 40], 3: [W - 40, H - 60, 30, 40], 4: [10, H - 60, 30, 40]}[orientation]
     result = repaired(DatasetDict({"train": rows}))
     assert result.data["train"][1]["objects"]["bbox"] == [moved]
-    assert repaired(DatasetDict({"train": rows.select([1])})).changes == ()  # nothing tells of them alone
+    assert repaired(DatasetDict({"train": rows.select([1])})).changes == ()  # one image shows nothing
 
 
 def test_copies_stay_in_the_evaluation_splits(make_rows) -> None:
@@ -163,10 +163,10 @@ def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows)
     )
     data = DatasetDict({"train": train})
     result = repaired(data)
-    kept = result.data["train"][0]
+    unchanged = result.data["train"][0]
     assert result.data["train"]["image_id"][:] == [100, 102]
-    assert kept["objects"]["bbox"] == [VALID, other]
-    assert (kept["objects"]["id"], kept["objects"]["area"]) == ([1000, 1051], [1200, 56])
+    assert unchanged["objects"]["bbox"] == [VALID, other]
+    assert (unchanged["objects"]["id"], unchanged["objects"]["area"]) == ([1000, 1051], [1200, 56])
     assert [(one.image_id, one.annotation_id, one.what) for one in result.changes] == [
         (101, None, "left out: the same bytes as another"),
         (101, 1051, "moved to the copy that remains"),
@@ -178,8 +178,8 @@ def test_the_copy_that_stays_gets_the_boxes_that_only_the_others_have(make_rows)
 def test_a_copy_of_unclear_size_is_replaced_by_a_valid_one(make_rows, tmp_path: Path) -> None:
     train = make_rows([VALID], [VALID], size=(W, H))
     Image.new("RGB", (W, 2 * H), "blue").save(tmp_path / "train/0.png")
-    sound = train.select([0]).map(lambda _: {"height": 2 * H}, features=train.features)
-    result = repaired(DatasetDict({"train": sound, "test": train}))
+    valid = train.select([0]).map(lambda _: {"height": 2 * H}, features=train.features)
+    result = repaired(DatasetDict({"train": valid, "test": train}))
     assert {split: rows["image_id"][:] for split, rows in result.data.items()} == {"train": [100], "test": [101]}
     assert [one.what for one in result.changes] == ["left out: drawn for an unknown size"]
 
@@ -196,8 +196,8 @@ def test_classes_that_differ_in_case_or_blanks_are_merged(make_rows, tmp_path: P
     assert class_names(result.data["test"]) == ["dog", "cat", "a", "A"]
     # The second image has an object of no class.
     assert [objects["category"] for objects in result.data["test"]["objects"]] == [[0, 0]]
-    told = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
-    assert told == [(100, 1000, "Dog", "dog"), (100, 1002, " dog ", "dog")]
+    reported = [(one.image_id, one.annotation_id, one.before, one.after) for one in result.changes[:2]]
+    assert reported == [(100, 1000, "Dog", "dog"), (100, 1002, " dog ", "dog")]
     assert summarize_changes(result.changes).splitlines() == [
         "box of class 'Dog' renamed 'dog': 1",
         "box of class ' dog ' renamed 'dog': 1",
@@ -304,8 +304,8 @@ def test_the_copy_is_clean_and_valid_boxes_are_unchanged(tmp_path: Path, seed: i
             {int(n): box for n, box in zip(b.id, b.xywh.tolist(), strict=True)}
             for b in (boxes_of(data[split]), boxes_of(copy[split]))
         )
-        kept = {number for number in now if sign * number in untouched}
-        assert {number: now[number] for number in kept} == {number: was[number] for number in kept}
+        unchanged = {number for number in now if sign * number in untouched}
+        assert {number: now[number] for number in unchanged} == {number: was[number] for number in unchanged}
     lines = [json.loads(line) for line in (tmp_path / "out/changes.jsonl").read_text().splitlines()]
     assert len(lines) == len(result.changes)
     assert set(lines[0]) == {"split", "file", "image_id", "annotation_id", "what", "before", "after"}

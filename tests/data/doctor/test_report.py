@@ -51,12 +51,12 @@ def page(data: DatasetDict) -> Page:
 
 def test_a_kind_has_effect_remedy_location_and_picture(make_rows) -> None:
     data = DatasetDict({"train": make_rows([[10, 10, 50, 40], [150, 10, 90, 40]])})
-    told = page(data)
-    assert "0 errors, 1 warning and 0 notes: the data can be trained on." in told.text
+    doctor_page = page(data)
+    assert "0 errors, 1 warning and 0 notes: the data can be trained on." in doctor_page.text
     for words in ("A box extends beyond its image.", "Training clips it", "then clip them", "annotation 1001", "dog"):
-        assert words in told.text
-    assert told.tags.count("img") == 2  # of the finding, and an ordinary image
-    for name, value in told.attributes:
+        assert words in doctor_page.text
+    assert doctor_page.tags.count("img") == 2  # of the finding, and an ordinary image
+    for name, value in doctor_page.attributes:
         if name in ("src", "href", "srcset"):
             assert value.startswith(("data:", "#"))
 
@@ -78,35 +78,35 @@ def test_the_box_is_drawn_in_its_place(make_rows) -> None:
 
 
 def test_clean_data_has_a_page_as_well(make_rows) -> None:
-    told = page(DatasetDict({"train": make_rows([[10, 10, 50, 40]])}))
-    assert "no findings: the data can be trained on." in told.text
-    assert told.tags.count("img") == 1  # an ordinary image with its boxes
+    doctor_page = page(DatasetDict({"train": make_rows([[10, 10, 50, 40]])}))
+    assert "no findings: the data can be trained on." in doctor_page.text
+    assert doctor_page.tags.count("img") == 1  # an ordinary image with its boxes
 
 
 def test_names_are_escaped(make_rows) -> None:
-    told = page(DatasetDict({"train": make_rows([[10, 10, 50, 0]], names=[EVIL], folder="<b>x")}))
-    assert EVIL in told.text
-    assert "script" not in told.tags
-    assert "b" not in told.tags
+    doctor_page = page(DatasetDict({"train": make_rows([[10, 10, 50, 0]], names=[EVIL], folder="<b>x")}))
+    assert EVIL in doctor_page.text
+    assert "script" not in doctor_page.tags
+    assert "b" not in doctor_page.tags
 
 
 def test_many_findings_and_large_images_stay_small(make_rows) -> None:
     boxes = [[*[[5 + place, 5, 0, 9] for place in range(40)], [-50, 5, 90, 9], [5, 9, -3, 3]] for _ in range(30)]
     data = DatasetDict({"train": make_rows(*boxes, size=(420, 300), folder="a" * 200)})
-    told = page(data)
-    assert "1,200 findings" in told.text
-    assert "--json lists all" in told.text
-    assert told.tags.count("img") == 36 + 3 + 6  # of defects, of patterns (30 equal images), and ordinary images
-    assert told.text.count("annotation 10") <= 250
+    doctor_page = page(data)
+    assert "1,200 findings" in doctor_page.text
+    assert "--json lists all" in doctor_page.text
+    assert doctor_page.tags.count("img") == 36 + 3 + 6  # of defects, of patterns (30 equal images), and ordinary images
+    assert doctor_page.text.count("annotation 10") <= 250
 
 
 def test_files_that_do_not_open_have_no_picture(make_rows, tmp_path: Path) -> None:
     data = DatasetDict({"train": make_rows([[10, 10, 50, 40]], [])})
     (tmp_path / "train/0.png").write_bytes(b"no image")
     (tmp_path / "train/1.png").unlink()
-    told = page(data)
-    assert "img" not in told.tags
-    assert "training would refuse this data or learn it wrongly; repair the errors first." in told.text
+    doctor_page = page(data)
+    assert "img" not in doctor_page.tags
+    assert "training would refuse this data or learn it wrongly; repair the errors first." in doctor_page.text
 
 
 def test_nothing_is_written_over(make_rows, tmp_path: Path) -> None:

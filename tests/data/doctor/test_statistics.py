@@ -13,7 +13,7 @@ from detr_ft.data.doctor.statistics import boxes_of, converted, other_format
 W, H = 200, 150
 
 
-def sound_boxes(seed: int, count: int = 30) -> np.ndarray:
+def valid_boxes(seed: int, count: int = 30) -> np.ndarray:
     random = np.random.default_rng(seed)
     size = random.uniform(0.1, 0.4, (count, 2)) * (W, H)
     return np.concatenate([random.uniform(0, 1, (count, 2)) * ((W, H) - size), size], axis=1)
@@ -31,7 +31,7 @@ FORMATS = {
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("seed", range(3))
 def test_another_format_is_reported_once_and_converted(make_rows, name: str, seed: int) -> None:
-    right = sound_boxes(seed)
+    right = valid_boxes(seed)
     rows = make_rows(*FORMATS[name](right).reshape(10, 3, 4).tolist(), size=(W, H), seed=seed)
     boxes, format = boxes_of(rows), BoxFormat.parse(name)
     assert other_format(boxes) == format
@@ -43,7 +43,7 @@ def test_another_format_is_reported_once_and_converted(make_rows, name: str, see
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_few_defective_boxes_are_not_another_format(make_rows, seed: int) -> None:
-    boxes = sound_boxes(seed)
+    boxes = valid_boxes(seed)
     boxes[:6, 0] = W - boxes[:6, 2] / 2  # beyond the right border by half their width
     rows = make_rows(*boxes.reshape(10, 3, 4).tolist(), size=(W, H))
     assert other_format(boxes_of(rows)) is None
@@ -61,7 +61,7 @@ def test_columns_follow_the_rows(make_rows) -> None:
 
 def test_huge_numbers_are_reported_as_not_finite(make_rows) -> None:
     huge = [[0, 0, 1e308, 1e308], [1e308, 1e308, 1e308, 1e308], [-1e308, 0, 1e308, 4]]
-    rows = make_rows([*huge, [1, 1, 20, 1e-320], *(sound_boxes(0, 8).tolist())])
+    rows = make_rows([*huge, [1, 1, 20, 1e-320], *(valid_boxes(0, 8).tolist())])
     diagnosis = examine(DatasetDict({"train": rows}))
     assert [one.annotation for one in diagnosis.findings if one.kind == "not finite"] == [1000, 1001, 1002]
     assert diagnosis.figures["train"].boxes == 9

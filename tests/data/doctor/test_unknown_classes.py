@@ -58,34 +58,34 @@ def test_unknown_classes_are_reported_and_left_out_of_the_copy(
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    spec, told, annotation = write(data)
+    spec, reported, annotation = write(data)
     with pytest.raises(InputError) as caught:
         load_data(spec)
-    assert caught.value.problems[:-1] == [told]
-    diagnosis = doctored(spec, fix=str(tmp_path / "mended"), report=tmp_path / "page.html")
+    assert caught.value.problems[:-1] == [reported]
+    diagnosis = doctored(spec, fix=str(tmp_path / "repaired"), report=tmp_path / "page.html")
     assert {one.kind for one in diagnosis.findings} > {"outside", "unknown class"}
     (found,) = (one for one in diagnosis.findings if one.kind == "unknown class")
-    assert (found.message, found.level) == (told, "error")
+    assert (found.message, found.level) == (reported, "error")
     assert found.where.endswith(annotation)
     assert diagnosis.splits["train"].boxes_per_class == {"dog": 3}
     # Without the object its image would be learned as if nothing were there.
-    mended = load_data(str(tmp_path / "mended"))["train"]
-    assert [Path(row["image"]["path"]).stem for row in mended] == ["c"]
+    repaired = load_data(str(tmp_path / "repaired"))["train"]
+    assert [Path(row["image"]["path"]).stem for row in repaired] == ["c"]
     # The copy is valid, but never clean without a word on what it lacks.
-    assert [one.kind for one in doctored(f"coco:{tmp_path / 'mended'}").findings] == ["repaired copy"]
+    assert [one.kind for one in doctored(f"coco:{tmp_path / 'repaired'}").findings] == ["repaired copy"]
 
 
 def test_unknown_classes_are_reported_with_other_problems(tmp_path: Path) -> None:
-    spec, told, _ = yolo(tmp_path)
+    spec, reported, _ = yolo(tmp_path)
     file = tmp_path / "images/a.txt"
     file.write_text(file.read_text() + "0 .5 .5\n")
     found = [one for one in doctored(spec).findings if one.level == "error" and one.kind != "truncated"]
     lines = {one.kind: one.message.partition(", line ")[2][:2] for one in found if ", line " in one.message}
     assert lines == {"unreadable annotation": "5:", "unknown class": "3:"}
-    assert told in [one.message for one in found]
+    assert reported in [one.message for one in found]
 
 
-def test_where_no_object_has_a_known_class_the_names_stay(tmp_path: Path) -> None:
+def test_the_names_stay_if_no_object_has_a_known_class(tmp_path: Path) -> None:
     spec, _, _ = coco(tmp_path)
     file = tmp_path / "labels.json"
     file.write_text(file.read_text().replace('"category_id": 7', '"category_id": 8'))

@@ -50,10 +50,10 @@ def test_a_box_on_the_stored_image_is_turned_as_its_pixels_are(
     assume(edge != 60)
     pixels = np.zeros((edge, 60, 3), dtype=np.uint8)
     pixels[y : y + h, x : x + w] = 255
-    told = Image.Exif()
-    told[0x0112] = exif
+    exif_tags = Image.Exif()
+    exif_tags[0x0112] = exif
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", exif=told)
+    Image.fromarray(pixels).save(stream, "PNG", exif=exif_tags)
     upright = np.asarray(open_image(stream.getvalue()))
     # One that shows its turning in its size goes along, for those that don't.
     beside = image((60, 50), (50, 60), exif=6)
@@ -163,7 +163,7 @@ def test_boxes_may_prove_the_stated_size_wrong(stated: tuple[int, int], file: tu
     box = (300.0, 550.0, 50.0, 50.0)
     (fit,) = rescalings([image(stated, file, box, exif=exif)])
     assert [fit and (fit.how, fit.move(box))] == [(SIZE_ALONE, box)]
-    careless = image(stated, file, (300, 440, 50, 50), exif=exif)  # ten pixels beyond the border tell nothing
+    careless = image(stated, file, (300, 440, 50, 50), exif=exif)  # ten pixels beyond the border show nothing
     assert rescalings([careless])[0] != fit
 
 
@@ -194,7 +194,7 @@ def test_drawn_on_decides_if_boxes_fit_both_frames() -> None:
     assert [fit and fit.how for fit in rescalings([resized, turned], "file")] == [SCALED, TURNED]  # these are clear
 
 
-def test_why_an_image_is_unclear() -> None:
+def test_the_reason_of_an_unclear_image() -> None:
     assert unclear_reason(image((400, 200), (200, 200))).startswith("stated 400x200, is 200x200, and it is unclear")
     assert unclear_reason(image((60, 50), (60, 50), exif=2)).startswith("EXIF turns or mirrors it to 60x50")
 
@@ -204,8 +204,8 @@ def test_without_boxes_or_a_stated_size_only_the_size_changes() -> None:
     unstated = image((0, 0), (200, 200))
     broken = AnnotatedImage((200, 200), [(float("nan"), 1, 2, 3)], FileSize((100, 100)))
     missing = image((200, 200), (0, 0), (150, 150, 9, 9))
-    told = rescalings([nothing, unstated, broken, missing])
-    assert [fit and fit.how for fit in told] == [SIZE_ALONE, SIZE_ALONE, SCALED, SIZE_ALONE]
+    exif_tags = rescalings([nothing, unstated, broken, missing])
+    assert [fit and fit.how for fit in exif_tags] == [SIZE_ALONE, SIZE_ALONE, SCALED, SIZE_ALONE]
 
 
 def test_areas_change_as_their_boxes_do() -> None:

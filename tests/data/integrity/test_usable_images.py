@@ -83,7 +83,7 @@ def test_rows_are_judged_by_their_whole_split(make_rows: Rows, tmp_path: Path) -
     assert [row["objects"]["bbox"] for row in with_true_sizes({"train": rows}, "train", [1, 2])] == [[BOX], [BOX]]
     assert with_true_sizes({"train": rows.select([1, 2])}, "train")[0]["objects"]["bbox"] == [[20, 40, 60, 80]]
     (tmp_path / "train/0.png").write_bytes(b"no image")
-    assert len(with_true_sizes({"train": rows}, "train", [1, 2])) == 2  # what isn't asked for may be bad
+    assert len(with_true_sizes({"train": rows}, "train", [1, 2])) == 2  # images that are not requested may be bad
 
 
 def test_all_splits_judge(make_rows: Rows) -> None:

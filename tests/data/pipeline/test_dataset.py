@@ -123,9 +123,9 @@ def test_a_box_comes_back_within_half_a_pixel(
     form = ImageFormat.of(processor)
     rows = [row_with(Image.new("RGB", size), boxes) for size, boxes in (((width, height), bbox), (beside, []))]
     batch = form.normalize(collate([example_of(row, form) for row in rows], form.canvas))
-    said = torch.zeros(2, 5, 4)
-    said[0] = batch["labels"][0]["boxes"]
-    outputs = type("Outputs", (), {"logits": torch.randn(2, 5, 3), "pred_boxes": said})
+    predicted = torch.zeros(2, 5, 4)
+    predicted[0] = batch["labels"][0]["boxes"]
+    outputs = type("Outputs", (), {"logits": torch.randn(2, 5, 3), "pred_boxes": predicted})
     sizes = [(height, width), beside[::-1]]
     back = processor.post_process_object_detection(outputs, threshold=-1.0, target_sizes=sizes)[0]["boxes"]
     expected = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in bbox])

@@ -1,4 +1,4 @@
-"""What belongs to a box moves with it."""
+"""The values of a box move with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_crop_removes_boxes_below_min_visible() -> None:
     assert sample.crop(59, 0, 41, 60, min_visible=0.4).labels.tolist() == [7, 8, 9]
 
 
-SOUND = Sample(
+VALID = Sample(
     torch.zeros(3, 40, 60, dtype=torch.uint8),
     torch.tensor([[1.0, 2, 30, 40]]),
     torch.tensor([0]),
@@ -46,19 +46,19 @@ SOUND = Sample(
     ("returned", "words"),
     [
         (None, "returned a NoneType, not a Sample"),
-        (replace(SOUND, image=SOUND.image.float()), r"image \[3, 40, 60\] of torch.float32; it must be uint8"),
-        (replace(SOUND, image=SOUND.image.permute(1, 2, 0)), r"image \[40, 60, 3\]"),
-        (replace(SOUND, image=SOUND.image[:, :0]), r"image \[3, 0, 60\]"),
-        (replace(SOUND, boxes=SOUND.boxes[:, :3]), r"boxes \[1, 3\]"),
-        (replace(SOUND, boxes=SOUND.boxes.long()), "boxes .* of torch.int64"),
-        (replace(SOUND, labels=SOUND.labels[:0]), r"1 boxes with labels \[0\]"),
-        (replace(SOUND, labels=SOUND.labels.float()), "labels .* of torch.float32"),
-        (replace(SOUND, crowd=SOUND.crowd.repeat(2)), r"1 boxes with crowd \[2\]"),
-        (replace(SOUND, boxes=SOUND.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is not xyxy"),
-        (replace(SOUND, boxes=SOUND.boxes * float("nan")), "the box .*nan"),
-        (replace(SOUND, boxes=SOUND.boxes.flip(-1)), "the box"),
-        (replace(SOUND, scale=0.0), "the scale 0.0"),
-        (replace(SOUND, scale=float("inf")), "the scale inf"),
+        (replace(VALID, image=VALID.image.float()), r"image \[3, 40, 60\] of torch.float32; it must be uint8"),
+        (replace(VALID, image=VALID.image.permute(1, 2, 0)), r"image \[40, 60, 3\]"),
+        (replace(VALID, image=VALID.image[:, :0]), r"image \[3, 0, 60\]"),
+        (replace(VALID, boxes=VALID.boxes[:, :3]), r"boxes \[1, 3\]"),
+        (replace(VALID, boxes=VALID.boxes.long()), "boxes .* of torch.int64"),
+        (replace(VALID, labels=VALID.labels[:0]), r"1 boxes with labels \[0\]"),
+        (replace(VALID, labels=VALID.labels.float()), "labels .* of torch.float32"),
+        (replace(VALID, crowd=VALID.crowd.repeat(2)), r"1 boxes with crowd \[2\]"),
+        (replace(VALID, boxes=VALID.boxes * 50), r"the box \[50.0, 100.0, 1500.0, 2000.0\], which is not xyxy"),
+        (replace(VALID, boxes=VALID.boxes * float("nan")), "the box .*nan"),
+        (replace(VALID, boxes=VALID.boxes.flip(-1)), "the box"),
+        (replace(VALID, scale=0.0), "the scale 0.0"),
+        (replace(VALID, scale=float("inf")), "the scale inf"),
     ],
 )
 def test_invalid_samples_have_a_fault(returned: Any, words: str) -> None:
@@ -70,6 +70,6 @@ def test_invalid_samples_have_a_fault(returned: Any, words: str) -> None:
 
 
 def test_a_sample_has_no_fault() -> None:
-    assert fault_of(SOUND) is None
-    assert fault_of(SOUND.keep(torch.tensor([False]))) is None
-    assert fault_of(replace(SOUND, boxes=torch.tensor([[-0.5, 0, 60.5, 40]]))) is None
+    assert fault_of(VALID) is None
+    assert fault_of(VALID.keep(torch.tensor([False]))) is None
+    assert fault_of(replace(VALID, boxes=torch.tensor([[-0.5, 0, 60.5, 40]]))) is None

@@ -86,10 +86,12 @@ def test_fractions_are_drawn_fairly() -> None:
 
 def test_repeat_factors_are_those_of_the_paper() -> None:
     split = generate("shapes?train=60&validation=0")["train"]
-    held = [set(objects["category"]) for objects in split["objects"]]
-    frequency = {label: sum(label in labels for labels in held) / 60 for label in set().union(*held)}
+    classes_of_images = [set(objects["category"]) for objects in split["objects"]]
+    frequency = {
+        label: sum(label in labels for labels in classes_of_images) / 60 for label in set().union(*classes_of_images)
+    }
     factors = repeat_factors(split, 0.5)
-    for labels, factor in zip(held, factors, strict=True):
+    for labels, factor in zip(classes_of_images, factors, strict=True):
         expected = max([1.0, *((0.5 / frequency[label]) ** 0.5 for label in labels)])
         assert factor == pytest.approx(expected)
     assert max(factors) > 1

@@ -58,7 +58,7 @@ def write(tmp_path: Path, write_image: Callable[..., Path]) -> Write:
 
 
 def described(data: DatasetDict) -> dict[str, tuple[tuple[int, int], list[tuple[str, object]]]]:
-    """Of each image of the train split, by its file name, the size and the objects."""
+    """Return the size and the objects of each image of the train split, by its file name."""
     rows, names = data["train"], class_names(data["train"])
     return {
         Path(row["image"]["path"]).name: (

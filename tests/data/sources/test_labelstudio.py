@@ -255,7 +255,7 @@ def test_a_damaged_brush_is_a_problem_of_its_image(
 
 
 def test_rotated_images_are_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
-    """Where the boxes lie on the file's image isn't defined then; a wrong guess would train in silence."""
+    """The place of the boxes on the image is not defined then, and a wrong guess would not be noticed."""
     write_image(tmp_path / "a.png", size=(200, 100))
     turns = (90, 0, "270", 360, "left", -90)
     tasks = [

@@ -1,4 +1,7 @@
-"""The list of sources: specifications, bare paths, mistakes, help.   python tests/data/sources/test_registry.py   writes the table of docs/data.md"""
+"""The list of sources: specifications, bare paths, mistakes, help.
+
+`python tests/data/sources/test_registry.py` writes the table of docs/data.md.
+"""
 
 from __future__ import annotations
 

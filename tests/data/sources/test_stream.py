@@ -97,11 +97,11 @@ def test_a_data_set_of_the_hub_whose_features_need_a_row(
     rows = [{"file_name": image, "objects": {"bbox": [[1, 2, 3, 4]], "category": [1]}, "note": "x"}] * 3
     Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
     raw = load_dataset("json", data_files={"train": str(tmp_path / "rows.jsonl")}, streaming=True)
-    asked = []
-    monkeypatch.setattr(stream, "check_reachable", asked.append)
-    monkeypatch.setattr(stream, "load_dataset", lambda name, **how: asked.append((name, how)) or raw)
+    calls = []
+    monkeypatch.setattr(stream, "check_reachable", calls.append)
+    monkeypatch.setattr(stream, "load_dataset", lambda name, **how: calls.append((name, how)) or raw)
     found = list(open_stream("stream:user/name@v2?classes=ant,bee")["train"])
-    assert asked == ["user/name@v2", ("user/name", {"revision": "v2", "streaming": True})]
+    assert calls == ["user/name@v2", ("user/name", {"revision": "v2", "streaming": True})]
     assert [row["image_id"] for row in found] == [0, 1, 2]
     assert found[0].keys() == {"image", "image_id", "width", "height", "objects"}
     assert (found[0]["image"], found[0]["objects"]["category"]) == ({"path": image, "bytes": None}, [1])

@@ -35,7 +35,7 @@ def names(rows: object) -> list[str]:
 
 
 @pytest.mark.parametrize("source", LISTING)
-def test_an_image_without_a_record_is_left_out_unless_the_user_says_otherwise(
+def test_an_image_without_a_record_is_left_out_unless_the_option_differs(
     source: str, spec: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     place = spec(source)
@@ -53,7 +53,7 @@ def test_an_image_without_a_record_is_left_out_unless_the_user_says_otherwise(
         load_data(place, unlabeled="error")
 
 
-def test_an_image_of_yolo_without_a_label_file_is_background_unless_the_user_says_otherwise(
+def test_an_image_of_yolo_without_a_label_file_is_background_unless_the_option_differs(
     spec: Callable[[str], str],
 ) -> None:
     place = spec("yolo")

@@ -96,8 +96,8 @@ def test_its_code_reads_no_value_of_a_tensor(monkeypatch: pytest.MonkeyPatch) ->
     model = made().train()
     no_sync.apply(model)
     run(model, padded())  # fills the caches of positions, and reads the state of autocast once
-    monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was asked for"))
-    monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was asked for"))
+    monkeypatch.setattr(Tensor, "__bool__", lambda self: pytest.fail("a value was read"))
+    monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("a value was read"))
     run(model, padded())
 
 
