@@ -67,7 +67,8 @@ def _names_of(node: ast.stmt) -> Iterator[str]:
     elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         yield node.name
     elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        names = (name for target in node.targets for name in ast.walk(target))
+        yield from (name.id for name in names if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store))
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         yield node.target.id
 
