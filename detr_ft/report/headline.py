@@ -28,7 +28,7 @@ def headline(
     finds, value = _finds(metrics, images), _map(metrics, before)
     if _cut(end):
         return f"{_cut(end)} {finds[:-1]} ({value})." if finds else f"{_cut(end)} On {images} {value}."
-    return f"{finds} {value[0].upper()}{value[1:]}." if finds else f"On {images} {value}."
+    return f"{finds} Its {value}." if finds else f"On {images} {value}."
 
 
 def _cut(end: TrainingEnd | None) -> str:
