@@ -30,6 +30,7 @@ from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
+from detr_ft.workflows.splits import DataOptions
 from detr_ft.workflows.trained_criterion import trained_by
 
 LOCAL_NOTE = "Images stay on this machine."
@@ -122,18 +123,19 @@ def serve(
     images: Sequence[Path] = (),
     note: str = LOCAL_NOTE,
     data: str | None = None,
+    options: DataOptions = DataOptions(),
     compare: str | None = None,
 ) -> None:
     """Serve the page of a model until interrupted.
 
-    Without `images` it offers those of the data. Raises InputError.
+    Without `images` it offers those of the data, which are read with `options`. Raises InputError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # All uploaded and written files are in this folder, which is deleted with the process.
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
         detector = Detector.load(model)
-        examples = load_examples(model, detector.names, data)
+        examples = load_examples(model, detector.names, data, options)
         offered = [shutil.copy(image, folder) for image in images] or [
             example.save(Path(folder), number) for number, example in enumerate(examples[:_MAX_OFFERED_IMAGES], start=1)
         ]

@@ -17,7 +17,7 @@ from detr_ft.data.images import open_image
 from detr_ft.data.schema import class_names, provenance
 from detr_ft.errors import InputError
 from detr_ft.run_directory import RECIPE
-from detr_ft.workflows.splits import split_of
+from detr_ft.workflows.splits import DataOptions, split_of
 
 logger = logging.getLogger(__name__)
 _MAX_EXAMPLES = 12
@@ -44,14 +44,16 @@ class Example:
         return str(path)
 
 
-def load_examples(model: str, names: Sequence[str], data: str | None) -> list[Example]:
-    """Return examples of the data, else of the model's run, else generated ones.
+def load_examples(
+    model: str, names: Sequence[str], data: str | None, options: DataOptions = DataOptions()
+) -> list[Example]:
+    """Return examples of the data, read with the options, else of the model's run, else generated ones.
 
     Generated ones are for models of their classes; for others there are none. Objects of classes that the model lacks
     are left out. Raises InputError if no object of the given data is left.
     """
     if data is not None:
-        examples = _examples_of(split_of(model, data, None), names)
+        examples = _examples_of(split_of(model, data, None, options), names)
         if not any(example.class_names for example in examples):
             raise InputError(
                 f"--data {data}: the first {len(examples)} images have no object of the model's classes. "
@@ -60,7 +62,7 @@ def load_examples(model: str, names: Sequence[str], data: str | None) -> list[Ex
         return examples
     if (Path(model) / RECIPE).is_file():
         try:
-            return _examples_of(split_of(model, None, None), names)
+            return _examples_of(split_of(model, None, None, options), names)
         except InputError as error:  # the data of the run were moved or deleted
             logger.warning("the run's images are not shown: %s. Show others with --data.", error)
     for name, classes in CLASSES.items():

@@ -12,7 +12,7 @@ import typer
 
 from detr_ft.cli.console import print_message, print_result
 from detr_ft.cli.early_checks import check_images, check_paths
-from detr_ft.cli.options import BatchSize, BoxFormat, JsonFlag, Model, Split
+from detr_ft.cli.options import BatchSize, BoxFormat, Images, JsonFlag, Model, Split, Unlabeled
 from detr_ft.data.writers.registry import label_formats_help
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
@@ -57,6 +57,8 @@ def evaluate(
     ] = None,
     batch_size: BatchSize = 8,
     box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compute COCO's metrics of a model, or of a file of detections, on a data set."""
@@ -73,6 +75,8 @@ def evaluate(
         from_predictions=from_predictions,
         batch_size=batch_size,
         box_format=box_format,
+        images=images,
+        unlabeled=unlabeled,
     )
     if save_predictions is not None:
         print_message(f"detections: {save_predictions}")
@@ -98,6 +102,9 @@ def compare(
     ] = None,
     split: Split = None,
     batch_size: BatchSize = 8,
+    box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare models on the same images and test whether the difference is significant."""
@@ -105,7 +112,15 @@ def compare(
     from detr_ft.cli.text import describe_comparison
     from detr_ft.workflows.compare import compare as compare_models
 
-    outcome = compare_models(models, data, split=split, batch_size=batch_size)
+    outcome = compare_models(
+        models,
+        data,
+        split=split,
+        batch_size=batch_size,
+        box_format=box_format,
+        images=images,
+        unlabeled=unlabeled,
+    )
     as_values = [model.as_json() for model in outcome.models]
     print_result(json.dumps(as_values, indent=2) if as_json else describe_comparison(outcome))
 
@@ -181,6 +196,9 @@ def demo(
             metavar="DATA", help="Start with images of these data; default: the validation images of the model's run"
         ),
     ] = None,
+    box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
     compare: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Show another model beside it; default: none")
     ] = None,
@@ -193,7 +211,9 @@ def demo(
     sys.path.insert(0, str(demo_folder()))
     from app import serve
 
-    serve(model, port=port, data=data, compare=compare)
+    from detr_ft.workflows.splits import DataOptions
+
+    serve(model, port=port, data=data, options=DataOptions(box_format, images, unlabeled), compare=compare)
 
 
 def push(
@@ -237,6 +257,8 @@ def export(
     ] = None,
     split: Split = None,
     box_format: BoxFormat = None,
+    images: Images = None,
+    unlabeled: Unlabeled = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -249,6 +271,14 @@ def export(
     from detr_ft.cli.text import describe_export
     from detr_ft.workflows.export import export as export_model
 
-    print_message(
-        describe_export(export_model(model, to, data, split=split, box_format=box_format, output_dir=output_dir))
+    outcome = export_model(
+        model,
+        to,
+        data,
+        split=split,
+        box_format=box_format,
+        images=images,
+        unlabeled=unlabeled,
+        output_dir=output_dir,
     )
+    print_message(describe_export(outcome))

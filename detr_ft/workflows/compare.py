@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset
 
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.evaluation.bootstrap import Difference, differences, intervals
 from detr_ft.evaluation.coco import match_split, metrics_of_matches
@@ -24,7 +25,7 @@ from detr_ft.structures import Detections
 from detr_ft.utils.arguments import check_list_of_texts, check_whole_number, model_text
 from detr_ft.utils.progress import status
 from detr_ft.workflows.predictions_file import read_predictions
-from detr_ft.workflows.splits import DataLike, ModelLike, split_of
+from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, split_of
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,30 @@ class CompareOutcome:
 
 
 def compare(
-    models: Sequence[ModelLike], data: DataLike | None = None, *, split: str | None = None, batch_size: int = 8
+    models: Sequence[ModelLike],
+    data: DataLike | None = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 8,
+    box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
 ) -> CompareOutcome:
     """Compare models on a split, by default on the validation images of their runs.
 
-    Those must be the same for all runs. The detections that runs saved are used again if no data are given. Raises
-    InputError for fewer than two models, and for runs with different validation images.
+    Those must be the same for all runs. The detections that runs saved are used again if no data are given.
+    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError for fewer than two models, and for runs with different validation images.
     """
     check_list_of_texts("models", models, "compare([MODEL, MODEL])")
     check_whole_number("batch_size", batch_size, 1)
     names = [model_text(model, f"models[{position}]") for position, model in enumerate(models)]
     if len(names) < 2:
         raise InputError("compare: there must be two models or more. Give another one")
-    chosen = split_of(names[0], data, split)
+    options = DataOptions(box_format, images, unlabeled)
+    chosen = split_of(names[0], data, split, options)
     if data is None:
         for other in names[1:]:
-            _check_same_images(names[0], chosen, other, split_of(other, None, split))
+            _check_same_images(names[0], chosen, other, split_of(other, None, split, options))
     saved = data is None and split in (None, "validation")
     matches = [_matches(name, chosen, batch_size, saved) for name in names]
     return CompareOutcome(

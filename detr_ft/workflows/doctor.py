@@ -38,7 +38,7 @@ from detr_ft.report.doctor import write_report
 from detr_ft.utils.arguments import check_whole_number
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import check_new_file, check_new_folder, writing
-from detr_ft.workflows.splits import DataLike, PathLike, check_not_empty, read_as_is
+from detr_ft.workflows.splits import DataLike, DataOptions, PathLike, check_not_empty, read_as_is
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def doctor(
     if longest_edge is not None:
         check_whole_number("longest_edge", longest_edge, _MIN_EDGE_PX)
     outputs.check(drawn_on)
-    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    given = read_as_is(data, DataOptions(box_format, images, unlabeled))
     check_not_empty(given.splits)
     splits, scan = given.splits, scan_dataset(given.splits)
     roots = _roots(given.source)

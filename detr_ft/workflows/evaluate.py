@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.detections import align_classes, relabel
@@ -20,7 +21,7 @@ from detr_ft.report.page import render_markdown
 from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.launch import join
-from detr_ft.training.monitor.evaluator import evaluate_split
+from detr_ft.training.monitor.evaluator import detect_together
 from detr_ft.utils.arguments import check_whole_number, model_text
 from detr_ft.utils.environment import environment
 from detr_ft.utils.files import writing
@@ -35,6 +36,7 @@ from detr_ft.workflows.results import (
 )
 from detr_ft.workflows.splits import (
     DataLike,
+    DataOptions,
     GivenData,
     ModelLike,
     PathLike,
@@ -73,14 +75,16 @@ def evaluate(
     from_predictions: PathLike | None = None,
     batch_size: int = 8,
     box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
 ) -> EvaluateOutcome:
     """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have.
     `output_dir` is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the
     detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
-    scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name. Raises InputError,
-    also for data with a class that the model doesn't know.
+    scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name.
+    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError, also for data with a class that the model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or from_predictions (--from-predictions) and data (--data)")
@@ -94,16 +98,17 @@ def evaluate(
         )
     check_whole_number("batch_size", batch_size, 1)
     name = "" if model is None else model_text(model)
-    given = None if data is None else read_data(data, box_format)
+    options = DataOptions(box_format, images, unlabeled)
+    given = None if data is None else read_data(data, options)
     source, numbers = _source_of(name, given)
-    images = split_of(name, given and given.splits, split, box_format)
+    rows = split_of(name, None, split, options) if given is None else split_of(name, given.splits, split)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_new_folder(folder)
     if from_predictions is not None:
-        return _evaluate_file(Path(from_predictions), images, source, numbers, folder)
+        return _evaluate_file(Path(from_predictions), rows, source, numbers, folder)
     save = None if save_predictions is None else Path(save_predictions)
-    return _evaluate_model(name, images, source, numbers, batch_size, folder, save)
+    return _evaluate_model(name, rows, source, numbers, batch_size, folder, save)
 
 
 def _source_of(model: str, given: GivenData | None) -> tuple[str, Mapping[int, str]]:
@@ -128,11 +133,10 @@ def _evaluate_model(
     order = align_classes(detector.names, class_names(split))
     criterion = criterion_of(detector) if folder is not None and order is None else None
     with status(f"evaluating {len(split)} images"):
-        measured, detections = evaluate_split(accelerator, detector.model, detector.processor, split, batch_size)
+        detections = detect_together(accelerator, detector.model, detector.processor, split, batch_size)
         if order is not None:
             detections = [relabel(image, order) for image in detections]
-            measured = coco_metrics(split, detections)
-    metrics = EvaluationMetrics.of_coco(measured)
+        metrics = EvaluationMetrics.of_coco(coco_metrics(split, detections))
     if accelerator.is_main_process and save is not None:
         write_predictions(save, split, detections, numbers)
     if accelerator.is_main_process and folder is not None:

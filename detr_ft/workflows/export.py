@@ -19,6 +19,7 @@ from torch.export import save as save_program
 
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.detections import align_classes, relabel
@@ -37,7 +38,7 @@ from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import DataLike, ModelLike, PathLike, split_of
+from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": ONNX, "int8": ONNX_8_BITS, "torch": TORCH_EXPORT}
@@ -79,31 +80,34 @@ def export(
     *,
     split: str | None = None,
     box_format: str | None = None,
+    images: PathLike | None = None,
+    unlabeled: UnlabeledPolicy | None = None,
     output_dir: PathLike | None = None,
 ) -> ExportOutcome:
     """Export a model to `onnx`, `int8` (ONNX in eight bits) or `torch` (torch.export), or several of them.
 
     The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50
     images of the split before it is written; eight bits may differ, and their cost is measured on the whole split.
+    `box_format`, `images` and `unlabeled` are as for `load_data`.
     Raises InputError for a file that differs, and for an unknown format.
     """
     name, formats = model_text(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))
-    images = split_of(name, data, split, box_format)
+    rows = split_of(name, data, split, DataOptions(box_format, images, unlabeled))
     original, processor = load_model(name)
     family = family_of(original)
-    order = align_classes(Detector(original, processor).names, class_names(images))
+    order = align_classes(Detector(original, processor).names, class_names(rows))
     with ExitStack() as stack:
         draft = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
         with status("tracing the model"):
             program = trace(original)
         runtimes = {"pytorch": partial(forward, original)} | _write(program, formats, draft)
-        sample = [open_image(row["image"]) for row in _rows(images.select(range(min(_CHECKED_IMAGES, len(images)))))]
+        sample = [open_image(row["image"]) for row in _rows(rows.select(range(min(_CHECKED_IMAGES, len(rows)))))]
         agreement = {
             kind: _agreement(kind, runtimes, family, processor, sample) for kind in runtimes if kind != "pytorch"
         }
         kinds = ("pytorch", "int8") if "int8" in formats else ()
-        metrics = {kind: _metrics(runtimes[kind], family, processor, images, order) for kind in kinds}
+        metrics = {kind: _metrics(runtimes[kind], family, processor, rows, order) for kind in kinds}
         latency = latencies(runtimes, processor, sample[0])
         files = {kind: _move(kind, draft, folder) for kind in formats}
     if not (folder / "config.json").is_file():

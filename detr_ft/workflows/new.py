@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -32,7 +32,7 @@ from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.files import check_new_file, writing
 from detr_ft.utils.yaml import parse_yaml
-from detr_ft.workflows.splits import DataLike, GivenData, ModelLike, PathLike, check_not_empty, read_data
+from detr_ft.workflows.splits import DataLike, DataOptions, GivenData, ModelLike, PathLike, check_not_empty, read_data
 
 _SMALL = "embedded:small"
 # Memory of a step of DETR-ResNet-50 for an image of 800 x 800, without the model: tests/benchmarks/step_memory.py.
@@ -69,16 +69,14 @@ def new_recipe(
     path = None if out is None else Path(out)
     if path is not None:
         check_new_file(path, "Choose another file with out (-o).")
-    given = read_data(data, box_format, images=images, unlabeled=unlabeled)
+    options = DataOptions(box_format, images, unlabeled)
+    given = read_data(data, options)
     if "train" not in given.splits:
         raise InputError(f"{given.source}: there is no train split, only {', '.join(given.splits)}")
     check_not_empty({"train": given.splits["train"]})
-    options = _DataOptions(
-        box_format or given.options.get("box_format"),
-        given.options.get("images") if images is None else os.fspath(images),
-        unlabeled or given.options.get("unlabeled") or _policy(given),
-    )
-    text = _text(given, path, None if checkpoint is None else model_text(checkpoint, "checkpoint"), options)
+    recorded = options.over(given.options)
+    recorded = replace(recorded, unlabeled=recorded.unlabeled or _policy(given))
+    text = _text(given, path, None if checkpoint is None else model_text(checkpoint, "checkpoint"), recorded)
     values = parse_yaml(text, "template")
     assert isinstance(values, dict), "the template is a mapping"
     recipe = build_values(values).recipe
@@ -88,15 +86,6 @@ def new_recipe(
             path.write_text(text, encoding="utf-8")
         recipe = recipe.in_folder(path.parent)
     return NewRecipe(text, recipe, path)
-
-
-@dataclass(frozen=True)
-class _DataOptions:
-    """The choices of a user about the data that the recipe records."""
-
-    box_format: str | None
-    images: str | None
-    unlabeled: UnlabeledPolicy | None
 
 
 def _policy(given: GivenData) -> UnlabeledPolicy | None:
@@ -124,7 +113,7 @@ class _Start:
         return "no_timm" if self.checkpoint.startswith("facebook/detr-") else None
 
 
-def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: _DataOptions) -> str:
+def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: DataOptions) -> str:
     train, gpu = given.splits["train"], torch.cuda.is_available()
     statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
@@ -156,7 +145,7 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: _
         keep_trailing_newline=True,
     )
     # JSON's text in double quotes is YAML's too, with backslashes and quotes escaped.
-    environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
+    environment.filters["quoted"] = lambda text: json.dumps(os.fspath(text), ensure_ascii=False)
     environment.filters["plain"] = lambda text: text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,

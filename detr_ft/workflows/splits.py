@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,6 +37,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class DataOptions:
+    """How to read the files of a data set, with the keys of a recipe's section `data`; None stands for the default."""
+
+    box_format: str | None = None
+    images: PathLike | None = None
+    unlabeled: UnlabeledPolicy | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that are not the default."""
+        return {option.name: value for option in fields(self) if (value := getattr(self, option.name)) is not None}
+
+    def over(self, recorded: Mapping[str, Any]) -> DataOptions:
+        """Return these options, with recorded ones where these are the default."""
+        known = {option.name: recorded.get(option.name) for option in fields(self)}
+        return DataOptions(**(known | self.given()))
+
+
+@dataclass(frozen=True)
 class GivenData:
     """A data set, the source in its recipe, the classes of COCO's category ids, and problems of its files.
 
@@ -50,40 +68,33 @@ class GivenData:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_data(
-    data: DataLike,
-    box_format: str | None = None,
-    *,
-    images: PathLike | None = None,
-    unlabeled: UnlabeledPolicy | None = None,
-) -> GivenData:
+def read_data(data: DataLike, options: DataOptions = DataOptions()) -> GivenData:
     """Read a data set from its specification, or check that objects are in the schema.
 
-    Raises InputError, also if an object can't be read.
+    Raises InputError, also if an object can't be read, and for objects with options, which are for files.
     """
-    given = read_as_is(data, box_format, images=images, unlabeled=unlabeled)
+    given = read_as_is(data, options)
     SourceData(given.splits, given.category_ids, given.problems).checked()
     return given
 
 
-def read_as_is(
-    data: DataLike,
-    box_format: str | None = None,
-    *,
-    images: PathLike | None = None,
-    unlabeled: UnlabeledPolicy | None = None,
-) -> GivenData:
+def read_as_is(data: DataLike, options: DataOptions = DataOptions()) -> GivenData:
     """Read a data set as `read_data` does, as far as it can be read."""
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
-        loaded = load_source_data(source, box_format=box_format, images=images, unlabeled=unlabeled)
+        loaded = load_source_data(source, **options.given())
         return GivenData(source, loaded.splits, loaded.category_ids, loaded.problems)
     objects = _as_splits(data)
+    if options.given():
+        raise InputError(
+            f"{', '.join(options.given())}: would have no effect, since the data are objects that were read already. "
+            "Leave it out, or give it to load_data"
+        )
     splits = DatasetDict({name: _in_schema(name, rows) for name, rows in objects.items()})
     known = specification_of(objects)
     if known is not None:
-        options = {key: value for key, value in known.options.items() if key in DataSection.model_fields}
-        return GivenData(known.source, splits, options=options)
+        recorded = {key: value for key, value in known.options.items() if key in DataSection.model_fields}
+        return GivenData(known.source, splits, options=recorded)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     return GivenData(f"{IN_MEMORY}{counts}", splits)
 
@@ -102,19 +113,17 @@ def _as_splits(data: object) -> DatasetDict:
     )
 
 
-def read_source(section: DataSection, box_format: str | None = None) -> DatasetDict:
-    """Read the data of a recipe. Raises InputError, also for data that were given as objects."""
+def read_source(section: DataSection, options: DataOptions = DataOptions()) -> DatasetDict:
+    """Read the data of a recipe, with its options where none are given.
+
+    Raises InputError, also for data that were given as objects.
+    """
     if section.in_memory:
         raise InputError(
             f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
             "Give data (--data)"
         )
-    loaded = load_source_data(
-        section.source,
-        box_format=box_format or section.box_format,
-        images=section.images,
-        unlabeled=section.unlabeled,
-    )
+    loaded = load_source_data(section.source, **options.over(dict(section)).given())
     return loaded.checked() if section.bad_images == "raise" else _without_defective_images(loaded, section)
 
 
@@ -155,7 +164,7 @@ def category_ids(source: str) -> Mapping[int, str]:
     return {} if source.startswith(IN_MEMORY) else read_category_ids(source)
 
 
-def split_of(model: str, data: DataLike | None, split: str | None, box_format: str | None = None) -> Dataset:
+def split_of(model: str, data: DataLike | None, split: str | None, options: DataOptions = DataOptions()) -> Dataset:
     """Return a split of the data, or without data the validation images of a model's run.
 
     Raises InputError.
@@ -165,11 +174,11 @@ def split_of(model: str, data: DataLike | None, split: str | None, box_format: s
         if recipe is None:
             resolve(model)
             raise InputError(f"{model} has no {RECIPE} that names its data. Give data (--data)")
-        splits = read_source(recipe.data, box_format)
+        splits = read_source(recipe.data, options)
         if split in (None, "validation"):
             return _held_out(_run_of(Path(model)), recipe, splits)
     else:
-        splits = read_data(data, box_format).splits
+        splits = read_data(data, options).splits
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise InputError(f"the data have no split {chosen!r}. Choose one of {', '.join(splits)} with split (--split)")

@@ -10,9 +10,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from detr_ft.data.generated.generate import generate
+from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.models.label_map import fit_labels
 from detr_ft.models.load import load_model
-from detr_ft.training.monitor.evaluator import evaluate_split
+from detr_ft.training.monitor.evaluator import detect_together
 
 SIZES = (1, 2, 5, 7, 8, 9)
 
@@ -24,7 +25,9 @@ def evaluations(accelerator: Accelerator, checkpoint: str) -> dict[str, Any]:
     fit_labels(model, split.features["objects"]["category"].feature.names)
     results = {}
     for size in SIZES:
-        metrics, detections = evaluate_split(accelerator, model, processor, split.select(range(size)), 2)
+        rows = split.select(range(size))
+        detections = detect_together(accelerator, model, processor, rows, 2)
+        metrics = coco_metrics(rows, detections)
         best = [[*image.boxes[0].tolist(), float(image.scores[0])] for image in detections]
         results[str(size)] = {"metrics": metrics, "best": best}
     return results

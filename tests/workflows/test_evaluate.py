@@ -122,6 +122,19 @@ def test_classes_are_compared_by_name(folder: Path, run: Run) -> None:
         file.write_text(whole)
 
 
+def test_a_model_of_more_classes_than_the_data() -> None:
+    """The model's last class, `heart`, is beyond the classes of the data."""
+    data = load_data("generated:shapes?train=0&validation=12&edge=128")["validation"]
+    names = data.features["objects"]["category"].feature.names
+    without_hearts = [i for i, row in enumerate(data["objects"]) if names.index("heart") not in row["category"]]
+    rows = data.select(without_hearts)
+    fewer = rows.cast(detection_features(names[:-1]))
+    outcome = evaluate("embedded:small", fewer)
+    assert set(outcome.metrics.per_class) == set(names[:-1])
+    assert outcome.metrics.map == pytest.approx(evaluate("embedded:small", rows).metrics.map, abs=1e-9)
+    assert max(int(image.labels.max()) for image in outcome.detections if len(image)) < 7
+
+
 def test_detections_of_classes_that_the_data_lack_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
     order = align_classes(["cat", "dog", "bird"], ["bird", "cat"])
     assert order == [1, -1, 0]

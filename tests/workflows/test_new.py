@@ -18,7 +18,7 @@ from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.recipe.load import load_recipe
 from detr_ft.workflows.new import new_recipe
-from detr_ft.workflows.splits import split_of
+from detr_ft.workflows.splits import DataOptions, split_of
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     new_recipe(f"csv:{tmp_path}", run / "recipe.yaml", box_format="cxcywh")
     assert load_recipe(run / "recipe.yaml").data.box_format == "cxcywh"
     assert split_of(str(run), None, None)["objects"][0]["bbox"] == [[15, 12, 10, 6]]
-    assert split_of(str(run), None, None, "xywh")["objects"][0]["bbox"] != [[15, 12, 10, 6]]
+    assert split_of(str(run), None, None, DataOptions("xywh"))["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
 def test_an_existing_file_is_not_overwritten(photos: Path, tmp_path: Path) -> None:

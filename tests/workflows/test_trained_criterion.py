@@ -46,7 +46,7 @@ def test_an_invalid_criterion_is_reported_before_the_evaluation(
     def fail(*_: object) -> None:
         raise AssertionError("the split is evaluated")
 
-    monkeypatch.setattr(evaluation, "evaluate_split", fail)
+    monkeypatch.setattr(evaluation, "detect_together", fail)
     with pytest.raises(InputError) as caught:
         evaluate(model, DATA, output_dir=tmp_path / "report")
     place = "config.json of the model: detr_ft.criterion"

@@ -55,10 +55,11 @@ class Evaluator:
         split = self.eval_dataset
         if split is None:
             return Evaluation({}, [])
-        return evaluate_split(
+        detections = detect_together(
             self.accelerator, self.model, self.processor, split, self.batch_size,
             lambda images: progress(images, len(split)), check_stop,
         )  # fmt: skip
+        return Evaluation(coco_metrics(split, detections), detections)
 
     def matching_changes(self, criterion: SetCriterion, last_step: Row, fraction: float) -> Row:
         """Return changes of the matching on the sample, and `remarks`; on the main process only.
@@ -87,7 +88,7 @@ class Evaluator:
         return diagnose(train, validation, class_names(self.train_dataset), history)
 
 
-def evaluate_split(
+def detect_together(
     accelerator: Accelerator,
     model: Any,
     processor: Any,
@@ -95,8 +96,8 @@ def evaluate_split(
     batch_size: int,
     progress: Callable[[int], None] = lambda images: None,
     check_stop: Callable[[], object] = lambda: None,
-) -> Evaluation:
-    """Evaluate every image of a split, each on exactly one process, and return the result on all of them.
+) -> list[Detections]:
+    """Detect in every image of a split, each on exactly one process, and return all detections on all of them.
 
     Records are gathered rather than padded tensors, so parts of different or no length need no special case. `progress`
     gets the number of images so far. `check_stop` is called with every batch, equally often on all processes: it may use
@@ -115,5 +116,4 @@ def evaluate_split(
     for _ in range(len(own) // batch_size, rounds):
         check_stop()
     by_rank = gather_objects(detections)
-    detections = [by_rank[index % processes][index // processes] for index in range(len(split))]
-    return Evaluation(coco_metrics(split, detections), detections)
+    return [by_rank[index % processes][index // processes] for index in range(len(split))]
