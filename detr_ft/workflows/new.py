@@ -39,6 +39,7 @@ _SMALL = "embedded:small"
 _GIB_PER_IMAGE = 0.41
 _MIN_IMAGES_TO_TRAIN_BACKBONE, _MIN_IMAGES_FOR_DETR_AUGMENTATION = 100, 1_000
 _MAX_BATCH_SIZE = 16
+_MAX_EDGE_OF_SMALL_PX, _EDGE_OF_CHECKPOINTS_PX = 512, 800
 _PLAIN = re.compile(r"[A-Za-z][\w./:-]*[\w/]")  # a text that YAML reads without quotes
 
 
@@ -199,20 +200,18 @@ def _criterion(family: Family) -> str:
 def _edge(start: _Start, statistics: SplitStatistics, advised: int) -> tuple[int, str]:
     """Return the longest edge in pixels, and the reason.
 
-    It is the doctor's advice, within the sizes that the checkpoint was trained with.
+    It is the doctor's advice, unless the checkpoint was trained at a larger size, or is the small one for CPUs.
     """
+    small = start.checkpoint == _SMALL
+    edge = min(advised, _MAX_EDGE_OF_SMALL_PX) if small else max(advised, _EDGE_OF_CHECKPOINTS_PX)
+    reason = "the doctor's advice: a larger size detects smaller objects and takes longer"
+    if edge < advised:
+        reason = f"the doctor advises {advised}, which would take a CPU long"
+    elif edge > advised:
+        reason = f"the size that the checkpoint was trained with; the doctor advises {advised} or more"
     shorter = statistics.shorter_share.tenth
-    boxes = "" if not shorter else "; nine boxes in ten then have a shorter side of {:.0f} pixels or more"
-    if start.checkpoint == _SMALL:
-        edge = min(256, max(advised, 128), max(64, int(statistics.longest_side.median) or 256))
-        return edge, "a larger size detects smaller objects and takes longer" + boxes.format(shorter * edge)
-    edge = max(800, advised)
-    reason = (
-        "the size that the checkpoint was trained with"
-        if edge == 800
-        else "larger than the 800 that the checkpoint was trained with"
-    )
-    return edge, reason + boxes.format(shorter * edge)
+    boxes = f"; nine boxes in ten then have a shorter side of {shorter * edge:.0f} pixels or more" if shorter else ""
+    return edge, reason + boxes
 
 
 def _batch(start: _Start, edge: int, gpu: bool) -> tuple[int, str]:

@@ -45,6 +45,26 @@ def test_the_written_recipe_is_valid_for_the_data(
     assert "there is no validation split" in text
 
 
+@pytest.mark.parametrize(
+    ("side", "box", "checkpoint", "edge", "reason"),
+    [
+        (1000, 100, "embedded:small", 256, "the doctor's advice"),
+        (1000, 20, "embedded:small", 416, "the doctor's advice"),
+        (2000, 8, "embedded:small", 512, "the doctor advises 1312"),
+        (1000, 100, "facebook/detr-resnet-50", 800, "trained with; the doctor advises 256 or more"),
+        (2000, 8, "facebook/detr-resnet-50", 1312, "the doctor's advice"),
+    ],
+)
+def test_the_size_of_images_is_the_doctors(
+    tmp_path: Path, side: int, box: int, checkpoint: str, edge: int, reason: str
+) -> None:
+    Image.new("RGB", (side, side)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text(f"image,label,x,y,w,h\na.png,cat,10,10,{box},{box}\n")
+    new = new_recipe(f"csv:{tmp_path}", checkpoint=checkpoint)
+    assert new.recipe.data.longest_edge == edge
+    assert reason in new.text
+
+
 def test_a_checkpoint_can_be_named(photos: Path, tmp_path: Path) -> None:
     new_recipe(f"coco:{photos}", tmp_path / "big.yaml", checkpoint="facebook/detr-resnet-50")
     recipe = load_recipe(tmp_path / "big.yaml")

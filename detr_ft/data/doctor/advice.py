@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from detr_ft.data.doctor.statistics import SplitStatistics
 
-_MIN_EDGE_PX, _MAX_EDGE_PX, _EDGE_STEP_PX = 320, 1333, 32
+_MIN_EDGE_PX, _MAX_EDGE_PX, _EDGE_STEP_PX = 256, 1333, 32
+_MIN_ENLARGED_EDGE_PX = 128  # the feature map of a backbone of stride 32 then has 4 x 4 positions
 _MIN_BOX_SIDE_PX = 8  # of nine boxes in ten, after resizing
 _QUERY_COUNTS = (100, 150, 200, 300, 500, 900)
 _QUERIES_PER_OBJECT = 1.5
@@ -41,15 +42,23 @@ def advise(splits: Mapping[str, SplitStatistics]) -> tuple[Advice, ...]:
 
 
 def longest_edge(split: SplitStatistics) -> Advice:
-    """Advise the edge of resized images: 320 to 1333 pixels, a multiple of 32, at most the median image's."""
+    """Advise the edge of resized images: 256 to 1333 pixels, a multiple of 32.
+
+    It is at most the median image's, but at least 128.
+    """
     median = split.longest_side.median
     fraction = split.shorter_share.tenth
     largest = _MAX_EDGE_PX // _EDGE_STEP_PX * _EDGE_STEP_PX
     required = _MIN_BOX_SIDE_PX / fraction if fraction else _MAX_EDGE_PX
     edge = min(math.ceil(max(_MIN_EDGE_PX, required) / _EDGE_STEP_PX) * _EDGE_STEP_PX, largest)
     if 0 < median < edge:
-        edge = max(_EDGE_STEP_PX, int(median) // _EDGE_STEP_PX * _EDGE_STEP_PX)
-        reason = f"half of the images are no larger than {median:g} pixels, and enlarging them adds nothing"
+        edge = max(_MIN_ENLARGED_EDGE_PX, int(median) // _EDGE_STEP_PX * _EDGE_STEP_PX)
+        reason = f"half of the images are no larger than {median:g} pixels, and "
+        reason += (
+            "enlarging them adds nothing"
+            if edge <= median
+            else "smaller ones would have too few positions in the model"
+        )
     elif fraction:
         reason = f"nine boxes in ten then have a shorter side of {fraction * edge:.0f} pixels or more"
     else:

@@ -29,12 +29,13 @@ def figures(
 @pytest.mark.parametrize(
     ("side", "share", "edge", "reason"),
     [
-        (2000, 0.1, 320, "32 pixels or more"),
+        (2000, 0.1, 256, "26 pixels or more"),
         (2000, 0.0125, 640, "8 pixels or more"),
         (2000, 0.01, 800, "8 pixels or more"),
         (4000, 0.0001, 1312, "shorter side of 0 pixels"),
         (500, 0.0125, 480, "no larger than 500 pixels"),
-        (64, 0.05, 64, "no larger than 64 pixels"),
+        (200, 0.05, 192, "no larger than 200 pixels, and enlarging them adds nothing"),
+        (64, 0.05, 128, "no larger than 64 pixels, and smaller ones would have too few positions"),
         (2000, 0, 1312, "no boxes"),
     ],
 )
