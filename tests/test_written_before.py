@@ -49,10 +49,10 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 
 
 def assert_same_boxes(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> None:
-    """The same detections in COCO's results format, in the same order."""
+    """The same detections of the same files, in the same order; images were once numbered from 1."""
     assert len(found) == len(expected) > 0
     for mine, before in zip(found, expected, strict=True):
-        assert (mine["image_id"], mine["category"]) == (before["image_id"], before["category"])
+        assert (mine["file_name"], mine["category"]) == (before["file_name"], before["category"])
         assert mine["score"] == pytest.approx(before["score"], abs=SCORE)
         assert mine["bbox"] == pytest.approx(before["bbox"], abs=PIXELS)
 
@@ -63,8 +63,8 @@ def test_a_model_finds_what_it_found(name: str) -> None:
     files = list(dict.fromkeys(row["file_name"] for row in expected))
     detector = Detector.load(str(WRITTEN / name))
     found = [
-        {"image_id": number, "category": detector.names[label], "score": score, "bbox": [x, y, right - x, bottom - y]}
-        for number, one in enumerate(detector.detect([WRITTEN / file for file in files]), start=1)
+        {"file_name": file, "category": detector.names[label], "score": score, "bbox": [x, y, right - x, bottom - y]}
+        for file, one in zip(files, detector.detect([WRITTEN / file for file in files]), strict=True)
         for (x, y, right, bottom), score, label in zip(
             one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True
         )

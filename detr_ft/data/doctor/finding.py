@@ -99,6 +99,12 @@ KINDS: dict[str, Kind] = {
         "Its objects are not used.",
         "restore the image or its name, or remove the annotation; --fix COPY leaves it out",
     ),
+    "no split": Kind(
+        "warning",
+        "Images belong to none of the splits train, validation and test.",
+        "They are left out: no run trains or evaluates on them.",
+        "name their split train, validation or test, or remove them from the annotations",
+    ),
     "repeated id": Kind(
         "warning",
         "An id occurs more than once.",

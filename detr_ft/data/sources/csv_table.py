@@ -231,8 +231,11 @@ class CsvTable:
         if self.other_splits and not self.records:
             self.reasons.append(f"{self.file}: unknown splits {listed}. Name them train, validation and test")
         elif self.other_splits:
-            message = "%s: %d lines of other splits than train, validation and test are left out: %s"
-            log.warning(message, self.file, self.other_splits.total(), listed)
+            lines = self.other_splits.total()
+            message = (
+                f"{self.file}: {lines} lines of other splits than train, validation and test are left out: {listed}"
+            )
+            self.problems.append(Problem("no split", message, count=lines))
 
     def _has_images(self, split: str) -> bool:
         records = [record for (name, _), record in self.records.items() if name == split]

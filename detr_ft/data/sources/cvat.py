@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.listing import files_in, split_of_folder
-from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_xml
+from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_xml, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import xml_root
 from detr_ft.data.sources.record import Record, to_source_data, used_names
@@ -49,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     splits = reader.read(root)
     raise_all(reader.finder.all_missing(file))
     reader.finder.log_substitutes(file)
-    reader.log_other_subsets()
+    reader.add_other_subsets()
     names = sorted(used_names(splits) - {""})
     split_by = "the subsets" if any(image.get("subset") for image in root.findall("image")) else None
     return to_source_data(splits, names, file, reader.problems, split_by=split_by)
@@ -78,7 +77,7 @@ class _Reader:
         self.file = file
         self.finder = ImageFinder(file.parent, images=images)
         self.problems: list[Problem] = []
-        self.other_subsets: Counter[str] = Counter()
+        self.other_subsets: dict[str, list[int]] = {}  # the number of objects of each image
 
     def read(self, root: ElementTree.Element) -> dict[str, list[Record]]:
         """Return the records of each split, with the file's image ids if these are unique, else with indices."""
@@ -89,7 +88,7 @@ class _Reader:
             subset = (image.get("subset") or "").strip()
             split = "train" if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
             if split is None:
-                self.other_subsets[subset] += 1
+                self.other_subsets.setdefault(subset, []).append(len(image))
                 continue
             records = splits.setdefault(split, [])
             record = self._record(image, subset, ids[index] if ids else len(records))
@@ -97,11 +96,14 @@ class _Reader:
                 records.append(record)
         return splits
 
-    def log_other_subsets(self) -> None:
-        """Log the numbers of images in subsets that are no splits."""
-        for subset, count in sorted(self.other_subsets.items()):
-            message = "%s: %d images of the subset %r are left out: it is not train, validation or test"
-            log.warning(message, self.file, count, subset)
+    def add_other_subsets(self) -> None:
+        """Add problems of the subsets that are no splits."""
+        for subset, objects in sorted(self.other_subsets.items()):
+            message = (
+                f"{self.file}: {len(objects)} images of the subset {shown(subset)} are left out: it is not train, validation "
+                "or test"
+            )
+            self.problems.append(Problem("no split", message, count=sum(objects)))
 
     def _record(self, image: ElementTree.Element, subset: str, image_id: int) -> Record | None:
         name = (image.get("name") or "").strip()

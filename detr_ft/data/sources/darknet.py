@@ -56,9 +56,9 @@ def read(path: Path, options: ReadOptions) -> SourceData:
             f"{path}: no obj.data with the keys names and train, and no obj.names beside label files. "
             "Export the task as 'YOLO 1.1' or 'YOLO Darknet'"
         )
-    names = _class_names(layout.names)
+    names = class_names(layout.names)
     for other in (folder / _ROBOFLOW_NAMES for folder in _split_folders(layout.root)):
-        if other.is_file() and _class_names(other) != names:
+        if other.is_file() and class_names(other) != names:
             raise InputError(f"{other}: has other classes than {layout.names}. Export the splits with the same classes")
     finder = ImageFinder(layout.root, images=options.images)
     problems: list[Problem] = []
@@ -131,7 +131,7 @@ def _settings(file: Path) -> Mapping[str, str]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals and value.strip()}
 
 
-def _class_names(file: Path) -> dict[int, str]:
+def class_names(file: Path) -> dict[int, str]:
     """Return the class names by their numbers in label files. Raises InputError."""
     lines = [line.strip() for line in read_lines(file)]
     while lines and not lines[-1]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.listing import files_below, split_of, split_of_path
-from detr_ft.data.sources.table_rows import load_errors, to_schema
+from detr_ft.data.sources.problems import Problem
+from detr_ft.data.sources.table_rows import count_objects, load_errors, to_schema
 from detr_ft.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def recognizes(path: Path) -> bool:
@@ -30,7 +30,22 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     folders = image_folders(path, files)
     if options.images is not None:
         folders = {split: [options.images.absolute(), *some] for split, some in folders.items()}
-    return to_schema(raw, f"parquet:{path}", options.box_format, folders)
+    data = to_schema(raw, f"parquet:{path}", options.box_format, folders)
+    return replace(data, problems=(*data.problems, *_without_split(path, files)))
+
+
+def _without_split(path: Path, files: Mapping[str, Sequence[Path]]) -> Iterator[Problem]:
+    """Yield a problem for each file below a folder that is in no split."""
+    used = {file for some in files.values() for file in some}
+    for file in () if path.is_file() else files_below(path, {".parquet"}):
+        if file not in used:
+            message = f"{file}: no split in its name; it is left out"
+            yield Problem("no split", message, count=_count_objects(file))
+
+
+def _count_objects(file: Path) -> int:
+    with load_errors(f"parquet:{file}"):
+        return count_objects(Dataset.from_parquet(str(file)))
 
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
@@ -47,8 +62,6 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     without_split = files.pop("", [])
     if without_split and not files:
         return {"train": without_split}
-    for file in without_split:
-        log.warning("%s: no split in its name; it is left out", file)
     return files
 
 

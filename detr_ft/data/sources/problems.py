@@ -17,6 +17,7 @@ ProblemKind = Literal[
     "unknown class",
     "missing label",
     "lost annotation",
+    "no split",
     "repeated id",
     "unlabeled",
     "shape without area",
@@ -54,7 +55,7 @@ class Problem:
 
 def num_unread(problems: Iterable[Problem]) -> int:
     """Return the number of objects in the files that are not among those that were read."""
-    kinds: tuple[ProblemKind, ...] = ("unreadable annotation", "lost annotation", "shape without area")
+    kinds: tuple[ProblemKind, ...] = ("unreadable annotation", "lost annotation", "no split", "shape without area")
     return sum(problem.count for problem in problems if problem.kind in kinds)
 
 

@@ -18,7 +18,8 @@ from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
 from detr_ft.data.sources.image_finder import first_file
 from detr_ft.data.sources.listing import split_of
-from detr_ft.data.sources.problems import summarize
+from detr_ft.data.sources.parsing import shown
+from detr_ft.data.sources.problems import Problem, summarize
 from detr_ft.data.sources.record import (
     Record,
     log_image_errors,
@@ -27,7 +28,7 @@ from detr_ft.data.sources.record import (
     sort_naturally,
     used_names,
 )
-from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns
+from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns, as_lists
 from detr_ft.errors import InputError
 
 _SAMPLE_ROWS = 20
@@ -54,15 +55,17 @@ def to_schema(
 ) -> SourceData:
     """Convert detection tables to the schema.
 
-    Other splits than train, validation and test are left out and logged. The format of the boxes is by default
+    Other splits than train, validation and test are left out, with a problem. The format of the boxes is by default
     recognized. Relative paths of a split's images start at one of its `image_folders`. Raises InputError for tables
     without images and objects.
     """
     tables: dict[str, _Table] = {}
+    problems: list[Problem] = []
     for word, rows in raw.items():
         split = split_of(word)
         if split is None or split in tables or not len(rows):
-            log.warning("%s: split %r is left out", origin, word)
+            message = f"{origin}: the split {shown(word)} of {len(rows)} images is left out"
+            problems.append(Problem("no split", message, count=count_objects(rows)))
         else:
             where = f"{origin}, split {word}"
             columns = Columns.find(rows.features, where, image_folders.get(word, ()))
@@ -79,7 +82,18 @@ def to_schema(
         convert_record(record, chosen)
     names = _names([table.columns for table in tables.values()], records, origin)
     data = DatasetDict({split: table.convert(records[split], names) for split, table in tables.items()})
-    return SourceData(data, problems=tuple(problems_of(records)))
+    return SourceData(data, problems=(*problems, *problems_of(records)))
+
+
+def count_objects(rows: Dataset) -> int:
+    """Return the number of boxes in a table, 0 without the columns of a detection data set."""
+    try:
+        columns = Columns.find(rows.features, "")
+    except InputError:
+        return 0
+    cells = rows.with_format(None).select_columns([columns.objects or columns.boxes])
+    lists = (as_lists(row[columns.objects]) if columns.objects else row for row in cells)
+    return sum(len(objects.get(columns.boxes) or ()) for objects in lists if isinstance(objects, Mapping))
 
 
 def _names(columns: Sequence[Columns], records: Mapping[str, Sequence[Record]], origin: str) -> list[str]:

@@ -58,7 +58,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         keypoints = _num_keypoint_values(settings, file, problems)
         images, split_by = _images(settings, file, options.images, problems), f"{file.name}"
     else:
-        names, keypoints = dict(enumerate(_lines_of(file))), None
+        names, keypoints = darknet.class_names(file), None
         images, split_by = {"train": [path.absolute() for path in images_below(options.images or file.parent)]}, None
     raise_all(problems)
     reader = LabelReader(names, keypoints, file.parent)
@@ -78,10 +78,6 @@ def _class_file(folder: Path) -> Path | None:
         return None
     labels = (label for label in files_below(folder, {".txt"}) if label.name not in _CLASS_FILES)
     return file if any(map(is_label_file, labels)) else None
-
-
-def _lines_of(file: Path) -> list[str]:
-    return [line.strip() for line in read_lines(file) if line.strip()]
 
 
 def _yaml_file(folder: Path) -> Path | None:

@@ -11,7 +11,7 @@ import pytest
 
 from detr_ft.data.doctor import examine
 from detr_ft.data.schema import class_names, detection_objects
-from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
 
 Write = Callable[..., Path]
@@ -269,15 +269,17 @@ def test_a_split_column(tmp_path: Path, write_table: Write, caplog: pytest.LogCa
     splits = ("train", "valid", "TEST", "unlabelled")
     lines = [f"{image},cat,1,1,5,5,{split}" for image, split in zip(images, splits, strict=True)]
     header = "image,label,xmin,ymin,xmax,ymax,split"
-    data = load_data(str(write_table(tmp_path / "a.csv", header, *lines, lines[0], images=images)))
+    loaded = load_source_data(str(write_table(tmp_path / "a.csv", header, *lines, lines[0], images=images)))
+    data = loaded.splits
     assert {split: [Path(one["path"]).name for one in rows["image"]] for split, rows in data.items()} == {
         "train": ["a.jpg"],
         "validation": ["b.jpg"],
         "test": ["c.jpg"],
     }
     assert [len(rows[0]["objects"]["bbox"]) for rows in data.values()] == [2, 1, 1]
-    assert "1 lines of other splits" in caplog.text
-    assert "'unlabelled'" in caplog.text
+    (problem,) = loaded.problems
+    assert (problem.kind, problem.count) == ("no split", 1)
+    assert "'unlabelled'" in problem.message
 
 
 def test_a_split_column_with_no_split_or_two_for_an_image(tmp_path: Path, write_table: Write) -> None:

@@ -313,3 +313,14 @@ def test_without_a_data_yaml_the_classes_are_those_of_a_file_of_names(yolo: Path
     assert class_names(data["train"]) == ["cone", "cube"]
     # The folders of the images are the splits.
     assert {split: len(rows) for split, rows in data.items()} == {"train": 2, "validation": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "where"),
+    [("cone\n\ncube\n", "classes.txt, line 2"), ("cone\ncone\n", "'cone' occurs twice"), ("\n", "classes.txt")],
+)
+def test_names_that_would_shift_the_class_numbers_are_refused(yolo: Path, names: str, where: str) -> None:
+    (yolo / "data.yaml").unlink()
+    (yolo / "classes.txt").write_text(names)
+    with pytest.raises(InputError, match=where):
+        load_data(f"yolo:{yolo}")
