@@ -1,7 +1,7 @@
 """Files and folders of a data set, and the splits in their names.
 
 Hidden files and folders, and those that tools leave behind (`@eaDir` of a NAS, `__MACOSX` of an archive), are in no listing.
-Linked folders are followed.
+Linked folders are followed, also links that a copy without links (git on Windows, some archives) turned into files of text.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
+_MAX_LINK_BYTES = 4096  # of a path
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "data", "set"})  # beside a split in the name of a folder
 
 
@@ -90,13 +91,27 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the subfolders of a folder, sorted."""
+    """Return the subfolders of a folder, sorted; of a link that is a file of text, its target."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
+            folders = [_as_folder(entry) for entry in entries if not is_skipped(entry.name)]
     except OSError:
         return []
-    return sorted(folder / name for name in names if not is_skipped(name))
+    return sorted(child for child in folders if child)
+
+
+def _as_folder(entry: os.DirEntry[str]) -> Path | None:
+    """Return the path of a folder, or of the one that a file of text links to; None for other files."""
+    if entry.is_dir():
+        return Path(entry.path)
+    if Path(entry.name).suffix or not entry.is_file() or entry.stat().st_size > _MAX_LINK_BYTES:
+        return None
+    try:
+        target = Path(entry.path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    folder = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
+    return Path(folder) if target and os.path.isdir(folder) else None
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:

@@ -46,6 +46,17 @@ def test_subfolders_are_listed_too(folder: Path) -> None:
     assert names(files_below(folder, {".json"}), folder) == ["sub/d.json"]
 
 
+def test_links_copied_as_text_are_followed(folder: Path) -> None:
+    (folder / "elsewhere/far").mkdir(parents=True)
+    (folder / "elsewhere/far/e.png").touch()
+    (folder / "sub/link").write_text("../elsewhere/far\n")
+    (folder / "sub/README").write_text("far")
+    (folder / "sub/binary").write_bytes(b"\xff\x00")
+    assert images_below(folder / "sub") == [folder / "elsewhere/far/e.png", folder / "sub/c.png"]
+    (folder / "sub/loop").write_text("..")
+    assert names(images_below(folder), folder).count("sub/c.png") == 1
+
+
 def test_the_images_of_arguments_are_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     url = "https://host.org/a.png"
