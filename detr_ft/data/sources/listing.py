@@ -104,7 +104,7 @@ def _as_folder(entry: os.DirEntry[str]) -> Path | None:
     """Return the path of a folder, or of the one that a file of text links to; None for other files."""
     if entry.is_dir():
         return Path(entry.path)
-    if Path(entry.name).suffix or not entry.is_file() or entry.stat().st_size > _MAX_LINK_BYTES:
+    if os.path.splitext(entry.name)[1] or not entry.is_file() or entry.stat().st_size > _MAX_LINK_BYTES:
         return None
     try:
         target = Path(entry.path).read_text(encoding="utf-8").strip()
@@ -141,7 +141,7 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
-    return Path(name).suffix.lower() in suffixes
+    return os.path.splitext(name)[1].lower() in suffixes
 
 
 def image_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
