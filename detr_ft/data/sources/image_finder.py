@@ -131,7 +131,7 @@ class ImageFinder:
             self._below = NameIndex(path for path in images_below(self.root) if not self._is_in_other_split(path))
         parts = PurePosixPath(name).parts
         candidates = self._below.get(parts[-1])
-        best = most_similar(parts[:-1], candidates)
+        best = _distinct(most_similar(parts[:-1], candidates))
         if len(best) > 1:
             problems.append(
                 f"{where}: the image {name} is ambiguous: {', '.join(map(str, best[:3]))}. "
@@ -255,6 +255,15 @@ def most_similar(folders: tuple[str, ...], files: Sequence[Path]) -> list[Path]:
     """Return the files whose folders have the most last parts in common with `folders`."""
     lengths = [_num_common_parts(folders, file.parts[:-1]) for file in files]
     return [file for file, length in zip(files, lengths, strict=True) if length == max(lengths)]
+
+
+def _distinct(files: Sequence[Path]) -> list[Path]:
+    """Return one path of each file: several lead to a file in a linked folder."""
+    return (
+        list({os.path.realpath(file): file for file in reversed(files)}.values())[::-1]
+        if len(files) > 1
+        else list(files)
+    )
 
 
 def _num_common_parts(path: tuple[str, ...], other: tuple[str, ...]) -> int:

@@ -68,6 +68,14 @@ def test_a_name_of_several_files_is_a_problem(tmp_path: Path) -> None:
     assert str(tmp_path / "y/a.png") in problems[0]
 
 
+def test_a_file_that_several_links_lead_to_is_one(tmp_path: Path) -> None:
+    make(tmp_path, "x/a.png")
+    (tmp_path / "y").symlink_to("x", target_is_directory=True)
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z/a.png").symlink_to("../x/a.png")
+    assert find(ImageFinder(tmp_path), "a.png") == tmp_path / "x/a.png"
+
+
 def test_folders_go_before_the_search_the_first_one_first(tmp_path: Path) -> None:
     make(tmp_path, "one/a.png", "two/a.png", "two/b.png", "two/c.jpg", "deep/down/d.png")
     finder = ImageFinder(tmp_path, [tmp_path / "one", tmp_path / "two"])
