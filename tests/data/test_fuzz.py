@@ -237,11 +237,7 @@ def refusal(spec: str) -> list[str]:
     return []
 
 
-# Sources whose every object is counted after a value was spoiled.
-COUNTED = ("darknet", "via", "via csv", "supervisely", "datumaro", "kitti", "sagemaker", "vertex", "azure")
-
-
-@pytest.mark.parametrize("source", COUNTED)
+@pytest.mark.parametrize("source", SOURCES)
 def test_no_object_of_a_spoiled_value_is_lost_without_a_problem(
     tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
