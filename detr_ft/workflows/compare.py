@@ -84,7 +84,8 @@ def compare(
     """Compare models on a split, by default on the validation images of their runs.
 
     Those must be the same for all runs. The detections that runs saved are used again if no data are given.
-    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError for fewer than two models, and for runs with different validation images.
+    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError for fewer than two models, and for runs with
+    different validation images.
     """
     check_list_of_texts("models", models, "compare([MODEL, MODEL])")
     check_whole_number("batch_size", batch_size, 1)

@@ -84,7 +84,8 @@ def evaluate(
     `output_dir` is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the
     detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
     scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name.
-    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError, also for data with a class that the model doesn't know.
+    `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError, also for data with a class that the
+    model doesn't know.
     """
     if model is None and (from_predictions is None or data is None):
         raise InputError("give a model to evaluate, or from_predictions (--from-predictions) and data (--data)")

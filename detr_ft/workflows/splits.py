@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How to read the files of a data set, with the keys of a recipe's section `data`; None stands for the default."""
+    """The options for reading the files of a data set, as in a recipe's `data`; None is the default."""
 
     box_format: str | None = None
     images: PathLike | None = None

@@ -97,7 +97,7 @@ def detect_together(
     progress: Callable[[int], None] = lambda images: None,
     check_stop: Callable[[], object] = lambda: None,
 ) -> list[Detections]:
-    """Detect in every image of a split, each on exactly one process, and return all detections on all of them.
+    """Return the detections of every image of a split on all processes, each found by exactly one.
 
     Records are gathered rather than padded tensors, so parts of different or no length need no special case. `progress`
     gets the number of images so far. `check_stop` is called with every batch, equally often on all processes: it may use
