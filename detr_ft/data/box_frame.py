@@ -5,8 +5,9 @@ Training, prediction, previews and the demo convert by this module alone. It als
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -17,6 +18,7 @@ from detr_ft.boxes import cxcywh_to_xyxy, xywh_to_xyxy, xyxy_to_cxcywh
 Sizes = Tensor | tuple[float, float]  # width and height, `[..., 2]`
 
 MIN_SIDE_PX = 1e-3  # thinner boxes count as empty
+_MODERATE = 1e6  # pixels; numbers that float32 represents to a fraction of a pixel
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,31 @@ def trainable_boxes(bbox: Tensor, iscrowd: Tensor, width: float, height: float) 
         crowds=int((inside & iscrowd).sum()),
     )
     return clipped[trainable], trainable.nonzero()[:, 0], counts
+
+
+def unusable_boxes(objects: dict[str, list[object]], width: float, height: float) -> str:
+    """Return why the objects of an image can't be learned: a number is not finite, or no box is usable; else empty.
+
+    Without its boxes the image would be learned as one without objects. Crowds are usable.
+    """
+    boxes: Iterable[Any] = objects["bbox"]
+    if not boxes or (all(map(_is_moderate, boxes)) and any(_is_inside(box, width, height) for box in boxes)):
+        return ""  # of nearly all images, without a tensor
+    counts = trainable_boxes(*as_tensors(objects), width, height)[2]
+    if counts.dropped_not_finite:
+        return f"{counts.dropped_not_finite} of its boxes have NaN or infinite numbers"
+    if counts.trainable or counts.crowds or not min(width, height) > 0:
+        return ""
+    return f"none of its {len(objects['bbox'])} boxes has an area inside the image"
+
+
+def _is_moderate(box: Sequence[float]) -> bool:
+    return all(abs(number) < _MODERATE for number in box)  # False for NaN
+
+
+def _is_inside(box: Sequence[float], width: float, height: float) -> bool:
+    x, y, w, h = box
+    return min(w, h, min(x + w, width) - max(x, 0), min(y + h, height) - max(y, 0)) > 2 * MIN_SIDE_PX
 
 
 def count_boxes(split: Dataset) -> BoxCounts:

@@ -94,6 +94,10 @@ def box_findings(
             elif kind == "outside":
                 text += " in an image of {:g}x{:g}".format(*boxes.size[index])
             findings.append((index, _of_box(kind, split, boxes, index, scans, text, cause)))
+    for index in _only_unusable(boxes):
+        count = int((boxes.row == boxes.row[index]).sum())
+        text = f"none of its {count} boxes has an area inside the image"
+        findings.append((index, _of_box("no usable box", split, boxes, index, scans, text, text)))
     for index, first in _repeated(boxes):
         text = f"{_box_text(boxes, index)}, the same as annotation {boxes.id[first]}"
         findings.append((index, _of_box("duplicate box", split, boxes, index, scans, text)))
@@ -112,6 +116,16 @@ def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
         "zero size": has_size & finite & (shorter >= 0) & (shorter <= MIN_SIDE_PX),
         "outside": has_size & finite & beyond,
     }
+
+
+def _only_unusable(boxes: BoxColumns) -> list[int]:
+    """Return the first box of each image with a size whose boxes are finite, and none of them has an area inside it."""
+    xywh = np.where(boxes.finite[:, None], boxes.xywh, 0)
+    inside = np.minimum(xywh[:, :2] + xywh[:, 2:], boxes.size) - np.maximum(xywh[:, :2], 0)
+    usable = (boxes.size <= 0).any(1) | ~boxes.finite | (inside > MIN_SIDE_PX).all(1)
+    rows, first = np.unique(boxes.row, return_index=True)
+    usable_rows = np.unique(boxes.row[usable])
+    return [int(index) for row, index in zip(rows, first, strict=True) if row not in usable_rows]
 
 
 def _repeated(boxes: BoxColumns) -> Iterator[tuple[int, int]]:

@@ -72,8 +72,8 @@ KINDS: dict[str, Kind] = {
     "not finite": Kind(
         "error",
         "A box contains NaN, infinity, or a number so large that computing with it gives infinity.",
-        "One such number in a loss makes every weight of the model NaN; training leaves the box out.",
-        "remove the box or correct its numbers",
+        "One such number in a loss makes every weight of the model NaN. Training refuses the image.",
+        "correct the numbers, or remove the box; --fix COPY leaves out the box, or an image without another one",
     ),
     "unknown class": Kind(
         "error",
@@ -164,6 +164,12 @@ KINDS: dict[str, Kind] = {
         "An image of one split is the same as an image of another split, or looks like it.",
         "The model is evaluated on images of its training: metrics are too high.",
         "put similar images into one split: remove the copies, or split the data again",
+    ),
+    "no usable box": Kind(
+        "error",
+        "None of the boxes of an image has an area inside it.",
+        "Without its boxes the image would be learned as if nothing were there. Training refuses it.",
+        "draw the boxes again, or remove the image; --fix COPY leaves the image out",
     ),
     "zero size": Kind(
         "warning",

@@ -117,8 +117,13 @@ class _SplitRepairer:
                 self._record(index, None, *reason)
             if reason is not None or rescaling is None:
                 yield None
+                continue
+            row = self._repaired_row(index, objects, image, rescaling, in_pixels.format)
+            if objects["bbox"] and not row["objects"]["bbox"]:
+                self._record(index, None, "left out: no usable box", f"{len(image.boxes)} boxes", None)
+                yield None
             else:
-                yield self._repaired_row(index, objects, image, rescaling, in_pixels.format)
+                yield row
 
     def _reason_to_leave_out(
         self, index: int, labels: Sequence[int], image: AnnotatedImage, rescaling: Rescaling | None

@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from detr_ft.data.box_frame import unusable_boxes
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size
 from detr_ft.data.integrity.annotated_size import (
     AnnotatedImage,
@@ -49,8 +50,8 @@ def inspect_splits(data: Mapping[str, Dataset], names: Sequence[str], form: Imag
     """Scan every image of the splits `names`.
 
     The processes of a run divide the work, and each gets the whole result. An image is bad if it can't be read, if the
-    size that its boxes were drawn for is unclear, or if the model's image format, `form`, would resize a side to 0
-    pixels. All splits of `data` decide in which frame boxes were drawn. Moved boxes are logged.
+    size that its boxes were drawn for is unclear, if none of its boxes can be used, or if the model's image format,
+    `form`, would resize a side to 0 pixels. All splits of `data` decide in which frame boxes were drawn. Moved boxes are logged.
     """
     scans = {name: map_divided(data[name], lambda rows: scan_images(rows, "Scanning images")) for name in names}
     sizes = _infer_sizes(data, {name: [image.file for image in images] for name, images in scans.items()})
@@ -61,8 +62,8 @@ def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] 
     """Return a split, or some of its rows, with sizes and boxes of the actual upright images.
 
     All splits decide in which frame boxes were drawn, as in training. Only the headers of the files are read. Moved
-    boxes are logged. Raises InputError with every selected image that has no readable header, or whose boxes were drawn
-    for an unclear size.
+    boxes are logged. Raises InputError with every selected image that has no readable header, whose boxes were drawn
+    for an unclear size, or none of whose boxes can be used.
     """
     split = data[name]
     selected = range(len(split)) if rows is None else rows
@@ -70,7 +71,8 @@ def with_true_sizes(data: Mapping[str, Dataset], name: str, rows: Sequence[int] 
     files = _known_sizes(headers)
     rescaled, unclear = _rescale(split, files, _infer_sizes(data, {name: files}))
     unreadable = {row: error for row, error in enumerate(headers) if isinstance(error, str)}
-    problems = [reasons[row] for reasons in (unreadable, unclear) for row in selected if row in reasons]
+    unusable = _without_usable_boxes(rescaled)
+    problems = [reasons[row] for reasons in (unreadable, unclear, unusable) for row in selected if row in reasons]
     if problems:
         raise InputError(shorten(problems))
     return rescaled if rows is None else rescaled.select(rows)
@@ -85,10 +87,11 @@ def _inspect(
     split: Dataset, images: Sequence[ScannedImage], sizes: AnnotatedSizes, form: ImageFormat
 ) -> InspectedSplit:
     rescaled, unclear = _rescale(split, [image.file for image in images], sizes)
+    unusable = _without_usable_boxes(rescaled)
     bad = {
         row: reason
         for row, image in enumerate(images)
-        if (reason := image.message or unclear.get(row) or _too_thin(image, form))
+        if (reason := image.message or unclear.get(row) or _too_thin(image, form) or unusable.get(row))
     }
     usable = [row for row in range(len(split)) if row not in bad]
     return InspectedSplit(
@@ -126,6 +129,17 @@ def _header_size(row: dict[str, Any]) -> FileSize | str:
 
 def _known_sizes(headers: Sequence[FileSize | str]) -> list[FileSize]:
     return [size if isinstance(size, FileSize) else NO_SIZE for size in headers]
+
+
+def _without_usable_boxes(split: Dataset) -> dict[int, str]:
+    """Return a message for each row whose boxes would leave it without objects, or are not all finite."""
+    columns = split.with_format(None).select_columns(["width", "height", "objects"])
+    reasons: dict[int, str] = {}
+    for row, values in enumerate(columns):
+        fault = unusable_boxes(values["objects"], values["width"], values["height"])
+        if fault:
+            reasons[row] = f"{_name(split, row)}: {fault}. See `detr-ft doctor`."
+    return reasons
 
 
 def _too_thin(image: ScannedImage, form: ImageFormat) -> str | None:

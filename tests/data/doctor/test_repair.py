@@ -313,6 +313,20 @@ def test_the_copy_is_clean_and_valid_boxes_are_unchanged(tmp_path: Path, seed: i
     assert left_out[True] == sum(map(len, data.values())) - sum(map(len, copy.values()))
 
 
+@pytest.mark.parametrize("box", [[10, 10, 0, 5], [500, 10, 5, 5], [float("nan"), 1, 1, 1]], ids=str)
+def test_an_image_without_a_usable_box_is_left_out(make_rows, box: list[float]) -> None:
+    data = DatasetDict({"train": make_rows([VALID], [box], [], [box, VALID])})
+    result = repaired(data)
+    assert result.data["train"]["image_id"] == [100, 102, 103]
+    assert [len(objects["bbox"]) for objects in result.data["train"]["objects"]] == [1, 0, 1]
+    (change,) = [change for change in result.changes if change.annotation_id is None]
+    assert (change.image_id, change.what) == (101, "left out: no usable box")
+    errors = [found for found in examine(data).findings if found.level == "error"]
+    assert {(found.kind, found.image_id) for found in errors} == (
+        {("not finite", 101), ("not finite", 103)} if box[0] != box[0] else {("no usable box", 101)}
+    )
+
+
 def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:
     data = DatasetDict({"train": make_rows([VALID, [1, 1, 0, 2]])})
     write_repaired(repaired(data), tmp_path / "out")

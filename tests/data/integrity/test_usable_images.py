@@ -119,3 +119,21 @@ def test_two_processes_on_cpus_divide_the_images_of_two_splits(tmp_path: Path) -
     assert first["fingerprints"] == second["fingerprints"]
     alone = inspect_splits(generate("shapes?edge=64&train=5&validation=4"), ["train", "validation"], FORM)
     assert first["fingerprints"] == {name: [one.hex() for one in split.fingerprints] for name, split in alone.items()}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "reason"),
+    [
+        ([[10, 10, 0, 5], [500, 10, 5, 5]], "none of its 2 boxes has an area inside the image"),
+        ([[float("nan"), 10, 5, 5], BOX], "1 of its boxes have NaN"),
+        ([[1e39, 10, 5, 5]], "1 of its boxes have NaN"),
+    ],
+)
+def test_an_image_whose_boxes_would_be_lost_is_bad(make_rows: Rows, boxes: list[list[float]], reason: str) -> None:
+    rows = make_rows([BOX], boxes, [], [[10, 10, 0, 5], BOX])
+    found = inspected(rows)
+    assert found.rows["image_id"] == [100, 102, 103]
+    assert [reason in line for line in found.bad] == [True]
+    with pytest.raises(InputError, match=r"1\.png"):
+        with_true_sizes({"train": rows}, "train")
+    assert len(with_true_sizes({"train": rows}, "train", [0, 2, 3])) == 3
