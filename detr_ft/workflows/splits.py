@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
+from detr_ft.data.doctor.statistics import boxes_of, other_format
 from detr_ft.data.integrity.usable_images import shorten, with_true_sizes
 from detr_ft.data.load import specification_of
 from detr_ft.data.schema import detection_features
@@ -75,6 +76,7 @@ def read_data(data: DataLike, options: DataOptions = DataOptions()) -> GivenData
     """
     given = read_as_is(data, options)
     SourceData(given.splits, given.category_ids, given.problems).checked()
+    _check_box_format(given.source, given.splits, options)
     return given
 
 
@@ -123,8 +125,25 @@ def read_source(section: DataSection, options: DataOptions = DataOptions()) -> D
             f"data.source: {section.source}: these data were given to Python as objects and can't be read again. "
             "Give data (--data)"
         )
-    loaded = load_source_data(section.source, **options.over(dict(section)).given())
-    return loaded.checked() if section.bad_images == "raise" else _without_defective_images(loaded, section)
+    options = options.over(dict(section))
+    loaded = load_source_data(section.source, **options.given())
+    splits = loaded.checked() if section.bad_images == "raise" else _without_defective_images(loaded, section)
+    _check_box_format(section.source, splits, options)
+    return splits
+
+
+def _check_box_format(source: str, splits: Mapping[str, Dataset], options: DataOptions) -> None:
+    """Raise InputError if the boxes of a split look like another format, unless the user stated one."""
+    if options.box_format is not None:
+        return
+    formats = {name: other_format(boxes_of(rows)) for name, rows in splits.items()}
+    problems = [
+        f"{source}: the boxes of {name} are not x, y, width, height in pixels but likely {format}"
+        for name, format in formats.items()
+        if format is not None
+    ]
+    if problems:
+        raise InputError([*problems, "Convert them: detr-ft doctor DATA --fix COPY writes a copy with boxes in pixels"])
 
 
 def _without_defective_images(loaded: SourceData, section: DataSection) -> DatasetDict:

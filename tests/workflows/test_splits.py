@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from datasets import Dataset
 from detr_ft import load_data
 from detr_ft.data.export import write_coco
 from detr_ft.errors import InputError
+from detr_ft.recipe.recipe import DataSection
 from detr_ft.workflows.compare import compare
 from detr_ft.workflows.evaluate import evaluate
 from detr_ft.workflows.export import export
@@ -87,3 +89,19 @@ def test_a_dataset_without_the_columns_is_refused() -> None:
 def test_an_unknown_split_is_refused_with_those_of_the_data() -> None:
     with pytest.raises(InputError, match="validation"):
         split_of(MODEL, "generated:shapes?train=0&validation=2&edge=96", "test")
+
+
+def test_boxes_in_another_format_are_refused(tmp_path: Path) -> None:
+    write_coco(load_data("generated:shapes?train=12&validation=0&edge=96"), tmp_path)
+    file = tmp_path / "train/_annotations.coco.json"
+    content = json.loads(file.read_text())
+    sides = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    for row in content["annotations"]:
+        row["bbox"] = [value / side for value, side in zip(row["bbox"], 2 * sides[row["image_id"]], strict=True)]
+    file.write_text(json.dumps(content))
+    for call in (lambda: new_recipe(tmp_path), lambda: evaluate(MODEL, tmp_path)):
+        with pytest.raises(InputError, match="likely xywh in fractions"):
+            call()
+    section = DataSection(source=str(tmp_path))
+    with pytest.raises(InputError, match="likely xywh in fractions"):
+        read_source(section)

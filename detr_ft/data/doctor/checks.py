@@ -23,6 +23,7 @@ from detr_ft.errors import InputError
 
 # A shorter side of fewer pixels after resizing is tiny.
 TINY_PX = 4.0
+_MIN_BOX_SIDE_PX = 1 - 1e-6
 _FIRST_SWAPPING_ORIENTATION = 5  # EXIF orientations from this on swap width and height; 2 to 4 don't
 _MIRRORED = "mirrored or turned upside down, as in EXIF"
 _MIN_SHRINK_PX = 32  # an edge rounded down to a multiple of 32 does not count as shrinking
@@ -114,6 +115,7 @@ def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
         "not finite": has_size & ~finite,
         "negative size": has_size & finite & (shorter < 0),
         "zero size": has_size & finite & (shorter >= 0) & (shorter <= MIN_SIDE_PX),
+        "under a pixel": has_size & finite & (shorter > MIN_SIDE_PX) & (shorter < _MIN_BOX_SIDE_PX),
         "outside": has_size & finite & beyond,
     }
 

@@ -183,6 +183,12 @@ KINDS: dict[str, Kind] = {
         "Training leaves it out, so that its object is learned as background.",
         "boxes are x, y, width, height: check that these are not two corners in the wrong order",
     ),
+    "under a pixel": Kind(
+        "warning",
+        "A box is thinner than a pixel.",
+        "Nothing can be seen in it; boxes in fractions of the image look like this.",
+        "check that boxes are x, y, width, height in pixels, and draw these again",
+    ),
     "outside": Kind(
         "warning",
         "A box extends beyond its image.",

@@ -289,3 +289,8 @@ def test_exif_mirroring_is_a_warning_if_no_other_image_shows_turning(
     square = write_image(tmp_path / "b.jpg", size=(40, 40), orientation=6, seed=1)
     still = examine(DatasetDict({"train": split([path, square], [GOOD], sizes={1: (40, 40)})})).findings
     assert [one.kind for one in still] == ["exif mirroring", "exif rotation"]
+
+
+def test_boxes_under_a_pixel(make_rows: Callable[..., Dataset]) -> None:
+    found = examine(DatasetDict(train=make_rows([[1, 2, 30, 20], [0.25, 0.5, 0.5, 0.25]]))).findings
+    assert [(one.kind, one.annotation) for one in found] == [("under a pixel", 1001)]
