@@ -253,7 +253,7 @@ def _join(folder: Path, name: str) -> Path:
 
 def most_similar(folders: tuple[str, ...], files: Sequence[Path]) -> list[Path]:
     """Return the files whose folders have the most last parts in common with `folders`."""
-    lengths = [_num_common_parts(folders, file.parts[:-1]) for file in files]
+    lengths = [num_common_parts(folders, file.parts[:-1]) for file in files]
     return [file for file, length in zip(files, lengths, strict=True) if length == max(lengths)]
 
 
@@ -266,7 +266,7 @@ def _distinct(files: Sequence[Path]) -> list[Path]:
     )
 
 
-def _num_common_parts(path: tuple[str, ...], other: tuple[str, ...]) -> int:
+def num_common_parts(path: tuple[str, ...], other: tuple[str, ...]) -> int:
     """Return the number of last parts that two paths have in common."""
     pairs = list(zip(reversed(path), reversed(other), strict=False))
     return next((index for index, (a, b) in enumerate(pairs) if a != b), len(pairs))

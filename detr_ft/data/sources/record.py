@@ -44,7 +44,8 @@ class Record:
     by 0, and `image_error` is the reason. `unreadable` has a message for each part of the annotation that can't be read, and
     `without_area` for each point or line, which is no box.
     An object of an undeclared class has an empty name; `faults` has a message for it, by its index. An `unlabeled` image
-    has neither a label file nor a record, unlike one that is declared to have no objects.
+    has neither a label file nor a record, unlike one that is declared to have no objects. `stated` is the name of the image
+    in the annotations, empty if it follows from the name of the annotation file.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Record:
     without_area: list[str] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
     unlabeled: bool = False
+    stated: str = ""
 
     @classmethod
     def with_size(

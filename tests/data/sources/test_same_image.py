@@ -1,0 +1,77 @@
+"""Records that name one image file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detr_ft.data.sources.record import Record
+from detr_ft.data.sources.same_image import unite_records
+
+ONE, TWO = [1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]
+
+
+def record(path: Path, stated: str, *objects: tuple[str, list[float]], number: int = 0) -> Record:
+    one = Record(path, number, 40, 30, stated=stated)
+    for name, box in objects:
+        one.add(box, name, annotation_id=10 * number + len(one.ids))
+    return one
+
+
+def united(root: Path, *records: Record) -> tuple[list[tuple[Path, list[str]]], list[str]]:
+    """The path and class names of each record, and the kinds of the problems."""
+    splits, problems = unite_records({"train": records}, root)
+    return [(one.path, one.names) for one in splits["train"]], [problem.kind for problem in problems]
+
+
+@pytest.mark.parametrize("stated", [("a.jpg", "images/a.jpg"), ("a.jpg", "a.jpg"), ("", "")])
+def test_records_of_one_file_have_the_objects_of_all(tmp_path: Path, stated: tuple[str, str]) -> None:
+    path = tmp_path / "images/a.jpg"
+    first = record(path, stated[0], ("cat", ONE), number=1)
+    second = record(path, stated[1], ("cat", ONE), ("dog", ONE), ("cat", TWO), number=2)
+    second.unreadable.append("line 3: x")
+    assert united(tmp_path, first, second) == ([(path, ["cat", "dog", "cat"])], ["repeated id"])
+    assert (first.ids, first.boxes, first.unreadable) == ([10, 21, 22], [ONE, ONE, TWO], ["line 3: x"])
+
+
+def test_an_undeclared_class_stays_undeclared(tmp_path: Path) -> None:
+    first, second = record(tmp_path / "a.jpg", "a.jpg", ("cat", ONE)), record(tmp_path / "a.jpg", "a.jpg")
+    second.add(TWO, "", fault="line 2: class 7 is not among the names")
+    united(tmp_path, first, second)
+    assert first.faults == {1: "line 2: class 7 is not among the names"}
+
+
+def test_a_name_with_other_folders_is_a_missing_image(tmp_path: Path) -> None:
+    path = tmp_path / "cam1/0001.jpg"
+    records = [record(path, name, ("cat", ONE)) for name in ("cam2/0001.jpg", "cam1/0001.jpg")]
+    assert united(tmp_path, *records) == ([(tmp_path / "cam2/0001.jpg", ["cat"]), (path, ["cat"])], [])
+
+
+def test_of_paths_of_another_machine_the_most_similar_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x/cam1/0001.jpg"
+    records = [record(path, rf"C:\me\{name}\0001.jpg", ("cat", ONE)) for name in ("cam2", "cam1")]
+    (other, _), (same, _) = united(tmp_path, *records)[0]
+    assert (other, same) == (tmp_path / "C:/me/cam2/0001.jpg", path)
+
+
+def test_names_that_fit_a_file_equally_badly_are_both_missing(tmp_path: Path) -> None:
+    path = tmp_path / "photos/0001.jpg"
+    records = [record(path, name, ("cat", ONE)) for name in ("cam2/0001.jpg", "cam1/0001.jpg")]
+    paths = [one for one, _ in united(tmp_path, *records)[0]]
+    assert paths == [tmp_path / "cam2/0001.jpg", tmp_path / "cam1/0001.jpg"]
+
+
+def test_links_to_one_file_are_one_image(tmp_path: Path) -> None:
+    (tmp_path / "batch1").mkdir()
+    (tmp_path / "batch1/a.jpg").touch()
+    (tmp_path / "latest").symlink_to("batch1", target_is_directory=True)
+    (tmp_path / "b.jpg").symlink_to("batch1/a.jpg")
+    paths = [tmp_path / name for name in ("batch1/a.jpg", "latest/a.jpg", "b.jpg")]
+    assert united(tmp_path, *[record(path, "", ("cat", ONE)) for path in paths])[0] == [(paths[0], ["cat"])]
+
+
+def test_other_files_and_splits_stay_apart(tmp_path: Path) -> None:
+    splits = {name: [record(tmp_path / "a.jpg", "a.jpg")] for name in ("train", "validation")}
+    splits["train"].append(record(tmp_path / "b.jpg", "b.jpg"))
+    assert unite_records(splits, tmp_path) == (splits, [])
