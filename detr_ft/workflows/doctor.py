@@ -29,6 +29,7 @@ from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.registry import UnlabeledPolicy, parse_spec
 from detr_ft.errors import InputError
 from detr_ft.hub.push import check_target, push_dataset
@@ -103,6 +104,8 @@ def doctor(
         check_whole_number("longest_edge", longest_edge, _MIN_EDGE_PX)
     outputs.check(drawn_on)
     given = read_as_is(data, DataOptions(box_format, images, unlabeled))
+    if outputs.coco is not None:  # COCO files can't mark objects that are missing
+        SourceData(given.splits, given.category_ids, given.problems).checked()
     check_not_empty(given.splits)
     splits, scan = given.splits, scan_dataset(given.splits)
     roots = _roots(given.source)

@@ -18,7 +18,7 @@ from detr_ft.data.load import specification_of
 from detr_ft.data.schema import detection_features
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.load import load_source_data, read_category_ids
-from detr_ft.data.sources.problems import Problem
+from detr_ft.data.sources.problems import Problem, num_unread, summarize
 from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.models.locate import resolve
@@ -151,6 +151,8 @@ def _without_defective_images(loaded: SourceData, section: DataSection) -> Datas
 
     Raises InputError if these are too many.
     """
+    for line in summarize([one.message for one in loaded.problems if one.row is None or not one.refused]):
+        logger.warning("%s", line)
     defective = loaded.defective_rows()
     for split, reasons in defective.items():
         total = len(loaded.splits[split])
@@ -165,9 +167,12 @@ def _without_defective_images(loaded: SourceData, section: DataSection) -> Datas
         for reason in reasons.values():
             logger.warning("skipped: %s", reason)
     usable = loaded.without_rows(defective).splits
+    images, objects = _counts(loaded.splits)
+    used, used_objects = _counts(usable)
+    objects += num_unread(loaded.problems)
     logger.info(
-        "%d images with %d objects in the files = %d images with %d used + %d images left out",
-        *_counts(loaded.splits), *_counts(usable), sum(map(len, defective.values())),
+        "%d images with %d objects in the files = %d images with %d used + %d images and %d objects left out",
+        images, objects, used, used_objects, images - used, objects - used_objects,
     )  # fmt: skip
     return usable
 

@@ -11,7 +11,7 @@ from PIL import Image
 from detr_ft.data.sources.load import load_data
 from detr_ft.errors import InputError
 from detr_ft.utils.drawing import draw
-from detr_ft.workflows.doctor import preview_augmentation
+from detr_ft.workflows.doctor import doctor, preview_augmentation
 
 RECIPE = """
 model: {{checkpoint: "embedded:small"}}
@@ -70,3 +70,13 @@ def test_data_without_a_train_split_is_reported(tmp_path: Path) -> None:
     data = DatasetDict(test=load_data("generated:workshop?train=2&validation=0")["train"])
     with pytest.raises(InputError, match=r"no train split .* test"):
         preview_augmentation(data, tmp_path / "mine.yaml", tmp_path / "x.png")
+
+
+def test_data_with_unreadable_objects_are_not_written_as_coco(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    table = "image,label,x1,y1,x2,y2\na.png,cat,1,1,x,5\na.png,cat,1,1,5,5\n"
+    (tmp_path / "train.csv").write_text(table)
+    with pytest.raises(InputError, match="line 2"):
+        doctor(f"csv:{tmp_path}", write_coco=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert doctor(f"csv:{tmp_path}").diagnosis.errors

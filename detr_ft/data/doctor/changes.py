@@ -6,17 +6,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from datasets import DatasetDict
 
-from detr_ft.data.sources.problems import Problem, num_unread
+from detr_ft.data.sources.problems import Problem, ProblemKind, num_unread
 from detr_ft.utils.formatting import percent
 
 _MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
 CHANGE_LOG = "changes.jsonl"
 _LEFT_OUT = "left out: "  # the start of `what` for images and boxes that the copy lacks
+_NOT_COPIED = "not in the copy: "  # the same for entries of annotation files that belong to no image
 
 Value = str | Sequence[float] | None
 
@@ -25,12 +26,13 @@ Value = str | Sequence[float] | None
 class Change:
     """One change of an image's record or, with `annotation_id`, of a box (x, y, width, height in pixels).
 
-    `after` is None for an image or box that is left out.
+    `after` is None for an image or box that is left out. Without an `image_id` it is an entry of a file that belongs to no
+    image; `before` is then the message of its problem.
     """
 
     split: str
     file: str
-    image_id: int
+    image_id: int | None
     annotation_id: int | None
     what: str
     before: Value
@@ -62,28 +64,50 @@ def _to_json(value: Value) -> object:
 
 def summarize_changes(changes: Iterable[Change]) -> str:
     """Return each kind of change with its number, the most frequent first."""
-    counts = Counter(("image" if change.annotation_id is None else "box", change.what) for change in changes)
+    counts = Counter((_noun(change), change.what) for change in changes)
     lines = [f"{noun} {what}: {count}" for (noun, what), count in counts.most_common()]
     return "\n".join(lines) or "no changes were necessary"
 
 
+def _noun(change: Change) -> str:
+    if change.image_id is None:
+        return "entry"
+    return "image" if change.annotation_id is None else "box"
+
+
+def entries_not_copied(problems: Iterable[Problem]) -> Iterator[Change]:
+    """Yield a change for each problem of entries that belong to no image, whose objects the copy lacks."""
+    for problem in problems:
+        if problem.row is None and num_unread([replace(problem, count=1)]):
+            file = problem.message.partition(":")[0].partition(", line")[0]
+            yield Change(problem.split or "", file, None, None, _NOT_COPIED + problem.kind, problem.message, None)
+
+
 def problem_of_copy(folder: Path) -> Problem | None:
-    """Return a note if a folder is a repaired copy that lacks images of its original."""
+    """Return a note if a folder is a repaired copy that lacks images, or other entries, of its original."""
     try:
         changes = [json.loads(line) for line in (folder / CHANGE_LOG).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return None
-    left_out = Counter(
-        str(change.get("what")).removeprefix(_LEFT_OUT)
+    kinds = [
+        str(change.get("what"))
         for change in changes
-        if isinstance(change, dict)
-        and change.get("annotation_id") is None
-        and str(change.get("what")).startswith(_LEFT_OUT)
+        if isinstance(change, dict) and change.get("annotation_id") is None
+    ]
+    left_out, not_copied = (
+        Counter(kind.removeprefix(start) for kind in kinds if kind.startswith(start))
+        for start in (_LEFT_OUT, _NOT_COPIED)
     )
-    if not left_out:
-        return None
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-    return Problem("repaired copy", f"{folder / CHANGE_LOG}: {left_out.total()} images were left out: {reasons}")
+    parts = [
+        f"{counts.total()} {what}: {', '.join(f'{count} {reason}' for reason, count in counts.most_common())}"
+        for counts, what in (
+            (left_out, "images were left out"),
+            (not_copied, "entries of the files belonged to no image and are not in this copy"),
+        )
+        if counts
+    ]
+    kind: ProblemKind = "lost annotation" if not_copied else "repaired copy"
+    return Problem(kind, f"{folder / CHANGE_LOG}: {'; '.join(parts)}", count=0) if parts else None
 
 
 def balance(data: DatasetDict, repaired: RepairedData, problems: Sequence[Problem] = ()) -> str:

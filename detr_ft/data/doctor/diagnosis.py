@@ -110,6 +110,8 @@ def diagnose(
     }
     sizes = AnnotatedSizes.infer(image for rows in images.values() for image in rows)
     findings: list[Finding] = list(file_findings(problems, scan))
+    if "train" not in data:
+        findings.append(finding("no train split", next(iter(data)), f"there is only {' and '.join(data)}"))
     for split, format in formats.items():
         scans = scan.splits[split]
         if format is not None:

@@ -99,6 +99,12 @@ KINDS: dict[str, Kind] = {
         "Its objects are not used.",
         "restore the image or its name, or remove the annotation; --fix COPY leaves it out",
     ),
+    "no train split": Kind(
+        "warning",
+        "The data set has no train split.",
+        "It can be evaluated on, but training refuses it.",
+        "none for data to evaluate on; else name the files or folders to train on train",
+    ),
     "no split": Kind(
         "warning",
         "Images belong to none of the splits train, validation and test.",

@@ -14,8 +14,10 @@ from detr_ft.data.schema import class_names, provenance, with_columns
 
 Row = dict[str, Any]  # width, height and objects, as in the schema
 
-# The split that one of several copies stays in: images of evaluation must not occur in training.
+# The split that one of several copies stays in: images of evaluation must not occur in training. Where all training images
+# do, they stay there: without them nothing could be trained.
 _SPLIT_PRECEDENCE = ("test", "validation", "train")
+_TRAIN_PRECEDENCE = ("train", "test", "validation")
 
 
 def merge_classes(data: DatasetDict) -> tuple[DatasetDict, list[Change]]:
@@ -75,7 +77,8 @@ def merge_copies(rows: Mapping[str, list[Row | None]], scan: DatasetScan) -> Ite
     The remaining row gets the boxes of all, without repeated boxes of one class. Rows that are None are ignored.
     """
     remaining: dict[bytes, tuple[str, Row]] = {}
-    for split in sorted(rows, key=lambda split: _SPLIT_PRECEDENCE.index(split) if split in _SPLIT_PRECEDENCE else -1):
+    precedence = _precedence(rows, scan)
+    for split in sorted(rows, key=lambda split: precedence.index(split) if split in precedence else -1):
         for index, (row, image) in enumerate(zip(rows[split], scan.splits[split], strict=True)):
             if row is None:
                 continue
@@ -87,6 +90,15 @@ def merge_copies(rows: Mapping[str, list[Row | None]], scan: DatasetScan) -> Ite
             yield _change(split, image, None, "left out: the same bytes as another", image.name, location)
             for number, box in _move(row["objects"], target["objects"]):
                 yield _change(split, image, number, "moved to the copy that remains", box, location)
+
+
+def _precedence(rows: Mapping[str, list[Row | None]], scan: DatasetScan) -> tuple[str, ...]:
+    digests = {
+        split: {image.digest for row, image in zip(some, scan.splits[split], strict=True) if row is not None}
+        for split, some in rows.items()
+    }
+    train = digests.pop("train", set())
+    return _TRAIN_PRECEDENCE if train and train <= set().union(*digests.values()) else _SPLIT_PRECEDENCE
 
 
 def _move(objects: Mapping[str, list[Any]], target: Mapping[str, list[Any]]) -> Iterator[tuple[int, list[float]]]:

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.box_frame import MIN_SIDE_PX
-from detr_ft.data.doctor.changes import CHANGE_LOG, Change, RepairedData, to_json_lines
+from detr_ft.data.doctor.changes import CHANGE_LOG, Change, RepairedData, entries_not_copied, to_json_lines
 from detr_ft.data.doctor.merging import Row, merge_classes, merge_copies
 from detr_ft.data.doctor.statistics import SLACK_PX, boxes_of, converted, other_format
 from detr_ft.data.export import write_coco
@@ -55,7 +55,8 @@ def repair_data(
     """Return a repaired copy of every split of a scanned data set.
 
     Images of refused `problems` are left out. `drawn_on` is the frame of boxes whose file has another size than stated,
-    if they fit in both; without it such images are left out. Raises InputError if no image is left.
+    if they fit in both; without it such images are left out. Entries of the files that belong to no image are listed among
+    the changes. Raises InputError if no image is left.
     """
     refused = {(problem.split, problem.row): problem for problem in reversed(problems) if problem.refused}
     data, changes = merge_classes(data)
@@ -68,6 +69,7 @@ def repair_data(
         repaired[split] = list(repairer.repair(rows, in_pixels[split], sizes))
         changes += repairer.changes
     changes += merge_copies(repaired, scan)
+    changes += entries_not_copied(problems)
     splits = {split: _remaining(data[split], rows) for split, rows in repaired.items() if any(rows)}
     if not splits:
         raise InputError(

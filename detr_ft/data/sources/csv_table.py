@@ -145,6 +145,7 @@ class CsvTable:
     images: Path | None
     reasons: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     records: dict[tuple[str, str], Record] = field(default_factory=dict)
     finders: dict[str, ImageFinder] = field(default_factory=dict)
     other_splits: Counter[str] = field(default_factory=Counter)
@@ -189,6 +190,7 @@ class CsvTable:
                 self._add_unreadable(cells, f"{where}: must have {width} cells, got {len(cells)}")
             else:
                 self._add(cells, where)
+        self._assign_unreadable()
 
     def _lines(self) -> Iterator[tuple[_Line, str]]:
         """Yield the cells of each line and its position, the header first."""
@@ -203,13 +205,18 @@ class CsvTable:
             self.reasons.append(f"{self.file}, line {reader.line_num}: not a table ({error})")
 
     def _add_unreadable(self, cells: _Line, message: str) -> None:
-        """Add a line that can't be read: to the record of its image if it names one."""
+        """Note a line that can't be read, with the name of its image if it has one."""
         name = plain_path(cells[self.header.file].strip()) if self.header.file < len(cells) else ""
-        key = next((key for key in self.records if key[1] == name), None)
-        if key is not None:
-            self.records[key].unreadable.append(message)
-        else:
-            self.problems.append(Problem("unreadable annotation", message))
+        self.unreadable.append((name, message))
+
+    def _assign_unreadable(self) -> None:
+        """Add the lines that can't be read: to the records of their images, which may come later in the file."""
+        by_name = {name: record for (_, name), record in self.records.items()}
+        for name, message in self.unreadable:
+            if name in by_name:
+                by_name[name].unreadable.append(message)
+            else:
+                self.problems.append(Problem("unreadable annotation", message))
 
     def _check_images_and_splits(self) -> None:
         """Add problems of the whole file: splits without a single image file, and unknown splits alone."""

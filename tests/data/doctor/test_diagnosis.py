@@ -294,3 +294,9 @@ def test_exif_mirroring_is_a_warning_if_no_other_image_shows_turning(
 def test_boxes_under_a_pixel(make_rows: Callable[..., Dataset]) -> None:
     found = examine(DatasetDict(train=make_rows([[1, 2, 30, 20], [0.25, 0.5, 0.5, 0.25]]))).findings
     assert [(one.kind, one.annotation) for one in found] == [("under a pixel", 1001)]
+
+
+def test_data_without_a_train_split(make_rows: Callable[..., Dataset]) -> None:
+    rows = make_rows([[1, 2, 30, 20]])
+    assert [one.kind for one in examine(DatasetDict(test=rows)).findings] == ["no train split"]
+    assert examine(DatasetDict(train=rows)).findings == ()

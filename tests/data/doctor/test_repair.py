@@ -16,12 +16,13 @@ from datasets import DatasetDict
 from PIL import Image
 
 from detr_ft.data.doctor import examine, repair_data, scan_dataset
-from detr_ft.data.doctor.changes import summarize_changes
+from detr_ft.data.doctor.changes import problem_of_copy, summarize_changes
 from detr_ft.data.doctor.repair import RepairedData, write_repaired
 from detr_ft.data.doctor.statistics import boxes_of
 from detr_ft.data.integrity.annotated_size import Frame
 from detr_ft.data.schema import class_names
 from detr_ft.data.sources.load import load_data
+from detr_ft.data.sources.problems import Problem
 from detr_ft.errors import InputError
 
 W, H = 200, 150
@@ -325,6 +326,28 @@ def test_an_image_without_a_usable_box_is_left_out(make_rows, box: list[float]) 
     assert {(found.kind, found.image_id) for found in errors} == (
         {("not finite", 101), ("not finite", 103)} if box[0] != box[0] else {("no usable box", 101)}
     )
+
+
+def test_the_train_split_remains_if_validation_has_all_of_its_images(make_rows) -> None:
+    rows = make_rows([VALID], [VALID])
+    same = repaired(DatasetDict({"train": rows, "validation": rows}))
+    assert {split: len(some) for split, some in same.data.items()} == {"train": 2}
+    partly = repaired(DatasetDict({"train": rows, "validation": rows.select([0])}))
+    assert {split: some["image_id"] for split, some in partly.data.items()} == {"train": [101], "validation": [100]}
+
+
+def test_entries_of_no_image_are_listed_in_the_copy(make_rows, tmp_path: Path) -> None:
+    data = DatasetDict({"train": make_rows([VALID])})
+    lost = Problem("lost annotation", "a.json: annotation 7: image 9 is not among the file's images")
+    read = Problem("shape without area", "a.json: shape 1: a point has no area", split="train", row=0)
+    result = repair_data(data, scan_dataset(data), problems=[lost, read])
+    assert [(one.file, one.what, one.before) for one in result.changes] == [
+        ("a.json", "not in the copy: lost annotation", lost.message)
+    ]
+    write_repaired(result, tmp_path / "out")
+    note = problem_of_copy(tmp_path / "out")
+    assert note is not None
+    assert (note.kind, "1 entries" in note.message) == ("lost annotation", True)
 
 
 def test_files_are_copied_byte_for_byte(make_rows, tmp_path: Path) -> None:

@@ -317,3 +317,16 @@ def test_classes_of_thousands_of_digits_and_descriptions_of_thousands_of_letters
         InputError, match=r"class-descriptions\.csv: can't be read as a table of classes \(field larger"
     ):
         load_data(str(file))
+
+
+def test_a_short_line_belongs_to_its_image_also_before_it_is_known(tmp_path: Path, write_table: Write) -> None:
+    header = "filename,class,xmin,ymin,xmax,ymax"
+    file = write_table(
+        tmp_path / "a.csv", header, "a.jpg,cat,1,1,5", "a.jpg,cat,1,1,5,5", ",cat,1,1,5", images=("a.jpg",)
+    )
+    data = load_source_data(str(file))
+    assert [(one.kind, one.row) for one in data.problems] == [
+        ("unreadable annotation", None),
+        ("unreadable annotation", 0),
+    ]
+    assert "line 2" in data.problems[1].message
