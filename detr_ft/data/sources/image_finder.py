@@ -34,6 +34,7 @@ class ImageFinder:
         self._split = split
         self._index = FolderIndex(IMAGE_SUFFIXES)
         self._below: NameIndex | None = None
+        self._folder_names: set[str] = set()
         self._num_located = 0
         self._missing: list[str] = []
         self._substitutes: list[tuple[str, Path]] = []
@@ -98,28 +99,39 @@ class ImageFinder:
         ]
 
     def log_substitutes(self, origin: Path) -> None:
-        """Log the images that have another name than the annotations state."""
-        changed = [(name, path) for name, path in self._substitutes if PurePosixPath(name).name != path.name]
-        if changed:
-            name, path = changed[0]
-            log.warning(
-                "%s: %d images are found under another spelling of their name, the first is %s for %s",
-                origin, len(changed), path, name,
-            )  # fmt: skip
+        """Log the images that have another name, or are in another folder, than the annotations state."""
+        renamed = [(name, path) for name, path in self._substitutes if PurePosixPath(name).name != path.name]
+        moved = [(name, path) for name, path in self._substitutes if _is_in_other_folder(name, path)]
+        for level, what, some in (
+            (logging.WARNING, "under another spelling of their name", renamed),
+            (logging.INFO, "in another folder than stated", moved),
+        ):
+            if some:
+                name, path = some[0]
+                log.log(
+                    level, "%s: %d images are found %s, the first is %s for %s", origin, len(some), what, path, name
+                )
 
     def _locate(self, name: str, where: str, problems: list[str], near: Path | None) -> Path | None:
         plain = plain_path(name)
         if not plain:
             return None
-        last = PurePosixPath(plain).name
+        last, stated_folder = PurePosixPath(plain).name, PurePosixPath(plain).parent.name
         written = [_join(start, text) for start in self._starts(near) for text in dict.fromkeys((plain, name))]
-        exact = first_file(written) or first_file(folder / last for folder in self.folders)
+        folders = [folder for folder in self.folders if self._may_replace(folder, stated_folder)]
+        exact = first_file(written) or first_file(folder / last for folder in folders)
         if exact:
             return exact
-        path = self.find_in([last], self.folders) or self._search_below(plain, where, problems)
+        path = self.find_in([last], folders) or self._search_below(plain, where, problems)
         if path:
             self._substitutes.append((plain, path))
         return path
+
+    def _may_replace(self, folder: Path, stated: str) -> bool:
+        """Return False for another folder than the stated one if that exists: its image is then missing."""
+        if not stated or folder.name == stated:
+            return True
+        return not any(os.path.isdir(start / stated) for start in (*self.folders, self.root))
 
     def _starts(self, near: Path | None) -> list[Path]:
         if self._given:
@@ -129,8 +141,13 @@ class ImageFinder:
     def _search_below(self, name: str, where: str, problems: list[str]) -> Path | None:
         if self._below is None:
             self._below = NameIndex(path for path in images_below(self.root) if not self._is_in_other_split(path))
+            self._folder_names = {path.parent.name for path in self._below.files()}
         parts = PurePosixPath(name).parts
         candidates = self._below.get(parts[-1])
+        if len(parts) > 1 and parts[-2] in self._folder_names:  # and not the image of the same name in another folder
+            candidates = [path for path in candidates if path.parent.name == parts[-2]]
+        if not candidates:
+            return None
         best = _distinct(most_similar(parts[:-1], candidates))
         if len(best) > 1:
             problems.append(
@@ -188,6 +205,10 @@ class FolderIndex:
         """Return the only file of a folder with this name in any spelling, else None."""
         files = self.names(folder).get(name)
         return files[0] if len(files) == 1 else None
+
+
+def _is_in_other_folder(name: str, path: Path) -> bool:
+    return len(PurePosixPath(name).parts) > 1 and PurePosixPath(name).parent.name != path.parent.name
 
 
 def _spelling(name: str) -> str:

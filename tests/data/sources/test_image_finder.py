@@ -85,6 +85,21 @@ def test_folders_go_before_the_search_the_first_one_first(tmp_path: Path) -> Non
     assert find(finder, "d.png") == tmp_path / "deep/down/d.png"
 
 
+def test_an_image_of_another_folder_is_no_replacement(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "cam1/0.jpg", "cam1/1.jpg", "cam2/0.jpg", "1.jpg")
+    for folders in ([], [tmp_path, tmp_path / "cam1"]):
+        finder = ImageFinder(tmp_path, folders)
+        assert finder.locate("cam2/1.jpg", "file", []) is None
+        assert finder.locate("C:/me/cam2/1.jpg", "file", []) is None
+        assert finder.locate("C:/me/cam2/0.jpg", "file", []) == tmp_path / "cam2/0.jpg"
+    make(tmp_path / "moved", "photos/2.jpg")
+    finder = ImageFinder(tmp_path / "moved")
+    assert finder.locate("cam3/2.jpg", "file", []) == tmp_path / "moved/photos/2.jpg"
+    with caplog.at_level("INFO"):
+        finder.log_substitutes(tmp_path)
+    assert "1 images are found in another folder than stated" in caplog.text
+
+
 def test_a_missing_image_is_where_it_should_be_or_beside_its_name_in_another_case(tmp_path: Path) -> None:
     make(tmp_path, "one/x.png", "two/b.png")
     finder = ImageFinder(tmp_path, [tmp_path / "one", tmp_path / "two"])
