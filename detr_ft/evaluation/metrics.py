@@ -224,6 +224,9 @@ class EvaluationMetrics:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+TOO_SHORT = "too short"  # the start of the diagnosis of a run whose loss is still falling
+
+
 @dataclass(frozen=True)
 class TrainingEnd:
     """The end of a run: epochs done and planned, the reason to stop before the last, and advice.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detr_ft.evaluation.metrics import EvaluationMetrics, TrainingEnd
+from detr_ft.evaluation.metrics import TOO_SHORT, EvaluationMetrics, TrainingEnd
 
 _FEW_IMAGES = 200  # below, more images help more than any setting
 _RISE = 0.01  # of mAP in the last quarter of a run that still learns
@@ -81,7 +81,7 @@ def next_steps(
     """
     steps = [
         _continue(end, folder),
-        *end.diagnosis,
+        *(cause for cause in end.diagnosis if not (_was_cut(end) and cause.startswith(TOO_SHORT))),
         _train_longer(end, maps),
         _more_images(train_images) if (metrics.map or 0.0) >= _NEAR_ZERO else "",
     ]
@@ -89,9 +89,13 @@ def next_steps(
 
 
 def _continue(end: TrainingEnd, folder: str) -> str:
-    if end.stopped_by != "time limit":
+    if not _was_cut(end):
         return ""
     return f"Continue the run: detr-ft train {folder}/recipe.yaml --resume train.max_minutes=null"
+
+
+def _was_cut(end: TrainingEnd) -> bool:
+    return end.stopped_by == "time limit"
 
 
 def _train_longer(end: TrainingEnd, maps: Sequence[float]) -> str:

@@ -57,3 +57,9 @@ def test_next_steps_follow_from_the_run() -> None:
     assert steps(WHOLE, 0.1, 0.38, 0.4, 0.4) == []
     assert "50 images" in steps(WHOLE, 0.4, images=50)[0]
     assert steps(replace(WHOLE, diagnosis=["frozen"]), 0.0, images=50) == ["frozen"]
+
+
+def test_a_cut_run_is_not_called_too_short() -> None:
+    causes = ["too short: 2 steps are too few for a diagnosis", "frozen"]
+    assert steps(replace(CUT, diagnosis=causes), 0.0)[1:] == ["frozen"]
+    assert steps(replace(WHOLE, diagnosis=causes), 0.0) == causes

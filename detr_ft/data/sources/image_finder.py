@@ -122,8 +122,9 @@ class ImageFinder:
         exact = first_file(written) or first_file(folder / last for folder in folders)
         if exact:
             return exact
+        before = len(problems)
         path = self.find_in([last], folders) or self._search_below(plain, where, problems)
-        if path:
+        if path and len(problems) == before:
             self._substitutes.append((plain, path))
         return path
 
@@ -152,7 +153,7 @@ class ImageFinder:
         if len(best) > 1:
             problems.append(
                 f"{where}: the image {name} is ambiguous: {', '.join(map(str, best[:3]))}. "
-                "Write the folder before the name, or remove the copies"
+                "Write the folder before the name, remove the copies, or name the folder of the images with --images (data.images)"
             )
         return best[0] if best else None
 

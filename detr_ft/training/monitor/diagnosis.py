@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detr_ft.boxes import iou, xywh_to_xyxy, xyxy_to_cxcywh
 from detr_ft.data.box_format import FORMATS, XYWH
+from detr_ft.evaluation.metrics import TOO_SHORT
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 from detr_ft.utils.formatting import percent
@@ -197,7 +198,7 @@ def _of_the_rate(history: History) -> str:
     losses, rate = history.losses, history.rate
     part = max(1, len(losses) // 4)
     if len(losses) < 4:
-        return f"too short: {history.steps} steps are too few for a diagnosis; train longer (train.num_train_epochs)"
+        return f"{TOO_SHORT}: {history.steps} steps are too few for a diagnosis; train longer (train.num_train_epochs)"
     first, last = fmean(losses[:part]), fmean(losses[-part:])
     change = f"the loss went from {first:.3g} to {last:.3g} in {history.steps} steps"
     if last > 0.8 * first and rate >= _TOO_FAST_RATE:
@@ -206,7 +207,7 @@ def _of_the_rate(history: History) -> str:
         return f"learning rate: {change} at {rate:.3g}, which is too low to learn; try {_USUAL_RATE:g}"
     if last > 0.95 * first:
         return f"{change}: nothing is learned. Test with detr-ft check RECIPE --probe if the model can learn a single batch"
-    return f"too short: {change} and is falling; train longer (train.num_train_epochs)"
+    return f"{TOO_SHORT}: {change} and is falling; train longer (train.num_train_epochs)"
 
 
 def _of_scores(train: Overlaps, history: History) -> list[str]:
