@@ -70,6 +70,19 @@ def test_the_format_of_good_detections_is_named(format: BoxFormat) -> None:
     assert str(format) in doubt or format == FORMATS[0]
 
 
+@pytest.mark.parametrize(
+    ("factor", "columns", "words"),
+    [
+        (1, [1, 0, 3, 2], "xywh in pixels with rows before columns"),
+        (0.5, [0, 1, 2, 3], "xywh in pixels of images 2 times smaller"),
+        (4, [0, 1, 2, 3], "xywh in pixels of images resized to 640"),
+    ],
+)
+def test_the_order_of_numbers_and_the_size_of_images_are_named(factor: float, columns: list[int], words: str) -> None:
+    boxes = [(np.array(some)[:, columns] * factor).tolist() for some in TRUTH]
+    assert words in box_format_doubt(split_of(TRUTH), detections_of(boxes))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_boxes_are_not_doubted(seed: int) -> None:
     assert (
