@@ -40,6 +40,11 @@ class BoxCounts:
             self.trainable, self.clipped, self.dropped_empty, self.dropped_not_finite, self.dropped_outside, self.crowds,
         )  # fmt: skip
 
+    @property
+    def unused(self) -> int:
+        """The number of boxes that are left out, without crowds."""
+        return self.dropped_empty + self.dropped_not_finite + self.dropped_outside
+
     def __str__(self) -> str:
         reasons = {
             "clipped to the image": self.clipped,

@@ -116,6 +116,7 @@ class _Start:
 
 def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: DataOptions) -> str:
     train, gpu = given.splits["train"], torch.cuda.is_available()
+    counts = count_boxes(train)
     statistics = {split: statistics_of(rows) for split, rows in given.splits.items()}
     advice = {item.topic: item for item in advise(statistics)}
     checkpoint = checkpoint or ("facebook/detr-resnet-50" if gpu else _SMALL)
@@ -151,7 +152,8 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: D
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,
         images=len(train),
-        boxes=count_boxes(train).trainable,
+        boxes=counts.trainable,
+        unused=counts.unused,
         names=class_names(train),
         out=out or "RECIPE",
         stem=out.stem if out else "recipe",

@@ -86,6 +86,12 @@ def test_the_queries_of_the_checkpoint_are_reported(photos: Path, tmp_path: Path
         assert "DETR's number" not in text
 
 
+def test_boxes_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("image,label,x1,y1,x2,y2\na.png,cat,1,2,9,9\na.png,cat,5,5,5,9\n")
+    assert "1 boxes (1 more can't be used: detr-ft doctor), 1 classes" in new_recipe(f"csv:{tmp_path}").text
+
+
 def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split).mkdir()

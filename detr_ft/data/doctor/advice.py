@@ -88,7 +88,7 @@ def num_queries(splits: Mapping[str, SplitStatistics]) -> Advice:
     required = math.ceil(_QUERIES_PER_OBJECT * objects)
     value = next((count for count in _QUERY_COUNTS if count >= required), math.ceil(required / 100) * 100)
     if value == _QUERY_COUNTS[0]:
-        text = f"num_queries: {value}, DETR's number, suffice, since no image has more than {objects} objects."
+        text = f"num_queries: {max(1, required)} or more, as DETR's {value}, since no image has more than {objects} objects."
     else:
         text = f"num_queries: {value}, since an image has {objects} objects: one query each, and a choice in matching."
     return Advice("num_queries", value, text)
