@@ -179,4 +179,6 @@ def describe_export(outcome: ExportOutcome) -> str:
         full, small = (outcome.metrics[kind]["map"] for kind in ("pytorch", "int8"))
         cost = "unknown: the images have no objects" if full is None or small is None else f"{full - small:.4f}"
         lines.append(f"mAP lost by eight bits: {cost}")
-    return "\n".join([*lines, "written: " + ", ".join(file.path for file in outcome.files.values())])
+    return "\n".join(
+        [*lines, "written: " + ", ".join(str(outcome.folder / file.path) for file in outcome.files.values())]
+    )

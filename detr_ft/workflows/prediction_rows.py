@@ -59,7 +59,9 @@ def _parse(file: Path) -> Any:
     except OSError as error:
         raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from error
+        raise InputError(
+            f"{file}: not valid JSON: {error}. Give COCO's results, such as the predictions.json of detr-ft predict --format coco"
+        ) from error
 
 
 def _results(content: Any, file: Path) -> Iterator[Any]:

@@ -184,6 +184,6 @@ def test_the_command_writes_into_the_models_own_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", str(tmp_path / "mine"), "--to", "torch", "--data", DATA])
     assert done.exit_code == 0, done.output
     assert "torch.export" in done.output
-    assert "written: model.pt2" in done.output
+    assert f"written: {tmp_path / 'mine/model.pt2'}" in done.output
     assert (tmp_path / "mine/model.pt2").is_file()
     assert (tmp_path / "mine/config.json").read_bytes() == config

@@ -92,8 +92,10 @@ def existing_path(text: str, base: Path = Path()) -> Path:
         return path
     parent = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
     missing = path.absolute().relative_to(parent).parts[0]
-    similar = difflib.get_close_matches(missing, [child.name for child in parent.iterdir()], n=1)
+    names = [child.name for child in parent.iterdir() if not child.name.startswith(".")]
+    similar = difflib.get_close_matches(missing, names, n=1)
     hint = f"Did you mean {parent / similar[0]}?" if similar else f"{parent} has no {missing}."
+    hint += "" if Path(text).is_absolute() else " Relative paths of data start at the current folder."
     raise InputError(f"{path}: no such file or folder. {hint} A data set of the Hub is written hub:NAME")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from detr_ft.data.images import IMAGE_SUFFIXES, image_format
 from detr_ft.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,14 @@ def place_images(images: Sequence[LabeledImage], folder: Path) -> list[LabeledIm
     The names differ in more than their suffix, since label files are named after them. A file that is not named as an image
     gets a suffix.
     """
-    names = unique_stems(_with_suffix(image) for image in images)
+    stated = [_with_suffix(image) for image in images]
+    names = unique_stems(stated)
+    renamed = [(before, name) for before, name in zip(stated, names, strict=True) if str(before) != name]
+    if renamed:
+        log.warning(
+            "%s: %d images differ from another in their suffix alone and are written under other names, the first is %s for %s",
+            folder, len(renamed), renamed[0][1], renamed[0][0],
+        )  # fmt: skip
     placed = [replace(image, name=name) for image, name in zip(images, names, strict=True)]
     for image in placed:
         target = folder / image.name
