@@ -33,6 +33,8 @@ _MAX_BYTES, _MAX_SAMPLE_BYTES = 2_400_000, 900_000
 _MAX_SAMPLES_PER_SPLIT = 6
 _SIZES = ((400, 80), (300, 75), (220, 65), (160, 55))  # longest side in pixels, JPEG quality
 _MAX_BOXES_PER_IMAGE = 100
+_MAX_ENLARGEMENT = 4.0
+_THUMBNAIL_PX = 240  # width of a picture on the page
 
 
 def describe(diagnosis: Diagnosis) -> str:
@@ -197,8 +199,8 @@ def _picture(finding: Finding, data: DatasetDict, side: int) -> Image.Image:
     row = rows[finding.row]
     if finding.like is not None:
         split, other = finding.like
-        return _beside([_small(row, side // 2)[0], _small(data[split][other], side // 2)[0]], gap=side // 40)
-    image, scale = _small(row, side)
+        return _beside([_fitted(row, side // 2)[0], _fitted(data[split][other], side // 2)[0]], gap=side // 40)
+    image, scale = _fitted(row, side)
     objects, names = row["objects"], class_names(rows)
     count = min(len(objects["bbox"]), _MAX_BOXES_PER_IMAGE)
     drawn = range(count) if finding.place is None else [finding.place]
@@ -218,7 +220,9 @@ def _with_boxes(
     labels = torch.tensor([objects["category"][index] for index in indices], dtype=torch.long)
     labels[(labels < 0) | (labels >= len(names))] = len(names)
     finite = boxes.isfinite().all(-1)
-    picture = draw(image, xywh_to_xyxy(boxes[finite]) * scale, labels[finite], [*names, "unknown class"])
+    picture = draw(
+        image, xywh_to_xyxy(boxes[finite]) * scale, labels[finite], [*names, "unknown class"], None, _THUMBNAIL_PX
+    )
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture
 
@@ -262,16 +266,19 @@ def _opens_row(rows: Dataset, row: int) -> bool:
 
 
 def _sample(rows: Dataset, row: int, side: int) -> Image.Image:
-    image, scale = _small(rows[row], side)
+    image, scale = _fitted(rows[row], side)
     objects = rows[row]["objects"]
     indices = range(min(len(objects["bbox"]), _MAX_BOXES_PER_IMAGE))
     return _with_boxes(image, scale, objects, indices, class_names(rows), side)
 
 
-def _small(row: Mapping[str, Any], side: int) -> tuple[Image.Image, float]:
-    """Return the image of a row, no larger than `side`, and its scale."""
+def _fitted(row: Mapping[str, Any], side: int) -> tuple[Image.Image, float]:
+    """Return the image of a row with a longest side of `side`, and its scale.
+
+    A small image is enlarged, so that the names on it can be read.
+    """
     image = open_image(row["image"])
-    scale = min(1.0, side / max(image.size))
+    scale = min(_MAX_ENLARGEMENT, side / max(image.size))
     if scale == 1:
         return image, scale
     width, height = (max(1, round(length * scale)) for length in image.size)

@@ -20,23 +20,32 @@ _DARK, _LIGHT = (17, 17, 17), (255, 255, 255)
 # Pillow's own font has only ASCII; matplotlib's has accents, Greek and Cyrillic.
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
+_SHOWN_SIDE_PX, _LINE_PX, _NAME_PX = 640, 2, 10
+
 Color = tuple[int, int, int]
 Corners = tuple[int, int, int, int]  # xyxy, whole pixels
 
 
 def draw(
-    image: Image.Image, boxes: Tensor, labels: Tensor, names: Sequence[str], scores: Tensor | None = None
+    image: Image.Image,
+    boxes: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    scores: Tensor | None = None,
+    shown_side: int = _SHOWN_SIDE_PX,
 ) -> Image.Image:
     """Return a copy of an RGB image with `boxes [N, 4]` (xyxy, its pixels) and the names of their classes.
 
     Classes are `labels [N]`; names are followed by `scores [N]` if given. An image under 320 pixels is enlarged by a
-    whole factor. The best box, given first, is drawn last, on top.
+    whole factor. The best box, given first, is drawn last, on top. Lines and names have their usual size where the longest
+    side is shown at `shown_side` pixels.
     """
     factor = max(1, -(-_READABLE_SIDE_PX // max(image.size)))
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    line, font = max(2, round(side / 320)), ImageFont.truetype(str(_FONT), max(9, round(side / 64)))
+    line = max(2, round(side / shown_side * _LINE_PX))
+    font = ImageFont.truetype(str(_FONT), max(9, round(side / shown_side * _NAME_PX)))
     classes = labels.tolist()
     values = [None] * len(classes) if scores is None else scores.tolist()
     texts = [
