@@ -82,7 +82,7 @@ def trainable_boxes(bbox: Tensor, iscrowd: Tensor, width: float, height: float) 
 
 
 def unusable_boxes(objects: dict[str, list[object]], width: float, height: float) -> str:
-    """Return why the objects of an image can't be learned: a number is not finite, or no box is usable; else empty.
+    """Return why the boxes of an image can't be learned; empty if all are finite and one is usable.
 
     Without its boxes the image would be learned as one without objects. Crowds are usable.
     """

@@ -23,7 +23,7 @@ _MIN_MATCH_RATIO = 2  # times more matches than in xywh
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read boxes: in a format, with rows before columns, or in pixels of an image of another size.
+    """One way to read boxes: their format, with rows before columns, or in pixels of a resized image.
 
     That image is `scale` times smaller, or its longest side is `edge` pixels.
     """

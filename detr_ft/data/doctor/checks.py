@@ -121,7 +121,7 @@ def _box_masks(boxes: BoxColumns, num_classes: int) -> dict[str, Mask]:
 
 
 def _only_unusable(boxes: BoxColumns) -> list[int]:
-    """Return the first box of each image with a size whose boxes are finite, and none of them has an area inside it."""
+    """Return the first box of each image whose boxes are all finite and have no area inside it."""
     xywh = np.where(boxes.finite[:, None], boxes.xywh, 0)
     inside = np.minimum(xywh[:, :2] + xywh[:, 2:], boxes.size) - np.maximum(xywh[:, :2], 0)
     usable = (boxes.size <= 0).any(1) | ~boxes.finite | (inside > MIN_SIDE_PX).all(1)

@@ -1,4 +1,4 @@
-"""Records of one image file: united, or separated if the names in the annotations contradict each other."""
+"""Records of one image file: united, or separated if their stated names contradict each other."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _separated(group: list[Record], origin: Path) -> list[Record]:
 
 
 def _fit(record: Record) -> tuple[bool, int]:
-    """Return whether all stated folders are those of the file, and if not, the number of last ones that are."""
+    """Return whether all stated folders are those of the file, else the number of last ones that are."""
     folders = PurePosixPath(plain_path(record.stated)).parts[:-1]
     common = num_common_parts(folders, record.path.parts[:-1])
     return (True, 0) if common == len(folders) else (False, common)

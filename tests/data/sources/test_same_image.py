@@ -48,7 +48,7 @@ def test_a_name_with_other_folders_is_a_missing_image(tmp_path: Path) -> None:
     assert united(tmp_path, *records) == ([(tmp_path / "cam2/0001.jpg", ["cat"]), (path, ["cat"])], [])
 
 
-def test_of_paths_of_another_machine_the_most_similar_is_the_file(tmp_path: Path) -> None:
+def test_the_most_similar_path_of_another_machine_is_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x/cam1/0001.jpg"
     records = [record(path, rf"C:\me\{name}\0001.jpg", ("cat", ONE)) for name in ("cam2", "cam1")]
     (other, _), (same, _) = united(tmp_path, *records)[0]
