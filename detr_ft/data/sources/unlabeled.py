@@ -62,9 +62,9 @@ def _with_unlisted(data: SourceData) -> SourceData:
 
 
 def _unlisted(data: SourceData) -> dict[str, list[Path]]:
-    """Return the image files in the folders of each split's images that no record lists."""
+    """Return the image files in the folders of each split's images of which the data have no annotation."""
     paths = {split: list(map(Path, filter(None, _paths(rows)))) for split, rows in data.splits.items()}
-    listed = {path for some in paths.values() for path in some}
+    listed = {path for some in paths.values() for path in some} | data.annotated
     unlisted: dict[str, list[Path]] = {}
     for split, some in paths.items():
         folders = sorted({path.parent for path in some if path.is_absolute()})

@@ -317,3 +317,13 @@ def test_classes_of_thousands_of_digits_and_descriptions_of_thousands_of_letters
         InputError, match=r"class-descriptions\.csv: can't be read as a table of classes \(field larger"
     ):
         load_data(str(file))
+
+
+def test_images_of_other_splits_are_no_background(tmp_path: Path, write_table: Write) -> None:
+    lines = ["a.jpg,cat,1,1,5,5,train", "b.jpg,cat,1,1,5,5,holdout", "b.jpg,cat,2,2,5,5,holdout"]
+    header = "image,label,xmin,ymin,xmax,ymax,split"
+    file = write_table(tmp_path / "a.csv", header, *lines, images=("a.jpg", "b.jpg", "c.jpg"))
+    data = load_source_data(f"csv:{file}", unlabeled="background")
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 2), ("unlabeled", 1)]
+    assert [Path(row["image"]["path"]).name for row in data.splits["train"]] == ["a.jpg", "c.jpg"]
+    assert [path.name for path in data.annotated] == ["b.jpg"]

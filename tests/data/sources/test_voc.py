@@ -13,6 +13,7 @@ import pytest
 from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
+from detr_ft.workflows.doctor import doctor
 
 
 def voc_xml(
@@ -249,3 +250,123 @@ def test_xml_is_read_in_the_encoding_that_it_declares(voc: Path, encoding: str) 
     text = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml((name, 1, 1, 9, 9))
     (voc / "Annotations" / "b.xml").write_bytes(text.encode(encoding))
     assert name in class_names(load_data(f"voc:{voc}")["train"])
+
+
+def write_cameras(folder: Path, write_image: Callable[..., Path], images: str = "images") -> None:
+    """Write the images 0.jpg of two cameras, in a folder for each."""
+    for seed, camera in enumerate(("cam1", "cam2")):
+        write_image(folder / images / camera / "0.jpg", seed=seed)
+    (folder / "Annotations").mkdir()
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "<folder>{}</folder><filename>0.jpg</filename>",
+        "<filename>{}/0.jpg</filename>",
+        "<folder>all</folder><filename>0.jpg</filename><path>/home/me/{}/0.jpg</path>",
+        "<filename>C:\\data\\{}\\0.jpg</filename>",
+        "<filename>D:{}\\0.jpg</filename>",
+        "<filename>\\\\nas\\share\\{}\\0.jpg</filename>",
+    ],
+)
+@pytest.mark.parametrize("images", ["images", "JPEGImages", "raw/2024"])
+def test_stated_folders_choose_among_images_of_one_name(
+    tmp_path: Path, write_image: Callable[..., Path], stated: str, images: str
+) -> None:
+    write_cameras(tmp_path, write_image, images)
+    for camera in ("cam1", "cam2"):
+        text = voc_xml((camera, 1, 1, 9, 9)).replace("<filename></filename>", stated.format(camera))
+        (tmp_path / "Annotations" / f"{camera}_0.xml").write_text(text)
+    rows = load_data(f"voc:{tmp_path}")["train"]
+    assert [row["image"]["path"] for row in rows] == [
+        str(tmp_path / images / camera / "0.jpg") for camera in ("cam1", "cam2")
+    ]
+
+
+def test_an_image_name_without_its_folder_is_a_problem_of_its_image(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    write_cameras(tmp_path, write_image, "raw")
+    for camera in ("cam1", "cam2"):
+        (tmp_path / "Annotations" / f"{camera}_0.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename="0.jpg"))
+    problems = load_source_data(f"voc:{tmp_path}").problems
+    assert [(one.kind, one.row) for one in problems] == [("unreadable annotation", 0), ("unreadable annotation", 1)]
+    assert problems[0].message.startswith(f"{tmp_path / 'Annotations' / 'cam1_0.xml'}: the image 0.jpg is ambiguous")
+
+
+def test_the_image_beside_the_xml_file_goes_before_a_stale_path(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    for seed, split in enumerate(("train", "valid")):
+        write_image(tmp_path / split / "0.jpg", seed=seed)
+        text = voc_xml(("dog", 1, 1, 9, 9), filename="0.jpg").replace(
+            "<size>", "<folder>train</folder><path>C:\\all\\train\\0.jpg</path><size>"
+        )
+        (tmp_path / split / "0.xml").write_text(text)
+    data = load_data(f"voc:{tmp_path}")
+    assert data["validation"][0]["image"]["path"] == str(tmp_path / "valid" / "0.jpg")
+
+
+def test_lists_of_several_years_are_the_splits(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        (tmp_path / year / "Annotations").mkdir(parents=True)
+        for seed, name in enumerate("abc"):
+            write_image(tmp_path / year / "JPEGImages" / f"{name}.jpg", seed=seed + len(year) * int(year[-1]))
+            text = voc_xml(("dog", 1, 1, 9, 9), filename=f"{name}.jpg")
+            (tmp_path / year / "Annotations" / f"{name}.xml").write_text(text)
+        write_sets(tmp_path / year, train="a\n", val="b\n", **({"test": "c\n"} if year == "VOC2007" else {}))
+    data = load_source_data(str(tmp_path))
+    files = {
+        split: [str(Path(one["path"]).relative_to(tmp_path)) for one in rows["image"]]
+        for split, rows in data.splits.items()
+    }
+    assert files == {
+        "train": ["VOC2007/JPEGImages/a.jpg", "VOC2012/JPEGImages/a.jpg"],
+        "validation": ["VOC2007/JPEGImages/b.jpg", "VOC2012/JPEGImages/b.jpg"],
+        "test": ["VOC2007/JPEGImages/c.jpg"],
+    }
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 1)]
+
+
+def test_xml_files_in_no_list_are_counted_and_their_images_are_no_background(
+    voc: Path, write_image: Callable[..., Path]
+) -> None:
+    write_sets(voc, train="c\n")
+    unlabeled = write_image(voc / "JPEGImages" / "d.jpg", seed=9)
+    data = load_source_data(f"voc:{voc}", unlabeled="background")
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 2), ("unlabeled", 1)]
+    assert data.problems[0].message == (
+        f"{voc / 'Annotations' / 'a.xml'}: 2 XML files are in no list of ImageSets/Main and are left out, this is the "
+        "first. Add their names to a list"
+    )
+    assert [row["image"]["path"] for row in data.splits["train"]] == [
+        str(voc / "JPEGImages" / "c.jpg"),
+        str(unlabeled),
+    ]
+    assert data.annotated == {voc / "JPEGImages" / "a.jpg", voc / "JPEGImages" / "b.jpg"}
+    files = [one.image for one in doctor(f"voc:{voc}").findings if one.kind == "no record"]
+    assert files == [str(unlabeled)]
+
+
+@pytest.mark.parametrize(
+    ("objects", "boxes", "problem"),
+    [
+        ("<Object><name>dog</name>{}</Object>", 1, ""),
+        ("<objects><object><name>dog</name>{0}</object><object><name>dog</name>{0}</object></objects>", 0, "<objects> has 2"),
+        ("<item><name>dog</name>{}</item>", 0, "<item> has 1 boxes or polygons and is not read. Put each"),
+        ("{}", 0, "<bndbox> has 1"),
+        ("<objects/><source><database>x</database></source><owner><name>me</name></owner><segmented>0</segmented>", 0, ""),
+    ],
+)  # fmt: skip
+def test_elements_with_boxes_that_are_no_objects_are_a_problem_of_their_image(
+    voc: Path, objects: str, boxes: int, problem: str
+) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+    (voc / "Annotations" / "b.xml").write_text(
+        f"<annotation><filename>b.jpg</filename>{objects.format(box)}</annotation>"
+    )
+    data = load_source_data(f"voc:{voc}")
+    assert data.splits["train"][1]["objects"]["bbox"] == [[1, 2, 8, 6]] * boxes
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)] * bool(problem)
+    assert all(problem in one.message for one in data.problems)
