@@ -18,8 +18,8 @@ from detr_ft.data.sources.listing import files_below, split_of, split_of_path
 from detr_ft.data.sources.parsing import (
     parse_flag,
     parse_json,
-    parse_number,
     parse_numbers,
+    parse_rotation,
     parse_side,
     read_text,
     shown,
@@ -218,7 +218,7 @@ class _Reader:
 
 def _is_rotated(region: Row) -> bool:
     """Return whether a region was drawn on a rotated image. A rotation that is no number counts as one."""
-    degrees = parse_number(region.get("image_rotation") or 0)
+    degrees = parse_rotation(region.get("image_rotation"))
     return degrees is None or degrees % 360 != 0
 
 
@@ -244,7 +244,7 @@ def _box(value: Row, width: int, height: int) -> list[float] | None:
     percent = _box_in_percent(value)
     if percent is None:
         return None
-    degrees = parse_number(value.get("rotation") or 0)
+    degrees = parse_rotation(value.get("rotation"))
     if degrees is None:
         return None
     x, y, w, h = percent

@@ -191,16 +191,22 @@ def test_a_missing_image_is_not_replaced_by_its_namesake_of_another_split(
     assert paths[3]["path"] == str(tmp_path / "train2017" / "only_in_val.png")
 
 
-def test_a_file_without_annotations_has_images_without_objects(
-    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+def test_a_file_without_annotations_is_an_error_unless_their_list_is_empty(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
 ) -> None:
     file = write_coco_file(tmp_path / "image_info_test2017.json")
     content = json.loads(file.read_text())
-    del content["annotations"]
+    for lost in ({}, {"annotations": None}):
+        del content["annotations"]
+        content |= lost
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="'annotations' must be a list, which is empty if no image has objects"):
+            load_data(f"coco:{file}")
+        content["annotations"] = []
     file.write_text(json.dumps(content))
-    data = load_data(str(file))
-    assert [objects["bbox"] for objects in data["train"]["objects"]] == [[], []]
-    assert f"{file}: has no annotations" in caplog.text
+    data = load_source_data(str(file))
+    assert [objects["bbox"] for objects in data.splits["train"]["objects"]] == [[], []]
+    assert data.problems == ()
 
 
 def test_categories_of_one_name_become_one_class(
@@ -374,3 +380,16 @@ def test_category_ids_are_read_without_images(
     file = write_coco_file(tmp_path / "a.json")
     monkeypatch.setattr(CocoFile, "_add_images", lambda *_: pytest.fail("images were read"))
     assert read_category_ids(f"coco:{file}")[7] == "dog"
+
+
+@pytest.mark.parametrize("rotation", ["90,0", [90], "left", {}])
+def test_a_rotation_that_cant_be_read_is_a_problem_of_its_image(
+    tmp_path: Path, write_coco_file: Callable[..., Path], rotation: object
+) -> None:
+    row = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [10, 5, 20, 10]}
+    rows = [{**row, "attributes": {"rotation": rotation}}, {**row, "id": 2, "attributes": {"rotation": None}}]
+    data = load_source_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows)}")
+    assert data.splits["train"][0]["objects"]["bbox"] == [[10, 5, 20, 10]]
+    (problem,) = data.problems
+    assert (problem.kind, problem.row) == ("unreadable annotation", 0)
+    assert f"annotation 1: attributes.rotation must be degrees, got {rotation!r}" in problem.message
