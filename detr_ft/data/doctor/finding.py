@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
     ),
     "lost annotation": Kind(
         "warning",
-        "An annotation, or a file of them, belongs to no image of the data set.",
+        "An annotation, or a file of them, is used for no image of the data set.",
         "Its objects are not used.",
         "restore the image or its name, or remove the annotation; --fix COPY leaves it out",
     ),
