@@ -76,7 +76,7 @@ def stated_size(region: Row) -> tuple[int, int] | None:
 
 
 def is_object(region: Row) -> bool:
-    """Return whether a region must have a shape: by its type, or by its labels, unlike relations, choices and texts."""
+    """Return whether a region must have a shape, unlike relations, choices and texts."""
     value, kind = region.get("value"), str(region.get("type"))
     if kind in REPEATED_SHAPES:
         return False
