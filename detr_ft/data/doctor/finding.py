@@ -123,6 +123,12 @@ KINDS: dict[str, Kind] = {
         "It is no box and is not used.",
         "none, if it belongs to an object that also has a box; else draw a box",
     ),
+    "unclear rows": Kind(
+        "warning",
+        "The rows of label files can be quadrilaterals, or boxes with keypoints.",
+        "They are read as quadrilaterals; of boxes with keypoints all boxes would be wrong.",
+        "look at the pictures; for keypoints write kpt_shape: [2, 2] into data.yaml",
+    ),
     "too thin": Kind(
         "error",
         "An image is so thin that a side has no pixel after resizing.",

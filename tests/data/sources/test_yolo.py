@@ -13,6 +13,7 @@ from PIL import Image
 
 from detr_ft.data.schema import class_names
 from detr_ft.data.sources.load import load_data, load_source_data
+from detr_ft.data.sources.yolo_keypoints import KeypointReading, recognize_keypoints
 from detr_ft.errors import InputError
 
 
@@ -324,3 +325,40 @@ def test_names_that_would_shift_the_class_numbers_are_refused(yolo: Path, names:
     (yolo / "classes.txt").write_text(names)
     with pytest.raises(InputError, match=where):
         load_data(f"yolo:{yolo}")
+
+
+def test_quadrilaterals_that_could_be_keypoints_are_reported(yolo: Path) -> None:
+    """Plates in perspective: the first two numbers with the next ones as size contain all points."""
+    rows = [f"0 {0.40 + shift} .52 {0.62 + shift} .50 {0.60 + shift} .63 {0.43 + shift} .60" for shift in (0, 0.01)]
+    write_rows(yolo, *rows)
+    data = load_source_data(str(yolo))
+    assert data.splits["train"][0]["objects"]["bbox"][0] == pytest.approx([16, 15, 8.8, 3.9])
+    (problem,) = (one for one in data.problems if one.kind == "unclear rows")
+    assert (problem.count, problem.refused) == (4, False)
+    assert problem.message.startswith(
+        f"{yolo / 'train' / 'labels' / 'a.txt'}, line 1: the 8 numbers of each of the 4 rows"
+    )
+    assert "kpt_shape: [2, 2]" in problem.message
+    with (yolo / "data.yaml").open("a") as file:
+        file.write("kpt_shape: [2, 2]\n")
+    data = load_source_data(str(yolo))
+    assert data.splits["train"][0]["objects"]["bbox"][0] == pytest.approx([3.6, 8.1, 24.8, 15])
+    assert [one.kind for one in data.problems] == ["unlabeled", "unlabeled"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "is_unclear"),
+    [
+        ([[0.4, 0.5, 0.6, 0.5, 0.6, 0.6, 0.4, 0.65]], 0, True),
+        ([[0.4, 0.5, 0.6, 0.5, 0.6, 0.6, 0.4, 0.65], [0.1, 0.1, 0.15, 0.1, 0.2, 0.3, 0.1, 0.35]], 0, False),
+        ([[0.5, 0.5, 0.4, 0.4, 0.5, 0.45, 0.45, 0.5]], 4, False),  # sides that touch
+        ([[0.5, 0.5, 0.4, 0.4, 0.4, 0.5, 0.5, 0.4]], 4, False),  # sides that cross
+        ([[0.5, 0.5, 0.4, 0.4, 0.3, 0.3, 0.6, 0.6]], 4, False),  # no area
+        ([[0.4, 0.5, 0.6, 0.5, 0.6, 0.6, 0.4, 0.6]] * 3, 0, False),  # a rotated box
+        ([[0.4, 0.5, 0.6, 0.5, 0.5, 0.5, 0.4, 0.6, 0.5, 0.5, 0.4, 0.6]], 8, False),  # four keypoints
+        ([None, [0.5, 0.5, 0.4, 0.4, 0.5, 0.45, 0.45, 0.5]], 0, False),
+        ([], 0, False),
+    ],
+)
+def test_the_reading_of_rows_as_keypoints(rows: list[Any], count: int, is_unclear: bool) -> None:
+    assert recognize_keypoints(rows) == KeypointReading(count, is_unclear)
