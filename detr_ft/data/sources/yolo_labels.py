@@ -7,6 +7,7 @@ or a class, a box and keypoints.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -62,7 +63,13 @@ class LabelReader:
             }
         records = [record for some in splits.values() for record in some]
         labels = self._labels([record.path for record in records])
-        rows = [row for record in records for row in _rows(record, labels.get(record.path))]
+        shared, rows = _shared_labels(labels), list[_Row]()
+        for record in records:
+            of_record = list(_rows(record, labels.get(record.path)))
+            if of_record and record.path in shared:
+                record.unreadable.append(shared[record.path])
+            else:
+                rows += of_record
         keypoints = self._keypoints(rows)
         if keypoints and self.keypoints is None:
             log.info(
@@ -97,7 +104,9 @@ class LabelReader:
         index = FolderIndex({".txt"})
         labels: dict[Path, Path] = {}
         for image in images:
-            files = (index.get(folder, f"{image.stem}.txt") for folder in _label_folders(image))
+            # Some tools append the suffix to the whole name.
+            names = (f"{image.stem}.txt", f"{image.name}.txt")
+            files = (index.get(folder, name) for name in names for folder in _label_folders(image))
             label = next(filter(None, files), None)
             if label:
                 labels[image] = label
@@ -171,6 +180,20 @@ def _to_box(values: list[float]) -> list[float]:
         return box_around([values[i : i + 2] for i in range(0, len(values), 2)])
     x, y, w, h = values
     return [x - w / 2, y - h / 2, w, h]
+
+
+def _shared_labels(labels: Mapping[Path, Path]) -> dict[Path, str]:
+    """Return a message for each image whose label file is that of another image of the folder too."""
+    images: dict[tuple[Path, Path], list[Path]] = {}
+    for image, label in labels.items():
+        images.setdefault((label, image.parent), []).append(image)
+    several = {key: some for key, some in images.items() if len({os.path.realpath(image) for image in some}) > 1}
+    return {
+        image: f"{label}: is the label file of {len(some)} images ({', '.join(one.name for one in some)}), so it is unknown "
+        "whose its objects are. Rename the images and give each a label file"
+        for (label, _), some in several.items()
+        for image in some
+    }
 
 
 def _rows(record: Record, label: Path | None) -> Iterator[_Row]:

@@ -362,3 +362,56 @@ def test_quadrilaterals_that_could_be_keypoints_are_reported(yolo: Path) -> None
 )
 def test_the_reading_of_rows_as_keypoints(rows: list[Any], count: int, is_unclear: bool) -> None:
     assert recognize_keypoints(rows) == KeypointReading(count, is_unclear)
+
+
+def test_label_files_with_the_whole_name_of_the_image(yolo: Path) -> None:
+    for split in ("train", "valid"):
+        (yolo / split / "labels" / "a.txt").rename(yolo / split / "labels" / "a.png.txt")
+    data = load_source_data(str(yolo), unlabeled="skip")
+    assert [len(rows["objects"][0]["bbox"]) for rows in data.splits.values()] == [1, 1]
+    assert data.problems == ()
+
+
+def test_a_label_file_of_two_images_is_a_problem_of_both(yolo: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a", "b"):
+        write_image(yolo / "train" / "images" / f"{name}.jpg", seed=7)
+    (yolo / "train" / "labels" / "b.txt").write_text("\n")
+    data = load_source_data(f"yolo:{yolo}")
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [0, 0, 0, 0]
+    refused = [(one.kind, one.split, one.row) for one in data.refused]
+    assert refused == [("unreadable annotation", "train", row) for row in (0, 1)]
+    label = yolo / "train" / "labels" / "a.txt"
+    assert data.refused[0].message.startswith(
+        f"{label}: is the label file of 2 images (a.jpg, a.png), so it is unknown"
+    )
+    (yolo / "train" / "labels" / "a.jpg.txt").write_text("")
+    (yolo / "train" / "images" / "a.jpg").unlink()
+    (yolo / "train" / "images" / "a.jpg").symlink_to("a.png")
+    assert load_source_data(f"yolo:{yolo}").refused == []
+
+
+@pytest.mark.parametrize(
+    "start", ["\\\\nas\\share\\images\\", "D:images\\", "D:\\set\\", "\\\\nas\\share\\", "/mnt/x/", "https://a.b/"]
+)
+def test_lists_with_paths_of_windows(tmp_path: Path, write_image: Callable[..., Path], start: str) -> None:
+    images = [
+        write_image(tmp_path / "images" / camera / "0.jpg", seed=seed) for seed, camera in enumerate(("cam1", "cam2"))
+    ]
+    for seed, image in enumerate(images):
+        image.with_suffix(".txt").write_text("0 .5 .5 .3 .3\n" * (1 + seed))
+    separator = "\\" if "\\" in start else "/"
+    (tmp_path / "train.txt").write_text("".join(f"{start}{camera}{separator}0.jpg\n" for camera in ("cam1", "cam2")))
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    (tmp_path / "obj.names").write_text("cat\n")
+    for source in ("yolo", "darknet"):
+        rows = load_data(f"{source}:{tmp_path}")["train"]
+        assert [row["image"]["path"] for row in rows] == list(map(str, images))
+        assert [len(row["objects"]["bbox"]) for row in rows] == [1, 2]
+
+
+def test_a_list_of_missing_images_does_not_use_those_of_another_split(yolo: Path) -> None:
+    (yolo / "train" / "images" / "a.png").unlink()
+    (yolo / "train.txt").write_text("C:\\data\\train\\images\\a.png\n")
+    (yolo / "data.yaml").write_text("train: train.txt\nval: valid/images\nnames: [cone, cube]\n")
+    with pytest.raises(InputError, match=r"train\.txt: none of its 1 images"):
+        load_data(str(yolo))
