@@ -129,7 +129,7 @@ def _read_file(path: Path, image_id: int, images: VocImages) -> Record:
         count = 0 if _is_object(child) else _num_shapes(child)
         if count:
             record.unreadable.append(
-                f"{path}: <{child.tag}> has {count} boxes or polygons and is not read. Put each object into an <object> of "
+                f"{path}: <{child.tag}> has boxes or polygons ({count}) and is not read. Put each object into an <object> of "
                 "<annotation>"
             )
     return record

@@ -353,9 +353,9 @@ def test_xml_files_in_no_list_are_counted_and_their_images_are_no_background(
     ("objects", "boxes", "problem"),
     [
         ("<Object><name>dog</name>{}</Object>", 1, ""),
-        ("<objects><object><name>dog</name>{0}</object><object><name>dog</name>{0}</object></objects>", 0, "<objects> has 2"),
-        ("<item><name>dog</name>{}</item>", 0, "<item> has 1 boxes or polygons and is not read. Put each"),
-        ("{}", 0, "<bndbox> has 1"),
+        ("<objects><object><name>dog</name>{0}</object><object><name>dog</name>{0}</object></objects>", 0, "<objects> has boxes or polygons (2)"),
+        ("<item><name>dog</name>{}</item>", 0, "<item> has boxes or polygons (1) and is not read. Put each"),
+        ("{}", 0, "<bndbox> has"),
         ("<objects/><source><database>x</database></source><owner><name>me</name></owner><segmented>0</segmented>", 0, ""),
     ],
 )  # fmt: skip
