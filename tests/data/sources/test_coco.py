@@ -297,22 +297,6 @@ def test_image_ids_that_are_texts(tmp_path: Path, write_coco_file: Callable[...,
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("segmentation", "box"),
-    [
-        ([], [15, 0, 10, 20]),
-        ([[10, 5, 30, 5, 30, 15, 10, 15]], [15, 0, 10, 20]),  # as before the rotation
-        ([[15, 0, 25, 0, 25, 20, 15, 20.5]], [10, 5, 20, 10]),  # as rotated
-    ],
-)
-def test_boxes_that_cvat_rotates(
-    tmp_path: Path, write_coco_file: Callable[..., Path], segmentation: object, box: list[float]
-) -> None:
-    row = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [10, 5, 20, 10], "segmentation": segmentation}
-    file = write_coco_file(tmp_path / "a.json", annotations=[{**row, "attributes": {"rotation": 90.0}}])
-    assert load_data(f"coco:{file}")["train"][0]["objects"]["bbox"] == [pytest.approx(box)]
-
-
 def test_images_that_share_an_id_are_refused_since_their_annotations_are_unclear(
     tmp_path: Path, write_coco_file: Callable[..., Path]
 ) -> None:
@@ -380,16 +364,3 @@ def test_category_ids_are_read_without_images(
     file = write_coco_file(tmp_path / "a.json")
     monkeypatch.setattr(CocoFile, "_add_images", lambda *_: pytest.fail("images were read"))
     assert read_category_ids(f"coco:{file}")[7] == "dog"
-
-
-@pytest.mark.parametrize("rotation", ["90,0", [90], "left", {}])
-def test_a_rotation_that_cant_be_read_is_a_problem_of_its_image(
-    tmp_path: Path, write_coco_file: Callable[..., Path], rotation: object
-) -> None:
-    row = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [10, 5, 20, 10]}
-    rows = [{**row, "attributes": {"rotation": rotation}}, {**row, "id": 2, "attributes": {"rotation": None}}]
-    data = load_source_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows)}")
-    assert data.splits["train"][0]["objects"]["bbox"] == [[10, 5, 20, 10]]
-    (problem,) = data.problems
-    assert (problem.kind, problem.row) == ("unreadable annotation", 0)
-    assert f"annotation 1: attributes.rotation must be degrees, got {rotation!r}" in problem.message
