@@ -111,7 +111,7 @@ def doctor(
     roots = _roots(given.source)
     note = problem_of_copy(Path(roots[0])) if roots else None
     problems = given.problems if note is None else (*given.problems, note)
-    diagnosis = diagnose(splits, scan, num_queries, longest_edge, problems, roots)
+    diagnosis = diagnose(splits, scan, num_queries, longest_edge, problems, roots, given.annotated)
     if outputs.report is not None:
         write_report(diagnosis, splits, outputs.report)
         logger.info("report: %s", outputs.report)

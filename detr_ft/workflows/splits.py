@@ -59,6 +59,7 @@ class DataOptions:
 class GivenData:
     """A data set, the source in its recipe, the classes of COCO's category ids, and problems of its files.
 
+    `annotated` are the image files with annotations that are in no split.
     `options` are the other values of the recipe with which data given as objects were read.
     """
 
@@ -67,6 +68,7 @@ class GivenData:
     category_ids: Mapping[int, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    annotated: frozenset[Path] = frozenset()
 
 
 def read_data(data: DataLike, options: DataOptions = DataOptions()) -> GivenData:
@@ -85,7 +87,7 @@ def read_as_is(data: DataLike, options: DataOptions = DataOptions()) -> GivenDat
     if isinstance(data, str | os.PathLike):
         source = os.fspath(data)
         loaded = load_source_data(source, **options.given())
-        return GivenData(source, loaded.splits, loaded.category_ids, loaded.problems)
+        return GivenData(source, loaded.splits, loaded.category_ids, loaded.problems, annotated=loaded.annotated)
     objects = _as_splits(data)
     if options.given():
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,10 +206,10 @@ def tiny_findings(
             yield _of_box("tiny after resize", split, boxes, smallest, scans, message)
 
 
-def unrecorded_files(scan: DatasetScan) -> Iterator[Finding]:
-    """Yield the image files in the folders of the data set's images that no split lists."""
+def unrecorded_files(scan: DatasetScan, annotated: Collection[Path] = ()) -> Iterator[Finding]:
+    """Yield the image files in the folders of the data that neither a split nor `annotated` has."""
     folders: dict[Path, str] = {}
-    listed: set[Path] = set()
+    listed = set(annotated)
     for split, images in scan.splits.items():
         for path in (Path(image.path) for image in images if image.path is not None):
             listed.add(path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from datasets import DatasetDict
@@ -85,8 +86,12 @@ def diagnose(
     longest_edge: int | None = None,
     problems: Sequence[Problem] = (),
     roots: Sequence[str] = (),
+    annotated: Collection[Path] = (),
 ) -> Diagnosis:
-    """Return the diagnosis of a scanned data set; `problems` are those of its files at `roots`."""
+    """Return the diagnosis of a scanned data set; `problems` are those of its files at `roots`.
+
+    `annotated` are the image files with annotations that are in no split.
+    """
     unknown = {
         (problem.split, problem.row, problem.place): problem
         for problem in problems
@@ -125,7 +130,7 @@ def diagnose(
     duplicates = find_duplicates(scan)
     findings += duplicates.findings
     findings.extend(copies_without_boxes(scan, boxes, names, duplicates.groups))
-    findings.extend(unrecorded_files(scan))
+    findings.extend(unrecorded_files(scan, annotated))
     findings.extend(missing_classes(splits))
     findings.extend(similar_names(names, splits))
     speed = round(scan.images_per_second, 1)

@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
     ),
     "lost annotation": Kind(
         "warning",
-        "An annotation, or a file of them, belongs to no image of the data set.",
+        "An annotation, or a file of them, is used for no image of the data set.",
         "Its objects are not used.",
         "restore the image or its name, or remove the annotation; --fix COPY leaves it out",
     ),
@@ -128,6 +128,12 @@ KINDS: dict[str, Kind] = {
         "A point or a line is annotated beside boxes.",
         "It is no box and is not used.",
         "none, if it belongs to an object that also has a box; else draw a box",
+    ),
+    "unclear rows": Kind(
+        "warning",
+        "The rows of label files can be quadrilaterals, or boxes with keypoints.",
+        "They are read as quadrilaterals; of boxes with keypoints all boxes would be wrong.",
+        "look at the pictures; for keypoints write kpt_shape: [2, 2] into data.yaml",
     ),
     "too thin": Kind(
         "error",

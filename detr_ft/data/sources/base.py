@@ -35,13 +35,14 @@ class SourceData:
 
     `splits` has every image with the objects that could be read. `category_ids` is the class name of each category id if
     the files have such ids (COCO). `unlabeled` are the rows of images with neither a label file nor a record, which are
-    read as images without objects.
+    read as images without objects. `annotated` are the image files with annotations that are in no split.
     """
 
     splits: DatasetDict
     category_ids: Mapping[int, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     unlabeled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    annotated: frozenset[Path] = frozenset()
 
     @property
     def refused(self) -> list[Problem]:

@@ -15,12 +15,13 @@ from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root, plain_path
 from detr_ft.data.sources.json_files import json_by_split, json_instead, json_tool_of
 from detr_ft.data.sources.listing import split_folders, split_of
-from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_number, parse_numbers, read_text, shown
+from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record, to_source_data
 from detr_ft.data.sources.shapes_to_boxes import box_around_rotated, box_around_segmentation, is_upright_rectangle
 from detr_ft.errors import InputError
 
+_LISTS = {"images": "", "annotations": ", which is empty if no image has objects", "categories": ""}
 _FLAGS = ("iscrowd", "difficult", "truncated")
 _URLS = ("coco_url", "flickr_url", "url")
 
@@ -104,17 +105,15 @@ class CocoFile:
         if content is None:
             return reasons
         reasons = [
-            f"{self.file}: not a COCO file, {key!r} must be a list"
-            for key in ("images", "annotations", "categories")
-            if not isinstance(content.get(key, [] if key == "annotations" else None), list)
+            f"{self.file}: not a COCO file, {key!r} must be a list{more}"
+            for key, more in _LISTS.items()
+            if not isinstance(content.get(key), list)
         ]
         if reasons:
             return reasons
         self._add_categories(content)
         self._log_shared_names()
         reasons = self._add_images(self._rows(content, "images"))
-        if "annotations" not in content:
-            log.warning("%s: has no annotations; all of its images are read as images without objects", self.file)
         seen_ids: set[object] = set()
         for row in self._annotations(content):
             self._add_annotation(row, seen_ids)
@@ -301,10 +300,14 @@ def _box(row: _Row, where: str, problems: list[str]) -> list[float] | None:
         problems.append(f"{where}: {wrong}")
         return None
     attributes = row.get("attributes")
-    degrees = parse_number(attributes.get("rotation") or 0) if isinstance(attributes, dict) else 0.0
+    rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
     # CVAT writes the box before its rotation about the center. A polygon is written as rotated.
-    if not degrees or (shape and not is_upright_rectangle(shape)):
+    if shape and not is_upright_rectangle(shape):
         return box
+    degrees = parse_rotation(rotation)
+    if degrees is None:
+        problems.append(f"{where}: attributes.rotation must be degrees, got {shown(rotation)}")
+        return None
     return box_around_rotated(box, degrees, (box[0] + box[2] / 2, box[1] + box[3] / 2))
 
 

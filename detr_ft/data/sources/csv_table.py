@@ -70,6 +70,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         path,
         [problem for table in tables for problem in table.problems],
         split_by=split_by,
+        annotated=[path for table in tables for path in table.annotated],
     )
 
 
@@ -149,6 +150,7 @@ class CsvTable:
     records: dict[tuple[str, str], Record] = field(default_factory=dict)
     finders: dict[str, ImageFinder] = field(default_factory=dict)
     other_splits: Counter[str] = field(default_factory=Counter)
+    images_of_other_splits: dict[str, None] = field(default_factory=dict)
     split_by_image: dict[str, str] = field(default_factory=dict)
     _has_decimal_commas: bool = False
 
@@ -156,6 +158,15 @@ class CsvTable:
     def formats(self) -> tuple[BoxFormat, ...]:
         """The possible formats of its boxes."""
         return self.header.formats
+
+    @property
+    def annotated(self) -> list[Path]:
+        """The image files of lines of other splits."""
+        if not self.images_of_other_splits:
+            return []
+        finder = ImageFinder(image_root(self.file), _image_folders(self.file, ""), images=self.images)
+        paths = [finder.locate(name, str(self.file), []) for name in self.images_of_other_splits]
+        return [path.absolute() for path in paths if path]
 
     @classmethod
     def read(cls, file: Path, split: str, options: ReadOptions) -> CsvTable:
@@ -290,6 +301,7 @@ class CsvTable:
             return None
         if split is None:
             self.other_splits[word] += 1
+            self.images_of_other_splits[file] = None
             return None
         first = self.split_by_image.setdefault(file, split)
         if split != first:

@@ -11,7 +11,7 @@ from pathlib import Path
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.listing import files_in, split_of_folder
-from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_xml, shown
+from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_rotation, parse_xml, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import xml_root
 from detr_ft.data.sources.record import Record, to_source_data, used_names
@@ -51,7 +51,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     reader.add_other_subsets()
     names = sorted(used_names(splits) - {""})
     split_by = "the subsets" if any(image.get("subset") for image in root.findall("image")) else None
-    return to_source_data(splits, names, file, reader.problems, split_by=split_by)
+    return to_source_data(splits, names, file, reader.problems, split_by=split_by, annotated=reader.annotated)
 
 
 def _file_in(folder: Path) -> Path | None:
@@ -78,6 +78,7 @@ class _Reader:
         self.finder = ImageFinder(file.parent, images=images)
         self.problems: list[Problem] = []
         self.other_subsets: dict[str, list[int]] = {}  # the number of objects of each image
+        self.annotated: set[Path] = set()  # the images of these subsets
 
     def read(self, root: ElementTree.Element) -> dict[str, list[Record]]:
         """Return the records of each split, with the file's image ids if these are unique, else with indices."""
@@ -88,7 +89,7 @@ class _Reader:
             subset = (image.get("subset") or "").strip()
             split = "train" if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
             if split is None:
-                self.other_subsets.setdefault(subset, []).append(len(image))
+                self._leave_out(image, subset)
                 continue
             records = splits.setdefault(split, [])
             record = self._record(image, subset, ids[index] if ids else len(records))
@@ -105,16 +106,28 @@ class _Reader:
             )
             self.problems.append(Problem("no split", message, count=sum(objects)))
 
+    def _leave_out(self, image: ElementTree.Element, subset: str) -> None:
+        """Count the objects of an image in a subset that is no split."""
+        count = sum(shape.tag not in _ATTRIBUTES_OF_IMAGES for shape in image)
+        self.other_subsets.setdefault(subset, []).append(count)
+        name = (image.get("name") or "").strip()
+        path = self.finder.locate(self._path(name, subset), str(self.file), [])
+        if path:
+            self.annotated.add(path.absolute())
+
+    def _path(self, name: str, subset: str) -> str:
+        """Return the path of an image in its subset's folder, which may repeat names, else its name."""
+        inside = self.file.parent / "images" / subset / name
+        return str(inside) if os.path.isfile(inside) else name
+
     def _record(self, image: ElementTree.Element, subset: str, image_id: int) -> Record | None:
         name = (image.get("name") or "").strip()
         where = f"{self.file}: image {image.get('id')}"
         if not name:
             self.problems.append(Problem("lost annotation", f"{where}: must have a name", count=len(image)))
             return None
-        # Subsets have folders of their own, which may contain equal names.
-        inside = self.file.parent / "images" / subset / name
         problems: list[str] = []
-        path = self.finder.find(str(inside) if os.path.isfile(inside) else name, where, problems)
+        path = self.finder.find(self._path(name, subset), where, problems)
         record = Record.with_size(path, image_id, parse_number(image.get("width")), parse_number(image.get("height")))
         record.unreadable += problems
         for index, shape in enumerate(image):
@@ -157,8 +170,10 @@ def _of_box(shape: ElementTree.Element) -> list[float] | None:
     if corners is None:
         return None
     x0, y0, x1, y1 = corners
-    center = ((x0 + x1) / 2, (y0 + y1) / 2)
-    return box_around_rotated([x0, y0, x1 - x0, y1 - y0], parse_number(shape.get("rotation")) or 0, center)
+    degrees = parse_rotation(shape.get("rotation"))
+    if degrees is None:
+        return None
+    return box_around_rotated([x0, y0, x1 - x0, y1 - y0], degrees, ((x0 + x1) / 2, (y0 + y1) / 2))
 
 
 def _of_polygon(shape: ElementTree.Element) -> list[float] | None:
@@ -173,11 +188,11 @@ def _points(shape: ElementTree.Element) -> list[list[float]] | None:
 
 
 def _of_ellipse(shape: ElementTree.Element) -> list[float] | None:
-    numbers = _numbers(shape, "cx", "cy", "rx", "ry")
-    if numbers is None:
+    numbers, degrees = _numbers(shape, "cx", "cy", "rx", "ry"), parse_rotation(shape.get("rotation"))
+    if numbers is None or degrees is None:
         return None
     cx, cy, rx, ry = numbers
-    return box_around_ellipse(cx, cy, rx, ry, parse_number(shape.get("rotation")) or 0)
+    return box_around_ellipse(cx, cy, rx, ry, degrees)
 
 
 def _of_mask(shape: ElementTree.Element) -> list[float] | None:
@@ -205,9 +220,9 @@ def _of_skeleton(shape: ElementTree.Element) -> list[float] | None:
 
 
 _BOXES: Mapping[str, tuple[Callable[[ElementTree.Element], list[float] | None], str]] = {
-    "box": (_of_box, "the numbers xtl, ytl, xbr, ybr"),
+    "box": (_of_box, "the numbers xtl, ytl, xbr, ybr, and a rotation in degrees or none"),
     "polygon": (_of_polygon, "points, as x,y;x,y;x,y"),
-    "ellipse": (_of_ellipse, "the numbers cx, cy, rx, ry"),
+    "ellipse": (_of_ellipse, "the numbers cx, cy, rx, ry, and a rotation in degrees or none"),
     "mask": (_of_mask, "rle, left, top, width and height, with at least one pixel"),
     "cuboid": (_of_cuboid, "the corners xtl1, ytl1, ... xbr2, ybr2"),
     "skeleton": (_of_skeleton, "points inside of the image"),

@@ -11,7 +11,7 @@ from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder, image_root
 from detr_ft.data.sources.json_files import files_of_tool, json_tool_of
 from detr_ft.data.sources.listing import files_below, files_by_split, files_in
-from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_number, parse_numbers, read_text, shown
+from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
 from detr_ft.data.sources.shapes_to_boxes import (
@@ -140,9 +140,11 @@ class _Reader:
         height, width = sides or (None, None)
         record = Record.with_size(path, 0, width, height)
         record.unreadable += messages
-        rows = item.get("annotations", [])
+        rows = item.get("annotations")
         if not isinstance(rows, list):
-            record.unreadable.append(f"{where}: annotations must be a list")
+            record.unreadable.append(
+                f"{where}: must have annotations, a list, which is empty for an image without objects"
+            )
             rows = []
         shapes = [self._shape(record, row, f"{where}, annotation {index}") for index, row in enumerate(rows)]
         self._add(record, [shape for shape in shapes if shape])
@@ -202,15 +204,17 @@ def _corners(box: list[float]) -> list[list[float]]:
     return [[x, y], [x + w, y + h]]
 
 
-def _degrees(row: _Row) -> float:
+def _degrees(row: _Row) -> float | None:
     attributes = row.get("attributes")
-    return parse_number(attributes.get("rotation") or 0) or 0.0 if isinstance(attributes, dict) else 0.0
+    return parse_rotation(attributes.get("rotation")) if isinstance(attributes, dict) else 0.0
 
 
 def _of_bbox(row: _Row) -> list[float] | None:
     """Return the box around a box xywh that is rotated about its center."""
-    box = parse_numbers(row.get("bbox"), 4)
-    return box and box_around_rotated(box, _degrees(row), (box[0] + box[2] / 2, box[1] + box[3] / 2))
+    box, degrees = parse_numbers(row.get("bbox"), 4), _degrees(row)
+    if box is None or degrees is None:
+        return None
+    return box_around_rotated(box, degrees, (box[0] + box[2] / 2, box[1] + box[3] / 2))
 
 
 def _of_polygon(row: _Row) -> list[float] | None:
@@ -223,11 +227,11 @@ def _of_mask(row: _Row) -> list[float] | None:
 
 def _of_ellipse(row: _Row) -> list[float] | None:
     """Return the box around an ellipse, given by two corners before its rotation."""
-    corners = parse_numbers(row.get("points"), 4)
-    if corners is None:
+    corners, degrees = parse_numbers(row.get("points"), 4), _degrees(row)
+    if corners is None or degrees is None:
         return None
     x0, y0, x1, y1 = corners
-    return box_around_ellipse((x0 + x1) / 2, (y0 + y1) / 2, abs(x1 - x0) / 2, abs(y1 - y0) / 2, _degrees(row))
+    return box_around_ellipse((x0 + x1) / 2, (y0 + y1) / 2, abs(x1 - x0) / 2, abs(y1 - y0) / 2, degrees)
 
 
 def _of_cuboid(row: _Row) -> list[float] | None:
@@ -254,10 +258,10 @@ def _of_skeleton(row: _Row) -> list[float] | None:
 
 
 _BOXES: Mapping[str, tuple[Callable[[_Row], list[float] | None], str]] = {
-    "bbox": (_of_bbox, "the four numbers of bbox"),
+    "bbox": (_of_bbox, "the four numbers of bbox, and an attribute rotation in degrees or none"),
     "polygon": (_of_polygon, "points, as x, y, x, y, x, y"),
     "mask": (_of_mask, "an rle with size and counts, with at least one pixel"),
-    "ellipse": (_of_ellipse, "the two corners of points"),
+    "ellipse": (_of_ellipse, "the two corners of points, and an attribute rotation in degrees or none"),
     "cuboid_2d": (_of_cuboid, "the eight corners of points"),
     "skeleton": (_of_skeleton, "elements with points in the image"),
 }

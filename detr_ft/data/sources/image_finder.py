@@ -265,8 +265,13 @@ def candidate_paths(path: str, bases: Sequence[Path]) -> Iterator[Path]:
 
 def path_tails(path: str) -> Iterator[Path]:
     """Return a path without `.` and `..`, then its tails, the longest first."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = [part for part in without_drive(path.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
     return (Path(*parts[start:]) for start in range(len(parts)))
+
+
+def without_drive(path: str) -> str:
+    """Return a path of Windows without its drive, also one from the drive's folder (`D:images/a.jpg`)."""
+    return re.sub(r"^[A-Za-z]:", "", path)
 
 
 def _join(folder: Path, name: str) -> Path:

@@ -99,11 +99,14 @@ class _Reader:
         image_id = row["image_id"] if is_id(row.get("image_id")) else image_id
         record = Record.with_size(path, image_id, row.get("width"), row.get("height"))
         record.unreadable += problems
-        objects = as_lists(row["objects"]) if "objects" in row else as_columns(row)
+        has_boxes = any(key in row for key in BOX_KEYS)
+        objects = as_lists(row["objects"]) if "objects" in row else as_columns(row) if has_boxes else None
         if isinstance(objects, dict):
             add_objects(record, objects, (_key(BOX_KEYS, objects), _key(CATEGORY_KEYS, objects)), None, where)
         else:
-            record.unreadable.append(f"{where}: objects must have the lists bbox and category")
+            record.unreadable.append(
+                f"{where}: must have objects with the lists bbox and category, or objects: null without objects"
+            )
         return record
 
 

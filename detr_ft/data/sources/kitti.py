@@ -49,7 +49,10 @@ def read(folder: Path, options: ReadOptions) -> SourceData:
     reader.finder.log_substitutes(folder)
     if reader.num_ignored:
         log.info("%s: %d regions of the type %s are left out", folder, reader.num_ignored, _NO_OBJECT)
-    return to_source_data(splits, sorted(used_names(splits) - {""}), folder, problems, split_by=split_by)
+    used = {file for some in by_split.values() for file in some}
+    annotated = [image for file in files if file not in used and (image := reader.image_of(file))]
+    names = sorted(used_names(splits) - {""})
+    return to_source_data(splits, names, folder, problems, split_by=split_by, annotated=annotated)
 
 
 def _label_files(folder: Path) -> list[Path]:
@@ -172,10 +175,17 @@ class _Reader:
             self._add(record, words, where)
         return record
 
+    def image_of(self, file: Path) -> Path | None:
+        """Return the image of a label file, None without one."""
+        return self.finder.find_in([file.stem], self._folders(file)) or self.finder.locate(file.stem, str(file), [])
+
+    def _folders(self, file: Path) -> list[Path]:
+        parents = [file.parent.parent.absolute() / name for name in _IMAGE_FOLDERS]
+        return [self.finder.root] if self.images else [*parents, file.parent.absolute()]
+
     def _image(self, file: Path, messages: list[str]) -> Path:
         """Return the image of a label file: in the folders beside its folder, else below the root."""
-        parents = [file.parent.parent.absolute() / name for name in _IMAGE_FOLDERS]
-        folders = [self.finder.root] if self.images else [*parents, file.parent.absolute()]
+        folders = self._folders(file)
         path = self.finder.find_in([file.stem], folders)
         if path:
             self.finder.note_found()

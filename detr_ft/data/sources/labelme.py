@@ -21,6 +21,7 @@ from detr_ft.data.sources.shapes_to_boxes import box_around
 from detr_ft.errors import InputError
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
+_KEYS = ("shapes", "imagePath", "imageData", "imageHeight")  # at least one is in a file of LabelMe
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class _Reader:
                 continue
             if content is not None:
                 record = self._record(content, file, len(records))
-                self._add_shapes(record, content["shapes"], file)
+                self._add_shapes(record, content.get("shapes"), file)
                 records.append(record)
         return records
 
@@ -119,7 +120,9 @@ class _Reader:
     def _content(self, file: Path) -> Mapping[str, object] | None:
         """Return the content of a file of LabelMe, None for another. Raises ValueError and InputError."""
         content = parse_json(read_text(file))
-        if not isinstance(content, dict) or "shapes" not in content:
+        if content == {} and self._beside.get(file.parent, file.name):
+            raise ValueError("has no shapes. Write them again, or an empty list for an image without objects")
+        if not isinstance(content, dict) or not any(key in content for key in _KEYS):
             self.other_files.append(file)
             return None
         return content
@@ -154,7 +157,7 @@ class _Reader:
 
     def _add_shapes(self, record: Record, shapes: object, file: Path) -> None:
         if not isinstance(shapes, list):
-            record.unreadable.append(f"{file}: shapes must be a list")
+            record.unreadable.append(f"{file}: must have shapes, a list, which is empty for an image without objects")
             return
         objects: dict[tuple[object, ...], list[list[float]]] = {}
         difficult: set[tuple[object, ...]] = set()

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
-from detr_ft.data.sources.brush import box_around_brush
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.json_files import json_instead, json_tool, json_tool_of
-from detr_ft.data.sources.listing import files_below, split_of, split_of_path
-from detr_ft.data.sources.parsing import (
-    parse_flag,
-    parse_json,
-    parse_number,
-    parse_numbers,
-    parse_side,
-    read_text,
-    shown,
+from detr_ft.data.sources.labelstudio_regions import (
+    WITHOUT_AREA,
+    Row,
+    as_list,
+    box_of,
+    is_object,
+    is_rotated,
+    is_shape,
+    labels_of,
+    needs_of,
+    num_objects,
+    stated_size,
 )
+from detr_ft.data.sources.listing import files_below, split_of, split_of_path
+from detr_ft.data.sources.parsing import parse_flag, parse_json, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Record, to_source_data, used_names
-from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse, box_around_rotated
 from detr_ft.errors import InputError
-
-# Answers about a region, which repeat its shape.
-_REPEATED_SHAPES = ("choices", "datetime", "number", "rating", "taxonomy", "textarea")
-_WITHOUT_AREA = ("keypointlabels", "keypoint", "vectorlabels", "vector")
-
-Row = Mapping[str, object]
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +101,8 @@ class _Reader:
         """Yield the records of the tasks, with image ids from `first_id`."""
         tasks = self._tasks()
         key = "annotations"
-        if not any(_as_list(task.get(key)) for task in tasks) and any(
-            _as_list(task.get("predictions")) for task in tasks
+        if not any(as_list(task.get(key)) for task in tasks) and any(
+            as_list(task.get("predictions")) for task in tasks
         ):
             key = "predictions"
             log.warning("%s: no task has an annotation; the predictions of a model are read instead", self.file)
@@ -114,8 +111,7 @@ class _Reader:
             annotation = self._newest(task, key)
             if annotation is None:
                 continue
-            regions: list[Row] = [row for row in _as_list(annotation.get("result")) if isinstance(row, dict)]
-            record = self._record(task, regions, first_id, where)
+            record = self._record(task, annotation.get("result"), first_id, where)
             if record:
                 yield record
                 first_id += 1
@@ -147,9 +143,11 @@ class _Reader:
         return tasks if "data" in tasks[0] else _tasks_of_json_min(tasks)
 
     def _newest(self, task: Row, key: str) -> Row | None:
-        annotations = [row for row in _as_list(task.get(key)) if isinstance(row, dict)]
-        where = f"{self.file}: task {shown(task.get('id'))}"
+        rows, where = task.get(key), f"{self.file}: task {shown(task.get('id'))}"
+        annotations: list[Row] = [row for row in as_list(rows) if isinstance(row, dict)]
         faults: list[str] = []
+        if rows is not None and (not isinstance(rows, list) or len(annotations) < len(rows)):
+            faults.append(f"{where}: {key} must be a list of mappings, got {shown(rows)}")
         valid = [
             annotation
             for annotation in annotations
@@ -158,28 +156,50 @@ class _Reader:
         self.problems += [Problem("unreadable annotation", fault) for fault in faults]
         self.num_unannotated += not valid
         self.num_reannotated += len(valid) > 1
-        return max(valid, key=_last_change, default=None)
+        newest = max(valid, key=_last_change, default=None)
+        if newest is not None and isinstance(newest.get("result"), list) and not num_objects(newest):
+            self._check_older(valid, where)
+        return newest
 
-    def _record(self, task: Row, regions: list[Row], image_id: int, where: str) -> Record | None:
+    def _check_older(self, annotations: Sequence[Row], where: str) -> None:
+        """Add a problem if the newest annotation has no objects and an older one has."""
+        count = max(map(num_objects, annotations))
+        if count:
+            message = (
+                f"{where}: the newest annotation has no objects and is used, an older one has {count}. Delete the wrong "
+                "one in Label Studio"
+            )
+            self.problems.append(Problem("lost annotation", message, count=count))
+
+    def _record(self, task: Row, result: object, image_id: int, where: str) -> Record | None:
+        rows = as_list(result)
+        regions: list[Row] = [row for row in rows if isinstance(row, dict)]
         name = _image_name(task.get("data"))
         if name is None:
             message = f"{where}: data must name an image"
-            self.problems.append(Problem("lost annotation", message, count=len(regions)))
+            self.problems.append(Problem("lost annotation", message, count=len(rows)))
             return None
         problems: list[str] = []
         path = self._find(name, where, problems)
-        size = next((size for region in regions if (size := _stated_size(region))), None)
+        size = next((size for region in regions if (size := stated_size(region))), None)
         record = Record.with_size(path, image_id, *(size or (None, None)))
         record.unreadable += problems
-        if any(map(_is_rotated, regions)):
+        if not isinstance(result, list):
+            record.unreadable.append(f"{where}: result must be a list of regions, got {shown(result)}")
+        record.unreadable += [
+            f"{where}: region {index}: must be a mapping, got {shown(row)}"
+            for index, row in enumerate(rows)
+            if not isinstance(row, dict)
+        ]
+        if any(map(is_rotated, regions)):
             record.unreadable.append(
                 f"{where}: the image is rotated (image_rotation), and the export does not define its boxes on the file's "
                 "image. Rotate it back in Label Studio, check the boxes and export again"
             )
-        labeled = {str(region.get("id")) for region in regions if _labels(region)}
+        labeled = {str(region.get("id")) for region in regions if labels_of(region)}
         for index, region in enumerate(regions):
             # Choices and texts of a region repeat its shape under its id.
-            if _labels(region) or region.get("id") is None or str(region["id"]) not in labeled:
+            if labels_of(region) or region.get("id") is None or str(region["id"]) not in labeled:
                 self._add(record, region, f"{where}: region {shown(region.get('id', index))}")
         return record
 
@@ -195,80 +215,30 @@ class _Reader:
 
     def _add(self, record: Record, region: Row, where: str) -> None:
         value, kind = region.get("value"), str(region.get("type"))
-        if not isinstance(value, dict) or not _is_shape(value) or kind in _REPEATED_SHAPES:
+        if not is_object(region):
             self.left_out[f"of type {kind}, which is no shape"] += 1
             return
-        labels = _labels(region)
+        if not isinstance(value, dict) or not is_shape(value):
+            record.unreadable.append(
+                f"{where}: the value of type {kind} must have the position of a shape, got {shown(value)}"
+            )
+            return
+        labels = labels_of(region)
         if not labels:
             record.unreadable.append(f"{where}: a region of type {kind} must have a label")
             return
-        if kind in _WITHOUT_AREA:
+        if kind in WITHOUT_AREA:
             record.without_area.append(f"{where}: a region of type {kind} has no area")
             return
-        box = _box(value, *(_stated_size(region) or (record.width, record.height)))
+        box = box_of(value, *(stated_size(region) or (record.width, record.height)))
         if box is None:
-            record.unreadable.append(f"{where}: a region of type {kind} must have {_needs(value)}")
+            record.unreadable.append(f"{where}: a region of type {kind} must have {needs_of(value)}")
             return
         for label in labels:
             if isinstance(label, str) and label.strip():
                 record.add(box, label)
             else:
                 record.unreadable.append(f"{where}: a label must be text, got {shown(label)}")
-
-
-def _is_rotated(region: Row) -> bool:
-    """Return whether a region was drawn on a rotated image. A rotation that is no number counts as one."""
-    degrees = parse_number(region.get("image_rotation") or 0)
-    return degrees is None or degrees % 360 != 0
-
-
-def _labels(region: Row) -> list[object]:
-    """Return the classes of a region, under `rectanglelabels`, `polygonlabels` or `labels`."""
-    value = region.get("value")
-    fields = value if isinstance(value, dict) else {}
-    return next((_as_list(fields[key]) for key in fields if key.endswith("labels")), [])
-
-
-def _is_shape(value: Row) -> bool:
-    return any(key in value for key in ("x", "points", "rle", "imageDataURL", "vertices"))
-
-
-def _needs(value: Row) -> str:
-    return "a run-length encoded mask with pixels" if "rle" in value else "numbers, in percent of the image"
-
-
-def _box(value: Row, width: int, height: int) -> list[float] | None:
-    """Return the box xywh in pixels around a region: a mask, or a shape in percent."""
-    if "rle" in value:
-        return box_around_brush(value["rle"], width, height)
-    percent = _box_in_percent(value)
-    if percent is None:
-        return None
-    degrees = parse_number(value.get("rotation") or 0)
-    if degrees is None:
-        return None
-    x, y, w, h = percent
-    box = [x * width / 100, y * height / 100, w * width / 100, h * height / 100]
-    if "radiusX" in value:
-        return box_around_ellipse(box[0] + box[2] / 2, box[1] + box[3] / 2, box[2] / 2, box[3] / 2, degrees)
-    return box_around_rotated(box, degrees, (box[0], box[1]))
-
-
-def _box_in_percent(value: Row) -> list[float] | None:
-    """Return the box xywh around a polygon, an ellipse or a rectangle before its rotation."""
-    if "points" in value:
-        points = [parse_numbers(point, 2) for point in _as_list(value["points"])]
-        valid = [point for point in points if point]
-        return box_around(valid) if len(valid) == len(points) >= 3 else None
-    if "radiusX" in value:
-        ellipse = parse_numbers([value.get(key) for key in ("x", "y", "radiusX", "radiusY")], 4)
-        return None if ellipse is None else box_around_ellipse(*ellipse)
-    return parse_numbers([value.get(key) for key in ("x", "y", "width", "height")], 4)
-
-
-def _stated_size(region: Row) -> tuple[int, int] | None:
-    width, height = parse_side(region.get("original_width")), parse_side(region.get("original_height"))
-    return (width, height) if width and height else None
 
 
 def _last_change(annotation: Row) -> tuple[str, int]:
@@ -280,17 +250,24 @@ def _last_change(annotation: Row) -> tuple[str, int]:
 def _tasks_of_json_min(rows: list[Row]) -> list[Row]:
     """Convert JSON-MIN, a row for each annotation, to the tasks of JSON."""
     tasks: dict[object, dict[str, object]] = {}
+    shape_keys = {key for row in rows for key, value in row.items() if any(map(_is_region, as_list(value)))}
     for number, row in enumerate(rows):
+        lists = {key: value if isinstance(value, list) else [value] for key, value in row.items() if value is not None}
+        # Anything else than a mapping is a text of the task, or a damaged region.
         regions = [
-            {"type": key, "value": region, **region}
-            for key, value in row.items()
-            for region in _as_list(value)
-            if isinstance(region, dict)
+            {"type": key, "value": region, **region} if isinstance(region, dict) else region
+            for key, value in lists.items()
+            for region in value
+            if isinstance(region, dict) or key in shape_keys
         ]
         task = tasks.setdefault(str(row.get("id", f"row {number}")), {"id": row.get("id", number), "data": row})
-        annotations = _as_list(task.setdefault("annotations", []))
+        annotations = as_list(task.setdefault("annotations", []))
         annotations.append({**row, "id": row.get("annotation_id"), "result": regions})
     return list(tasks.values())
+
+
+def _is_region(value: object) -> bool:
+    return isinstance(value, dict) and is_shape(value)
 
 
 def _image_name(data: object) -> str | None:
@@ -314,8 +291,3 @@ def _path_of(address: str) -> str:
 def _is_results(rows: list[object]) -> bool:
     """Return whether a list has detections in COCO's results format."""
     return bool(rows) and isinstance(rows[0], dict) and "image_id" in rows[0]
-
-
-def _as_list(value: object) -> list[object]:
-    """Return a list as it is, an empty list for anything else."""
-    return value if isinstance(value, list) else []

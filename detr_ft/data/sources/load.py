@@ -74,7 +74,7 @@ def load_source_data(
         data = cast(NameSource, import_module(source.module)).read(location, options)
     else:
         data = _path_source(source).read(existing_path(location, base), options)
-    return apply_policy(data, unlabeled)
+    return apply_policy(data, unlabeled, source.unlabeled)
 
 
 def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:

@@ -115,6 +115,11 @@ def parse_number(value: object) -> float | None:
     return numbers[0] if numbers else None
 
 
+def parse_rotation(value: object) -> float | None:
+    """Return an angle as a float, 0 for one that is not stated, None for anything else."""
+    return 0.0 if value is None or value == "" else parse_number(value)
+
+
 def parse_side(value: object) -> int | None:
     """Return a width or height in pixels; None for no positive whole number that fits the schema."""
     return int(value) if isinstance(value, (int, float)) and 0 < value <= _MAX_SIDE_PX and value % 1 == 0 else None

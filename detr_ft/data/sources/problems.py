@@ -21,6 +21,7 @@ ProblemKind = Literal[
     "repeated id",
     "unlabeled",
     "shape without area",
+    "unclear rows",
     "repaired copy",
 ]
 # An image with such a problem would be learned as if objects in it were not there. Training refuses it.

@@ -128,12 +128,14 @@ def to_source_data(
     *,
     split_by: str | None,
     category_ids: Mapping[int, str] = MappingProxyType({}),
+    annotated: Iterable[Path] = (),
 ) -> SourceData:
     """Convert the records of each split to a data set with the classes `names`.
 
     `split_by` is what decides on the split of an image, for messages; None if nothing does. All images are then train, or
     in the splits that their folders are named after. Splits without images are left out. `problems` are those that belong
-    to no record. Raises InputError for a data set without images or classes.
+    to no record, `annotated` the images with annotations that are in no split. Raises InputError for a data set without images
+    or classes.
     """
     if split_by is None:
         splits, split_by = _split_by_folders(splits)
@@ -163,7 +165,7 @@ def to_source_data(
     unlabeled = {
         split: tuple(row for row, record in enumerate(records) if record.unlabeled) for split, records in filled.items()
     }
-    return SourceData(data, dict(category_ids), all_problems, unlabeled)
+    return SourceData(data, dict(category_ids), all_problems, unlabeled, frozenset(annotated))
 
 
 def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str]:

@@ -23,7 +23,8 @@ class Source:
     """A kind of data, written `name:PATH` or `name:NAME`; `help` is a noun phrase.
 
     `module` defines the functions of `base.PathSource`, or of `base.NameSource` if no path follows. A `streamed` source
-    can only be read row by row, by `open_stream`.
+    can only be read row by row, by `open_stream`. `unlabeled` is the default for images with neither a label file nor a
+    record.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Source:
     follows: Literal["PATH", "NAME"] = "PATH"
     takes_box_format: bool = False
     streamed: bool = False
+    unlabeled: UnlabeledPolicy = "skip"
 
     @property
     def usage(self) -> str:
@@ -42,8 +44,8 @@ class Source:
 # In order of precedence: a path without a name is read by the first source that recognizes it.
 SOURCES = (
     Source("saved", "a folder that `save_to_disk` wrote", "detr_ft.data.sources.saved", takes_box_format=True),
-    Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo"),
-    Source("darknet", "Darknet's `obj.data` or `obj.names` (YOLO 1.1)", "detr_ft.data.sources.darknet"),
+    Source("yolo", "a YOLO `data.yaml`", "detr_ft.data.sources.yolo", unlabeled="background"),
+    Source("darknet", "Darknet's `obj.data` or `obj.names` (YOLO 1.1)", "detr_ft.data.sources.darknet", unlabeled="background"),
     Source("manifest", "JSON lines of SageMaker, Vertex AI or Azure ML", "detr_ft.data.sources.manifest"),
     Source("folder", "a `metadata.jsonl` beside images", "detr_ft.data.sources.image_folder", takes_box_format=True),
     Source("parquet", "Parquet files", "detr_ft.data.sources.parquet", takes_box_format=True),

@@ -130,22 +130,13 @@ class _Reader:
         image = file.parent.parent / _IMAGES / file.name.removesuffix(file.suffix)
         name = image.relative_to(self.folder).as_posix() if image.is_relative_to(self.folder) else image.name
         path = self.finder.find(name, str(file), messages)
-        try:
-            content = parse_json(read_text(file))
-        except ValueError as error:
-            messages.append(f"{file}: {error}")
-            content = {}
-        except InputError as error:
-            messages += error.problems
-            content = {}
-        if not isinstance(content, dict) or (content and not isinstance(content.get("objects"), list)):
-            messages.append(f"{file}: must have a list of objects")
-            content = {}
+        content = _content(file, messages)
         size = content.get("size")
         sides = (size.get("width"), size.get("height")) if isinstance(size, dict) else (None, None)
         record = Record.with_size(path, image_id, *sides)
         record.unreadable += messages
-        for index, item in enumerate(content.get("objects", [])):
+        objects = content.get("objects")
+        for index, item in enumerate(objects if isinstance(objects, list) else []):
             self._add(record, item, f"{file}: object {index}")
         return record
 
@@ -177,6 +168,21 @@ class _Reader:
         if isinstance(stated, str) and stated:
             return stated
         return of_class if of_class != "any" else "bitmap" if item.get("bitmap") else "polygon"
+
+
+def _content(file: Path, messages: list[str]) -> _Row:
+    """Return the content of an annotation file; what is wrong with it is added to `messages`."""
+    try:
+        content = parse_json(read_text(file))
+    except ValueError as error:
+        messages.append(f"{file}: {error}")
+        return {}
+    except InputError as error:
+        messages += error.problems
+        return {}
+    if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
+        messages.append(f"{file}: must have objects, a list, which is empty for an image without objects")
+    return content if isinstance(content, dict) else {}
 
 
 def _exterior(item: _Row) -> list[list[float]] | None:

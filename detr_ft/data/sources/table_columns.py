@@ -76,7 +76,7 @@ class Columns:
             record.unreadable.append(f"{where}: the image name {path!a} can't be written. Rename the file")
         elif not path and not image["bytes"]:
             record.unreadable.append(f"{where}: there is no image in column {self.image}")
-        objects = as_lists(row[self.objects]) if self.objects else as_columns(row)
+        objects = as_lists(row[self.objects]) if self.objects else {self.boxes: None, **as_columns(row)}
         if isinstance(objects, Mapping):
             add_objects(record, objects, (self.boxes, self.category), self.names, where)
         else:
@@ -156,7 +156,8 @@ def add_objects(
     problems = record.unreadable
     boxes, categories = objects.get(box_key), objects.get(category_key)
     boxes, categories = [] if boxes is None else boxes, [] if categories is None else categories
-    if not isinstance(boxes, list) or not isinstance(categories, list) or len(boxes) != len(categories):
+    is_lost = box_key not in objects and any(objects.values())
+    if is_lost or not isinstance(boxes, list) or not isinstance(categories, list) or len(boxes) != len(categories):
         problems.append(f"{where}: objects must have the lists {box_key} and {category_key}, of the same length")
         return
     extras = _extras(objects, len(boxes), where, problems)

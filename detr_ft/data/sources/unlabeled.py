@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
@@ -19,17 +20,17 @@ from detr_ft.data.sources.registry import UnlabeledPolicy
 log = logging.getLogger(__name__)
 
 
-def apply_policy(data: SourceData, policy: UnlabeledPolicy | None) -> SourceData:
+def apply_policy(data: SourceData, policy: UnlabeledPolicy | None, default: UnlabeledPolicy) -> SourceData:
     """Return the data with its unlabeled images by the policy, each with a problem.
 
-    Those are the images of a source that lists images (YOLO), whose default is `background`, and the image files in the
-    folders of others that no record lists, whose default is `skip`.
+    Those are images that a source lists (YOLO, WebDataset), for which the policy is by default `default`, and image files in
+    the folders of the data that no record lists, which are by default left out.
     """
     if policy is None or policy == "skip":
         count = sum(map(len, _unlisted(data).values()))
         if count:
             log.warning("%d image files beside those of the data have no record and are left out", count)
-    if policy == "skip":
+    if (policy or default) == "skip":
         return _skip(data)
     if policy is not None:
         data = _with_unlisted(data)
@@ -38,7 +39,7 @@ def apply_policy(data: SourceData, policy: UnlabeledPolicy | None) -> SourceData
     problems = [
         Problem(kind, f"{path}: has no labels; {what}", what, split, row)
         for split, rows in data.unlabeled.items()
-        for row, path in zip(rows, _paths(data.splits[split], rows), strict=True)
+        for row, path in zip(rows, _names(data.splits[split], rows), strict=True)
     ]
     return replace(data, problems=(*data.problems, *problems))
 
@@ -62,9 +63,9 @@ def _with_unlisted(data: SourceData) -> SourceData:
 
 
 def _unlisted(data: SourceData) -> dict[str, list[Path]]:
-    """Return the image files in the folders of each split's images that no record lists."""
+    """Return the image files in the folders of each split's images of which the data have no annotation."""
     paths = {split: list(map(Path, filter(None, _paths(rows)))) for split, rows in data.splits.items()}
-    listed = {path for some in paths.values() for path in some}
+    listed = {path for some in paths.values() for path in some} | data.annotated
     unlisted: dict[str, list[Path]] = {}
     for split, some in paths.items():
         folders = sorted({path.parent for path in some if path.is_absolute()})
@@ -88,8 +89,16 @@ def _without_objects(files: list[Path], rows: Dataset) -> Dataset:
     return Dataset.from_dict(columns, features=rows.features)
 
 
-def _paths(rows: Dataset, indices: Sequence[int] | None = None) -> list[str]:
+def _paths(rows: Dataset) -> list[str]:
     """Return the paths of images that are files, empty for others."""
-    images = [row["image"] for row in rows.with_format(None).select_columns(["image"])]
-    paths = [str(image["path"] or "") if image["bytes"] is None else "" for image in images]
-    return paths if indices is None else [paths[index] for index in indices]
+    return [str(image["path"] or "") if image["bytes"] is None else "" for image in _images(rows)]
+
+
+def _names(rows: Dataset, indices: Sequence[int]) -> list[str]:
+    """Return the paths of images, of those in memory the path in their tar file, else their rows."""
+    images = _images(rows)
+    return [str(images[index]["path"] or f"row {index}") for index in indices]
+
+
+def _images(rows: Dataset) -> list[dict[str, Any]]:
+    return [row["image"] for row in rows.with_format(None).select_columns(["image"])]

@@ -52,6 +52,7 @@ class _Image:
     name: str
     where: str
     regions: list[_Region] = field(default_factory=list)
+    fault: str = ""  # why its regions can't be read
 
 
 def recognizes(path: Path) -> bool:
@@ -123,16 +124,16 @@ def _images_of_json(file: Path, problems: list[Problem]) -> Iterator[_Image]:
         if not isinstance(row, dict) or not isinstance(name, str) or not name.strip():
             problems.append(Problem("unreadable annotation", f"{where}: must have a filename and regions"))
             continue
-        yield _Image(name.strip(), where, _regions(row.get("regions"), where))
+        regions = row.get("regions")  # in VIA 1 a mapping
+        rows = list(regions.values()) if isinstance(regions, dict) else regions
+        if isinstance(rows, list):
+            yield _Image(name.strip(), where, _regions(rows, where))
+        else:
+            fault = f"{where}: must have regions, a list, which is empty for an image without objects"
+            yield _Image(name.strip(), where, fault=fault)
 
 
-def _regions(value: object, where: str) -> list[_Region]:
-    """Return the regions of an image: a list, in VIA 1 a mapping."""
-    rows = list(value.values()) if isinstance(value, dict) else value
-    if rows is None:
-        return []
-    if not isinstance(rows, list):
-        return [_Region(f"{where}, object 0", None, None)]
+def _regions(rows: Sequence[object], where: str) -> list[_Region]:
     pairs = [
         (row.get("shape_attributes"), row.get("region_attributes")) if isinstance(row, dict) else (None, None)
         for row in rows
@@ -212,7 +213,7 @@ def _records(file: Path, images: Sequence[_Image], attribute: str | None, folder
     for image in images:
         messages: list[str] = []
         record = Record.with_size(finder.find(image.name, image.where, messages), len(records))
-        record.unreadable += messages
+        record.unreadable += [*messages, *filter(None, [image.fault])]
         for region in image.regions:
             _add(record, region, attribute)
         records.append(record)

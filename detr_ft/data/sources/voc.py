@@ -10,23 +10,22 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
-from detr_ft.data.sources.image_finder import FolderIndex, ImageFinder, folder_of_images
-from detr_ft.data.sources.listing import files_below, files_in, split_of, split_of_path
-from detr_ft.data.sources.parsing import XML_ERRORS, parse_flag, parse_number, parse_numbers, parse_xml, read_lines
+from detr_ft.data.sources.listing import files_below, split_of_path
+from detr_ft.data.sources.parsing import XML_ERRORS, parse_flag, parse_number, parse_numbers, parse_xml
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import most_common, xml_root
 from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_rotated
+from detr_ft.data.sources.voc_images import VocImages
+from detr_ft.data.sources.voc_sets import SETS, listed_files
 from detr_ft.errors import InputError
 
-_SETS = Path("ImageSets", "Main")
-_SET_WORDS = ("train", "trainval", "val", "valid", "validation", "test")
+_SHAPES = ("bndbox", "robndbox", "polygon")
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +36,37 @@ def recognizes(path: Path) -> bool:
 
 
 def read(folder: Path, options: ReadOptions) -> SourceData:
-    """Read a VOC folder, with `difficult` and `truncated`; classes are sorted by name.
+    """Read a VOC folder, or one with several (`VOC2007/`, `VOC2012/`); classes are sorted by name.
 
     The image of an XML file is the one that it states. If that is missing, it is the one with the XML file's name,
-    which is logged.
+    which is logged. Objects are the elements `<object>`, in any case, with `difficult` and `truncated`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: must be a folder with an XML file for each image")
     problems: list[Problem] = []
-    files, split_by = _files(folder, problems)
+    files, unlisted, split_by = _files(folder, problems)
     if not any(files.values()):
         raise InputError(f"{folder}: no XML files of Pascal VOC, expected Annotations/*.xml and JPEGImages/")
-    images = _Images(folder, options.images)
+    images = VocImages(folder, options.images)
     splits = {
         split: [_read_file(path, index, images) for index, path in enumerate(paths)] for split, paths in files.items()
     }
     raise_all(images.finder.all_missing(folder))
     images.log_substitutes()
+    annotated = list(_add_unlisted(unlisted, images, problems))
     names = sorted(used_names(splits) - {""})
-    return to_source_data(splits, names, folder, problems, split_by=split_by)
+    return to_source_data(splits, names, folder, problems, split_by=split_by, annotated=annotated)
 
 
-def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]], str | None]:
-    """Return the XML files of each split and what decides on it.
+def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]], list[Path], str | None]:
+    """Return the XML files of each split, those that no list has, and what decides on the split.
 
     Listed images without XML files are added to `problems`.
     """
-    if (folder / _SETS).is_dir():
-        image_sets = _image_sets(folder / _SETS)
-        if image_sets:
-            listed = {split: _listed_files(folder, lists, problems) for split, lists in image_sets.items()}
-            return {split: paths for split, paths in listed.items() if paths}, f"the lists in {_SETS}"
+    listed = listed_files(folder, problems)
+    if listed is not None:
+        unlisted = _unlisted(folder, (path for paths in listed.values() for path in paths))
+        return {split: paths for split, paths in listed.items() if paths}, unlisted, f"the lists in {SETS}"
     files = []
     for path in files_below(folder, {".xml"}):
         root = xml_root(path)
@@ -79,72 +78,83 @@ def _files(folder: Path, problems: list[Problem]) -> tuple[dict[str, list[Path]]
             )
     of_folders = [split_of_path(path, folder) for path in files]
     if len(set(of_folders) - {None}) < 2:
-        return {"train": files}, None
+        return {"train": files}, [], None
     splits: dict[str, list[Path]] = {}
     for split, path in zip(of_folders, files, strict=True):
         splits.setdefault(split or "train", []).append(path)
-    return splits, "the folders of the XML files"
+    return splits, [], "the folders of the XML files"
 
 
-def _image_sets(folder: Path) -> dict[str, list[Path]]:
-    """Return the lists of each split: `train.txt`, else those of all classes (`dog_train.txt`)."""
-    lists: dict[str, list[Path]] = {}
-    of_classes: dict[str, list[Path]] = {}
-    for path in files_in(folder, {".txt"}):
-        word = path.stem.lower().rpartition("_")[2]
-        if word in _SET_WORDS:
-            (lists if word == path.stem.lower() else of_classes).setdefault(word, []).append(path)
-    by_split: dict[str, list[Path]] = {}
-    for word, paths in (lists or of_classes).items():
-        # `trainval` repeats the other lists if they exist.
-        split = split_of(word)
-        if split and not (word == "trainval" and "train" in (lists or of_classes)):
-            by_split.setdefault(split, []).extend(paths)
-    return by_split
+def _unlisted(folder: Path, listed: Iterable[Path]) -> list[Path]:
+    """Return the XML files of Pascal VOC below a folder that no list has."""
+    known = {os.path.realpath(path) for path in listed}
+    files = [path for path in files_below(folder, {".xml"}) if os.path.realpath(path) not in known]
+    return [path for path in files if (xml_root(path) or "").lower() == "annotation"]
 
 
-def _listed_files(folder: Path, image_sets: list[Path], problems: list[Problem]) -> list[Path]:
-    """Return the annotation files in the lists; lines of a class's list end with 1, -1 or 0."""
-    files: dict[Path, None] = {}
-    index = FolderIndex({".xml"})
-    for image_set in image_sets:
-        lost: list[str] = []
-        for number, line in enumerate(read_lines(image_set), start=1):
-            names = dict.fromkeys((line.strip(), re.sub(r"\s+(-1|0|1)$", "", line.strip())))
-            path = next((path for name in names if name and (path := _listed_file(folder, name, index))), None)
-            if path:
-                files[path] = None
-            elif line.strip():
-                lost.append(f"{image_set}, line {number}: {line.strip()} has no XML file in {folder / 'Annotations'}")
-        if lost:
-            message = f"{lost[0]}; {len(lost)} of the images that it lists have none and are left out"
-            problems.append(Problem("lost annotation", message, count=len(lost)))
-    return list(files)
+def _add_unlisted(files: Sequence[Path], images: VocImages, problems: list[Problem]) -> Iterator[Path]:
+    """Yield the images of XML files that no list has, and add a problem that counts their objects."""
+    count = 0
+    for path in files:
+        try:
+            root: ElementTree.Element | None = _parse(path)
+        except XML_ERRORS:
+            root = None
+        count += 1 if root is None else len(_objects(root))
+        yield images.find(path, root, []).absolute()
+    if files:
+        message = (
+            f"{files[0]}: {len(files)} XML files are in no list of {SETS} and are left out, this is the first. Add their "
+            "names to a list"
+        )
+        problems.append(Problem("no split", message, count=count))
 
 
-def _listed_file(folder: Path, name: str, index: FolderIndex) -> Path | None:
-    """Return the XML file of an image named in a list, with or without folders and suffix."""
-    plain = folder / "Annotations" / f"{name}.xml"
-    if os.path.isfile(plain):
-        return plain
-    return index.get((folder / "Annotations" / name).parent, Path(name).name)
-
-
-def _read_file(path: Path, image_id: int, images: _Images) -> Record:
+def _read_file(path: Path, image_id: int, images: VocImages) -> Record:
+    problems: list[str] = []
+    root: ElementTree.Element | None = None
     try:
-        root = parse_xml(path)
-        if root.tag.lower() != "annotation":
-            raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
+        root = _parse(path)
     except XML_ERRORS as error:
-        record = Record.with_size(images.find(path, "").absolute(), image_id)
-        record.unreadable.append(f"{path}: not valid XML of Pascal VOC ({error})")
-        return record
-    image = images.find(path, (root.findtext("filename") or "").strip())
-    width, height = (parse_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    record = Record.with_size(image.absolute(), image_id, width, height)
-    for index, item in enumerate(root.findall("object")):
+        problems.append(f"{path}: not valid XML of Pascal VOC ({error})")
+    image = images.find(path, root, problems).absolute()
+    width, height = (
+        parse_number(root.findtext(f"size/{side}")) if root is not None else None for side in ("width", "height")
+    )
+    record = Record.with_size(image, image_id, width, height)
+    record.unreadable += problems
+    for index, item in enumerate(_objects(root)):
         _add_object(record, item, f"{path}: object {index}")
+    for child in () if root is None else root:
+        count = 0 if _is_object(child) else _num_shapes(child)
+        if count:
+            record.unreadable.append(
+                f"{path}: <{child.tag}> has boxes or polygons ({count}) and is not read. Put each object into an <object> of "
+                "<annotation>"
+            )
     return record
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    """Return the root of an XML file. Raises one of XML_ERRORS, also for another root than <annotation>."""
+    root = parse_xml(path)
+    if root.tag.lower() != "annotation":
+        raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
+    return root
+
+
+def _objects(root: ElementTree.Element | None) -> list[ElementTree.Element]:
+    return [] if root is None else list(filter(_is_object, root))
+
+
+def _is_object(element: ElementTree.Element) -> bool:
+    """Return whether an element is an object: `<object>` in any case."""
+    return element.tag.lower() == "object"
+
+
+def _num_shapes(element: ElementTree.Element) -> int:
+    """Return the number of boxes and polygons in an element, itself included."""
+    return sum(inside.tag.lower() in _SHAPES for inside in element.iter())
 
 
 def _add_object(record: Record, item: ElementTree.Element, where: str) -> None:
@@ -207,58 +217,3 @@ def _of_polygon(polygon: ElementTree.Element) -> list[float] | None:
 
 def _numbers(element: ElementTree.Element, *keys: str) -> list[float] | None:
     return parse_numbers([element.findtext(key) for key in keys], len(keys))
-
-
-class _Images:
-    """Finds the images of annotation files, and records those that have another name than stated."""
-
-    def __init__(self, origin: Path, images: Path | None) -> None:
-        self.origin = origin
-        self._images = images
-        self.finder = ImageFinder(folder_of_images(origin), images=images)
-        self._substitutes: list[tuple[Path, str, Path]] = []
-
-    def find(self, annotation: Path, stated: str) -> Path:
-        """Return the image that the XML file states, else one with that stem or the stem of the XML file.
-
-        If there is none, return the path where it is expected.
-        """
-        folders = [self._images] if self._images else _image_folders(annotation)
-        stated = stated.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-        path = self.finder.find_in((stated, annotation.stem), folders)
-        if path is None:
-            folder = next(filter(self.finder.has_images, folders), folders[0])
-            expected = folder / (stated or f"{annotation.stem}.jpg")
-            for name in filter(None, (stated, annotation.stem)):
-                path = path or self.finder.locate(name, str(annotation), [])
-            if path is None:
-                self.finder.note_missing(str(expected))
-                return expected
-        self.finder.note_found()
-        if stated not in ("", path.name, path.stem):
-            self._substitutes.append((annotation, stated, path))
-        return path
-
-    def log_substitutes(self) -> None:
-        """Log the number of files whose stated image is missing and was replaced."""
-        if self._substitutes:
-            annotation, stated, path = self._substitutes[0]
-            log.warning(
-                "%s: %d XML files name a missing image, and the image with the most similar name is used: "
-                "%s names %s, used is %s. Correct <filename> if that is wrong",
-                self.origin, len(self._substitutes), annotation, stated, path,
-            )  # fmt: skip
-
-
-def _image_folders(annotation: Path) -> Sequence[Path]:
-    """Return the usual folders of an XML file's image: near the annotations, or the file's own."""
-    root, below = _around_annotations(annotation)
-    return [root / "JPEGImages" / below, annotation.parent, root / "images" / below]
-
-
-def _around_annotations(file: Path) -> tuple[Path, Path]:
-    """Return the parent of `Annotations` and the file's subfolder in it, else the file's grandparent."""
-    for folder in file.parents:
-        if folder.name.lower() == "annotations":
-            return folder.parent, file.parent.relative_to(folder)
-    return file.parent.parent, Path()

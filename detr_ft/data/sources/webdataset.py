@@ -1,5 +1,8 @@
 """Read WebDataset: tar files ("shards") with `KEY.jpg` and `KEY.json` for each image.
 
+A key ends at the first dot. Several images of a key that have JSON files of their own, as `frame.0.jpg` and `frame.0.json`,
+are samples of their own.
+
 The JSON has one of these forms, with `width` and `height` of the image optional:
 
 - `{"objects": {"bbox": [...], "category": [...]}}`, or a list of mappings with these keys instead of the mapping of lists;
@@ -47,7 +50,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     """Read a tar file, or those below a folder; classes are sorted.
 
     The images are read into memory. Boxes are in `box_format`, by default in the recognized one. Splits are in the names of
-    the tar files or of their folders. An image without a JSON file has no objects.
+    the tar files or of their folders. An image without a JSON file is unlabeled.
     """
     files = {"train": [path]} if path.is_file() else files_by_split(_shards(path), path)
     if not any(files.values()):
@@ -87,10 +90,52 @@ def _has_samples(file: Path) -> bool:
 
 @dataclass
 class _Sample:
-    """The images and JSON files of a key: contents by the names of their members."""
+    """The images and JSON files of a key, by their names. `fault` is why their relation is unclear."""
 
     images: dict[str, bytes] = field(default_factory=dict)
     annotations: dict[str, bytes] = field(default_factory=dict)
+    fault: str = ""
+
+
+def _split(key: str, sample: _Sample) -> Iterator[tuple[str, _Sample]]:
+    """Yield the samples of a key: one, or one for each image with another name up to the suffix.
+
+    An image that adds to the name of another one, as `KEY.mask.png` to `KEY.jpg`, belongs to it unless it has a JSON file.
+    """
+    images, annotations = _by_stem(sample.images), _by_stem(sample.annotations)
+    stems = [stem for stem in images if stem in annotations or not any(_extends(stem, other) for other in images)]
+    if len(stems) < 2:
+        yield key, sample
+        return
+    others = [stem for stem in annotations if stem not in images]
+    owners = {other: max((stem for stem in stems if _extends(other, stem)), key=len, default=None) for other in others}
+    shared = [other for other in others if any(_extends(stem, other) and stem not in annotations for stem in stems)]
+    for stem in stems:
+        inside = annotations.get(stem) or {
+            name: content
+            for other, owner in owners.items()
+            if owner == stem
+            for name, content in annotations[other].items()
+        }
+        unclear = [] if inside else [name for other in shared if _extends(stem, other) for name in annotations[other]]
+        fault = f"{unclear[0]} belongs to {len(stems)} images. Write a JSON file for each" if unclear else ""
+        yield stem, _Sample(images[stem], inside, fault)
+    for other, owner in owners.items():
+        if owner is None and other not in shared:
+            yield other, _Sample({}, annotations[other])
+
+
+def _extends(stem: str, other: str) -> bool:
+    """Return whether a name is another one with more parts after a dot."""
+    return stem.startswith(f"{other}.")
+
+
+def _by_stem(members: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+    """Return members by their names without the last suffix."""
+    stems: dict[str, dict[str, bytes]] = {}
+    for name, content in members.items():
+        stems.setdefault(name.rpartition(".")[0], {})[name] = content
+    return stems
 
 
 @dataclass
@@ -102,7 +147,8 @@ class _Reader:
 
     def read(self) -> list[Record]:
         """Return a record for each image, as far as the file can be read."""
-        records = (self._record(key, sample) for key, sample in self._samples().items())
+        samples = (pair for key, group in self._samples().items() for pair in _split(key, group))
+        records = (self._record(key, sample) for key, sample in samples)
         return [record for record in records if record]
 
     def _samples(self) -> dict[str, _Sample]:
@@ -147,17 +193,21 @@ class _Reader:
         sides = (stated.get("width"), stated.get("height")) if isinstance(stated, dict) else (None, None)
         record = Record.with_size(self.file.absolute() / name, 0, *sides, image={"path": name, "bytes": content})
         record.content = content
-        record.unlabeled = annotations is None
-        if message:
-            record.unreadable.append(f"{where}: {message}")
+        record.unlabeled = annotations is None and not sample.fault
+        if message or sample.fault:
+            record.unreadable.append(f"{where}: {message or sample.fault}")
         elif annotations is not None:
             _add_objects(record, row, where)
         return record
 
 
 def _plainest(members: Mapping[str, bytes]) -> tuple[str, bytes] | None:
-    """Return the member with the fewest suffixes, as `KEY.jpg` of `KEY.mask.png` and `KEY.jpg`."""
-    return min(members.items(), key=lambda item: PurePosixPath(item[0]).name.count("."), default=None)
+    """Return the member with the fewest suffixes, JPEG first: `KEY.jpg` before `KEY.mask.png`."""
+    return min(members.items(), key=lambda item: _order(PurePosixPath(item[0])), default=None)
+
+
+def _order(path: PurePosixPath) -> tuple[int, bool]:
+    return path.name.count("."), path.suffix.lower() not in (".jpg", ".jpeg")
 
 
 def _parse(member: tuple[str, bytes] | None) -> tuple[object, str]:

@@ -15,7 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from detr_ft.data.sources import darknet
 from detr_ft.data.sources.base import ReadOptions, SourceData
-from detr_ft.data.sources.image_finder import candidate_paths, first_file, path_tails
+from detr_ft.data.sources.image_finder import (
+    ImageFinder,
+    candidate_paths,
+    first_file,
+    path_tails,
+    plain_path,
+    without_drive,
+)
 from detr_ft.data.sources.listing import files_below, files_in, images_below
 from detr_ft.data.sources.parsing import read_lines, read_text, shown
 from detr_ft.data.sources.problems import raise_all
@@ -28,6 +35,7 @@ _YAML_SUFFIXES = {".yaml", ".yml"}
 _CLASS_FILES = ("classes.txt", "labels.txt")
 _SPLIT_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
+_COMMON_FOLDERS = ("", "images", "labels")  # in any data set
 _MAX_CLASSES = 100_000
 
 _NAMES_KEY = re.compile(rb"^['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
@@ -202,7 +210,7 @@ def _resolve(entry: str, bases: tuple[Path, ...]) -> Path | None:
     It starts at `path:` or at the file's folder, or one level above as Roboflow writes it. Of a path on another machine
     a tail is used, unless that is only `images` or `labels`.
     """
-    tails = [tail for tail in path_tails(entry) if len(tail.parts) > 1 or tail.name not in ("images", "labels")]
+    tails = [tail for tail in path_tails(entry) if len(tail.parts) > 1 or tail.name not in _COMMON_FOLDERS]
     candidates = [*(base / entry for base in bases), *(base / tail for tail in tails for base in bases)]
     path = first_file(candidates, os.path.exists)
     if path and PurePosixPath(entry).is_absolute() and not os.path.exists(entry):
@@ -223,6 +231,18 @@ def _read_list(file: Path, bases: tuple[Path, ...], problems: list[str]) -> list
     if lines and all(folders):  # also a link to a folder that was copied as text
         return [image for folder in folders if folder for image in images_below(folder)]
     paths = [first_file(candidate_paths(line, bases)) for line in lines]
+    if not any(paths):  # below a folder that the lines don't name
+        finder = ImageFinder(first_file(bases, os.path.isdir) or file.parent)
+        paths = [_only_image(line, finder) for line in lines]
     if lines and not any(paths):
         problems.append(f"{file}: none of its {len(lines)} images exists, for example {lines[0]}. Correct the paths")
     return [path or bases[-1] / line for path, line in zip(paths, lines, strict=True)]
+
+
+def _only_image(line: str, finder: ImageFinder) -> Path | None:
+    """Return the image in a folder of the same name as in a list, None without one or for several."""
+    messages: list[str] = []
+    name = without_drive(plain_path(line))
+    path, folder = finder.locate(name, "", messages), PurePosixPath(name).parent.name
+    is_same = path is not None and path.parent.name == folder and folder not in _COMMON_FOLDERS
+    return path if is_same and not messages else None

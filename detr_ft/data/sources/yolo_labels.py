@@ -7,6 +7,7 @@ or a class, a box and keypoints.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,15 +19,12 @@ from detr_ft.data.sources.parsing import parse_numbers, read_lines
 from detr_ft.data.sources.problems import Problem
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around
+from detr_ft.data.sources.yolo_keypoints import recognize_keypoints
 from detr_ft.errors import InputError
 
 _MAX_FRACTION = 1.5  # larger numbers are no fractions, but pixels
-_POINT_SLACK = 0.01  # fraction of the image by which a keypoint may be outside of its box
 _READING_THREADS = 8  # read headers of images from the disk
 _MAX_CHARS_SHOWN = 80  # of a row in a message
-_SAMPLE_ROWS = 500
-
-_Point = tuple[float, float]
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +63,14 @@ class LabelReader:
             }
         records = [record for some in splits.values() for record in some]
         labels = self._labels([record.path for record in records])
-        rows = [row for record in records for row in _rows(record, labels.get(record.path))]
-        keypoints = _recognized_keypoints(rows) if self.keypoints is None else self.keypoints
+        shared, rows = _shared_labels(labels), list[_Row]()
+        for record in records:
+            of_record = list(_rows(record, labels.get(record.path)))
+            if of_record and record.path in shared:
+                record.unreadable.append(shared[record.path])
+            else:
+                rows += of_record
+        keypoints = self._keypoints(rows)
         if keypoints and self.keypoints is None:
             log.info(
                 "%s: rows have a class, a box and %d numbers of keypoints, which are left out", self.root, keypoints
@@ -82,12 +86,27 @@ class LabelReader:
             record.unlabeled = record.path not in labels
         return splits
 
+    def _keypoints(self, rows: Sequence[_Row]) -> int:
+        """Return the number of keypoint values of a row; rows that may also be quadrilaterals are a problem."""
+        if self.keypoints is not None:
+            return self.keypoints
+        reading = recognize_keypoints([row.values and row.values[1:] for row in rows])
+        if reading.is_unclear:
+            message = (
+                f"{rows[0].where}: the 8 numbers of each of the {len(rows)} rows are read as the corners of a quadrilateral, "
+                "and might be a box and 2 keypoints. For keypoints, write kpt_shape: [2, 2] into the YAML file"
+            )
+            self.problems.append(Problem("unclear rows", message, count=len(rows)))
+        return reading.count
+
     def _labels(self, images: Sequence[Path]) -> dict[Path, Path]:
         """Return the label file of each image with one: in the usual folders, else below the root."""
         index = FolderIndex({".txt"})
         labels: dict[Path, Path] = {}
         for image in images:
-            files = (index.get(folder, f"{image.stem}.txt") for folder in _label_folders(image))
+            # Some tools append the suffix to the whole name.
+            names = (f"{image.stem}.txt", f"{image.name}.txt")
+            files = (index.get(folder, name) for name in names for folder in _label_folders(image))
             label = next(filter(None, files), None)
             if label:
                 labels[image] = label
@@ -155,75 +174,26 @@ def _expected(count: int, keypoints: int) -> str:
     return f"must be a class and a box (4 numbers) or a polygon (3 points or more){pose}"
 
 
-def _recognized_keypoints(rows: Sequence[_Row]) -> int:
-    """Return the number of keypoint values of a row, 0 if rows are boxes and polygons.
-
-    Rows with keypoints have one length, of a box in the image and points of two or three numbers. Either the points are in
-    the box, or the third numbers are visibilities (0, 1 or 2), or the rows can't be polygons: most would cross themselves, or
-    all have the same points after different boxes. Four corners of a rotated box are no keypoints.
-    """
-    lengths = {row.count for row in rows}
-    if len(lengths) != 1 or not all(row.values for row in rows):
-        return 0
-    count = lengths.pop() - 5
-    values = [row.values[1:] for row in rows if row.values]
-    if count <= 0 or not all(map(_is_box, values)) or (count == 4 and all(map(_is_parallelogram, values))):
-        return 0
-    if count % 3 == 0 and all(set(row[6::3]) <= {0, 1, 2} for row in values):
-        return count
-    if any(count % size == 0 and all(_points_are_inside(row, size) for row in values) for size in (2, 3)):
-        return count
-    if len(values) > 1 and len({tuple(row[4:]) for row in values}) == 1:
-        return count
-    sample = values[:: max(1, len(values) // _SAMPLE_ROWS)]
-    return count if count % 2 == 0 and 2 * sum(map(_crosses_itself, sample)) > len(sample) else 0
-
-
-def _is_box(values: Sequence[float]) -> bool:
-    """Return whether the first four numbers can be a box in the image."""
-    x, y, w, h = values[:4]
-    return min(w, h) > 0 and all(
-        -_POINT_SLACK <= side <= 1 + _POINT_SLACK for side in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-    )
-
-
-def _points_are_inside(values: Sequence[float], numbers_each: int) -> bool:
-    """Return whether the points after a box are inside it; points at the origin are not annotated."""
-    x, y, w, h = values[:4]
-    points = [values[i : i + 2] for i in range(4, len(values), numbers_each)]
-    return all(
-        (px, py) == (0, 0) or (abs(px - x) <= abs(w) / 2 + _POINT_SLACK and abs(py - y) <= abs(h) / 2 + _POINT_SLACK)
-        for px, py in points
-    )
-
-
-def _crosses_itself(values: Sequence[float]) -> bool:
-    """Return whether two sides of a polygon without a common corner cross."""
-    points = list(zip(values[::2], values[1::2], strict=True))
-    sides = list(zip(points, points[1:] + points[:1], strict=True))
-    pairs = ((i, j) for i in range(len(sides)) for j in range(i + 2, len(sides)) if (i, j) != (0, len(sides) - 1))
-    return any(_cross(*sides[i], *sides[j]) for i, j in pairs)
-
-
-def _cross(a: _Point, b: _Point, c: _Point, d: _Point) -> bool:
-    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
-
-
-def _turn(a: _Point, b: _Point, c: _Point) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
-def _is_parallelogram(values: Sequence[float]) -> bool:
-    (ax, ay), (bx, by), (cx, cy), (dx, dy) = (values[i : i + 2] for i in range(0, 8, 2))
-    return abs(ax + cx - bx - dx) <= _POINT_SLACK and abs(ay + cy - by - dy) <= _POINT_SLACK
-
-
 def _to_box(values: list[float]) -> list[float]:
     """Return left, top, width and height of a row's box, or of the box around its polygon."""
     if len(values) > 4:
         return box_around([values[i : i + 2] for i in range(0, len(values), 2)])
     x, y, w, h = values
     return [x - w / 2, y - h / 2, w, h]
+
+
+def _shared_labels(labels: Mapping[Path, Path]) -> dict[Path, str]:
+    """Return a message for each image whose label file is that of another image of the folder too."""
+    images: dict[tuple[Path, Path], list[Path]] = {}
+    for image, label in labels.items():
+        images.setdefault((label, image.parent), []).append(image)
+    several = {key: some for key, some in images.items() if len({os.path.realpath(image) for image in some}) > 1}
+    return {
+        image: f"{label}: is the label file of {len(some)} images ({', '.join(one.name for one in some)}), so it is unknown "
+        "whose its objects are. Rename the images and give each a label file"
+        for (label, _), some in several.items()
+        for image in some
+    }
 
 
 def _rows(record: Record, label: Path | None) -> Iterator[_Row]:

@@ -191,16 +191,22 @@ def test_a_missing_image_is_not_replaced_by_its_namesake_of_another_split(
     assert paths[3]["path"] == str(tmp_path / "train2017" / "only_in_val.png")
 
 
-def test_a_file_without_annotations_has_images_without_objects(
-    tmp_path: Path, write_coco_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+def test_a_file_without_annotations_is_an_error_unless_their_list_is_empty(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
 ) -> None:
     file = write_coco_file(tmp_path / "image_info_test2017.json")
     content = json.loads(file.read_text())
-    del content["annotations"]
+    for lost in ({}, {"annotations": None}):
+        del content["annotations"]
+        content |= lost
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="'annotations' must be a list, which is empty if no image has objects"):
+            load_data(f"coco:{file}")
+        content["annotations"] = []
     file.write_text(json.dumps(content))
-    data = load_data(str(file))
-    assert [objects["bbox"] for objects in data["train"]["objects"]] == [[], []]
-    assert f"{file}: has no annotations" in caplog.text
+    data = load_source_data(str(file))
+    assert [objects["bbox"] for objects in data.splits["train"]["objects"]] == [[], []]
+    assert data.problems == ()
 
 
 def test_categories_of_one_name_become_one_class(
@@ -289,22 +295,6 @@ def test_image_ids_that_are_texts(tmp_path: Path, write_coco_file: Callable[...,
     assert [objects["bbox"] for objects in load_data(f"coco:{file}")["train"]["objects"]] == [
         [[0, 0, 5, 5]], [[1, 0, 5, 5]],
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "box"),
-    [
-        ([], [15, 0, 10, 20]),
-        ([[10, 5, 30, 5, 30, 15, 10, 15]], [15, 0, 10, 20]),  # as before the rotation
-        ([[15, 0, 25, 0, 25, 20, 15, 20.5]], [10, 5, 20, 10]),  # as rotated
-    ],
-)
-def test_boxes_that_cvat_rotates(
-    tmp_path: Path, write_coco_file: Callable[..., Path], segmentation: object, box: list[float]
-) -> None:
-    row = {"id": 1, "image_id": 5, "category_id": 1, "bbox": [10, 5, 20, 10], "segmentation": segmentation}
-    file = write_coco_file(tmp_path / "a.json", annotations=[{**row, "attributes": {"rotation": 90.0}}])
-    assert load_data(f"coco:{file}")["train"][0]["objects"]["bbox"] == [pytest.approx(box)]
 
 
 def test_images_that_share_an_id_are_refused_since_their_annotations_are_unclear(

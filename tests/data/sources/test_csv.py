@@ -330,3 +330,13 @@ def test_a_short_line_belongs_to_its_image_also_before_it_is_known(tmp_path: Pat
         ("unreadable annotation", 0),
     ]
     assert "line 2" in data.problems[1].message
+
+
+def test_images_of_other_splits_are_no_background(tmp_path: Path, write_table: Write) -> None:
+    lines = ["a.jpg,cat,1,1,5,5,train", "b.jpg,cat,1,1,5,5,unused", "b.jpg,cat,2,2,5,5,unused"]
+    header = "image,label,xmin,ymin,xmax,ymax,split"
+    file = write_table(tmp_path / "a.csv", header, *lines, images=("a.jpg", "b.jpg", "c.jpg"))
+    data = load_source_data(f"csv:{file}", unlabeled="background")
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 2), ("unlabeled", 1)]
+    assert [Path(row["image"]["path"]).name for row in data.splits["train"]] == ["a.jpg", "c.jpg"]
+    assert [path.name for path in data.annotated] == ["b.jpg"]

@@ -139,7 +139,7 @@ def test_problems_are_reported_together(tmp_path: Path, write_image: Callable[..
     with pytest.raises(InputError) as caught:
         load_data(f"cvat:{file}")
     assert sorted(caught.value.problems[1:]) == [
-        f"{file}: image 0 (a.png), shape 0: the box must have the numbers xtl, ytl, xbr, ybr",
+        f"{file}: image 0 (a.png), shape 0: the box must have the numbers xtl, ytl, xbr, ybr, and a rotation in degrees or none",
         f"{file}: image 0 (a.png), shape 1: the box must have a label",
         f"{file}: image 0 (a.png), shape 2: the polygon must have points, as x,y;x,y;x,y",
         f"{file}: image 1: must have a name",
@@ -172,3 +172,37 @@ def test_image_ids_of_the_file_are_used_if_they_are_unique(tmp_path: Path, write
         assert load_data(str(tmp_path))["train"]["image_id"][:] == [17, 4]
     write(tmp_path, image(4, "b.png", box("car", 1, 2, 9, 12)), image(4, "a.png"))
     assert load_data(str(tmp_path))["train"]["image_id"][:] == [0, 1]
+
+
+def test_images_of_other_subsets_are_no_background(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    names = ("a.png", "b.png", "c.png")
+    paths = [write_image(tmp_path / "images" / name, seed=seed) for seed, name in enumerate(names)]
+    other = image(1, "b.png", box("car", 1, 2, 9, 12), '<tag label="night"/>', subset="night")
+    write(tmp_path, image(0, "a.png", box("car", 1, 2, 9, 12)), other)
+    data = load_source_data(f"cvat:{tmp_path}", unlabeled="background")
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 1), ("unlabeled", 1)]
+    assert [row["image"]["path"] for row in data.splits["train"]] == [str(paths[0]), str(paths[2])]
+    assert data.annotated == {paths[1]}
+
+
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [
+        ("", [[1, 2, 8, 2]]),
+        (' rotation="90"', [pytest.approx([4, -1, 2, 8])]),
+        (' rotation="90,0"', []),
+        (' rotation="left"', []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["box", "ellipse"])
+def test_a_rotation_that_cant_be_read_is_a_problem(
+    tmp_path: Path, write_image: Callable[..., Path], kind: str, rotation: str, expected: list[list[float]]
+) -> None:
+    write_image(tmp_path / "a.png")
+    ellipse = f'<ellipse label="car" cx="5" cy="3" rx="4" ry="1"{rotation}/>'
+    shape = box("car", 1, 2, 9, 4, more=rotation) if kind == "box" else ellipse
+    write(tmp_path, image(0, "a.png", box("car", 0, 0, 9, 9), shape))
+    data = load_source_data(f"cvat:{tmp_path}")
+    assert data.splits["train"][0]["objects"]["bbox"] == [[0, 0, 9, 9], *expected]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 0)] * (not expected)
+    assert all(f"shape 1: the {kind} must have" in one.message for one in data.problems)

@@ -224,3 +224,23 @@ def test_files_that_are_none_of_datumaro(tmp_path: Path, text: str, message: str
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load_data(f"datumaro:{tmp_path / 'a.json'}")
+
+
+@pytest.mark.parametrize("rotation", ["90,0", [90], "left"])
+@pytest.mark.parametrize("kind", ["bbox", "ellipse"])
+def test_a_rotation_that_cant_be_read_is_a_problem_of_its_image(folder: Path, kind: str, rotation: object) -> None:
+    content, box = SHAPES[kind]
+    rows = [content | {"attributes": {"rotation": rotation}}, content | {"attributes": {"rotation": None}}]
+    data = load_source_data(f"datumaro:{write(folder / 'annotations' / 'default.json', item('cam 1/ä.jpg', *rows))}")
+    assert data.splits["train"][0]["objects"]["bbox"] == [pytest.approx(box)]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 0)]
+    assert "rotation in degrees" in data.problems[0].message
+
+
+@pytest.mark.parametrize("lost", [{}, {"annotations": None}, {"annotations": {}}])
+def test_an_item_that_lost_its_annotations_is_a_problem_of_its_image(folder: Path, lost: dict[str, object]) -> None:
+    other = {key: value for key, value in item("cam 1/ä.jpg").items() if key != "annotations"} | lost
+    file = write(folder / "annotations" / "default.json", item("cam 1/ä.jpg", SHAPES["bbox"][0]), other)
+    problems = load_source_data(f"datumaro:{file}").problems
+    assert [(one.kind, one.row) for one in problems] == [("unreadable annotation", 1)]
+    assert "must have annotations, a list" in problems[0].message

@@ -28,7 +28,7 @@ def test_names_sizes_and_options_are_read(tmp_path: Path, write_folder: Callable
     write_folder(
         tmp_path,
         {"file_name": "a.png", "objects": objects, "image_id": 9},
-        {"file_name": "gone.png", "width": 8, "height": 6},
+        {"file_name": "gone.png", "width": 8, "height": 6, "objects": None},
     )
     rows = load_data(str(tmp_path))["train"]
     assert class_names(rows) == ["cat", "dog"]
@@ -86,3 +86,26 @@ def test_only_an_end_of_line_ends_a_line(tmp_path: Path, write_folder: Callable[
     row = {"file_name": "a.png", "objects": {"bbox": [[0, 0, 1, 1]], "category": ["a\u2028b\x85c"]}}
     (tmp_path / "metadata.jsonl").write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\r\n\r\n")
     assert class_names(load_data(str(tmp_path))["train"]) == ["a\u2028b\x85c"]
+
+
+@pytest.mark.parametrize(
+    ("row", "is_read"),
+    [
+        ({"objects": None}, True),
+        ({"objects": {}}, True),
+        ({"objects": []}, True),
+        ({"objects": {"bbox": [], "category": []}}, True),
+        ({"bbox": None, "category": None}, True),
+        ({}, False),
+        ({"category": []}, False),
+        ({"objects": {"box": [[1, 2, 3, 4]], "class": []}}, False),
+        ({"objects": "none"}, False),
+    ],
+)
+def test_a_row_that_lost_its_objects_is_a_problem_of_its_image(
+    tmp_path: Path, write_folder: Callable[..., Path], row: dict[str, object], is_read: bool
+) -> None:
+    labeled = {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": ["dog"]}}
+    data = load_source_data(f"folder:{write_folder(tmp_path, labeled, {'file_name': 'a.png', **row})}")
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [1, 0]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)] * (not is_read)

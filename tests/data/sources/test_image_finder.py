@@ -144,7 +144,8 @@ def test_the_fullest_folder_has_most_of_a_sample(tmp_path: Path) -> None:
 
 def test_paths_of_another_machine_are_tried_by_their_ends(tmp_path: Path) -> None:
     candidates = [path.as_posix() for path in candidate_paths("D:\\set\\..\\a.png", [Path("x"), Path("y")])]
-    assert candidates[2:] == ["x/D:/set/a.png", "y/D:/set/a.png", "x/set/a.png", "y/set/a.png", "x/a.png", "y/a.png"]
+    assert candidates[2:] == ["x/set/a.png", "y/set/a.png", "x/a.png", "y/a.png"]
+    assert [path.as_posix() for path in candidate_paths("D:set\\a.png", [Path("x")])][1:] == ["x/set/a.png", "x/a.png"]
     make(tmp_path, "images/a.png")
     assert first_file(candidate_paths("/data/images/a.png", [tmp_path])) == tmp_path / "images/a.png"
     assert first_file([tmp_path / ("n" * 4000), tmp_path]) is None

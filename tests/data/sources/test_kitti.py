@@ -66,6 +66,7 @@ def test_lists_are_the_splits(kitti: Path, caplog: pytest.LogCaptureFixture) -> 
     assert (problem.kind, problem.count) == ("lost annotation", 1)
     assert "000002.txt: 1 label files are in no list" in problem.message
     assert "1 of its images have no labels" in caplog.text
+    assert [path.name for path in data.annotated] == ["000002.png"]
 
 
 def test_folders_are_the_splits(tmp_path: Path, write_image: Write) -> None:

@@ -163,7 +163,7 @@ EXPECTED = [
     "a.json: shape 2: a polygon must have at least 3 points",
     "a.json: shape 3: a circle must have at least 2 points",
     "a.json: shape 4: must have a label",
-    "b.json: shapes must be a list",
+    "b.json: must have shapes, a l",
     "c.json: not valid JSON",
     "d.json: imageData must be base64",
 ]
@@ -205,3 +205,17 @@ def test_image_ids_do_not_depend_on_the_order_of_creation(tmp_path: Path, write_
             (1, "b.png"),
             (2, "c.png"),
         ]
+
+
+@pytest.mark.parametrize("content", [{}, {"imagePath": "b.png"}, {"imageHeight": 30, "shapes": None}, {"shapes": {}}])
+def test_a_file_that_lost_its_shapes_is_a_problem_of_its_image(
+    tmp_path: Path, write_image: Callable[..., Path], content: dict[str, object]
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_image(tmp_path / f"{name}.png", seed=seed)
+    write(tmp_path / "a.json", [shape("dog", "rectangle", [1, 1], [9, 9])])
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    data = load_source_data(str(tmp_path))
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [1, 0]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)]
+    assert data.problems[0].message.startswith(f"{tmp_path / 'b.json'}: ")

@@ -234,3 +234,16 @@ def test_files_that_are_no_project(project: Path, tmp_path: Path) -> None:
             load_data(str(project))
     (project / "meta.json").unlink()
     assert class_names(load_data(str(project))["train"]) == ["car"]
+
+
+@pytest.mark.parametrize("content", [{}, {"size": {"height": 30, "width": 40}}, {"objects": None}, {"objects": {}}, []])
+def test_a_file_that_lost_its_objects_is_a_problem_of_its_image(
+    project: Path, write_image: Write, content: object
+) -> None:
+    write_image(project / "ds1" / "img" / "b.jpg", seed=1)
+    write(project / "ds1" / "ann" / "b.jpg.json", content)
+    write(project / "ds1" / "ann" / "ä.jpg.json", annotation(FIGURES["rectangle"][0]))
+    data = load_source_data(f"supervisely:{project}")
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [0, 1]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 0)]
+    assert data.problems[0].message.endswith("must have objects, a list, which is empty for an image without objects")

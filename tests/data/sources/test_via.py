@@ -250,3 +250,17 @@ def test_files_that_are_none_of_via(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text("filename,class\n")
     with pytest.raises(InputError, match="must have the columns region_shape_attributes, region_attributes"):
         load_data(f"via:{tmp_path / 'a.csv'}")
+
+
+@pytest.mark.parametrize("lost", [{}, {"regions": None}, {"regions": "none"}])
+def test_an_image_that_lost_its_regions_is_a_problem(tmp_path: Path, write_image: Write, lost: dict[str, Any]) -> None:
+    for seed, name in enumerate("abc"):
+        write_image(tmp_path / f"{name}.jpg", seed=seed)
+    images = metadata(a=[region(RECT, kind="cat")], b=[], c=[])
+    images["b.jpg123"]["regions"] = {}
+    images["c.jpg123"] = {"filename": "c.jpg", "size": 123, "file_attributes": {}} | lost
+    (tmp_path / "via.json").write_text(json.dumps(images))
+    data = load_source_data(f"via:{tmp_path / 'via.json'}")
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [1, 0, 0]
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 2)]
+    assert "image 'c.jpg123': must have regions, a list" in data.problems[0].message

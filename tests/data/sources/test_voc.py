@@ -9,22 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.voc_files import voc_xml
 
 from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
-
-
-def voc_xml(
-    *objects: tuple[object, ...], filename: str = "", size: str = "<width>40</width><height>30</height>"
-) -> str:
-    rows = [
-        f"<object><name>{name}</name><difficult>1</difficult>"
-        f"<truncated>{int(x0 == x1)}</truncated><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
-        f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
-        for name, x0, y0, x1, y1 in objects
-    ]
-    return f"<annotation><filename>{filename}</filename><size>{size}</size>{''.join(rows)}</annotation>"
+from detr_ft.workflows.doctor import doctor
 
 
 @pytest.fixture
@@ -249,3 +239,67 @@ def test_xml_is_read_in_the_encoding_that_it_declares(voc: Path, encoding: str) 
     text = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml((name, 1, 1, 9, 9))
     (voc / "Annotations" / "b.xml").write_bytes(text.encode(encoding))
     assert name in class_names(load_data(f"voc:{voc}")["train"])
+
+
+def test_lists_of_several_years_are_the_splits(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        (tmp_path / year / "Annotations").mkdir(parents=True)
+        for seed, name in enumerate("abc"):
+            write_image(tmp_path / year / "JPEGImages" / f"{name}.jpg", seed=seed + len(year) * int(year[-1]))
+            text = voc_xml(("dog", 1, 1, 9, 9), filename=f"{name}.jpg")
+            (tmp_path / year / "Annotations" / f"{name}.xml").write_text(text)
+        write_sets(tmp_path / year, train="a\n", val="b\n", **({"test": "c\n"} if year == "VOC2007" else {}))
+    data = load_source_data(str(tmp_path))
+    files = {
+        split: [str(Path(one["path"]).relative_to(tmp_path)) for one in rows["image"]]
+        for split, rows in data.splits.items()
+    }
+    assert files == {
+        "train": ["VOC2007/JPEGImages/a.jpg", "VOC2012/JPEGImages/a.jpg"],
+        "validation": ["VOC2007/JPEGImages/b.jpg", "VOC2012/JPEGImages/b.jpg"],
+        "test": ["VOC2007/JPEGImages/c.jpg"],
+    }
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 1)]
+
+
+def test_xml_files_in_no_list_are_counted_and_their_images_are_no_background(
+    voc: Path, write_image: Callable[..., Path]
+) -> None:
+    write_sets(voc, train="c\n")
+    unlabeled = write_image(voc / "JPEGImages" / "d.jpg", seed=9)
+    data = load_source_data(f"voc:{voc}", unlabeled="background")
+    assert [(one.kind, one.count) for one in data.problems] == [("no split", 2), ("unlabeled", 1)]
+    assert data.problems[0].message == (
+        f"{voc / 'Annotations' / 'a.xml'}: 2 XML files are in no list of ImageSets/Main and are left out, this is the "
+        "first. Add their names to a list"
+    )
+    assert [row["image"]["path"] for row in data.splits["train"]] == [
+        str(voc / "JPEGImages" / "c.jpg"),
+        str(unlabeled),
+    ]
+    assert data.annotated == {voc / "JPEGImages" / "a.jpg", voc / "JPEGImages" / "b.jpg"}
+    files = [one.image for one in doctor(f"voc:{voc}").findings if one.kind == "no record"]
+    assert files == [str(unlabeled)]
+
+
+@pytest.mark.parametrize(
+    ("objects", "boxes", "problem"),
+    [
+        ("<Object><name>dog</name>{}</Object>", 1, ""),
+        ("<objects><object><name>dog</name>{0}</object><object><name>dog</name>{0}</object></objects>", 0, "<objects> has boxes or polygons (2)"),
+        ("<item><name>dog</name>{}</item>", 0, "<item> has boxes or polygons (1) and is not read. Put each"),
+        ("{}", 0, "<bndbox> has"),
+        ("<objects/><source><database>x</database></source><owner><name>me</name></owner><segmented>0</segmented>", 0, ""),
+    ],
+)  # fmt: skip
+def test_elements_with_boxes_that_are_no_objects_are_a_problem_of_their_image(
+    voc: Path, objects: str, boxes: int, problem: str
+) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+    (voc / "Annotations" / "b.xml").write_text(
+        f"<annotation><filename>b.jpg</filename>{objects.format(box)}</annotation>"
+    )
+    data = load_source_data(f"voc:{voc}")
+    assert data.splits["train"][1]["objects"]["bbox"] == [[1, 2, 8, 6]] * boxes
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)] * bool(problem)
+    assert all(problem in one.message for one in data.problems)

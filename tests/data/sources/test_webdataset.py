@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Image
 
 from detr_ft.data.images import open_image
 from detr_ft.data.schema import class_names
@@ -120,9 +121,14 @@ def test_samples_with_masks_and_without_annotations(tmp_path: Path, jpeg: Callab
         b_DOT_jpg=jpeg(1),
         c_DOT_json=FORMS["list alone"],
     )
-    data = load_source_data(str(tmp_path / "x.tar"))
+    file = tmp_path / "x.tar"
+    assert [Path(row["image"]["path"]).name for row in load_data(str(file))["train"]] == ["a.jpg"]
+    assert len(load_data(str(file), unlabeled="skip")["train"]) == 1
+    data = load_source_data(str(file), unlabeled="background")
     assert [Path(row["image"]["path"]).name for row in data.splits["train"]] == ["a.jpg", "b.jpg"]
     assert data.unlabeled["train"] == (1,)
+    unlabeled = next(problem for problem in data.problems if problem.kind == "unlabeled")
+    assert unlabeled.message == f"{file / 'b.jpg'}: has no labels; it is read as an image without objects"
     lost = next(problem for problem in data.problems if problem.kind == "lost annotation")
     assert (lost.message, lost.count) == (
         f"{tmp_path / 'x.tar'}: image 'c': has a JSON file and no image", 2,
@@ -186,3 +192,51 @@ def test_files_that_are_none_of_webdataset(tmp_path: Path, jpeg: Callable[[int],
     write(tmp_path / "images.tar", a_DOT_jpg=jpeg(0))
     with pytest.raises(InputError, match="format not recognized"):
         load_data(str(tmp_path / "images.tar"))
+
+
+def boxes_of(file: Path, **options: Any) -> dict[str, int]:
+    """The number of boxes of each image."""
+    rows = load_source_data(f"webdataset:{file}", **options).splits["train"]
+    return {
+        str(Path(row["image"]["path"]).relative_to(file.absolute())): len(row["objects"]["bbox"])
+        for row in rows.cast_column("image", Image(decode=False))
+    }
+
+
+def test_names_with_dots_are_samples_of_their_own(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
+    members: dict[str, Any] = {}
+    for index in range(3):
+        members |= {f"d__frame_DOT_{index}_DOT_jpg": jpeg(index), f"d__frame_DOT_{index}_DOT_mask_DOT_png": jpeg(9)}
+        members |= {
+            f"d__frame_DOT_{index}_DOT_json": {"objects": {"bbox": BOXES[: index + 1], "category": NAMES[: index + 1]}}
+        }
+    file = write(
+        tmp_path / "x.tar", **members, d__frame_DOT_7_DOT_jpg=jpeg(7), d__frame_DOT_8_DOT_json=FORMS["list alone"]
+    )  # fmt: skip
+    assert boxes_of(file) == {"d/frame.0.jpg": 1, "d/frame.1.jpg": 2, "d/frame.2.jpg": 2}
+    assert boxes_of(file, unlabeled="background") == {**boxes_of(file), "d/frame.7.jpg": 0}
+    assert [(one.kind, one.count) for one in load_source_data(str(file)).problems] == [("lost annotation", 2)]
+
+
+def test_images_that_share_a_json_file_are_problems(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
+    content = FORMS["mapping of lists"]
+    file = write(tmp_path / "x.tar", a_DOT_left_DOT_jpg=jpeg(0), a_DOT_right_DOT_jpg=jpeg(1), a_DOT_json=content,
+                 b_DOT_jpg=jpeg(2), b_DOT_json=content)  # fmt: skip
+    data = load_source_data(f"webdataset:{file}")
+    assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", row) for row in (0, 1)]
+    assert data.problems[0].message == (
+        f"{file}: image 'a.left': a.json belongs to 2 images. Write a JSON file for each"
+    )
+
+
+def test_json_files_and_images_of_one_sample(tmp_path: Path, jpeg: Callable[[int], bytes], write_image: Write) -> None:
+    content = FORMS["mapping of lists"]
+    mask = write_image(tmp_path / "originals" / "mask.png").read_bytes()
+    file = write(
+        tmp_path / "x.tar",
+        a_DOT_png=mask, a_DOT_jpg=jpeg(0), a_DOT_json=content, a_DOT_meta_DOT_json={"camera": 3},
+        b_DOT_0_DOT_jpg=jpeg(1), b_DOT_0_DOT_boxes_DOT_json=content, b_DOT_1_DOT_jpg=jpeg(2), b_DOT_1_DOT_json=content,
+        c_DOT_photo_DOT_jpg=jpeg(3), c_DOT_boxes_DOT_json=content,
+    )  # fmt: skip
+    assert boxes_of(file) == {"a.jpg": 2, "b.0.jpg": 2, "b.1.jpg": 2, "c.photo.jpg": 2}
+    assert load_source_data(str(file)).problems == ()

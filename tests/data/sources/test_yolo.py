@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,18 +13,6 @@ from PIL import Image
 from detr_ft.data.schema import class_names
 from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
-
-
-@pytest.fixture
-def yolo(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
-    """Two splits of images of 40x30 pixels; the first image is labelled, the second is background."""
-    for split in ("train", "valid"):
-        for name in ("a", "b"):
-            write_image(tmp_path / split / "images" / f"{name}.png")
-        (tmp_path / split / "labels").mkdir()
-        (tmp_path / split / "labels" / "a.txt").write_text("1 0.5 0.5 0.25 0.2\n")
-    (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [cone, cube]\n")
-    return tmp_path
 
 
 def test_roboflow_paths_background_images_and_pixels(yolo: Path) -> None:
@@ -243,41 +230,6 @@ def test_folders_and_dangling_links_among_the_files(yolo: Path) -> None:
     assert len(load_data(str(yolo))["train"]) == 2
 
 
-def write_rows(yolo: Path, *rows: str) -> None:
-    for split in ("train", "valid"):
-        (yolo / split / "labels" / "a.txt").write_text("".join(f"{row}\n" for row in rows))
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        ["1 .5 .5 .25 .2 .45 .45 .55 .55", "0 .3 .3 .2 .2 .25 .3 .35 .3"],  # points in the box
-        ["1 .5 .5 .25 .2 .9 .9 2 .1 .1 0", "0 .3 .3 .2 .2 .9 .1 1 .2 .9 2"],  # visibilities
-        ["1 .5 .5 .25 .2 .1 .1 .9 .9", "0 .3 .3 .2 .2 .1 .1 .9 .9"],  # polygons would share their points
-    ],
-    ids=["inside", "visibilities", "equal points"],
-)
-def test_keypoints_without_kpt_shape_are_recognized(yolo: Path, rows: list[str], caplog: Any) -> None:
-    write_rows(yolo, *rows)
-    with caplog.at_level(logging.INFO):
-        boxes = load_data(str(yolo))["train"][0]["objects"]["bbox"]
-    assert boxes == [pytest.approx([15, 12, 10, 6]), pytest.approx([8, 6, 8, 6])]
-    assert "numbers of keypoints" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("rows", "box"),
-    [
-        (["1 .3 .2 .5 .2 .5 .4 .3 .4", "0 .2 .2 .4 .2 .4 .5 .2 .5"], [12, 6, 8, 6]),  # corners of rotated boxes
-        (["1 .2 .2 .6 .3 .7 .8 .3 .9", "0 .1 .3 .5 .2 .9 .7 .4 .8"], [8, 6, 20, 21]),  # polygons of one length
-    ],
-    ids=["rotated", "polygons"],
-)
-def test_polygons_of_one_length_are_no_keypoints(yolo: Path, rows: list[str], box: list[float]) -> None:
-    write_rows(yolo, *rows)
-    assert load_data(str(yolo))["train"][0]["objects"]["bbox"][0] == pytest.approx(box)
-
-
 def test_labels_in_other_folders_are_found_by_their_names(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
     (yolo / "annotations").mkdir()
     for split in ("train", "valid"):
@@ -324,3 +276,56 @@ def test_names_that_would_shift_the_class_numbers_are_refused(yolo: Path, names:
     (yolo / "classes.txt").write_text(names)
     with pytest.raises(InputError, match=where):
         load_data(f"yolo:{yolo}")
+
+
+def test_label_files_with_the_whole_name_of_the_image(yolo: Path) -> None:
+    for split in ("train", "valid"):
+        (yolo / split / "labels" / "a.txt").rename(yolo / split / "labels" / "a.png.txt")
+    data = load_source_data(str(yolo), unlabeled="skip")
+    assert [len(rows["objects"][0]["bbox"]) for rows in data.splits.values()] == [1, 1]
+    assert data.problems == ()
+
+
+def test_a_label_file_of_two_images_is_a_problem_of_both(yolo: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("a", "b"):
+        write_image(yolo / "train" / "images" / f"{name}.jpg", seed=7)
+    (yolo / "train" / "labels" / "b.txt").write_text("\n")
+    data = load_source_data(f"yolo:{yolo}")
+    assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [0, 0, 0, 0]
+    refused = [(one.kind, one.split, one.row) for one in data.refused]
+    assert refused == [("unreadable annotation", "train", row) for row in (0, 1)]
+    label = yolo / "train" / "labels" / "a.txt"
+    assert data.refused[0].message.startswith(
+        f"{label}: is the label file of 2 images (a.jpg, a.png), so it is unknown"
+    )
+    (yolo / "train" / "labels" / "a.jpg.txt").write_text("")
+    (yolo / "train" / "images" / "a.jpg").unlink()
+    (yolo / "train" / "images" / "a.jpg").symlink_to("a.png")
+    assert load_source_data(f"yolo:{yolo}").refused == []
+
+
+@pytest.mark.parametrize(
+    "start", ["\\\\nas\\share\\images\\", "D:images\\", "D:\\set\\", "\\\\nas\\share\\", "/mnt/x/", "https://a.b/"]
+)
+def test_lists_with_paths_of_windows(tmp_path: Path, write_image: Callable[..., Path], start: str) -> None:
+    images = [
+        write_image(tmp_path / "images" / camera / "0.jpg", seed=seed) for seed, camera in enumerate(("cam1", "cam2"))
+    ]
+    for seed, image in enumerate(images):
+        image.with_suffix(".txt").write_text("0 .5 .5 .3 .3\n" * (1 + seed))
+    separator = "\\" if "\\" in start else "/"
+    (tmp_path / "train.txt").write_text("".join(f"{start}{camera}{separator}0.jpg\n" for camera in ("cam1", "cam2")))
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    (tmp_path / "obj.names").write_text("cat\n")
+    for source in ("yolo", "darknet"):
+        rows = load_data(f"{source}:{tmp_path}")["train"]
+        assert [row["image"]["path"] for row in rows] == list(map(str, images))
+        assert [len(row["objects"]["bbox"]) for row in rows] == [1, 2]
+
+
+def test_a_list_of_missing_images_does_not_use_those_of_another_split(yolo: Path) -> None:
+    (yolo / "train" / "images" / "a.png").unlink()
+    (yolo / "train.txt").write_text("C:\\data\\train\\images\\a.png\n")
+    (yolo / "data.yaml").write_text("train: train.txt\nval: valid/images\nnames: [cone, cube]\n")
+    with pytest.raises(InputError, match=r"train\.txt: none of its 1 images"):
+        load_data(str(yolo))
