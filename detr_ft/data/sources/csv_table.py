@@ -324,7 +324,7 @@ def _image_folders(file: Path, split: str) -> list[Path]:
     them.
     """
     near = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", "images")]
-    words = [word for word in (file.stem, split, "val", "valid", "dev") if split_of(word) == split]
+    words = [word for word in (file.stem, split, "val", "valid", "dev", "eval", "holdout") if split_of(word) == split]
     folders = dict.fromkeys([*near, *(folder / word for folder in near for word in words)])
     return [folder for folder in folders if folder.is_dir()]
 

@@ -330,6 +330,43 @@ def test_splits_of_one_file_are_the_folders_of_its_images(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("names", "expected", "line"),
+    [
+        (
+            ["photos/0.png", "photos/1.png", "test/2.png"],
+            {"train": [0, 1], "test": [2]},
+            "split by the folders of the images: train 2 (folders without a split word), test 1",
+        ),
+        (
+            ["0.png", "train/1.png", "hold-out/2.png", "eval/3.png"],
+            {"train": [0, 1], "validation": [3], "test": [2]},
+            "split by the folders of the images: train 2 (1 in folders without a split word), validation 1, test 1",
+        ),
+        (["a/0.png", "train/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+        (["test/0.png", "test/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+        (["a/test/0.png", "b/test/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+    ],
+)
+def test_one_folder_of_validation_or_test_is_enough_for_splits(
+    tmp_path: Path,
+    write_coco_file: Callable[..., Path],
+    write_image: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    expected: dict[str, list[int]],
+    line: str,
+) -> None:
+    for name in names:
+        write_image(tmp_path / name)
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    file = write_coco_file(tmp_path / "a.json", images=images, annotations=[])
+    with caplog.at_level(logging.INFO):
+        data = load_data(f"coco:{file}")
+    assert {split: rows["image_id"][:] for split, rows in data.items()} == expected
+    assert f"{file}: {line}" in caplog.messages
+
+
 def test_a_file_named_outright_is_the_train_split(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     file = write_coco_file(tmp_path / "test" / "instances_val.json")
     assert list(load_data(f"coco:{file}")) == ["train"]
