@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detr_ft.data.images import IMAGE_SUFFIXES
@@ -83,8 +83,28 @@ def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     return splits
 
 
+def file_by_split(pairs: Iterable[tuple[str | None, Path]], origin: Path, source: str) -> dict[str, Path]:
+    """Return the file of each split, of files with their split words.
+
+    The only file without a word is train. `source` is the name of the source in the error. Raises InputError for several
+    files of one split.
+    """
+    by_split: dict[str, list[Path]] = {}
+    for split, file in pairs:
+        by_split.setdefault(split or "train", []).append(file)
+    several = {split: files for split, files in by_split.items() if len(files) > 1}
+    if several:
+        listed = "; ".join(f"{split}: {', '.join(map(str, files))}" for split, files in several.items())
+        first = next(iter(several.values()))[0]
+        raise InputError(
+            f"{origin}: several {source} files for split {listed}. Give one of them, as in {source}:{first}, or name each "
+            "file, or its folder, after its split (train, val, test)"
+        )
+    return {split: files[0] for split, files in by_split.items()}
+
+
 def name_splits(words: Collection[str | None]) -> bool:
-    """Return whether the split words of files name splits: one is validation or test, and not all are equal."""
+    """Return whether split words name splits: one is validation or test, and not all are equal."""
     return len(set(words)) > 1 and not {"validation", "test"}.isdisjoint(words)
 
 

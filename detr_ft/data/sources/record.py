@@ -130,8 +130,8 @@ def to_source_data(
     """Convert the records of each split to a data set with the classes `names`.
 
     `split_by` is what decides on the split of an image, for messages; None if nothing does. Images are then in the splits
-    that their folders are named after, and train in other folders. Splits without images are left out. `problems` are those that belong
-    to no record. Raises InputError for a data set without images or classes.
+    that their folders are named after, and train in other folders. Splits without images are left out. `problems` are
+    those that belong to no record. Raises InputError for a data set without images or classes.
     """
     num_without_word = 0
     if split_by is None:
@@ -169,7 +169,7 @@ def to_source_data(
 
 
 def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str, int]:
-    """Return the splits that the folders of images are named after, what decides on them, and a number of images.
+    """Return the splits that the folders of images are named after, what decides, and a number.
 
     That is the number of images in folders without a split word, which are train. All images are train, and nothing
     decides, if all of them are in folders of one split, or if no folder is validation or test.

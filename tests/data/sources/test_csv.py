@@ -244,8 +244,30 @@ def test_a_name_that_differs_in_case_from_several_files_is_reported_with_a_simil
 def test_too_many_tables(tmp_path: Path, write_table: Write) -> None:
     for name in ("train_a.csv", "train_b.csv"):
         write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
-    with pytest.raises(InputError, match=r"train_a\.csv, .*train_b\.csv.* csv:FILE"):
+    with pytest.raises(InputError, match=r"train_a\.csv, .*train_b\.csv.*as in csv:.*train_a\.csv"):
         load_data(f"csv:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("labels.csv", "val.csv"), ("train/_annotations.csv", "val.csv"), ("annotations/train.csv", "valid/x.csv")],
+)
+def test_every_table_of_a_folder_is_read(tmp_path: Path, write_table: Write, names: tuple[str, str]) -> None:
+    header = "filename,class,xmin,ymin,xmax,ymax"
+    for name, image in zip(names, ("a.jpg", "b.jpg"), strict=True):
+        write_table(tmp_path / name, header, f"{image},cat,1,1,5,5", images=(image,))
+    data = load_data(str(tmp_path))
+    assert {split: [Path(row["image"]["path"]).name for row in rows] for split, rows in data.items()} == {
+        "train": ["a.jpg"],
+        "validation": ["b.jpg"],
+    }
+
+
+def test_a_table_without_a_split_beside_that_of_train_is_refused(tmp_path: Path, write_table: Write) -> None:
+    for name in ("train.csv", "val.csv", "extra.csv"):
+        write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
+    with pytest.raises(InputError, match=r"split train: .*extra\.csv, .*train\.csv\. Give one of them"):
+        load_data(str(tmp_path))
 
 
 def test_a_format_that_the_columns_contradict(tmp_path: Path, write_table: Write) -> None:
