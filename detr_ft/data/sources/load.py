@@ -13,6 +13,7 @@ from datasets import DatasetDict
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import NameSource, PathSource, ReadOptions, SourceData
 from detr_ft.data.sources.coco import read_categories
+from detr_ft.data.sources.other_formats import with_other_formats
 from detr_ft.data.sources.registry import (
     SOURCES,
     Source,
@@ -73,7 +74,8 @@ def load_source_data(
     if source.follows == "NAME":
         data = cast(NameSource, import_module(source.module)).read(location, options)
     else:
-        data = _path_source(source).read(existing_path(location, base), options)
+        path = existing_path(location, base)
+        data = with_other_formats(_path_source(source).read(path, options), path, source.name, unlabeled)
     return apply_policy(data, unlabeled)
 
 
