@@ -22,9 +22,9 @@ from detr_ft.data.sources.registry import (
     existing_folder,
     existing_path,
     parse_spec,
-    unrecognized,
 )
 from detr_ft.data.sources.unlabeled import apply_policy
+from detr_ft.data.sources.unrecognized import unrecognized
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,15 @@ def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:
 def _recognize(path: Path) -> Source:
     if not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: must be a file or a folder")
-    sources = (source for source in SOURCES if source.follows == "PATH" and _path_source(source).recognizes(path))
-    source = next(sources, None)
+    source = _recognized(path)
     if source is None:
-        raise unrecognized(path)
+        raise unrecognized(path, _recognized)
     return source
+
+
+def _recognized(path: Path) -> Source | None:
+    sources = (source for source in SOURCES if source.follows == "PATH" and _path_source(source).recognizes(path))
+    return next(sources, None)
 
 
 def _path_source(source: Source) -> PathSource:
