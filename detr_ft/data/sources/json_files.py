@@ -34,8 +34,9 @@ _TOOL_OF_KEY: dict[str, Tool] = {
 }
 _KEY = re.compile(rf'"({"|".join(_TOOL_OF_KEY)}|categories)"\s*:\s*(.?)', re.DOTALL)
 _LIST_KEY = re.compile(r'"(?:(image_id|data|annotations|result|completions)"\s*:|(bbox)"\s*:\s*\[\s*[-\d])')
-# Files of COCO and others that describe the images of `instances_*.json` in another way.
-_BESIDE_INSTANCES = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
+# COCO's files that describe the images of `instances_*.json` of their split in another way, and those without objects.
+_BESIDE_INSTANCES = ("person_keypoints", "panoptic", "stuff")
+_WITHOUT_OBJECTS = ("captions", "image_info")
 
 
 def json_tool(file: Path) -> Tool | None:
@@ -118,8 +119,14 @@ def _coco_files(words: Mapping[Path, str | None]) -> list[Path]:
     tools = {file: json_tool(file) for file in words}
     unknown = [file for file, tool in tools.items() if tool is None]
     coco = [file for file, tool in tools.items() if tool == "coco"]
-    if any(file.name.startswith("instances") for file in coco):
-        coco = [file for file in coco if not file.name.startswith(_BESIDE_INSTANCES)]
+    instances = {words[file] for file in coco if file.name.startswith("instances")}
+    if instances:
+        coco = [
+            file
+            for file in coco
+            if not file.name.startswith(_WITHOUT_OBJECTS)
+            and not (file.name.startswith(_BESIDE_INSTANCES) and words[file] in instances)
+        ]
     return [*coco, *(file for file in unknown if words[file] and _is_damaged(file))] if coco else unknown
 
 

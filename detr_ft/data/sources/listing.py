@@ -35,6 +35,7 @@ _HELD_OUT = re.compile(r"(?<![a-z])h[oe]ld[^a-z0-9]?out(?![a-z])")
 # Beside them, `eval` and `evaluation` name no split: `evaluation_results.json`.
 _EVALUATION_WORDS = frozenset({"eval", "evaluation"})
 _OUTPUT_WORDS = frozenset({"result", "results", "prediction", "predictions", "detection", "detections", "metrics"})
+_MAX_FILES_SHOWN = 5
 _MAX_LINK_BYTES = 4096  # of a path
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "data", "set"})  # beside a split in the name of a folder
 
@@ -94,13 +95,18 @@ def file_by_split(pairs: Iterable[tuple[str | None, Path]], origin: Path, source
         by_split.setdefault(split or "train", []).append(file)
     several = {split: files for split, files in by_split.items() if len(files) > 1}
     if several:
-        listed = "; ".join(f"{split}: {', '.join(map(str, files))}" for split, files in several.items())
+        listed = "; ".join(f"{split}: {_first_of(files)}" for split, files in several.items())
         first = next(iter(several.values()))[0]
         raise InputError(
             f"{origin}: several {source} files for split {listed}. Give one of them, as in {source}:{first}, or name each "
             "file, or its folder, after its split (train, val, test)"
         )
     return {split: files[0] for split, files in by_split.items()}
+
+
+def _first_of(files: Sequence[Path]) -> str:
+    more = f" and {len(files) - _MAX_FILES_SHOWN} more" if len(files) > _MAX_FILES_SHOWN else ""
+    return ", ".join(map(str, files[:_MAX_FILES_SHOWN])) + more
 
 
 def name_splits(words: Collection[str | None]) -> bool:

@@ -30,7 +30,7 @@ _SPLIT_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation")
 
 _MAX_CLASSES = 100_000
 
-_NAMES_KEY = re.compile(rb"^['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
+_NAMES_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
 
 log = logging.getLogger(__name__)
 

@@ -164,6 +164,15 @@ def test_files_of_captions_and_keypoints_beside_instances_are_not_read(
     assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 2}
 
 
+def test_a_file_of_keypoints_is_read_if_no_other_file_has_its_split(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    write_coco_file(tmp_path / "annotations/instances_train.json", tmp_path / "train")
+    write_coco_file(tmp_path / "annotations/person_keypoints_val.json", tmp_path / "val", seed=1)
+    write_coco_file(tmp_path / "annotations/image_info_test.json", tmp_path / "test", seed=2)
+    assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 2, "validation": 2}
+
+
 def test_a_damaged_file_of_a_split_is_an_error(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     write_coco_file(tmp_path / "train/_annotations.coco.json")
     (tmp_path / "valid").mkdir()

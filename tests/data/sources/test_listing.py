@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.sources.listing import (
+    file_by_split,
     files_below,
     files_by_split,
     files_in,
@@ -173,3 +174,11 @@ def test_files_are_divided_by_one_word_of_validation_or_test(files: list[str], s
     root = Path("data")
     divided = files_by_split([root / file for file in files], root)
     assert {split: names(some, root) for split, some in divided.items()} == splits
+
+
+def test_the_first_files_of_a_split_are_in_the_error() -> None:
+    files = [Path(f"{number}.json") for number in range(8)]
+    with pytest.raises(
+        InputError, match=r"split train: 0\.json, .*, 4\.json and 3 more\. Give one of them, as in coco:0\.json"
+    ):
+        file_by_split([(None, file) for file in files], Path("data"), "coco")

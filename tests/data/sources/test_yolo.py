@@ -360,3 +360,10 @@ def test_names_that_would_shift_the_class_numbers_are_refused(yolo: Path, names:
     (yolo / "classes.txt").write_text(names)
     with pytest.raises(InputError, match=where):
         load_data(f"yolo:{yolo}")
+
+
+def test_a_yaml_file_of_any_name_with_a_byte_order_mark_is_recognized(yolo: Path) -> None:
+    (yolo / "data.yaml").unlink()
+    text = "names: [cone, cube]\ntrain: train/images\nval: valid/images\n"
+    (yolo / "set.yaml").write_text(text, encoding="utf-8-sig")
+    assert class_names(load_data(str(yolo))["train"]) == ["cone", "cube"]
