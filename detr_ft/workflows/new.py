@@ -41,6 +41,8 @@ _MIN_IMAGES_TO_TRAIN_BACKBONE, _MIN_IMAGES_FOR_DETR_AUGMENTATION = 100, 1_000
 _MAX_BATCH_SIZE = 16
 _MAX_EDGE_OF_SMALL_PX, _EDGE_OF_CHECKPOINTS_PX = 512, 800
 _PLAIN = re.compile(r"[A-Za-z][\w./:-]*[\w/]")  # a text that YAML reads without quotes
+# Characters that a YAML file must not contain, or that end a line.
+_UNPRINTABLE = re.compile("[^\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: D
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # JSON's text in double quotes is YAML's too, with backslashes and quotes escaped.
-    environment.filters["quoted"] = lambda text: json.dumps(os.fspath(text), ensure_ascii=False)
-    environment.filters["plain"] = lambda text: text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    environment.filters["quoted"] = _quoted
+    environment.filters["plain"] = lambda text: text if _PLAIN.fullmatch(text) else _quoted(text)
+    environment.filters["comment"] = _comment
     return environment.get_template("template.yaml.jinja").render(
         source=given.source,
         images=len(train),
@@ -177,6 +179,20 @@ def _text(given: GivenData, out: Path | None, checkpoint: str | None, options: D
         bf16=str(gpu).lower(),
         workers=min(8, os.cpu_count() or 1) if gpu else 0,
     )
+
+
+def _quoted(text: str | os.PathLike[str]) -> str:
+    """Return a text in double quotes: JSON's are YAML's too, with backslashes and quotes escaped."""
+    return _escaped(json.dumps(os.fspath(text), ensure_ascii=False))
+
+
+def _comment(text: str | os.PathLike[str]) -> str:
+    """Return a text as one line for a comment."""
+    return _escaped(" ".join(os.fspath(text).splitlines()))
+
+
+def _escaped(text: str) -> str:
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _start(checkpoint: str, images: int, family: Family) -> _Start:

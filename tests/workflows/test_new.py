@@ -104,6 +104,19 @@ def test_a_box_format_goes_into_the_recipe_and_into_evaluation(tmp_path: Path) -
     assert split_of(str(run), None, None, DataOptions("xywh"))["objects"][0]["bbox"] != [[15, 12, 10, 6]]
 
 
+@pytest.mark.parametrize(
+    "name", ["bell\a", "del\x7f", "next\x85line", "mark\ufeff", "line\u2028", 'a "b"\\n', "new\nline", "née 😀"]
+)
+def test_a_path_of_any_characters_is_in_the_recipe(tmp_path: Path, photos: Path, name: str) -> None:
+    data = tmp_path / name
+    data.symlink_to(photos)
+    out = tmp_path / "mine.yaml"
+    new_recipe(str(data), out, checkpoint="embedded:small", images=data)
+    recipe = load_recipe(out)
+    assert recipe.data.source == str(data)
+    assert str(recipe.data.images) == str(data)
+
+
 def test_an_existing_file_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     out.write_text("precious")

@@ -117,6 +117,12 @@ KINDS: dict[str, Kind] = {
         "Everything is read; other programs may use only one of the entries.",
         "give each entry an id of its own, as --fix COPY does",
     ),
+    "contradiction": Kind(
+        "warning",
+        "The file that describes the data set contradicts itself.",
+        "One of its statements is used, as listed here; other programs may use the other one.",
+        "correct the file",
+    ),
     "unlabeled": Kind(
         "warning",
         "An image has neither a label file nor a record.",

@@ -95,14 +95,12 @@ class DefectiveDataError(InputError):
 
     def __init__(self, data: SourceData) -> None:
         self.data = data
-        images = len({(problem.split, problem.row) for problem in data.refused})
-        super().__init__(
-            [
-                *summarize([problem.message for problem in data.refused]),
-                f"{images} images have objects that can't be read, and would be learned as if these were not there. Correct "
-                "the files, or leave the images out: detr-ft doctor DATA --fix COPY, or data.bad_images: skip",
-            ]
+        images = len({(problem.split, problem.row) for problem in data.refused if problem.count})
+        advice = (
+            f"{images} images have objects that can't be read, and would be learned as if these were not there. Correct "
+            "the files, or leave the images out: detr-ft doctor DATA --fix COPY, or data.bad_images: skip"
         )
+        super().__init__([*summarize([problem.message for problem in data.refused]), *([advice] if images else [])])
 
 
 class PathSource(Protocol):

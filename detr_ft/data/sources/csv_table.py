@@ -18,7 +18,7 @@ from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.box_reading import convert_boxes
 from detr_ft.data.sources.csv_columns import Header
 from detr_ft.data.sources.image_finder import ImageFinder, image_root, plain_path
-from detr_ft.data.sources.listing import files_in, split_folders, split_of
+from detr_ft.data.sources.listing import file_by_split, files_in, split_folders, split_of
 from detr_ft.data.sources.parsing import decode_text, parse_flag, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record, sort_naturally, to_source_data, used_names
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 def recognizes(path: Path) -> bool:
     """Return whether a path is a CSV or TSV file, or a folder with a table of boxes."""
-    return path.suffix.lower() in _SUFFIXES if path.is_file() else bool(_table_files(path))
+    return path.suffix.lower() in _SUFFIXES if path.is_file() else bool(_tables_of_boxes(path))
 
 
 def read(path: Path, options: ReadOptions) -> SourceData:
@@ -54,7 +54,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     """
     files = {"train": path} if path.is_file() else _table_files(path)
     if not files:
-        raise_all([f"{file}: {_read_header(file)[0]}" for file in _all_tables(path)])
+        raise_all([f"{file}: {_read_header(file)[0]}" for _, file in _all_tables(path)])
         raise InputError(f"{path}: no .csv, expected train.csv and val.csv, or train/_annotations.csv")
     tables = [CsvTable.read(file, split, options) for split, file in files.items()]
     raise_all([reason for table in tables for reason in table.reasons])
@@ -87,27 +87,18 @@ def _splits(tables: Iterable[CsvTable]) -> dict[str, list[Record]]:
 
 def _table_files(folder: Path) -> dict[str, Path]:
     """Return the table of boxes of each split; empty if there is none."""
-    groups: list[list[tuple[str | None, Path]]] = [
-        [(split, file) for split, child in split_folders(folder) for file in _tables_in(child)],
-        *([(split_of(file.stem), file) for file in _tables_in(parent)] for parent in (folder / "annotations", folder)),
-    ]
-    for group in groups:
-        tables = [(split, file) for split, file in group if isinstance(_read_header(file)[0], Header)]
-        if len(tables) == 1:
-            return {tables[0][0] or "train": tables[0][1]}
-        named = [(split, file) for split, file in tables if split]
-        splits = dict(named)
-        if len(splits) < len(named) or (tables and not named):
-            listed = ", ".join(str(file) for _, file in tables)
-            raise InputError(f"{folder}: ambiguous splits of the tables {listed}. Name one of them, as in csv:FILE")
-        if splits:
-            return splits
-    return {}
+    return file_by_split(_tables_of_boxes(folder), folder, "csv")
 
 
-def _all_tables(folder: Path) -> list[Path]:
-    children = [child for _, child in split_folders(folder)]
-    return [file for parent in (*children, folder / "annotations", folder) for file in _tables_in(parent)]
+def _tables_of_boxes(folder: Path) -> list[tuple[str | None, Path]]:
+    return [(split, file) for split, file in _all_tables(folder) if isinstance(_read_header(file)[0], Header)]
+
+
+def _all_tables(folder: Path) -> list[tuple[str | None, Path]]:
+    """Return the tables in a folder, its `annotations/` and its folders of splits, with split words."""
+    in_splits = [(split, file) for split, child in split_folders(folder) for file in _tables_in(child)]
+    parents = (folder / "annotations", folder)
+    return [*in_splits, *((split_of(file.stem), file) for parent in parents for file in _tables_in(parent))]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -343,7 +334,7 @@ def _image_folders(file: Path, split: str) -> list[Path]:
     them.
     """
     near = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", "images")]
-    words = [word for word in (file.stem, split, "val", "valid", "dev") if split_of(word) == split]
+    words = [word for word in (file.stem, split, "val", "valid", "dev", "eval", "holdout") if split_of(word) == split]
     folders = dict.fromkeys([*near, *(folder / word for folder in near for word in words)])
     return [folder for folder in folders if folder.is_dir()]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
-from detr_ft.data.sources.listing import files_in, split_of_folder
+from detr_ft.data.sources.listing import file_by_split, files_in, split_folders, split_of, split_of_folder
 from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_rotation, parse_xml, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import xml_root
@@ -27,38 +27,62 @@ log = logging.getLogger(__name__)
 
 def recognizes(path: Path) -> bool:
     """Return whether a path is an XML file, or a folder with one of CVAT."""
-    return path.suffix.lower() == ".xml" if path.is_file() else _file_in(path) is not None
+    return path.suffix.lower() == ".xml" if path.is_file() else bool(_files_in(path))
 
 
 def read(path: Path, options: ReadOptions) -> SourceData:
-    """Read a CVAT file, or the one of a folder; classes are sorted by name.
+    """Read a CVAT file, or those of a folder; classes are sorted by name.
 
     Every shape with an area is an object with the box around it; points and lines are left out. Subsets that are named
-    after a split are that split, and images without a subset are train.
+    after a split are that split. Images without a subset are in the split that their file is named after, else train.
     """
-    file = _file_in(path) if path.is_dir() else path
-    if file is None:
+    files = {"train": path} if path.is_file() else file_by_split(_files_in(path), path, "cvat")
+    if not files:
         raise InputError(f"{path}: no annotations.xml. Export the task as 'CVAT for images 1.1'")
+    splits: dict[str, list[Record]] = {}
+    problems: list[Problem] = []
+    annotated: set[Path] = set()
+    has_subsets = False
+    for split, file in files.items():
+        root = _root(file)
+        reader = _Reader(file, options.images, split)
+        for name, records in reader.read(root).items():
+            splits.setdefault(name, []).extend(records)
+        raise_all(reader.finder.all_missing(file))
+        reader.finder.log_substitutes(file)
+        reader.add_other_subsets()
+        problems += reader.problems
+        annotated |= reader.annotated
+        has_subsets = has_subsets or any(image.get("subset") for image in root.findall("image"))
+    if len(files) > 1:
+        for records in splits.values():
+            for index, record in enumerate(records):
+                record.image_id = index
+    names = sorted(used_names(splits) - {""})
+    split_by = (
+        "the subsets" if has_subsets else "the names of the files and folders" if list(files) != ["train"] else None
+    )
+    return to_source_data(splits, names, path, problems, split_by=split_by, annotated=annotated)
+
+
+def _files_in(folder: Path) -> list[tuple[str | None, Path]]:
+    """Return the files of CVAT in a folder and its folders of splits, with split words.
+
+    The only file has none.
+    """
+    folders: list[tuple[str | None, Path]] = [(None, folder), *split_folders(folder)]
+    files = ((split or split_of(file.stem), file) for split, parent in folders for file in files_in(parent, {".xml"}))
+    pairs = [(split, file) for split, file in files if xml_root(file) == "annotations"]
+    return pairs if len(pairs) > 1 else [(None, file) for _, file in pairs]
+
+
+def _root(file: Path) -> ElementTree.Element:
     try:
         root = parse_xml(file)
     except XML_ERRORS as error:
         raise InputError(f"{file}: not valid XML ({error})") from error
     _check_root(root, file)
-    reader = _Reader(file, options.images)
-    splits = reader.read(root)
-    raise_all(reader.finder.all_missing(file))
-    reader.finder.log_substitutes(file)
-    reader.add_other_subsets()
-    names = sorted(used_names(splits) - {""})
-    split_by = "the subsets" if any(image.get("subset") for image in root.findall("image")) else None
-    return to_source_data(splits, names, file, reader.problems, split_by=split_by, annotated=reader.annotated)
-
-
-def _file_in(folder: Path) -> Path | None:
-    """Return the file of CVAT in a folder, `annotations.xml` if there are several."""
-    files = [file for file in files_in(folder, {".xml"}) if xml_root(file) == "annotations"]
-    named = [file for file in files if file.name == "annotations.xml"]
-    return next(iter(named or files), None)
+    return root
 
 
 def _check_root(root: ElementTree.Element, file: Path) -> None:
@@ -71,10 +95,14 @@ def _check_root(root: ElementTree.Element, file: Path) -> None:
 
 
 class _Reader:
-    """Converts the images of a file to records; collects problems of no record and other subsets."""
+    """Converts the images of a file to records; collects problems of no record and other subsets.
 
-    def __init__(self, file: Path, images: Path | None) -> None:
+    `split` is that of images without a subset.
+    """
+
+    def __init__(self, file: Path, images: Path | None, split: str) -> None:
         self.file = file
+        self.split = split
         self.finder = ImageFinder(file.parent, images=images)
         self.problems: list[Problem] = []
         self.other_subsets: dict[str, list[int]] = {}  # the number of objects of each image
@@ -87,7 +115,7 @@ class _Reader:
         ids = _image_ids(images)
         for index, image in enumerate(images):
             subset = (image.get("subset") or "").strip()
-            split = "train" if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
+            split = self.split if subset.lower() in _NO_SUBSET else split_of_folder(Path(subset))
             if split is None:
                 self._leave_out(image, subset)
                 continue

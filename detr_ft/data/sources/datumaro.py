@@ -10,7 +10,7 @@ from pathlib import Path
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder, image_root
 from detr_ft.data.sources.json_files import files_of_tool, json_tool_of
-from detr_ft.data.sources.listing import files_below, files_by_split, files_in
+from detr_ft.data.sources.listing import files_below, files_by_split
 from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
@@ -44,7 +44,11 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     lines are left out. Polygons and masks of one label and group are one object, and so is a box in that group. Subsets
     that are named after a split are that split.
     """
-    files = {"train": [path]} if path.is_file() else files_by_split(_files(path), path)
+    files = (
+        {"train": [path]}
+        if path.is_file()
+        else files_by_split(files_of_tool(files_below(path, {".json"}), "datumaro"), path)
+    )
     if not any(files.values()):
         raise InputError(f"{path}: no JSON file of Datumaro, expected annotations/SUBSET.json and images/")
     readers = {split: [_Reader(file, options.images) for file in some] for split, some in files.items()}
@@ -64,12 +68,6 @@ def read(path: Path, options: ReadOptions) -> SourceData:
     problems = [problem for reader in every for problem in reader.problems]
     split_by = "the names of the subsets" if len(files) > 1 else None
     return to_source_data(splits, names, path, problems, split_by=split_by)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return the files of Datumaro in `annotations/`, else in the folder, else anywhere below."""
-    groups = (files_in(folder / "annotations", {".json"}), files_in(folder, {".json"}), files_below(folder, {".json"}))
-    return next(filter(None, (files_of_tool(files, "datumaro") for files in groups)), [])
 
 
 @dataclass

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -164,14 +165,16 @@ class ImageFinder:
 class NameIndex:
     """Files by their names, as written and in other spellings.
 
-    Spellings are equal if they are after percent-decoding, in Unicode's composed form (NFC); else names are without the
-    suffix of an image. macOS writes decomposed names, and tools percent-encode names or change suffixes.
+    Spellings are equal if they are after percent-decoding, in Unicode's composed form (NFC); else in lower case, if one
+    file alone has that name in its folder; else names are without the suffix of an image. macOS writes decomposed names,
+    other systems ignore case, and tools percent-encode names or change suffixes.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._by_name: dict[str, list[Path]] = {}
         self._by_spelling: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
+        self._by_case: dict[str, list[Path]] | None = None
         for file in files:
             self._by_name.setdefault(file.name, []).append(file)
             self._by_spelling.setdefault(_spelling(file.name), []).append(file)
@@ -181,8 +184,23 @@ class NameIndex:
         return bool(self._by_name)
 
     def get(self, name: str) -> list[Path]:
-        """Return the files with this name, else with another spelling of it, else with its stem."""
-        return self._by_name.get(name) or self._by_spelling.get(_spelling(name)) or self._by_stem.get(_stem(name)) or []
+        """Return the files with this name, else in another spelling, else in another case, else with its stem."""
+        return (
+            self._by_name.get(name)
+            or self._by_spelling.get(_spelling(name))
+            or self._in_other_case(name)
+            or self._by_stem.get(_stem(name))
+            or []
+        )
+
+    def _in_other_case(self, name: str) -> list[Path]:
+        if self._by_case is None:
+            self._by_case = {}
+            for file in self.files():
+                self._by_case.setdefault(_spelling(file.name).casefold(), []).append(file)
+        files = self._by_case.get(_spelling(name).casefold(), [])
+        folders = Counter(file.parent for file in files)
+        return [file for file in files if folders[file.parent] == 1]
 
     def files(self) -> list[Path]:
         """Return all files, in the order in which they were given."""

@@ -51,13 +51,18 @@ def read(folder: Path, options: ReadOptions) -> SourceData:
 
 
 def _metadata_files(folder: Path) -> dict[str, list[Path]]:
-    """Return the `metadata.jsonl` files of each split; empty if there is none."""
+    """Return the `metadata.jsonl` files of each split; empty if there is none.
+
+    That of the folder itself is train.
+    """
     files: dict[str, list[Path]] = {}
     for split, child in split_folders(folder):
         if (child / "metadata.jsonl").is_file():
             files.setdefault(split, []).append(child / "metadata.jsonl")
     whole = folder / "metadata.jsonl"
-    return files or ({"train": [whole]} if whole.is_file() else {})
+    if whole.is_file():
+        files.setdefault("train", []).append(whole)
+    return files
 
 
 @dataclass

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from detr_ft.data.sources.listing import files_below, files_in, split_folders, split_of, split_of_path
-from detr_ft.data.sources.parsing import parse_json, read_text
+from detr_ft.data.sources.listing import file_by_split, files_below, split_folders, split_of, split_of_path
+from detr_ft.data.sources.parsing import encoding_of, parse_json, read_text
 from detr_ft.data.sources.recognition import most_common
 from detr_ft.errors import InputError
 
@@ -33,7 +33,10 @@ _TOOL_OF_KEY: dict[str, Tool] = {
     "classId": "supervisely",
 }
 _KEY = re.compile(rf'"({"|".join(_TOOL_OF_KEY)}|categories)"\s*:\s*(.?)', re.DOTALL)
-_LIST_KEY = re.compile(r'"(image_id|data|annotations|result|completions)"\s*:')
+_LIST_KEY = re.compile(r'"(?:(image_id|data|annotations|result|completions)"\s*:|(bbox)"\s*:\s*\[\s*[-\d])')
+# COCO's files that describe the images of `instances_*.json` of their split in another way, and those without objects.
+_BESIDE_INSTANCES = ("person_keypoints", "panoptic", "stuff")
+_WITHOUT_OBJECTS = ("captions", "image_info")
 
 
 def json_tool(file: Path) -> Tool | None:
@@ -47,7 +50,7 @@ def json_tool(file: Path) -> Tool | None:
         is_list = is_list or (not before and text.lstrip().startswith("["))
         if is_list:
             first = _LIST_KEY.search(text)
-            return "results" if first and first[1] == "image_id" else "labelstudio"
+            return "results" if first and (first[1] == "image_id" or first[2]) else "labelstudio"
         key = _KEY.search(text)
         if key:
             # COCO's categories are a list, Datumaro's a mapping.
@@ -58,10 +61,18 @@ def json_tool(file: Path) -> Tool | None:
 
 
 def json_tool_of(path: Path) -> str | None:
-    """Return the tool that wrote a `.json` file, or most JSON files of a folder, else None."""
+    """Return the tool that wrote a `.json` file, or most JSON files of a folder, else None.
+
+    Lists of detections in a folder are the output of a model, and don't count.
+    """
     if path.is_file():
         return json_tool(path) or "coco" if path.suffix.lower() == ".json" else None
-    return most_common(files_below(path, {".json"}), json_tool)
+    return most_common(files_below(path, {".json"}), _tool_of_annotations)
+
+
+def _tool_of_annotations(file: Path) -> Tool | None:
+    tool = json_tool(file)
+    return None if tool == "results" else tool
 
 
 def files_of_tool(files: Iterable[Path], tool: Tool) -> list[Path]:
@@ -90,49 +101,40 @@ def json_instead(folder: Path) -> str:
 def json_by_split(folder: Path) -> dict[str, Path]:
     """Return the COCO file of each split of a folder; empty if there is none.
 
-    Files are looked for in folders that are named after a split, then in `annotations/`, in the folder, and anywhere below.
-    Of several, those that begin with `instances` are used, and a file that is named after no split is train. Raises
-    InputError for several files of one split.
+    The split of a file is that of its folder directly below, else the one in its name, else that of a folder above it. The
+    only file without a split is train. Raises InputError for several files of one split, wherever they are.
     """
-    in_splits: dict[str, list[Path]] = {}
-    for name, child in split_folders(folder):
-        in_splits.setdefault(name, []).extend(_coco_files(files_in(child, {".json"})))
-    groups: list[list[tuple[str | None, Path]]] = [
-        [(split, file) for split, files in in_splits.items() for file in files],
-        *(
-            [(split_of(file.stem), file) for file in _coco_files(files)]
-            for files in (
-                files_in(folder / "annotations", {".json"}),
-                files_in(folder, {".json"}),
-                files_below(folder, {".json"}),
-            )
-        ),
-    ]
-    pairs = next(filter(None, groups), [])
-    by_split: dict[str, list[Path]] = {}
-    for word, file in pairs:
-        by_split.setdefault(word or split_of_path(file, folder) or "train", []).append(file)
-    several = [f"{split}: {', '.join(map(str, files))}" for split, files in by_split.items() if len(files) > 1]
-    if several:
-        raise InputError(
-            f"{folder}: several COCO files for split {'; '.join(several)}. Name one of them, as in coco:FILE"
-        )
-    return {split: files[0] for split, files in by_split.items()}
+    named = {child: split for split, child in split_folders(folder)}
+    files = files_below(folder, {".json"})
+    words = {file: named.get(file.parent) or split_of(file.stem) or split_of_path(file, folder) for file in files}
+    return file_by_split(((words[file], file) for file in _coco_files(words)), folder, "coco")
 
 
-def _coco_files(files: list[Path]) -> list[Path]:
-    """Return the COCO files among JSON files, if there are some those of instances.
+def _coco_files(words: Mapping[Path, str | None]) -> list[Path]:
+    """Return the COCO files among JSON files with their split words, and damaged files with such a word.
 
-    Without COCO files, those of no known tool, which may be damaged.
+    Files that describe the images of others in another way are left out. Without COCO files, those of no known tool are
+    returned.
     """
-    tools = {file: json_tool(file) for file in files}
-    coco = [file for file in files if tools[file] == "coco"] or [file for file in files if tools[file] is None]
-    return [file for file in coco if file.name.startswith("instances")] or coco
+    tools = {file: json_tool(file) for file in words}
+    unknown = [file for file, tool in tools.items() if tool is None]
+    coco = [file for file, tool in tools.items() if tool == "coco"]
+    instances = {words[file] for file in coco if file.name.startswith("instances")}
+    if instances:
+        coco = [
+            file
+            for file in coco
+            if not file.name.startswith(_WITHOUT_OBJECTS)
+            and not (file.name.startswith(_BESIDE_INSTANCES) and words[file] in instances)
+        ]
+    return [*coco, *(file for file in unknown if words[file] and _is_damaged(file))] if coco else unknown
 
 
 def _chunks(file: Path) -> Iterator[str]:
     try:
-        with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        with file.open("rb") as binary:
+            encoding = encoding_of(binary.read(2))
+        with file.open(encoding=encoding, errors="replace") as stream:
             while chunk := stream.read(_CHUNK_CHARS):
                 yield chunk
     except OSError as error:

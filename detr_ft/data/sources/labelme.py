@@ -13,7 +13,7 @@ from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import FolderIndex, ImageFinder, plain_path
 from detr_ft.data.sources.json_files import json_tool_of
-from detr_ft.data.sources.listing import files_below, split_of_path
+from detr_ft.data.sources.listing import files_below, name_splits, split_of_path
 from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
@@ -58,7 +58,7 @@ def _files(path: Path) -> tuple[dict[str, list[Path]], str | None]:
         return {"train": [path]}, None
     files = files_below(path, {".json"})
     of_folders = [split_of_path(file, path) for file in files]
-    if len(set(of_folders) - {None}) < 2:
+    if not name_splits(of_folders):
         return {"train": files}, None
     splits: dict[str, list[Path]] = {}
     for split, file in zip(of_folders, files, strict=True):

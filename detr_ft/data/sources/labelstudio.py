@@ -26,7 +26,7 @@ from detr_ft.data.sources.labelstudio_regions import (
     num_objects,
     stated_size,
 )
-from detr_ft.data.sources.listing import files_below, split_of, split_of_path
+from detr_ft.data.sources.listing import files_below, name_splits, split_of, split_of_path
 from detr_ft.data.sources.parsing import parse_flag, parse_json, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Record, to_source_data, used_names
@@ -74,7 +74,7 @@ def _files(path: Path) -> tuple[list[tuple[str, Path]], str | None]:
     files = [file for file, tool in tools.items() if tool == "labelstudio"]
     files = files or [file for file, tool in tools.items() if tool is None]
     splits = [split_of(file.stem) or split_of_path(file, path) for file in files]
-    if len(set(splits) - {None}) < 2:
+    if not name_splits(splits):
         return [("train", file) for file in files], None
     return [(split or "train", file) for split, file in zip(splits, files, strict=True)], "the names of the files"
 

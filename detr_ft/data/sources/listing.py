@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detr_ft.data.images import IMAGE_SUFFIXES
@@ -25,23 +25,38 @@ _SPLIT_WORDS = {
     "valid": "validation",
     "validation": "validation",
     "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
     "test": "test",
     "testing": "test",
+    "holdout": "test",
 }
+_HELD_OUT = re.compile(r"(?<![a-z])h[oe]ld[^a-z0-9]?out(?![a-z])")
+# Beside them, `eval` and `evaluation` name no split: `evaluation_results.json`.
+_EVALUATION_WORDS = frozenset({"eval", "evaluation"})
+_OUTPUT_WORDS = frozenset({"result", "results", "prediction", "predictions", "detection", "detections", "metrics"})
+_MAX_FILES_SHOWN = 5
 _MAX_LINK_BYTES = 4096  # of a path
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "data", "set"})  # beside a split in the name of a folder
 
 
 def split_of(word: str) -> str | None:
     """Return the split in a word such as `valid` or `instances_val2017`, None if there is none."""
-    parts = re.split(r"[^a-z]+", word.lower())
+    parts = _words(word)
+    if not _OUTPUT_WORDS.isdisjoint(parts):
+        parts = [part for part in parts if part not in _EVALUATION_WORDS]
     return next((_SPLIT_WORDS[part] for part in parts if part in _SPLIT_WORDS), None)
 
 
 def split_of_folder(folder: Path) -> str | None:
     """Return the split that a folder is named after: `val2017`, `train_images`, not `test-drive`."""
-    words = [word for word in re.split(r"[^a-z]+", folder.name.lower()) if word and word not in _IMAGE_WORDS]
+    words = [word for word in _words(folder.name) if word and word not in _IMAGE_WORDS]
     return _SPLIT_WORDS.get(words[0]) if len(words) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    """Return the lower-case words of a name, with `hold-out` and `heldout` as `holdout`."""
+    return re.split(r"[^a-z]+", _HELD_OUT.sub("holdout", name.lower()))
 
 
 def split_folders(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -59,14 +74,44 @@ def split_of_path(path: Path, root: Path) -> str | None:
 
 
 def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
-    """Return files by the splits in their names or folders; all are train without several splits."""
+    """Return files by the splits in their names or folders; all are train if these name no splits."""
     words = [split_of(file.stem) or split_of_path(file, root) for file in files]
-    if len(set(words) - {None}) < 2:
+    if not name_splits(words):
         return {"train": list(files)}
     splits: dict[str, list[Path]] = {}
     for word, file in zip(words, files, strict=True):
         splits.setdefault(word or "train", []).append(file)
     return splits
+
+
+def file_by_split(pairs: Iterable[tuple[str | None, Path]], origin: Path, source: str) -> dict[str, Path]:
+    """Return the file of each split, of files with their split words.
+
+    The only file without a word is train. `source` is the name of the source in the error. Raises InputError for several
+    files of one split.
+    """
+    by_split: dict[str, list[Path]] = {}
+    for split, file in pairs:
+        by_split.setdefault(split or "train", []).append(file)
+    several = {split: files for split, files in by_split.items() if len(files) > 1}
+    if several:
+        listed = "; ".join(f"{split}: {_first_of(files)}" for split, files in several.items())
+        first = next(iter(several.values()))[0]
+        raise InputError(
+            f"{origin}: several {source} files for split {listed}. Give one of them, as in {source}:{first}, or name each "
+            "file, or its folder, after its split (train, val, test)"
+        )
+    return {split: files[0] for split, files in by_split.items()}
+
+
+def _first_of(files: Sequence[Path]) -> str:
+    more = f" and {len(files) - _MAX_FILES_SHOWN} more" if len(files) > _MAX_FILES_SHOWN else ""
+    return ", ".join(map(str, files[:_MAX_FILES_SHOWN])) + more
+
+
+def name_splits(words: Collection[str | None]) -> bool:
+    """Return whether split words name splits: one is validation or test, and not all are equal."""
+    return len(set(words)) > 1 and not {"validation", "test"}.isdisjoint(words)
 
 
 def images_in(folder: Path) -> list[Path]:

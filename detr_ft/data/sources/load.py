@@ -13,6 +13,7 @@ from datasets import DatasetDict
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.sources.base import NameSource, PathSource, ReadOptions, SourceData
 from detr_ft.data.sources.coco import read_categories
+from detr_ft.data.sources.other_formats import with_other_formats
 from detr_ft.data.sources.registry import (
     SOURCES,
     Source,
@@ -21,9 +22,9 @@ from detr_ft.data.sources.registry import (
     existing_folder,
     existing_path,
     parse_spec,
-    unrecognized,
 )
 from detr_ft.data.sources.unlabeled import apply_policy
+from detr_ft.data.sources.unrecognized import unrecognized
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def load_source_data(
     if source.follows == "NAME":
         data = cast(NameSource, import_module(source.module)).read(location, options)
     else:
-        data = _path_source(source).read(existing_path(location, base), options)
+        path = existing_path(location, base)
+        data = with_other_formats(_path_source(source).read(path, options), path, source.name, unlabeled)
     return apply_policy(data, unlabeled, source.unlabeled)
 
 
@@ -88,11 +90,15 @@ def read_category_ids(spec: str, base: Path = Path()) -> dict[int, str]:
 def _recognize(path: Path) -> Source:
     if not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: must be a file or a folder")
-    sources = (source for source in SOURCES if source.follows == "PATH" and _path_source(source).recognizes(path))
-    source = next(sources, None)
+    source = _recognized(path)
     if source is None:
-        raise unrecognized(path)
+        raise unrecognized(path, _recognized)
     return source
+
+
+def _recognized(path: Path) -> Source | None:
+    sources = (source for source in SOURCES if source.follows == "PATH" and _path_source(source).recognizes(path))
+    return next(sources, None)
 
 
 def _path_source(source: Source) -> PathSource:

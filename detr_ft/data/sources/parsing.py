@@ -44,8 +44,12 @@ def read_text(path: Path) -> str:
 
 def decode_text(content: bytes, errors: str = "strict") -> str:
     """Decode UTF-8, or UTF-16 with a byte order mark, with ends of lines as "\\n"."""
-    encoding = "utf-16" if content[:2] in _UTF_16_MARKS else "utf-8-sig"
-    return content.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+    return content.decode(encoding_of(content), errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a text file by its first bytes: UTF-16 with a byte order mark, else UTF-8."""
+    return "utf-16" if head[:2] in _UTF_16_MARKS else "utf-8-sig"
 
 
 def read_lines(path: Path) -> list[str]:

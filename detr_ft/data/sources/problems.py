@@ -19,6 +19,7 @@ ProblemKind = Literal[
     "lost annotation",
     "no split",
     "repeated id",
+    "contradiction",
     "unlabeled",
     "shape without area",
     "unclear rows",

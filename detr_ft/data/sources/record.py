@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data.images import ImageError, ImageSource, image_size
 from detr_ft.data.schema import SPLITS, detection_features, detection_objects
 from detr_ft.data.sources.base import SourceData
-from detr_ft.data.sources.listing import split_of_path
+from detr_ft.data.sources.listing import name_splits, split_of_path
 from detr_ft.data.sources.parsing import is_storable, parse_side
 from detr_ft.data.sources.problems import UNKNOWN_CATEGORY, Problem, ProblemKind, group_problems, raise_all, summarize
 from detr_ft.errors import InputError
@@ -132,20 +132,24 @@ def to_source_data(
 ) -> SourceData:
     """Convert the records of each split to a data set with the classes `names`.
 
-    `split_by` is what decides on the split of an image, for messages; None if nothing does. All images are then train, or
-    in the splits that their folders are named after. Splits without images are left out. `problems` are those that belong
-    to no record, `annotated` the images with annotations that are in no split. Raises InputError for a data set without images
-    or classes.
+    `split_by` is what decides on the split of an image, for messages; None if nothing does. Images are then in the splits
+    that their folders are named after, and train in other folders. Splits without images are left out. `problems` are
+    those that belong to no record, `annotated` the images with annotations that are in no split. Raises InputError for a
+    data set without images or classes.
     """
+    num_without_word = 0
     if split_by is None:
-        splits, split_by = _split_by_folders(splits)
+        splits, split_by, num_without_word = _split_by_folders(splits)
     for split, records in splits.items():
         if not records:
             log.warning("%s: split %s has no images and is left out", origin, split)
     raise_all([*_unstorable((record for records in splits.values() for record in records), names, origin)])
     log_image_errors(record for records in splits.values() for record in records)
     filled = {split: list(splits[split]) for split in SPLITS if splits.get(split)}
-    counts = ", ".join(f"{split} {len(records)}" for split, records in filled.items())
+    counts = ", ".join(
+        f"{split} {len(records)}{_without_word(num_without_word, len(records)) if split == 'train' else ''}"
+        for split, records in filled.items()
+    )
     log.info("%s: %s: %s", origin, f"split by {split_by}" if split_by else "nothing names a split", counts)
     all_problems = (*problems, *problems_of(filled))
     if not filled or not names:
@@ -168,19 +172,30 @@ def to_source_data(
     return SourceData(data, dict(category_ids), all_problems, unlabeled, frozenset(annotated))
 
 
-def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str]:
-    """Return the splits that the folders of images are named after; all as train if there are not several."""
+def _split_by_folders(splits: Mapping[str, Sequence[Record]]) -> tuple[Mapping[str, Sequence[Record]], str, int]:
+    """Return the splits that the folders of images are named after, what decides, and a number.
+
+    That is the number of images in folders without a split word, which are train. All images are train, and nothing
+    decides, if all of them are in folders of one split, or if no folder is validation or test.
+    """
     records = [record for some in splits.values() for record in some]
     if not records:
-        return {"train": []}, ""
+        return {"train": []}, "", 0
     root = Path(os.path.commonpath([record.path.parent for record in records]))
     of_folders = [split_of_path(record.path, root) for record in records]
-    if len(set(of_folders) - {None}) < 2:
-        return {"train": records}, ""
+    if not name_splits(of_folders):
+        return {"train": records}, "", 0
     by_folder: dict[str, list[Record]] = {}
     for split, record in zip(of_folders, records, strict=True):
         by_folder.setdefault(split or "train", []).append(record)
-    return by_folder, "the folders of the images"
+    return by_folder, "the folders of the images", of_folders.count(None)
+
+
+def _without_word(count: int, num_train: int) -> str:
+    """Return a note on the train images in folders without a split word, empty without any."""
+    if not count:
+        return ""
+    return f" ({'' if count == num_train else f'{count} in '}folders without a split word)"
 
 
 def used_names(splits: Mapping[str, Iterable[Record]]) -> set[str]:

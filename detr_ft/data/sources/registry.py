@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,26 @@ def parse_spec(spec: str, base: Path = Path()) -> tuple[Source | None, str]:
     if colon and name in _BY_NAME:
         if not rest:
             raise InputError(f"{spec!r}: nothing follows the colon. Write for example coco:PATH or hub:NAME")
+        _check_no_url(spec, rest)
         return _BY_NAME[name], rest
+    if not os.path.exists(base / spec):
+        _check_no_url(spec, spec)
     if colon and not os.path.exists(base / spec) and len(name) > 1 and name.isidentifier():
         similar = difflib.get_close_matches(name, _BY_NAME, n=1)
         hint = f". Did you mean {similar[0]}:{rest}?" if similar else ""
         raise InputError(f"{spec!r}: unknown source {name!r}, must be one of {', '.join(sorted(_BY_NAME))}{hint}")
     return None, spec
+
+
+def _check_no_url(spec: str, location: str) -> None:
+    """Raise InputError for a URL, with the name of a data set if it is a page of the Hub."""
+    if re.match(r"[A-Za-z][\w+.-]*://", location):
+        page = re.match(r"https?://(?:www\.)?huggingface\.co/datasets/([^/?#]+/[^/?#]+)", location)
+        hint = f"hub:{page[1]}" if page else "hub:NAME"
+        raise InputError(
+            f"{spec!r}: data are read from files of this machine, or as {hint} from the Hub. Download the files, and give "
+            "their path"
+        )
 
 
 def existing_path(text: str, base: Path = Path()) -> Path:
@@ -123,14 +138,6 @@ def check_box_format(source: Source, box_format: str) -> None:
             f"box_format {box_format}: not possible for {source.name}: data, whose format defines its boxes. "
             f"Use it with {allowed} data"
         )
-
-
-def unrecognized(path: Path) -> InputError:
-    """Return the error of a file or folder that no source recognizes."""
-    expected = _enumerate(
-        (f"{source.help} ({source.usage})" for source in _in_command() if source.follows == "PATH"), "or"
-    )
-    return InputError(f"{path}: format not recognized, expected {expected}. Name the format, for example coco:PATH")
 
 
 def data_help() -> str:

@@ -18,7 +18,7 @@ from detr_ft.data.images import DECODE_ERRORS, MAX_PIXELS
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.json_files import json_tool
-from detr_ft.data.sources.listing import files_below, split_of_path
+from detr_ft.data.sources.listing import files_below, name_splits, split_of_path
 from detr_ft.data.sources.parsing import parse_json, parse_number, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import most_common
@@ -61,7 +61,7 @@ def read(folder: Path, options: ReadOptions) -> SourceData:
     if not files:
         raise InputError(f"{folder}: no project of Supervisely, expected meta.json and folders with img/ and ann/")
     of_folders = [split_of_path(file, folder) for file in files]
-    has_splits = len(set(of_folders) - {None}) > 1
+    has_splits = name_splits(of_folders)
     reasons: list[str] = []
     try:
         shapes = _shapes_of_classes(folder)

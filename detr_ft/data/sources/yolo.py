@@ -25,7 +25,7 @@ from detr_ft.data.sources.image_finder import (
 )
 from detr_ft.data.sources.listing import files_below, files_in, images_below
 from detr_ft.data.sources.parsing import read_lines, read_text, shown
-from detr_ft.data.sources.problems import raise_all
+from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import to_source_data
 from detr_ft.data.sources.yolo_labels import LabelReader, is_label_file
 from detr_ft.errors import InputError
@@ -38,7 +38,7 @@ _SPLIT_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation")
 _COMMON_FOLDERS = ("", "images", "labels")  # in any data set
 _MAX_CLASSES = 100_000
 
-_NAMES_KEY = re.compile(rb"^['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
+_NAMES_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?['\"]?(names|nc)['\"]?\s*:", re.MULTILINE)
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +59,21 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         raise InputError(
             f"{path}: no data.yaml and no {_CLASS_FILES[0]} with the names of the classes. Name the YAML file, as in yolo:FILE"
         )
-    problems: list[str] = []
+    reasons: list[str] = []
+    problems: list[Problem] = []
     if file.suffix.lower() in _YAML_SUFFIXES:
         settings = _settings(file)
-        names = _names(settings, file, problems)
-        keypoints = _num_keypoint_values(settings, file, problems)
-        images, split_by = _images(settings, file, options.images, problems), f"{file.name}"
+        names = _names(settings, file, reasons, problems)
+        keypoints = _num_keypoint_values(settings, file, reasons)
+        missing: list[str] = []
+        images, split_by = _images(settings, file, options.images, reasons, missing), f"{file.name}"
+        if reasons or not any(images.values()):
+            reasons += missing
+        problems += [Problem("unreadable annotation", message, count=0) for message in missing]
     else:
         names, keypoints = darknet.class_names(file), None
         images, split_by = {"train": [path.absolute() for path in images_below(options.images or file.parent)]}, None
-    raise_all(problems)
+    raise_all(reasons)
     reader = LabelReader(names, keypoints, file.parent)
     splits = reader.read(images)
     raise_all(reader.reasons)
@@ -76,7 +81,7 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         raise InputError(
             f"{file}: no box in any label file. Put label files in labels/ beside images/, or beside the images"
         )
-    return to_source_data(splits, list(names.values()), file, reader.problems, split_by=split_by)
+    return to_source_data(splits, list(names.values()), file, [*problems, *reader.problems], split_by=split_by)
 
 
 def _class_file(folder: Path) -> Path | None:
@@ -110,28 +115,32 @@ def _settings(file: Path) -> Mapping[str, object]:
     return settings
 
 
-def _names(settings: Mapping[str, object], file: Path, problems: list[str]) -> dict[int, str]:
-    """Return the class names by their numbers in label files, in ascending order."""
+def _names(settings: Mapping[str, object], file: Path, reasons: list[str], problems: list[Problem]) -> dict[int, str]:
+    """Return the class names by their numbers in label files, in ascending order.
+
+    Without usable names, `reasons` get the causes. Another number of classes than names is added to `problems`.
+    """
     value = settings.get("names")
     if value is None and "nc" in settings:
-        return _numbered_names(settings["nc"], file, problems)
+        return _numbered_names(settings["nc"], file, reasons)
     pairs = dict(enumerate(value)) if isinstance(value, list) else value
     pairs = pairs if isinstance(pairs, dict) else {}
     numbered = {number: name for key, name in pairs.items() if (number := _class_number(key)) is not None}
     if not numbered or len(numbered) < len(pairs):
-        problems.append(f"{file}: names must be a list of class names, or a mapping from number to name")
+        reasons.append(f"{file}: names must be a list of class names, or a mapping from number to name")
         return {}
     names = {number: str(name) for number, name in sorted(numbered.items())}
-    problems.extend(
+    reasons.extend(
         f"{file}: the class name {shown(name)} must be text. Write it in quotes"
         for name in numbered.values()
         if not isinstance(name, (str, int, float, date)) or isinstance(name, bool)
     )
     duplicates = sorted(name for name, count in Counter(names.values()).items() if count > 1)
-    problems.extend(f"{file}: the class name {name!r} occurs twice, must be unique" for name in duplicates)
+    reasons.extend(f"{file}: the class name {name!r} occurs twice, must be unique" for name in duplicates)
     stated = settings.get("nc")
     if stated is not None and stated not in (len(names), max(names) + 1):
-        problems.append(f"{file}: nc must be {len(names)}, the number of names, got {shown(stated)}")
+        message = f"{file}: nc must be {len(names)}, the number of names, got {shown(stated)}. The names are used"
+        problems.append(Problem("contradiction", message, count=0))
     return names
 
 
@@ -165,9 +174,12 @@ def _num_keypoint_values(settings: Mapping[str, object], file: Path, problems: l
 
 
 def _images(
-    settings: Mapping[str, object], file: Path, given: Path | None, problems: list[str]
+    settings: Mapping[str, object], file: Path, given: Path | None, reasons: list[str], missing: list[str]
 ) -> dict[str, list[Path]]:
-    """Return the images of each split; `given` is the user's folder of images."""
+    """Return the images of each split; `given` is the user's folder of images.
+
+    `missing` gets a message for each entry of train and validation that does not exist.
+    """
     root = file.parent / str(settings.get("path") or "")
     bases = (root, file.parent) if given is None else (given, root, file.parent)
     images: dict[str, list[Path]] = {}
@@ -177,13 +189,13 @@ def _images(
         for entry in map(str, entries):
             path = _resolve(entry, bases)
             if path:
-                inside = _read_list(path, bases, problems) if path.is_file() else images_below(path)
+                inside = _read_list(path, bases, reasons) if path.is_file() else images_below(path)
                 images.setdefault(split, []).extend(inside)
             elif split == "test":
                 # Exports without a test split have the key all the same.
                 log.warning("%s: the test images %s do not exist; there is no test split", file, entry)
             else:
-                problems.append(
+                missing.append(
                     f"{file}: the images of {split} are not at {entry} (relative to {root}). "
                     f"{_images_instead(file.parent)}Correct the path"
                 )

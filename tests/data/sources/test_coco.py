@@ -117,8 +117,89 @@ def test_a_file_that_is_no_data_set(tmp_path: Path, content: str, message: str) 
 def test_two_files_for_one_split(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
     for year in ("2014", "2017"):
         write_coco_file(tmp_path / "annotations" / f"instances_train{year}.json")
-    with pytest.raises(InputError, match=r"several COCO files for split train.*coco:FILE"):
+    with pytest.raises(InputError, match=r"several coco files for split train.*as in coco:.*instances_train2014"):
         load_data(f"coco:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("annotations/instances_train.json", "annotations/val.json"),
+        ("annotations/instances_train.json", "val.json"),
+        ("instances.json", "valid/_annotations.coco.json"),
+        ("a/deep/train.json", "b/val.json"),
+    ],
+)
+def test_every_file_of_a_folder_is_read(
+    tmp_path: Path, write_coco_file: Callable[..., Path], names: tuple[str, str]
+) -> None:
+    for seed, name in enumerate(names):
+        write_coco_file(tmp_path / name, seed=seed)
+    data = load_data(str(tmp_path))
+    assert {split: [Path(row["image"]["path"]).name for row in rows] for split, rows in data.items()} == {
+        "train": ["0_0.png", "0_1.png"],
+        "validation": ["1_0.png", "1_1.png"],
+    }
+
+
+@pytest.mark.parametrize(
+    "names", [("train.json", "extra.json"), ("a/x.json", "b/x.json"), ("train/a.json", "all.json")]
+)
+def test_files_of_one_split_in_any_folders_are_refused_by_name(
+    tmp_path: Path, write_coco_file: Callable[..., Path], names: tuple[str, str]
+) -> None:
+    for seed, name in enumerate(names):
+        write_coco_file(tmp_path / name, seed=seed)
+    with pytest.raises(InputError, match=r"several coco files for split train") as caught:
+        load_data(str(tmp_path))
+    assert all(str(tmp_path / name) in str(caught.value) for name in names)
+    assert f"as in coco:{min(tmp_path / name for name in names)}, or" in str(caught.value)
+
+
+def test_files_of_captions_and_keypoints_beside_instances_are_not_read(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    for name in ("instances", "captions", "person_keypoints", "panoptic", "stuff", "image_info"):
+        write_coco_file(tmp_path / f"annotations/{name}_train2017.json", tmp_path / "train2017")
+    assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 2}
+
+
+def test_a_file_of_keypoints_is_read_if_no_other_file_has_its_split(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    write_coco_file(tmp_path / "annotations/instances_train.json", tmp_path / "train")
+    write_coco_file(tmp_path / "annotations/person_keypoints_val.json", tmp_path / "val", seed=1)
+    write_coco_file(tmp_path / "annotations/image_info_test.json", tmp_path / "test", seed=2)
+    assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 2, "validation": 2}
+
+
+def test_a_damaged_file_of_a_split_is_an_error(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+    write_coco_file(tmp_path / "train/_annotations.coco.json")
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "valid/_annotations.coco.json").write_text("\x00" * 9)
+    (tmp_path / "settings.json").write_text("// no data")
+    with pytest.raises(InputError, match=r"valid/_annotations\.coco\.json: not valid JSON"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("result", [{"image_id": 5, "bbox": [1, 2, 3, 4]}, {"bbox": [1.5, 2, 3, 4], "image_id": 5}])
+def test_detections_beside_annotations_do_not_change_the_format(
+    tmp_path: Path, write_coco_file: Callable[..., Path], result: dict[str, object]
+) -> None:
+    write_coco_file(tmp_path / "instances.json")
+    for name in "abc":
+        (tmp_path / f"{name}.json").write_text(json.dumps([{**result, "category_id": 1, "score": 0.5}]))
+    assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 2}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_in_another_encoding_is_recognized(
+    tmp_path: Path, write_coco_file: Callable[..., Path], encoding: str
+) -> None:
+    file = write_coco_file(tmp_path / "a.json")
+    file.write_bytes(file.read_text().encode(encoding))
+    for spec in (str(tmp_path), str(file)):
+        assert load_data(spec)["train"]["image_id"][:] == [5, 6]
 
 
 def test_without_a_bbox_the_box_is_that_around_the_segmentation(
@@ -318,6 +399,43 @@ def test_splits_of_one_file_are_the_folders_of_its_images(
     assert {split: rows["image_id"][:] for split, rows in load_data(f"coco:{file}").items()} == {
         "train": [0], "test": [1],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "line"),
+    [
+        (
+            ["photos/0.png", "photos/1.png", "test/2.png"],
+            {"train": [0, 1], "test": [2]},
+            "split by the folders of the images: train 2 (folders without a split word), test 1",
+        ),
+        (
+            ["0.png", "train/1.png", "hold-out/2.png", "eval/3.png"],
+            {"train": [0, 1], "validation": [3], "test": [2]},
+            "split by the folders of the images: train 2 (1 in folders without a split word), validation 1, test 1",
+        ),
+        (["a/0.png", "train/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+        (["test/0.png", "test/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+        (["a/test/0.png", "b/test/1.png"], {"train": [0, 1]}, "nothing names a split: train 2"),
+    ],
+)
+def test_one_folder_of_validation_or_test_is_enough_for_splits(
+    tmp_path: Path,
+    write_coco_file: Callable[..., Path],
+    write_image: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    expected: dict[str, list[int]],
+    line: str,
+) -> None:
+    for name in names:
+        write_image(tmp_path / name)
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    file = write_coco_file(tmp_path / "a.json", images=images, annotations=[])
+    with caplog.at_level(logging.INFO):
+        data = load_data(f"coco:{file}")
+    assert {split: rows["image_id"][:] for split, rows in data.items()} == expected
+    assert f"{file}: {line}" in caplog.messages
 
 
 def test_a_file_named_outright_is_the_train_split(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detr_ft.data.doctor import examine
+from detr_ft.data.images import name_in_other_case
 from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.data.sources.load import load_data, load_source_data
 from detr_ft.errors import InputError
@@ -205,21 +206,36 @@ def test_images_in_subfolders_are_located_but_not_those_of_another_split(
 def test_missing_images_are_reported_once(tmp_path: Path, write_table: Write) -> None:
     header = "image,label,xmin,ymin,xmax,ymax,split"
     lines = [f"{split.upper()}.jpg,cat,1,1,5,5,{split}" for split in ("train", "val", "test")]
-    file = write_table(tmp_path / "a.csv", header, *lines, images=("train.jpg",))
+    file = write_table(tmp_path / "a.csv", header, *lines, images=("train.jpg", "Train.jpg"))
     with pytest.raises(InputError) as caught:
         load_data(f"csv:{file}")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{file}: its images are in none of these folders, nor below them: {tmp_path}, ")
-    assert problem.endswith("; for example TRAIN.jpg. Did you mean train.jpg?")
+    assert "; for example TRAIN.jpg. Did you mean " in problem
+    assert problem.lower().endswith("train.jpg?")
 
 
-def test_a_name_that_differs_in_case_is_reported_with_the_similar_one(
+def test_a_name_that_differs_in_case_from_one_file_is_that_file(
+    tmp_path: Path, write_table: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [f"IMG_{index}.JPG,cat,1,1,5,{5 + index}" for index in range(3)]
+    images = [f"images/img_{index}.jpg" for index in range(3)]
+    file = write_table(tmp_path / "a.csv", "image,label,xmin,ymin,xmax,ymax", *lines, images=images)
+    rows = load_data(f"csv:{file}")["train"]
+    assert [row["image"]["path"] for row in rows] == [str(tmp_path / image) for image in images]
+    assert [row["objects"]["bbox"][0][3] for row in rows] == [4, 5, 6]
+
+
+def test_a_name_that_differs_in_case_from_several_files_is_reported_with_a_similar_one(
     tmp_path: Path, write_table: Write, write_image: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_image(tmp_path / "images" / "b.jpg")
+    for name in ("b.jpg", "b.Jpg"):
+        write_image(tmp_path / "images" / name)
     header, lines = "image,label,xmin,ymin,xmax,ymax", ["a.jpg,cat,1,1,5,5", "B.JPG,cat,1,1,5,5", "c.jpg,cat,1,1,5,5"]
     data = load_data(f"csv:{write_table(tmp_path / 'a.csv', header, *lines, images=('a.jpg',))}")
-    similar = f"{tmp_path / 'images' / 'B.JPG'}: the image file doesn't exist. Did you mean b.jpg?"
+    beside = name_in_other_case(tmp_path / "images/B.JPG")
+    assert beside in ("b.jpg", "b.Jpg")
+    similar = f"{tmp_path / 'images' / 'B.JPG'}: the image file doesn't exist. Did you mean {beside}?"
     lost = f"{tmp_path / 'c.jpg'}: the image file doesn't exist"
     assert [message for message in caplog.messages if "doesn't exist" in message] == [similar, lost]
     assert [one.message for one in examine(data).findings if one.kind == "missing file"] == [similar, lost]
@@ -228,8 +244,30 @@ def test_a_name_that_differs_in_case_is_reported_with_the_similar_one(
 def test_too_many_tables(tmp_path: Path, write_table: Write) -> None:
     for name in ("train_a.csv", "train_b.csv"):
         write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
-    with pytest.raises(InputError, match=r"train_a\.csv, .*train_b\.csv.* csv:FILE"):
+    with pytest.raises(InputError, match=r"train_a\.csv, .*train_b\.csv.*as in csv:.*train_a\.csv"):
         load_data(f"csv:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("labels.csv", "val.csv"), ("train/_annotations.csv", "val.csv"), ("annotations/train.csv", "valid/x.csv")],
+)
+def test_every_table_of_a_folder_is_read(tmp_path: Path, write_table: Write, names: tuple[str, str]) -> None:
+    header = "filename,class,xmin,ymin,xmax,ymax"
+    for name, image in zip(names, ("a.jpg", "b.jpg"), strict=True):
+        write_table(tmp_path / name, header, f"{image},cat,1,1,5,5", images=(image,))
+    data = load_data(str(tmp_path))
+    assert {split: [Path(row["image"]["path"]).name for row in rows] for split, rows in data.items()} == {
+        "train": ["a.jpg"],
+        "validation": ["b.jpg"],
+    }
+
+
+def test_a_table_without_a_split_beside_that_of_train_is_refused(tmp_path: Path, write_table: Write) -> None:
+    for name in ("train.csv", "val.csv", "extra.csv"):
+        write_table(tmp_path / name, "filename,class,xmin,ymin,xmax,ymax", "a.jpg,cat,1,1,5,5")
+    with pytest.raises(InputError, match=r"split train: .*extra\.csv, .*train\.csv\. Give one of them"):
+        load_data(str(tmp_path))
 
 
 def test_a_format_that_the_columns_contradict(tmp_path: Path, write_table: Write) -> None:

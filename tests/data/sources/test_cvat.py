@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,11 +30,11 @@ def image(number: int, name: str, *shapes: str, subset: str = "") -> str:
     return f'<image id="{number}" name="{name}"{inside} width="40" height="30">{"".join(shapes)}</image>'
 
 
-def write(folder: Path, *parts: str) -> Path:
+def write(folder: Path, *parts: str, name: str = "annotations.xml") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{_META}{"".join(parts)}</annotations>'
-    (folder / "annotations.xml").write_text(text)
-    return folder / "annotations.xml"
+    (folder / name).write_text(text)
+    return folder / name
 
 
 def test_boxes_and_polygons_are_read_and_others_counted(
@@ -206,3 +207,50 @@ def test_a_rotation_that_cant_be_read_is_a_problem(
     assert data.splits["train"][0]["objects"]["bbox"] == [[0, 0, 9, 9], *expected]
     assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 0)] * (not expected)
     assert all(f"shape 1: the {kind} must have" in one.message for one in data.problems)
+
+
+@pytest.mark.parametrize(
+    "names", [("train.xml", "val.xml"), ("annotations.xml", "task_val.xml"), ("train/annotations.xml", "valid/a.xml")]
+)
+def test_several_files_are_the_splits_in_their_names(
+    tmp_path: Path, write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture, names: tuple[str, str]
+) -> None:
+    for seed, (name, images) in enumerate(zip(names, (("a", "b"), ("c",)), strict=True)):
+        file = tmp_path / name
+        write(file.parent, *(image(7, f"{one}.png", box("car", 1, 2, 9, 12)) for one in images), name=file.name)
+        for one in images:
+            write_image(file.parent / f"{one}.png", seed=seed)
+    with caplog.at_level(logging.INFO):
+        data = load_data(str(tmp_path))
+    assert {split: [Path(row["image"]["path"]).name for row in rows] for split, rows in data.items()} == {
+        "train": ["a.png", "b.png"],
+        "validation": ["c.png"],
+    }
+    assert data["train"]["image_id"][:] == [0, 1]
+    assert "split by the names of the files and folders: train 2, validation 1" in caplog.text
+
+
+def test_subsets_go_before_the_names_of_files(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for seed, name in enumerate("abc"):
+        write_image(tmp_path / f"{name}.png", seed=seed)
+    write(tmp_path, image(0, "a.png", box("car", 1, 2, 9, 12)), name="1.xml")
+    inside = [
+        image(i, f"{name}.png", box("car", 1, 2, 9, 12), subset=one)
+        for i, (name, one) in enumerate([("b", ""), ("c", "test")])
+    ]
+    write(tmp_path, *inside, name="val.xml")
+    counts = {split: len(rows) for split, rows in load_data(f"cvat:{tmp_path}").items()}
+    assert counts == {"train": 1, "validation": 1, "test": 1}
+
+
+def test_several_files_of_no_split_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("1.xml", "2.xml", "val.xml"):
+        write(tmp_path, image(0, "a.png", box("car", 1, 2, 9, 12)), name=name)
+    with pytest.raises(InputError, match=r"split train: .*1\.xml, .*2\.xml\. Give one of them, as in cvat:.*1\.xml"):
+        load_data(str(tmp_path))
+
+
+def test_the_only_file_of_a_folder_is_train(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    write_image(tmp_path / "a.png")
+    write(tmp_path, image(0, "a.png", box("car", 1, 2, 9, 12)), name="val.xml")
+    assert list(load_data(str(tmp_path))) == ["train"]

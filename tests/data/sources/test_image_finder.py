@@ -9,12 +9,14 @@ import pytest
 from detr_ft.data.sources.image_finder import (
     FolderIndex,
     ImageFinder,
+    NameIndex,
     candidate_paths,
     first_file,
     fullest_folder,
     image_root,
     plain_path,
 )
+from detr_ft.data.sources.listing import files_below
 
 
 def make(root: Path, *names: str) -> None:
@@ -101,13 +103,22 @@ def test_an_image_of_another_folder_is_no_replacement(tmp_path: Path, caplog: py
 
 
 def test_a_missing_image_is_where_it_should_be_or_beside_its_name_in_another_case(tmp_path: Path) -> None:
-    make(tmp_path, "one/x.png", "two/b.png")
+    make(tmp_path, "one/x.png", "two/b.png", "two/b.Png")
     finder = ImageFinder(tmp_path, [tmp_path / "one", tmp_path / "two"])
     assert find(finder, "sub/a.png") == tmp_path / "one/sub/a.png"
     assert find(finder, "B.PNG") == tmp_path / "two/B.PNG"
     (problem,) = finder.all_missing(tmp_path / "labels.csv")
     assert problem.startswith(f"{tmp_path / 'labels.csv'}: ")
     assert "sub/a.png" in problem
+
+
+def test_names_in_another_case_are_equal_if_one_file_of_a_folder_has_them(tmp_path: Path) -> None:
+    make(tmp_path, "one/a.jpg", "two/A.Jpg", "two/x.jpg", "three/a.jpg", "three/a.JpG", "Größe.png", "a.png")
+    index = NameIndex(files_below(tmp_path, {".jpg", ".png"}))
+    assert index.get("A.JPG") == [tmp_path / "one/a.jpg", tmp_path / "two/A.Jpg"]
+    assert index.get("a.jpg") == [tmp_path / "one/a.jpg", tmp_path / "three/a.jpg"]  # as written
+    assert index.get("gr%C3%B6SSE.PNG") == [tmp_path / "Größe.png"]
+    assert index.get("X.png") == []  # the stem, and the case too
 
 
 def test_the_search_leaves_out_folders_of_other_splits(tmp_path: Path) -> None:

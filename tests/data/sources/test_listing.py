@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from detr_ft.data.sources.listing import (
+    file_by_split,
     files_below,
+    files_by_split,
     files_in,
     image_files,
     images_below,
@@ -84,6 +86,17 @@ def test_missing_paths_and_folders_without_images_are_reported_together(folder: 
         ("Train", "train"),
         ("test-dev", "test"),
         ("latest", None),
+        ("eval", "validation"),
+        ("labels_evaluation", "validation"),
+        ("evaluation_results", None),
+        ("predictions-eval", None),
+        ("test_results", "test"),
+        ("medieval", None),
+        ("holdout", "test"),
+        ("Hold-out", "test"),
+        ("labels_held_out", "test"),
+        ("threshold_out", None),
+        ("hold", None),
     ],
 )
 def test_split_names(word: str, split: str | None) -> None:
@@ -142,3 +155,30 @@ def test_only_whole_names_of_folders_are_splits(tmp_path: Path) -> None:
         ("train", "train"),
     ]
     assert split_of_folder(Path("test_old")) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "splits"),
+    [
+        (["a.json", "test.json"], {"train": ["a.json"], "test": ["test.json"]}),
+        (
+            ["a.json", "val/b.json", "test.json"],
+            {"train": ["a.json"], "validation": ["val/b.json"], "test": ["test.json"]},
+        ),
+        (["a.json", "train.json"], {"train": ["a.json", "train.json"]}),
+        (["test_1.json", "test_2.json"], {"train": ["test_1.json", "test_2.json"]}),
+        (["test.json"], {"train": ["test.json"]}),
+    ],
+)
+def test_files_are_divided_by_one_word_of_validation_or_test(files: list[str], splits: dict[str, list[str]]) -> None:
+    root = Path("data")
+    divided = files_by_split([root / file for file in files], root)
+    assert {split: names(some, root) for split, some in divided.items()} == splits
+
+
+def test_the_first_files_of_a_split_are_in_the_error() -> None:
+    files = [Path(f"{number}.json") for number in range(8)]
+    with pytest.raises(
+        InputError, match=r"split train: 0\.json, .*, 4\.json and 3 more\. Give one of them, as in coco:0\.json"
+    ):
+        file_by_split([(None, file) for file in files], Path("data"), "coco")

@@ -161,6 +161,11 @@ def test_a_large_file_is_recognized_by_its_beginning(tmp_path: Path) -> None:
     assert json_tool(tmp_path / "late.json") == "labelme"
     (tmp_path / "list.json").write_bytes(b"[" + b"\xff" * 10)
     assert json_tool(tmp_path / "list.json") == "labelstudio"
+    # JSON-MIN has the regions at the name of the control.
+    (tmp_path / "min.json").write_text('[{"image": "a.jpg", "bbox": [{"x": 1, "y": 2}]}]')
+    assert json_tool(tmp_path / "min.json") == "labelstudio"
+    (tmp_path / "labelme.json").write_bytes('{"version": "5", "shapes": []}'.encode("utf-16"))
+    assert json_tool(tmp_path / "labelme.json") == "labelme"
 
 
 def test_a_recipe_beside_the_data_is_no_data(tmp_path: Path, write_image: Callable[..., Path]) -> None:

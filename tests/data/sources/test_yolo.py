@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from detr_ft.data.doctor.checks import file_findings
+from detr_ft.data.integrity.scan import scan_dataset
 from detr_ft.data.schema import class_names
+from detr_ft.data.sources.base import DefectiveDataError
 from detr_ft.data.sources.load import load_data, load_source_data
+from detr_ft.data.sources.problems import num_unread
 from detr_ft.errors import InputError
 
 
@@ -161,7 +165,6 @@ def test_malformed_rows_are_collected_with_file_and_line(yolo: Path) -> None:
         ("a: 1", "not a YOLO data set"),
         ("train: train/images", "names must be"),
         ("{train: train/images, names: [a, a]}", "'a' occurs twice"),
-        ("{train: train/images, names: [a, b], nc: 3}", "nc must be 2"),
         ("{train: train/images, names: [yes, b]}", "class name True .*in quotes"),
         ("{train: train/images, names: [a, b], kpt_shape: 17}", "kpt_shape must be"),
         ("{train: nowhere, names: [a]}", "the images of train are not at nowhere"),
@@ -179,6 +182,39 @@ def test_a_yaml_file_that_is_wrong(yolo: Path, text: str, message: str) -> None:
     (yolo / "data.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         load_data(f"yolo:{yolo}")
+
+
+def test_another_number_of_classes_than_names_is_reported_and_the_names_are_used(yolo: Path) -> None:
+    with (yolo / "data.yaml").open("a") as file:
+        file.write("nc: 7\n")
+    data = load_source_data(str(yolo), unlabeled="skip")
+    (problem,) = data.problems
+    assert (problem.kind, problem.refused, num_unread(data.problems)) == ("contradiction", False, 0)
+    assert problem.message == f"{yolo / 'data.yaml'}: nc must be 2, the number of names, got 7. The names are used"
+    assert class_names(data.checked()["train"]) == ["cone", "cube"]
+    (finding,) = file_findings(data.problems, scan_dataset(data.splits))
+    assert (finding.kind, finding.level, finding.message) == ("contradiction", "warning", problem.message)
+
+
+def test_a_missing_folder_of_validation_is_refused_but_the_rest_is_read(yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("train: train/images\nval: nowhere\nnames: [cone, cube]\n")
+    data = load_source_data(str(yolo))
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2}
+    (problem,) = data.refused
+    assert problem.message.startswith(f"{yolo / 'data.yaml'}: the images of validation are not at nowhere ")
+    assert num_unread(data.problems) == 0
+    with pytest.raises(DefectiveDataError) as caught:
+        data.checked()
+    assert caught.value.problems == [problem.message]
+
+
+def test_mistakes_of_a_yaml_file_are_reported_together(yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("train: train/images\nval: nowhere\nnames: [a, a, b, b]\nkpt_shape: 17\n")
+    with pytest.raises(InputError) as caught:
+        load_source_data(str(yolo))
+    expected = ["'a' occurs twice", "'b' occurs twice", "kpt_shape must be", "validation are not at nowhere"]
+    assert len(caught.value.problems) == 4
+    assert all(words in problem for words, problem in zip(expected, caught.value.problems, strict=True))
 
 
 def test_a_stated_test_split_that_wasnt_exported_is_left_out(yolo: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -329,3 +365,10 @@ def test_a_list_of_missing_images_does_not_use_those_of_another_split(yolo: Path
     (yolo / "data.yaml").write_text("train: train.txt\nval: valid/images\nnames: [cone, cube]\n")
     with pytest.raises(InputError, match=r"train\.txt: none of its 1 images"):
         load_data(str(yolo))
+
+
+def test_a_yaml_file_of_any_name_with_a_byte_order_mark_is_recognized(yolo: Path) -> None:
+    (yolo / "data.yaml").unlink()
+    text = "names: [cone, cube]\ntrain: train/images\nval: valid/images\n"
+    (yolo / "set.yaml").write_text(text, encoding="utf-8-sig")
+    assert class_names(load_data(str(yolo))["train"]) == ["cone", "cube"]
