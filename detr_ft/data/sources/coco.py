@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data
 from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root, plain_path
 from detr_ft.data.sources.json_files import json_by_split, json_instead, json_tool_of
 from detr_ft.data.sources.listing import split_folders, split_of
 from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, to_source_data
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.data.sources.shapes_to_boxes import box_around_rotated, box_around_segmentation, is_upright_rectangle
 from detr_ft.errors import InputError
 
@@ -242,6 +243,7 @@ class CocoFile:
         number = key if isinstance(key, int) and not same_id else self._free_id()
         record = Record.with_size(path, number, row.get("width"), row.get("height"))
         record.unreadable += problems
+        record.stated = name
         same_id.append(record)
         self.records.append(record)
 

@@ -16,12 +16,13 @@ from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.images import name_in_other_case
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.box_reading import convert_boxes
+from detr_ft.data.sources.conversion import sort_naturally, to_source_data, used_names
 from detr_ft.data.sources.csv_columns import Header
 from detr_ft.data.sources.image_finder import ImageFinder, image_root, plain_path
 from detr_ft.data.sources.listing import file_by_split, files_in, split_folders, split_of
 from detr_ft.data.sources.parsing import decode_text, parse_flag, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, sort_naturally, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.errors import InputError
 
 _SUFFIXES = {".csv", ".tsv"}
@@ -320,6 +321,7 @@ class CsvTable:
             sides = parse_numbers([self._number(cells[index]) for index in self.header.size or ()], 2) or (None, None)
             self.records[key] = Record.with_size(path, len(self.records), *sides)
             self.records[key].unreadable += problems
+            self.records[key].stated = file
         return self.records[key]
 
     def _number(self, cell: str) -> str:

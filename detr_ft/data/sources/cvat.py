@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.listing import file_by_split, files_in, split_folders, split_of, split_of_folder
 from detr_ft.data.sources.parsing import XML_ERRORS, parse_number, parse_numbers, parse_rotation, parse_xml, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import xml_root
-from detr_ft.data.sources.record import Record, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse, box_around_rotated, box_around_runs
 from detr_ft.errors import InputError
 
@@ -158,6 +159,7 @@ class _Reader:
         path = self.finder.find(self._path(name, subset), where, problems)
         record = Record.with_size(path, image_id, parse_number(image.get("width")), parse_number(image.get("height")))
         record.unreadable += problems
+        record.stated = name
         for index, shape in enumerate(image):
             if shape.tag not in _ATTRIBUTES_OF_IMAGES:
                 _add(record, shape, f"{where} ({name}), shape {index}")

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data
 from detr_ft.data.sources.image_finder import ImageFinder, candidate_paths, first_file, path_tails
 from detr_ft.data.sources.listing import files_below, files_in, images_below, split_folders, split_of
 from detr_ft.data.sources.parsing import read_lines
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import to_source_data
 from detr_ft.data.sources.yolo_labels import LabelReader, is_label_file
 from detr_ft.errors import InputError
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder, image_root
 from detr_ft.data.sources.json_files import files_of_tool, json_tool_of
 from detr_ft.data.sources.listing import files_below, files_by_split
 from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.data.sources.shapes_to_boxes import (
     box_around,
     box_around_ellipse,
@@ -138,6 +139,7 @@ class _Reader:
         height, width = sides or (None, None)
         record = Record.with_size(path, 0, width, height)
         record.unreadable += messages
+        record.stated = name
         rows = item.get("annotations")
         if not isinstance(rows, list):
             record.unreadable.append(

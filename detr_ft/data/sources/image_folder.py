@@ -9,11 +9,12 @@ from pathlib import Path
 from detr_ft.data.sources import csv_table, parquet
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.box_reading import convert_boxes
+from detr_ft.data.sources.conversion import sort_naturally, to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.listing import split_folders
 from detr_ft.data.sources.parsing import is_id, parse_json, read_lines
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Record, sort_naturally, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.table_columns import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
 from detr_ft.errors import InputError
 
@@ -104,6 +105,7 @@ class _Reader:
         image_id = row["image_id"] if is_id(row.get("image_id")) else image_id
         record = Record.with_size(path, image_id, row.get("width"), row.get("height"))
         record.unreadable += problems
+        record.stated = row["file_name"]
         has_boxes = any(key in row for key in BOX_KEYS)
         objects = as_lists(row["objects"]) if "objects" in row else as_columns(row) if has_boxes else None
         if isinstance(objects, dict):

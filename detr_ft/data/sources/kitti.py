@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder, folder_of_images
 from detr_ft.data.sources.listing import files_below, files_in, split_of_folder, split_of_path
 from detr_ft.data.sources.parsing import parse_number, read_lines
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.errors import InputError
 
 _NUM_VALUES = 14  # after the type: truncated, occluded, alpha, 4 of the box, 3 of size, 3 of position, rotation

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import FolderIndex, ImageFinder, plain_path
 from detr_ft.data.sources.json_files import json_tool_of
 from detr_ft.data.sources.listing import files_below, name_splits, split_of_path
 from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.data.sources.shapes_to_boxes import box_around
 from detr_ft.errors import InputError
 
@@ -134,6 +135,7 @@ class _Reader:
         record = Record.with_size(path, image_id, *stated, image=embedded or path)
         record.content = embedded
         record.unreadable += problems
+        record.stated = name if isinstance(name := content.get("imagePath"), str) else ""
         return record
 
     def _image(self, content: Mapping[str, object], file: Path, problems: list[str]) -> tuple[Path, bytes | None]:

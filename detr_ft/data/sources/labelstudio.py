@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.json_files import json_instead, json_tool, json_tool_of
 from detr_ft.data.sources.labelstudio_regions import (
@@ -29,7 +30,7 @@ from detr_ft.data.sources.labelstudio_regions import (
 from detr_ft.data.sources.listing import files_below, name_splits, split_of, split_of_path
 from detr_ft.data.sources.parsing import parse_flag, parse_json, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Record, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -184,6 +185,7 @@ class _Reader:
         size = next((size for region in regions if (size := stated_size(region))), None)
         record = Record.with_size(path, image_id, *(size or (None, None)))
         record.unreadable += problems
+        record.stated = name
         if not isinstance(result, list):
             record.unreadable.append(f"{where}: result must be a list of regions, got {shown(result)}")
         record.unreadable += [

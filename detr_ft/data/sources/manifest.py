@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import sort_naturally, to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder, folder_of_images, image_root
 from detr_ft.data.sources.listing import files_below, files_by_split, split_of
 from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_number, parse_numbers, read_lines, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Flags, Record, sort_naturally, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.data.sources.shapes_to_boxes import box_around
 from detr_ft.errors import InputError
 
@@ -155,9 +156,11 @@ class _Reader:
             return
         self.num_lines += 1
         messages: list[str] = []
-        path = self.finder.find(str(row[_ADDRESS_KEYS[service]]), where, messages)
+        name = str(row[_ADDRESS_KEYS[service]])
+        path = self.finder.find(name, where, messages)
         record = Record.with_size(path, 0, *_sides(row, service))
         record.unreadable += messages
+        record.stated = name
         if isinstance(objects, list):
             for index, item in enumerate(objects):
                 _add(record, row, item, service, f"{where}, object {index}")

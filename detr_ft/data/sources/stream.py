@@ -20,11 +20,12 @@ from detr_ft.data.schema import detection_features
 from detr_ft.data.sources import saved
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
+from detr_ft.data.sources.conversion import log_image_errors
 from detr_ft.data.sources.hub import check_reachable
 from detr_ft.data.sources.listing import split_of
 from detr_ft.data.sources.parquet import image_folders, parquet_files
 from detr_ft.data.sources.problems import raise_all
-from detr_ft.data.sources.record import Record, log_image_errors
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.table_columns import Columns, StoredImage
 from detr_ft.data.sources.table_rows import load_errors
 from detr_ft.errors import InputError

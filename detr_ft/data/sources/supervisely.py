@@ -16,13 +16,14 @@ from PIL import Image
 
 from detr_ft.data.images import DECODE_ERRORS, MAX_PIXELS
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder
 from detr_ft.data.sources.json_files import json_tool
 from detr_ft.data.sources.listing import files_below, name_splits, split_of_path
 from detr_ft.data.sources.parsing import parse_json, parse_number, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import most_common
-from detr_ft.data.sources.record import Record, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_mask, box_around_rotated
 from detr_ft.errors import InputError
 

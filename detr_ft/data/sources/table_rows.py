@@ -16,18 +16,12 @@ from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.schema import SPLITS, detection_features
 from detr_ft.data.sources.base import SourceData
 from detr_ft.data.sources.box_reading import choose_format, convert_record
+from detr_ft.data.sources.conversion import log_image_errors, problems_of, schema_columns, sort_naturally, used_names
 from detr_ft.data.sources.image_finder import first_file
 from detr_ft.data.sources.listing import split_of
 from detr_ft.data.sources.parsing import shown
 from detr_ft.data.sources.problems import Problem, summarize
-from detr_ft.data.sources.record import (
-    Record,
-    log_image_errors,
-    problems_of,
-    schema_columns,
-    sort_naturally,
-    used_names,
-)
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.table_columns import SIZE_KEYS, Columns, as_lists
 from detr_ft.errors import InputError
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder, folder_of_images, image_root
 from detr_ft.data.sources.json_files import files_of_tool, json_tool_of
 from detr_ft.data.sources.listing import files_below, files_by_split
 from detr_ft.data.sources.parsing import decode_text, parse_json, parse_number, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import Record, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse
 from detr_ft.errors import InputError
 

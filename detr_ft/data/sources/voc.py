@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.listing import files_below, split_of_path
 from detr_ft.data.sources.parsing import XML_ERRORS, parse_flag, parse_number, parse_numbers, parse_xml
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.recognition import most_common, xml_root
-from detr_ft.data.sources.record import Flags, Record, to_source_data, used_names
+from detr_ft.data.sources.record import Flags, Record
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_rotated
 from detr_ft.data.sources.voc_images import VocImages
 from detr_ft.data.sources.voc_sets import SETS, listed_files

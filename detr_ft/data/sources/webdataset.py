@@ -24,10 +24,11 @@ from pathlib import Path, PurePosixPath
 from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.box_reading import convert_boxes
+from detr_ft.data.sources.conversion import sort_naturally, to_source_data, used_names
 from detr_ft.data.sources.listing import files_below, files_by_split, is_skipped
 from detr_ft.data.sources.parsing import decode_text, parse_json
 from detr_ft.data.sources.problems import Problem
-from detr_ft.data.sources.record import Record, sort_naturally, to_source_data, used_names
+from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.table_columns import BOX_KEYS, CATEGORY_KEYS, add_objects, as_columns, as_lists
 from detr_ft.errors import InputError
 

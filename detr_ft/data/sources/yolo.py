@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from detr_ft.data.sources import darknet
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.conversion import to_source_data
 from detr_ft.data.sources.image_finder import (
     ImageFinder,
     candidate_paths,
@@ -26,7 +27,6 @@ from detr_ft.data.sources.image_finder import (
 from detr_ft.data.sources.listing import files_below, files_in, images_below
 from detr_ft.data.sources.parsing import read_lines, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
-from detr_ft.data.sources.record import to_source_data
 from detr_ft.data.sources.yolo_labels import LabelReader, is_label_file
 from detr_ft.errors import InputError
 from detr_ft.utils.yaml import parse_yaml

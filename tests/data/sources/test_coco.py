@@ -268,8 +268,8 @@ def test_a_missing_image_is_not_replaced_by_its_namesake_of_another_split(
     write_coco_file(
         tmp_path / "annotations" / "instances_train2017.json", tmp_path / "train2017", images=images, annotations=[]
     )
-    paths = load_data(str(tmp_path))["train"]["image"]
-    assert paths[3]["path"] == str(tmp_path / "train2017" / "only_in_val.png")
+    paths = [image["path"] for image in load_data(str(tmp_path))["train"]["image"]]
+    assert paths == [str(tmp_path / "train2017" / name) for name in ("0_0.png", "0_1.png", "only_in_val.png")]
 
 
 def test_a_file_without_annotations_is_an_error_unless_their_list_is_empty(

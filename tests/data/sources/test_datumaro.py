@@ -239,7 +239,7 @@ def test_a_rotation_that_cant_be_read_is_a_problem_of_its_image(folder: Path, ki
 
 @pytest.mark.parametrize("lost", [{}, {"annotations": None}, {"annotations": {}}])
 def test_an_item_that_lost_its_annotations_is_a_problem_of_its_image(folder: Path, lost: dict[str, object]) -> None:
-    other = {key: value for key, value in item("cam 1/ä.jpg").items() if key != "annotations"} | lost
+    other = {key: value for key, value in item("cam 1/b.jpg").items() if key != "annotations"} | lost
     file = write(folder / "annotations" / "default.json", item("cam 1/ä.jpg", SHAPES["bbox"][0]), other)
     problems = load_source_data(f"datumaro:{file}").problems
     assert [(one.kind, one.row) for one in problems] == [("unreadable annotation", 1)]

@@ -61,8 +61,8 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
         tmp_path,
         [],
         {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": []}},
-        {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3]], "category": ["x"]}},
-        {"file_name": "a.png", "objects": [1]},
+        {"file_name": "b.png", "objects": {"bbox": [[1, 2, 3]], "category": ["x"]}},
+        {"file_name": "c.png", "objects": [1]},
     )
     with (tmp_path / "metadata.jsonl").open("a") as file:
         file.write("{\n")
@@ -75,7 +75,7 @@ def test_problems_are_reported_together_with_file_and_line(tmp_path: Path, write
 
 def test_an_image_id_that_occurs_twice_is_replaced(tmp_path: Path, write_folder: Callable[..., Path]) -> None:
     row = {"file_name": "a.png", "image_id": 3, "objects": {"bbox": [[0, 0, 1, 1]], "category": [0]}}
-    write_folder(tmp_path, row, row)
+    write_folder(tmp_path, row, row | {"file_name": "b.png"})
     data = load_source_data(f"folder:{tmp_path}")
     assert data.splits["train"]["image_id"][:] == [3, 4]
     assert [(one.kind, "line 2: image id 3" in one.message) for one in data.problems] == [("repeated id", True)]
@@ -106,6 +106,6 @@ def test_a_row_that_lost_its_objects_is_a_problem_of_its_image(
     tmp_path: Path, write_folder: Callable[..., Path], row: dict[str, object], is_read: bool
 ) -> None:
     labeled = {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": ["dog"]}}
-    data = load_source_data(f"folder:{write_folder(tmp_path, labeled, {'file_name': 'a.png', **row})}")
+    data = load_source_data(f"folder:{write_folder(tmp_path, labeled, {'file_name': 'b.png', **row})}")
     assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [1, 0]
     assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)] * (not is_read)

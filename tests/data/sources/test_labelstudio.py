@@ -206,10 +206,11 @@ def test_a_damaged_brush_is_a_problem_of_its_image(
 
 def test_rotated_images_are_refused(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     """The place of the boxes on the image is not defined then, and a wrong guess would not be noticed."""
-    write_image(tmp_path / "a.png", size=(200, 100))
     turns = (90, 0, "270", 360, "left", -90)
+    for number in range(1, 1 + len(turns)):
+        write_image(tmp_path / f"{number}.png", size=(200, 100))
     tasks = [
-        task(number, "a.png", annotation(1, rectangle("dog", 0, 0, 9, 9, image_rotation=turn)))
+        task(number, f"{number}.png", annotation(1, rectangle("dog", 0, 0, 9, 9, image_rotation=turn)))
         for number, turn in enumerate(turns, start=1)
     ]
     file = write(tmp_path / "a.json", tasks)

@@ -156,7 +156,7 @@ def test_unreadable_objects_are_problems_of_their_image(images: Path) -> None:
         ),
         vertex("b.jpg", fractions(None), fractions(xMin=None), {}),
         azure("c.jpg", label(bottomX="wide"), label(" "), {"label": "dog", "polygon": [[0, 1]]}),
-        sagemaker("b.jpg", pixels()),
+        sagemaker("d.jpg", pixels()),
     ]
     file = write(images / "a.jsonl", *rows)
     with pytest.raises(DefectiveDataError) as caught:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from detr_ft.data.sources.load import load_source_data
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.same_image import unite_records
+
+Write = Callable[..., Path]
 
 ONE, TWO = [1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]
 
@@ -75,3 +80,36 @@ def test_other_files_and_splits_stay_apart(tmp_path: Path) -> None:
     splits = {name: [record(tmp_path / "a.jpg", "a.jpg")] for name in ("train", "validation")}
     splits["train"].append(record(tmp_path / "b.jpg", "b.jpg"))
     assert unite_records(splits, tmp_path) == (splits, [])
+
+
+def write_rows(folder: Path, source: str, *rows: tuple[str, list[float]]) -> str:
+    """A file with a box for each image name, in which every name is an image of its own."""
+    if source == "csv":
+        lines = [f"{name},cat,{','.join(map(str, box))}" for name, box in rows]
+        (folder / "train.csv").write_text("\n".join(["image,label,x,y,w,h", *lines]) + "\n")
+    else:
+        content = {
+            "images": [{"id": i, "file_name": name, "width": 40, "height": 30} for i, (name, _) in enumerate(rows)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": box, "iscrowd": 0} for i, (_, box) in enumerate(rows)
+            ],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        (folder / "a.json").write_text(json.dumps(content))
+    return f"{source}:{folder}"
+
+
+@pytest.mark.parametrize("source", ["coco", "csv"])
+def test_a_data_set_has_one_image_for_each_file(tmp_path: Path, write_image: Write, source: str) -> None:
+    write_image(tmp_path / "images/1.jpg")
+    data = load_source_data(write_rows(tmp_path, source, ("1.jpg", ONE), ("images/1.jpg", TWO)))
+    assert data.splits["train"]["objects"][0]["bbox"] == [ONE, TWO]
+    assert [(one.kind, len(data.splits["train"])) for one in data.problems] == [("repeated id", 1)]
+
+
+@pytest.mark.parametrize("source", ["coco", "csv"])
+def test_a_missing_image_does_not_give_its_objects_to_another(tmp_path: Path, write_image: Write, source: str) -> None:
+    write_image(tmp_path / "cam1/1.jpg")
+    data = load_source_data(write_rows(tmp_path, source, ("cam2/1.jpg", ONE), ("cam1/1.jpg", TWO))).splits["train"]
+    boxes = {row["image"]["path"]: row["objects"]["bbox"] for row in data}
+    assert boxes == {str(tmp_path / "cam2/1.jpg"): [ONE], str(tmp_path / "cam1/1.jpg"): [TWO]}
