@@ -11,7 +11,7 @@ from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.conversion import to_source_data, used_names
 from detr_ft.data.sources.image_finder import ImageFinder, folder_of_images
-from detr_ft.data.sources.listing import files_below, files_in, split_of_folder, split_of_path
+from detr_ft.data.sources.listing import files_below, files_in, name_splits, split_of_folder, split_of_path
 from detr_ft.data.sources.parsing import parse_number, read_lines
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record
@@ -97,7 +97,7 @@ def _splits(files: Sequence[Path], root: Path, problems: list[Problem]) -> tuple
         if listed:
             return listed, f"the lists in {_LISTS}"
     of_folders = [split_of_path(file, root) for file in files]
-    if len(set(of_folders) - {None}) < 2:
+    if not name_splits(of_folders):
         return {"train": list(files)}, None
     splits: dict[str, list[Path]] = {}
     for split, file in zip(of_folders, files, strict=True):

@@ -90,9 +90,13 @@ def read(path: Path, options: ReadOptions) -> SourceData:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the JSON files of VIA below a folder, else its CSV files, which may repeat them."""
+    """Return the JSON files of VIA below a folder, and its CSV files that do not only repeat them."""
     json_files = files_of_tool(files_below(folder, {".json"}), "via")
-    return json_files or [file for file in files_below(folder, {".csv"}) if _is_csv(file)]
+    csv_files = [file for file in files_below(folder, {".csv"}) if _is_csv(file)]
+    if not json_files or not csv_files:
+        return json_files or csv_files
+    names = {image.name for file in json_files for image in _images(file, [])}
+    return [*json_files, *(file for file in csv_files if {image.name for image in _images(file, [])} - names)]
 
 
 def _is_csv(file: Path) -> bool:

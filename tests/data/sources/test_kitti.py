@@ -82,6 +82,14 @@ def test_folders_are_the_splits(tmp_path: Path, write_image: Write) -> None:
     assert class_names(data["train"]) == ["délivery van"]  # a class may have spaces
 
 
+def test_one_folder_of_test_labels_is_enough_for_splits(tmp_path: Path, write_image: Write) -> None:
+    for seed, folder in enumerate(("day", "test")):
+        write_image(tmp_path / folder / f"image_2/{seed}.png", seed=seed)
+        (tmp_path / folder / "label_2").mkdir()
+        (tmp_path / folder / f"label_2/{seed}.txt").write_text(CAR)
+    assert {split: len(rows) for split, rows in load_data(str(tmp_path)).items()} == {"train": 1, "test": 1}
+
+
 def test_the_labels_of_datumaro(tmp_path: Path, write_image: Write) -> None:
     """Copied from its exporter's file: a row has -1 for what is unknown, and a score."""
     for seed, split in enumerate(("train", "val")):

@@ -242,6 +242,15 @@ def test_a_project_and_its_export_are_ambiguous(images: Path) -> None:
     assert len(load_data(str(images))["train"]) == 2
 
 
+def test_a_csv_file_of_other_images_is_read_beside_a_project(images: Path, write_image: Write) -> None:
+    write_image(images / "c.jpg", seed=2)
+    write(images / "via_project.json", project(SHAPES))
+    write_csv(images / "more.csv", metadata(c=[region(RECT, kind="dog")]))
+    rows = load_data(str(images))["train"]
+    assert [Path(row["image"]["path"]).name for row in rows] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert class_names(rows) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"_via_img_metadata": 3}'])
 def test_files_that_are_none_of_via(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
