@@ -89,9 +89,9 @@ KINDS: dict[str, Kind] = {
     ),
     "missing label": Kind(
         "error",
-        "An image has neither a label file nor a record, and data.unlabeled is error.",
-        "Training refuses it.",
-        "label the image, give it an empty label file, or choose data.unlabeled: background or skip",
+        "An image has neither a label file nor a record, and data.unlabeled is error, or no image of its split has any.",
+        "If its labels are lost, it would be learned as if nothing were there. Training refuses it.",
+        "restore the labels, give the image an empty label file, or choose data.unlabeled: background or skip",
     ),
     "lost annotation": Kind(
         "warning",

@@ -7,27 +7,24 @@ export with rotated boxes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detr_ft.data.sources.base import ReadOptions, SourceData
+from detr_ft.data.sources.coco_rows import ImageId, Row, box_of, file_name_of, parse_id, parse_whole
 from detr_ft.data.sources.conversion import to_source_data
-from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root, plain_path
+from detr_ft.data.sources.image_finder import ImageFinder, fullest_folder, image_root
 from detr_ft.data.sources.json_files import json_by_split, json_instead, json_tool_of
 from detr_ft.data.sources.listing import split_folders, split_of
-from detr_ft.data.sources.parsing import is_id, parse_flag, parse_json, parse_numbers, parse_rotation, read_text, shown
+from detr_ft.data.sources.parsing import parse_flag, parse_json, parse_numbers, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.record import Flags, Record
-from detr_ft.data.sources.shapes_to_boxes import box_around_rotated, box_around_segmentation, is_upright_rectangle
 from detr_ft.errors import InputError
 
 _LISTS = {"images": "", "annotations": ", which is empty if no image has objects", "categories": ""}
 _FLAGS = ("iscrowd", "difficult", "truncated")
-_URLS = ("coco_url", "flickr_url", "url")
 
-_Row = Mapping[str, object]
-_Id = int | str
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +84,10 @@ def _used_names(files: Iterable[CocoFile], path: Path) -> list[str]:
     return [name for name in names if name in used]
 
 
+# Unknown images for each image without annotations from which on these are suspected to be the same.
+_MIN_UNKNOWN_RATIO = 2
+
+
 @dataclass
 class CocoFile:
     """A COCO file: its categories (name by id), records, and problems that belong to no record."""
@@ -96,9 +97,11 @@ class CocoFile:
     categories: dict[int, str] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    _by_id: dict[_Id, list[Record]] = field(default_factory=dict)
+    _by_id: dict[ImageId, list[Record]] = field(default_factory=dict)
     _stuff: set[int] = field(default_factory=set)
     _num_stuff: int = 0
+    _is_panoptic: bool = False
+    _unknown_images: set[str] = field(default_factory=set)
 
     def read(self) -> list[str]:
         """Fill categories and records. Return why the file is no COCO file, empty if it is one."""
@@ -118,9 +121,24 @@ class CocoFile:
         seen_ids: set[object] = set()
         for row in self._annotations(content):
             self._add_annotation(row, seen_ids)
+        self._refuse_images_of_unknown_annotations()
         if self._num_stuff:
             log.info("%s: %d segments of stuff, which has no instances, are left out", self.file, self._num_stuff)
         return reasons
+
+    def _refuse_images_of_unknown_annotations(self) -> None:
+        """Add a problem to each image without objects if annotations name about as many unknown images.
+
+        Their ids are then likely wrong, and the images would be learned as if nothing were there.
+        """
+        empty = [record for record in self.records if not (record.names or record.unreadable or record.without_area)]
+        if len(self._unknown_images) * _MIN_UNKNOWN_RATIO < len(empty):
+            return
+        for record in empty if self._unknown_images else []:
+            record.unreadable.append(
+                f"{self.file}: {record.path.name} has no annotations, while {len(self._unknown_images)} images that are not in "
+                "the file have some, which may be its own. Correct their image_id, or remove them"
+            )
 
     def read_categories(self) -> None:
         """Fill the categories alone."""
@@ -128,7 +146,7 @@ class CocoFile:
         if content is not None:
             self._add_categories(content)
 
-    def _content(self) -> tuple[_Row | None, list[str]]:
+    def _content(self) -> tuple[Row | None, list[str]]:
         try:
             content = parse_json(read_text(self.file))
         except ValueError as error:
@@ -137,7 +155,7 @@ class CocoFile:
             return None, [f"{self.file}: not a COCO file, must be a mapping with images, annotations and categories"]
         return content, []
 
-    def _rows(self, content: _Row, key: str) -> Iterator[_Row]:
+    def _rows(self, content: Row, key: str) -> Iterator[Row]:
         rows = content.get(key)
         for index, row in enumerate(rows if isinstance(rows, list) else []):
             if isinstance(row, dict):
@@ -145,23 +163,24 @@ class CocoFile:
             else:
                 self._lost(f"{self.file}: {key}[{index}]: must be a mapping, got {shown(row)}")
 
-    def _annotations(self, content: _Row) -> Iterator[_Row]:
+    def _annotations(self, content: Row) -> Iterator[Row]:
         """Yield the annotations, and the segments of panoptic ones as annotations."""
         for row in self._rows(content, "annotations"):
             segments = row.get("segments_info")
             if not isinstance(segments, list):
                 yield row
                 continue
+            self._is_panoptic = True  # the ids of segments are unique in their image alone
             for segment in segments:
                 yield {**(segment if isinstance(segment, dict) else {}), "image_id": row.get("image_id")}
 
     def _lost(self, message: str) -> None:
         self.problems.append(Problem("lost annotation", message))
 
-    def _add_categories(self, content: _Row) -> None:
+    def _add_categories(self, content: Row) -> None:
         for row in self._rows(content, "categories"):
-            number, name = _parse_whole(row.get("id")), row.get("name")
-            name = name.strip() if isinstance(name, str) else ""
+            number, name = parse_whole(row.get("id")), row.get("name")
+            name = str(name).strip() if isinstance(name, (str, int, float)) and not isinstance(name, bool) else ""
             where = f"{self.file}: category {shown(row.get('id'))}"
             if number is None or not name:
                 self._lost(f"{where}: must have a whole number as id and a name")
@@ -183,10 +202,10 @@ class CocoFile:
                 numbered = ", ".join(map(str, several))
                 log.warning("%s: categories %s have the same name %r and become one class", self.file, numbered, name)
 
-    def _add_images(self, rows: Iterable[_Row]) -> list[str]:
+    def _add_images(self, rows: Iterable[Row]) -> list[str]:
         """Add a record for each image. Return a problem if none has a file."""
         rows = list(rows)
-        names = [_file_name(row) for row in rows]
+        names = [file_name_of(row) for row in rows]
         folder, hits = fullest_folder(names, [self.images] if self.images else self._image_folders())
         # If most images of a sample are in a folder, the others are missing: a search could find those of another split.
         root = folder if hits else image_root(self.file)
@@ -225,8 +244,8 @@ class CocoFile:
             root,
         ]
 
-    def _add_image(self, row: _Row, name: str, folder: Path, finder: ImageFinder | None) -> None:
-        key = _parse_id(row.get("id"))
+    def _add_image(self, row: Row, name: str, folder: Path, finder: ImageFinder | None) -> None:
+        key = parse_id(row.get("id"))
         where = f"{self.file}: image {shown(row.get('id'))}"
         if key is None or not name:
             lacking = "an id, a whole number or a text" if key is None else "a file_name"
@@ -250,20 +269,22 @@ class CocoFile:
     def _free_id(self) -> int:
         return max((record.image_id for record in self.records), default=-1) + 1
 
-    def _add_annotation(self, row: _Row, seen_ids: set[object]) -> None:
+    def _add_annotation(self, row: Row, seen_ids: set[object]) -> None:
         number = row.get("id")
         where = f"{self.file}: annotation {shown(number)}"
-        image_id, category = _parse_id(row.get("image_id")), _parse_whole(row.get("category_id"))
+        image_id, category = parse_id(row.get("image_id")), parse_whole(row.get("category_id"))
         if category in self._stuff:
             self._num_stuff += 1
             return
         if isinstance(number, (str, int, float)):
-            if str(number) in seen_ids:
+            unique = (str(image_id), str(number)) if self._is_panoptic else str(number)
+            if unique in seen_ids:
                 message = f"{where}: the id occurs twice, must be unique. The copy of --fix has new ids"
                 self.problems.append(Problem("repeated id", message))
-            seen_ids.add(str(number))
+            seen_ids.add(unique)
         records = [] if image_id is None else self._by_id.get(image_id)
         if records is None or image_id is None:
+            self._unknown_images |= set() if image_id is None else {str(image_id)}
             self._lost(f"{where}: image {shown(row.get('image_id'))} is not among the file's images")
             return
         if not records:
@@ -272,9 +293,9 @@ class CocoFile:
             return
         self._add_object(records[0], row, where, None if category is None else self.categories.get(category))
 
-    def _add_object(self, record: Record, row: _Row, where: str, name: str | None) -> None:
+    def _add_object(self, record: Record, row: Row, where: str, name: str | None) -> None:
         fault = f"category {shown(row.get('category_id'))} is not among the file's categories"
-        box = _box(row, where, record.unreadable)
+        box = box_of(row, where, record.unreadable)
         if box is None:
             return
         area = parse_numbers([row.get("area")], 1)
@@ -283,55 +304,10 @@ class CocoFile:
             box,
             name or "",
             area=area[0] if area else None,
-            annotation_id=_parse_whole(row.get("id")),
+            annotation_id=parse_whole(row.get("id")),
             flags=flags,
             fault="" if name else f"{where}: {fault}",
         )
-
-
-def _box(row: _Row, where: str, problems: list[str]) -> list[float] | None:
-    """Return the bbox, rotated if stated, or without one the box around the segmentation."""
-    stated, shape = row.get("bbox"), row.get("segmentation")
-    if stated or not shape:
-        box = parse_numbers(stated, 4)
-        wrong = f"bbox must be [x, y, width, height], got {shown(stated)}"
-    else:
-        box = box_around_segmentation(shape)
-        wrong = "has no bbox, and its segmentation must be polygons or a run-length encoded mask with pixels"
-    if box is None:
-        problems.append(f"{where}: {wrong}")
-        return None
-    attributes = row.get("attributes")
-    rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
-    # CVAT writes the box before its rotation about the center. A polygon is written as rotated.
-    if shape and not is_upright_rectangle(shape):
-        return box
-    degrees = parse_rotation(rotation)
-    if degrees is None:
-        problems.append(f"{where}: attributes.rotation must be degrees, got {shown(rotation)}")
-        return None
-    return box_around_rotated(box, degrees, (box[0] + box[2] / 2, box[1] + box[3] / 2))
-
-
-def _parse_id(value: object) -> _Id | None:
-    """Return the id of an image: a whole number, or a text that is none."""
-    number = _parse_whole(value)
-    return number if number is not None else value if isinstance(value, str) and value.strip() else None
-
-
-def _parse_whole(value: object) -> int | None:
-    """Return an id as a whole number. Tools that store tables also write "12" and 12.0."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and is_id(value) else None
-
-
-def _file_name(row: _Row) -> str:
-    """Return the name of an image's file, in LVIS the path in its URL."""
-    names = (row.get(key) for key in ("file_name", *_URLS))
-    return next((plain_path(name) for name in names if isinstance(name, str) and name), "")
 
 
 def _folders_of(parent: Path, split: str | None) -> Iterable[Path]:

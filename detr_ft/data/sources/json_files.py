@@ -13,7 +13,7 @@ from detr_ft.data.sources.parsing import encoding_of, parse_json, read_text
 from detr_ft.data.sources.recognition import most_common
 from detr_ft.errors import InputError
 
-Tool = Literal["coco", "datumaro", "labelme", "labelstudio", "results", "supervisely", "via"]
+Tool = Literal["coco", "datumaro", "createml", "labelme", "labelstudio", "results", "supervisely", "via"]
 
 _CHUNK_CHARS = 1 << 16
 _MAX_FILES_COUNTED = 200
@@ -34,6 +34,7 @@ _TOOL_OF_KEY: dict[str, Tool] = {
 }
 _KEY = re.compile(rf'"({"|".join(_TOOL_OF_KEY)}|categories)"\s*:\s*(.?)', re.DOTALL)
 _LIST_KEY = re.compile(r'"(?:(image_id|data|annotations|result|completions)"\s*:|(bbox)"\s*:\s*\[\s*[-\d])')
+_CREATEML = re.compile(r'"coordinates"\s*:\s*\{')
 # COCO's files that describe the images of `instances_*.json` of their split in another way, and those without objects.
 _BESIDE_INSTANCES = ("person_keypoints", "panoptic", "stuff")
 _WITHOUT_OBJECTS = ("captions", "image_info")
@@ -42,7 +43,7 @@ _WITHOUT_OBJECTS = ("captions", "image_info")
 def json_tool(file: Path) -> Tool | None:
     """Return the tool that wrote a file, by the first key of any tool; None for other files.
 
-    A list is an export of Label Studio, or has detections (COCO's results).
+    A list is an export of Label Studio or of Apple's Create ML, or has detections (COCO's results).
     """
     before, is_list = "", False
     for chunk in _chunks(file):
@@ -50,7 +51,9 @@ def json_tool(file: Path) -> Tool | None:
         is_list = is_list or (not before and text.lstrip().startswith("["))
         if is_list:
             first = _LIST_KEY.search(text)
-            return "results" if first and (first[1] == "image_id" or first[2]) else "labelstudio"
+            if first and (first[1] == "image_id" or first[2]):
+                return "results"
+            return "createml" if _CREATEML.search(text) else "labelstudio"
         key = _KEY.search(text)
         if key:
             # COCO's categories are a list, Datumaro's a mapping.

@@ -108,7 +108,11 @@ def _splits(files: Sequence[Path], root: Path, problems: list[Problem]) -> tuple
 def _lists(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     """Return the lists of each split in the first `ImageSets/` at the root or above the label files."""
     folders = dict.fromkeys(
-        [root, *(parent for file in files for parent in file.parents if parent.is_relative_to(root))]
+        [
+            root,
+            *(parent for file in files for parent in file.parents if parent.is_relative_to(root)),
+            root.absolute().parent,
+        ]
     )
     lists = next(filter(None, (files_in(folder / _LISTS, {".txt"}) for folder in folders)), [])
     words = {file.stem.lower() for file in lists}

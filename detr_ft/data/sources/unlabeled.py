@@ -17,6 +17,9 @@ from detr_ft.data.sources.problems import Problem, ProblemKind
 from detr_ft.data.sources.record import Record
 from detr_ft.data.sources.registry import UnlabeledPolicy
 
+_MIN_LOST_IMAGES = 2
+_LOST_SPLIT = "all images of the split have no labels"
+
 log = logging.getLogger(__name__)
 
 
@@ -32,8 +35,7 @@ def apply_policy(data: SourceData, policy: UnlabeledPolicy | None, default: Unla
             log.warning("%d image files beside those of the data have no record and are left out", count)
     if (policy or default) == "skip":
         return _skip(data)
-    if policy is not None:
-        data = _with_unlisted(data)
+    data = _refuse_lost_splits(data) if policy is None else _with_unlisted(data)
     kind: ProblemKind = "missing label" if policy == "error" else "unlabeled"
     what = "data.unlabeled is error" if policy == "error" else "it is read as an image without objects"
     problems = [
@@ -42,6 +44,25 @@ def apply_policy(data: SourceData, policy: UnlabeledPolicy | None, default: Unla
         for row, path in zip(rows, _names(data.splits[split], rows), strict=True)
     ]
     return replace(data, problems=(*data.problems, *problems))
+
+
+def _refuse_lost_splits(data: SourceData) -> SourceData:
+    """Return the data with a refused problem for each unlabeled image of a split without any label.
+
+    Its folder of labels is likely lost. A test split is left out instead: tests without labels are published.
+    """
+    lost = {split for split, rows in data.unlabeled.items() if len(rows) == len(data.splits[split]) >= _MIN_LOST_IMAGES}
+    problems = [
+        Problem("missing label", f"{path}: has no labels, like all images of {split}", _LOST_SPLIT, split, row)
+        for split in sorted(lost - {"test"})
+        for row, path in enumerate(_names(data.splits[split], range(len(data.splits[split]))))
+    ]
+    unlabeled = {split: rows for split, rows in data.unlabeled.items() if split not in lost}
+    data = replace(data, problems=(*data.problems, *problems), unlabeled=unlabeled)
+    if "test" not in lost or len(data.splits) == 1:
+        return data
+    log.warning("the %d images of test have no labels and are left out", len(data.splits["test"]))
+    return data.without_rows({"test": range(len(data.splits["test"]))})
 
 
 def _skip(data: SourceData) -> SourceData:
@@ -56,6 +77,7 @@ def _with_unlisted(data: SourceData) -> SourceData:
     """Return the data with the image files in its folders that no record lists, as unlabeled images."""
     splits, unlabeled = dict(data.splits), dict(data.unlabeled)
     for split, files in _unlisted(data).items():
+        log.info("%s: %d image files without a record are read as images without objects", split, len(files))
         rows = splits[split]
         splits[split] = concatenate_datasets([rows, _without_objects(files, rows)])
         unlabeled[split] = (*unlabeled.get(split, ()), *range(len(rows), len(rows) + len(files)))

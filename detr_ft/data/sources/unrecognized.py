@@ -30,6 +30,7 @@ _MAX_SHOWN = 3
 _MAX_CLASSES_SHOWN = 20
 
 _NAME_IT = "If the format is one of these, name it, as in coco:PATH"
+_EXPORT_CREATEML = "Create ML's JSON is not read. Export the data as COCO JSON or Pascal VOC"
 _EXPORT_TFRECORDS = "TFRecord files are not read. Export the data as COCO JSON, and give that folder"
 
 
@@ -58,6 +59,8 @@ def _of_file(file: Path) -> tuple[str, str]:
         return "it is a TFRecord file", _EXPORT_TFRECORDS
     if suffix in IMAGE_SUFFIXES:
         return "it is an image", "Give the file or folder of its annotations"
+    if suffix == ".json" and json_tool(file) == "createml":
+        return "it is Create ML's JSON", _EXPORT_CREATEML
     if suffix == ".json" and json_tool(file) == "results":
         return "it is a list of detections, without images and classes", "Give the file of the annotations"
     if suffix == ".txt" and is_label_file(file):
@@ -80,6 +83,8 @@ def _of_folder(folder: Path, contents: _Contents, recognize: Recognize) -> str:
     archives = contents.with_suffix(*_ARCHIVES)
     if archives:
         return f"Unpack {archives[0]}, and give the folder"
+    if any(json_tool(file) == "createml" for file in contents.with_suffix(".json")[:_MAX_SHOWN]):
+        return _EXPORT_CREATEML
     results = [file for file in contents.with_suffix(".json") if json_tool(file) == "results"]
     if results:
         return f"{results[0]} is a list of detections: give the file of the annotations, and --images {folder}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from detr_ft.data.sources.image_finder import FolderIndex
 from detr_ft.data.sources.listing import files_below, files_in, split_of
@@ -20,11 +20,24 @@ def listed_files(folder: Path, problems: list[Problem]) -> dict[str, list[Path]]
 
     Listed images without XML files are added to `problems`.
     """
-    listed: dict[str, list[Path]] = {}
+    listed = _listed_beside(folder)
     for root in _roots(folder):
         for split, lists in _image_sets(root / SETS).items():
             listed.setdefault(split, []).extend(_listed_files(root, lists, problems))
     return listed or None
+
+
+def _listed_beside(folder: Path) -> dict[str, list[Path]]:
+    """Return the files in lists such as `train.txt` in the folder, whose lines end with a path of XML."""
+    listed: dict[str, list[Path]] = {}
+    for file in files_in(folder, {".txt"}):
+        split = split_of(file.stem) if file.stem.lower() in _SET_WORDS else None
+        words = [line.split()[-1] for line in read_lines(file) if line.strip()] if split else []
+        paths = [folder / word.replace("\\", "/") for word in words if word.lower().endswith(".xml")]
+        existing = [path for path in paths if os.path.isfile(path)]
+        if split and existing:
+            listed.setdefault(split, []).extend(existing)
+    return listed
 
 
 def _roots(folder: Path) -> list[Path]:
@@ -75,4 +88,5 @@ def _listed_file(folder: Path, name: str, index: FolderIndex) -> Path | None:
     plain = folder / "Annotations" / f"{name}.xml"
     if os.path.isfile(plain):
         return plain
-    return index.get((folder / "Annotations" / name).parent, Path(name).name)
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return index.get((folder / "Annotations" / name).parent, Path(name).name) or index.get(folder / "Annotations", last)

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
 
+from detr_ft.data.images import IMAGE_SUFFIXES
 from detr_ft.data.sources import darknet
 from detr_ft.data.sources.base import ReadOptions, SourceData
 from detr_ft.data.sources.conversion import to_source_data
 from detr_ft.data.sources.image_finder import (
+    FolderIndex,
     ImageFinder,
     candidate_paths,
     first_file,
@@ -66,13 +68,16 @@ def read(path: Path, options: ReadOptions) -> SourceData:
         names = _names(settings, file, reasons, problems)
         keypoints = _num_keypoint_values(settings, file, reasons)
         missing: list[str] = []
-        images, split_by = _images(settings, file, options.images, reasons, missing), f"{file.name}"
+        split_by: str | None = file.name
+        images = _images(settings, file, options.images, reasons, missing)
+        if not images and not missing:  # as supervision writes it
+            images, split_by = _all_images(file, options.images), None
         if reasons or not any(images.values()):
             reasons += missing
         problems += [Problem("unreadable annotation", message, count=0) for message in missing]
     else:
         names, keypoints = darknet.class_names(file), None
-        images, split_by = {"train": [path.absolute() for path in images_below(options.images or file.parent)]}, None
+        images, split_by = _all_images(file, options.images), None
     raise_all(reasons)
     reader = LabelReader(names, keypoints, file.parent)
     splits = reader.read(images)
@@ -110,7 +115,8 @@ def _read_bytes(file: Path) -> bytes:
 
 def _settings(file: Path) -> Mapping[str, object]:
     settings = parse_yaml(read_text(file), str(file))
-    if not isinstance(settings, dict) or not any(key in settings for keys in _SPLIT_KEYS.values() for key in keys):
+    keys = {"names", "nc", *(key for keys in _SPLIT_KEYS.values() for key in keys)}
+    if not isinstance(settings, dict) or not keys & settings.keys():
         raise InputError(f"{file}: not a YOLO data set, must have names, train and val")
     return settings
 
@@ -188,7 +194,10 @@ def _images(
         entries = value if isinstance(value, list) else [value] if value else []
         for entry in map(str, entries):
             path = _resolve(entry, bases)
-            if path:
+            beside = _labeled_images(entry, bases, given) if given and not path else []
+            if beside:
+                images.setdefault(split, []).extend(beside)
+            elif path:
                 inside = _read_list(path, bases, reasons) if path.is_file() else images_below(path)
                 images.setdefault(split, []).extend(inside)
             elif split == "test":
@@ -200,6 +209,20 @@ def _images(
                     f"{_images_instead(file.parent)}Correct the path"
                 )
     return {split: _unique(paths, split, file) for split, paths in images.items()}
+
+
+def _all_images(file: Path, given: Path | None) -> dict[str, list[Path]]:
+    """Return the images below the user's folder, else below that of the file of names."""
+    return {"train": [path.absolute() for path in images_below(given or file.parent)]}
+
+
+def _labeled_images(entry: str, bases: tuple[Path, ...], given: Path) -> list[Path]:
+    """Return the images in the user's folder for the label files of an entry such as `images/train`."""
+    words = PurePosixPath(entry.replace("\\", "/")).parts
+    labels = PurePosixPath(*("labels" if word == "images" else word for word in words))
+    folder = _resolve(str(labels), bases)
+    index, names = FolderIndex(IMAGE_SUFFIXES), files_below(folder, {".txt"}) if folder and folder.is_dir() else []
+    return [image for file in names if (image := index.get(given, file.name))]
 
 
 def _images_instead(root: Path) -> str:

@@ -83,6 +83,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, write_coco_file: Call
         ("lost annotation", "annotation 4: image [5]"),
         ("lost annotation", "images[3]: must be a mapping"),
         ("lost annotation", "image 'y': must have a file_name"),
+        ("unreadable annotation", "0_1.png has no annotations, while 1 images"),
     }
     assert expected == {
         (kind, part) for kind, part in expected for one in problems if one.kind == kind and part in one.message
@@ -482,3 +483,27 @@ def test_category_ids_are_read_without_images(
     file = write_coco_file(tmp_path / "a.json")
     monkeypatch.setattr(CocoFile, "_add_images", lambda *_: pytest.fail("images were read"))
     assert read_category_ids(f"coco:{file}")[7] == "dog"
+
+
+@pytest.mark.parametrize(("orphans", "refused"), [(0, 0), (1, 4), (2, 4)])
+def test_images_without_annotations_are_suspected_beside_unknown_images(
+    tmp_path: Path, write_coco_file: Callable[..., Path], orphans: int, refused: int
+) -> None:
+    """One of five images has an annotation; those of unknown images could be the others' own."""
+    images = [{"id": i, "file_name": f"0_{i}.png", "width": 40, "height": 30} for i in range(5 if orphans != 1 else 6)]
+    owners = [0, *(100 + number for number in range(orphans))]
+    rows = [{"id": i, "image_id": owner, "category_id": 1, "bbox": [1, 1, 5, 5]} for i, owner in enumerate(owners)]
+    data = load_source_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows, images=images)}")
+    assert len(data.refused) == (0 if orphans == 1 else refused)
+
+
+def test_a_bbox_of_zeros_beside_a_polygon_and_category_names_that_are_numbers(
+    tmp_path: Path, write_coco_file: Callable[..., Path]
+) -> None:
+    polygon = [[2, 3, 12, 3, 12, 9]]
+    rows = [{"id": 1, "image_id": 5, "category_id": 1, "bbox": [0, 0, 0, 0], "segmentation": polygon}]
+    images = [{"id": 5, "file_name": "0_0.png", "width": 40, "height": 30}]
+    file = write_coco_file(tmp_path / "a.json", annotations=rows, images=images, categories=[{"id": 1, "name": 7}])
+    data = load_data(f"coco:{file}")["train"]
+    assert data[0]["objects"]["bbox"] == [[2, 3, 10, 6]]
+    assert class_names(data) == ["7"]

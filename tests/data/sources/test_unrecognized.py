@@ -160,3 +160,11 @@ def test_addresses_are_refused_with_the_name_on_the_hub(prefix: str) -> None:
         check_spec(f"{prefix}https://host.org/a.json")
     with pytest.raises(InputError, match="or as hub:owner/name from the Hub"):
         check_spec(f"{prefix}https://huggingface.co/datasets/owner/name/tree/main")
+
+
+def test_create_ml_is_refused_by_name(tmp_path: Path) -> None:
+    box = {"label": "cat", "coordinates": {"x": 5, "y": 5, "width": 4, "height": 4}}
+    (tmp_path / "a.json").write_text(json.dumps([{"image": "a.jpg", "annotations": [box]}]))
+    for path in (tmp_path, tmp_path / "a.json"):
+        with pytest.raises(InputError, match=r"Create ML's JSON is not read\. Export the data as COCO JSON"):
+            load_data(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -303,3 +304,28 @@ def test_elements_with_boxes_that_are_no_objects_are_a_problem_of_their_image(
     assert data.splits["train"][1]["objects"]["bbox"] == [[1, 2, 8, 6]] * boxes
     assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)] * bool(problem)
     assert all(problem in one.message for one in data.problems)
+
+
+def test_lists_with_folders_and_lists_of_images_and_xml_files(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for seed, name in enumerate("abc"):
+        write_image(tmp_path / "JPEGImages" / f"{name}.jpg", seed=seed)
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(voc_xml(("dog", 1, 1, 9, 9), filename=f"{name}.jpg"))
+    expected = {"train": ["a.jpg"], "validation": ["b.jpg"], "test": ["c.jpg"]}
+    for lists in (
+        {
+            "ImageSets/Main/train.txt": "JPEGImages/a.jpg",
+            "ImageSets/Main/val.txt": "C:\\x\\b.jpg",
+            "ImageSets/Main/test.txt": "c",
+        },
+        {
+            f"{split}.txt": f"JPEGImages/{name}.jpg Annotations/{name}.xml"
+            for split, name in zip(("train", "val", "test"), "abc", strict=True)
+        },
+    ):
+        shutil.rmtree(tmp_path / "ImageSets", ignore_errors=True)
+        for name, text in lists.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(f"{text}\n")
+        data = load_data(f"voc:{tmp_path}")
+        assert {split: [Path(row["image"]["path"]).name for row in rows] for split, rows in data.items()} == expected

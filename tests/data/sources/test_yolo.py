@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -372,3 +373,41 @@ def test_a_yaml_file_of_any_name_with_a_byte_order_mark_is_recognized(yolo: Path
     text = "names: [cone, cube]\ntrain: train/images\nval: valid/images\n"
     (yolo / "set.yaml").write_text(text, encoding="utf-8-sig")
     assert class_names(load_data(str(yolo))["train"]) == ["cone", "cube"]
+
+
+def test_a_split_that_lost_its_labels_is_refused(yolo: Path) -> None:
+    shutil.rmtree(yolo / "valid" / "labels")
+    data = load_source_data(f"yolo:{yolo}")
+    assert [(one.kind, one.split, one.row) for one in data.refused] == [
+        ("missing label", "validation", row) for row in (0, 1)
+    ]
+    assert {split: len(rows) for split, rows in load_data(f"yolo:{yolo}", unlabeled="background").items()} == {
+        "train": 2,
+        "validation": 2,
+    }
+
+
+def test_a_test_split_without_labels_is_left_out(yolo: Path) -> None:
+    shutil.copytree(yolo / "valid" / "images", yolo / "test" / "images")
+    with (yolo / "data.yaml").open("a") as file:
+        file.write("\ntest: test/images\n")
+    assert list(load_data(f"yolo:{yolo}")) == ["train", "validation"]
+
+
+def test_names_without_splits_in_the_yaml_file(yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("names: [cone, cube]\nnc: 2\n")
+    assert {split: len(rows) for split, rows in load_data(f"yolo:{yolo}").items()} == {"train": 2, "validation": 2}
+
+
+def test_images_in_a_given_folder_by_the_names_of_the_labels(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for seed, split in enumerate(("train", "val")):
+        write_image(tmp_path / "pictures" / f"{split}.jpg", seed=seed)
+        (tmp_path / "data/labels" / split).mkdir(parents=True)
+        (tmp_path / "data/labels" / split / f"{split}.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "data/data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    data = load_data(str(tmp_path / "data"), images=tmp_path / "pictures")
+    assert {split: rows[0]["image"]["path"] for split, rows in data.items()} == {
+        "train": str(tmp_path / "pictures/train.jpg"),
+        "validation": str(tmp_path / "pictures/val.jpg"),
+    }
+    assert [len(rows[0]["objects"]["bbox"]) for rows in data.values()] == [1, 1]
