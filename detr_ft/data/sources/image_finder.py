@@ -117,14 +117,14 @@ class ImageFinder:
         plain = plain_path(name)
         if not plain:
             return None
-        last, stated_folder = PurePosixPath(plain).name, PurePosixPath(plain).parent.name
+        last, stated_folder = PurePosixPath(plain).name, PurePosixPath(plain).parent.name or (near.name if near else "")
         written = [_join(start, text) for start in self._starts(near) for text in dict.fromkeys((plain, name))]
         folders = [folder for folder in self.folders if self._may_replace(folder, stated_folder)]
         exact = first_file(written) or first_file(folder / last for folder in folders)
         if exact:
             return exact
         before = len(problems)
-        path = self.find_in([last], folders) or self._search_below(plain, where, problems)
+        path = self.find_in([last], folders) or self._search_below(plain, stated_folder, where, problems)
         if path and len(problems) == before:
             self._substitutes.append((plain, path))
         return path
@@ -140,14 +140,14 @@ class ImageFinder:
             return [self.root]
         return [near] if near else [*self.folders, self.root]
 
-    def _search_below(self, name: str, where: str, problems: list[str]) -> Path | None:
+    def _search_below(self, name: str, stated_folder: str, where: str, problems: list[str]) -> Path | None:
         if self._below is None:
             self._below = NameIndex(path for path in images_below(self.root) if not self._is_in_other_split(path))
             self._folder_names = {path.parent.name for path in self._below.files()}
         parts = PurePosixPath(name).parts
         candidates = self._below.get(parts[-1])
-        if len(parts) > 1 and parts[-2] in self._folder_names:  # and not the image of the same name in another folder
-            candidates = [path for path in candidates if path.parent.name == parts[-2]]
+        if stated_folder in self._folder_names:  # and not the image of the same name in another folder
+            candidates = [path for path in candidates if path.parent.name == stated_folder]
         if not candidates:
             return None
         best = _distinct(most_similar(parts[:-1], candidates))

@@ -135,7 +135,8 @@ class _Reader:
         record = Record.with_size(path, image_id, *stated, image=embedded or path)
         record.content = embedded
         record.unreadable += problems
-        record.stated = name if isinstance(name := content.get("imagePath"), str) else ""
+        name = plain_path(stated_name) if isinstance(stated_name := content.get("imagePath"), str) else ""
+        record.stated = name if "/" in name or not name else f"{file.parent.name}/{name}"
         return record
 
     def _image(self, content: Mapping[str, object], file: Path, problems: list[str]) -> tuple[Path, bytes | None]:

@@ -219,3 +219,17 @@ def test_a_file_that_lost_its_shapes_is_a_problem_of_its_image(
     assert [len(one["bbox"]) for one in data.splits["train"]["objects"]] == [1, 0]
     assert [(one.kind, one.row) for one in data.problems] == [("unreadable annotation", 1)]
     assert data.problems[0].message.startswith(f"{tmp_path / 'b.json'}: ")
+
+
+def test_a_missing_image_does_not_give_its_shapes_to_one_of_its_name(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    for seed, name in enumerate(("cam1/1.png", "cam1/2.png", "cam2/2.png")):
+        write_image(tmp_path / name, seed=seed)
+    for camera in ("cam1", "cam2"):
+        for number, corner in ((1, 9), (2, 12)):
+            write(tmp_path / camera / f"{number}.json", [shape("dog", "rectangle", [1, 1], [corner, corner])])
+    rows = load_source_data(f"labelme:{tmp_path}").splits["train"]
+    assert {row["image"]["path"]: row["width"] for row in rows} == {
+        str(tmp_path / name): 40 for name in ("cam1/1.png", "cam1/2.png", "cam2/1.png", "cam2/2.png")
+    }
