@@ -111,6 +111,12 @@ KINDS: dict[str, Kind] = {
         "They are left out: no run trains or evaluates on them.",
         "name their split train, validation or test, or remove them from the annotations",
     ),
+    "repeated image": Kind(
+        "warning",
+        "Several records name one image file.",
+        "It is one image with the objects of all; other programs may lack those of some records.",
+        "unite the records, as --fix COPY does; correct the names if they are different images",
+    ),
     "repeated id": Kind(
         "warning",
         "An id occurs more than once.",

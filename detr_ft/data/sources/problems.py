@@ -19,6 +19,7 @@ ProblemKind = Literal[
     "lost annotation",
     "no split",
     "repeated id",
+    "repeated image",
     "contradiction",
     "unlabeled",
     "shape without area",

@@ -31,7 +31,7 @@ def unite_records(
                 removed.add(id(other))
             if others:
                 message = f"{origin}: {len(others) + 1} records name {first.path}; it has the objects of all"
-                problems.append(Problem("repeated id", message))
+                problems.append(Problem("repeated image", message))
         united[split] = [record for record in records if id(record) not in removed]
     return united, problems
 

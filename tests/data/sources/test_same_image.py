@@ -36,7 +36,7 @@ def test_records_of_one_file_have_the_objects_of_all(tmp_path: Path, stated: tup
     first = record(path, stated[0], ("cat", ONE), number=1)
     second = record(path, stated[1], ("cat", ONE), ("dog", ONE), ("cat", TWO), number=2)
     second.unreadable.append("line 3: x")
-    assert united(tmp_path, first, second) == ([(path, ["cat", "dog", "cat"])], ["repeated id"])
+    assert united(tmp_path, first, second) == ([(path, ["cat", "dog", "cat"])], ["repeated image"])
     assert (first.ids, first.boxes, first.unreadable) == ([10, 21, 22], [ONE, ONE, TWO], ["line 3: x"])
 
 
@@ -104,7 +104,7 @@ def test_a_data_set_has_one_image_for_each_file(tmp_path: Path, write_image: Wri
     write_image(tmp_path / "images/1.jpg")
     data = load_source_data(write_rows(tmp_path, source, ("1.jpg", ONE), ("images/1.jpg", TWO)))
     assert data.splits["train"]["objects"][0]["bbox"] == [ONE, TWO]
-    assert [(one.kind, len(data.splits["train"])) for one in data.problems] == [("repeated id", 1)]
+    assert [(one.kind, len(data.splits["train"])) for one in data.problems] == [("repeated image", 1)]
 
 
 @pytest.mark.parametrize("source", ["coco", "csv"])
