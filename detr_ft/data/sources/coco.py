@@ -135,7 +135,7 @@ class CocoFile:
         if len(self._unknown_images) * _MIN_UNKNOWN_RATIO < len(empty):
             return
         for record in empty if self._unknown_images else []:
-            record.unreadable.append(
+            record.doubts.append(
                 f"{self.file}: {record.path.name} has no annotations, while {len(self._unknown_images)} images that are not in "
                 "the file have some, which may be its own. Correct their image_id, or remove them"
             )
@@ -216,7 +216,7 @@ class CocoFile:
             if len(records) > 1:
                 for record in records:
                     listed = ", ".join(one.path.name for one in records)
-                    record.unreadable.append(
+                    record.doubts.append(
                         f"{self.file}: image id {shown(number)}: {len(records)} images have it ({listed}), so it is unknown "
                         "whose its annotations are. Give each image an id of its own"
                     )
@@ -261,7 +261,7 @@ class CocoFile:
             return
         number = key if isinstance(key, int) and not same_id else self._free_id()
         record = Record.with_size(path, number, row.get("width"), row.get("height"))
-        record.unreadable += problems
+        record.doubts += problems
         record.stated = name
         same_id.append(record)
         self.records.append(record)
@@ -289,6 +289,8 @@ class CocoFile:
             return
         if not records:
             self._lost(f"{where}: its image has no file_name")
+        if len(records) > 1:
+            records[0].unreadable.append(f"{where}: {shown(image_id)} is the id of {len(records)} images")
         if len(records) != 1:
             return
         self._add_object(records[0], row, where, None if category is None else self.categories.get(category))

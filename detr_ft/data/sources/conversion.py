@@ -124,6 +124,8 @@ def problems_of(splits: Mapping[str, Sequence[Record]]) -> Iterator[Problem]:
         for row, record in enumerate(records):
             for message in record.unreadable:
                 yield Problem("unreadable annotation", message, split=split, row=row)
+            for message in record.doubts:
+                yield Problem("unreadable annotation", message, split=split, row=row, count=0)
             kind: ProblemKind = "shape without area" if record.names else "unreadable annotation"
             for message in record.without_area:
                 yield Problem(kind, message, split=split, row=row)

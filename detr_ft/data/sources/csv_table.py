@@ -320,7 +320,7 @@ class CsvTable:
             path = self.finders[split].find(file, where, problems)
             sides = parse_numbers([self._number(cells[index]) for index in self.header.size or ()], 2) or (None, None)
             self.records[key] = Record.with_size(path, len(self.records), *sides)
-            self.records[key].unreadable += problems
+            self.records[key].doubts += problems
             self.records[key].stated = file
         return self.records[key]
 

@@ -158,7 +158,7 @@ class _Reader:
         problems: list[str] = []
         path = self.finder.find(self._path(name, subset), where, problems)
         record = Record.with_size(path, image_id, parse_number(image.get("width")), parse_number(image.get("height")))
-        record.unreadable += problems
+        record.doubts += problems
         record.stated = name
         for index, shape in enumerate(image):
             if shape.tag not in _ATTRIBUTES_OF_IMAGES:

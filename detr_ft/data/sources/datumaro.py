@@ -138,7 +138,7 @@ class _Reader:
         sides = parse_numbers(image.get("size"), 2) if isinstance(image, dict) else None
         height, width = sides or (None, None)
         record = Record.with_size(path, 0, width, height)
-        record.unreadable += messages
+        record.doubts += messages
         record.stated = name
         rows = item.get("annotations")
         if not isinstance(rows, list):

@@ -104,7 +104,7 @@ class _Reader:
         path = finder.find(row["file_name"], where, problems)
         image_id = row["image_id"] if is_id(row.get("image_id")) else image_id
         record = Record.with_size(path, image_id, row.get("width"), row.get("height"))
-        record.unreadable += problems
+        record.doubts += problems
         record.stated = row["file_name"]
         has_boxes = any(key in row for key in BOX_KEYS)
         objects = as_lists(row["objects"]) if "objects" in row else as_columns(row) if has_boxes else None

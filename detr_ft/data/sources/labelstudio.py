@@ -184,7 +184,7 @@ class _Reader:
         path = self._find(name, where, problems)
         size = next((size for region in regions if (size := stated_size(region))), None)
         record = Record.with_size(path, image_id, *(size or (None, None)))
-        record.unreadable += problems
+        record.doubts += problems
         record.stated = name
         if not isinstance(result, list):
             record.unreadable.append(f"{where}: result must be a list of regions, got {shown(result)}")

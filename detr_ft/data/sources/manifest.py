@@ -159,7 +159,7 @@ class _Reader:
         name = str(row[_ADDRESS_KEYS[service]])
         path = self.finder.find(name, where, messages)
         record = Record.with_size(path, 0, *_sides(row, service))
-        record.unreadable += messages
+        record.doubts += messages
         record.stated = name
         if isinstance(objects, list):
             for index, item in enumerate(objects):

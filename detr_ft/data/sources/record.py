@@ -33,8 +33,8 @@ class Record:
 
     `boxes` are COCO xywh in pixels of the upright image, `names` their classes. `content` is the image file's bytes if
     the annotations contain them and there is no file at `path`. An image whose size is neither stated nor readable is 0
-    by 0, and `image_error` is the reason. `unreadable` has a message for each part of the annotation that can't be read, and
-    `without_area` for each point or line, which is no box.
+    by 0, and `image_error` is the reason. `unreadable` has a message for each part of the annotation that can't be read,
+    `without_area` for each point or line, which is no box, and `doubts` for what is unknown about the image itself.
     An object of an undeclared class has an empty name; `faults` has a message for it, by its index. An `unlabeled` image
     has neither a label file nor a record, unlike one that is declared to have no objects. `stated` is the name of the image
     in the annotations, empty if it follows from the name of the annotation file.
@@ -53,6 +53,7 @@ class Record:
     image_error: str = ""
     unreadable: list[str] = field(default_factory=list)
     without_area: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
     unlabeled: bool = False
     stated: str = ""

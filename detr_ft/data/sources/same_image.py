@@ -88,4 +88,5 @@ def _add_objects(record: Record, other: Record) -> None:
             )
     record.unreadable += other.unreadable
     record.without_area += other.without_area
+    record.doubts += other.doubts
     record.unlabeled = record.unlabeled and other.unlabeled

@@ -12,6 +12,7 @@ import pytest
 from detr_ft.data.schema import class_names, detection_objects
 from detr_ft.data.sources.coco import CocoFile
 from detr_ft.data.sources.load import load_data, load_source_data, read_category_ids
+from detr_ft.data.sources.problems import num_unread
 from detr_ft.errors import InputError
 
 
@@ -483,6 +484,17 @@ def test_category_ids_are_read_without_images(
     file = write_coco_file(tmp_path / "a.json")
     monkeypatch.setattr(CocoFile, "_add_images", lambda *_: pytest.fail("images were read"))
     assert read_category_ids(f"coco:{file}")[7] == "dog"
+
+
+def test_the_numbers_of_objects_add_up(tmp_path: Path, write_coco_file: Callable[..., Path]) -> None:
+    """One object is read, two are of an id of two images, and one is of an unknown image."""
+    names = ((5, "0_0.png"), (6, "0_1.png"), (6, "0_2.png"), (7, "0_3.png"))
+    images = [{"id": number, "file_name": name, "width": 40, "height": 30} for number, name in names]
+    rows = [{"id": i, "image_id": n, "category_id": 1, "bbox": [1, 1, 5, 5]} for i, n in enumerate((5, 6, 6, 9))]
+    data = load_source_data(f"coco:{write_coco_file(tmp_path / 'a.json', annotations=rows, images=images)}")
+    assert num_unread(data.problems) == 3
+    assert sum(len(row["objects"]["bbox"]) for row in data.splits["train"]) == 1
+    assert sorted({one.row for one in data.refused if one.row is not None}) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("orphans", "refused"), [(0, 0), (1, 4), (2, 4)])
