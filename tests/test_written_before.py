@@ -48,11 +48,11 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def assert_same_boxes(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> None:
-    """The same detections of the same files, in the same order; images were once numbered from 1."""
+def assert_same_boxes(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]], image: str) -> None:
+    """The same detections of the same images, in the same order. `predict` once numbered images from 1."""
     assert len(found) == len(expected) > 0
     for mine, before in zip(found, expected, strict=True):
-        assert (mine["file_name"], mine["category"]) == (before["file_name"], before["category"])
+        assert (mine[image], mine["category"]) == (before[image], before["category"])
         assert mine["score"] == pytest.approx(before["score"], abs=SCORE)
         assert mine["bbox"] == pytest.approx(before["bbox"], abs=PIXELS)
 
@@ -69,14 +69,14 @@ def test_a_model_finds_what_it_found(name: str) -> None:
             one.boxes.tolist(), one.scores.tolist(), one.labels.tolist(), strict=True
         )
     ]
-    assert_same_boxes(found, expected)
+    assert_same_boxes(found, expected, image="file_name")
 
 
 def test_the_command_predicts_what_it_predicted(copy: Path) -> None:
     command("predict", "checkpoint", "images", "own/data/train", "--threshold", "0", "--out", "found", cwd=copy)
     expected = json.loads((copy / "expected/checkpoint-predictions.json").read_text())
     found = json.loads((copy / "found/predictions.json").read_text())
-    assert_same_boxes(found, expected)
+    assert_same_boxes(found, expected, image="file_name")
     assert [row["file_name"] for row in found] == [row["file_name"] for row in expected]
 
 
@@ -112,7 +112,7 @@ def test_a_run_has_the_figures_it_had_on_what_it_held_out(copy: Path) -> None:
     assert {name: output[name] for name in METRICS} == {name: expected[name] for name in METRICS}
     assert output["per_class"] == expected["per_class"]
     found, before = (json.loads((copy / file).read_text()) for file in ("found.json", "run/predictions.json"))
-    assert_same_boxes(found, before)
+    assert_same_boxes(found, before, image="image_id")
 
 
 def test_a_run_is_resumed_exactly(copy: Path) -> None:
