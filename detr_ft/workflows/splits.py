@@ -173,7 +173,7 @@ def _without_defective_images(loaded: SourceData, section: DataSection) -> Datas
     used, used_objects = _counts(usable)
     objects += num_unread(loaded.problems)
     logger.info(
-        "%d images with %d objects in the files = %d images with %d used + %d images and %d objects left out",
+        "%d images with %d objects in the files = %d images with %d read + %d images and %d objects left out",
         images, objects, used, used_objects, images - used, objects - used_objects,
     )  # fmt: skip
     return usable

@@ -80,6 +80,8 @@ def is_object(region: Row) -> bool:
     value, kind = region.get("value"), str(region.get("type"))
     if kind in REPEATED_SHAPES:
         return False
+    if not isinstance(region.get("type"), str):
+        return True
     fields = value if isinstance(value, dict) else {}
     has_labels = any(key.endswith("labels") for key in fields)
     of_other_media = any(key in fields for key in _KEYS_OF_OTHER_MEDIA)

@@ -16,6 +16,7 @@ LOST_SHAPES = {
     "no labels either": [region("rectanglelabels", {"y": 0})],
     "no type": [{"id": "a", "value": {"y": 0, "rectanglelabels": ["dog"]}}],
     "no value": [{"id": "a", "type": "rectanglelabels"}],
+    "nothing": [{}],
     "list as value": [{**rectangle("dog", 0, 0, 9, 9), "value": [{"x": 0}]}],
     "text as value": [{**rectangle("dog", 0, 0, 9, 9), "value": "x"}],
     "text as region": [json.dumps(rectangle("dog", 0, 0, 9, 9))],
