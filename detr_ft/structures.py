@@ -185,18 +185,22 @@ class Predictions:
 class StepTotals:
     """Totals of an optimizer step over all processes and micro-batches.
 
-    They are divided by the number of processes. `images` is the number of images, `labels [K]` the number of targets
+    They are divided by the number of `processes`. `images` is the number of images, `labels [K]` the number of targets
     of each class. Class losses that are means over queries divide by the total weight of the step, which makes them
     independent of the split over processes.
     """
 
     images: float | Tensor
     labels: Tensor
+    processes: int = 1
 
     @property
     def num_boxes(self) -> Tensor:
-        """The number of targets, at least 1, on the device without synchronization."""
-        return self.labels.sum().clamp(min=1)
+        """The number of targets, in the whole step at least 1, on the device without synchronization.
+
+        facebookresearch/detr clamps after dividing by the processes: a single target of two processes then counts half.
+        """
+        return self.labels.sum().clamp(min=1 / self.processes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +209,7 @@ class Targets:
 
     Boxes are cxcywh in fractions of the un-padded image. `counts` is the number of targets of each of the B images,
     as host integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and
-    micro-batches, divided by the number of processes, at least 1 (facebookresearch/detr, `SetCriterion.forward`,
+    micro-batches, at least 1, divided by the number of processes (after facebookresearch/detr, `SetCriterion.forward`,
     extended to accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is
     that of the step, or without a step the number of targets of this batch. Raises ValueError if the shapes do not fit.
     """

@@ -143,6 +143,9 @@ def test_the_number_of_boxes_comes_from_the_step_or_the_batch() -> None:
     device = torch.device("cpu")
     assert Targets.from_labels(labels, device, step=StepTotals(4, torch.tensor([2.0, 5.0]))).num_boxes == 7
     assert Targets.from_labels(labels, device, step=StepTotals(4, torch.zeros(2))).num_boxes == 1
+    # The whole step has at least one target, before it is divided by the processes.
+    for objects, expected in ((0, 0.25), (1, 0.25), (6, 1.5)):
+        assert StepTotals(2, torch.tensor([0.0, objects / 4]), processes=4).num_boxes == expected
     assert Targets.from_labels([], device).counts == ()
 
 

@@ -160,4 +160,4 @@ def _batch_totals(targets: Targets, classes: int) -> StepTotals | None:
     totals.index_add_(0, targets.labels.clamp(0, classes - 1), ones)  # the criterion reports labels out of range
     totals[classes:] = len(targets.counts)
     sum_over_processes(totals).div_(world_size())
-    return StepTotals(totals[classes], totals[:classes])
+    return StepTotals(totals[classes], totals[:classes], world_size())

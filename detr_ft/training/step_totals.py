@@ -25,7 +25,7 @@ def step_totals(batch: StepBatch, classes: int, processes: int, device: torch.de
     labels = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
     labels = labels.clamp(0, classes - 1)  # the criterion reports labels out of range
     objects = torch.bincount(labels, minlength=classes).float().to(device, non_blocking=True)
-    return StepTotals(batch.images / processes, sum_over_processes(objects) / processes)
+    return StepTotals(batch.images / processes, sum_over_processes(objects) / processes, processes)
 
 
 def add_up(values: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -60,7 +60,8 @@ def _tensors(failure: StepError) -> dict[str, Any]:
     """Return the batches of a failed step and its totals."""
     totals = failure.attempt.totals
     batches = [{"inputs": micro.inputs, "rows": micro.rows, "counts": micro.counts} for micro in failure.micro_batches]
-    return {"batches": batches, "step": {"images": float(totals.images), "labels": totals.labels.cpu()}}
+    step = {"images": float(totals.images), "labels": totals.labels.cpu(), "processes": totals.processes}
+    return {"batches": batches, "step": step}
 
 
 def images_of(micro_batches: Sequence[MicroBatch], split: Dataset) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ class Capsule:
     def totals(self) -> StepTotals | None:
         """The totals of the step; None in a capsule without them."""
         totals = self.tensors["step"]
-        return totals and StepTotals(totals["images"], totals["labels"])
+        return totals and StepTotals(totals["images"], totals["labels"], totals.get("processes", 1))
 
 
 def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:
