@@ -75,7 +75,7 @@ def load_config_and_processor(checkpoint: str, revision: str | None = None) -> t
     """Load config and image processor of a checkpoint. Raises InputError as `load_model` does."""
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
-        return _config(source, revision), AutoImageProcessor.from_pretrained(source, revision=revision)
+        return read_config(source, revision), _processor(source, revision)
 
 
 def empty_model(checkpoint: str) -> PreTrainedModel:
@@ -84,7 +84,7 @@ def empty_model(checkpoint: str) -> PreTrainedModel:
     Raises InputError as `load_model` does.
     """
     with _load_errors(checkpoint):
-        config = _config(resolve(checkpoint), None)
+        config = read_config(resolve(checkpoint))
         check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
@@ -98,7 +98,9 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
     None if the config is not on this machine, or has no number of queries that can be changed.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve(checkpoint), revision=revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            resolve(checkpoint), revision=revision, local_files_only=True, trust_remote_code=False
+        )
     except _LOAD_OR_INPUT_ERRORS:
         return None
     family = find_family(config)
@@ -137,6 +139,11 @@ def describe_load_error(checkpoint: str, error: BaseException) -> str:
             f"{checkpoint}: the Hub cannot be reached and the model is not in the local cache. "
             "Check the network, or give the folder of a checkpoint."
         )
+    if "trust_remote_code" in text:
+        return (
+            f"{checkpoint}: needs code that is beside it (auto_map in its JSON files), which is never run. "
+            "Use a checkpoint of an architecture of transformers."
+        )
     if "file named model.safetensors" in text:
         return (
             f"{checkpoint}: there is no model.safetensors. If you trust its pickled weights (pytorch_model.bin), set "
@@ -158,7 +165,7 @@ def first_line(error: BaseException) -> str:
 def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trainable: bool) -> tuple[Any, Any]:
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
-        config = _config(source, revision)
+        config = read_config(source, revision)
         if trainable:
             check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
@@ -167,12 +174,13 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
             source,
             config=native or config,
             revision=revision,
+            trust_remote_code=False,
             use_safetensors=safetensors,
             ignore_mismatched_sizes=True,  # reported by _check_weights
             output_loading_info=True,
             key_mapping=native_weight_names(config) if native else None,
         )
-        processor = AutoImageProcessor.from_pretrained(source, revision=revision)
+        processor = _processor(source, revision)
     _check_weights(checkpoint, loading)
     check_metadata(model.config, checkpoint)
     if native:
@@ -198,12 +206,33 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
         raise InputError(describe_load_error(checkpoint, error)) from error
 
 
-def _config(source: str, revision: str | None) -> Any:
+def read_config(source: str, revision: str | None = None) -> Any:
+    """Return the config of a checkpoint. Raises InputError if its attention is code of the Hub."""
     written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    kernels = sorted(set(_kernels(written)))
+    if kernels:
+        raise InputError(
+            f"{source}: attn_implementation {kernels[0]} is code of the Hub, which is never run. "
+            "Write eager or sdpa into its config.json"
+        )
     with_backbone = {family.model_type for family in FAMILIES if family.backbone is not None}
     if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
         return AutoConfig.for_model(**current)
-    return AutoConfig.from_pretrained(source, revision=revision)
+    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+
+def _kernels(config: object) -> Iterator[str]:
+    """Yield attention implementations that are repositories, in a config and those in it."""
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if key.endswith("attn_implementation"):
+            names = value.values() if isinstance(value, Mapping) else [value]
+            yield from (name for name in names if isinstance(name, str) and "/" in name)
+        else:
+            yield from _kernels(value)
+
+
+def _processor(source: str, revision: str | None) -> Any:
+    return AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
+from transformers import AutoImageProcessor, AutoModelForObjectDetection, PreTrainedModel
 
 from detr_ft.criterion import CriterionError, SetCriterion, describe_exception, find_fault
 from detr_ft.criterion.input_checks import TargetError
@@ -18,6 +18,7 @@ from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.errors import InputError
 from detr_ft.models.attach import AttachedCriterion, attach_criterion
 from detr_ft.models.freeze import live_norms
+from detr_ft.models.load import read_config
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
@@ -44,8 +45,8 @@ class Capsule:
         try:
             self.state = read_state(folder)
             self.tensors = load_tensors(folder)
-            self.config = AutoConfig.from_pretrained(folder)
-            self.processor = AutoImageProcessor.from_pretrained(folder)
+            self.config = read_config(str(folder))
+            self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
             self.images: list[dict[str, Any]] = self.state["images"]
             self.number, self.process, self.seed = (int(self.state[key]) for key in ("step", "process", "seed"))
             self.batches = self.tensors["batches"]
