@@ -41,6 +41,7 @@ from detr_ft.workflows.splits import (
     ModelLike,
     PathLike,
     category_ids,
+    choose_split,
     read_data,
     recipe_of,
     split_of,
@@ -102,7 +103,7 @@ def evaluate(
     options = DataOptions(box_format, images, unlabeled)
     given = None if data is None else read_data(data, options)
     source, numbers = _source_of(name, given)
-    rows = split_of(name, None, split, options) if given is None else split_of(name, given.splits, split)
+    rows = split_of(name, None, split, options) if given is None else choose_split(given.splits, split)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         check_new_folder(folder)

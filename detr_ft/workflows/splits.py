@@ -78,7 +78,7 @@ def read_data(data: DataLike, options: DataOptions = DataOptions()) -> GivenData
     """
     given = read_as_is(data, options)
     SourceData(given.splits, given.category_ids, given.problems).checked()
-    _check_box_format(given.source, given.splits, options)
+    _check_box_format(given.source, given.splits, options.over(given.options))
     return given
 
 
@@ -195,16 +195,23 @@ def split_of(model: str, data: DataLike | None, split: str | None, options: Data
 
     Raises InputError.
     """
+    if data is not None:
+        return choose_split(read_data(data, options).splits, split)
     recipe = recipe_of(Path(model))
-    if data is None:
-        if recipe is None:
-            resolve(model)
-            raise InputError(f"{model} has no {RECIPE} that names its data. Give data (--data)")
-        splits = read_source(recipe.data, options)
-        if split in (None, "validation"):
-            return _held_out(_run_of(Path(model)), recipe, splits)
-    else:
-        splits = read_data(data, options).splits
+    if recipe is None:
+        resolve(model)
+        raise InputError(f"{model} has no {RECIPE} that names its data. Give data (--data)")
+    splits = read_source(recipe.data, options)
+    if split in (None, "validation"):
+        return _held_out(_run_of(Path(model)), recipe, splits)
+    return choose_split(splits, split)
+
+
+def choose_split(splits: DatasetDict, split: str | None) -> Dataset:
+    """Return a split, by default the first of validation, test and train, with boxes of the actual images.
+
+    Raises InputError.
+    """
     chosen = split or next((name for name in ("validation", "test", "train") if name in splits), "")
     if chosen not in splits:
         raise InputError(f"the data have no split {chosen!r}. Choose one of {', '.join(splits)} with split (--split)")

@@ -63,7 +63,7 @@ READS = {
 
 @pytest.fixture
 def with_code(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A checkpoint with code beside it, whose JSON files have other values; every question is answered with y."""
+    """A checkpoint with code beside it, whose JSON files have other values; every prompt gets y."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
 
     def make(**changes: dict[str, str]) -> Path:

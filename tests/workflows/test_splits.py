@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from PIL import Image
 
 from detr_ft import load_data
 from detr_ft.data.export import write_coco
@@ -105,3 +106,18 @@ def test_boxes_in_another_format_are_refused(tmp_path: Path) -> None:
     section = DataSection(source=str(tmp_path))
     with pytest.raises(InputError, match="likely xywh in fractions"):
         read_source(section)
+
+
+def test_a_stated_box_format_is_not_doubted(tmp_path: Path) -> None:
+    """Boxes that fit better as corners are what the user states, in every way to give data."""
+    (tmp_path / "images").mkdir()
+    lines = ["image,label,x,y,w,h"]
+    for number in range(12):
+        Image.new("RGB", (60, 40), (20 * number, 9, 9)).save(tmp_path / f"images/{number}.png")
+        lines.append(f"{number}.png,circle,20,10,{34 + number},{20 + number}")
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    source = f"csv:{tmp_path}"
+    read = load_data(source, box_format="xywh")
+    assert evaluate(MODEL, source, box_format="xywh").metrics.map is not None
+    assert evaluate(MODEL, read).metrics.map is not None
+    assert len(split_of(MODEL, read, None)) == 12

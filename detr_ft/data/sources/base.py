@@ -82,11 +82,12 @@ class SourceData:
             for problem in self.problems
             if problem.row is None or (problem.split, problem.row) in positions
         )
+        splits = {split: self.splits[split].select(indices) for split, indices in remaining.items() if indices}
         unlabeled = {
             split: tuple(positions[split, row] for row in some if (split, row) in positions)
             for split, some in self.unlabeled.items()
+            if split in splits
         }
-        splits = {split: self.splits[split].select(indices) for split, indices in remaining.items() if indices}
         return replace(self, splits=DatasetDict(splits), problems=problems, unlabeled=unlabeled)
 
 

@@ -8,7 +8,7 @@ from detr_ft.data.sources.brush import box_around_brush
 from detr_ft.data.sources.parsing import parse_numbers, parse_rotation, parse_side
 from detr_ft.data.sources.shapes_to_boxes import box_around, box_around_ellipse, box_around_rotated
 
-# Answers about a region, which repeat its shape.
+# Types of the values of a region beside its labels, which repeat its shape.
 REPEATED_SHAPES = ("choices", "datetime", "number", "rating", "taxonomy", "textarea")
 WITHOUT_AREA = ("keypointlabels", "keypoint", "vectorlabels", "vector")
 _SHAPES = ("rectangle", "polygon", "ellipse", "brush", "bitmask", *WITHOUT_AREA)

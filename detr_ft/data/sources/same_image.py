@@ -57,8 +57,8 @@ def _separated(group: list[Record], origin: Path) -> list[Record]:
     fits = {id(record): _fit(record) for record in group}
     best = max(fits.values())
     chosen = [record for record in group if fits[id(record)] == best]
-    if best[0] is False and len({record.stated for record in chosen}) > 1:
-        chosen = chosen[:0]
+    if not best[0] and len({record.stated for record in chosen}) > 1:
+        chosen = []
     root = origin if origin.is_dir() else origin.parent
     for record in group:
         if record not in chosen:

@@ -49,20 +49,23 @@ def apply_policy(data: SourceData, policy: UnlabeledPolicy | None, default: Unla
 def _refuse_lost_splits(data: SourceData) -> SourceData:
     """Return the data with a refused problem for each unlabeled image of a split without any label.
 
-    Its folder of labels is likely lost. A test split is left out instead: tests without labels are published.
+    Its folder of labels is likely lost. A test split beside others is left out instead: tests without labels are published.
     """
-    lost = {split for split, rows in data.unlabeled.items() if len(rows) == len(data.splits[split]) >= _MIN_LOST_IMAGES}
+    lost = {
+        split: rows
+        for split, rows in data.unlabeled.items()
+        if len(rows) == len(data.splits[split]) >= _MIN_LOST_IMAGES
+    }
+    if "test" in lost and len(data.splits) > 1:
+        log.warning("the %d images of test have no labels and are left out", len(lost["test"]))
+        return _refuse_lost_splits(data.without_rows({"test": lost["test"]}))
     problems = [
         Problem("missing label", f"{path}: has no labels, like all images of {split}", _LOST_SPLIT, split, row)
-        for split in sorted(lost - {"test"})
-        for row, path in enumerate(_names(data.splits[split], range(len(data.splits[split]))))
+        for split, rows in lost.items()
+        for row, path in zip(rows, _names(data.splits[split], rows), strict=True)
     ]
     unlabeled = {split: rows for split, rows in data.unlabeled.items() if split not in lost}
-    data = replace(data, problems=(*data.problems, *problems), unlabeled=unlabeled)
-    if "test" not in lost or len(data.splits) == 1:
-        return data
-    log.warning("the %d images of test have no labels and are left out", len(data.splits["test"]))
-    return data.without_rows({"test": range(len(data.splits["test"]))})
+    return replace(data, problems=(*data.problems, *problems), unlabeled=unlabeled)
 
 
 def _skip(data: SourceData) -> SourceData:

@@ -53,6 +53,7 @@ def test_links_copied_as_text_are_followed(folder: Path) -> None:
     (folder / "elsewhere/far/e.png").touch()
     (folder / "sub/link").write_text("../elsewhere/far\n")
     (folder / "sub/README").write_text("far")
+    (folder / "sub/absolute").write_text(str(folder))
     (folder / "sub/binary").write_bytes(b"\xff\x00")
     assert images_below(folder / "sub") == [folder / "elsewhere/far/e.png", folder / "sub/c.png"]
     (folder / "sub/loop").write_text("..")
