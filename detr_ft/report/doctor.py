@@ -13,7 +13,8 @@ from PIL import Image
 
 from detr_ft.boxes import xywh_to_xyxy
 from detr_ft.data.doctor.diagnosis import Diagnosis
-from detr_ft.data.doctor.finding import KINDS, Finding, by_cause, by_kind
+from detr_ft.data.doctor.finding import Finding, by_cause, by_kind
+from detr_ft.data.doctor.kinds import KINDS
 from detr_ft.data.doctor.statistics import SplitSummary
 from detr_ft.data.images import ImageError, open_image
 from detr_ft.data.schema import class_names

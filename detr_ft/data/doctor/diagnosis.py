@@ -12,18 +12,16 @@ from datasets import DatasetDict
 
 from detr_ft.data.box_format import BoxFormat
 from detr_ft.data.doctor.advice import Advice, advise
+from detr_ft.data.doctor.box_checks import box_findings, crowded_findings, tiny_findings
 from detr_ft.data.doctor.box_patterns import pattern_findings
 from detr_ft.data.doctor.checks import (
-    box_findings,
     copies_without_boxes,
-    crowded_findings,
     file_findings,
     find_duplicates,
     image_findings,
     missing_classes,
     similar_names,
     thin_findings,
-    tiny_findings,
     unrecorded_files,
 )
 from detr_ft.data.doctor.finding import Finding, finding

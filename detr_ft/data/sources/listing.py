@@ -146,7 +146,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def _as_folder(entry: os.DirEntry[str]) -> Path | None:
-    """Return the path of a folder, or of the one whose relative path a file of text has; None for other files."""
+    """Return the path of a folder, or of the one that a file of text links to; None for other files."""
     if entry.is_dir():
         return Path(entry.path)
     if os.path.splitext(entry.name)[1] or not entry.is_file() or entry.stat().st_size > _MAX_LINK_BYTES:

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from detr_ft.data.box_frame import count_boxes
 from detr_ft.data.doctor import Diagnosis, examine
-from detr_ft.data.doctor.finding import KINDS, LEVELS
+from detr_ft.data.doctor.kinds import KINDS, LEVELS
 from detr_ft.data.schema import detection_features, detection_objects
 from detr_ft.data.sources.load import load_data
 from detr_ft.report.doctor import describe, render_report
