@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -298,6 +299,10 @@ def test_a_label_in_another_encoding_is_a_problem_of_its_image(yolo: Path) -> No
 def test_without_a_data_yaml_the_classes_are_those_of_a_file_of_names(yolo: Path, name: str) -> None:
     (yolo / "data.yaml").unlink()
     (yolo / name).write_text("cone\ncube\n")
+    categories = [{"id": number, "name": one} for number, one in enumerate(("cone", "cube"))]
+    info = {"year": 2024, "version": "1.0", "contributor": "Label Studio"}
+    (yolo / "notes.json").write_text(json.dumps({"categories": categories, "info": info}))
+    assert class_names(load_data(str(yolo))["train"]) == ["cone", "cube"]
     data = load_data(f"yolo:{yolo}")
     assert class_names(data["train"]) == ["cone", "cube"]
     # The folders of the images are the splits.

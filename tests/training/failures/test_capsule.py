@@ -16,7 +16,8 @@ from torch import Tensor
 
 from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianMatcher, SetCriterion, detr_criterion
 from detr_ft.errors import InputError
-from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.structures import Matches, Predictions, StepTotals, Targets
+from detr_ft.training import step
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.stopping import diverged
 from detr_ft.training.trainer import DetrTrainer, TrainingError
@@ -165,6 +166,21 @@ def test_a_step_that_succeeds_has_no_verdict(tiny_checkpoint: Path, tmp_path: Pa
     with pytest.raises(TrainingError):
         make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(Infinite())).train()
     assert replay(Capsule(tmp_path / "run/failures/step-1"), detr_criterion()) is None
+
+
+def test_a_capsule_has_the_totals_of_its_step(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(NotANumber()))
+    # An object on one of four processes counts a quarter, and not one.
+    monkeypatch.setattr(step, "step_totals", lambda *_: StepTotals(2.0, torch.tensor([0.25, 0, 0, 0, 0]), processes=4))
+    with pytest.raises(TrainingError):
+        trainer.train()
+    capsule = Capsule(tmp_path / "run/failures/step-1")
+    assert capsule.totals is not None
+    assert (capsule.totals.images, capsule.totals.processes, capsule.totals.num_boxes) == (2.0, 4, 0.25)
+    del capsule.tensors["step"]["processes"]  # written by an earlier version
+    assert capsule.totals.processes == 1
 
 
 def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> None:
