@@ -79,7 +79,7 @@ def max_on_hosts(values: list[int]) -> list[int]:
 
 @functools.cache
 def _group_of_hosts(world: object) -> Any:
-    """Return a group of all processes for tensors on the host; they must call this together the first time."""
+    """Return a group of all processes for tensors on the host; its first call is a collective."""
     return world if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
 
 

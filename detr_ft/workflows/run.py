@@ -43,7 +43,7 @@ from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
 from detr_ft.workflows.results import collect_report, command_line, write_results
-from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
+from detr_ft.workflows.resume import check_changes, choose_threads, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
 logger = logging.getLogger(__name__)
@@ -171,6 +171,7 @@ def _train(
     if process.is_main_process and checkpoint is None:
         RunDirectory(built.recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
+    choose_threads(checkpoint)
     check_augmentation(built)
     data = read_source(built.recipe.data) if data is None else data
     built = with_family(built)
