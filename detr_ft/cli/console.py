@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.utils.distributed import processes, rank
+from detr_ft.utils.environment_faults import environment_fault
 from detr_ft.utils.progress import shown_on
 
 P = ParamSpec("P")
@@ -83,7 +84,7 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
             with shown_on(console):
                 return command(*args, **kwargs)
         except InputError as error:
-            _report("error", error.problems)
+            _report("error", [*error.problems, *filter(None, [environment_fault(error)])])
             _exit(INVALID_INPUT)
         except Interrupted as error:
             console.print("the same command with --resume continues from the checkpoint", style="yellow")
@@ -97,6 +98,10 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:  # noqa: BLE001 - the process boundary
             if debugging():
                 traceback.print_exc()
+            fault = environment_fault(error)
+            if fault:
+                _report("error", [fault])
+                _exit(INVALID_INPUT)
             if _report("failed", [str(error) or type(error).__name__]) and not debugging():
                 _errors.print("--debug before the command shows the traceback: detr-ft --debug ...", style="dim")
             _exit(FAILURE)

@@ -38,6 +38,7 @@ from detr_ft.models.timm import (
     without_legacy_fields,
 )
 from detr_ft.utils.arguments import model_text
+from detr_ft.utils.environment import warn_of_unused_gpu
 from detr_ft.utils.hub import HTTP_ERRORS
 from detr_ft.utils.progress import library_bars_hidden
 
@@ -163,6 +164,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trainable: bool) -> tuple[Any, Any]:
+    warn_of_unused_gpu()
     source = resolve(checkpoint)
     with _load_errors(checkpoint):
         config = read_config(source, revision)

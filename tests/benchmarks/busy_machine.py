@@ -21,7 +21,7 @@ _BAR, _GIVEN_UP = 5.0, 20.0
 
 def seconds_of(folder: Path, limit: float | None, **environment: str) -> float | None:
     """The duration of the quickstart; None if it reached the limit."""
-    command = [sys.executable, "-W", "ignore", "-m", "detr_ft", "quickstart", "--out", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "detr_ft", "quickstart", "--output-dir", str(folder)]
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     began = time.monotonic()
     with folder.with_suffix(".log").open("wb") as output:
