@@ -1,4 +1,4 @@
-"""Errors whose cause are installed packages that do not fit together, in words with the command that repairs them."""
+"""Installed packages that do not fit together: named as the cause of an error, with a command."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _OF_CUDA = re.compile(
 
 
 def environment_fault(error: BaseException) -> str | None:
-    """Return the packages that do not fit together and how to repair them; None for an error of another kind.
+    """Return the packages that caused an error and how to repair them; None for another cause.
 
-    Such errors are raised while an installed package is imported, or say that NumPy or CUDA can't be used.
+    Such errors are raised while an installed package is imported, or are those of an unusable NumPy or CUDA.
     """
-    for one in _chain(error):
-        if _OF_CUDA.search(str(one)):
-            return _cuda_fault(one)
-        package = _imported_package(one)
-        if package is None and _OF_NUMPY.search(str(one)):
+    for cause in _chain(error):
+        if _OF_CUDA.search(str(cause)):
+            return _cuda_fault(cause)
+        package = _imported_package(cause)
+        if package is None and _OF_NUMPY.search(str(cause)):
             package = "torch"
         if package is not None:
-            return _package_fault(package, one)
+            return _package_fault(package, cause)
     return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, its cause, the cause of that, and so on."""
-    seen: set[int] = set()
+    known: set[int] = set()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None and id(current) not in known:
+        known.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
@@ -69,10 +69,10 @@ def _package_fault(package: str, error: BaseException) -> str:
         if installed is None:
             return f"{own} can't be imported: {requirement.name} is not installed. Run: pip install '{requirement}'"
         if not requirement.specifier.contains(installed, prereleases=True):
-            kept = f"'{requirement.name}=={installed.partition('+')[0]}'"
+            pin = f"'{requirement.name}=={installed.partition('+')[0]}'"
             return (
                 f"{own} needs {requirement}, and {requirement.name} {installed} is installed ({why}). "
-                f"Run: pip install --upgrade {kept} {package}{_or_without(package)}"
+                f"Run: pip install --upgrade {pin} {package}{_or_without(package)}"
             )
     beside = "" if package == other else f" with {other} {_version(other)}"
     return (

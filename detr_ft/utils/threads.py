@@ -65,7 +65,7 @@ class ProcessorLoad:
 
 
 def _busy_seconds() -> float:
-    """Return the time that the cores have worked, which macOS and Windows divide into fewer parts than Linux."""
+    """Return the seconds that all cores have worked; systems divide them into different parts."""
     times = psutil.cpu_times()
     return float(sum(getattr(times, part, 0.0) for part in _BUSY))
 

@@ -44,7 +44,7 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
 
 
 def choose_threads(checkpoint: Path | None) -> None:
-    """Compute with the threads of a checkpoint, on which the last bits depend, or leave busy cores to others.
+    """Use the threads of a checkpoint, on which the last bits depend; in a new run, free cores.
 
     An environment variable has priority: `check_changes` then reports the difference.
     """

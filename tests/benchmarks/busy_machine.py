@@ -22,11 +22,15 @@ _BAR, _GIVEN_UP = 5.0, 20.0
 def seconds_of(folder: Path, limit: float | None, **environment: str) -> float | None:
     """The duration of the quickstart; None if it reached the limit."""
     command = [sys.executable, "-W", "ignore", "-m", "detr_ft", "quickstart", "--output-dir", str(folder)]
-    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     began = time.monotonic()
     with folder.with_suffix(".log").open("wb") as output:
         try:
-            subprocess.run(command, env=kept | environment, stdout=output, stderr=output, check=True, timeout=limit)
+            subprocess.run(
+                command, env=inherited | environment, stdout=output, stderr=output, check=True, timeout=limit
+            )
         except subprocess.TimeoutExpired:
             return None
     return time.monotonic() - began

@@ -44,7 +44,9 @@ def test_threads_never_become_more(machine: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("name", threads._VARIABLES)
-def test_a_number_of_the_user_is_kept(machine: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_the_user_has_priority(
+    machine: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, "3")
     machine.by_others = 4.0
     use_free_cores()
@@ -58,7 +60,7 @@ def test_a_single_thread_needs_no_measurement(machine: SimpleNamespace) -> None:
 
 
 def test_the_load_is_that_of_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two seconds on four cores this process used three seconds of processor time, all together seven."""
+    """In two seconds on four cores all processes used seven seconds of processor time, this one three."""
     clock, busy, own = [10.0], [100.0], [5.0]
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(threads, "_busy_seconds", lambda: busy[0])

@@ -37,7 +37,7 @@ def test_a_new_run_and_an_old_checkpoint_use_free_cores(chosen: list[object], tm
     assert chosen == ["free", "free"]
 
 
-def test_a_number_of_the_user_is_kept_and_reported(
+def test_a_number_of_the_user_has_priority_and_is_reported(
     chosen: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
