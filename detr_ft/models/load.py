@@ -14,6 +14,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_OBJECT_DETECTION_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForObjectDetection,
@@ -37,6 +38,7 @@ from detr_ft.models.timm import (
     uses_timm,
     without_legacy_fields,
 )
+from detr_ft.models.weights import read_weights
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.hub import HTTP_ERRORS
 from detr_ft.utils.progress import library_bars_hidden
@@ -48,6 +50,7 @@ logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(log
 LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *HTTP_ERRORS,
 )  # fmt: skip
+_ATTENTION = (None, "eager", "sdpa", "flex_attention")  # of torch
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
@@ -60,7 +63,7 @@ def load_model(
     from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
     checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
-    return _load(model_text(checkpoint, "checkpoint"), revision, None if pickled else True, trainable=True)
+    return _load(model_text(checkpoint, "checkpoint"), revision, pickled, trainable=True)
 
 
 def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
@@ -68,7 +71,7 @@ def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, 
 
     Raises InputError as `load_model` does; code in a repository is not run.
     """
-    return _load(model_text(checkpoint, "checkpoint"), None, True, trainable=False)
+    return _load(model_text(checkpoint, "checkpoint"), None, pickled=False, trainable=False)
 
 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -144,11 +147,6 @@ def describe_load_error(checkpoint: str, error: BaseException) -> str:
             f"{checkpoint}: needs code that is beside it (auto_map in its JSON files), which is never run. "
             "Use a checkpoint of an architecture of transformers."
         )
-    if "file named model.safetensors" in text:
-        return (
-            f"{checkpoint}: there is no model.safetensors. If you trust its pickled weights (pytorch_model.bin), set "
-            "model.pickled: true in the recipe."
-        )
     if "timm" in text:
         return (
             f"{checkpoint}: its backbone needs timm, which cannot be imported here. "
@@ -162,24 +160,24 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trainable: bool) -> tuple[Any, Any]:
+def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool) -> tuple[Any, Any]:
     source = resolve(checkpoint)
+    revision = commit_of(checkpoint, revision)  # all files are of one commit
     with _load_errors(checkpoint):
         config = read_config(source, revision)
         if trainable:
             check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
-        model, loading = AutoModelForObjectDetection.from_pretrained(
-            source,
+        model, loading = _model_class(checkpoint, config).from_pretrained(
+            None,  # transformers would load other files of the folder, as adapters
             config=native or config,
-            revision=revision,
-            trust_remote_code=False,
-            use_safetensors=safetensors,
+            state_dict=read_weights(source, revision, pickled),
             ignore_mismatched_sizes=True,  # reported by _check_weights
             output_loading_info=True,
             key_mapping=native_weight_names(config) if native else None,
         )
+        model.name_or_path = model.config.name_or_path = source
         processor = _processor(source, revision)
     _check_weights(checkpoint, loading)
     check_metadata(model.config, checkpoint)
@@ -206,15 +204,27 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
         raise InputError(describe_load_error(checkpoint, error)) from error
 
 
+def _model_class(checkpoint: str, config: Any) -> Any:
+    """Return the class of a detector. Raises InputError for a config of another task."""
+    if type(config) not in MODEL_FOR_OBJECT_DETECTION_MAPPING:
+        raise InputError(
+            f"{checkpoint}: a {config.model_type!r} model is not supported: it is no object detector of transformers. "
+            "Give another checkpoint."
+        )
+    return MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)]
+
+
 def read_config(source: str, revision: str | None = None) -> Any:
-    """Return the config of a checkpoint. Raises InputError if its attention is code of the Hub."""
+    """Return the config of a checkpoint. Raises InputError if it names code of the Hub, or is quantized."""
     written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     kernels = sorted(set(_kernels(written)))
     if kernels:
         raise InputError(
-            f"{source}: attn_implementation {kernels[0]} is code of the Hub, which is never run. "
+            f"{source}: attn_implementation {kernels[0]} is code of the Hub or of another package, which is never run. "
             "Write eager or sdpa into its config.json"
         )
+    if written.get("quantization_config"):
+        raise InputError(f"{source}: quantized weights are not supported. Give the checkpoint in full precision.")
     with_backbone = {family.model_type for family in FAMILIES if family.backbone is not None}
     if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
         return AutoConfig.for_model(**current)
@@ -222,11 +232,14 @@ def read_config(source: str, revision: str | None = None) -> Any:
 
 
 def _kernels(config: object) -> Iterator[str]:
-    """Yield attention implementations that are repositories, in a config and those in it."""
+    """Yield attention implementations that are not those of torch, in a config and those in it.
+
+    With the package `kernels`, transformers replaces also names of other packages by repositories.
+    """
     for key, value in config.items() if isinstance(config, Mapping) else ():
         if key.endswith("attn_implementation"):
             names = value.values() if isinstance(value, Mapping) else [value]
-            yield from (name for name in names if isinstance(name, str) and "/" in name)
+            yield from (str(name) for name in names if name not in _ATTENTION)
         else:
             yield from _kernels(value)
 
