@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_OBJECT_DETECTION_MAPPING,
@@ -51,6 +56,8 @@ LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *HTTP_ERRORS,
 )  # fmt: skip
 _ATTENTION = (None, "eager", "sdpa", "flex_attention")  # of torch
+# With these keys transformers loads kernels, which are code, or a file with another name.
+_UNSUPPORTED_KEYS = ("quantization_config", "transformers_weights")
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
@@ -200,6 +207,8 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
             yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
         raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
+    except RemoteEntryNotFoundError as error:
+        raise InputError(f"{checkpoint}: has no config.json on the Hub. Give a model of transformers.") from error
     except LOAD_ERRORS as error:
         raise InputError(describe_load_error(checkpoint, error)) from error
 
@@ -215,7 +224,7 @@ def _model_class(checkpoint: str, config: Any) -> Any:
 
 
 def read_config(source: str, revision: str | None = None) -> Any:
-    """Return the config of a checkpoint. Raises InputError if it names code of the Hub, or is quantized."""
+    """Return the config of a checkpoint. Raises InputError if it names code of the Hub, or other weights."""
     written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     kernels = sorted(set(_kernels(written)))
     if kernels:
@@ -223,8 +232,12 @@ def read_config(source: str, revision: str | None = None) -> Any:
             f"{source}: attn_implementation {kernels[0]} is code of the Hub or of another package, which is never run. "
             "Write eager or sdpa into its config.json"
         )
-    if written.get("quantization_config"):
-        raise InputError(f"{source}: quantized weights are not supported. Give the checkpoint in full precision.")
+    for key in _UNSUPPORTED_KEYS:
+        if written.get(key):
+            raise InputError(
+                f"{source}: {key} in its config.json is not supported. Give a checkpoint in full precision with its "
+                "weights in model.safetensors."
+            )
     with_backbone = {family.model_type for family in FAMILIES if family.backbone is not None}
     if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
         return AutoConfig.for_model(**current)

@@ -23,6 +23,7 @@ from detr_ft.errors import InputError
 from detr_ft.run_directory import WEIGHTS
 
 _PICKLED = "pytorch_model.bin"
+_ADAPTER = "adapter_config.json"
 _MAX_INDEX_BYTES = 2**24  # one line for each tensor
 
 
@@ -30,8 +31,10 @@ def read_weights(source: str, revision: str | None = None, pickled: bool = False
     """Return the weights of a folder or repository, on the CPU, without running code from the files.
 
     They are in `model.safetensors` or the files that its index names; `pickled` also accepts `pytorch_model.bin` if there
-    is neither. Raises InputError, and errors of the Hub's client.
+    is neither. Raises InputError, also for adapters beside them, and errors of the Hub's client.
     """
+    if _find(source, revision, _ADAPTER) is not None:
+        raise InputError(f"{source}: adapters ({_ADAPTER}) are not loaded. Merge them into the model, and save it.")
     for name in (WEIGHTS, _PICKLED) if pickled else (WEIGHTS,):
         files = _files(source, revision, name)
         if files:
