@@ -49,8 +49,9 @@ def configure(
 ) -> SetCriterion:
     """Build the criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes.
 
-    Files of terms are relative to `folder`; without one the terms are those of this package. `activation` is that of the model and selects the form of plain names
-    such as `FocalLoss`. Raises ConfigureError with the path and the message of every mistake.
+    Files of terms are relative to `folder`; without one the terms are those of this package. `activation` is that of the
+    model and selects the form of plain names such as `FocalLoss`. Raises ConfigureError with the path and the message of
+    every mistake.
     """
     problems: list[tuple[KeyPath, str]] = [
         ((key,), "unknown key; a criterion has matcher and losses") for key in sorted(set(description) - _KEYS)

@@ -55,7 +55,9 @@ def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:
             if not isinstance(config, kind.config_class):
                 raise InputError(f"{checkpoint}: must be a {kind.config_class.model_type}, got a {config.model_type}")
             # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
-            state = kind.from_pretrained(None, config=config, state_dict=read_weights(checkpoint, revision)).state_dict()
+            state = kind.from_pretrained(
+                None, config=config, state_dict=read_weights(checkpoint, revision)
+            ).state_dict()
     except InputError as error:
         raise InputError([f"model.backbone: {problem}" for problem in error.problems]) from error
     except LOAD_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Read weights by the names of their files alone: safetensors, and pickled tensors where these are allowed.
+"""Read weights from files of fixed names: safetensors, and pickled tensors where these are allowed.
 
 transformers would also follow names in JSON files beside the weights: adapters, other formats, files of other folders.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from detr_ft.run_directory import WEIGHTS
 _PICKLED = "pytorch_model.bin"
 _ADAPTER = "adapter_config.json"
 _MAX_INDEX_BYTES = 2**24  # one line for each tensor
+_SHOWN_NAMES, _SHOWN_CHARACTERS = 3, 100
 
 
 def read_weights(source: str, revision: str | None = None, pickled: bool = False) -> dict[str, Tensor]:
@@ -46,7 +47,7 @@ def read_weights(source: str, revision: str | None = None, pickled: bool = False
 
 
 def read_tensors(file: Path) -> Any:
-    """Return the tensors, numbers, texts and containers in a file of `torch.save`, on the CPU, and nothing else.
+    """Return the tensors, numbers, texts and containers in a file of `torch.save`, on the CPU.
 
     Raises InputError for a damaged file and for one with other objects.
     """
@@ -83,14 +84,12 @@ def _files(source: str, revision: str | None, name: str) -> list[Path]:
     files = [_find(source, revision, shard) for shard in names]
     missing = [shard for shard, found in zip(names, files, strict=True) if found is None]
     if missing:
-        raise InputError(
-            [f"{index}: names {shard}, which does not exist. Complete the checkpoint." for shard in missing]
-        )
+        raise InputError(f"{index}: there is no {_shown(missing)}. Complete the checkpoint.")
     return [found for found in files if found is not None]
 
 
 def _names_in(index: Path, suffix: str) -> list[str]:
-    """Return the names in an index. Raises InputError unless they are names of files with the suffix beside it."""
+    """Return the names in an index. Raises InputError unless all are files of the suffix beside it."""
     if index.stat().st_size > _MAX_INDEX_BYTES:
         raise InputError(f"{index}: must be smaller than {_MAX_INDEX_BYTES >> 20} MiB. Save the checkpoint again.")
     try:
@@ -105,10 +104,14 @@ def _names_in(index: Path, suffix: str) -> list[str]:
     wrong = [name for name in files if not plain.fullmatch(name)]
     if wrong:
         raise InputError(
-            f"{index}: weight_map must name {suffix[1:]} files beside it, got {', '.join(map(repr, wrong[:3]))}. "
-            "Do not load this checkpoint."
+            f"{index}: weight_map must name {suffix[1:]} files beside it, got {_shown(wrong)}. Do not load this checkpoint."
         )
     return files
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in names[:_SHOWN_NAMES]) + more
 
 
 def _find(source: str, revision: str | None, name: str) -> Path | None:
@@ -122,7 +125,7 @@ def _find(source: str, revision: str | None, name: str) -> Path | None:
 
 
 def _check_reachable(source: str, revision: str | None) -> None:
-    """Raise LocalEntryNotFoundError for a repository without weights in the cache if the Hub is unreachable."""
+    """Raise LocalEntryNotFoundError if the Hub is unreachable and the cache has no weights."""
     if not Path(source).is_dir():
         with suppress(RemoteEntryNotFoundError):
             hf_hub_download(source, WEIGHTS, revision=revision)

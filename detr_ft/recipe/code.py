@@ -74,7 +74,10 @@ class RecipeCode:
         return built.recipe.model_copy(update={"criterion": criterion, "data": data})
 
     def write(self, built: BuiltRecipe, run: RunDirectory) -> None:
-        """Copy the files into the run, and record it as trained here. Raises InputError if one can't be written."""
+        """Copy the files into the run and record it as trained here.
+
+        Raises InputError if one can't be written.
+        """
         names = self.names_in(run.path)
         for name, target in names.items():
             if not (run.path / target).is_file():

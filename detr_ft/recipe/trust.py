@@ -1,6 +1,6 @@
-"""This user's record of the code that runs trained here: code of other runs needs the user's consent.
+"""The record of the code of a user's own runs: that of other runs needs the user's consent.
 
-The record is in the user's state folder, never in a run, which may come from elsewhere. It has a line for each run, as
+It is in the user's state folder, never in a run, which may come from elsewhere. It has a line for each run, as
 JSON: its folder, and the SHA-256 of each file of code by its path.
 """
 

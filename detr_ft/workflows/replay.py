@@ -49,7 +49,7 @@ def replay(capsule: PathLike, *, trust_code: bool = False) -> ReplayOutcome:
     unknown = [] if trust_code else unknown_code(folder, opened.criterion, opened.code_folder)
     if unknown:
         raise InputError(
-            [f"{folder}: its criterion runs code that is not of a run of yours: {code}. {CONSENT}" for code in unknown]
+            [f"{folder}: its criterion needs code that is not of a run of yours: {code}. {CONSENT}" for code in unknown]
         )
     try:
         criterion = configure(opened.criterion, opened.code_folder)

@@ -65,7 +65,7 @@ def trained_by(model: str, detector: Detector, trust_code: bool = False) -> SetC
             return family.default_criterion()
         unknown = [] if trust_code else unknown_code(Path(model), recipe.criterion, recipe.folder)
         if unknown:
-            raise InputError(f"{file} runs code that is not of a run of yours: {', '.join(unknown)}. {CONSENT}")
+            raise InputError(f"{file} needs code that is not of a run of yours: {', '.join(unknown)}. {CONSENT}")
         criterion = configure(recipe.criterion, recipe.folder, family.activation)
         check_activation(criterion, family.activation)
     except (InputError, ConfigureError) as error:

@@ -80,7 +80,9 @@ def test_an_index_names_plain_safetensors_only(folder: Path, load: Callable[[str
         (folder / "evil").replace(folder / name)
     places[next(iter(places))] = name
     write_index(folder, places)
-    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json: weight_map must name safetensors files") as e:
+    with pytest.raises(
+        InputError, match=r"model\.safetensors\.index\.json: weight_map must name safetensors files"
+    ) as e:
         load(str(folder))
     assert repr(str(name)) in str(e.value)
     assert not (folder / "canary").exists()
@@ -97,14 +99,17 @@ def test_an_index_names_plain_safetensors_only(folder: Path, load: Callable[[str
         (b'{"weight_map": []}', "must have a mapping weight_map"),
         (b'{"weight_map": {}}', "must have a mapping weight_map"),
         (b" " * (2**24 + 1), "must be smaller than 16 MiB"),
-        (b'{"weight_map": {"a": "gone.safetensors", "b": "lost.safetensors"}}', r"gone\.safetensors(.|\n)*lost"),
+        (
+            b'{"weight_map": {"a": "gone.safetensors", "b": "lost.safetensors"}}',
+            "there is no 'gone.safetensors', 'lost.safetensors'",
+        ),
     ],
     ids=["text", "bytes", "deep", "list", "no map", "a list as map", "empty", "huge", "missing files"],
 )
 def test_an_invalid_index_is_reported(folder: Path, content: bytes, words: str) -> None:
     split(folder)
     (folder / "model.safetensors.index.json").write_bytes(content)
-    with pytest.raises(InputError, match=rf"model\.safetensors\.index\.json: (names )?{words}"):
+    with pytest.raises(InputError, match=rf"model\.safetensors\.index\.json: {words}"):
         load_model(folder)
 
 
@@ -195,7 +200,7 @@ def test_a_config_that_chooses_other_weights_is_refused(folder: Path, key: str, 
 
 
 def test_adapters_are_refused(folder: Path) -> None:
-    """transformers would load the model that they name instead of the one in the folder."""
+    """They name the model that transformers loads in place of that of the folder."""
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "owner/other", "target_modules": ["q_proj"], "r": 2}
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
     for load in LOADERS:

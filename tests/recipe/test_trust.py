@@ -68,7 +68,9 @@ def test_runs_without_code_are_not_recorded(record: Path, folder: Path) -> None:
     assert not record.exists()
 
 
-@pytest.mark.parametrize("content", [b"\xff\n", b"{\n", b"[]\n", b'{"run": "/"}\n', b'{"run": "/", "code": {"a": 1}}\n'])
+@pytest.mark.parametrize(
+    "content", [b"\xff\n", b"{\n", b"[]\n", b'{"run": "/"}\n', b'{"run": "/", "code": {"a": 1}}\n']
+)
 def test_a_damaged_record_knows_nothing_and_is_replaced(
     record: Path, folder: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

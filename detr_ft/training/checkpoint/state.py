@@ -148,7 +148,10 @@ def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapp
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Load all weights of a checkpoint into a model. Raises InputError for a damaged file, other names or shapes."""
+    """Load all weights of a checkpoint into a model.
+
+    Raises InputError for a damaged file, and if names or shapes differ.
+    """
     weights = read_safetensors(checkpoint / WEIGHTS)
     own = model.state_dict()
     faults = [f"is missing: {name}" for name in own if name not in weights]
@@ -178,10 +181,12 @@ def load_saved(model: nn.Module, folder: Path) -> None:
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:
-    """Return the `tensors` of a checkpoint, on the CPU, without running code from the file. Raises InputError."""
+    """Return the `tensors` of a checkpoint, on the CPU, without running code. Raises InputError."""
     tensors = read_tensors(checkpoint / _TENSORS)
     if not isinstance(tensors, dict):
-        raise InputError(f"{checkpoint / _TENSORS}: must have a mapping, got {type(tensors).__name__}. Restore the file.")
+        raise InputError(
+            f"{checkpoint / _TENSORS}: must have a mapping, got {type(tensors).__name__}. Restore the file."
+        )
     return tensors
 
 
