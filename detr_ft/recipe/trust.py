@@ -30,11 +30,26 @@ def code_of(description: object, folder: Path) -> dict[str, str]:
 
     A module without a source file, as a script, has its name and no SHA-256. Missing files are left out.
     """
-    files = [file for file in code_files(description, folder) if file.is_file()]
+    files = [file for file in code_files(description, folder) if _is_file(file)]
     modules = {name: list(_files_of_module(name)) for name in module_names(description)}
     files += [file for found in modules.values() for file in found]
-    digests = {str(file.resolve()): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    digests = {str(file.resolve()): _digest(file) for file in files}
     return digests | {name: "" for name, found in modules.items() if not found}
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # the name is too long
+        return False
+
+
+def _digest(file: Path) -> str:
+    """Return the SHA-256 of a file, empty if it can't be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def record_run(run: Path, code: _Code) -> None:
@@ -100,7 +115,7 @@ def _is_entry(entry: object) -> bool:
 
 def _replace(record: Path, content: bytes) -> None:
     """Write the record, completely or not at all."""
-    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
+    partial = record.with_name(f".{record.name}.{os.getpid()}")
     partial.write_bytes(content)
     partial.replace(record)
 

@@ -63,6 +63,12 @@ def test_a_link_to_other_code_is_unknown(record: Path, folder: Path) -> None:
     assert unknown_code(folder / "run", DESCRIPTION, folder) == [str(folder / "other.py")]
 
 
+@pytest.mark.parametrize("name", ["", ".x", "a..b", "a\0b", "../evil", "sys", "x" * 5000, "\udc80"])
+def test_names_without_a_source_file_are_unknown(record: Path, folder: Path, name: str) -> None:
+    assert unknown_code(folder / "run", {"use": f"{name}:Mine"}, folder) == [name]
+    assert unknown_code(folder / "run", {"use": f"{name}.py:Mine"}, folder) == []  # no such file: nothing to run
+
+
 def test_runs_without_code_are_not_recorded(record: Path, folder: Path) -> None:
     record_run(folder / "run", {})
     assert not record.exists()
