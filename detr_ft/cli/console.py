@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from detr_ft.errors import InputError, Interrupted
+from detr_ft.utils import components
 from detr_ft.utils.distributed import processes, rank
 from detr_ft.utils.environment_faults import environment_fault
 from detr_ft.utils.progress import shown_on
@@ -31,15 +33,38 @@ _QUIET_LIBRARIES = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+_UNSAFE_ADVICE = re.compile(
+    r"weights_only|safe_globals|trust_remote_code|allow_pickle|can still be loaded|trusted source", re.IGNORECASE
+)
+
 console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of the main process
 _errors = Console(stderr=True, highlight=False)  # of every process
 
 
 class _ConsoleHandler(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._announced: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
+        text = without_unsafe_advice(self.format(record))
+        if record.name == components.__name__:  # a command that builds a recipe twice announces its code once
+            if text in self._announced:
+                return
+            self._announced.add(text)
         style = "yellow" if record.levelno >= logging.WARNING else "none"
         target = _errors if record.levelno >= logging.ERROR else console
-        target.print(escape(self.format(record)), style=style, soft_wrap=True)
+        target.print(escape(text), style=style, soft_wrap=True)
+
+
+def without_unsafe_advice(text: str) -> str:
+    """Return the message of a library without sentences that advise to run the code in a file."""
+    lines = []
+    for line in text.splitlines():
+        sentences = re.split(r"(?<=[.!?])\s+", line)
+        safe = [sentence for sentence in sentences if not _UNSAFE_ADVICE.search(sentence)]
+        lines += [line] if len(safe) == len(sentences) else [" ".join(safe)] if safe else []
+    return "\n".join(lines) or "the file has objects that are not loaded"
 
 
 def print_message(text: str) -> None:
@@ -97,7 +122,7 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(FAILURE) from None
         except Exception as error:  # noqa: BLE001 - the process boundary
             if debugging():
-                traceback.print_exc()
+                _print_traceback()
             fault = environment_fault(error)
             if fault:
                 _report("error", [fault])
@@ -119,7 +144,7 @@ def _report(kind: str, problems: Sequence[str]) -> bool:
     first = processes() == 1 or _is_first_report("\n".join(problems))
     if first:
         for problem in problems:
-            _errors.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
+            _errors.print(f"[bold red]{kind}:[/] {escape(without_unsafe_advice(problem))}", soft_wrap=True)
     return first
 
 
@@ -129,7 +154,11 @@ def _is_first_report(text: str) -> bool:
     return is_first_report(text)
 
 
+def _print_traceback() -> None:
+    print(without_unsafe_advice(traceback.format_exc()), file=sys.stderr)
+
+
 def _exit(status: int) -> NoReturn:
     if debugging() and isinstance(sys.exc_info()[1], (InputError, KeyboardInterrupt)):
-        traceback.print_exc()
+        _print_traceback()
     raise SystemExit(status)
