@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,11 @@ import inside_tab
 import lesson_tab
 import matching_tab
 from examples import Example, load_examples
+from requests_guard import MAX_FILE_BYTES, HostGuard, SizeGuard, check_patterns, served_hosts
+from PIL import Image
 from starlette.middleware import Middleware
 from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
+from uploads import return_freed_memory
 
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
@@ -33,8 +38,11 @@ from detr_ft.inference import Detector
 from detr_ft.workflows.splits import DataOptions
 from detr_ft.workflows.trained_criterion import trained_by
 
+logger = logging.getLogger(__name__)
+
 LOCAL_NOTE = "Images stay on this machine."
-_MAX_SESSIONS = 200  # with stored images; older ones are dropped
+_MAX_SESSIONS = 40  # with stored images, at most 24 in the tab Detect; older ones are dropped
+_MAX_WAITING_EVENTS = 200  # of all users; for more the page says that it is busy
 _DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS = 3600, 86400  # of uploaded and written files
 _MAX_OFFERED_IMAGES = 4  # in the tab Detect
 
@@ -87,24 +95,35 @@ def build_page(
         with gr.Tab("Compare", id="compare"):
             compare_tab.build(page, detector, other, examples)
         api.add_endpoints(detector)
+    # Without direct calls of the endpoints, which would not wait in the queue.
+    page.queue(api_open=False, max_size=_MAX_WAITING_EVENTS, default_concurrency_limit=1)
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int | None) -> str:
+def launch(page: gr.Blocks, host: str, port: int | None, folder: Path, allowed_hosts: Sequence[str] = ()) -> str:
     """Start the server of a page in the background and return its address.
 
-    Raises InputError if the port is in use.
+    `folder` stores uploaded files. `allowed_hosts` are names of proxies, besides this machine's own. Raises InputError if
+    the port is in use.
     """
+    hosts = served_hosts(host, allowed_hosts, os.environ)
+    if hosts:
+        logger.info("the demo also answers to %s", ", ".join(hosts))
+    middleware = [
+        *([] if hosts is None else [Middleware(HostGuard, hosts=hosts)]),
+        Middleware(SizeGuard, folder=folder, kept=frozenset(folder.rglob("*"))),
+        Middleware(ContentPolicyMiddleware),
+    ]
     try:
         launched: tuple[Any, str, str] = page.launch(
             server_name=host,
             server_port=port,
             share=False,
             allowed_paths=[],
-            max_file_size="20mb",
+            max_file_size=MAX_FILE_BYTES,
             state_session_capacity=_MAX_SESSIONS,
             ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(ContentPolicyMiddleware)]},
+            app_kwargs={"middleware": middleware},
             quiet=True,
             prevent_thread_lock=True,
             **LAUNCH_STYLE,
@@ -125,11 +144,16 @@ def serve(
     data: str | None = None,
     options: DataOptions = DataOptions(),
     compare: str | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page of a model until interrupted.
 
-    Without `images` it offers those of the data, which are read with `options`. Raises InputError.
+    Without `images` it offers those of the data, which are read with `options`. `allowed_hosts` are names of proxies.
+    Raises InputError.
     """
+    check_patterns(allowed_hosts)
+    return_freed_memory()
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limits of uploads are lower
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # All uploaded and written files are in this folder, which is deleted with the process.
@@ -141,5 +165,9 @@ def serve(
         ]
         other = Detector.load(compare) if compare else None
         page = build_page(detector, offered, examples, note, other, trained_by(model, detector))
-        print(f"the demo is at {launch(page, host, port)} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        print(
+            f"the demo is at {launch(page, host, port, Path(folder), allowed_hosts)} (Ctrl-C stops it)",
+            file=sys.stderr,
+            flush=True,
+        )
         page.block_thread()

@@ -202,6 +202,14 @@ def demo(
     compare: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Show another model beside it; default: none")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="Answer also to this host, the name of a proxy; may be repeated; default: to this machine's names",
+        ),
+    ] = None,
 ) -> None:
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
@@ -213,7 +221,14 @@ def demo(
 
     from detr_ft.workflows.splits import DataOptions
 
-    serve(model, port=port, data=data, options=DataOptions(box_format, images, unlabeled), compare=compare)
+    serve(
+        model,
+        port=port,
+        data=data,
+        options=DataOptions(box_format, images, unlabeled),
+        compare=compare,
+        allowed_hosts=allow_host or (),
+    )
 
 
 def push(
