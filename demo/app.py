@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -26,8 +25,8 @@ import inside_tab
 import lesson_tab
 import matching_tab
 from examples import Example, load_examples
-from requests_guard import MAX_FILE_BYTES, HostGuard, SizeGuard, check_patterns, served_hosts
 from PIL import Image
+from requests_guard import MAX_FILE_BYTES, HostGuard, SizeGuard, check_patterns, served_hosts
 from starlette.middleware import Middleware
 from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
 from uploads import return_freed_memory
@@ -38,11 +37,9 @@ from detr_ft.inference import Detector
 from detr_ft.workflows.splits import DataOptions
 from detr_ft.workflows.trained_criterion import trained_by
 
-logger = logging.getLogger(__name__)
-
 LOCAL_NOTE = "Images stay on this machine."
 _MAX_SESSIONS = 40  # with stored images, at most 24 in the tab Detect; older ones are dropped
-_MAX_WAITING_EVENTS = 200  # of all users; for more the page says that it is busy
+_MAX_WAITING_EVENTS = 200  # of all users; with more the page shows that it is busy
 _DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS = 3600, 86400  # of uploaded and written files
 _MAX_OFFERED_IMAGES = 4  # in the tab Detect
 
@@ -101,17 +98,15 @@ def build_page(
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, folder: Path, allowed_hosts: Sequence[str] = ()) -> str:
-    """Start the server of a page in the background and return its address.
+    """Start the server of a page in the background and return its address, with the names of proxies.
 
     `folder` stores uploaded files. `allowed_hosts` are names of proxies, besides this machine's own. Raises InputError if
     the port is in use.
     """
     hosts = served_hosts(host, allowed_hosts, os.environ)
-    if hosts:
-        logger.info("the demo also answers to %s", ", ".join(hosts))
     middleware = [
         *([] if hosts is None else [Middleware(HostGuard, hosts=hosts)]),
-        Middleware(SizeGuard, folder=folder, kept=frozenset(folder.rglob("*"))),
+        Middleware(SizeGuard, folder=folder, permanent=frozenset(folder.rglob("*"))),
         Middleware(ContentPolicyMiddleware),
     ]
     try:
@@ -132,7 +127,7 @@ def launch(page: gr.Blocks, host: str, port: int | None, folder: Path, allowed_h
         raise InputError(
             f"the demo can't listen on port {port or '7860 to 7959'}: {error}. Use another --port."
         ) from error
-    return launched[1]
+    return launched[1] + (f" and its proxies ({', '.join(hosts)})" if hosts else "")
 
 
 def serve(

@@ -63,7 +63,7 @@ def detect_file(detector: Detector, path: str | None) -> DetectedImage | Problem
 
 
 def detect_upload(detector: Detector, upload: UploadedImage) -> Detections:
-    """Return all detections of an uploaded image, boxes in pixels of the upright original. Raises InputError."""
+    """Return all detections of an uploaded image. Boxes are in pixels of the upright original."""
     (detections,) = detector.detect([upload.image])
     return replace(detections, boxes=detections.boxes * detections.boxes.new_tensor(upload.scale * 2))
 

@@ -1,11 +1,11 @@
-"""Guards of the demo's server: hosts and origins of requests, sizes of requests, and the bytes of stored files."""
+"""Guards of the server: hosts, origins and sizes of requests, and the bytes of stored files."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uploads import prune
 
 from detr_ft.errors import InputError
@@ -26,18 +27,16 @@ _SECONDS_BETWEEN_PRUNINGS = 10.0  # without uploads: the page writes small files
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 _PATTERN = re.compile(r"[\w.*-]+", re.ASCII)
-_Scope, _Receive, _Send = Mapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
-_App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def host_name(value: str) -> str | None:
-    """Return the host of a `Host` header or of an origin's authority, in lower case without port; None if malformed."""
+    """Return the host of a `Host` header or origin, in lower case without port; None if malformed."""
     matched = _HOST.fullmatch(value)
     return matched[1].strip("[]").lower().removesuffix(".") if matched else None
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a host is this machine, whatever a name server says."""
+    """Return whether a host is this machine by every name server."""
     if name == "localhost":
         return True
     try:
@@ -58,7 +57,7 @@ def check_patterns(names: Sequence[str]) -> None:
 
 
 def served_hosts(host: str, given: Sequence[str], environment: Mapping[str, str]) -> list[str] | None:
-    """Return the names, besides this machine's own, of a server that listens on `host`; None means any name.
+    """Return the names of a server that listens on `host`, besides loopback's; None means any name.
 
     A page of another site can point its name at this machine, and would then read what the demo serves: so a server on
     loopback answers to its own names, to those `given`, and to the notebook's proxy. A server on another address is
@@ -91,10 +90,10 @@ class HostGuard:
     `hosts` are names and patterns besides those of this machine. A page of this machine on another port is another site.
     """
 
-    def __init__(self, app: _App, hosts: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self.app, self.hosts = app, hosts
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         refusal = self.refusal(scope["headers"])
@@ -103,7 +102,7 @@ class HostGuard:
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008, "reason": "host"})
         status, message = refusal
-        return await PlainTextResponse(message, status)(scope, receive, send)  # type: ignore[arg-type]
+        return await PlainTextResponse(message, status)(scope, receive, send)
 
     def refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, str] | None:
         """Return status and message for a request that is refused; None for one that is served."""
@@ -127,19 +126,22 @@ class HostGuard:
 
 
 class SizeGuard:
-    """Limits the bytes of requests, and those of the files in the demo's folder, whose oldest are removed."""
+    """Limits the bytes of requests and of the files in the folder, whose oldest are removed.
 
-    def __init__(self, app: _App, folder: Path, kept: Collection[Path] = ()) -> None:
-        self.app, self.folder, self.kept = app, folder, kept
+    Files in `permanent` are not removed.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path, permanent: Collection[Path] = ()) -> None:
+        self.app, self.folder, self.permanent = app, folder, permanent
         self.receiving = 0  # bytes of uploads in progress
         self.pruned_at = 0.0
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return await self.app(scope, receive, send)
         path = scope["path"].rstrip("/")
         if path.endswith("/process_recording"):  # decodes videos, which the demo doesn't have
-            return await PlainTextResponse("Not found.\n", 404)(scope, receive, send)  # type: ignore[arg-type]
+            return await PlainTextResponse("Not found.\n", 404)(scope, receive, send)
         uploads = path.endswith("/upload")
         limit, received = _MAX_UPLOAD_BYTES if uploads else _MAX_JSON_BYTES, 0
 
@@ -157,15 +159,15 @@ class SizeGuard:
         try:
             if _content_length(scope) > limit:
                 message = f"The request is larger than {limit // 2**20} MiB. Upload fewer or smaller images.\n"
-                return await PlainTextResponse(message, 413)(scope, receive, send)  # type: ignore[arg-type]
+                return await PlainTextResponse(message, 413)(scope, receive, send)
             await self.app(scope, receive_within_limit, send)
         finally:
             self.receiving -= received
             if uploads or time.monotonic() - self.pruned_at > _SECONDS_BETWEEN_PRUNINGS:
                 self.pruned_at = time.monotonic()
-                await anyio.to_thread.run_sync(prune, self.folder, _MAX_FOLDER_BYTES, _MAX_FOLDER_FILES, self.kept)
+                await anyio.to_thread.run_sync(prune, self.folder, _MAX_FOLDER_BYTES, _MAX_FOLDER_FILES, self.permanent)
 
 
-def _content_length(scope: _Scope) -> int:
+def _content_length(scope: Scope) -> int:
     values = [value for name, value in scope["headers"] if name.lower() == b"content-length"]
     return int(values[0]) if values and values[0].isdigit() else 0

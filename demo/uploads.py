@@ -9,6 +9,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
@@ -32,7 +33,10 @@ _DECODER = ThreadPoolExecutor(1, thread_name_prefix="decoder")
 
 
 def return_freed_memory() -> None:
-    """Let glibc return the memory of freed images to the system; its heaps, one for each thread, would keep it."""
+    """Let glibc return the memory of freed images to the system.
+
+    By default each thread has a heap, which keeps it.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2**20)
@@ -41,7 +45,7 @@ def return_freed_memory() -> None:
 
 @dataclass(frozen=True, eq=False)
 class UploadedImage:
-    """An upright RGB image of at most 4 megapixels, and the `size` (width, height) of the upright original."""
+    """An upright RGB image of at most 4 megapixels, and the width and height of the original."""
 
     image: Image.Image
     size: tuple[int, int]
@@ -71,7 +75,7 @@ def _read(path: str) -> UploadedImage:
 
 
 def working_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return a size of the same aspect ratio with at most 4 megapixels; a smaller one is returned as it is."""
+    """Return the largest size of the same aspect ratio with at most 4 megapixels."""
     scale = math.sqrt(_WORKING_PIXELS / (size[0] * size[1]))
     return size if scale >= 1 else (max(1, math.floor(size[0] * scale)), max(1, math.floor(size[1] * scale)))
 
@@ -115,24 +119,31 @@ def _check_memory(image: Image.Image, path: str) -> None:
 
 
 def _has_one_scan(image: Image.Image) -> bool:
-    """Return whether the first scan of a JPEG has all its components; the decoder buffers the whole image otherwise."""
-    stream, components = image.fp, getattr(image, "layers", 0)
+    """Return whether the first scan of a JPEG has all components.
+
+    Otherwise the decoder stores the coefficients of the whole image.
+    """
+    stream: BinaryIO | None = getattr(image, "fp", None)
+    components: int = getattr(image, "layers", 0)
     if stream is None or image.info.get("progressive"):
         return False
     header = _START_OF_SCAN + (6 + 2 * components).to_bytes(2, "big") + bytes([components])
     position = stream.tell()
     stream.seek(max(0, position - 4 - 2 - 2 * components - 2))
-    found = stream.read(len(header)) == header
+    has_all = stream.read(len(header)) == header
     stream.seek(position)
-    return found
+    return has_all
 
 
-def prune(folder: Path, max_bytes: int, max_files: int, kept: Collection[Path] = ()) -> None:
-    """Remove the oldest files below a folder until bytes and number are within limits, except those `kept`."""
+def prune(folder: Path, max_bytes: int, max_files: int, permanent: Collection[Path] = ()) -> None:
+    """Remove the oldest files below a folder until bytes and number are within the limits.
+
+    Files in `permanent` are not counted.
+    """
     files = []
     for path in folder.rglob("*"):
         try:
-            if path not in kept and path.is_file():
+            if path not in permanent and path.is_file():
                 status = path.stat()
                 files.append((status.st_mtime_ns, status.st_size, path))
         except FileNotFoundError:  # removed meanwhile

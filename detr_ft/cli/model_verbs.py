@@ -248,13 +248,22 @@ def push(
     space: Annotated[bool, typer.Option("--space", help="Also make a Gradio Space of it; default: no")] = False,
     dataset: Annotated[bool, typer.Option("--dataset", help="Also upload the training data; default: no")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files to upload; default: upload")] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Upload this file of the run though the run did not write it, or it was changed; may be repeated; "
+            "default: an edited card and edited code",
+        ),
+    ] = None,
 ) -> None:
     """Upload a run to the Hub: the model, its processor, recipe, metrics, examples and card, nothing else."""
     check_paths(files=[run])
     from detr_ft.cli.text import describe_plan, describe_push
     from detr_ft.workflows.push import push as push_run
 
-    outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run)
+    outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run, include=include or ())
     print_result(describe_plan(outcome) if dry_run else describe_push(outcome))
 
 

@@ -75,7 +75,9 @@ class RecipeCode:
     def write(self, run: RunDirectory) -> None:
         """Copy the files into the run. Raises InputError if one can't be written."""
         for name, target in self.names_in(run.path).items():
-            if not (run.path / target).is_file():
+            if (run.path / target).is_file():
+                run.record([target])
+            else:
                 run.write_bytes(target, self.contents[name])
 
 
