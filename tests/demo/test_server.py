@@ -127,7 +127,7 @@ def test_no_endpoint_can_be_called_past_the_queue(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_files_that_nobody_uses_are_removed(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_unused_files_are_removed(start: Callable[..., Server], tmp_path: Path) -> None:
     code = (
         "import sys; from detr_ft.utils.assets import demo_folder; sys.path.insert(0, str(demo_folder())); "
         "import requests_guard; requests_guard._MAX_FOLDER_BYTES = 3 * 2**20; from detr_ft.cli import main; main()"
