@@ -316,7 +316,10 @@ def run_file_names() -> set[str]:
 
 
 # Files of other formats with the name of a file of a run.
-OTHER_FILES = {("detr_ft/data/sources/saved.py", "state.json")}  # of `save_to_disk`
+OTHER_FILES = {
+    ("detr_ft/data/sources/saved.py", "state.json"),  # of `save_to_disk`
+    ("detr_ft/hub/space.py", "README.md"),  # of the Space
+}
 CODE_FILES = [
     file for file in [*files_of(), *sorted((ROOT / "demo").glob("*.py"))] if file != PACKAGE / "run_directory.py"
 ]

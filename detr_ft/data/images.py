@@ -78,6 +78,20 @@ def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
             raise ImageError(name, "truncated", reason) from error
 
 
+@contextmanager
+def opened(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image and read its header alone; the caller decodes it.
+
+    Raises ImageError as `open_image` does, also for errors of Pillow inside.
+    """
+    with _open(source, max_pixels) as (image, name):
+        try:
+            yield image
+        except DECODE_ERRORS as error:
+            reason = f"the image is truncated or damaged ({_reason(error)}). Replace the file"
+            raise ImageError(name, "truncated", reason) from error
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Convert an opened image to 8-bit RGB, upright, alpha on white, as `open_image` does with its file."""
     exif_orientation = orientation(image)
