@@ -29,6 +29,11 @@ def place_in_stack(innermost: FrameType) -> str:
     return _place(frame_of_user(reversed(list(traceback.walk_stack(innermost)))))
 
 
+def files_in_stack(innermost: FrameType) -> set[str]:
+    """Return the files of the functions that a thread is running, given its innermost frame."""
+    return {frame.f_code.co_filename for frame, _ in traceback.walk_stack(innermost)}
+
+
 def _place(found: tuple[FrameType, int] | None) -> str:
     return "" if found is None else f"{found[0].f_code.co_filename}, line {found[1]}"
 

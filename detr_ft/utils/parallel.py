@@ -68,6 +68,4 @@ def _in_order(function: Callable[[int], T], count: int, overdue: Callable[[int],
 def _overdue(index: int, row: Mapping[str, Any] | None) -> str:
     image = (row or {}).get("image") or {}
     name = image.get("path") or f"the image of row {index}"
-    return (
-        f"{name}: could not be read within {MAX_ROW_SECONDS:g} s. Check the disk or network that it is on, or replace the file"
-    )
+    return f"{name}: could not be read within {MAX_ROW_SECONDS:g} s. Check the disk or network that it is on, or replace the file"
