@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -16,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detr_ft.criterion import CriterionError, SetCriterion, describe_exception, find_fault
 from detr_ft.data.pipeline.image_format import ImageFormat
+from detr_ft.errors import Interrupted
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.training.ema import Ema
@@ -75,10 +78,20 @@ class StepError(RuntimeError):
         super().__init__(reason)
 
 
-class DivergedError(StepError):
-    """The loss diverged; the step itself was applied."""
+class UpdateError(StepError):
+    """The optimizer, or the average of the weights, failed while it applied a step."""
+
+    applied = "the weights may have a part of this step"
+
+
+class AppliedStepError(StepError):
+    """A failure after a step was applied: in the statistics of its matching, or in an evaluation."""
 
     applied = "weights are those after this step"
+
+
+class DivergedError(AppliedStepError):
+    """The loss diverged."""
 
 
 class FiniteCheck:
@@ -167,14 +180,36 @@ class Stepper:
                 attempt.terms = self._gradients(attempt)
         finally:
             self.settle()  # the previous step, even if this one fails
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        skipped = self._apply(attempt, norm)
-        go_to(self.schedule, number)  # the rate is a function of the step, including those that fp16 skips
-        if self.ema is not None and not skipped:
-            self.ema.update(number)
-        self.optimizer.zero_grad()
+        with self.named_failures(attempt):
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            check = FiniteCheck(attempt, norm)
+        with self.named_failures(attempt, kind=UpdateError):
+            skipped = self._apply(check)
+            go_to(self.schedule, number)  # the rate is a function of the step, including those that fp16 skips
+            if self.ema is not None and not skipped:
+                self.ema.update(number)
+            self.optimizer.zero_grad()
         self.mark("optimizer")
         return attempt.terms
+
+    @contextmanager
+    def named_failures(
+        self, attempt: StepAttempt, micro_batches: list[MicroBatch] | None = None, kind: type[StepError] = StepError
+    ) -> Iterator[None]:
+        """Turn any exception within the context into a StepError that names its term, file and line.
+
+        The user's terms may raise anything, also SystemExit; only a real Ctrl-C passes.
+        """
+        try:
+            yield
+        except StepError:
+            raise
+        except CriterionError as error:
+            raise kind(str(error), attempt, micro_batches) from error
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            raise kind(describe_exception(error, self.epoch_criterion), attempt, micro_batches) from error
 
     def settle(self) -> None:
         """Raise StepError if the latest step was not finite; the optimizer skipped it."""
@@ -198,8 +233,10 @@ class Stepper:
             attempt.scored = []
             try:
                 return add_up([self._micro_step(attempt, part, last=part is parts[-1]) for part in parts])
-            except torch.OutOfMemoryError as error:
-                shortage = str(error).partition("\n")[0]
+            except StepError as error:
+                if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                    raise
+                shortage = str(error.__cause__).partition("\n")[0]
             # Outside of `except`: its traceback references the tensors that must be freed.
             self._reduce_micro_batch(attempt, shortage)
 
@@ -207,25 +244,19 @@ class Stepper:
         """Add the gradient of a micro-batch and return its terms; both are 0 for a placeholder."""
         weight = float(micro.counts)
         # Processes average their gradients once, with those of the last micro-batch.
-        with nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped):
+        accumulating = nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped)
+        with self.named_failures(attempt, [micro]), accumulating:
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
-            try:
-                inputs = self.format.normalize(inputs)
-                self.mark("moving")
-                loss, terms = self.forward_backward.run(inputs, weight)
-                self.mark("backward")
-            except torch.OutOfMemoryError:
-                raise
-            except CriterionError as error:
-                raise StepError(str(error), attempt, [micro]) from error
-            except Exception as error:  # the user's term may raise any exception
-                raise StepError(describe_exception(error, self.epoch_criterion), attempt, [micro]) from error
-        attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
-        return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
+            inputs = self.format.normalize(inputs)
+            self.mark("moving")
+            loss, terms = self.forward_backward.run(inputs, weight)
+            self.mark("backward")
+            attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
+            return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
-    def _apply(self, attempt: StepAttempt, norm: Tensor) -> bool:
-        """Apply a gradient of this norm, unless it is not finite; return whether fp16 skips the step."""
-        check = self._unread_check = FiniteCheck(attempt, norm)
+    def _apply(self, check: FiniteCheck) -> bool:
+        """Apply the gradient, unless it is not finite; return whether fp16 skips the step."""
+        self._unread_check = check
         if self.accelerator.scaler is None:
             # Fused optimizers change nothing where this is 1, without synchronization; see `build_optimizer`.
             self.optimizer.optimizer.found_inf = check.non_finite
@@ -264,9 +295,21 @@ class Stepper:
 
     def _origin(self, attempt: StepAttempt) -> str:
         """Return the term that is not finite, if the criterion shows it when called again."""
-        faults = (find_fault(self.epoch_criterion, *arguments) for arguments in attempt.scored)
+        try:
+            faults = [find_fault(self.epoch_criterion, *arguments) for arguments in attempt.scored]
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            return f"Called again, the criterion fails: {describe_exception(error, self.epoch_criterion)}"
         return next(
             filter(None, faults),
             "The criterion is finite when called again: the model causes it (lower the learning rate, or inspect the images), "
             "or a term that does not return the same value twice",
         )
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether a signal caused an exception, and not the user's code: in a run, Ctrl-C raises nothing in a step."""
+    by_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(error, Interrupted) or (isinstance(error, KeyboardInterrupt) and by_handler and in_main_thread)

@@ -30,6 +30,7 @@ from detr_ft.utils.daemon_threads import DaemonThreads, TimeLimitError, result_w
 
 ExampleIndex = tuple[int, int]  # epoch, row of the split
 
+_MAX_CLOSING_SECONDS = 1.0
 _STUCK_SECONDS = 10.0  # after the time limit of an image, for a worker that cannot report it
 
 
@@ -192,7 +193,7 @@ class _Examples(TorchDataset[Any]):
     def close(self) -> None:
         """End the thread, unless it hangs."""
         if self._thread is not None:
-            self._thread.close()
+            self._thread.close(_MAX_CLOSING_SECONDS)
 
     def _within_limit(self, position: ExampleIndex) -> dict[str, Any] | ExampleFailure:
         thread = self._thread = self._thread or DaemonThreads(1)

@@ -170,8 +170,8 @@ class DetrTrainer:
         log.interval.add(batch.images, terms)
         if self.monitor.logs(step):
             self._settle()
-            row = self.monitor.log_step(step)
             with self._recorded_failures():
+                row = self.monitor.log_step(step)
                 check_divergence(log.losses, self.stepper.attempt)
         self.monitor.after_step(batch, step, terms, row, self.stop_requests.clock.left)
 
@@ -197,7 +197,8 @@ class DetrTrainer:
         raw = self.monitor.measure(self._stop_requested).metrics if self.stepper.ema else {}
         with self.stepper.averaged():
             evaluation = self.monitor.measure(self._stop_requested)
-            self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
+            with self._recorded_failures():
+                self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
             progress.record_evaluation()
             self.stop_requests.clock.record_evaluation(time.monotonic() - started_at)
             best = self.selection.best(self.monitor.log.evaluations)
