@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol, cast
 
 import torch
@@ -192,24 +193,14 @@ class Stepper:
         self.mark("optimizer")
         return attempt.terms
 
-    @contextmanager
     def named_failures(
         self, attempt: StepAttempt, micro_batches: list[MicroBatch] | None = None, kind: type[StepError] = StepError
-    ) -> Iterator[None]:
-        """Turn any exception within the context into a StepError that names its term, file and line.
+    ) -> AbstractContextManager[None]:
+        """Return a context that turns any exception into a StepError with its term, file and line.
 
         The user's terms may raise anything, also SystemExit; only a real Ctrl-C passes.
         """
-        try:
-            yield
-        except StepError:
-            raise
-        except CriterionError as error:
-            raise kind(str(error), attempt, micro_batches) from error
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
-            raise kind(describe_exception(error, self.epoch_criterion), attempt, micro_batches) from error
+        return _NamedFailures(self, attempt, micro_batches, kind)
 
     def settle(self) -> None:
         """Raise StepError if the latest step was not finite; the optimizer skipped it."""
@@ -306,6 +297,23 @@ class Stepper:
             "The criterion is finite when called again: the model causes it (lower the learning rate, or inspect the images), "
             "or a term that does not return the same value twice",
         )
+
+
+@dataclass(frozen=True)
+class _NamedFailures(AbstractContextManager[None]):
+    """The context of `named_failures`. One made by `contextmanager` would let StopIteration pass."""
+
+    stepper: Stepper
+    attempt: StepAttempt
+    micro_batches: list[MicroBatch] | None
+    kind: type[StepError]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None or isinstance(error, StepError) or is_interrupt(error):
+            return
+        is_plain = isinstance(error, CriterionError)
+        reason = str(error) if is_plain else describe_exception(error, self.stepper.epoch_criterion)
+        raise self.kind(reason, self.attempt, self.micro_batches) from error
 
 
 def is_interrupt(error: BaseException) -> bool:

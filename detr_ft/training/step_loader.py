@@ -133,7 +133,7 @@ class StepLoader:
         """Wait for the inputs of these rows."""
         try:
             result = next(inputs)
-        except RuntimeError as error:
+        except Exception as error:  # RuntimeError, or OSError for a batch of which a killed worker has the memory
             statuses = statuses_of_workers(inputs)
             if not statuses:
                 raise

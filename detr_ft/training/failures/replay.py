@@ -155,7 +155,10 @@ def _of_exception(origin: str, error: BaseException, criterion: SetCriterion) ->
 
 
 def _fault(attached: AttachedCriterion, criterion: SetCriterion) -> str | None:
-    return find_fault(criterion, *attached.last) if attached.last else None
+    try:
+        return find_fault(criterion, *attached.last) if attached.last else None
+    except BaseException as error:  # noqa: BLE001 - the user's term may raise anything
+        return _of_exception("", error, criterion).words
 
 
 @contextmanager
