@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
+import multiprocessing
+import os
 import signal
-import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,6 @@ from torch.utils.data import get_worker_info
 from detr_ft.errors import InputError
 
 _STDERR = 2
-_PR_SET_PDEATHSIG = 1  # of prctl
 _MODULE_OF_SIGCHLD_HANDLER = "torch.utils.data._utils.signal_handling"
 _SIGBUS, _SIGKILL = 7, 9  # Windows has neither
 _ADVICE = {
@@ -34,8 +34,15 @@ def set_up_worker(worker: int) -> None:
     """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state; end with the run itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere the loader's own check ends a worker that does not hang
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    run = multiprocessing.parent_process()
+    if run is not None:
+        threading.Thread(target=_end_with, args=(run,), daemon=True, name="detr_ft end of the run").start()
+
+
+def _end_with(run: Any) -> None:
+    """End this process once the run has, however that ended: the loader's own check waits for the image."""
+    run.join()
+    os._exit(1)
 
 
 @contextmanager

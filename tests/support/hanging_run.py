@@ -1,6 +1,6 @@
 """A run that hangs, as a script: `hanging_run.py CHECKPOINT OUTPUT PLACE HOW WORKERS`.
 
-PLACE is augmentation, loss, evaluation or report.
+PLACE is augmentation, loss, callback (of an evaluation), or scan (of images, without a run).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import multiprocessing
 import os
 import sys
 import time
@@ -21,9 +22,11 @@ from torch import Tensor
 
 from detr_ft.cli.console import exit_with_status
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion
+from detr_ft.data.generated.generate import generate
 from detr_ft.data.pipeline.sample import Sample
 from detr_ft.structures import Matches, Predictions, Targets
 from detr_ft.training.callbacks import Callback
+from detr_ft.utils.parallel import map_rows
 from support.small_run import unprepared_trainer
 
 FIRST_HANG = 13  # of the images or calls: in the second epoch of 12 images
@@ -100,21 +103,23 @@ class HangingCallback(Callback):
 
 
 def main(checkpoint: str, output: str, place: str, how: str, workers: str) -> None:
-    """Train; the exit status is that of the command."""
+    """Train or scan; the exit status is that of the command."""
+    multiprocessing.set_start_method("fork", force=True)  # workers start faster
     folder = Path(output).parent
-    losses = (
-        [HangingLoss(folder=str(folder), how=how if place == "loss" else "sleep")] if place == "loss" else [BoxL1Loss()]
-    )
+    if place == "scan":
+        rows = generate("workshop?train=12&validation=6&edge=64")["train"]
+        exit_with_status(lambda: list(map_rows(lambda row: hang(folder, how), rows, "scanning")))()
+    losses = [HangingLoss(folder=str(folder), how=how)] if place == "loss" else [BoxL1Loss()]
     trainer = unprepared_trainer(
         Path(checkpoint),
         Path(output),
         criterion=SetCriterion(HungarianMatcher(), losses),
         augment=HangingAugmentation(folder, how if place == "augmentation" else ""),
-        callbacks=[HangingCallback(folder, how)] if place == "evaluation" else [],
+        callbacks=[HangingCallback(folder, how)] if place == "callback" else [],
         num_train_epochs=9,
         dataloader_num_workers=int(workers),
     )
-    exit_with_status(lambda: trainer.train())()
+    exit_with_status(trainer.train)()
 
 
 if __name__ == "__main__":
