@@ -1,4 +1,4 @@
-"""The processes of a loader that read images: their signals, their end, and errors that they cannot report."""
+"""The processes of a loader that read images: their signals, their end, and errors of those that died."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _CRASH = "A library in C that reads or augments images crashed"
 
 
 class WorkerError(RuntimeError):
-    """A process that reads images ended unexpectedly. Names the cause and the images that the run waited for."""
+    """A process that reads images ended unexpectedly. Names the cause and the images of the batch."""
 
 
 def set_up_worker(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state; end with the run itself."""
+    """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state; end with the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run = multiprocessing.parent_process()
@@ -82,7 +82,7 @@ def ended_workers(inputs: Iterator[Any]) -> Iterator[None]:
 
 @contextmanager
 def dead_workers_raise_nothing() -> Iterator[None]:
-    """Disable torch's handler for workers that die, which raises anywhere in the main thread, also within a step.
+    """Disable torch's handler for dead workers, which raises anywhere in the main thread, also in a step.
 
     Waiting for a batch notices them within five seconds.
     """

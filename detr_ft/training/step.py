@@ -317,7 +317,10 @@ class _NamedFailures(AbstractContextManager[None]):
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether a signal caused an exception, and not the user's code: in a run, Ctrl-C raises nothing in a step."""
+    """Return whether Ctrl-C caused an exception, rather than the user's code.
+
+    Within `DetrTrainer.train` it never does: there a signal raises nothing in a step.
+    """
     by_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     in_main_thread = threading.current_thread() is threading.main_thread()
     return isinstance(error, Interrupted) or (isinstance(error, KeyboardInterrupt) and by_handler and in_main_thread)

@@ -46,7 +46,7 @@ class StopRequests:
         return self._flag.update(self.signals.received or (TIME_IS_OVER if self.clock.over else 0))
 
     def interrupting(self) -> AbstractContextManager[None]:
-        """Return a context, to wait for images in, that a signal ends by Interrupted if there is a single process.
+        """Return a context to wait for images in, which a signal ends by Interrupted in a single process.
 
         Several processes stop at the same step, so that each waits for its images.
         """
@@ -115,7 +115,7 @@ class Signals:
 
 
 class _SignalCount:
-    """Tells a second request from a signal that a launcher forwards."""
+    """Distinguishes a second request from a signal that a launcher forwards."""
 
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None

@@ -11,7 +11,7 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 
 
 def frame_of_user(frames: Iterable[tuple[FrameType, int]]) -> tuple[FrameType, int] | None:
-    """Return the last of some frames, from the outermost, that is no library's, with its line; the first if all are."""
+    """Return the last frame, from the outermost, that is no library's, with its line; the first if all are."""
     chosen: tuple[FrameType, int] | None = None
     for frame, line in frames:
         if chosen is None or not _is_library(frame.f_code.co_filename):
@@ -34,8 +34,8 @@ def files_in_stack(innermost: FrameType) -> set[str]:
     return {frame.f_code.co_filename for frame, _ in traceback.walk_stack(innermost)}
 
 
-def _place(found: tuple[FrameType, int] | None) -> str:
-    return "" if found is None else f"{found[0].f_code.co_filename}, line {found[1]}"
+def _place(at: tuple[FrameType, int] | None) -> str:
+    return "" if at is None else f"{at[0].f_code.co_filename}, line {at[1]}"
 
 
 def _is_library(file: str) -> bool:

@@ -40,7 +40,7 @@ class DaemonThreads:
         return future
 
     def close(self, seconds: float = 0.0) -> None:
-        """End the threads after the submitted calls that are not cancelled; wait for it at most so many seconds."""
+        """End the threads after the submitted calls; wait for that at most so many seconds."""
         deadline = time.monotonic() + seconds
         for _ in self._threads:
             self._calls.put(None)
@@ -65,7 +65,7 @@ class DaemonThreads:
 
 
 def result_within(future: Future[T], seconds: float) -> T:
-    """Return the result of a call. Raises its exception, and TimeLimitError if there is none after so many seconds."""
+    """Return the result of a call, or raise its exception; TimeLimitError after so many seconds without."""
     deadline = time.monotonic() + seconds
     while not future.done():
         left = deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""Guards of files: only regular ones are read, existing ones are not overwritten, disk errors become InputErrors."""
+"""Guards of files: only regular ones are read, none is overwritten, disk errors become InputErrors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPECIAL_FILES = {
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError for a path that opening or reading could wait for without end: a pipe, a socket or a device.
+    """Raise OSError for a pipe, a socket or a device, whose opening or reading may never end.
 
     Also raises the OSError of a missing file. A folder passes, because opening it fails at once.
     """

@@ -101,7 +101,10 @@ def _check_no_url(spec: str, location: str) -> None:
 
 
 def existing_path(text: str, base: Path = Path()) -> Path:
-    """Return a path from `base`. Raises InputError if it does not exist, with a similar name as a hint, or is a pipe."""
+    """Return a path from `base`.
+
+    Raises InputError if it does not exist, with a similar name as a hint, or is a pipe or device.
+    """
     try:
         path = base / Path(text).expanduser()
     except RuntimeError as error:  # ~name, for a user without a home directory

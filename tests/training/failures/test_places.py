@@ -119,7 +119,7 @@ def test_an_exception_names_step_images_and_line_and_has_a_capsule(
     read = Capsule(folder)
     assert f"images {', '.join(str(one['image_id']) for one in read.images)}: " in message
     assert len(read.images) == sum(len(batch["rows"]) for batch in read.batches) > 0
-    if what != "ctrl-c":  # outside a run it is taken for a real one
+    if what != "ctrl-c":  # outside a run it is a real one
         verdict = replay(read, trainer.criterion)
         assert (verdict and verdict.origin) == origin
 
