@@ -31,7 +31,7 @@ class WorkerError(RuntimeError):
 
 
 def set_up_worker(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state; end with the run."""
+    """Ignore Ctrl-C and SIGTERM, which would end workers before the run saves its state; end with the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run = multiprocessing.parent_process()

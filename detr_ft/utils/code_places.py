@@ -11,7 +11,10 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 
 
 def frame_of_user(frames: Iterable[tuple[FrameType, int]]) -> tuple[FrameType, int] | None:
-    """Return the last frame, from the outermost, that is no library's, with its line; the first if all are."""
+    """Return the innermost frame that is no library's, with its line; the outermost if all are.
+
+    `frames` begin with the outermost.
+    """
     chosen: tuple[FrameType, int] | None = None
     for frame, line in frames:
         if chosen is None or not _is_library(frame.f_code.co_filename):
