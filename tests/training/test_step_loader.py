@@ -66,14 +66,12 @@ def first_batch(start: Path, folder: Path, **arguments: Any) -> StepBatch:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_augmentation_that_hangs_names_image_and_line(tiny_checkpoint: Path, tmp_path: Path, workers: int) -> None:
-    started_at = time.monotonic()
     with pytest.raises(
         InputError, match=r"^image \d+: augmentation took longer than 2 s \(.*test_step_loader\.py, line \d+\)"
     ):
         first_batch(
             tiny_checkpoint, tmp_path / "run", augment=Sleeps(), dataloader_num_workers=workers, dataloader_timeout=2
         )
-    assert time.monotonic() - started_at < HANG_SECONDS
 
 
 def test_a_file_whose_reading_hangs_is_named(
