@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType
@@ -71,5 +72,6 @@ def result_within(future: Future[T], seconds: float) -> T:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeLimitError(f"no result after {seconds:g} s")
-        wait([future], min(left, _MAX_WAIT_SECONDS))
+        with suppress(TimeoutError):  # the call's own is raised below
+            return future.result(min(left, _MAX_WAIT_SECONDS))
     return future.result()
