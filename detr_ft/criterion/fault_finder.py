@@ -19,6 +19,7 @@ from detr_ft.criterion.input_checks import CriterionError, defect_signs, raise_f
 from detr_ft.criterion.matchers import LayerMatcher, MatcherSchedule, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion, check_value
 from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.utils.code_places import frame_of_user
 
 
 def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> str | None:
@@ -51,16 +52,15 @@ def describe_exception(error: BaseException, criterion: SetCriterion) -> str:
 
     Of an exception that no cost, loss or matcher of the criterion raised, the message has file and line only.
     """
-    term, frame, line = "", None, 0
+    term = ""
     terms = [*_matchers_of(criterion.matcher), *costs_of(criterion.matcher), *criterion.losses]
-    for inner, number in traceback.walk_tb(error.__traceback__):
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for inner, _ in frames:
         owner = inner.f_locals.get("self")
         if any(owner is one for one in terms):
             term = f"{type(owner).__name__}: "
-        # Below the code of a term there may be frames of a library, which do not show its mistake.
-        if frame is None or "site-packages" not in inner.f_code.co_filename:
-            frame, line = inner, number
-    place = "" if frame is None else f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    last = frame_of_user(frames)
+    place = "" if last is None else f" ({Path(last[0].f_code.co_filename).name}, line {last[1]})"
     return f"{term}{type(error).__name__}: {error}{place}"
 
 

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_regular
 
 MAX_PIXELS = 100_000_000
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
@@ -176,6 +177,8 @@ def _names_in(folder: Path, mtime_ns: int) -> dict[str, str]:
 def _open(source: ImageSource, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
     stream, name = _stream(source)
     try:
+        if isinstance(stream, str):
+            check_regular(stream)
         image = Image.open(stream, formats=_FORMATS)
     except FileNotFoundError as error:
         raise missing_image(name) from error

@@ -15,7 +15,7 @@ from torch import nn
 from detr_ft.criterion import describe_exception
 from detr_ft.errors import InputError
 from detr_ft.structures import StepTotals
-from detr_ft.training.step import EagerForwardBackward
+from detr_ft.training.step import EagerForwardBackward, is_interrupt
 from detr_ft.training.trainer import DetrTrainer, TrainingError
 from detr_ft.utils.collectives import max_over_processes
 from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
@@ -97,7 +97,9 @@ def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
             return False
         except InputError:
             raise
-        except Exception as error:  # the user's term may raise any exception
+        except BaseException as error:  # the user's term may raise any exception
+            if is_interrupt(error):
+                raise
             message = describe_exception(error, stepper.epoch_criterion)
             raise TrainingError(f"the largest batch, before the first step: {message}") from error
         finally:
