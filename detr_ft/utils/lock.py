@@ -130,6 +130,9 @@ def _open_locked(folder: Path) -> int | None:
         try:
             # A link could lead to a file of the user, which would be overwritten.
             handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:  # the process that created the folder has ended, and removed it again
+            _create(folder)
+            continue
         except OSError as error:
             if error.errno == errno.EROFS or not os.access(folder, os.W_OK):
                 return None
