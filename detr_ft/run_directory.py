@@ -41,7 +41,7 @@ _FILES_BEFORE_THE_FIRST_CHECKPOINT = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIA
 
 
 def _is_of_a_beginning(name: str) -> bool:
-    """Return whether a run writes a file or folder before its first checkpoint, also if it is killed meanwhile."""
+    """Return whether a name is of a file, complete or not, that a run writes before its first checkpoint."""
     written = _FILES_BEFORE_THE_FIRST_CHECKPOINT
     return name in written or (name.startswith(".") and name.removeprefix(".").removesuffix(".partial") in written)
 
@@ -105,7 +105,7 @@ class RunDirectory:
         return [self.path / name for name in inside if not Path(name).is_absolute() and (self.path / name).is_file()]
 
     def reopen(self) -> None:
-        """Remove the results of a finished run, the sign of its end first, and incomplete files: the run is resumed."""
+        """Remove the results of a finished run, its metrics first, and incomplete files: it is resumed."""
         self.remove(METRICS, REPORT, PREDICTIONS)
         with writing(self.path):
             clean_up(self.path)

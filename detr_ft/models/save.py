@@ -59,9 +59,9 @@ def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any) -> Pat
 
 
 def save_model_folder(folder: Path, model: PreTrainedModel, processor: Any, state: Mapping[str, Any]) -> Path:
-    """Save model, processor and `state` as JSON in a folder of their own, with digests, and return its path.
+    """Save model, processor and `state` in a folder of their own, with digests, and return its path.
 
-    An earlier folder is replaced as a whole. Raises InputError.
+    `state` becomes its `state.json`. An earlier folder is replaced as a whole. Raises InputError.
     """
     try:
         with replacing(folder) as partial:

@@ -76,7 +76,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 def on_main_process(work: Callable[[], object]) -> None:
-    """Run something on the main process of a run, which all others, having joined, wait for; all raise its InputError."""
+    """Do `work` on the main process, for which all others, having joined, wait; all raise its InputError."""
     problems: list[str] = []
     if rank() == 0:
         try:

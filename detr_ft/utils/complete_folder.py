@@ -1,4 +1,4 @@
-"""Folders that are complete or absent, even if their writer is killed, with the SHA-256 of their files."""
+"""Folders that are complete or absent, even if their writer is killed, with digests of their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PARTIAL, _REPLACED = ".partial-", ".replaced-"  # before the name of a folder
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield an empty folder for files; after the context it is `target`, in place of an earlier folder of that name.
+    """Yield an empty folder for files, which after the context takes the place of `target`.
 
     The files reach the disk before the folder gets its name. An exception leaves the earlier folder.
     """
@@ -35,7 +35,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def clean_up(parent: Path) -> None:
-    """Remove the incomplete folders of a killed process; one that was about to be replaced gets its name back."""
+    """Remove the incomplete folders of a killed process; one that it was replacing gets its name back."""
     for replaced in parent.glob(f"{_REPLACED}*"):
         target = parent / replaced.name.removeprefix(_REPLACED)
         if not target.exists():
@@ -46,7 +46,7 @@ def clean_up(parent: Path) -> None:
 
 
 def fault_of(folder: Path) -> str | None:
-    """Return which file of a folder is missing, or changed after it was written; None if they all are as they were."""
+    """Return which file of a folder is missing or changed after it was written; None if there is none."""
     try:
         digests = json.loads((folder / DIGESTS).read_bytes())
         for name, expected in digests.items():

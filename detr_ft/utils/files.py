@@ -34,7 +34,7 @@ def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
 
 
 def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored: Collection[str] = ()) -> None:
-    """Raise InputError for a folder that is not empty, apart from `ignored` names and its lock, or for a file.
+    """Raise InputError for a folder that is not empty, apart from its lock and `ignored`, or for a file.
 
     `remedy` ends the message.
     """
@@ -61,7 +61,7 @@ def unwritable(path: Path, error: Exception) -> InputError:
 
 
 def read_json(file: Path, remedy: str) -> Any:
-    """Return the content of a JSON file. Raises InputError, which ends with `remedy`, for one that can't be read."""
+    """Return the content of a JSON file. Raises InputError, with `remedy`, if it can't be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -38,7 +38,10 @@ _guard = threading.Lock()
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that wrote a lock file. `boot` and `job` identify its machine and its Slurm job, empty if unknown."""
+    """The process that wrote a lock file.
+
+    `boot` and `job` identify its machine and its Slurm job; empty if unknown.
+    """
 
     pid: int
     host: str
@@ -66,7 +69,7 @@ class Holder:
             return None
 
     def is_of_this_machine(self) -> bool:
-        """Return whether its end can be known here: it ran on this machine, or in the Slurm job that this one repeats."""
+        """Return whether its end can be known here: it ran on this machine, or in this Slurm job before."""
         here = Holder.here()
         return any(own and own == other for own, other in zip(here._places(), self._places(), strict=True))
 
@@ -124,7 +127,10 @@ def _create(folder: Path) -> list[Path]:
 
 
 def _open_locked(folder: Path) -> int | None:
-    """Open and lock the lock file; None in a folder that can't be written. Raises InputError if it is locked."""
+    """Open and lock the lock file; None in a folder that can't be written.
+
+    Raises InputError if another process has locked it.
+    """
     file = folder / LOCK
     while True:
         try:
@@ -147,7 +153,7 @@ def _open_locked(folder: Path) -> int | None:
 
 
 def _lock(folder: Path, handle: int) -> bool:
-    """Lock an open lock file and write this process into it; False if its holder has removed it since it was opened."""
+    """Lock an open lock file and write this process into it; False if its holder removed it meanwhile."""
     file = folder / LOCK
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         raise _unusable(file, "it is no plain file")

@@ -84,8 +84,8 @@ def evaluate(
     """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have.
-    `output_dir` is a new folder for `report.html`, `report.md` and, written last, `metrics.json`. `save_predictions` is a file for the
-    detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
+    `output_dir` is a new folder for `report.html`, `report.md` and, written last, `metrics.json`. `save_predictions` is a
+    file for the detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
     scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name.
     `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError, also for data with a class that the
     model doesn't know.

@@ -72,7 +72,7 @@ def write_report(folder: RunDirectory, page: RunReport) -> None:
 
 
 def write_metrics(folder: RunDirectory, metrics: EvaluationMetrics) -> None:
-    """Write `metrics.json`, after all other results: it is the sign that they are complete. Raises InputError."""
+    """Write `metrics.json`, the sign that all other results are complete. Raises InputError."""
     folder.write_text(METRICS, metrics.to_json())
 
 

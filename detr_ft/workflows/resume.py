@@ -47,7 +47,7 @@ def newest_checkpoint(recipe: Recipe) -> Path | None:
 
 
 def finished_metrics(recipe: Recipe, checkpoint: Path) -> RunMetrics | None:
-    """Return the metrics of a run that reached its end, None if it did not or if the recipe's length is another.
+    """Return the metrics of a run that reached its end, None if it did not or if its length changed.
 
     Raises InputError if they can't be read.
     """

@@ -283,7 +283,7 @@ def _read_names(file: Path) -> set[tuple[Any, ...]]:
     kinds = (
         [[type(value) for value in row] for row in rows if isinstance(row, list)] if isinstance(rows, list) else None
     )
-    if kinds is None or len(kinds) < len(rows) or any(kind != [int, str] for kind in kinds):
+    if not kinds or len(kinds) < len(rows) or any(kind != [int, str] for kind in kinds):
         raise InputError(f"{file}: must be a list of pairs, the id and the file name of an image. {remedy}")
     return set(map(tuple, rows))
 

@@ -20,7 +20,7 @@ with locked(Path(sys.argv[1])):
 
 
 @contextmanager
-def held(folder: Path, script: str = _HOLD) -> Iterator[subprocess.Popen[str]]:
+def lock_holder(folder: Path, script: str = _HOLD) -> Iterator[subprocess.Popen[str]]:
     """Let another process hold the lock of a folder, until its stdin is closed."""
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

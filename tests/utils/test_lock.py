@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.holders import held
+from support.holders import lock_holder
 
 from detr_ft.errors import InputError
 from detr_ft.utils.lock import Holder, check_free, locked
@@ -52,14 +52,19 @@ while entered < 100:
 def left_by(folder: Path, **values: object) -> Path:
     """Write the lock file of a process that was killed, on this machine unless `values` name another."""
     file = folder / ".lock"
-    own = {"pid": 2**22 + 1, "host": socket.gethostname(), "since": "2024-01-01 00:00:00", "command": "detr-ft train a.yaml"}
+    own = {
+        "pid": 2**22 + 1,
+        "host": socket.gethostname(),
+        "since": "2024-01-01 00:00:00",
+        "command": "detr-ft train a.yaml",
+    }
     file.write_text(json.dumps(own | values))
     return file
 
 
 def test_another_process_is_refused_by_name_until_the_lock_is_free(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with held(folder) as holder:
+    with lock_holder(folder) as holder:
         for use in (lambda: locked(folder).__enter__(), lambda: check_free(folder)):
             with pytest.raises(InputError) as caught:
                 use()
@@ -88,18 +93,16 @@ def test_a_thread_enters_again_and_another_is_refused(tmp_path: Path) -> None:
         thread.start()
         thread.join()
         assert f"process {os.getpid()} " in refused[0]
-        with held(tmp_path / "other"):
+        with lock_holder(tmp_path / "other"):
             pass
         assert (tmp_path / "run/.lock").exists()
     enter()
     assert len(refused) == 1
 
 
-def test_the_workers_of_a_killed_process_do_not_keep_the_lock(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_workers_of_a_killed_process_do_not_keep_the_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    with held(tmp_path, _FORKS) as holder:
+    with lock_holder(tmp_path, _FORKS) as holder:
         (worker,) = psutil.Process(holder.pid).children()
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait(timeout=60)
@@ -116,7 +119,10 @@ def test_the_workers_of_a_killed_process_do_not_keep_the_lock(
 
 def test_a_lock_of_another_machine_is_removed_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = left_by(tmp_path, host="node-7")
-    with pytest.raises(InputError, match=rf"process 4194305 on node-7 .*can't be checked from .*remove {file}\."), locked(tmp_path):
+    with (
+        pytest.raises(InputError, match=rf"process 4194305 on node-7 .*can't be checked from .*remove {file}\."),
+        locked(tmp_path),
+    ):
         pass
     assert "node-7" in file.read_text()
     monkeypatch.setenv("SLURM_JOB_ID", "31")  # the scheduler restarted the job, so it has ended on the other machine

@@ -89,6 +89,14 @@ def killed(*_: object, **options: object) -> Any:
     raise Killed
 
 
+def call_killed_in(place: str, call: Callable[[], object], replacement: Callable[..., Any] = killed) -> None:
+    """Call something that ends as if the process were killed in a function."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, replacement)
+        with pytest.raises(Killed):
+            call()
+
+
 def test_a_run_that_is_killed_at_each_place_of_its_end_is_completed(
     tiny_checkpoint: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,14 +110,14 @@ def test_a_run_that_is_killed_at_each_place_of_its_end_is_completed(
         return step(trainer, batch)
 
     monkeypatch.setattr(DetrTrainer, "_step", counted)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        save = DetrTrainer.save_checkpoint
-        patch.setattr(DetrTrainer, "save_checkpoint", lambda trainer: (save(trainer), killed()))
-        train(tiny_checkpoint, ema_decay=0.9)
+    save, trainer = DetrTrainer.save_checkpoint, "detr_ft.training.trainer.DetrTrainer"
+    call_killed_in(
+        f"{trainer}.save_checkpoint",
+        lambda: train(tiny_checkpoint, ema_decay=0.9),
+        lambda trainer: (save(trainer), killed()),
+    )
     for place in PLACES:
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(place, killed)
-            train(tiny_checkpoint, resume=True, ema_decay=0.9)
+        call_killed_in(place, lambda: train(tiny_checkpoint, resume=True, ema_decay=0.9))
         assert not Path("run/metrics.json").exists()
     assert not train(tiny_checkpoint, resume=True, ema_decay=0.9).was_finished
     assert steps == [1, 2, 3, 4, 5, 6]
@@ -124,9 +132,7 @@ def test_a_longer_run_has_no_results_of_the_shorter_one_meanwhile(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     train(tiny_checkpoint, num_train_epochs=1)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(DetrTrainer, "_step", killed)
-        train(tiny_checkpoint, resume=True)
+    call_killed_in("detr_ft.training.trainer.DetrTrainer._step", lambda: train(tiny_checkpoint, resume=True))
     left = {path.name for path in Path("run").iterdir()}
     assert not left & {"metrics.json", "report.html", "predictions.json"}
     assert {"model.safetensors", "config.json", "log.jsonl", "recipe.yaml", "held-out.json"} <= left
@@ -143,36 +149,30 @@ def test_seeds_are_summarized_last(tiny_checkpoint: Path, tmp_path: Path, monkey
         assert isinstance(outcome, SeedsOutcome)
         return outcome
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("detr_ft.workflows.seeds.seed_statistics", killed)
-        seeds()
+    call_killed_in("detr_ft.workflows.seeds.seed_statistics", seeds)
     assert sorted(path.name for path in Path("runs").iterdir()) == ["seed-0", "seed-1"]
-    with pytest.raises(InputError, match="runs is not empty.*--resume"):
+    with pytest.raises(InputError, match=r"runs is not empty.*--resume"):
         seeds()
     outcome = seeds(resume=True)
     assert all(run.was_finished for run in outcome.runs.values())
     written = Path("runs/seeds.json").read_text()
     assert json.loads(written)["seeds"] == [0, 1]
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("detr_ft.workflows.run.write_metrics", killed)
-        seeds(resume=True, num_train_epochs=2)
+    call_killed_in("detr_ft.workflows.run.write_metrics", lambda: seeds(resume=True, num_train_epochs=2))
     assert not Path("runs/seeds.json").exists()
 
 
-@pytest.mark.parametrize("place", ["render_page", "render_markdown", "write_metrics"])
-def test_an_interrupted_evaluation_is_no_finished_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    module = "detr_ft.workflows.results" if place == "render_page" else "detr_ft.workflows.evaluate"
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(f"{module}.{place}", killed)
-        detr_ft.evaluate("embedded:small", SHAPES, split="validation", output_dir=tmp_path / "out")
+@pytest.mark.parametrize("place", ["results.render_page", "evaluate.render_markdown", "evaluate.write_metrics"])
+def test_an_interrupted_evaluation_is_no_finished_one(tmp_path: Path, place: str) -> None:
+    def evaluate() -> object:
+        return detr_ft.evaluate("embedded:small", SHAPES, split="validation", output_dir=tmp_path / "out")
+
+    call_killed_in(f"detr_ft.workflows.{place}", evaluate)
     assert not (tmp_path / "out/metrics.json").exists()
-    if place == "render_page":  # nothing was written
+    if place == "results.render_page":  # nothing was written
         assert not (tmp_path / "out").exists()
         return
     with pytest.raises(InputError, match=r"out has a report\.html and no metrics\.json.*Remove the folder"):
-        detr_ft.evaluate("embedded:small", SHAPES, split="validation", output_dir=tmp_path / "out")
+        evaluate()
 
 
 RECIPE = """\
@@ -194,12 +194,13 @@ ENVIRONMENT = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "OMP_NUM_THREA
     ],
 )
 def test_a_signal_at_the_end_of_a_run_leaves_one_that_is_completed(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, file: str
+    tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals, file: str
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(checkpoint=tiny_checkpoint))
-    command: Callable[[], ForkedProcess] = lambda: ForkedProcess(  # noqa: E731
-        "train", "recipe.yaml", "--resume", cwd=tmp_path, env=ENVIRONMENT
-    )
+
+    def command() -> ForkedProcess:
+        return ForkedProcess("train", "recipe.yaml", "--resume", cwd=tmp_path, env=ENVIRONMENT)
+
     process, deadline = command(), time.monotonic() + 120
     while not (tmp_path / "run" / file).exists():
         assert time.monotonic() < deadline

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.holders import held
+from support.holders import lock_holder
 from support.processes import ForkedProcess
 from support.small_run import unprepared_trainer
 from typer.testing import CliRunner
@@ -35,7 +35,9 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "resume": lambda model, folder: train(model, folder, resume=True),
     "seeds": lambda model, folder: train(model, folder, seeds=[0, 1]),
     "seeds, resumed": lambda model, folder: train(model, folder, seeds=[0, 1], resume=True),
-    "one of the seeds": lambda model, folder: train(model, folder.parent, overrides=["train.output_dir=" + str(folder)]),
+    "one of the seeds": lambda model, folder: train(
+        model, folder.parent, overrides=["train.output_dir=" + str(folder)]
+    ),
     "evaluate": lambda model, folder: detr_ft.evaluate(model, SPEC, output_dir=folder),
     "export": lambda model, folder: detr_ft.export(model, "torch", SPEC, output_dir=folder),
     "trainer": lambda model, folder: unprepared_trainer(model, folder).train(),
@@ -48,7 +50,7 @@ def test_a_run_in_use_is_refused_and_stays_as_it_is(tiny_checkpoint: Path, tmp_p
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "log.jsonl").write_text("{}\n")
-    with held(folder) as holder:
+    with lock_holder(folder) as holder:
         with pytest.raises(InputError, match=f"run is in use by process {holder.pid} on .*Wait until it ends"):
             VERBS[verb](tiny_checkpoint, folder)
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "log.jsonl"]
@@ -59,25 +61,25 @@ def test_an_export_into_a_run_that_is_trained_is_refused(tiny_checkpoint: Path, 
     best = tmp_path / "run/checkpoints/best"
     best.mkdir(parents=True)
     for folder in (tmp_path / "run", best):
-        with held(tmp_path / "run"), pytest.raises(InputError, match="run is in use by process"):
+        with lock_holder(tmp_path / "run"), pytest.raises(InputError, match="run is in use by process"):
             detr_ft.export(folder, "torch", SPEC)
 
 
-def test_the_lock_is_held_from_the_first_file_to_the_last(
+def test_the_lock_is_there_from_the_first_file_to_the_last(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held_at: list[tuple[str, bool]] = []
+    locked_at: list[tuple[str, bool]] = []
     write = detr_ft.run_directory.RunDirectory.write_bytes  # type: ignore[attr-defined]
 
     def observed(run: Any, name: str, content: bytes) -> Path:
-        held_at.append((name, (run.path / ".lock").is_file()))
+        locked_at.append((name, (run.path / ".lock").is_file()))
         return Path(write(run, name, content))
 
     monkeypatch.setattr("detr_ft.run_directory.RunDirectory.write_bytes", observed)
     train(tiny_checkpoint, tmp_path / "run", per_device_train_batch_size=4)
-    assert held_at[0] == ("recipe.yaml", True)
-    assert held_at[-1] == ("metrics.json", True)
-    assert all(is_held for _, is_held in held_at)
+    assert locked_at[0] == ("recipe.yaml", True)
+    assert locked_at[-1] == ("metrics.json", True)
+    assert all(is_locked for _, is_locked in locked_at)
     assert not (tmp_path / "run/.lock").exists()
 
 
@@ -147,7 +149,7 @@ def test_all_processes_of_a_run_end_with_one_message(
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(checkpoint=tiny_checkpoint))
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "detr_ft"]
-    with held(tmp_path / "run") as holder:
+    with lock_holder(tmp_path / "run") as holder:
         done = subprocess.run(
             [sys.executable, *two, "train", "recipe.yaml", *arguments],
             cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, timeout=120,

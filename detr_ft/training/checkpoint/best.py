@@ -48,7 +48,7 @@ def check_best(run: RunDirectory, checkpoint: Path, settings: TrainSettings) -> 
 
 
 def load_best(model: nn.Module, run: RunDirectory, step: int) -> None:
-    """Load the model that was evaluated after a step. Raises InputError if its folder has no longer this model."""
+    """Load the model that was evaluated after a step. Raises InputError if its folder has another one."""
     folder = run.path / BEST_CHECKPOINT
     fault = _fault(folder, step, step)
     if fault:

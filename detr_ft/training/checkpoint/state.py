@@ -234,7 +234,10 @@ def load_saved(model: nn.Module, folder: Path) -> None:
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:
-    """Return the `tensors` of a checkpoint, on the CPU, without running code from the file. Raises InputError."""
+    """Return the `tensors` of a checkpoint, on the CPU, without running code from the file.
+
+    Raises InputError.
+    """
     file = checkpoint / TENSORS
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)

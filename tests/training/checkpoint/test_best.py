@@ -168,8 +168,15 @@ def kill_at(patch: pytest.MonkeyPatch, name: str, trainer: DetrTrainer) -> None:
     patch.setattr(Path, "rename", renamed)
 
 
+def train_until_saved(trainer: DetrTrainer) -> None:
+    """Train, and end as if killed before the model is saved."""
+    trainer.save = lambda: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+
+
 def test_a_run_that_was_stopped_early_ends_the_same_after_it_was_killed_at_its_end(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = {"num_train_epochs": 9, "early_stopping_patience": 1, "save_steps": 2}
     logs = []
@@ -178,9 +185,7 @@ def test_a_run_that_was_stopped_early_ends_the_same_after_it_was_killed_at_its_e
         trainer = make_trainer(tiny_checkpoint, run, **settings)
         with_maps(trainer, [0.3, 0.2, 0.1, 0.05])
         if killed:
-            with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-                patch.setattr(trainer, "save", lambda: 1 // 0)
-                trainer.train()
+            train_until_saved(trainer)
             trainer = make_trainer(tiny_checkpoint, run, checkpoint=run / "checkpoints/step-6", **settings)
             with_maps(trainer, [0.2])
         trainer.train()
@@ -190,7 +195,7 @@ def test_a_run_that_was_stopped_early_ends_the_same_after_it_was_killed_at_its_e
 
 
 def test_a_run_that_its_time_limit_stopped_takes_no_step_after_it_was_killed_at_its_end(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = {"num_train_epochs": 500, "max_minutes": 100.0}
     trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **settings)
@@ -204,9 +209,7 @@ def test_a_run_that_its_time_limit_stopped_takes_no_step_after_it_was_killed_at_
             trainer.progress.evaluation_seconds = 1900.0
 
     trainer.display.step = step  # type: ignore[method-assign]
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(trainer, "save", lambda: 1 // 0)
-        trainer.train()
+    train_until_saved(trainer)
     stopped_at = trainer.progress.step
     again = make_trainer(
         tiny_checkpoint, tmp_path / "run", checkpoint=tmp_path / f"run/checkpoints/step-{stopped_at}", **settings
