@@ -40,7 +40,7 @@ def check_best(run: RunDirectory, checkpoint: Path, settings: TrainSettings) -> 
     if best is None:
         return
     folder = run.path / BEST_CHECKPOINT
-    fault = _fault(folder, best.step, progress.step)
+    fault = _fault(folder, best.step, resumed_at=progress.step)
     if fault and settings.load_best_model_at_end:
         raise InputError(f"{folder}: {fault}. {_REMEDY}")
     if fault:
@@ -50,16 +50,17 @@ def check_best(run: RunDirectory, checkpoint: Path, settings: TrainSettings) -> 
 def load_best(model: nn.Module, run: RunDirectory, step: int) -> None:
     """Load the model that was evaluated after a step. Raises InputError if its folder has another one."""
     folder = run.path / BEST_CHECKPOINT
-    fault = _fault(folder, step, step)
+    fault = _fault(folder, step)
     if fault:
         raise InputError(f"{folder}: {fault}. {_REMEDY}")
     load_saved(model, folder)
 
 
-def _fault(folder: Path, step: int, latest: int) -> str:
-    """Return why a folder has not the model of a step, or of one after `latest`; empty if it has.
+def _fault(folder: Path, step: int, resumed_at: int | None = None) -> str:
+    """Return why a folder has not the model of a step; empty if it has.
 
-    A later one is of steps that a resumed run repeats. Earlier versions recorded neither step nor digests.
+    It may have that of a step which the run, resumed at an earlier one, repeats. Earlier versions recorded neither step nor
+    digests.
     """
     if not folder.is_dir():
         return f"is missing, and the best evaluation was at step {step}"
@@ -70,6 +71,7 @@ def _fault(folder: Path, step: int, latest: int) -> str:
     if fault:
         return fault
     own = read_state(folder).get("step")
-    if own == step or (isinstance(own, int) and own > latest):
+    is_repeated = resumed_at is not None and isinstance(own, int) and own > resumed_at
+    if own == step or is_repeated:
         return ""
     return f"has the model of step {own}, and the best evaluation was at step {step}"

@@ -17,7 +17,7 @@ from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.utils.complete_folder import fault_of
+from detr_ft.utils.complete_folder import digest_of, fault_of
 
 SETTINGS: dict[str, Any] = {"num_train_epochs": 3, "early_stopping_patience": 2, "logging_steps": 1}
 
@@ -124,6 +124,27 @@ def test_a_best_model_that_is_damaged_later_is_reported_at_the_end(tiny_checkpoi
     with_maps(again, [0.1])
     again.train()
     assert (run / "model.safetensors").is_file()
+
+
+def test_a_best_model_of_steps_that_are_repeated_is_no_fault_until_the_end(tiny_checkpoint: Path, run: Path) -> None:
+    best = run / "checkpoints/best"
+    (best / "state.json").write_text('{"step": 9}')
+    names = {path.name for path in best.iterdir()} - {"complete.json"}
+    (best / "complete.json").write_text(json.dumps({name: digest_of(best / name) for name in names}))
+    trainer = resumed(tiny_checkpoint, run, load_best_model_at_end=True)
+    trainer.setup()
+    with_maps(trainer, [0.1])  # and not the highest, as before the run was interrupted
+    with pytest.raises(InputError, match="has the model of step 9, and the best evaluation was at step 3"):
+        trainer.train()
+
+
+def test_a_best_model_is_replaced_after_a_checkpoint_of_its_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", **SETTINGS, load_best_model_at_end=True)
+    with_maps(trainer, [0.1, 0.2, 0.3])
+    stop_after(trainer, 7)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"best", "step-6", "step-7"}
 
 
 @pytest.mark.parametrize("folder", ["checkpoints/best", "raw"])
