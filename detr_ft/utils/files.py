@@ -1,4 +1,4 @@
-"""Guards of files: only regular ones are read, none is overwritten, disk and JSON errors are InputErrors."""
+"""Guards of files: only regular ones are read, none is overwritten, faults are InputErrors."""
 
 from __future__ import annotations
 
