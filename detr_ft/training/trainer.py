@@ -106,6 +106,8 @@ class DetrTrainer:
         try:
             with self.stop_requests.signals:
                 result = self._finish(self._train())
+                for _ in range(2):  # of several processes, each knows after the second call what the others received
+                    self._stop_requested()
         finally:
             self.monitor.stop()
         if self.accelerator.is_main_process:

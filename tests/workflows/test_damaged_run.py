@@ -67,9 +67,9 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "resume": lambda start, run: train(start, run, resume=True),
 }
 READERS = {
-    "config.json": ("evaluate", "card", "push", "detect"),
-    "preprocessor_config.json": ("evaluate", "detect"),
-    "model.safetensors": ("evaluate", "detect"),
+    "config.json": ("card", "push", "detect"),
+    "preprocessor_config.json": ("detect",),
+    "model.safetensors": ("detect",),
     "recipe.yaml": ("evaluate", "compare", "card", "push"),
     "held-out.json": ("evaluate", "compare"),
     "predictions.json": ("compare",),

@@ -69,17 +69,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pa
     return folder / "run"
 
 
-PLACES = (  # the functions that are not reached any more, in the order of the end of a run
+PLACES = (  # functions of the end of a run, in their order, of which one is not reached any more
     "detr_ft.training.monitor.evaluator.coco_metrics",
     "detr_ft.training.trainer.save_model_folder",
-    "detr_ft.training.trainer.save_model",
     "detr_ft.models.save.save_as_stock",
-    "detr_ft.training.trainer.TrainResult",
     "detr_ft.workflows.results.score",
-    "detr_ft.workflows.results.render_page",
     "detr_ft.workflows.run.save_predictions",
-    "detr_ft.workflows.run.write_thresholds",
-    "detr_ft.workflows.run.write_examples",
     "detr_ft.report.pictures.draw",
     "detr_ft.workflows.run.write_metrics",
 )
@@ -207,7 +202,7 @@ def test_a_signal_at_the_end_of_a_run_leaves_one_that_is_completed(
         time.sleep(0.0005)
     process.send_signal(number)
     process.communicate(timeout=60)
-    assert process.returncode == -number
+    assert process.returncode in (-number, 128 + number)  # the second one while the trainer handles signals
     assert not (tmp_path / "run/metrics.json").exists()
     log = (tmp_path / "run/log.jsonl").read_bytes()
     weights = (tmp_path / "run/model.safetensors").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,8 @@ def test_a_damaged_best_model_is_reported_before_the_run_continues(
         resumed(tiny_checkpoint, run, load_best_model_at_end=True).setup()
     assert (run / "log.jsonl").read_bytes() == log
     with caplog.at_level(logging.WARNING):
-        finish(resumed(tiny_checkpoint, run))
+        resumed(tiny_checkpoint, run).setup()
     assert words in caplog.text
-    assert (run / "model.safetensors").is_file()
 
 
 def test_the_best_model_is_restored_by_a_resumed_run(tiny_checkpoint: Path, run: Path) -> None:
@@ -194,6 +194,20 @@ def train_until_saved(trainer: DetrTrainer) -> None:
     trainer.save = lambda: 1 // 0  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(ZeroDivisionError):
         trainer.train()
+
+
+def test_a_signal_while_the_last_model_is_saved_ends_the_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1)
+    save = trainer.save
+
+    def interrupted() -> None:
+        trainer.stop_requests.signals.received = signal.SIGTERM
+        save()
+
+    trainer.save = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted) as caught:
+        trainer.train()
+    assert caught.value.signal == signal.SIGTERM
 
 
 def test_a_run_that_was_stopped_early_ends_the_same_after_it_was_killed_at_its_end(
