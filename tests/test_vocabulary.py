@@ -26,6 +26,7 @@ PAGES = sorted(
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
         ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
         ROOT / "Makefile",
         ROOT / "tests/benchmarks/README.md",
         *(file for kind in ("md", "yaml", "sh") for file in (ROOT / "recipes").rglob(f"*.{kind}")),

@@ -24,6 +24,7 @@ from detr_ft.errors import InputError
 from detr_ft.hub.space import write_space
 from detr_ft.hub.upload_plan import plan
 from detr_ft.utils.assets import demo_folder
+from detr_ft.utils.complete_folder import digest_of
 
 CANARIES = "CANARIES"  # the variable with the folder to which code that runs writes the name of its file
 CODE = """\
@@ -257,6 +258,8 @@ def test_a_capsule_of_an_own_run_runs_code_as_it_was(capsule: Path, folder: Path
     state = json.loads((own / "state.json").read_text())
     state["criterion"] = criterion()
     (own / "state.json").write_text(json.dumps(state))
+    digests = json.loads((own / "complete.json").read_text()) | {"state.json": digest_of(own / "state.json")}
+    (own / "complete.json").write_text(json.dumps(digests))
     assert detr_ft.replay(own).verdict is None  # without code as before
 
 

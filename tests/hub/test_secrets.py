@@ -139,11 +139,11 @@ def test_random_weights_have_no_secrets(tmp_path: Path) -> None:
     """30 MB of bytes of every value, and of floats; read in chunks, in seconds."""
     random = np.random.default_rng(0)
     contents = random.bytes(20_000_000), random.normal(size=2_500_000).astype(np.float32).tobytes()
-    start = time.monotonic()
+    start = time.process_time()
     for content in contents:
         (tmp_path / "model.safetensors").write_bytes(content)
         assert find_secret(tmp_path / "model.safetensors", ".safetensors") is None
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_an_index_names_plain_safetensors_only(folder: Path, load: Callable[[str
         InputError, match=r"model\.safetensors\.index\.json: weight_map must name safetensors files"
     ) as e:
         load(str(folder))
-    assert repr(str(name)) in str(e.value)
+    assert repr(str(name))[:60] in str(e.value)
     assert not (folder / "canary").exists()
 
 
@@ -167,7 +167,7 @@ def test_damaged_tensors_are_reported_without_advice(tmp_path: Path) -> None:
             load_tensors(tmp_path)
         assert not any(word in str(caught.value) for word in ADVICE)
     torch.save([1], file)
-    with pytest.raises(InputError, match="must have a mapping, got list"):
+    with pytest.raises(InputError, match="must be a dictionary, got list"):
         load_tensors(tmp_path)
     with pytest.raises(InputError, match=r"gone\.pt: can't be read: No such file"):
         read_tensors(tmp_path / "gone.pt")
