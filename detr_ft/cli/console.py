@@ -17,6 +17,7 @@ from rich.markup import escape
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.utils.distributed import processes, rank
 from detr_ft.utils.progress import shown_on
+from detr_ft.utils.user_code import describe_error, is_interrupt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +33,10 @@ _QUIET_LIBRARIES = {
 
 console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of the main process
 _errors = Console(stderr=True, highlight=False)  # of every process
+
+
+class CommandExit(SystemExit):
+    """The exit status of a command, unlike a SystemExit of a user's code."""
 
 
 class _ConsoleHandler(logging.Handler):
@@ -73,7 +78,8 @@ def set_up_logging() -> None:
 def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
     """Turn an exception of a command into a message and an exit status.
 
-    2 for invalid input, 130 for Ctrl-C, 128 plus the number for another signal, else 1.
+    2 for invalid input, 130 for Ctrl-C, 128 plus the number for another signal, else 1: also for SystemExit(0) and other
+    exceptions by which code of a recipe would end the process.
     """
 
     @functools.wraps(command)
@@ -88,16 +94,19 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
         except Interrupted as error:
             console.print("the same command with --resume continues from the checkpoint", style="yellow")
             _exit(128 + error.signal)
-        except KeyboardInterrupt:
-            console.print("interrupted", style="yellow")
-            _exit(INTERRUPTED)
         except BrokenPipeError:  # the reader of stdout closed it, as `head` does
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-            raise SystemExit(FAILURE) from None
-        except Exception as error:  # noqa: BLE001 - the process boundary
+            raise CommandExit(FAILURE) from None
+        except CommandExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the process boundary
+            if is_interrupt(error):
+                console.print("interrupted", style="yellow")
+                _exit(INTERRUPTED)
             if debugging():
                 traceback.print_exc()
-            if _report("failed", [str(error) or type(error).__name__]) and not debugging():
+            text = str(error) if isinstance(error, Exception) else describe_error(error)
+            if _report("failed", [text or type(error).__name__]) and not debugging():
                 _errors.print("--debug before the command shows the traceback: detr-ft --debug ...", style="dim")
             _exit(FAILURE)
 
@@ -127,4 +136,4 @@ def _is_first_report(text: str) -> bool:
 def _exit(status: int) -> NoReturn:
     if debugging() and isinstance(sys.exc_info()[1], (InputError, KeyboardInterrupt)):
         traceback.print_exc()
-    raise SystemExit(status)
+    raise CommandExit(status)

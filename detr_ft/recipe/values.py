@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.arguments import check_list_of_texts
-from detr_ft.utils.keys import KEY_OF_ALIAS, similar_to, words_for
+from detr_ft.utils.keys import KEY_OF_ALIAS, closest, similar_to, words_for
 from detr_ft.utils.yaml import KeyPath, located_message, nearest_line, parse_yaml, read_located
 
 Problem = tuple[KeyPath, str]
@@ -212,8 +211,8 @@ def similar_key(name: str) -> str | None:
     candidates = {
         word: f"{section}.{key}" for section, keys in sections.items() for word, key in words_for(keys).items()
     }
-    similar = difflib.get_close_matches(name, candidates, 1, _MIN_SIMILARITY)
-    return candidates[similar[0]] if similar else None
+    similar = closest(name, candidates, _MIN_SIMILARITY)
+    return candidates[similar] if similar else None
 
 
 def _dotted(place: KeyPath) -> str:
