@@ -1,4 +1,4 @@
-"""`check` in a child process, which the code of a recipe may end or block; the command itself loads no torch."""
+"""`check` in a child process, because code of a recipe may end or block the process."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 class ChildOutcome:
     """The result of a child process, None if it ended before that was complete.
 
-    `failure` says how it ended. `timed_out` is True if it was ended at its limit. `output` is the end of what the process printed.
+    `failure` is how it ended. `timed_out` is True if it was ended at its limit. `output` is the end of what the process printed.
     """
 
     result: Any

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.utils.distributed import processes, rank
+from detr_ft.utils.formatting import shorten, visible
 from detr_ft.utils.progress import shown_on
 from detr_ft.utils.user_code import describe_error, is_interrupt
 
@@ -23,6 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INVALID_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
+_MAX_PROBLEMS, _MAX_LINE_CHARS = 100, 2000  # of a report
 # Read by the libraries when they are imported, which is after the arguments have been checked.
 _QUIET_LIBRARIES = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -43,23 +45,28 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "none"
         target = _errors if record.levelno >= logging.ERROR else console
-        target.print(escape(self.format(record)), style=style, soft_wrap=True)
+        target.print(_plain(self.format(record)), style=style, soft_wrap=True)
 
 
 def print_message(text: str) -> None:
     """Print a message on stderr."""
-    console.print(escape(text), soft_wrap=True)
+    console.print(_plain(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    console.print(escape(text), style="bold yellow", soft_wrap=True)
+    console.print(_plain(text), style="bold yellow", soft_wrap=True)
 
 
 def print_result(text: str) -> None:
     """Print a result on stdout; on the main process only."""
     if rank() == 0:
-        print(text)
+        print(visible(text))
+
+
+def _plain(text: str) -> Text:
+    """Return a text without markup and control characters, whose long lines are cut."""
+    return Text("\n".join(shorten(line, _MAX_LINE_CHARS) for line in visible(text).split("\n")))
 
 
 def set_up_logging() -> None:
@@ -122,8 +129,11 @@ def _report(kind: str, problems: Sequence[str]) -> bool:
     """Print problems unless another process of the run has; returns True if they were printed."""
     first = processes() == 1 or _is_first_report("\n".join(problems))
     if first:
-        for problem in problems:
-            _errors.print(f"[bold red]{kind}:[/] {escape(problem)}", soft_wrap=True)
+        heading = Text.assemble((f"{kind}:", "bold red"), " ")
+        for problem in problems[:_MAX_PROBLEMS]:
+            _errors.print(heading + _plain(problem), soft_wrap=True)
+        if len(problems) > _MAX_PROBLEMS:
+            _errors.print(heading + f"and {len(problems) - _MAX_PROBLEMS:,} more", soft_wrap=True)
     return first
 
 
