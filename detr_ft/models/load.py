@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from detr_ft.errors import InputError
+from detr_ft.models.config_values import check_config, check_memory, check_processor
 from detr_ft.models.families import FAMILIES, Family, check_trainable, family_of_type, find_family
 from detr_ft.models.label_map import LabelMap
 from detr_ft.models.locate import is_on_hub, resolve
@@ -47,6 +48,8 @@ logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(log
 
 LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *HTTP_ERRORS,
+    # Of transformers, for values in JSON files that it does not check.
+    ArithmeticError, AttributeError, LookupError, TypeError, StrictDataclassError,
 )  # fmt: skip
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
@@ -98,9 +101,9 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
     None if the config is not on this machine, or has no number of queries that can be changed.
     """
     try:
-        config = AutoConfig.from_pretrained(
-            resolve(checkpoint), revision=revision, local_files_only=True, trust_remote_code=False
-        )
+        source = resolve(checkpoint)
+        _written_config(source, revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=True, trust_remote_code=False)
     except _LOAD_OR_INPUT_ERRORS:
         return None
     family = find_family(config)
@@ -113,7 +116,7 @@ def local_family(checkpoint: str, revision: str | None = None) -> Family | None:
     None if its config is not on this machine, or of a family without a description.
     """
     try:
-        written, _ = PreTrainedConfig.get_config_dict(resolve(checkpoint), revision=revision, local_files_only=True)
+        written = _written_config(resolve(checkpoint), revision, local_files_only=True)
     except _LOAD_OR_INPUT_ERRORS:
         return None
     return family_of_type(written.get("model_type"))
@@ -154,6 +157,13 @@ def describe_load_error(checkpoint: str, error: BaseException) -> str:
             f"{checkpoint}: its backbone needs timm, which cannot be imported here. "
             "Run: pip install timm torchvision, or use a checkpoint with a plain ResNet."
         )
+    if isinstance(error, StrictDataclassError):
+        return f"{checkpoint}: config.json: {' '.join(text.split())}. Correct the file."
+    if isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError)):
+        return (
+            f"{checkpoint}: config.json or preprocessor_config.json has a value that transformers can't use "
+            f"({type(error).__name__}: {first_line(error)}). Correct the file."
+        )
     return f"{checkpoint}: {first_line(error)}"
 
 
@@ -170,6 +180,7 @@ def _load(checkpoint: str, revision: str | None, safetensors: bool | None, train
             check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
+        _check_memory(checkpoint, source, native or config)
         model, loading = AutoModelForObjectDetection.from_pretrained(
             source,
             config=native or config,
@@ -208,7 +219,7 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
 
 def read_config(source: str, revision: str | None = None) -> Any:
     """Return the config of a checkpoint. Raises InputError if its attention is code of the Hub."""
-    written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    written = _written_config(source, revision)
     kernels = sorted(set(_kernels(written)))
     if kernels:
         raise InputError(
@@ -219,6 +230,11 @@ def read_config(source: str, revision: str | None = None) -> Any:
     if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
         return AutoConfig.for_model(**current)
     return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+
+def _written_config(source: str, revision: str | None, **options: bool) -> Mapping[str, Any]:
+    written, _ = PreTrainedConfig.get_config_dict(source, revision=revision, **options)
+    return check_config(source, written)
 
 
 def _kernels(config: object) -> Iterator[str]:
@@ -232,7 +248,19 @@ def _kernels(config: object) -> Iterator[str]:
 
 
 def _processor(source: str, revision: str | None) -> Any:
-    return AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    processor = AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    check_processor(source, processor)
+    return processor
+
+
+def _check_memory(checkpoint: str, source: str, config: Any) -> None:
+    """Raise InputError for a folder whose config describes a far larger model than its weights are."""
+    if Path(source).is_dir():
+        with torch.device("meta"):
+            model = AutoModelForObjectDetection.from_config(config)
+        files = [file for pattern in ("*.safetensors", "*.bin") for file in Path(source).glob(pattern)]
+        parameters = sum(weight.numel() for weight in model.parameters())
+        check_memory(checkpoint, parameters, sum(file.stat().st_size for file in files))
 
 
 def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:

@@ -50,11 +50,13 @@ def _file_for_folder(folder: Path) -> str:
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises InputError for a large file."""
+    """Return a text in UTF-8, or in UTF-16 with a byte order mark. Raises InputError for a large file."""
     with path.open("rb") as stream:
         content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise InputError(f"{path}: is larger than {_MAX_BYTES >> 20} MiB, which no recipe is. Give the recipe, not data")
+        raise InputError(
+            f"{path}: is larger than {_MAX_BYTES >> 20} MiB, which no recipe is. Give the recipe, not data"
+        )
     return content.decode("utf-16" if content[:2] in _UTF_16_MARKS else "utf-8-sig")
 
 
