@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.random_batches import random_batch
 from torch import Tensor
 
 from detr_ft.criterion import (
@@ -26,7 +27,6 @@ from detr_ft.criterion import (
 )
 from detr_ft.criterion.explain import regrets
 from detr_ft.structures import Matches, Predictions, Targets
-from tests.support.random_batches import random_batch
 
 
 @dataclass(frozen=True)
