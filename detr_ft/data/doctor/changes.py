@@ -87,7 +87,7 @@ def problem_of_copy(folder: Path) -> Problem | None:
     """Return a note if a folder is a repaired copy that lacks images, or other entries, of its original."""
     try:
         changes = [json.loads(line) for line in (folder / CHANGE_LOG).read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     kinds = [
         str(change.get("what"))
