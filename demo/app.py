@@ -125,10 +125,12 @@ def serve(
     data: str | None = None,
     options: DataOptions = DataOptions(),
     compare: str | None = None,
+    trust_code: bool = False,
 ) -> None:
     """Serve the page of a model until interrupted.
 
-    Without `images` it offers those of the data, which are read with `options`. Raises InputError.
+    Without `images` it offers those of the data, which are read with `options`. `trust_code` runs the code of the run's
+    criterion. Raises InputError.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
@@ -140,6 +142,6 @@ def serve(
             example.save(Path(folder), number) for number, example in enumerate(examples[:_MAX_OFFERED_IMAGES], start=1)
         ]
         other = Detector.load(compare) if compare else None
-        page = build_page(detector, offered, examples, note, other, trained_by(model, detector))
+        page = build_page(detector, offered, examples, note, other, trained_by(model, detector, trust_code))
         print(f"the demo is at {launch(page, host, port)} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         page.block_thread()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from transformers import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The record of trained runs stays out of the home folder, also in processes that tests start with this environment.
+_STATE = tempfile.TemporaryDirectory(prefix="detr-ft-state-")
+atexit.register(_STATE.cleanup)
+os.environ["XDG_STATE_HOME"] = _STATE.name
 transformers_logging.disable_progress_bar()
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")

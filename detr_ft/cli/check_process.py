@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from detr_ft.cli.child_process import run_child, serve
 from detr_ft.cli.console import debugging, print_message, set_up_logging
 from detr_ft.errors import InputError
 from detr_ft.recipe.values import read_values
-from detr_ft.utils.components import code_names
+from detr_ft.utils import components
+from detr_ft.utils.components import code_files, module_names
 from detr_ft.utils.progress import status
 from detr_ft.utils.user_code import describe_error, raise_if_interrupt
 
@@ -19,10 +21,12 @@ _MODULE = "detr_ft.cli.check_process"
 
 
 def check_in_child(recipe: Path, overrides: Sequence[str], probe: bool, seconds: float) -> dict[str, Any]:
-    """Return the `problems` of a recipe, its `code` files, `missing` paths, and the `text` of a valid one.
+    """Return the `problems` and `missing` paths of a recipe, and the `text` of a valid one.
 
     Raises InputError for a recipe whose check does not end within the limit, or ends before it is complete.
     """
+    for source in _code(recipe, overrides):
+        print_message(f"runs code: {source}")
     with status("checking the recipe in a process of its own"):
         outcome: dict[str, Any] = _result(
             {"recipe": str(recipe), "overrides": list(overrides), "probe": probe}, "check", seconds
@@ -47,7 +51,8 @@ def _result(request: dict[str, Any], verb: str, seconds: float | None) -> Any:
             if child.timed_out
             else "Code of a recipe must not end the process, as os._exit does"
         )
-        raise InputError(f"{request['recipe']}: its {verb} {child.failure}.{_code(request)} {remedy}")
+        code = ", ".join(_code(Path(request["recipe"]), request["overrides"])) or "no code"
+        raise InputError(f"{request['recipe']}: its {verb} {child.failure}. It runs {code}. {remedy}")
     if "problems" in child.result:
         raise InputError(child.result["problems"])
     if "failure" in child.result:
@@ -55,10 +60,13 @@ def _result(request: dict[str, Any], verb: str, seconds: float | None) -> Any:
     return child.result["outcome"]
 
 
-def _code(request: dict[str, Any]) -> str:
-    values = read_values(Path(request["recipe"]), request["overrides"]).values
-    names = code_names([values.get("criterion"), values.get("data")])
-    return f" It runs {', '.join(names)}." if names else ""
+def _code(recipe: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the existing files and the modules of code that a recipe names."""
+    values = read_values(recipe, overrides).values
+    data = values.get("data")
+    named = [values.get("criterion"), data.get("augment") if isinstance(data, Mapping) else None]
+    files = [str(file) for file in code_files(named, recipe.parent) if file.is_file()]
+    return [*files, *(f"module {name}" for name in module_names(named))]
 
 
 def _run_verb(request: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +83,6 @@ def _run_verb(request: dict[str, Any]) -> dict[str, Any]:
         return {
             "outcome": {
                 "problems": outcome.problems,
-                "code": [str(file) for file in outcome.code_files],
                 "missing": outcome.missing,
                 "text": "" if outcome.problems else describe_check(recipe, outcome, request["probe"]),
             }
@@ -93,4 +100,5 @@ if __name__ == "__main__":
     import detr_ft.cli.text  # noqa: F401 - loads torch before the limit begins
 
     set_up_logging()
+    logging.getLogger(components.__name__).setLevel(logging.WARNING)  # the command has announced the code
     serve(_run_verb)

@@ -54,8 +54,8 @@ def run_child(module: str, request: object, seconds: float | None = None) -> Chi
         folder = Path(name)
         (folder / _REQUEST).write_text(json.dumps({"work": request, "seconds": seconds}), encoding="utf-8")
         process = subprocess.Popen(
-            # -P and this path: the modules that it imports are those of this process.
-            [sys.executable, "-P", "-m", module, name],
+            # -P and this path: the modules that it imports are those of this process. -u: no output is lost.
+            [sys.executable, "-P", "-u", "-m", module, name],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

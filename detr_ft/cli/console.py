@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -15,7 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from detr_ft.errors import InputError, Interrupted
+from detr_ft.utils import components
 from detr_ft.utils.distributed import processes, rank
+from detr_ft.utils.environment_faults import environment_fault
 from detr_ft.utils.formatting import shorten, visible
 from detr_ft.utils.progress import shown_on
 from detr_ft.utils.user_code import describe_error, is_interrupt
@@ -33,6 +36,10 @@ _QUIET_LIBRARIES = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+_UNSAFE_ADVICE = re.compile(
+    r"weights_only|safe_globals|trust_remote_code|allow_pickle|can still be loaded|trusted source", re.IGNORECASE
+)
+
 console = Console(stderr=True, highlight=False, quiet=rank() > 0)  # of the main process
 _errors = Console(stderr=True, highlight=False)  # of every process
 
@@ -42,10 +49,29 @@ class CommandExit(SystemExit):
 
 
 class _ConsoleHandler(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._announced: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
+        text = without_unsafe_advice(self.format(record))
+        if record.name == components.__name__:  # a command that builds a recipe twice announces its code once
+            if text in self._announced:
+                return
+            self._announced.add(text)
         style = "yellow" if record.levelno >= logging.WARNING else "none"
         target = _errors if record.levelno >= logging.ERROR else console
-        target.print(_plain(self.format(record)), style=style, soft_wrap=True)
+        target.print(_plain(text), style=style, soft_wrap=True)
+
+
+def without_unsafe_advice(text: str) -> str:
+    """Return the message of a library without sentences that advise to run the code in a file."""
+    lines = []
+    for line in text.split("\n"):
+        sentences = re.split(r"(?<=[.!?])\s+", line)
+        safe = [sentence for sentence in sentences if not _UNSAFE_ADVICE.search(sentence)]
+        lines += [line] if len(safe) == len(sentences) else [" ".join(safe)] if safe else []
+    return "\n".join(lines) or "the file has objects that are not loaded"
 
 
 def print_message(text: str) -> None:
@@ -96,7 +122,7 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
             with shown_on(console):
                 return command(*args, **kwargs)
         except InputError as error:
-            _report("error", error.problems)
+            _report("error", [*error.problems, *filter(None, [environment_fault(error)])])
             _exit(INVALID_INPUT)
         except Interrupted as error:
             console.print("the same command with --resume continues from the checkpoint", style="yellow")
@@ -111,7 +137,11 @@ def exit_with_status(command: Callable[P, R]) -> Callable[P, R]:
                 console.print("interrupted", style="yellow")
                 _exit(INTERRUPTED)
             if debugging():
-                traceback.print_exc()
+                _print_traceback()
+            fault = environment_fault(error)
+            if fault:
+                _report("error", [fault])
+                _exit(INVALID_INPUT)
             text = str(error) if isinstance(error, Exception) else describe_error(error)
             if _report("failed", [text or type(error).__name__]) and not debugging():
                 _errors.print("--debug before the command shows the traceback: detr-ft --debug ...", style="dim")
@@ -131,7 +161,7 @@ def _report(kind: str, problems: Sequence[str]) -> bool:
     if first:
         heading = Text.assemble((f"{kind}:", "bold red"), " ")
         for problem in problems[:_MAX_PROBLEMS]:
-            _errors.print(heading + _plain(problem), soft_wrap=True)
+            _errors.print(heading + _plain(without_unsafe_advice(problem)), soft_wrap=True)
         if len(problems) > _MAX_PROBLEMS:
             _errors.print(heading + f"and {len(problems) - _MAX_PROBLEMS:,} more", soft_wrap=True)
     return first
@@ -143,7 +173,11 @@ def _is_first_report(text: str) -> bool:
     return is_first_report(text)
 
 
+def _print_traceback() -> None:
+    print(visible(without_unsafe_advice(traceback.format_exc())), file=sys.stderr)
+
+
 def _exit(status: int) -> NoReturn:
     if debugging() and isinstance(sys.exc_info()[1], (InputError, KeyboardInterrupt)):
-        traceback.print_exc()
+        _print_traceback()
     raise CommandExit(status)

@@ -12,7 +12,7 @@ import typer
 
 from detr_ft.cli.console import print_message, print_result
 from detr_ft.cli.early_checks import check_images, check_paths
-from detr_ft.cli.options import BatchSize, BoxFormat, Images, JsonFlag, Model, Split, Unlabeled
+from detr_ft.cli.options import BatchSize, BoxFormat, Images, JsonFlag, Model, Split, TrustCode, Unlabeled
 from detr_ft.data.writers.registry import label_formats_help
 from detr_ft.errors import InputError
 from detr_ft.utils.assets import demo_folder
@@ -202,6 +202,7 @@ def demo(
     compare: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Show another model beside it; default: none")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
@@ -213,7 +214,8 @@ def demo(
 
     from detr_ft.workflows.splits import DataOptions
 
-    serve(model, port=port, data=data, options=DataOptions(box_format, images, unlabeled), compare=compare)
+    options = DataOptions(box_format, images, unlabeled)
+    serve(model, port=port, data=data, options=options, compare=compare, trust_code=trust_code)
 
 
 def push(

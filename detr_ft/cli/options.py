@@ -44,4 +44,12 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Override keys of the recipe: train.learning_rate=5e-5 ...; default: none"
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run the Python code that the criterion names, also if the run was trained elsewhere; default: only code of your "
+        "own runs",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; default: as a table")]

@@ -9,7 +9,7 @@ import typer
 
 from detr_ft.cli.console import print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths, check_recipe, check_recipe_paths
-from detr_ft.cli.options import Overrides, RecipeFile
+from detr_ft.cli.options import Overrides, RecipeFile, TrustCode
 from detr_ft.errors import InputError
 from detr_ft.recipe.values import check_keys
 
@@ -56,8 +56,6 @@ def check(
     from detr_ft.cli.check_process import check_in_child, probe_in_child
 
     outcome = check_in_child(recipe, overrides or [], probe, time_limit)
-    for file in outcome["code"]:
-        print_message(f"{recipe} runs code: {file}")
     problems = [*outcome["problems"], *(outcome["missing"] if probe else ())]
     if problems:
         raise InputError(problems)
@@ -113,10 +111,11 @@ def replay(
     capsule: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The folder that a failed run wrote: RUN/failures/step-N")
     ],
+    trust_code: TrustCode = False,
 ) -> None:
     """Repeat a failed step on the CPU and locate the first NaN or infinity."""
     check_paths(files=[capsule])
     from detr_ft.cli.text import describe_replay
     from detr_ft.workflows.replay import replay as replay_step
 
-    print_result(describe_replay(replay_step(capsule)))
+    print_result(describe_replay(replay_step(capsule, trust_code=trust_code)))

@@ -45,12 +45,13 @@ def built_in_terms(activation: Activation = "softmax") -> dict[str, type]:
 
 
 def configure(
-    description: Mapping[str, Any], folder: Path = Path(), activation: Activation = "softmax"
+    description: Mapping[str, Any], folder: Path | None = None, activation: Activation = "softmax"
 ) -> SetCriterion:
     """Build the criterion that `{"matcher": {...}, "losses": [{...}, ...]}` describes.
 
-    Files of terms are relative to `folder`. `activation` is that of the model and selects the form of plain names
-    such as `FocalLoss`. Raises ConfigureError with the path and the message of every mistake.
+    Files of terms are relative to `folder`; without one the terms are those of this package. `activation` is that of the
+    model and selects the form of plain names such as `FocalLoss`. Raises ConfigureError with the path and the message of
+    every mistake.
     """
     problems: list[tuple[KeyPath, str]] = [
         ((key,), "unknown key; a criterion has matcher and losses") for key in sorted(set(description) - _KEYS)

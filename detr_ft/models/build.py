@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from detr_ft.errors import InputError
 from detr_ft.models.families.detr import DETR
-from detr_ft.models.load import LOAD_ERRORS, describe_load_error, first_line
+from detr_ft.models.load import LOAD_ERRORS, commit_of, describe_load_error, first_line, read_config
 from detr_ft.models.timm import freeze_timm_norms
+from detr_ft.models.weights import read_weights
 from detr_ft.utils.progress import library_bars_hidden
 
 
@@ -46,10 +47,19 @@ def square_processor(longest_edge: int) -> Any:
 
 def _load_backbone(model: PreTrainedModel, checkpoint: str) -> None:
     target: Any = DETR.module(model, DETR.backbone)
+    kind = type(target)
     try:
-        # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
+        revision = commit_of(checkpoint)
         with library_bars_hidden():
-            state = type(target).from_pretrained(checkpoint, use_safetensors=True).state_dict()
+            config = read_config(checkpoint, revision)
+            if not isinstance(config, kind.config_class):
+                raise InputError(f"{checkpoint}: must be a {kind.config_class.model_type}, got a {config.model_type}")
+            # By the class itself: AutoBackbone sends requests to the Hub even for a folder, and uses timm for unknown names.
+            state = kind.from_pretrained(
+                None, config=config, state_dict=read_weights(checkpoint, revision)
+            ).state_dict()
+    except InputError as error:
+        raise InputError([f"model.backbone: {problem}" for problem in error.problems]) from error
     except LOAD_ERRORS as error:
         raise InputError(f"model.backbone: {describe_load_error(checkpoint, error)}") from error
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}

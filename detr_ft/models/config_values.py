@@ -41,12 +41,12 @@ def check_processor(checkpoint: str, processor: Any) -> None:
         raise InputError([f"{checkpoint}: preprocessor_config.json: {fault}. Correct the file." for fault in faults])
 
 
-def check_memory(checkpoint: str, parameters: int, weights_bytes: int) -> None:
-    """Raise InputError for a model that is several times as large as the file of its weights."""
-    if parameters > _MIN_PARAMETERS and parameters > weights_bytes:
+def check_memory(checkpoint: str, parameters: int, weights: int) -> None:
+    """Raise InputError for a model with several times as many parameters as its weights have."""
+    if parameters > _MIN_PARAMETERS and parameters > 2 * weights:
         raise InputError(
-            f"{checkpoint}: its config.json describes a model of {parameters:,} parameters, but the files of its weights have "
-            f"{weights_bytes:,} bytes. They do not belong together."
+            f"{checkpoint}: its config.json describes a model of {parameters:,} parameters, but its weights have {weights:,}. "
+            "They do not belong together."
         )
 
 

@@ -11,9 +11,16 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, StrictDataclassError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_OBJECT_DETECTION_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForObjectDetection,
@@ -38,7 +45,9 @@ from detr_ft.models.timm import (
     uses_timm,
     without_legacy_fields,
 )
+from detr_ft.models.weights import read_weights
 from detr_ft.utils.arguments import model_text
+from detr_ft.utils.environment import warn_of_unused_gpu
 from detr_ft.utils.hub import HTTP_ERRORS
 from detr_ft.utils.progress import library_bars_hidden
 
@@ -51,6 +60,9 @@ LOAD_ERRORS: tuple[type[BaseException], ...] = (
     # Of transformers, for values in JSON files that it does not check.
     ArithmeticError, AttributeError, LookupError, TypeError, StrictDataclassError,
 )  # fmt: skip
+_ATTENTION = (None, "eager", "sdpa", "flex_attention")  # of torch
+# With these keys transformers loads kernels, which are code, or a file with another name.
+_UNSUPPORTED_KEYS = ("quantization_config", "transformers_weights")
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
 
 
@@ -63,7 +75,7 @@ def load_model(
     from safetensors; `pickled` also accepts a `pytorch_model.bin` if there is nothing else. Raises InputError for a
     checkpoint that cannot be reached or read, whose family recipes cannot train, or whose weights are incomplete.
     """
-    return _load(model_text(checkpoint, "checkpoint"), revision, None if pickled else True, trainable=True)
+    return _load(model_text(checkpoint, "checkpoint"), revision, pickled, trainable=True)
 
 
 def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
@@ -71,7 +83,7 @@ def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, 
 
     Raises InputError as `load_model` does; code in a repository is not run.
     """
-    return _load(model_text(checkpoint, "checkpoint"), None, True, trainable=False)
+    return _load(model_text(checkpoint, "checkpoint"), None, pickled=False, trainable=False)
 
 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -147,11 +159,6 @@ def describe_load_error(checkpoint: str, error: BaseException) -> str:
             f"{checkpoint}: needs code that is beside it (auto_map in its JSON files), which is never run. "
             "Use a checkpoint of an architecture of transformers."
         )
-    if "file named model.safetensors" in text:
-        return (
-            f"{checkpoint}: there is no model.safetensors. If you trust its pickled weights (pytorch_model.bin), set "
-            "model.pickled: true in the recipe."
-        )
     if "timm" in text:
         return (
             f"{checkpoint}: its backbone needs timm, which cannot be imported here. "
@@ -172,25 +179,27 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _load(checkpoint: str, revision: str | None, safetensors: bool | None, trainable: bool) -> tuple[Any, Any]:
+def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool) -> tuple[Any, Any]:
+    warn_of_unused_gpu()
     source = resolve(checkpoint)
+    revision = commit_of(checkpoint, revision)  # all files are of one commit
     with _load_errors(checkpoint):
         config = read_config(source, revision)
         if trainable:
             check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
-        _check_memory(checkpoint, source, native or config)
-        model, loading = AutoModelForObjectDetection.from_pretrained(
-            source,
+        weights = read_weights(source, revision, pickled)
+        _check_memory(checkpoint, native or config, weights)
+        model, loading = _model_class(checkpoint, config).from_pretrained(
+            None,  # transformers would load other files of the folder, as adapters
             config=native or config,
-            revision=revision,
-            trust_remote_code=False,
-            use_safetensors=safetensors,
+            state_dict=weights,
             ignore_mismatched_sizes=True,  # reported by _check_weights
             output_loading_info=True,
             key_mapping=native_weight_names(config) if native else None,
         )
+        model.name_or_path = model.config.name_or_path = source
         processor = _processor(source, revision)
     _check_weights(checkpoint, loading)
     check_metadata(model.config, checkpoint)
@@ -213,19 +222,37 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
             yield
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
         raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
+    except RemoteEntryNotFoundError as error:
+        raise InputError(f"{checkpoint}: has no config.json on the Hub. Give a model of transformers.") from error
     except LOAD_ERRORS as error:
         raise InputError(describe_load_error(checkpoint, error)) from error
 
 
+def _model_class(checkpoint: str, config: Any) -> Any:
+    """Return the class of a detector. Raises InputError for a config of another task."""
+    if type(config) not in MODEL_FOR_OBJECT_DETECTION_MAPPING:
+        raise InputError(
+            f"{checkpoint}: a {config.model_type!r} model is not supported: it is no object detector of transformers. "
+            "Give another checkpoint."
+        )
+    return MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)]
+
+
 def read_config(source: str, revision: str | None = None) -> Any:
-    """Return the config of a checkpoint. Raises InputError if its attention is code of the Hub."""
+    """Return the config of a checkpoint. Raises InputError if it names code of the Hub, or other weights."""
     written = _written_config(source, revision)
     kernels = sorted(set(_kernels(written)))
     if kernels:
         raise InputError(
-            f"{source}: attn_implementation {kernels[0]} is code of the Hub, which is never run. "
+            f"{source}: attn_implementation {kernels[0]} is code of the Hub or of another package, which is never run. "
             "Write eager or sdpa into its config.json"
         )
+    for key in _UNSUPPORTED_KEYS:
+        if written.get(key):
+            raise InputError(
+                f"{source}: {key} in its config.json is not supported. Give a checkpoint in full precision with its "
+                "weights in model.safetensors."
+            )
     with_backbone = {family.model_type for family in FAMILIES if family.backbone is not None}
     if written.get("model_type") in with_backbone and (current := without_legacy_fields(written)) != written:
         return AutoConfig.for_model(**current)
@@ -238,11 +265,14 @@ def _written_config(source: str, revision: str | None, **options: bool) -> Mappi
 
 
 def _kernels(config: object) -> Iterator[str]:
-    """Yield attention implementations that are repositories, in a config and those in it."""
+    """Yield attention implementations that are not those of torch, in a config and those in it.
+
+    With the package `kernels`, transformers replaces also names of other packages by repositories.
+    """
     for key, value in config.items() if isinstance(config, Mapping) else ():
         if key.endswith("attn_implementation"):
             names = value.values() if isinstance(value, Mapping) else [value]
-            yield from (name for name in names if isinstance(name, str) and "/" in name)
+            yield from (str(name) for name in names if name not in _ATTENTION)
         else:
             yield from _kernels(value)
 
@@ -253,14 +283,13 @@ def _processor(source: str, revision: str | None) -> Any:
     return processor
 
 
-def _check_memory(checkpoint: str, source: str, config: Any) -> None:
-    """Raise InputError for a folder whose config describes a far larger model than its weights are."""
-    if Path(source).is_dir():
-        with torch.device("meta"):
-            model = AutoModelForObjectDetection.from_config(config)
-        files = [file for pattern in ("*.safetensors", "*.bin") for file in Path(source).glob(pattern)]
-        parameters = sum(weight.numel() for weight in model.parameters())
-        check_memory(checkpoint, parameters, sum(file.stat().st_size for file in files))
+def _check_memory(checkpoint: str, config: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise InputError for a config that describes a far larger model than the weights are."""
+    with torch.device("meta"):
+        model = AutoModelForObjectDetection.from_config(config)
+    check_memory(
+        checkpoint, *(sum(weight.numel() for weight in part) for part in (model.parameters(), weights.values()))
+    )
 
 
 def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from detr_ft.errors import InputError
 from detr_ft.recipe.class_source import standalone_source
 from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.recipe.recipe import Recipe
+from detr_ft.recipe.trust import code_of, record_run
 from detr_ft.run_directory import RunDirectory
 from detr_ft.utils.components import SCRIPT, code_names, rename_code, script_classes
 
@@ -72,11 +73,18 @@ class RecipeCode:
         data = built.recipe.data.model_copy(update={"augment": augment})
         return built.recipe.model_copy(update={"criterion": criterion, "data": data})
 
-    def write(self, run: RunDirectory) -> None:
-        """Copy the files into the run. Raises InputError if one can't be written."""
-        for name, target in self.names_in(run.path).items():
+    def write(self, built: BuiltRecipe, run: RunDirectory) -> None:
+        """Copy the files into the run and record it as trained here.
+
+        Raises InputError if one can't be written.
+        """
+        names = self.names_in(run.path)
+        for name, target in names.items():
             if not (run.path / target).is_file():
                 run.write_bytes(target, self.contents[name])
+        description = _description(built)
+        copies = code_of(rename_code(description, names), run.path)
+        record_run(run.path, code_of(description, built.recipe.folder) | copies)
 
 
 def _description(built: BuiltRecipe) -> list[Any]:

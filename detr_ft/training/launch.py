@@ -17,6 +17,7 @@ from accelerate.utils import parse_flag_from_env
 from detr_ft.errors import InputError
 from detr_ft.utils.collectives import on_cpus
 from detr_ft.utils.distributed import processes
+from detr_ft.utils.environment import warn_of_unused_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def join(
     problems = [problem for problem in checks if problem]
     if problems:
         raise InputError(problems)
+    warn_of_unused_gpu()
     _reset_precision(mixed_precision)
     accelerator = Accelerator(
         cpu=on_cpus(), mixed_precision=mixed_precision, log_with=list(report_to) or None, project_dir=folder

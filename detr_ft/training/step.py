@@ -22,7 +22,7 @@ from detr_ft.training.ema import Ema
 from detr_ft.training.optimizer import go_to
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step_loader import MicroBatch, StepBatch
-from detr_ft.training.step_totals import add_up, seed_step, step_totals
+from detr_ft.training.step_totals import add_up, padded_alike, seed_step, step_totals
 from detr_ft.utils.collectives import AsyncScalar, max_over_processes, sum_over_processes
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Stepper:
 
         Raises StepError before anything is applied if a term fails, and like `settle` for the previous step.
         """
-        accelerator = self.accelerator
+        accelerator, batch = self.accelerator, padded_alike(batch)
         totals = step_totals(batch, self.model.config.num_labels, accelerator.num_processes, accelerator.device)
         self.attempt = attempt = StepAttempt(batch, number, totals)
         try:

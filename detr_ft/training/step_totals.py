@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from detr_ft.data.pipeline.dataset import pad
 from detr_ft.structures import StepTotals
 from detr_ft.training.step_loader import StepBatch
-from detr_ft.utils.collectives import sum_over_processes
+from detr_ft.utils.collectives import max_on_hosts, sum_over_processes
+
+
+def padded_alike(batch: StepBatch) -> StepBatch:
+    """Return a step whose images have the padding that they would have in one batch, over all processes.
+
+    Convolutions detect the border of the padding: with the padding of each part, the loss would depend on the division.
+    Every process must call this once a step.
+    """
+    shapes = [micro.inputs["pixel_values"].shape for micro in batch.micro_batches]
+    height, width = max_on_hosts([max(shape[side] for shape in shapes) for side in (2, 3)])
+    micro_batches = [replace(micro, inputs=pad(micro.inputs, height, width)) for micro in batch.micro_batches]
+    return replace(batch, micro_batches=micro_batches)
 
 
 def step_totals(batch: StepBatch, classes: int, processes: int, device: torch.device) -> StepTotals:

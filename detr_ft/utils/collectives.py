@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -65,6 +66,21 @@ def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def max_over_processes(value: int, device: torch.device) -> int:
     """Return the largest of a small number of each process."""
     return value if world_size() == 1 else int(start_max(value, device).value())
+
+
+def max_on_hosts(values: list[int]) -> list[int]:
+    """Return the largest of each of a few numbers over the processes, without their devices."""
+    if world_size() == 1:
+        return values
+    largest = torch.tensor(values)
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX, group=_group_of_hosts(distributed.group.WORLD))
+    return [int(value) for value in largest]
+
+
+@functools.cache
+def _group_of_hosts(world: object) -> Any:
+    """Return a group of all processes for tensors on the host; its first call is a collective."""
+    return world if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
 
 
 def start_max(value: int, device: torch.device) -> AsyncScalar:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from detr_ft.utils.keys import closest
 from detr_ft.utils.user_code import describe_error, raise_if_interrupt
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = __name__.partition(".")[0]
 SCRIPT = "__main__"  # the module of a script or notebook
@@ -30,10 +35,10 @@ class ConfigureError(ValueError):
         super().__init__("; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in problems))
 
 
-def build_object(description: object, built_in: Mapping[str, type], folder: Path = Path()) -> Any:
+def build_object(description: object, built_in: Mapping[str, type], folder: Path | None = None) -> Any:
     """Build the object that `{"use": NAME, ...}` describes. Raises ConfigureError.
 
-    NAME is a class of `built_in`, `file.py:Name` relative to `folder`, or `package.module:Name`.
+    NAME is a class of `built_in`, or with a `folder` also `file.py:Name` relative to it, or `package.module:Name`.
     """
     problems: list[tuple[KeyPath, str]] = []
     built = ObjectBuilder(built_in, folder, problems)(description, ())
@@ -51,26 +56,17 @@ def code_files(description: object, folder: Path = Path()) -> list[Path]:
 
 def code_names(description: object) -> list[str]:
     """The names of the Python files that building a description would run, each once."""
-    if isinstance(description, Mapping):
-        use = str(description.get("use", ""))
-        names = [use.rpartition(":")[0]] if _is_file(use) else []
-        return list(dict.fromkeys([*names, *(name for value in description.values() for name in code_names(value))]))
-    if isinstance(description, Sequence) and not isinstance(description, str):
-        return list(dict.fromkeys(name for value in description for name in code_names(value)))
-    return []
+    return list(dict.fromkeys(_source_of(use) for use in _uses(description) if _is_file(use)))
+
+
+def module_names(description: object) -> list[str]:
+    """The names of the modules that building a description would import, each once."""
+    return list(dict.fromkeys(_source_of(use) for use in _uses(description) if _is_code(use) and not _is_file(use)))
 
 
 def script_classes(description: object) -> list[str]:
     """The names of the classes of a script or notebook in a description, each once."""
-    if isinstance(description, Mapping):
-        module, _, name = str(description.get("use", "")).rpartition(":")
-        names = [name] if module == SCRIPT else []
-        return list(
-            dict.fromkeys([*names, *(name for value in description.values() for name in script_classes(value))])
-        )
-    if isinstance(description, Sequence) and not isinstance(description, str):
-        return list(dict.fromkeys(name for value in description for name in script_classes(value)))
-    return []
+    return list(dict.fromkeys(use.rpartition(":")[2] for use in _uses(description) if _source_of(use) == SCRIPT))
 
 
 def rename_code(description: Any, names: Mapping[str, str]) -> Any:
@@ -88,11 +84,15 @@ def rename_code(description: Any, names: Mapping[str, str]) -> Any:
 
 @dataclass(frozen=True)
 class ObjectBuilder:
-    """Builds values from descriptions and adds mistakes, with their path of keys, to `problems`."""
+    """Builds values from descriptions and adds mistakes, with their path of keys, to `problems`.
+
+    Files are relative to `folder`; without one no code runs. Each file and module is logged before it runs.
+    """
 
     built_in: Mapping[str, type]
-    folder: Path
+    folder: Path | None
     problems: list[tuple[KeyPath, str]]
+    announced: set[str] = field(default_factory=set)
 
     def __call__(self, node: Any, path: KeyPath) -> Any:
         if isinstance(node, list):
@@ -125,8 +125,12 @@ class ObjectBuilder:
         if "use" not in node:
             self.problems.append((path, "needs `use:`, the name of a class"))
             return None
+        use = str(node["use"])
         try:
-            kind: object = _import_class(str(node["use"]), self.folder, self.built_in)
+            if self.folder is None and _is_code(use):
+                raise LookupError(f"{use} is code, which does not run without the folder of its recipe")
+            self._announce(use)
+            kind: object = _import_class(use, self.folder or Path(), self.built_in)
         except (LookupError, OSError, SyntaxError, ImportError) as error:
             self.problems.append(((*path, "use"), str(error)))
             return None
@@ -137,6 +141,14 @@ class ObjectBuilder:
             self.problems.append(((*path, "use"), f"{node['use']} is no dataclass. {remedy}"))
             return None
         return kind
+
+    def _announce(self, use: str) -> None:
+        """Log the code of a class before it runs."""
+        source = _source_of(use)
+        file = _is_file(use) and self.folder is not None and self.folder / source
+        if source and source not in self.announced and (not file or file.is_file()):
+            logger.info("runs code: %s", file or f"module {source}")
+            self.announced.add(source)
 
 
 def as_description(value: Any) -> Any:
@@ -183,19 +195,47 @@ def _import_class(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
     return getattr(module, attribute)
 
 
-def _is_file(name: str) -> bool:
-    return name.rpartition(":")[0].endswith(".py")
+def _uses(description: object) -> Iterator[str]:
+    """Yield the name of each class in a description."""
+    if isinstance(description, Mapping):
+        yield str(description.get("use", ""))
+        for value in description.values():
+            yield from _uses(value)
+    elif isinstance(description, Sequence) and not isinstance(description, str):
+        for value in description:
+            yield from _uses(value)
+
+
+def _source_of(use: str) -> str:
+    """Return the file or module of a class, empty for a class of this package."""
+    return use.rpartition(":")[0]
+
+
+def _is_code(use: str) -> bool:
+    return ":" in use
+
+
+def _is_file(use: str) -> bool:
+    return _source_of(use).endswith(".py")
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the file itself: bytecode in a `__pycache__` beside it may be of other code."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _load_file(path: Path, source: str) -> ModuleType:
     if not path.is_file():
         raise LookupError(f"{path}: there is no such file. Paths are relative to the recipe")
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    # With the contents: a file that was changed since it was loaded is another module.
+    digest = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + path.read_bytes()).hexdigest()[:12]
     name = f"detr_ft_terms_{path.stem}_{digest}"
     _FILES_OF_MODULES[name] = source
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     assert spec is not None, "a .py has a loader"
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
 import platform
 import resource
+import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from detr_ft.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _PACKAGES = ("detr-ft", "torch", "transformers", "accelerate", "datasets", "numpy")
 _WARMUP_CALLS = 2
 _MIN_ROUNDS = 5
@@ -62,6 +71,29 @@ def time_calls(calls: Mapping[str, Callable[[], object]], seconds: float) -> dic
             spent[name].append(time.perf_counter() - began)
         rounds += 1
     return spent
+
+
+@functools.cache
+def warn_of_unused_gpu() -> None:
+    """Warn once if this machine has an NVIDIA GPU that torch can't use: everything would run on the CPU."""
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ  # on purpose
+    if hidden or not (_NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi")):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own words on the same fault
+        if torch.cuda.is_available():
+            return
+    build = (
+        f"is built for CUDA {torch.version.cuda}, which needs a newer driver"
+        if torch.version.cuda
+        else "is a build for CPUs"
+    )
+    driver = _NVIDIA_DRIVER.read_text().splitlines()[0] if _NVIDIA_DRIVER.is_file() else "see nvidia-smi"
+    logger.warning(
+        "this machine has an NVIDIA GPU, and torch %s %s (driver: %s): the CPU is used. Install a build of torch for the driver "
+        "(https://pytorch.org/get-started/locally), or update the driver",
+        torch.__version__, build, driver,
+    )  # fmt: skip
 
 
 def import_optional(feature: str, requirement: str, *modules: str) -> list[Any]:

@@ -24,6 +24,7 @@ from detr_ft.run_directory import PREDICTIONS
 from detr_ft.structures import Detections
 from detr_ft.utils.arguments import check_list_of_texts, check_whole_number, model_text
 from detr_ft.utils.progress import status
+from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.predictions_file import read_predictions
 from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, split_of
 
@@ -116,6 +117,7 @@ def _matches(model: str, split: Dataset, batch_size: int, saved: bool) -> Detect
     file = Path(model) / PREDICTIONS
     if saved and file.is_file():
         return match_split(split, read_predictions(file, split, {}))
+    use_free_cores()
     detector = Detector.load_any(model)
     order = align_classes(detector.names, class_names(split))
     with status(f"{model}: evaluating {len(split)} images"):

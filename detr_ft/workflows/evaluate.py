@@ -26,6 +26,7 @@ from detr_ft.utils.arguments import check_whole_number, model_text
 from detr_ft.utils.environment import environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
+from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
 from detr_ft.workflows.results import (
     check_new_folder,
@@ -131,6 +132,7 @@ def _evaluate_model(
     save: Path | None,
 ) -> EvaluateOutcome:
     accelerator = join()
+    use_free_cores()
     detector = Detector.load_any(model)
     order = align_classes(detector.names, class_names(split))
     criterion = criterion_of(detector) if folder is not None and order is None else None

@@ -37,6 +37,7 @@ from detr_ft.utils.arguments import model_text
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
+from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, split_of
 
@@ -94,6 +95,7 @@ def export(
     name, formats = model_text(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))
     rows = split_of(name, data, split, DataOptions(box_format, images, unlabeled))
+    use_free_cores()
     original, processor = load_model(name)
     family = family_of(original)
     order = align_classes(Detector(original, processor).names, class_names(rows))

@@ -24,6 +24,7 @@ from detr_ft.utils.arguments import check_list_of_texts, check_threshold, check_
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import writing
 from detr_ft.utils.progress import track
+from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.results import check_new_folder
 from detr_ft.workflows.splits import ModelLike, PathLike
 
@@ -102,6 +103,7 @@ def predict(
     folder = None if output_dir is None else Path(path_text("output_dir", output_dir))
     if folder is not None:
         check_new_folder(folder)
+    use_free_cores()
     detector = Detector.load(checkpoint)
     reader = _Reader(detector, sources, folder)
     detections = [detector.filter(detected, threshold) for detected in detector.detect(reader.images(), batch_size)]

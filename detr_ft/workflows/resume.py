@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 
 from detr_ft.criterion.serialization import explicit_names
@@ -17,6 +18,7 @@ from detr_ft.recipe.recipe import Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
 from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
 from detr_ft.training.checkpoint.store import Checkpoints
+from detr_ft.utils.threads import threads_are_chosen, use_free_cores
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,18 @@ def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
     return same_length and (Path(recipe.train.output_dir) / METRICS).is_file()
 
 
+def choose_threads(checkpoint: Path | None) -> None:
+    """Use the threads of a checkpoint, on which the last bits depend; in a new run, free cores.
+
+    An environment variable has priority: `check_changes` then reports the difference.
+    """
+    threads = None if checkpoint is None else read_state(checkpoint)["facts"].get("threads")
+    if threads is None:
+        use_free_cores()
+    elif not threads_are_chosen():
+        torch.set_num_threads(int(threads))
+
+
 def facts_of(recipe: Recipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
     """Return what a checkpoint records of its run, as JSON has it. `recipe` has its criterion."""
     facts = {
@@ -49,6 +63,7 @@ def facts_of(recipe: Recipe, train: Dataset, processes: int, versions: Mapping[s
         "recipe": recipe.model_dump(mode="json"),
         "folder": str(recipe.folder.resolve()),
         "processes": processes,
+        "threads": torch.get_num_threads(),
         "versions": dict(versions),
     }
     return json.loads(json.dumps(facts))
@@ -59,7 +74,8 @@ def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> No
 
     Raises InputError for other classes or training data, unless `force`.
     """
-    vital, others = differences(explicit_names(read_state(checkpoint)["facts"]), facts)
+    then = {"threads": facts["threads"]} | read_state(checkpoint)["facts"]  # older checkpoints have none
+    vital, others = differences(explicit_names(then), facts)
     if vital and not force:
         raise InputError(
             [f"since {checkpoint} was written: {change}" for change in vital]

@@ -36,14 +36,13 @@ from detr_ft.training.launch import join
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.preflight.probe import check_before_training
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.utils.components import SCRIPT
 from detr_ft.utils.distributed import rank
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
 from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
 from detr_ft.workflows.results import collect_report, command_line, write_results
-from detr_ft.workflows.resume import check_changes, facts_of, is_finished, newest_checkpoint
+from detr_ft.workflows.resume import check_changes, choose_threads, facts_of, is_finished, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
 logger = logging.getLogger(__name__)
@@ -90,9 +89,6 @@ def run(
     Raises InputError, TrainingError, and Interrupted after a signal.
     """
     recipe, code = built.recipe, RecipeCode.read(built)
-    for name in code.contents:
-        if name != SCRIPT:
-            logger.info("the recipe runs code: %s", recipe.folder / name)
     checkpoint = newest_checkpoint(recipe) if resume else None
     if checkpoint and is_finished(recipe, checkpoint):
         folder = Path(recipe.train.output_dir)
@@ -171,6 +167,7 @@ def _train(
     if process.is_main_process and checkpoint is None:
         RunDirectory(built.recipe.train.output_dir).refuse_another_run()
     process.wait_for_everyone()
+    choose_threads(checkpoint)
     check_augmentation(built)
     data = read_source(built.recipe.data) if data is None else data
     built = with_family(built)
@@ -185,7 +182,7 @@ def _train(
     if process.is_main_process:
         trainer.run.reopen()
         trainer.run.write_text(RECIPE, recorded.to_yaml())
-        code.write(trainer.run)
+        code.write(built, trainer.run)
         trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
     before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()

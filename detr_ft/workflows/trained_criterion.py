@@ -11,9 +11,10 @@ from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.models.families import find_family
 from detr_ft.models.metadata import read_criterion
-from detr_ft.recipe.load import build_file
+from detr_ft.recipe.load import read_recipe
+from detr_ft.recipe.trust import CONSENT, unknown_code
 from detr_ft.run_directory import RECIPE
-from detr_ft.utils.components import ConfigureError, code_files, script_classes
+from detr_ft.utils.components import ConfigureError, code_names, module_names
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,16 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
     description = read_criterion(detector.model.config)
     if not description:
         return family.default_criterion()
-    if code_files(description, Path()) or script_classes(description):
+    code = [*code_names(description), *module_names(description)]
+    if code:
         logger.info(
-            "the model's criterion has code of its own, which is not run: %s's criterion matches instead", family.name
-        )
+            "the criterion in the model's config.json has code of its own, which is not run: %s. "
+            "%s's criterion matches instead",
+            ", ".join(code), family.name,
+        )  # fmt: skip
         return family.default_criterion()
     try:
-        criterion = configure(description, Path(), family.activation)
+        criterion = configure(description, activation=family.activation)
     except ConfigureError as error:
         places = [".".join(("detr_ft.criterion", *map(str, path))) for path, _ in error.problems]
         messages = [message for _, message in error.problems]
@@ -46,21 +50,25 @@ def criterion_of(detector: Detector) -> SetCriterion | None:
     return criterion
 
 
-def trained_by(model: str, detector: Detector) -> SetCriterion:
-    """Return the criterion of a run's recipe with its own code, or else that of `criterion_of`.
+def trained_by(model: str, detector: Detector, trust_code: bool = False) -> SetCriterion:
+    """Return the criterion of a run's recipe, or else that of `criterion_of`.
 
-    Code of a model without a recipe is not run.
+    Its code runs if this user trained the run with the same code, or with `trust_code`. Without that, and for an invalid
+    recipe, the criterion of the model's family is returned, and the reason is logged.
     """
-    recipe = Path(model) / RECIPE
-    if recipe.is_file():
-        try:
-            built = build_file(recipe)
-            for file in code_files(built.recipe.criterion, built.recipe.folder):
-                logger.info("%s runs code: %s", recipe, file)
-            return built.criterion
-        except InputError as error:
-            family = find_family(detector.model)
-            default = "DETR" if family is None else family.name
-            logger.warning("%s's criterion matches instead of the run's: %s", default, error)
-            return detr_criterion() if family is None else family.default_criterion()
-    return criterion_of(detector) or detr_criterion()
+    file, family = Path(model) / RECIPE, find_family(detector.model)
+    if not file.is_file() or family is None:
+        return criterion_of(detector) or detr_criterion()
+    try:
+        recipe = read_recipe(file)
+        if recipe.criterion is None:
+            return family.default_criterion()
+        unknown = [] if trust_code else unknown_code(Path(model), recipe.criterion, recipe.folder)
+        if unknown:
+            raise InputError(f"{file} needs code that is not of a run of yours: {', '.join(unknown)}. {CONSENT}")
+        criterion = configure(recipe.criterion, recipe.folder, family.activation)
+        check_activation(criterion, family.activation)
+    except (InputError, ConfigureError) as error:
+        logger.warning("%s's criterion matches instead of the run's: %s", family.name, error)
+        return family.default_criterion()
+    return criterion

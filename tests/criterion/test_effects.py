@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from detr_ft.criterion import (
     explain,
     find_fault,
 )
+from detr_ft.criterion.checking.effects import copied, describe_changes, snapshot
 from detr_ft.criterion.explain import regrets
 from detr_ft.structures import Matches, Predictions, Targets
 
@@ -197,3 +198,25 @@ def test_the_fault_finder_and_the_explanation_report_changed_inputs() -> None:
     with pytest.raises(CriterionError, match=r"changes predictions\.boxes in place"):
         explain(criterion, predictions, targets)
     assert find_fault(detr_criterion(), *random_batch(0, (2, 1))[:2]) is None
+
+
+def test_further_outputs_and_replaced_tensors_are_compared() -> None:
+    predictions, targets, _ = random_batch(0, (2, 1))
+    corners = predictions.boxes.detach().clone()
+    further = replace(predictions, extras={"corners": corners})
+    before = snapshot(further, targets)
+    assert describe_changes(before, further, targets) is None
+    copy = copied(further)
+    assert copy.extras["corners"] is not corners
+    assert torch.equal(copy.extras["corners"], corners)
+    corners.zero_()
+    object.__setattr__(targets, "boxes", targets.boxes[:1])
+    changes = describe_changes(before, further, targets)
+    assert changes is not None
+    assert changes.startswith("changes predictions.extras['corners'], targets.boxes in place")
+
+
+def test_a_matcher_called_alone_needs_targets_for_each_image() -> None:
+    predictions, targets, _ = random_batch(0, (2, 1))
+    with pytest.raises(CriterionError, match="as many images as the predictions, 2, got 1"):
+        HungarianMatcher()(predictions, targets.of_image(0))

@@ -290,7 +290,9 @@ def test_a_term_of_an_installed_package_is_named_by_its_module(tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     description = describe(detr_criterion())
     description["losses"].append({"use": "areas:Area", "weight": 3, "scale": 0.5})
-    assert describe(configure(description)) == description
+    assert describe(configure(description, tmp_path)) == description
+    with pytest.raises(ConfigureError, match=r"losses\.\d\.use: areas:Area is code"):
+        configure(description)
 
 
 @pytest.mark.parametrize(

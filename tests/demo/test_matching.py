@@ -232,7 +232,7 @@ def test_own_terms_are_shown_and_weighted(detector: Detector, example: Example, 
     """A cost from a file beside the recipe is named in matrix, pairs and sliders."""
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    criterion = trained_by(str(tmp_path), detector)
+    criterion = trained_by(str(tmp_path), detector, trust_code=True)
     assert cost_names(criterion) == {"ClassCost": "class", "GIoUCost": "GIoU", "Width": "Width"}
     assert [cost.weight for cost in costs_of(criterion)] == [1.0, 2.0, 3.0]
     scene = scene_of(detector, example)

@@ -123,7 +123,7 @@ code = RecipeCode.read(built)
 run = RunDirectory(Path("run"))
 run.create()
 run.write_text("recipe.yaml", code.recorded(built, run.path).to_yaml())
-code.write(run)
+code.write(built, run)
 """
 
 

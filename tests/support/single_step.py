@@ -44,8 +44,9 @@ def make_trainer(folder: Path, number: int, size: int, micro: int) -> DetrTraine
     model = DetrForObjectDetection(config).double()
     model.register_forward_pre_hook(_in_double, with_kwargs=True)
     set_trainable(model, [])
-    square = {"height": 64, "width": 64}
-    processor = DetrImageProcessor(size={"max_height": 64, "max_width": 64}, pad_size=square)
+    processor = DetrImageProcessor(
+        size={"max_height": 64, "max_width": 64}
+    )  # without a canvas: the scenes have several shapes
     settings = TrainSettings(
         output_dir=str(folder),
         num_train_epochs=1,

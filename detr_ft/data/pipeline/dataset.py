@@ -121,3 +121,17 @@ def collate(
         pixels[index, :, :h, :w] = example["pixel_values"]
         mask[index, :h, :w] = True
     return {"pixel_values": pixels, "pixel_mask": mask, "labels": [example["labels"] for example in examples]}
+
+
+def pad(batch: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Return a batch of `collate` with its images padded to `height` and `width`, at least those it has."""
+    pixels, mask = batch["pixel_values"], batch["pixel_mask"]
+    count, _, own_height, own_width = pixels.shape
+    if (own_height, own_width) == (height, width):
+        return dict(batch)
+    pinned = pixels.is_pinned() if torch.cuda.is_available() else False
+    padded = torch.zeros(count, height, width, 3, dtype=pixels.dtype, pin_memory=pinned).permute(0, 3, 1, 2)
+    padded_mask = torch.zeros(count, height, width, dtype=mask.dtype, pin_memory=pinned)
+    padded[:, :, :own_height, :own_width] = pixels
+    padded_mask[:, :own_height, :own_width] = mask
+    return {**batch, "pixel_values": padded, "pixel_mask": padded_mask}

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
@@ -25,6 +24,7 @@ from detr_ft import run_directory
 from detr_ft.errors import InputError
 from detr_ft.models.load import load_model
 from detr_ft.models.lora import weights_with_zero_adapters
+from detr_ft.models.weights import read_safetensors, read_tensors
 from detr_ft.training.monitor.matching import MatchingSample
 from detr_ft.training.monitor.training_log import TrainLog
 from detr_ft.training.optimizer import go_to
@@ -148,8 +148,11 @@ def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapp
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Load all weights of a checkpoint into a model. Raises InputError if names or shapes differ."""
-    weights = load_safetensors((checkpoint / WEIGHTS).read_bytes())
+    """Load all weights of a checkpoint into a model.
+
+    Raises InputError for a damaged file, and if names or shapes differ.
+    """
+    weights = read_safetensors(checkpoint / WEIGHTS)
     own = model.state_dict()
     faults = [f"is missing: {name}" for name in own if name not in weights]
     faults += [f"is unknown to the model: {name}" for name in weights if name not in own]
@@ -178,8 +181,12 @@ def load_saved(model: nn.Module, folder: Path) -> None:
 
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:
-    """Return the `tensors` of a checkpoint, on the CPU, without running code from the file."""
-    tensors: dict[str, Any] = torch.load(checkpoint / _TENSORS, map_location="cpu", weights_only=True)
+    """Return the `tensors` of a checkpoint, on the CPU, without running code. Raises InputError."""
+    tensors = read_tensors(checkpoint / _TENSORS)
+    if not isinstance(tensors, dict):
+        raise InputError(
+            f"{checkpoint / _TENSORS}: must have a mapping, got {type(tensors).__name__}. Restore the file."
+        )
     return tensors
 
 

@@ -50,6 +50,9 @@ class Capsule:
             self.images: list[dict[str, Any]] = self.state["images"]
             self.number, self.process, self.seed = (int(self.state[key]) for key in ("step", "process", "seed"))
             self.batches = self.tensors["batches"]
+            self.criterion = dict(self.state["criterion"])  # its description
+            self.code_folder = Path(dict(self.state["facts"]).get("folder", "."))
+            self.why = str(self.state["why"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"{folder}: no failure capsule, or an incomplete one: {error}. Pass a folder that the failed run named."

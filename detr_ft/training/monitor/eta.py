@@ -1,4 +1,4 @@
-"""Speed of the first steps of a run, and the time that is left."""
+"""Speed of a run: of its first steps, the time that is left, and a warning if it falls."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import torch
+
 from detr_ft.utils.formatting import duration, percent
+from detr_ft.utils.threads import ProcessorLoad, num_cores
 
 _T = TypeVar("_T")
 _WARMUP_STEPS, _TIMED_STEPS = 2, 20
 _NOTABLE_WAIT = 0.25  # fraction of the time spent waiting for images that is worth advice
+_RECENT_ROWS, _MIN_EARLIER_ROWS = 3, 4  # of the log, to recognize that a run has become slower
+_SLOW = 1 / 3  # of the earlier speed
 _MEDIAN_ROWS = 9  # of the log, so that a row during which the machine was busy does not count
 
 
@@ -82,3 +87,37 @@ class RemainingTime:
         if self._ends_at is not None:
             left = max(0.0, min(left, self._ends_at - time.monotonic()))
         return f"{int(left) // 60}:{int(left) % 60:02d}"
+
+
+class SpeedWatch:
+    """Compares the speed in the rows of a log with that of the earlier rows."""
+
+    def __init__(self) -> None:
+        self._earlier: list[float] = []
+        self._recent: deque[float] = deque(maxlen=_RECENT_ROWS)
+        self._load = ProcessorLoad()
+        self._warned = False
+
+    def after(self, images_per_second: float) -> str | None:
+        """Take the speed of a row; return a warning when it has fallen below a third, once until it recovers."""
+        if len(self._recent) == _RECENT_ROWS and not self._warned:
+            self._earlier.append(self._recent[0])
+        self._recent.append(images_per_second)
+        if len(self._earlier) < _MIN_EARLIER_ROWS:
+            return None
+        before, now = statistics.median(self._earlier), statistics.median(self._recent)
+        was_warned, self._warned = self._warned, now < _SLOW * before
+        load, self._load = self._load, ProcessorLoad()
+        return self._warning(before, now, load.by_others()) if self._warned and not was_warned else None
+
+    def _warning(self, before: float, now: float, by_others: float) -> str:
+        text = (
+            f"the speed has fallen from {before:.1f} to {now:.1f} images a second; other processes use {by_others:.1f} of "
+            f"{num_cores()} cores"
+        )
+        if by_others < 0.5 or torch.get_num_threads() == 1:
+            return text
+        return (
+            f"{text}, and threads that wait for each other cost most of the time. End them, or stop this run (Ctrl-C) and "
+            "continue it with OMP_NUM_THREADS=1 before the command, and --resume"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from detr_ft.evaluation.metrics import MAIN_METRICS
 from detr_ft.training.callbacks import Callbacks
 from detr_ft.training.monitor.display import Display
-from detr_ft.training.monitor.eta import StepTimer
+from detr_ft.training.monitor.eta import SpeedWatch, StepTimer
 from detr_ft.training.monitor.evaluator import Evaluation, Evaluator
 from detr_ft.training.monitor.matching import matching_statistics, tally
 from detr_ft.training.monitor.training_log import Row, TrainLog
@@ -38,6 +38,7 @@ class Monitor:
     evaluator: Evaluator
     callbacks: Callbacks
     timer: StepTimer = field(default_factory=StepTimer)
+    speed: SpeedWatch = field(default_factory=SpeedWatch)
     _diagnosed: tuple[int, list[str]] | None = None
 
     def start(self, step: int, seconds_left: float | None) -> None:
@@ -78,6 +79,9 @@ class Monitor:
         estimate = self.timer.after_step(own_images, self.loader.total_steps - step, seconds_left)
         if estimate:
             logger.info(estimate)
+        slower = row and self.speed.after(row["images_per_second"])
+        if slower:
+            logger.warning(slower)
         self.callbacks.on_step(self.stepper.model, step, terms, row)
 
     def measure(self, check_stop: Callable[[], object]) -> Evaluation:

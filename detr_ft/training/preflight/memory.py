@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -110,9 +109,8 @@ def _largest_shape(trainer: DetrTrainer) -> tuple[int, int]:
     """Return height and width in pixels of the largest batch of the first epoch."""
     split, form, loader = trainer.train_dataset, trainer.stepper.format, trainer.loader
     sizes = [form.resized(w, h) for w, h in zip(split["width"], split["height"], strict=True)]
-    first_epoch = takewhile(lambda step: step[0] == 0, loader.plan(0, 0))
-    batches = [part for _, _, _, parts in first_epoch for part in parts if part]
-    shapes = [(max(sizes[row][1] for row in part), max(sizes[row][0] for row in part)) for part in batches]
+    steps = loader.batches.of_epoch(0)  # all images of a step have the same padding
+    shapes = [(max(sizes[row][1] for row in step), max(sizes[row][0] for row in step)) for step in steps]
     height, width = max(shapes, key=lambda shape: shape[0] * shape[1])
     return -(-height // loader.rounding) * loader.rounding, -(-width // loader.rounding) * loader.rounding
 

@@ -14,7 +14,7 @@ from transformers import DetrImageProcessor
 from detr_ft.data.augmentation.builtin import NAMED, Augmentation, Strong
 from detr_ft.data.box_frame import to_pixels
 from detr_ft.data.generated.generate import generate
-from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate
+from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform, collate, pad
 from detr_ft.data.pipeline.image_format import ImageFormat, with_longest_edge
 from detr_ft.data.pipeline.sample import as_bytes, resize_bytes
 from detr_ft.data.schema import detection_objects
@@ -98,6 +98,17 @@ def test_longest_edge_gives_the_format_without_changing_the_processor(pad_size: 
     square = {"height": 64, "width": 64} if pad_size else None
     same = DetrImageProcessor(size={"max_height": 64, "max_width": 64}, pad_size=square)
     assert with_longest_edge(processor, 64).to_dict() == same.to_dict()
+
+
+def test_a_padded_part_equals_that_of_the_whole_batch() -> None:
+    examples = [
+        example_of(row_with(Image.effect_noise(size, 80).convert("RGB"), []), SQUARE) for size in ((60, 30), (30, 80))
+    ]
+    whole, part = collate(examples), collate(examples[:1])
+    padded = pad(part, *whole["pixel_values"].shape[2:])
+    assert torch.equal(padded["pixel_values"], whole["pixel_values"][:1])
+    assert torch.equal(padded["pixel_mask"], whole["pixel_mask"][:1])
+    assert padded["pixel_values"].is_contiguous(memory_format=torch.channels_last)
 
 
 @settings(deadline=None, max_examples=60)

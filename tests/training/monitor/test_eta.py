@@ -10,7 +10,7 @@ import pytest
 from support.small_run import make_trainer
 
 from detr_ft.training.monitor import eta
-from detr_ft.training.monitor.eta import RemainingTime, StepTimer
+from detr_ft.training.monitor.eta import RemainingTime, SpeedWatch, StepTimer
 
 
 @pytest.fixture
@@ -81,3 +81,23 @@ def test_the_remaining_time_is_at_most_the_limit(clock: list[float]) -> None:
     assert left.after(10, 1.0) == "1:00"
     clock[0] = 100.0
     assert left.after(20, 1.0) == "0:00"
+
+
+def test_a_run_that_becomes_slow_is_reported_once_until_it_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eta.ProcessorLoad, "by_others", lambda _: 1.9)
+    monkeypatch.setattr(eta.torch, "get_num_threads", lambda: 2)
+    watch = SpeedWatch()
+    speeds = [*[90.0] * 10, 2.0, 90.0, 90.0, *[2.0] * 6, *[90.0] * 4, *[2.0] * 6]
+    warnings = [watch.after(speed) for speed in speeds]
+    # The median of three rows is slow at the second row of a slow time; a single slow row is none.
+    assert [row for row, warning in enumerate(warnings) if warning] == [14, 24]
+    assert "90.0 to 2.0 images a second; other processes use 1.9 of" in str(warnings[14])
+    assert "OMP_NUM_THREADS=1" in str(warnings[14])
+
+
+def test_a_slow_disk_is_not_blamed_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eta.ProcessorLoad, "by_others", lambda _: 0.1)
+    monkeypatch.setattr(eta.torch, "get_num_threads", lambda: 2)
+    watch = SpeedWatch()
+    (warning,) = filter(None, [watch.after(speed) for speed in [90.0] * 10 + [2.0] * 3])
+    assert "OMP_NUM_THREADS" not in warning
