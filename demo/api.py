@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 from controls import page_error, reason_of, upload_path
+from detect import detect_upload
 from matching import MatchSettings, predict_scene, try_match
-from PIL import Image
+from uploads import UploadedImage, read_upload
 
-from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
@@ -40,9 +40,9 @@ def predict(detector: Detector, path: str | None) -> list[dict[str, Any]]:
 
     Each has `class`, `score`, and `box` (xyxy in pixels of the upright image).
     """
-    image = _read_image(path)
+    upload = _read_image(path)
     try:
-        detections = detector(image)
+        detections = detector.filter(detect_upload(detector, upload))
     except InputError as error:
         raise page_error(f"The model can't process this image: {reason_of(error)}") from error
     return [
@@ -59,11 +59,11 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     in the truth), `query`, `cost`, `terms`, `regret` (null if there is no alternative) and the alternative query
     `instead`.
     """
-    image = _read_image(path)
-    boxes, labels = _read_truth(truth, list(detector.names), image.size)
+    upload = _read_image(path)
+    boxes, labels = _read_truth(truth, list(detector.names), upload.size)
     settings = MatchSettings(_read_weights(weights))
     try:
-        scene = predict_scene(detector, image, boxes, labels)
+        scene = predict_scene(detector, upload.image, boxes, labels, upload.size)
     except InputError as error:
         raise page_error(f"The model can't process this image: {reason_of(error)}") from error
     matched = try_match(scene, settings)
@@ -86,11 +86,11 @@ def match(detector: Detector, path: str | None, truth: Any, weights: Any) -> dic
     }
 
 
-def _read_image(path: str | None) -> Image.Image:
+def _read_image(path: str | None) -> UploadedImage:
     if path is None:
         raise page_error("The image is missing. Upload one.")
     try:
-        return open_image(path)
+        return read_upload(path)
     except InputError as error:
         raise page_error(f"This image can't be read: {reason_of(error, path)}") from error
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,22 @@ import inside_tab
 import lesson_tab
 import matching_tab
 from examples import Example, load_examples
+from PIL import Image
+from requests_guard import MAX_FILE_BYTES, HostGuard, SizeGuard, check_patterns, served_hosts
 from starlette.middleware import Middleware
 from theme import CONTENT_POLICY, LAUNCH_STYLE, PAGE_STYLE
+from uploads import return_freed_memory
 
 from detr_ft.criterion import SetCriterion, detr_criterion
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
+from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.splits import DataOptions
 from detr_ft.workflows.trained_criterion import trained_by
 
 LOCAL_NOTE = "Images stay on this machine."
-_MAX_SESSIONS = 200  # with stored images; older ones are dropped
+_MAX_SESSIONS = 40  # with stored images, at most 24 in the tab Detect; older ones are dropped
+_MAX_WAITING_EVENTS = 200  # of all users; with more the page shows that it is busy
 _DELETION_PERIOD_SECONDS, _MAX_FILE_AGE_SECONDS = 3600, 86400  # of uploaded and written files
 _MAX_OFFERED_IMAGES = 4  # in the tab Detect
 
@@ -87,24 +93,33 @@ def build_page(
         with gr.Tab("Compare", id="compare"):
             compare_tab.build(page, detector, other, examples)
         api.add_endpoints(detector)
+    # Without direct calls of the endpoints, which would not wait in the queue.
+    page.queue(api_open=False, max_size=_MAX_WAITING_EVENTS, default_concurrency_limit=1)
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int | None) -> str:
-    """Start the server of a page in the background and return its address.
+def launch(page: gr.Blocks, host: str, port: int | None, folder: Path, allowed_hosts: Sequence[str] = ()) -> str:
+    """Start the server of a page in the background and return its address, with the names of proxies.
 
-    Raises InputError if the port is in use.
+    `folder` stores uploaded files. `allowed_hosts` are names of proxies, besides this machine's own. Raises InputError if
+    the port is in use.
     """
+    hosts = served_hosts(host, allowed_hosts, os.environ)
+    middleware = [
+        *([] if hosts is None else [Middleware(HostGuard, hosts=hosts)]),
+        Middleware(SizeGuard, folder=folder, permanent=frozenset(folder.rglob("*"))),
+        Middleware(ContentPolicyMiddleware),
+    ]
     try:
         launched: tuple[Any, str, str] = page.launch(
             server_name=host,
             server_port=port,
             share=False,
             allowed_paths=[],
-            max_file_size="20mb",
+            max_file_size=MAX_FILE_BYTES,
             state_session_capacity=_MAX_SESSIONS,
             ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(ContentPolicyMiddleware)]},
+            app_kwargs={"middleware": middleware},
             quiet=True,
             prevent_thread_lock=True,
             **LAUNCH_STYLE,
@@ -113,7 +128,7 @@ def launch(page: gr.Blocks, host: str, port: int | None) -> str:
         raise InputError(
             f"the demo can't listen on port {port or '7860 to 7959'}: {error}. Use another --port."
         ) from error
-    return launched[1]
+    return launched[1] + (f" and its proxies ({', '.join(hosts)})" if hosts else "")
 
 
 def serve(
@@ -126,12 +141,17 @@ def serve(
     options: DataOptions = DataOptions(),
     compare: str | None = None,
     trust_code: bool = False,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page of a model until interrupted.
 
     Without `images` it offers those of the data, which are read with `options`. `trust_code` runs the code of the run's
-    criterion. Raises InputError.
+    criterion, and `allowed_hosts` are names of proxies. Raises InputError.
     """
+    check_patterns(allowed_hosts)
+    return_freed_memory()
+    use_free_cores()
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limits of uploads are lower
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder is deleted
     with tempfile.TemporaryDirectory(prefix="detr-ft-demo-") as folder:
         # All uploaded and written files are in this folder, which is deleted with the process.
@@ -143,5 +163,9 @@ def serve(
         ]
         other = Detector.load(compare) if compare else None
         page = build_page(detector, offered, examples, note, other, trained_by(model, detector, trust_code))
-        print(f"the demo is at {launch(page, host, port)} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        print(
+            f"the demo is at {launch(page, host, port, Path(folder), allowed_hosts)} (Ctrl-C stops it)",
+            file=sys.stderr,
+            flush=True,
+        )
         page.block_thread()

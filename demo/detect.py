@@ -15,9 +15,9 @@ from controls import reason_of
 from markup import css_color, fit, from_data_uri, header_row, rectangle, svg_image, table, to_data_uri
 from PIL import Image
 from torch import Tensor
+from uploads import UploadedImage, read_upload
 
 from detr_ft.boxes import xyxy_to_xywh
-from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 from detr_ft.structures import Detections
@@ -52,13 +52,20 @@ def detect_file(detector: Detector, path: str | None) -> DetectedImage | Problem
         return None
     name = Path(path).name
     try:
-        image = open_image(path)
+        upload = read_upload(path)
         start = time.perf_counter()
-        detections = _clip(detector.detect([image])[0], image.size)
+        detections = _clip(detect_upload(detector, upload), upload.size)
     except InputError as error:
         return Problem(f"**This image can't be read.** {name}: {reason_of(error, path)}")
     seconds = time.perf_counter() - start
-    return DetectedImage(name, image.size, to_data_uri(image, fit(image.size, DISPLAY_EDGE_PX)), detections, seconds)
+    uri = to_data_uri(upload.image, fit(upload.size, DISPLAY_EDGE_PX))
+    return DetectedImage(name, upload.size, uri, detections, seconds)
+
+
+def detect_upload(detector: Detector, upload: UploadedImage) -> Detections:
+    """Return all detections of an uploaded image. Boxes are in pixels of the upright original."""
+    (detections,) = detector.detect([upload.image])
+    return replace(detections, boxes=detections.boxes * detections.boxes.new_tensor(upload.scale * 2))
 
 
 def _clip(detections: Detections, size: tuple[int, int]) -> Detections:

@@ -170,12 +170,20 @@ class MatchedScene:
 
 
 def predict_scene(
-    detector: Detector, image: Image.Image, boxes: Sequence[Sequence[float]], labels: Sequence[int]
+    detector: Detector,
+    image: Image.Image,
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    size: tuple[int, int] | None = None,
 ) -> Scene:
-    """Run the model on an image with ground truth, boxes xyxy in its pixels."""
+    """Run the model on an image with ground truth, boxes xyxy in its pixels.
+
+    `size` is that of the original in whose pixels the boxes are, if the image was resized.
+    """
     empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    size = fit(image.size, DISPLAY_EDGE_PX)
-    scene = Scene(image.size, size, to_data_uri(image, size), *empty, detector.predictions(image))
+    display_size = fit(image.size, DISPLAY_EDGE_PX)
+    uri = to_data_uri(image, display_size)
+    scene = Scene(size or image.size, display_size, uri, *empty, detector.predictions(image))
     return scene.with_truth(boxes, labels)
 
 

@@ -36,9 +36,9 @@ from matching import (
     predict_scene,
     try_match,
 )
+from uploads import read_upload
 
 from detr_ft.criterion import CrossEntropyLoss, HungarianMatcher, SetCriterion
-from detr_ft.data.images import open_image
 from detr_ft.errors import InputError
 from detr_ft.inference import Detector
 
@@ -117,7 +117,8 @@ class MatchingHandlers:
         if path is None:
             return None, None, "", _OWN_IMAGE
         try:
-            return predict_scene(self.detector, open_image(path), [], []), None, "", _OWN_IMAGE
+            upload = read_upload(path)
+            return predict_scene(self.detector, upload.image, [], [], upload.size), None, "", _OWN_IMAGE
         except InputError as error:
             return None, None, f"**This image can't be read.** {reason_of(error, path)}", _OWN_IMAGE
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ LOG = "log.jsonl"
 METRICS = "metrics.json"
 REPORT = "report.html"
 REPORT_MARKDOWN = "report.md"
+CARD = "README.md"
 PREDICTIONS = "predictions.json"
 HELD_OUT = "held-out.json"  # names of the images in the validation split
 SEEDS = "seeds.json"
@@ -34,8 +37,9 @@ CHECKPOINT_STATE = "state.json"
 CHECKPOINT_TENSORS = "training.pt"
 RAW = "raw"
 PARTIAL = ".partial"
+WRITTEN = "written.json"  # SHA-256 of the files that the run wrote, by name
 FAILURES = "failures"  # capsules of failed steps, which a restarted run leaves unchanged
-_FILES_BEFORE_THE_FIRST_CHECKPOINT = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIAL}
+_FILES_BEFORE_THE_FIRST_CHECKPOINT = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIAL, WRITTEN}
 
 
 class RunDirectory:
@@ -108,6 +112,7 @@ class RunDirectory:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / LOG).touch()
+        self.start_record()
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to `log.jsonl`."""
@@ -127,4 +132,44 @@ class RunDirectory:
                 target.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
             partial.replace(target)
+        self._add_to_record({name: hashlib.sha256(content).hexdigest()})
         return target
+
+    def start_record(self) -> None:
+        """Start the record of the files that the run writes. Runs of earlier versions have none."""
+        with writing(self.path):
+            (self.path / WRITTEN).write_text("{}\n", encoding="utf-8")
+
+    def record(self, names: Iterable[str]) -> None:
+        """Add files that were written by other means than `write_bytes` to the record, if the run has one."""
+        if (self.path / WRITTEN).is_file():
+            self._add_to_record({name: file_digest(self.path / name) for name in names})
+
+    def recorded(self) -> dict[str, str] | None:
+        """Return SHA-256 of the files that the run wrote, by name; None without a record. Raises InputError."""
+        file = self.path / WRITTEN
+        if not file.is_file():
+            return None
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file}: can't be read: {error}. Restore it.") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{file}: must be a mapping, got {type(content).__name__}. Restore it.")
+        return content
+
+    def _add_to_record(self, digests: dict[str, str]) -> None:
+        recorded = self.recorded()
+        if recorded is None:
+            return
+        target = self.path / WRITTEN
+        partial = target.with_name(f".{WRITTEN}.partial")
+        with writing(target):
+            partial.write_text(json.dumps(recorded | digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            partial.replace(target)
+
+
+def file_digest(path: Path) -> str:
+    """Return SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

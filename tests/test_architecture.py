@@ -49,6 +49,8 @@ LAZY_CALL = re.compile(r"__getattr__, __dir__ = lazy_names\(__name__, _MODULES(,
 MAX_TOP_LEVEL_NAMES = 20
 OPEN_ENDED = ("data/sources", "data/writers", "models/families")  # grow by a file for each source, format and family
 FILES = range(180, 241)  # in detr_ft and demo, without those
+# They end processes whose code hangs, in which an exception has no effect.
+ENDING_PROCESSES = {PACKAGE / "training/loader_workers.py", PACKAGE / "training/stopping.py"}
 PRINTING = {
     *("print", "exit", "quit", "sys.exit", "os._exit", "SystemExit"),
     *("builtins.print", "builtins.exit", "builtins.quit", "builtins.SystemExit"),
@@ -254,7 +256,8 @@ def test_logic_in_a_package_is_reported() -> None:
 
 @pytest.mark.parametrize("file", below("cli"), ids=short)
 def test_only_the_command_prints_and_exits(file: Path) -> None:
-    assert faults_of_printing(parse(file)) == []
+    faults = faults_of_printing(parse(file))
+    assert [fault for fault in faults if file not in ENDING_PROCESSES or not fault.endswith(": os._exit")] == []
 
 
 def faults_of_printing(tree: ast.Module) -> list[str]:
@@ -316,7 +319,10 @@ def run_file_names() -> set[str]:
 
 
 # Files of other formats with the name of a file of a run.
-OTHER_FILES = {("detr_ft/data/sources/saved.py", "state.json")}  # of `save_to_disk`
+OTHER_FILES = {
+    ("detr_ft/data/sources/saved.py", "state.json"),  # of `save_to_disk`
+    ("detr_ft/hub/space.py", "README.md"),  # of the Space
+}
 CODE_FILES = [
     file for file in [*files_of(), *sorted((ROOT / "demo").glob("*.py"))] if file != PACKAGE / "run_directory.py"
 ]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from detr_ft.utils.user_code import is_of_library
+from detr_ft.utils.code_places import is_library
 
 _REQUEST, _RESULT, _STACK = "request.json", "result.json", "stack.txt"
 _TAIL_BYTES, _TAIL_LINES = 4096, 20
@@ -123,7 +123,7 @@ def _failure(status: int | None) -> str:
 def _user_frame(stack: str) -> str:
     """Return the innermost line of a user's code in a stack of faulthandler, empty if there is none."""
     for frame in _FRAME.finditer(stack):
-        if not is_of_library(frame["file"]) and not frame["file"].startswith(_PACKAGE):
+        if not is_library(frame["file"]) and not frame["file"].startswith(_PACKAGE):
             return f", at {Path(frame['file']).name}, line {frame['line']}, in {frame['function']}"
     return ""
 

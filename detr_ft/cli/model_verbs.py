@@ -203,6 +203,14 @@ def demo(
         str | None, typer.Option(metavar="MODEL", help="Show another model beside it; default: none")
     ] = None,
     trust_code: TrustCode = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="Answer also to this host, the name of a proxy; may be repeated; default: to this machine's names",
+        ),
+    ] = None,
 ) -> None:
     """Open a page in the browser with a model's detections and their matching in training."""
     if find_spec("gradio") is None:
@@ -214,8 +222,15 @@ def demo(
 
     from detr_ft.workflows.splits import DataOptions
 
-    options = DataOptions(box_format, images, unlabeled)
-    serve(model, port=port, data=data, options=options, compare=compare, trust_code=trust_code)
+    serve(
+        model,
+        port=port,
+        data=data,
+        options=DataOptions(box_format, images, unlabeled),
+        compare=compare,
+        trust_code=trust_code,
+        allowed_hosts=allow_host or (),
+    )
 
 
 def push(
@@ -235,13 +250,22 @@ def push(
     space: Annotated[bool, typer.Option("--space", help="Also make a Gradio Space of it; default: no")] = False,
     dataset: Annotated[bool, typer.Option("--dataset", help="Also upload the training data; default: no")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files to upload; default: upload")] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Upload this file of the run though the run did not write it, or it was changed; may be repeated; "
+            "default: an edited card and edited code",
+        ),
+    ] = None,
 ) -> None:
     """Upload a run to the Hub: the model, its processor, recipe, metrics, examples and card, nothing else."""
     check_paths(files=[run])
     from detr_ft.cli.text import describe_plan, describe_push
     from detr_ft.workflows.push import push as push_run
 
-    outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run)
+    outcome = push_run(run, name, public=public, space=space, dataset=dataset, dry_run=dry_run, include=include or ())
     print_result(describe_plan(outcome) if dry_run else describe_push(outcome))
 
 

@@ -11,6 +11,7 @@ from detr_ft.data.doctor.changes import Change, summarize_changes
 from detr_ft.evaluation.metrics import TABLE_METRICS, EvaluationMetrics
 from detr_ft.models.benchmark import RUNTIMES
 from detr_ft.report.headline import headline
+from detr_ft.run_directory import CARD
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
 from detr_ft.utils.formatting import duration, metric, shorten, visible
@@ -149,7 +150,12 @@ def _describe_thresholds(thresholds: Mapping[str, float]) -> str:
 
 def describe_plan(outcome: PushOutcome) -> str:
     """Return the files that a push would upload, one a line."""
-    lines = [f"{file}{' (code that the recipe runs)' if file in outcome.code_files else ''}" for file in outcome.files]
+    lines = []
+    for file in outcome.files:
+        notes = ["code that the recipe runs"] if file in outcome.code_files else []
+        notes += ["edited since the run wrote it, or not written by it"] if file in outcome.edited_files else []
+        notes += ["written by the push"] if outcome.writes_card and file.name == CARD else []
+        lines.append(f"{file} ({', '.join(notes)})" if notes else str(file))
     if outcome.dataset is not None:
         lines.append(f"data set: all images and boxes of {outcome.dataset}")
     return "\n".join([*lines, *(f"space: {file}" for file in outcome.space_files)])

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_regular
 
 MAX_PIXELS = 100_000_000
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
@@ -73,6 +74,20 @@ def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         try:
             image.load()
             return upright_rgb(image)
+        except DECODE_ERRORS as error:
+            reason = f"the image is truncated or damaged ({_reason(error)}). Replace the file"
+            raise ImageError(name, "truncated", reason) from error
+
+
+@contextmanager
+def opened(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image and read its header alone; the caller decodes it.
+
+    Raises ImageError as `open_image` does, also for errors of Pillow inside.
+    """
+    with _open(source, max_pixels) as (image, name):
+        try:
+            yield image
         except DECODE_ERRORS as error:
             reason = f"the image is truncated or damaged ({_reason(error)}). Replace the file"
             raise ImageError(name, "truncated", reason) from error
@@ -162,6 +177,8 @@ def _names_in(folder: Path, mtime_ns: int) -> dict[str, str]:
 def _open(source: ImageSource, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
     stream, name = _stream(source)
     try:
+        if isinstance(stream, str):
+            check_regular(stream)
         image = Image.open(stream, formats=_FORMATS)
     except FileNotFoundError as error:
         raise missing_image(name) from error

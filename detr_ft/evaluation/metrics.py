@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from detr_ft.errors import InputError
 from detr_ft.run_directory import METRICS
+from detr_ft.utils.files import read_regular
 from detr_ft.utils.speed import Speed
 
 SCHEMA_VERSION = 1
@@ -313,7 +314,7 @@ T = TypeVar("T")
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_regular(file).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: can't be read: {error}. Evaluate the model again to write it anew.") from error
 

@@ -22,7 +22,7 @@ from detr_ft.hub.card_sections import (
 )
 from detr_ft.report.headline import headline
 from detr_ft.report.page import render_markdown
-from detr_ft.run_directory import EXPORT_METRICS, METRICS, RECIPE
+from detr_ft.run_directory import CARD, EXPORT_METRICS, METRICS, RECIPE, RunDirectory
 from detr_ft.utils.formatting import markdown_text
 from detr_ft.utils.yaml import parse_yaml
 
@@ -35,10 +35,11 @@ def write_card(run: Path, name: str, dataset: str | None = None) -> Path:
     `name` is the name of the model in the card, which its example loads: a repository, or the path of the run.
     `dataset` is the name of its data on the Hub, if they were pushed. Raises InputError.
     """
-    path = run / "README.md"
+    path = run / CARD
     if path.is_symlink():
         raise InputError(f"{path}: is a link, and the card would be written to its target. Remove the link.")
     model_card(run, name, dataset).save(path)
+    RunDirectory(run).record([CARD])
     return path
 
 

@@ -12,11 +12,14 @@ from huggingface_hub import SpaceCard, SpaceCardData
 
 from detr_ft.errors import InputError
 from detr_ft.hub.card import license_of
-from detr_ft.hub.upload_plan import MODEL, plan
+from detr_ft.hub.upload_plan import MODEL, UploadPlan
 from detr_ft.run_directory import DETECTIONS_SUFFIX, EXAMPLES
 from detr_ft.utils.assets import demo_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# Other files beside the code, as notes of a developer, are left out.
+_SOURCES = {".py", ".pyi", ".typed", ".jinja", ".css", ".js", ".png"}
+_LEFT_OUT = {"__pycache__", "_share"}
 _APP = f'''\
 """The demo of detr-ft with the model in this folder."""
 
@@ -40,22 +43,24 @@ if __name__ == "__main__":
 '''
 
 
-def write_space(run: Path, name: str, folder: Path) -> None:
+def write_space(plan: UploadPlan, name: str, folder: Path) -> None:
     """Write the Space of a run, with the name of its model on the Hub, into a folder.
 
     Raises InputError.
     """
-    files = plan(run)
-    for file in files:
-        if MODEL.fullmatch(file.name) and file.parent == run:
+    for file in plan.files:
+        if MODEL.fullmatch(file.name) and file.parent == plan.run:
             _copy(file, folder / "model" / file.name)
         elif file.parent.name == EXAMPLES and not file.stem.endswith(DETECTIONS_SUFFIX):
             _copy(file, folder / EXAMPLES / file.name)
     for source, target in ((_PACKAGE, "detr_ft"), (demo_folder(), "demo")):
-        shutil.copytree(source, folder / target, ignore=shutil.ignore_patterns("__pycache__", "_share", "*.pyc"))
+        for file in sorted(source.rglob("*")):
+            inside = file.relative_to(source)
+            if file.suffix in _SOURCES and not _LEFT_OUT.intersection(inside.parts) and file.is_file():
+                _copy(file, folder / target / inside)
     (folder / "space.py").write_text(_APP, encoding="utf-8")
     (folder / "requirements.txt").write_text(requirements(), encoding="utf-8")
-    (folder / "README.md").write_text(str(_card(run, name)), encoding="utf-8")
+    (folder / "README.md").write_text(str(_card(plan.run, name)), encoding="utf-8")
 
 
 def requirements() -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 from urllib.error import HTTPError, URLError
 from urllib.request import (
     HTTPDefaultErrorHandler,
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from detr_ft.data.images import open_image, upright_rgb
 from detr_ft.errors import InputError
+from detr_ft.utils.daemon_threads import DaemonThreads, TimeLimitError, result_within
 
 # A mapping is an image of a data set, `{"bytes": ..., "path": ...}`, or a row with such an `image`.
 ImageInput: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | Mapping[str, Any]
@@ -123,8 +125,19 @@ def _bytes_of(tensor: Tensor) -> Tensor:
 def download(url: str) -> bytes:
     """Return the bytes of a URL.
 
-    Raises InputError for other protocols, network errors, other content than an image, and too much of it.
+    Raises InputError for other protocols, network errors, other content than an image, too much of it, and after 30
+    seconds, however slowly names are resolved or bytes arrive.
     """
+    thread = DaemonThreads(1)
+    try:
+        return result_within(thread.submit(partial(_download, url)), _DOWNLOAD_SECONDS)
+    except TimeLimitError as error:
+        raise _too_slow(url) from error
+    finally:
+        thread.close()
+
+
+def _download(url: str) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url}: only http and https are supported. {_EXPECTED}")
     deadline = time.monotonic() + _DOWNLOAD_SECONDS
@@ -156,12 +169,16 @@ def _opener() -> OpenerDirector:
     return opener
 
 
-def _read(response: IO[bytes], url: str, deadline: float) -> bytes:
+def _read(response: HTTPResponse, url: str, deadline: float) -> bytes:
     data = bytearray()
-    while chunk := response.read(_CHUNK_BYTES):
+    while chunk := response.read1(_CHUNK_BYTES):  # `read` would wait for the whole chunk, however slowly it arrives
         data += chunk
         if len(data) > _MAX_DOWNLOAD_BYTES:
             raise InputError(f"{url}: more than {_MAX_DOWNLOAD_BYTES // 2**20} MiB. Use a smaller image.")
         if time.monotonic() > deadline:
-            raise InputError(f"{url}: not complete after {_DOWNLOAD_SECONDS:.0f} s. Download the image first.")
+            raise _too_slow(url)
     return bytes(data)
+
+
+def _too_slow(url: str) -> InputError:
+    return InputError(f"{url}: not complete after {_DOWNLOAD_SECONDS:.0f} s. Download the image first.")

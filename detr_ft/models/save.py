@@ -49,10 +49,13 @@ def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any, folder
         save_as_stock(model, partial)
         processor.save_pretrained(partial)
         target.mkdir(parents=True, exist_ok=True)
-        for file in partial.iterdir():
-            file.replace(target / file.name)
+        names = sorted(file.name for file in partial.iterdir())
+        for name in names:
+            (partial / name).replace(target / name)
         partial.rmdir()
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise unwritable(target, error) from error
+    if target == run.path:
+        run.record(names)
     return target

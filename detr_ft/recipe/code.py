@@ -80,7 +80,9 @@ class RecipeCode:
         """
         names = self.names_in(run.path)
         for name, target in names.items():
-            if not (run.path / target).is_file():
+            if (run.path / target).is_file():
+                run.record([target])
+            else:
                 run.write_bytes(target, self.contents[name])
         description = _description(built)
         copies = code_of(rename_code(description, names), run.path)

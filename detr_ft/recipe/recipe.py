@@ -14,6 +14,7 @@ from detr_ft.data.box_format import BoxFormatName
 from detr_ft.data.sources.registry import UnlabeledPolicy
 from detr_ft.errors import InputError
 from detr_ft.training.settings import OptimSettings, TrainSettings
+from detr_ft.utils.hub import check_name
 from detr_ft.utils.yaml import read_located
 
 IN_MEMORY = "memory:"  # begins the source of data that were given as objects
@@ -163,6 +164,16 @@ class HubSection(_Section):
     repo_id: str | None = None
     private: bool = True
     license: str | None = Field(default=None, description="of the model, for its card: apache-2.0, cc-by-4.0 ...")
+
+    @field_validator("repo_id")
+    @classmethod
+    def _is_a_name(cls, repo_id: str | None) -> str | None:
+        if repo_id is not None:
+            try:
+                check_name(repo_id)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return repo_id
 
 
 class Recipe(_Section):

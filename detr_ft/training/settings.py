@@ -43,6 +43,9 @@ class TrainSettings(BaseModel):
     cuda_graphs: bool = Field(default=True, description="start the operations of a step together, on one GPU")
     full_determinism: bool = Field(default=False, description="identical bits on a GPU, too; slower")
     dataloader_num_workers: int = Field(default=0, ge=0, description="processes that read images during the steps")
+    dataloader_timeout: float = Field(
+        default=120, gt=0, description="seconds to read and augment an image; one that takes longer ends the run"
+    )
     logging_steps: int = Field(default=10, ge=1, description="steps between rows of the log")
     eval_epochs: int = Field(default=1, ge=0, description="epochs between evaluations; 0: at the end only")
     metric_for_best_model: MetricName = Field(default="map", description="metric that chooses the best evaluation")

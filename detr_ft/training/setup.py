@@ -75,6 +75,7 @@ def build_loader(
         workers=settings.dataloader_num_workers,
         canvas=canvas,
         rounding=transform.format.rounding if few_shapes else 1,
+        timeout=settings.dataloader_timeout,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol, cast
 
 import torch
@@ -24,6 +25,7 @@ from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step_loader import MicroBatch, StepBatch
 from detr_ft.training.step_totals import add_up, padded_alike, seed_step, step_totals
 from detr_ft.utils.collectives import AsyncScalar, max_over_processes, sum_over_processes
+from detr_ft.utils.user_code import is_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +77,20 @@ class StepError(RuntimeError):
         super().__init__(reason)
 
 
-class DivergedError(StepError):
-    """The loss diverged; the step itself was applied."""
+class UpdateError(StepError):
+    """The optimizer, or the average of the weights, failed while it applied a step."""
+
+    applied = "the weights may have a part of this step"
+
+
+class AppliedStepError(StepError):
+    """A failure after a step was applied: in the statistics of its matching, or in an evaluation."""
 
     applied = "weights are those after this step"
+
+
+class DivergedError(AppliedStepError):
+    """The loss diverged."""
 
 
 class FiniteCheck:
@@ -167,14 +179,26 @@ class Stepper:
                 attempt.terms = self._gradients(attempt)
         finally:
             self.settle()  # the previous step, even if this one fails
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        skipped = self._apply(attempt, norm)
-        go_to(self.schedule, number)  # the rate is a function of the step, including those that fp16 skips
-        if self.ema is not None and not skipped:
-            self.ema.update(number)
-        self.optimizer.zero_grad()
+        with self.named_failures(attempt):
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            check = FiniteCheck(attempt, norm)
+        with self.named_failures(attempt, kind=UpdateError):
+            skipped = self._apply(check)
+            go_to(self.schedule, number)  # the rate is a function of the step, including those that fp16 skips
+            if self.ema is not None and not skipped:
+                self.ema.update(number)
+            self.optimizer.zero_grad()
         self.mark("optimizer")
         return attempt.terms
+
+    def named_failures(
+        self, attempt: StepAttempt, micro_batches: list[MicroBatch] | None = None, kind: type[StepError] = StepError
+    ) -> AbstractContextManager[None]:
+        """Return a context that turns any exception into a StepError with its term, file and line.
+
+        The user's terms may raise anything, also SystemExit; only a real Ctrl-C passes.
+        """
+        return _NamedFailures(self, attempt, micro_batches, kind)
 
     def settle(self) -> None:
         """Raise StepError if the latest step was not finite; the optimizer skipped it."""
@@ -198,8 +222,10 @@ class Stepper:
             attempt.scored = []
             try:
                 return add_up([self._micro_step(attempt, part, last=part is parts[-1]) for part in parts])
-            except torch.OutOfMemoryError as error:
-                shortage = str(error).partition("\n")[0]
+            except StepError as error:
+                if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                    raise
+                shortage = str(error.__cause__).partition("\n")[0]
             # Outside of `except`: its traceback references the tensors that must be freed.
             self._reduce_micro_batch(attempt, shortage)
 
@@ -207,25 +233,19 @@ class Stepper:
         """Add the gradient of a micro-batch and return its terms; both are 0 for a placeholder."""
         weight = float(micro.counts)
         # Processes average their gradients once, with those of the last micro-batch.
-        with nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped):
+        accumulating = nullcontext() if last else self.accelerator.no_sync(self.forward_backward.wrapped)
+        with self.named_failures(attempt, [micro]), accumulating:
             inputs = send_to_device(micro.inputs, self.accelerator.device, non_blocking=True)
-            try:
-                inputs = self.format.normalize(inputs)
-                self.mark("moving")
-                loss, terms = self.forward_backward.run(inputs, weight)
-                self.mark("backward")
-            except torch.OutOfMemoryError:
-                raise
-            except CriterionError as error:
-                raise StepError(str(error), attempt, [micro]) from error
-            except Exception as error:  # the user's term may raise any exception
-                raise StepError(describe_exception(error, self.epoch_criterion), attempt, [micro]) from error
-        attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
-        return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
+            inputs = self.format.normalize(inputs)
+            self.mark("moving")
+            loss, terms = self.forward_backward.run(inputs, weight)
+            self.mark("backward")
+            attempt.scored += [self.attached.last] if self.attached.last and micro.counts else []
+            return {name: weight * value.detach() for name, value in {"loss": loss, **terms}.items()}
 
-    def _apply(self, attempt: StepAttempt, norm: Tensor) -> bool:
-        """Apply a gradient of this norm, unless it is not finite; return whether fp16 skips the step."""
-        check = self._unread_check = FiniteCheck(attempt, norm)
+    def _apply(self, check: FiniteCheck) -> bool:
+        """Apply the gradient, unless it is not finite; return whether fp16 skips the step."""
+        self._unread_check = check
         if self.accelerator.scaler is None:
             # Fused optimizers change nothing where this is 1, without synchronization; see `build_optimizer`.
             self.optimizer.optimizer.found_inf = check.non_finite
@@ -264,9 +284,31 @@ class Stepper:
 
     def _origin(self, attempt: StepAttempt) -> str:
         """Return the term that is not finite, if the criterion shows it when called again."""
-        faults = (find_fault(self.epoch_criterion, *arguments) for arguments in attempt.scored)
+        try:
+            faults = [find_fault(self.epoch_criterion, *arguments) for arguments in attempt.scored]
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            return f"Called again, the criterion fails: {describe_exception(error, self.epoch_criterion)}"
         return next(
             filter(None, faults),
             "The criterion is finite when called again: the model causes it (lower the learning rate, or inspect the images), "
             "or a term that does not return the same value twice",
         )
+
+
+@dataclass(frozen=True)
+class _NamedFailures(AbstractContextManager[None]):
+    """The context of `named_failures`. One made by `contextmanager` would let StopIteration pass."""
+
+    stepper: Stepper
+    attempt: StepAttempt
+    micro_batches: list[MicroBatch] | None
+    kind: type[StepError]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None or isinstance(error, StepError) or is_interrupt(error):
+            return
+        is_plain = isinstance(error, CriterionError)
+        reason = str(error) if is_plain else describe_exception(error, self.stepper.epoch_criterion)
+        raise self.kind(reason, self.attempt, self.micro_batches) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +12,26 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from detr_ft.data import images as image_files
 from detr_ft.data.pipeline.dataset import TrainDataset, collate
 from detr_ft.data.pipeline.sampling import BatchSampler, shard_batch
+from detr_ft.data.schema import provenance
 from detr_ft.errors import InputError
+from detr_ft.training.loader_workers import (
+    dead_workers_raise_nothing,
+    ended_workers,
+    error_of_worker,
+    set_up_worker,
+    statuses_of_workers,
+    stuck_worker_ends_after,
+)
+from detr_ft.utils.code_places import files_in_stack, place_in_stack, place_in_traceback
+from detr_ft.utils.daemon_threads import DaemonThreads, TimeLimitError, result_within
 
 ExampleIndex = tuple[int, int]  # epoch, row of the split
+
+_MAX_CLOSING_SECONDS = 1.0
+_STUCK_SECONDS = 10.0  # after the time limit of an image, for a worker that cannot report it
 
 
 class ExampleError(RuntimeError):
@@ -69,8 +83,8 @@ class StepLoader:
     """The batches of one of several processes. A step has the same images for any number of processes.
 
     `micro_batch_size` limits the images of a micro-batch. Batches are padded to `canvas` (height, width), or to the largest
-    image rounded up to a multiple of `rounding` pixels. Raises InputError for an unreadable image, ExampleError if the
-    augmentation fails.
+    image rounded up to a multiple of `rounding` pixels. Raises InputError for an unreadable image, and for one that takes
+    longer than `timeout` seconds; ExampleError if the augmentation fails; WorkerError if a worker was killed.
     """
 
     examples: TrainDataset
@@ -82,6 +96,7 @@ class StepLoader:
     workers: int
     canvas: tuple[int, int] | None
     rounding: int
+    timeout: float
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,24 +108,41 @@ class StepLoader:
         """The number of optimizer steps in all epochs."""
         return self.epochs * self.steps_per_epoch
 
-    def steps(self, epoch: int = 0, index: int = 0) -> Iterator[StepBatch]:
+    def steps(self, epoch: int = 0, index: int = 0) -> Generator[StepBatch, None, None]:
         """Yield the batches of all steps from one on, to the last of the last epoch."""
+        examples = _Examples(self.examples, self.timeout)
         loader: DataLoader[Any] = DataLoader(
-            _Examples(self.examples),
+            examples,
             batch_sampler=_MicroBatchSampler(self, epoch, index),
             num_workers=self.workers,
             collate_fn=partial(_collate, canvas=self.canvas, rounding=self.rounding),
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=set_up_worker,
             generator=torch.Generator(),  # the loader draws a seed for its workers, which must not move the global state
         )
         inputs = iter(loader)
-        for step_epoch, step_index, images, parts in self.plan(epoch, index):
-            micro_batches = [
-                MicroBatch(_checked(next(inputs)), part or self.placeholder(step_epoch, step_index), bool(part))
-                for part in parts
-            ]
-            yield StepBatch(step_epoch, step_index, images, micro_batches)
+        with dead_workers_raise_nothing(), ended_workers(inputs), closing(examples):
+            for step_epoch, step_index, images, parts in self.plan(epoch, index):
+                micro_batches = []
+                for part in parts:
+                    rows = part or self.placeholder(step_epoch, step_index)
+                    micro_batches.append(MicroBatch(self._next(inputs, rows), rows, bool(part)))
+                yield StepBatch(step_epoch, step_index, images, micro_batches)
+
+    def _next(self, inputs: Iterator[Any], rows: Sequence[int]) -> dict[str, Any]:
+        """Wait for the inputs of these rows."""
+        try:
+            result = next(inputs)
+        except Exception as error:  # RuntimeError, or OSError for a batch of which a killed worker has the memory
+            statuses = statuses_of_workers(inputs)
+            if not statuses:
+                raise
+            names = ", ".join(_name(self.examples, row) for row in rows)
+            raise error_of_worker(statuses[0], names, self.timeout) from error
+        if isinstance(result, ExampleFailure):
+            raise result.error
+        inputs_of_rows: dict[str, Any] = result
+        return inputs_of_rows
 
     def plan(self, epoch: int, index: int) -> Iterator[tuple[int, int, int, list[list[int]]]]:
         """Yield epoch, index, number of images and this process's rows of every step from one on."""
@@ -141,24 +173,68 @@ class _MicroBatchSampler(Sampler[list[ExampleIndex]]):
 
 
 class _Examples(TorchDataset[Any]):
-    """Examples by (epoch, row), with failures as values."""
+    """Examples by (epoch, row), made in a thread, with failures as values; none follows a failure.
 
-    def __init__(self, examples: TrainDataset) -> None:
-        self._examples = examples
+    The main thread only waits: it notices an example that takes too long, and signals, whatever code makes the example.
+    """
 
-    def __getitem__(self, position: ExampleIndex) -> dict[str, Any] | ExampleFailure:
+    def __init__(self, examples: TrainDataset, timeout: float) -> None:
+        self._examples, self._timeout = examples, timeout
+        self._thread: DaemonThreads | None = None
+
+    def __getitems__(self, positions: Sequence[ExampleIndex]) -> list[dict[str, Any] | ExampleFailure]:
+        made: list[dict[str, Any] | ExampleFailure] = []
+        for position in positions:
+            made.append(self._within_limit(position))
+            if isinstance(made[-1], ExampleFailure):
+                break
+        return made
+
+    def close(self) -> None:
+        """End the thread, unless it hangs."""
+        if self._thread is not None:
+            self._thread.close(_MAX_CLOSING_SECONDS)
+
+    def _within_limit(self, position: ExampleIndex) -> dict[str, Any] | ExampleFailure:
+        thread = self._thread = self._thread or DaemonThreads(1)
+        with stuck_worker_ends_after(self._timeout + _STUCK_SECONDS):
+            try:
+                return result_within(thread.submit(partial(self._made, position)), self._timeout)
+            except TimeLimitError:
+                self._thread = None
+                return ExampleFailure(self._overdue(thread, position[1]))
+
+    def _made(self, position: ExampleIndex) -> dict[str, Any] | ExampleFailure:
         try:
             return self._examples.at(*position)
         except InputError as error:
-            return ExampleFailure(error)
-        except Exception as error:  # noqa: BLE001 - the user's augmentation may raise any exception
+            return ExampleFailure(InputError(error.problems))  # subclasses may not survive the way from a worker
+        except BaseException as error:  # noqa: BLE001 - the user's augmentation may raise anything, also SystemExit
             return ExampleFailure(self._explained(error, position[1]))
 
-    def _explained(self, error: Exception, row: int) -> ExampleError:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        image_id = self._examples.split[row]["image_id"]
-        where = f"{frame.filename}, line {frame.lineno}"
-        return ExampleError(f"image {image_id}: augmentation failed: {type(error).__name__}: {error} ({where})")
+    def _explained(self, error: BaseException, row: int) -> ExampleError:
+        name, place = _name(self._examples, row), place_in_traceback(error.__traceback__)
+        return ExampleError(f"{name}: {self._activity} failed: {type(error).__name__}: {error} ({place})")
+
+    def _overdue(self, thread: DaemonThreads, row: int) -> InputError:
+        place, activity = "", self._activity
+        for frame in thread.frames():
+            place = f" ({place_in_stack(frame)})"
+            if image_files.__file__ in files_in_stack(frame):
+                place, activity = "", "reading the file"
+        return InputError(
+            f"{_name(self._examples, row)}: {activity} took longer than {self._timeout:g} s{place}. Correct the code or "
+            "replace the file, or raise train.dataloader_timeout"
+        )
+
+    @property
+    def _activity(self) -> str:
+        return "reading" if self._examples.transform.augment is None else "augmentation"
+
+
+def _name(examples: TrainDataset, row: int) -> str:
+    image = examples.split.with_format(None).select_columns(["image", "image_id"])[row]
+    return provenance(image["image"], image["image_id"])
 
 
 def _collate(
@@ -166,15 +242,3 @@ def _collate(
 ) -> dict[str, Any] | ExampleFailure:
     failure = next((example for example in examples if isinstance(example, ExampleFailure)), None)
     return failure or collate([example for example in examples if isinstance(example, dict)], canvas, rounding)
-
-
-def _checked(inputs: dict[str, Any] | ExampleFailure) -> dict[str, Any]:
-    if isinstance(inputs, ExampleFailure):
-        raise inputs.error
-    return inputs
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which would end workers before the run has saved its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

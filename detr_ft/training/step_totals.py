@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detr_ft.data.pipeline.dataset import pad
 from detr_ft.structures import StepTotals
-from detr_ft.training.step_loader import StepBatch
+from detr_ft.training.step_loader import MicroBatch, StepBatch
 from detr_ft.utils.collectives import max_on_hosts, sum_over_processes
 
 
@@ -34,12 +34,21 @@ def step_totals(batch: StepBatch, classes: int, processes: int, device: torch.de
     Losses divide by these. The sum of the losses of all micro-batches, averaged over processes as distributed training
     averages gradients, is then the loss of the whole step. Every process must call this once a step.
     """
-    micro_batches = [micro for micro in batch.micro_batches if micro.counts]
+    objects = _count_objects([micro for micro in batch.micro_batches if micro.counts], classes)
+    objects = objects.to(device, non_blocking=True)
+    return StepTotals(batch.images / processes, sum_over_processes(objects) / processes, processes)
+
+
+def totals_of_batch(micro: MicroBatch, classes: int) -> StepTotals:
+    """Return the totals of a batch that one process uses alone, outside of a step."""
+    return StepTotals(float(len(micro.rows)), _count_objects([micro], classes), 1)
+
+
+def _count_objects(micro_batches: Sequence[MicroBatch], classes: int) -> Tensor:
     parts = [label["class_labels"] for micro in micro_batches for label in micro.inputs["labels"]]
     labels = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
     labels = labels.clamp(0, classes - 1)  # the criterion reports labels out of range
-    objects = torch.bincount(labels, minlength=classes).float().to(device, non_blocking=True)
-    return StepTotals(batch.images / processes, sum_over_processes(objects) / processes, processes)
+    return torch.bincount(labels, minlength=classes).float()
 
 
 def add_up(values: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
+import socket
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -24,7 +28,10 @@ logger = logging.getLogger(__name__)
 TIME_IS_OVER = 1  # a request to stop that is no signal; those have other numbers
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_REPEATED_SIGNAL_SECONDS = 2.0  # launchers forward a Ctrl-C to processes that received it from the terminal already
+_REPEATED_SIGNAL_SECONDS = 2.0  # launchers forward Ctrl-C and SIGTERM to processes that received them already
+_SECONDS_TO_LEAVE = 1.0  # after a second signal
+_MAX_SIGNALS_AT_ONCE = 64
+_STDERR = 2
 
 
 class StopRequests:
@@ -38,33 +45,97 @@ class StopRequests:
         """Return a signal, TIME_IS_OVER, or 0: the same on all processes, which must all call this."""
         return self._flag.update(self.signals.received or (TIME_IS_OVER if self.clock.over else 0))
 
+    def interrupting(self) -> AbstractContextManager[None]:
+        """Return a context to wait for images in, which a signal ends by Interrupted in a single process.
+
+        Several processes stop at the same step, so that each waits for its images.
+        """
+        return self.signals.interrupting() if world_size() == 1 else nullcontext()
+
 
 class Signals:
-    """Within its context stores SIGINT and SIGTERM in `received`; a SIGINT two seconds later interrupts.
+    """Within its context stores SIGINT and SIGTERM in `received`; a second one interrupts.
 
-    Outside the main thread, where Python accepts no signal handlers, signals keep their previous effect.
+    Launchers forward a signal to processes that received it already, so the same one within two seconds counts once. After
+    a second signal the process has a second to leave the context; then it ends, whatever code it is running. Outside the
+    main thread, where Python accepts no signal handlers, signals keep their previous effect.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._received_at = 0.0
+        self._main, self._watched = _SignalCount(), _SignalCount()
+        self._is_waiting = False
         self._previous: dict[int, Any] = {}
+        self._watcher = ExitStack()
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._start_watcher()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._watcher.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise Interrupted within the context at the first signal, and at once if there was one before."""
+        self._is_waiting = True
+        try:
+            if self.received is not None:
+                raise Interrupted(self.received)
+            yield
+        finally:
+            self._is_waiting = False
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.received is None:
-            self.received, self._received_at = number, now
-        elif number == signal.SIGINT and now - self._received_at > _REPEATED_SIGNAL_SECONDS:
+        is_second = self._main.is_second(number)
+        self.received = self.received or number
+        if is_second or self._is_waiting:
             raise Interrupted(number)
+
+    def _start_watcher(self) -> None:
+        """Start a thread that receives signals also while the main thread runs code in C."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        left = threading.Event()
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._watch, args=(reader, left), daemon=True, name="detr_ft signals")
+        thread.start()
+        for undo in (reader.close, thread.join, writer.close, left.set, lambda: signal.set_wakeup_fd(previous)):
+            self._watcher.callback(undo)  # the last is called first
+
+    def _watch(self, reader: socket.socket, left: threading.Event) -> None:
+        while numbers := reader.recv(_MAX_SIGNALS_AT_ONCE):
+            for number in numbers:
+                if number in _SIGNALS and self._watched.is_second(number) and not left.wait(_SECONDS_TO_LEAVE):
+                    _end_process(number)
+
+
+class _SignalCount:
+    """Distinguishes a second request from a signal that a launcher forwards."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def is_second(self, number: int) -> bool:
+        """Return whether a signal is the second request."""
+        now = time.monotonic()
+        self._first = self._first or (number, now)
+        first, at = self._first
+        return number != first or now - at > _REPEATED_SIGNAL_SECONDS
+
+
+def _end_process(number: int) -> NoReturn:
+    """End this process and its workers at once, also if the main thread runs code in C that never returns."""
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
+    show_cursor = b"\x1b[?25h" if os.isatty(_STDERR) else b""  # which a progress bar hides
+    os.write(_STDERR, show_cursor + f"\n{signal.Signals(number).name}: ended at once\n".encode())
+    os._exit(128 + number)
 
 
 class SharedFlag:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,26 +110,39 @@ class DetrTrainer:
         """Take the remaining steps; return the evaluation after the last of them, if one was due."""
         epoch = None
         evaluation = self._evaluate_if_due()
-        for batch in self.monitor.timer.timed(self._batches()):
-            if self._stop_requested() or self.selection.out_of_patience(self.monitor.log.evaluations):
-                break
-            if batch.epoch != epoch:
-                epoch = batch.epoch
-                self._settle()
-                self.stepper.start_epoch(epoch)
-            self._log(batch, self._step(batch))
-            self._save_if_due()
-            evaluation = self._evaluate_if_due()
+        with closing(self._batches()) as batches:
+            for batch in self.monitor.timer.timed(batches):
+                if self._stop_requested() or self.selection.out_of_patience(self.monitor.log.evaluations):
+                    break
+                if batch.epoch != epoch:
+                    epoch = batch.epoch
+                    self._settle()
+                    self.stepper.start_epoch(epoch)
+                self._log(batch, self._step(batch))
+                self._save_if_due()
+                evaluation = self._evaluate_if_due()
         self.save_checkpoint()
         return evaluation
 
-    def _batches(self) -> Iterator[StepBatch]:
-        """Yield the remaining batches. If one cannot be read, a failure of the previous step is raised first."""
-        try:
-            yield from self.loader.steps(self.progress.epoch, self.progress.index)
-        except Exception:
-            self._settle()
-            raise
+    def _batches(self) -> Generator[StepBatch, None, None]:
+        """Yield the remaining batches. If one cannot be read, a failure of the previous step is raised first.
+
+        A signal during the wait for a batch ends the run there: the resumed run reads the same batch.
+        """
+        with closing(self.loader.steps(self.progress.epoch, self.progress.index)) as batches:
+            while True:
+                try:
+                    with self.stop_requests.interrupting():
+                        batch = next(batches, None)
+                except Interrupted:
+                    self._stop_requested()
+                    raise
+                except Exception:
+                    self._settle()
+                    raise
+                if batch is None:
+                    return
+                yield batch
 
     def _step(self, batch: StepBatch) -> dict[str, Tensor]:
         with self._recorded_failures():
@@ -157,8 +170,8 @@ class DetrTrainer:
         log.interval.add(batch.images, terms)
         if self.monitor.logs(step):
             self._settle()
-            row = self.monitor.log_step(step)
             with self._recorded_failures():
+                row = self.monitor.log_step(step)
                 check_divergence(log.losses, self.stepper.attempt)
         self.monitor.after_step(batch, step, terms, row, self.stop_requests.clock.left)
 
@@ -184,7 +197,8 @@ class DetrTrainer:
         raw = self.monitor.measure(self._stop_requested).metrics if self.stepper.ema else {}
         with self.stepper.averaged():
             evaluation = self.monitor.measure(self._stop_requested)
-            self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
+            with self._recorded_failures():
+                self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
             progress.record_evaluation()
             self.stop_requests.clock.record_evaluation(time.monotonic() - started_at)
             best = self.selection.best(self.monitor.log.evaluations)

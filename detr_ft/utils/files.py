@@ -1,14 +1,38 @@
-"""Guards of written files: existing ones are not overwritten, and disk errors become InputErrors."""
+"""Guards of files: only regular ones are read, none is overwritten, disk errors become InputErrors."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from detr_ft.errors import InputError
+
+_SPECIAL_FILES = {
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError for a pipe, a socket or a device, whose opening or reading may never end.
+
+    Also raises the OSError of a missing file. A folder passes, because opening it fails at once.
+    """
+    kind = _SPECIAL_FILES.get(stat.S_IFMT(os.stat(path).st_mode))
+    if kind is not None:
+        raise OSError(f"{kind}, not a file")
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the contents of a regular file. Raises OSError, also for a pipe, a socket or a device."""
+    check_regular(path)
+    return path.read_bytes()
 
 
 def check_writable(path: Path) -> None:

@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from datasets import Dataset
 
+from detr_ft.errors import InputError
+from detr_ft.utils.daemon_threads import DaemonThreads, TimeLimitError, result_within
 from detr_ft.utils.progress import track
 
 T = TypeVar("T")
 
+MAX_ROW_SECONDS = 120.0  # for one row; only a file system or a decoder that hangs takes so long
 _MAX_ROWS_AHEAD_PER_THREAD = 32  # of the caller
+_MAX_CLOSING_SECONDS = 1.0
 
 
 def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, label: str) -> Iterator[T]:
     """Yield `function(row)` of each row, in order; `label` is the text of the progress bar.
 
     Threads suffice, because decoding and hashing release Python's lock. Each thread reads its own row, and only a few are
-    ahead of the caller: the images are never all in memory.
+    ahead of the caller: the images are never all in memory. Raises InputError for an image that takes two minutes.
     """
-    results = _in_order(lambda index: function(rows[index]), len(rows))
+    read: dict[int, dict[str, Any]] = {}
+
+    def of_row(index: int) -> T:
+        read[index] = rows[index]
+        result = function(read[index])
+        del read[index]
+        return result
+
+    results = _in_order(of_row, len(rows), lambda index: InputError(_overdue(index, read.get(index))))
     yield from track(results, label, len(rows))
 
 
-def _in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
-    threads = os.cpu_count() or 1
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+def _in_order(function: Callable[[int], T], count: int, overdue: Callable[[int], InputError]) -> Iterator[T]:
+    number = os.cpu_count() or 1
+    threads = DaemonThreads(number)
+    waiting: deque[tuple[int, Future[T]]] = deque()
+
+    def oldest() -> T:
+        index, future = waiting.popleft()
+        try:
+            return result_within(future, MAX_ROW_SECONDS)
+        except TimeLimitError as error:
+            raise overdue(index) from error
+
+    try:
         for index in range(count):
-            waiting.append(pool.submit(function, index))
-            if len(waiting) > threads * _MAX_ROWS_AHEAD_PER_THREAD:
-                yield waiting.popleft().result()
+            waiting.append((index, threads.submit(partial(function, index))))
+            if len(waiting) > number * _MAX_ROWS_AHEAD_PER_THREAD:
+                yield oldest()
         while waiting:
-            yield waiting.popleft().result()
+            yield oldest()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+        threads.close(_MAX_CLOSING_SECONDS)
+
+
+def _overdue(index: int, row: Mapping[str, Any] | None) -> str:
+    image = (row or {}).get("image") or {}
+    name = image.get("path") or f"the image of row {index}"
+    return f"{name}: could not be read within {MAX_ROW_SECONDS:g} s. Check the disk or network that it is on, or replace the file"

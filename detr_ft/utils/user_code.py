@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dis
-import os
 import traceback
 from pathlib import Path
-from types import FrameType
 
 from detr_ft.errors import Interrupted
+from detr_ft.utils.code_places import frame_of_user
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _MAX_MESSAGE_CHARS = 1000
-_LIBRARIES = (str(Path(os.__file__).parent), "site-packages", "dist-packages", "<frozen ")
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -41,22 +39,14 @@ def describe_error(error: BaseException) -> str:
 
     Below the code of a user there may be frames of a library, which do not show its mistake.
     """
-    frame, line = None, 0
-    for inner, number in traceback.walk_tb(error.__traceback__):
-        if not is_of_library(inner.f_code.co_filename):
-            frame, line = inner, number
-    return f"{type(error).__name__}: {_message(error)}{_place(frame, line, error)}"
-
-
-def is_of_library(file: str) -> bool:
-    """Return whether a file of code belongs to Python or to an installed library."""
-    return any(part in file for part in _LIBRARIES)
-
-
-def _place(frame: FrameType | None, line: int, error: BaseException) -> str:
-    if frame is None or isinstance(error, SyntaxError):  # whose message has file and line
-        return ""
-    return f" ({Path(frame.f_code.co_filename).name}, line {line})"
+    last = frame_of_user(traceback.walk_tb(error.__traceback__))
+    # The message of a SyntaxError has file and line.
+    place = (
+        ""
+        if last is None or isinstance(error, SyntaxError)
+        else f" ({Path(last[0].f_code.co_filename).name}, line {last[1]})"
+    )
+    return f"{type(error).__name__}: {_message(error)}{place}"
 
 
 def _message(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_regular
 
 # Raised by PyYAML for a value that does not fit its tag, explicit (`!!int x`) or implicit (the date 2001-99-99).
 _VALUE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -23,6 +24,7 @@ KeyPath = tuple[str | int, ...]
 def read_located(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Return the values of a recipe file and the line of each key path. Raises InputError."""
     try:
+        check_regular(path)
         text = _read_text(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error

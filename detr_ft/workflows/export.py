@@ -24,6 +24,7 @@ from detr_ft.errors import InputError
 from detr_ft.evaluation.coco import coco_metrics
 from detr_ft.evaluation.detections import align_classes, relabel
 from detr_ft.evaluation.metrics import ExportedFile
+from detr_ft.hub.secrets import check_secrets
 from detr_ft.inference import Detector
 from detr_ft.inference.onnx import OnnxModel
 from detr_ft.models.benchmark import RUNTIMES, Agreement, compare_runtimes, latencies
@@ -32,7 +33,7 @@ from detr_ft.models.families import Family, family_of
 from detr_ft.models.load import load_model
 from detr_ft.models.predict import Forward, detect_by, forward
 from detr_ft.models.save import save_as_stock
-from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT
+from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT, WRITTEN, RunDirectory
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.environment import cpu_description, environment
 from detr_ft.utils.files import writing
@@ -111,12 +112,17 @@ def export(
         kinds = ("pytorch", "int8") if "int8" in formats else ()
         metrics = {kind: _metrics(runtimes[kind], family, processor, rows, order) for kind in kinds}
         latency = latencies(runtimes, processor, sample[0])
+        check_secrets((_FILES[kind], draft / _FILES[kind]) for kind in formats)
         files = {kind: _move(kind, draft, folder) for kind in formats}
-    if not (folder / "config.json").is_file():
+    run = RunDirectory(folder)
+    if output_dir is not None:
         save_as_stock(original, folder)
         processor.save_pretrained(folder)
+        run.start_record()
+        run.record(file.name for file in folder.iterdir() if file.is_file() and file.name != WRITTEN)
+    run.record(file.path for file in files.values())
     outcome = ExportOutcome(folder, files, agreement, latency, metrics)
-    (folder / EXPORT_METRICS).write_text(json.dumps(outcome.as_json(), indent=2) + "\n", encoding="utf-8")
+    run.write_text(EXPORT_METRICS, json.dumps(outcome.as_json(), indent=2) + "\n")
     return outcome
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import read_regular
 from detr_ft.workflows.image_matching import ImageId, as_number
 
 _MAX_COORDINATE_PX = 1e9
@@ -55,7 +56,7 @@ class PredictionRows:
 
 def _parse(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(read_regular(file).decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

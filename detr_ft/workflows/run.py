@@ -257,7 +257,8 @@ def _write_results(
         choices = report.assessment.thresholds
         write_thresholds(folder, {name: round(best.threshold, 4) for name, best in choices.items() if best.f1 > 0})
         thresholds = {name: choice.threshold for name, choice in choices.items()}
-        write_examples(folder.path, prepared.validation, result.detections, thresholds)
+        pictures = write_examples(folder.path, prepared.validation, result.detections, thresholds)
+        folder.record(picture.relative_to(folder.path).as_posix() for picture in pictures)
     return metrics
 
 

@@ -47,6 +47,7 @@ class TrainOptions(TypedDict, total=False):
     cuda_graphs: bool
     full_determinism: bool
     dataloader_num_workers: int
+    dataloader_timeout: float
     logging_steps: int
     eval_epochs: int
     metric_for_best_model: MetricName

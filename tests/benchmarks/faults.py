@@ -256,7 +256,7 @@ def _session(pid: int) -> int | None:
 
 
 def differences(first: Path, other: Path) -> list[str]:
-    """What differs in weights, log, detections and metrics."""
+    """Return what differs in weights, log, detections and metrics."""
     found = same(first, other)
     if (first / "predictions.json").read_bytes() != (other / "predictions.json").read_bytes():
         found.append("predictions.json differs")

@@ -22,6 +22,7 @@ from detr_ft.cli.app import app
 from detr_ft.data.generated.generate import CLASSES
 from detr_ft.errors import InputError
 from detr_ft.hub.space import write_space
+from detr_ft.hub.upload_plan import plan
 from detr_ft.utils.assets import demo_folder
 
 CANARIES = "CANARIES"  # the variable with the folder to which code that runs writes the name of its file
@@ -321,7 +322,7 @@ def test_bytecode_beside_a_file_does_not_run(folder: Path) -> None:
 
 
 def test_a_space_has_no_code_of_the_run(folder: Path, tmp_path: Path) -> None:
-    write_space(folder / "model", "owner/name", tmp_path / "space")
+    write_space(plan(folder / "model"), "owner/name", tmp_path / "space")
     assert sorted(file.name for file in (tmp_path / "space/model").rglob("*")) == [
         "config.json", "model.safetensors", "preprocessor_config.json",
     ]  # fmt: skip

@@ -33,7 +33,7 @@ UPLOADED = {
     "report.html",
 }
 # huggingface_hub reads its settings when it is imported, so both ends of the round trip run in a process of their own.
-PUSH = "import sys; from pathlib import Path; from detr_ft.hub.push import push; print(push(Path(sys.argv[1]), sys.argv[2]))"
+PUSH = "import sys; from pathlib import Path; from detr_ft.hub.push import push; from detr_ft.hub.upload_plan import plan; print(push(plan(Path(sys.argv[1])), sys.argv[2]))"
 IMPATIENT = "from detr_ft.utils import hub; hub._RETRY_WAITS_SECONDS = (0.0,); from detr_ft.cli import main; main()"
 PULL = """
 import sys
@@ -102,7 +102,7 @@ def test_the_plan_is_what_is_uploaded_and_leaves_links_out(run: Path) -> None:
     (run / "report.html").symlink_to(run / "id_rsa")
     (run / "onnx").rename(run / "elsewhere")
     (run / "onnx").symlink_to(run / "elsewhere")
-    names = [file.relative_to(run).as_posix() for file in plan(run)]
+    names = [file.relative_to(run).as_posix() for file in plan(run).files]
     assert names == sorted(names)
     assert set(names) == UPLOADED - {"README.md", "report.html", "onnx/model.onnx"} | {
         "model-00001-of-00002.safetensors"
@@ -126,7 +126,7 @@ def _push_small(run: Path, private: bool = True) -> str:
     """Push without LFS transfers, which need a process of its own."""
     for file in ("model.safetensors", "onnx/model.onnx", "examples/1.jpg", "examples/1-found.jpg"):
         (run / file).write_bytes(b"")
-    return push(run, NAME, private)
+    return push(plan(run), NAME, private)
 
 
 @pytest.mark.parametrize("private", [True, False])
@@ -246,7 +246,7 @@ def test_a_wrong_token_is_reported(hub, run: Path, monkeypatch: pytest.MonkeyPat
 def test_a_missing_token_is_reported_before_any_request(hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detr_ft.hub.push.get_token", lambda: None)
     with pytest.raises(InputError, match="hf auth login"):
-        push(run, NAME)
+        push(plan(run), NAME)
     assert not hub.requests
 
 
@@ -260,7 +260,7 @@ def test_an_unreachable_hub_is_reported_after_the_retries(
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(InputError, match="can't be reached") as caught:
-            push(run, NAME)
+            push(plan(run), NAME)
     assert waits == [1.0, 3.0, 9.0]
     assert "detr-ft push" in str(caught.value)
 
@@ -274,7 +274,7 @@ def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(InputError, match="can't be reached"):
-            push(run, NAME)
+            push(plan(run), NAME)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_hub_that_never_answers_is_given_up(run: Path, token: str, monkeypatch
 )
 def test_an_invalid_name_is_reported(run: Path, name: str) -> None:
     with pytest.raises(InputError, match="can't name a repository"):
-        push(run, name)
+        push(plan(run), name)
 
 
 def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:

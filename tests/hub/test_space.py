@@ -15,6 +15,7 @@ from PIL import Image
 from detr_ft.data.generated.generate import generate
 from detr_ft.data.images import open_image
 from detr_ft.hub.space import requirements, write_space
+from detr_ft.hub.upload_plan import plan
 from detr_ft.utils.assets import embedded_checkpoint
 
 NAME = "me/shapes"
@@ -29,7 +30,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture.save(run / "examples/1.jpg")
     picture.save(run / "examples/1-found.jpg")
     (run / "notes.txt").write_text("mine")
-    write_space(run, NAME, run.parent / "space")
+    write_space(plan(run), NAME, run.parent / "space")
     return run.parent / "space"
 
 

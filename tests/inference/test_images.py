@@ -46,8 +46,11 @@ PAGES: dict[str, tuple[str, bytes]] = {
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.path == "/slow.png":
-            self._head(200, "image/png")
+        if self.path in ("/slow.png", "/slow-head.png"):
+            if self.path == "/slow.png":
+                self._head(200, "image/png")
+            else:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
             with suppress(BrokenPipeError, ConnectionResetError):  # of a client that does not wait
                 for _ in range(20):
                     self.wfile.write(b"x")
@@ -194,11 +197,11 @@ def test_files_and_urls_that_are_no_images(server: str, tmp_path: Path, monkeypa
         read_image(f"{server}/large.png")
 
 
-def test_a_slow_download_ends(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["slow.png", "slow-head.png"])
+def test_a_slow_download_ends(server: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(images, "_DOWNLOAD_SECONDS", 0.2)
-    monkeypatch.setattr(images, "_CHUNK_BYTES", 1)
-    with pytest.raises(InputError, match=r"slow\.png: not complete"):
-        read_image(f"{server}/slow.png")
+    with pytest.raises(InputError, match=rf"{name}: not complete"):
+        read_image(f"{server}/{name}")
 
 
 def test_a_call_gives_detections_above_the_class_thresholds() -> None:

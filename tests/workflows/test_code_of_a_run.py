@@ -13,6 +13,7 @@ import yaml
 import detr_ft
 from detr_ft.cli.text import describe_plan
 from detr_ft.hub.space import write_space
+from detr_ft.hub.upload_plan import plan
 from detr_ft.recipe.code import RecipeCode
 from detr_ft.recipe.load import build_file
 from detr_ft.run_directory import RunDirectory
@@ -89,11 +90,11 @@ def test_a_run_is_self_contained(folder: Path, tmp_path: Path, caplog: pytest.Lo
     checked = detr_ft.check(moved / "recipe.yaml")
     assert checked.problems == ()
     assert checked.code_files == tuple(moved / name for name in NAMES)
-    plan = detr_ft.push(moved, "me/mine", dry_run=True)
-    assert plan.code_files == tuple(moved / name for name in NAMES)
-    assert set(plan.code_files) < set(plan.files)
-    assert f"{moved}/mine-2.py (code that the recipe runs)\n" in describe_plan(plan)
-    write_space(moved, "me/mine", tmp_path / "space")
+    pushed = detr_ft.push(moved, "me/mine", dry_run=True)
+    assert pushed.code_files == tuple(moved / name for name in NAMES)
+    assert set(pushed.code_files) < set(pushed.files)
+    assert f"{moved}/mine-2.py (code that the recipe runs)\n" in describe_plan(pushed)
+    write_space(plan(moved), "me/mine", tmp_path / "space")
     assert not list((tmp_path / "space/model").glob("**/*.py"))
 
 

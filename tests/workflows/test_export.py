@@ -34,7 +34,7 @@ def test_a_model_is_exported_checked_and_timed(tmp_path: Path) -> None:
     outcome = export("embedded:small", ["int8", "torch"], DATA, output_dir=tmp_path / "out")
     assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()} == {
         "config.json", "export.json", "model.pt2", "model.safetensors", "onnx/model.onnx",
-        "onnx/model_quantized.onnx", "preprocessor_config.json",
+        "onnx/model_quantized.onnx", "preprocessor_config.json", "written.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "out/export.json").read_text()) == json.loads(json.dumps(outcome.as_json()))
     assert outcome.agreement["onnx"].images == 20

@@ -125,7 +125,13 @@ def assert_ended_by_signal(process: ForkedProcess | subprocess.Popen[str], cut: 
     _, message = process.communicate(timeout=60)
     assert process.returncode == status, message
     assert "--resume" in message
-    assert sorted(path.name for path in cut.iterdir()) == ["checkpoints", "held-out.json", "log.jsonl", "recipe.yaml"]
+    assert sorted(path.name for path in cut.iterdir()) == [
+        "checkpoints",
+        "held-out.json",
+        "log.jsonl",
+        "recipe.yaml",
+        "written.json",
+    ]
     (checkpoint,) = (cut / "checkpoints").glob("step-*")
     assert 5 <= int(checkpoint.name.removeprefix("step-")) < STEPS
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from detr_ft.data.sources.problems import Problem, ProblemKind, num_unread
+from detr_ft.utils.files import read_regular
 from detr_ft.utils.formatting import percent
 
 _MIN_LEFT_OUT_FRACTION = 0.1  # of images, or of boxes, for a warning
@@ -86,7 +87,7 @@ def entries_not_copied(problems: Iterable[Problem]) -> Iterator[Change]:
 def problem_of_copy(folder: Path) -> Problem | None:
     """Return a note if a folder is a repaired copy that lacks images, or other entries, of its original."""
     try:
-        changes = [json.loads(line) for line in (folder / CHANGE_LOG).read_text(encoding="utf-8").splitlines()]
+        changes = [json.loads(line) for line in read_regular(folder / CHANGE_LOG).decode().splitlines()]
     except (OSError, ValueError, RecursionError):
         return None
     kinds = [

@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from detr_ft.data.duplicates import fingerprint
 from detr_ft.data.images import NO_SIZE, FileSize, ImageError, file_size, missing_image, open_image
 from detr_ft.data.schema import provenance
+from detr_ft.utils.files import read_regular
 from detr_ft.utils.parallel import map_rows
 
 
@@ -69,7 +70,7 @@ def _content(image: Mapping[str, Any]) -> bytes:
         return bytes(image["bytes"])
     name = str(image["path"])
     try:
-        return Path(name).read_bytes()
+        return read_regular(Path(name))
     except FileNotFoundError as error:
         raise missing_image(name) from error
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from reprlib import Repr
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import read_regular
 
 # Raised for a file that can't be opened, is not well formed, or has an unknown encoding.
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -30,7 +31,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises InputError."""
     try:
-        return decode_text(path.read_bytes())
+        return decode_text(read_regular(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: the file doesn't exist") from error
     except UnicodeDecodeError as error:
@@ -74,7 +75,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
 
     Raises one of XML_ERRORS, also for a document type declaration.
     """
-    content = path.read_bytes()
+    content = read_regular(path)
     declared = _DECLARED_ENCODING.match(content)
     parser = ElementTree.XMLParser(target=_WithoutDoctype())
     if declared is None:

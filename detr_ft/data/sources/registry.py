@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from detr_ft.errors import InputError
+from detr_ft.utils.files import check_regular
 
 # Images with neither a label file nor a record: without objects, left out, or refused.
 UnlabeledPolicy = Literal["background", "skip", "error"]
@@ -100,12 +101,19 @@ def _check_no_url(spec: str, location: str) -> None:
 
 
 def existing_path(text: str, base: Path = Path()) -> Path:
-    """Return a path from `base`. Raises InputError if it does not exist, with a similar name as a hint."""
+    """Return a path from `base`.
+
+    Raises InputError if it does not exist, with a similar name as a hint, or is a pipe or device.
+    """
     try:
         path = base / Path(text).expanduser()
     except RuntimeError as error:  # ~name, for a user without a home directory
         raise InputError(f"{text}: {error}") from error
     if os.path.exists(path):
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise InputError(f"{path}: is {error}. Save the data to a file or folder") from error
         return path
     parent = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
     missing = path.absolute().relative_to(parent).parts[0]

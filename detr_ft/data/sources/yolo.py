@@ -31,6 +31,7 @@ from detr_ft.data.sources.parsing import read_lines, read_text, shown
 from detr_ft.data.sources.problems import Problem, raise_all
 from detr_ft.data.sources.yolo_labels import LabelReader, is_label_file
 from detr_ft.errors import InputError
+from detr_ft.utils.files import read_regular
 from detr_ft.utils.yaml import parse_yaml
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
@@ -108,7 +109,7 @@ def _yaml_file(folder: Path) -> Path | None:
 
 def _read_bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file)
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error})") from error
 

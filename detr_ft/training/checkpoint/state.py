@@ -32,7 +32,9 @@ from detr_ft.training.step import Stepper
 from detr_ft.training.step_loader import StepBatch
 
 # A run stays the same run if these facts change.
-_IGNORED_FACTS = ("folder", "recipe.train.output_dir", "recipe.hub", "recipe.train.save_total_limit")
+_IGNORED_FACTS = (
+    "folder", "recipe.train.output_dir", "recipe.hub", "recipe.train.save_total_limit", "recipe.train.dataloader_timeout",
+)  # fmt: skip
 _VITAL_FACTS = ("classes", "data")
 _MAX_FACT_CHARACTERS = 200
 STATE, WEIGHTS, _TENSORS = run_directory.CHECKPOINT_STATE, run_directory.WEIGHTS, run_directory.CHECKPOINT_TENSORS

@@ -28,8 +28,22 @@ def record_failure(
 
     Weights are those before the step; running statistics of live norms include it, and possibly the next one.
     """
-    attempt, process = failure.attempt, stepper.accelerator.process_index
     images = images_of(failure.micro_batches, split)
+    try:
+        after = f"Locate the cause: detr-ft replay {_write(folder, failure, stepper, processor, images, facts)}"
+    except Exception as error:  # noqa: BLE001 - a full disk, or a device that no longer works, must not hide the failure
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        after = f"Its capsule could not be written: {reason}"
+    return (
+        f"step {failure.attempt.number}, images {describe_images(images)}: {failure.reason}; {failure.applied}. {after}"
+    )
+
+
+def _write(
+    folder: Path, failure: StepError, stepper: Stepper, processor: Any, images: list[dict[str, Any]], facts: Mapping[str, Any]
+) -> Path:  # fmt: skip
+    """Write a capsule and return its folder."""
+    attempt, process = failure.attempt, stepper.accelerator.process_index
     state = {
         "why": failure.reason,
         "images": images,
@@ -48,12 +62,7 @@ def record_failure(
     files = files_of(stepper.model, processor, _tensors(failure), state)
     if len(files[WEIGHTS]) > _MAX_WEIGHT_BYTES:
         files[f"{WEIGHTS}.sha256"] = hashlib.sha256(files.pop(WEIGHTS)).hexdigest().encode()
-    try:
-        store = Checkpoints(folder / f"process-{process}" if process else folder, _MAX_CAPSULES)
-        after = f"Locate the cause: detr-ft replay {store.save(attempt.number, files)}"
-    except InputError as error:
-        after = f"Its capsule could not be written: {error}"
-    return f"step {attempt.number}, images {describe_images(images)}: {failure.reason}; {failure.applied}. {after}"
+    return Checkpoints(folder / f"process-{process}" if process else folder, _MAX_CAPSULES).save(attempt.number, files)
 
 
 def _tensors(failure: StepError) -> dict[str, Any]:

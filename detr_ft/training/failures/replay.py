@@ -24,6 +24,7 @@ from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
 from detr_ft.training.step_totals import seed_step
+from detr_ft.utils.user_code import is_interrupt
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _of_step(
             return Verdict("target", str(error))
         except CriterionError as error:
             return Verdict("prediction", f"{forward[0]}; {error}") if forward else Verdict("cost", str(error))
-        except Exception as error:  # noqa: BLE001 - the user's term may raise any exception, which is the verdict
-            return Verdict("loss", describe_exception(error, criterion))
+        except BaseException as error:  # noqa: BLE001 - the user's term may raise anything, which is the verdict
+            return _of_exception("loss", error, criterion)
     if forward:
         return Verdict("prediction", forward[0])
     bad_terms = [name for name, value in outputs.loss_dict.items() if not _finite(value)]
@@ -139,7 +140,10 @@ def _of_step(
         values = f"the loss is {outputs.loss.item()}, not finite: {', '.join(bad_terms)}"
         return Verdict("loss", _fault(attached, criterion) or values)
     with _first_bad_gradient(model) as backward:
-        outputs.loss.backward()
+        try:
+            outputs.loss.backward()
+        except BaseException as error:  # noqa: BLE001 - of a backward pass that the user wrote
+            return _of_exception("gradient", error, criterion)
     bad = [name for name, weight in model.named_parameters() if weight.grad is not None and not _finite(weight.grad)]
     if not bad:
         return None
@@ -147,8 +151,17 @@ def _of_step(
     return Verdict("gradient", _fault(attached, criterion) or f"{first}: first of {bad[-1]}")
 
 
+def _of_exception(origin: str, error: BaseException, criterion: SetCriterion) -> Verdict:
+    if is_interrupt(error):
+        raise error
+    return Verdict(origin, describe_exception(error, criterion))
+
+
 def _fault(attached: AttachedCriterion, criterion: SetCriterion) -> str | None:
-    return find_fault(criterion, *attached.last) if attached.last else None
+    try:
+        return find_fault(criterion, *attached.last) if attached.last else None
+    except BaseException as error:  # noqa: BLE001 - the user's term may raise anything
+        return _of_exception("", error, criterion).words
 
 
 @contextmanager

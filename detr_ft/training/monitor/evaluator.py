@@ -18,7 +18,7 @@ from detr_ft.models.families import family_of
 from detr_ft.models.predict import detect_split
 from detr_ft.structures import Detections
 from detr_ft.training.monitor.diagnosis import MAP_OF_NOTHING, History, diagnose, measure_overlaps, remarks
-from detr_ft.training.monitor.matching import MatchingSample
+from detr_ft.training.monitor.matching import FailuresOf, MatchingSample
 from detr_ft.training.monitor.training_log import Row, TrainLog
 from detr_ft.utils.collectives import gather_objects
 
@@ -61,14 +61,17 @@ class Evaluator:
         )  # fmt: skip
         return Evaluation(coco_metrics(split, detections), detections)
 
-    def matching_changes(self, criterion: SetCriterion, last_step: Row, fraction: float) -> Row:
+    def matching_changes(
+        self, criterion: SetCriterion, last_step: Row, fraction: float, failures_of: FailuresOf
+    ) -> Row:
         """Return changes of the matching on the sample, and `remarks`; on the main process only.
 
-        `last_step` is the last row of a step, and `fraction` the part of the run that is over.
+        `last_step` is the last row of a step, and `fraction` the part of the run that is over. `failures_of` returns the
+        context to match a batch in.
         """
         if not self.accelerator.is_main_process:
             return {}
-        changes = self.sample.update(self.model, criterion, self.accelerator.device)
+        changes = self.sample.update(self.model, criterion, self.accelerator.device, failures_of)
         queries = family_of(self.model).num_queries(self.model.config)
         return {**changes, "remarks": remarks(last_step, changes, queries, fraction)}
 

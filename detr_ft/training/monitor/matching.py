@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,10 @@ from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.models.families import family_of
 from detr_ft.models.predict import inference
 from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.training.step_loader import MicroBatch
 from detr_ft.utils.collectives import gather_objects
 
+FailuresOf = Callable[[MicroBatch], AbstractContextManager[None]]
 Tally = dict[str, tuple[float, float]]  # the sum and the count of each statistic
 
 _SQUARED_GRADIENT = "gradient_square_"
@@ -72,12 +75,21 @@ class MatchingSample:
 
     def __init__(self, split: Dataset, form: ImageFormat, batch_size: int) -> None:
         rows = torch.linspace(0, len(split) - 1, min(_MAX_SAMPLE_IMAGES, len(split))).long().tolist()
+        self._rows = rows
         self._examples = TrainDataset(split.select(rows), TrainTransform(form), 0)
         self._format, self._batch_size = form, batch_size
         self.partners = torch.zeros(0, dtype=torch.long)  # the query of each target at the latest update, -1 for none
 
-    def update(self, model: Any, criterion: SetCriterion, device: torch.device) -> dict[str, float]:
+    def update(
+        self,
+        model: Any,
+        criterion: SetCriterion,
+        device: torch.device,
+        failures_of: FailuresOf = lambda micro: nullcontext(),
+    ) -> dict[str, float]:
         """Match the sample by the last layer; return the changes since the previous update.
+
+        A batch is matched in the context that `failures_of` returns for it.
 
         `changed_since_last`: targets with another query than at the previous update (Li et al., CVPR 2022, DN-DETR,
         equation 2, over the number of targets). `queries_never_used`: queries without a target in the sample.
@@ -88,7 +100,8 @@ class MatchingSample:
             for start in range(0, len(self._examples), self._batch_size):
                 stop = min(start + self._batch_size, len(self._examples))
                 batch = collate([self._examples.at(0, index) for index in range(start, stop)], self._format.canvas)
-                partners, queries = self._partners(model, criterion, batch, device)
+                with failures_of(MicroBatch(batch, self._rows[start:stop], True)):
+                    partners, queries = self._partners(model, criterion, batch, device)
                 parts.append(partners)
         partners = torch.cat(parts)
         if not len(partners):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,9 @@ from detr_ft.training.monitor.matching import matching_statistics, tally
 from detr_ft.training.monitor.training_log import Row, TrainLog
 from detr_ft.training.optimizer import logged_rates
 from detr_ft.training.settings import TrainSettings
-from detr_ft.training.step import Stepper
-from detr_ft.training.step_loader import StepBatch, StepLoader
+from detr_ft.training.step import AppliedStepError, StepAttempt, Stepper
+from detr_ft.training.step_loader import MicroBatch, StepBatch, StepLoader
+from detr_ft.training.step_totals import totals_of_batch
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +59,21 @@ class Monitor:
         return step == 1 or step % self.settings.logging_steps == 0
 
     def log_step(self, step: int) -> Row:
-        """Write and return the row of a step: learning rates, means since the last row, matching statistics."""
+        """Write and return the row of a step: learning rates, means since the last row, matching statistics.
+
+        Raises AppliedStepError if a term fails in the statistics.
+        """
         stepper = self.stepper
+        with stepper.named_failures(stepper.attempt, kind=AppliedStepError):
+            statistics = matching_statistics(
+                tally(stepper.epoch_criterion, *scored) for scored in stepper.attempt.scored
+            )
         row = {
             "step": step,
             "epoch": round(step / self.loader.steps_per_epoch, 3),
             **logged_rates(stepper.optimizer),
             **self.log.interval.means(),
-            **matching_statistics(tally(stepper.epoch_criterion, *scored) for scored in stepper.attempt.scored),
+            **statistics,
         }
         self.log.start_interval()
         self._write(row, step)
@@ -89,12 +98,20 @@ class Monitor:
         return self.evaluator.evaluate(self.display.evaluating, check_stop)
 
     def log_evaluation(self, step: int, epoch: int, metrics: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
-        """Write and show the row of an evaluation: its metrics, those of `raw` weights, and remarks."""
+        """Write and show the row of an evaluation: its metrics, those of `raw` weights, and remarks.
+
+        Raises AppliedStepError if a term fails on the sample of training images.
+        """
         row: Row = {"step": step, "epoch": epoch}
         row |= {name: value for name, value in metrics.items() if name != "per_class"}
         row |= {f"raw_{name}": raw[name] for name in MAIN_METRICS if raw}
         fraction = step / self.loader.total_steps
-        row |= self.evaluator.matching_changes(self.stepper.epoch_criterion, self.log.last_step, fraction)
+        row |= self.evaluator.matching_changes(
+            self.stepper.epoch_criterion,
+            self.log.last_step,
+            fraction,
+            lambda micro: self._failures_of(micro, step, epoch),
+        )
         if step and (epoch % _EPOCHS_BETWEEN_DIAGNOSES == 0 or epoch >= self.settings.num_train_epochs):
             row["remarks"] = [*row.get("remarks", []), *self.diagnosis(metrics, step)]
         self._write(row, step)
@@ -105,6 +122,12 @@ class Monitor:
         if self._diagnosed is None or self._diagnosed[0] != step:
             self._diagnosed = step, self.evaluator.diagnosis(metrics, self.log, step)
         return self._diagnosed[1]
+
+    def _failures_of(self, micro: MicroBatch, step: int, epoch: int) -> AbstractContextManager[None]:
+        """Return a context that names the failures of a term on some images after a step."""
+        totals = totals_of_batch(micro, self.stepper.model.config.num_labels)
+        attempt = StepAttempt(StepBatch(epoch, 0, len(micro.rows), [micro]), step, totals)
+        return self.stepper.named_failures(attempt, kind=AppliedStepError)
 
     def _write(self, row: Row, step: int) -> None:
         self.log.write(row)

@@ -19,6 +19,7 @@ from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer, TrainingError
 from detr_ft.utils.collectives import max_over_processes
 from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
+from detr_ft.utils.user_code import is_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,9 @@ def _gradient_fits(trainer: DetrTrainer, inputs: dict[str, Any]) -> bool:
             return False
         except InputError:
             raise
-        except Exception as error:  # the user's term may raise any exception
+        except BaseException as error:  # the user's term may raise any exception
+            if is_interrupt(error):
+                raise
             message = describe_exception(error, stepper.epoch_criterion)
             raise TrainingError(f"the largest batch, before the first step: {message}") from error
         finally:

@@ -93,7 +93,7 @@ def test_a_signal_leaves_a_checkpoint_of_that_step_and_no_final_model(
         trainer.train()
     assert caught.value.signal == number
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl", "written.json"]
     saved, _ = load_model(str(tmp_path / "run/checkpoints/step-2"))  # as any checkpoint
     ended = trainer.model.cpu().state_dict()
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), ended.values(), strict=True))
@@ -153,7 +153,7 @@ def test_a_signal_while_a_checkpoint_is_written_completes_it(tiny_checkpoint: Pa
     with pytest.raises(Interrupted):
         trainer.train()
     assert newest(tmp_path / "run").name == "step-2"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "log.jsonl", "written.json"]
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
 
 
