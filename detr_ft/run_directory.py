@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from detr_ft.errors import InputError
+from detr_ft.utils.complete_folder import clean_up, digest_of
 from detr_ft.utils.components import code_names
-from detr_ft.utils.files import check_new_folder, check_writable, writing
+from detr_ft.utils.files import LOCK, check_new_folder, check_writable, writing
+from detr_ft.utils.lock import check_free
 from detr_ft.utils.yaml import read_located
+
+logger = logging.getLogger(__name__)
 
 # Files and folders of a run, relative to it.
 RECIPE = "recipe.yaml"
@@ -42,6 +47,12 @@ FAILURES = "failures"  # capsules of failed steps, which a restarted run leaves 
 _FILES_BEFORE_THE_FIRST_CHECKPOINT = {LOG, RECIPE, HELD_OUT, CHECKPOINTS, PARTIAL, WRITTEN}
 
 
+def _is_of_a_beginning(name: str) -> bool:
+    """Return whether a name is of a file, complete or not, that a run writes before its first checkpoint."""
+    written = _FILES_BEFORE_THE_FIRST_CHECKPOINT
+    return name in written or (name.startswith(".") and name.removeprefix(".").removesuffix(".partial") in written)
+
+
 class RunDirectory:
     """The folder of a run: model and processor at its top, log, metrics, recipe and checkpoints."""
 
@@ -54,11 +65,13 @@ class RunDirectory:
         return self.path / CHECKPOINTS
 
     def refuse_another_run(self) -> None:
-        """Raise InputError if the folder is not empty or cannot be written; nothing is written."""
+        """Raise InputError if the folder is not empty, in use or cannot be written; nothing is written."""
+        check_free(self.path)
         with writing(self.path):
-            resume = "resume that run with resume (--resume), " if self.checkpoints.is_dir() else ""
+            has_run = self.checkpoints.is_dir() or any(self.path.glob(f"seed-*/{CHECKPOINTS}"))
+            resume = "resume that run with resume (--resume), " if has_run else ""
             remedy = f"Either {resume}choose another folder (train.output_dir={self.path}-2), or remove it."
-            check_new_folder(self.path, remedy, ignored=FAILURES)
+            check_new_folder(self.path, remedy, ignored=(FAILURES,))
         check_writable(self.path)
 
     def clear_beginnings(self) -> None:
@@ -66,23 +79,26 @@ class RunDirectory:
 
         Raises InputError if the folder has other files.
         """
-        left = sorted({path.name for path in self.path.iterdir()} - {FAILURES}) if self.path.is_dir() else []
-        if not left:
-            return
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        left = sorted(names - {FAILURES, LOCK})
         code = self.code_files()
         own = {*code, *(parent for file in code for parent in file.parents if parent.is_relative_to(self.path))}
         foreign = [
             path
             for name in left
-            if name not in _FILES_BEFORE_THE_FIRST_CHECKPOINT
+            if not _is_of_a_beginning(name)
             for path in [self.path / name, *(self.path / name).rglob("*")]
             if path not in own
         ]
-        if foreign or any(self.checkpoints.glob("step-*")):
-            self.refuse_another_run()
-        for name in left:
-            path = self.path / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if foreign:
+            raise InputError(
+                f"{self.path} is not empty, and has no checkpoint to continue from: {foreign[0]} would be in the way of a new run. "
+                f"Move it away, or choose another folder (train.output_dir={self.path}-2)."
+            )
+        with writing(self.path):
+            for name in left:
+                path = self.path / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def code_files(self) -> list[Path]:
         """Return the plain files inside the run that its recipe names as code."""
@@ -96,15 +112,33 @@ class RunDirectory:
         return [self.path / name for name in inside if not Path(name).is_absolute() and (self.path / name).is_file()]
 
     def reopen(self) -> None:
-        """Remove the results of a finished run and incomplete files: the run is resumed."""
-        for name in (METRICS, REPORT):
-            (self.path / name).unlink(missing_ok=True)
+        """Remove the results of a finished run, its metrics first, and incomplete files: it is resumed."""
+        self.remove(METRICS, REPORT, PREDICTIONS)
+        with writing(self.path):
+            clean_up(self.path)
+        try:
+            self.recorded()
+        except InputError as error:  # the run writes its files again
+            logger.warning("%s A new record is started", error)
+            self.start_record()
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
 
-    def log_lines(self) -> list[str]:
-        """Return the lines of `log.jsonl`."""
-        file = self.path / LOG
-        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    def remove(self, *names: str) -> None:
+        """Remove files that the run may have. Raises InputError if one can't be removed."""
+        with writing(self.path):
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+
+    def log_lines(self) -> list[bytes]:
+        """Return the lines of `log.jsonl`. Raises InputError if it can't be read."""
+        try:
+            return (self.path / LOG).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise InputError(
+                f"{self.path / LOG}: can't be read: {error.strerror or error}. Restore the file."
+            ) from error
 
     def create(self) -> None:
         """Create the folder. Raises InputError if it has another run or cannot be written."""
@@ -131,8 +165,10 @@ class RunDirectory:
             if target.parent != self.path:
                 target.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
+            self._add_to_record(
+                {name: hashlib.sha256(content).hexdigest()}
+            )  # before: a killed run has no file without record
             partial.replace(target)
-        self._add_to_record({name: hashlib.sha256(content).hexdigest()})
         return target
 
     def start_record(self) -> None:
@@ -143,7 +179,7 @@ class RunDirectory:
     def record(self, names: Iterable[str]) -> None:
         """Add files that were written by other means than `write_bytes` to the record, if the run has one."""
         if (self.path / WRITTEN).is_file():
-            self._add_to_record({name: file_digest(self.path / name) for name in names})
+            self._add_to_record({name: digest_of(self.path / name) for name in names})
 
     def recorded(self) -> dict[str, str] | None:
         """Return SHA-256 of the files that the run wrote, by name; None without a record. Raises InputError."""
@@ -167,9 +203,3 @@ class RunDirectory:
         with writing(target):
             partial.write_text(json.dumps(recorded | digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             partial.replace(target)
-
-
-def file_digest(path: Path) -> str:
-    """Return SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -101,8 +101,9 @@ def explicit_names(description: Any) -> Any:
     if not isinstance(description, Mapping):
         return description
     explicit = {key: explicit_names(value) for key, value in description.items()}
-    if explicit.get("use") in FORMS:
-        explicit["use"] = FORMS[explicit["use"]]["softmax"].__name__
+    use = explicit.get("use")
+    if isinstance(use, str) and use in FORMS:
+        explicit["use"] = FORMS[use]["softmax"].__name__
     return explicit
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, get_args
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
@@ -310,23 +311,32 @@ class ExportMetrics:
 
 
 T = TypeVar("T")
+_REMEDY = "Remove it, and write it again: train --resume for a run, else export or evaluate"
 
 
 def _text(file: Path) -> str:
     try:
         return read_regular(file).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: can't be read: {error}. Evaluate the model again to write it anew.") from error
+        raise InputError(f"{file}: can't be read: {error}. {_REMEDY}") from error
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON: {error}. Evaluate the model again to write it anew.") from error
+        raise InputError(f"{where}: not valid JSON: {error}. {_REMEDY}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{where}: must be a JSON object, got {type(content).__name__}.")
+        raise InputError(f"{where}: must be a JSON object, got {type(content).__name__}. {_REMEDY}")
     return content
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no finite number")
 
 
 def _validated(schema: type[T], content: Mapping[str, Any], where: str) -> T:

@@ -56,6 +56,11 @@ def model_card(run: Path, name: str, dataset: str | None = None) -> ModelCard:
     exported = ExportMetrics.read(run / EXPORT_METRICS) if (run / EXPORT_METRICS).is_file() else ExportMetrics()
     if not config:
         raise InputError(f"{run / 'config.json'}: missing or empty. Give the folder of a saved model.")
+    labels = config.get("id2label", {})
+    if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+        raise InputError(
+            f"{run / 'config.json'}: id2label must map indices to names, got {labels!r:.60}. Restore the file."
+        )
     data = _metadata(name, config, metrics, recipe, dataset)
     sections = [
         f"# {markdown_text(name.rsplit('/', 1)[-1])}",

@@ -21,8 +21,8 @@ from detr_ft.run_directory import (
     TORCH_EXPORT,
     WEIGHTS,
     RunDirectory,
-    file_digest,
 )
+from detr_ft.utils.complete_folder import digest_of
 
 _SHARD = WEIGHTS.replace(".", r"-\d{5}-of-\d{5}\.")
 MODEL = re.compile(
@@ -79,7 +79,7 @@ def plan(run: Path, include: Sequence[str] = ()) -> UploadPlan:
     edited = []
     for name, file in names.items() if recorded is not None else ():
         written = (recorded or {}).get(name)
-        if written == file_digest(file):
+        if written == digest_of(file):
             continue
         edited.append(file)
         if name in included or (written is not None and (name == CARD or file in code)):

@@ -46,6 +46,7 @@ from detr_ft.models.timm import (
     without_legacy_fields,
 )
 from detr_ft.models.weights import read_weights
+from detr_ft.run_directory import WEIGHTS
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.environment import warn_of_unused_gpu
 from detr_ft.utils.hub import HTTP_ERRORS
@@ -55,15 +56,18 @@ logger = logging.getLogger(__name__)
 # transformers warns at every load without torchvision that the processor uses PIL, as intended here.
 logging.getLogger("transformers.models.auto.image_processing_auto").setLevel(logging.ERROR)
 
+_CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 LOAD_ERRORS: tuple[type[BaseException], ...] = (
     OSError, ImportError, ValueError, RuntimeError, SafetensorError, *HTTP_ERRORS,
-    # Of transformers, for values in JSON files that it does not check.
-    ArithmeticError, AttributeError, LookupError, TypeError, StrictDataclassError,
 )  # fmt: skip
 _ATTENTION = (None, "eager", "sdpa", "flex_attention")  # of torch
 # With these keys transformers loads kernels, which are code, or a file with another name.
 _UNSUPPORTED_KEYS = ("quantization_config", "transformers_weights")
-_LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS)
+# Raised by transformers for values of another kind in the files of a checkpoint.
+_VALUE_ERRORS: tuple[type[BaseException], ...] = (
+    ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, StrictDataclassError,
+)  # fmt: skip
+_LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS, *_VALUE_ERRORS)
 
 
 def load_model(
@@ -89,8 +93,10 @@ def load_detector(checkpoint: str | os.PathLike[str]) -> tuple[PreTrainedModel, 
 def load_config_and_processor(checkpoint: str, revision: str | None = None) -> tuple[Any, Any]:
     """Load config and image processor of a checkpoint. Raises InputError as `load_model` does."""
     source = resolve(checkpoint)
-    with _load_errors(checkpoint):
-        return read_config(source, revision), _processor(source, revision)
+    with _load_errors(checkpoint, _CONFIG):
+        config = read_config(source, revision)
+    with _load_errors(checkpoint, _PROCESSOR):
+        return config, _processor(source, revision)
 
 
 def empty_model(checkpoint: str) -> PreTrainedModel:
@@ -98,7 +104,7 @@ def empty_model(checkpoint: str) -> PreTrainedModel:
 
     Raises InputError as `load_model` does.
     """
-    with _load_errors(checkpoint):
+    with _load_errors(checkpoint, _CONFIG):
         config = read_config(resolve(checkpoint))
         check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
@@ -141,13 +147,13 @@ def commit_of(checkpoint: str, revision: str | None = None) -> str | None:
     """
     if not is_on_hub(checkpoint):
         return None
-    with _load_errors(checkpoint):
+    with _load_errors(checkpoint, _CONFIG):
         # The cached file is in snapshots/COMMIT.
         return Path(hf_hub_download(resolve(checkpoint), "config.json", revision=revision)).parent.name
 
 
-def describe_load_error(checkpoint: str, error: BaseException) -> str:
-    """Return a message for an error of transformers, timm or the Hub's client."""
+def describe_load_error(checkpoint: str, error: BaseException, file: str = "") -> str:
+    """Return a message for an error of transformers, timm or the Hub's client while it read a file."""
     text = str(error)
     if isinstance(error, HTTP_ERRORS) or "connect" in text or "offline" in text.lower():
         return (
@@ -164,14 +170,7 @@ def describe_load_error(checkpoint: str, error: BaseException) -> str:
             f"{checkpoint}: its backbone needs timm, which cannot be imported here. "
             "Run: pip install timm torchvision, or use a checkpoint with a plain ResNet."
         )
-    if isinstance(error, StrictDataclassError):
-        return f"{checkpoint}: config.json: {' '.join(text.split())}. Correct the file."
-    if isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError)):
-        return (
-            f"{checkpoint}: config.json or preprocessor_config.json has a value that transformers can't use "
-            f"({type(error).__name__}: {first_line(error)}). Correct the file."
-        )
-    return f"{checkpoint}: {first_line(error)}"
+    return f"{checkpoint}: {file}: {first_line(error)}" if file else f"{checkpoint}: {first_line(error)}"
 
 
 def first_line(error: BaseException) -> str:
@@ -183,12 +182,13 @@ def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool)
     warn_of_unused_gpu()
     source = resolve(checkpoint)
     revision = commit_of(checkpoint, revision)  # all files are of one commit
-    with _load_errors(checkpoint):
+    with _load_errors(checkpoint, _CONFIG):
         config = read_config(source, revision)
         if trainable:
             check_trainable(checkpoint, config)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
+    with _load_errors(checkpoint, f"{_CONFIG} or {WEIGHTS}"):
         weights = read_weights(source, revision, pickled)
         _check_memory(checkpoint, native or config, weights)
         model, loading = _model_class(checkpoint, config).from_pretrained(
@@ -200,6 +200,7 @@ def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool)
             key_mapping=native_weight_names(config) if native else None,
         )
         model.name_or_path = model.config.name_or_path = source
+    with _load_errors(checkpoint, _PROCESSOR):
         processor = _processor(source, revision)
     _check_weights(checkpoint, loading)
     check_metadata(model.config, checkpoint)
@@ -215,8 +216,8 @@ def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool)
 
 
 @contextmanager
-def _load_errors(checkpoint: str) -> Iterator[None]:
-    """Raise errors of loading as InputError, and hide the progress bars of the libraries."""
+def _load_errors(checkpoint: str, file: str) -> Iterator[None]:
+    """Raise errors of loading a file as InputError, and hide the progress bars of the libraries."""
     try:
         with library_bars_hidden():
             yield
@@ -224,8 +225,16 @@ def _load_errors(checkpoint: str) -> Iterator[None]:
         raise InputError(f"{checkpoint}: no such model on the Hub, or no access to it: {first_line(error)}") from error
     except RemoteEntryNotFoundError as error:
         raise InputError(f"{checkpoint}: has no config.json on the Hub. Give a model of transformers.") from error
+    except _VALUE_ERRORS as error:
+        raise InputError(
+            f"{checkpoint}: {file}: a value of another kind than transformers writes ({_in_one_line(error)}). Restore the file."
+        ) from error
     except LOAD_ERRORS as error:
-        raise InputError(describe_load_error(checkpoint, error)) from error
+        raise InputError(describe_load_error(checkpoint, error, file)) from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _model_class(checkpoint: str, config: Any) -> Any:

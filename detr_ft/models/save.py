@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from transformers import PreTrainedModel
 
 from detr_ft.models.lora import merged_weights
 from detr_ft.models.timm import is_dilated, is_plain_resnet, to_timm_layout
-from detr_ft.run_directory import PARTIAL, WEIGHTS, RunDirectory
+from detr_ft.run_directory import CHECKPOINT_STATE, PARTIAL, WEIGHTS, RunDirectory
+from detr_ft.utils.complete_folder import replacing
 from detr_ft.utils.files import unwritable
 from detr_ft.utils.progress import library_bars_hidden
 
@@ -36,26 +39,41 @@ def save_as_stock(model: PreTrainedModel, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any, folder: str = "") -> Path:
-    """Save model and processor in a folder of the run, completely or not at all, and return its path.
+def save_model(run: RunDirectory, model: PreTrainedModel, processor: Any) -> Path:
+    """Save model and processor at the top of the run, completely or not at all, and return its path.
 
     The files are first written to `.partial`, so that a failure leaves the previous ones. Raises InputError.
     """
-    target = run.path / folder
     partial = run.path / PARTIAL
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_as_stock(model, partial)
-        processor.save_pretrained(partial)
-        target.mkdir(parents=True, exist_ok=True)
+        _save(model, processor, partial)
         names = sorted(file.name for file in partial.iterdir())
         for name in names:
-            (partial / name).replace(target / name)
+            (partial / name).replace(run.path / name)
         partial.rmdir()
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise unwritable(target, error) from error
-    if target == run.path:
-        run.record(names)
-    return target
+        raise unwritable(run.path, error) from error
+    run.record(names)
+    return run.path
+
+
+def save_model_folder(folder: Path, model: PreTrainedModel, processor: Any, state: Mapping[str, Any]) -> Path:
+    """Save model, processor and `state` in a folder of their own, with digests, and return its path.
+
+    `state` becomes its `state.json`. An earlier folder is replaced as a whole. Raises InputError.
+    """
+    try:
+        with replacing(folder) as partial:
+            _save(model, processor, partial)
+            (partial / CHECKPOINT_STATE).write_text(json.dumps(state), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def _save(model: PreTrainedModel, processor: Any, folder: Path) -> None:
+    save_as_stock(model, folder)
+    processor.save_pretrained(folder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
 from detr_ft.errors import InputError
-from detr_ft.utils.collectives import on_cpus
-from detr_ft.utils.distributed import processes
+from detr_ft.utils.collectives import gather_objects, on_cpus
+from detr_ft.utils.distributed import processes, rank
 from detr_ft.utils.environment import warn_of_unused_gpu
+from detr_ft.utils.lock import locked
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,30 @@ def join(
     if mixed_precision:
         _warn_of_precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), mixed_precision)
     return accelerator
+
+
+@contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """Let no other run write into a folder within the context: the main process holds its lock.
+
+    All processes of a run, which have joined, must call this. They all raise the InputError of a folder that is in use.
+    """
+    with ExitStack() as stack:
+        on_main_process(lambda: stack.enter_context(locked(Path(folder))))
+        yield
+
+
+def on_main_process(work: Callable[[], object]) -> None:
+    """Do `work` on the main process, for which all others, having joined, wait; all raise its InputError."""
+    problems: list[str] = []
+    if rank() == 0:
+        try:
+            work()
+        except InputError as error:
+            problems = error.problems
+    problems = gather_objects(problems)[0]
+    if problems:
+        raise InputError(problems)
 
 
 def _reset_precision(mixed_precision: str | None) -> None:

@@ -22,13 +22,14 @@ from detr_ft.errors import Interrupted
 from detr_ft.evaluation.metrics import TrainingEnd
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.label_map import check_classes
-from detr_ft.models.save import save_model
+from detr_ft.models.save import save_model, save_model_folder
 from detr_ft.run_directory import BEST_CHECKPOINT, FAILURES, RAW, RunDirectory
 from detr_ft.training.callbacks import Callback, Callbacks, TrainResult
-from detr_ft.training.checkpoint.state import Progress, TrainingState, load_saved
+from detr_ft.training.checkpoint.best import check_best, load_best, state_of
+from detr_ft.training.checkpoint.state import Progress, TrainingState
 from detr_ft.training.checkpoint.store import Checkpoints
 from detr_ft.training.failures.capsule import record_failure
-from detr_ft.training.launch import join
+from detr_ft.training.launch import exclusive, join, on_main_process
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.monitor.evaluator import Evaluation
 from detr_ft.training.optimizer import check_rates, training_table
@@ -94,12 +95,19 @@ class DetrTrainer:
         a step fails, CallbackError if a callback does, and like `setup`.
         """
         self.setup()
+        with exclusive(self.run.path):
+            return self._run()
+
+    def _run(self) -> TrainResult:
         self.stop_requests.clock.start(self.progress.seconds)
+        self.stop_requests.clock.record_evaluation(self.progress.evaluation_seconds)
         logger.info("trained parts of the model:\n%s", training_table(self.model, self.stepper.optimizer))
         self.monitor.start(self.progress.step, self.stop_requests.clock.left)
         try:
             with self.stop_requests.signals:
                 result = self._finish(self._train())
+                for _ in range(2):  # of several processes, each knows after the second call what the others received
+                    self._stop_requested()
         finally:
             self.monitor.stop()
         if self.accelerator.is_main_process:
@@ -181,7 +189,11 @@ class DetrTrainer:
         if progress.index != 0 or progress.epoch == 0 or progress.evaluated == progress.step:
             return None
         due = settings.eval_epochs and progress.epoch % settings.eval_epochs == 0
-        return self.evaluate() if due or progress.epoch >= settings.num_train_epochs else None
+        if not due and progress.epoch < settings.num_train_epochs:
+            return None
+        if settings.load_best_model_at_end:
+            self.save_checkpoint()  # a run resumed from an earlier step would miss a best model that is replaced now
+        return self.evaluate()
 
     def evaluate(self) -> Evaluation:
         """Evaluate the present weights, or their average if the run computes one, and write a row of the log.
@@ -199,18 +211,18 @@ class DetrTrainer:
             evaluation = self.monitor.measure(self._stop_requested)
             with self._recorded_failures():
                 self.monitor.log_evaluation(progress.step, progress.epoch, evaluation.metrics, raw)
-            progress.record_evaluation()
-            self.stop_requests.clock.record_evaluation(time.monotonic() - started_at)
+            progress.record_evaluation(time.monotonic() - started_at)
+            self.stop_requests.clock.record_evaluation(progress.evaluation_seconds)
             best = self.selection.best(self.monitor.log.evaluations)
             if best is not None and best.step == progress.step:
-                self._save_model(BEST_CHECKPOINT)
+                self._save_folder(BEST_CHECKPOINT)
             self.callbacks.on_evaluate(self.model, progress.step, *evaluation)
         return evaluation
 
     def _finish(self, evaluation: Evaluation | None) -> TrainResult:
         """Save the last model, or the best if it is to be restored, and return its evaluation."""
         if evaluation is None:
-            evaluation = self.evaluate()
+            evaluation = self._evaluate_last()
         best, better = self.selection.best(self.monitor.log.evaluations), ""
         if best is None or best.step == self.progress.step:
             self.save()
@@ -219,13 +231,21 @@ class DetrTrainer:
             self.save()
         else:
             logger.info("restoring the model of the best evaluation, at step %d", best.step)
-            load_saved(self.model, self.run.path / BEST_CHECKPOINT)
+            load_best(self.model, self.run, best.step)
             if self.stepper.ema:
                 self.stepper.ema.restart()  # the saved weights are averages already
             evaluation = self.monitor.measure(self._stop_requested)
-            self._save_model("")
+            self._save_model()
         end = self._end(evaluation)
         return TrainResult(*evaluation, self.monitor.log.read(), self.stop_requests.clock.seconds, better, end)
+
+    def _evaluate_last(self) -> Evaluation:
+        """Evaluate after the last step. The log of a resumed run may have this evaluation already."""
+        written = self.monitor.log.evaluations[-1:]
+        if not written or written[0]["step"] != self.progress.step:
+            return self.evaluate()
+        with self.stepper.averaged():
+            return self.monitor.measure(self._stop_requested)
 
     def _end(self, evaluation: Evaluation) -> TrainingEnd:
         """Return how the run ended, with the diagnosis of the model that it saved."""
@@ -276,14 +296,20 @@ class DetrTrainer:
     def save(self) -> None:
         """Save the model at the top of the run; if weights are averaged, also the raw ones."""
         if self.stepper.ema:
-            self._save_model(RAW)
+            self._save_folder(RAW)
         with self.stepper.averaged():
-            self._save_model("")
+            self._save_model()
 
-    def _save_model(self, folder: str) -> None:
+    def _save_model(self) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.callbacks.on_save(save_model(self.run, self.model, self.processor, folder), self.progress.step)
+            self.callbacks.on_save(save_model(self.run, self.model, self.processor), self.progress.step)
+
+    def _save_folder(self, name: str) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            folder, step = self.run.path / name, self.progress.step
+            self.callbacks.on_save(save_model_folder(folder, self.model, self.processor, state_of(step)), step)
 
     def _newest_checkpoint(self) -> Path | None:
         return self.checkpoints.newest()
@@ -312,8 +338,10 @@ class DetrTrainer:
         seed_everything(settings)
         self.run = RunDirectory(settings.output_dir)
         self.checkpoints = Checkpoints(self.run.checkpoints, settings.save_total_limit)
-        if accelerator.is_main_process:
-            self.run.create() if checkpoint is None else self.checkpoints.remove_partial()
+        with exclusive(self.run.path):
+            on_main_process(self.run.create if checkpoint is None else self.checkpoints.remove_partial)
+        if checkpoint is not None:
+            check_best(self.run, checkpoint, settings)
         prepare_model(self.model, checkpoint)
         transform = self.transform or TrainTransform(ImageFormat.of(self.processor))
         self.loader = build_loader(accelerator, self.train_dataset, transform, settings, self.repeats)

@@ -1,16 +1,19 @@
-"""Guards of files: only regular ones are read, none is overwritten, disk errors become InputErrors."""
+"""Guards of files: only regular ones are read, none is overwritten, faults are InputErrors."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from detr_ft.errors import InputError
 
+LOCK = ".lock"  # in a folder that a process writes into; see `utils/lock.py`
 _SPECIAL_FILES = {
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -53,14 +56,14 @@ def check_new_file(file: Path, remedy: str = "Choose another name.") -> None:
     check_writable(file)
 
 
-def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored: str = "") -> None:
-    """Raise InputError for a folder that is not empty, apart from an `ignored` name, or for a file.
+def check_new_folder(folder: Path, remedy: str = "Choose a new folder.", ignored: Collection[str] = ()) -> None:
+    """Raise InputError for a folder that is not empty, apart from its lock and `ignored`, or for a file.
 
     `remedy` ends the message.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: can't be written (it is a file). {remedy}")
-    if folder.is_dir() and any(path.name != ignored for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in {LOCK, *ignored} for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and is not overwritten. {remedy}")
     check_writable(folder)
 
@@ -78,3 +81,13 @@ def unwritable(path: Path, error: Exception) -> InputError:
     """Return the error of a path that can't be written."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return InputError(f"{path}: can't be written ({why}). Choose another path, or make room there.")
+
+
+def read_json(file: Path, remedy: str) -> Any:
+    """Return the content of a JSON file. Raises InputError, with `remedy`, if it can't be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror or error}). {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not valid JSON ({error}). {remedy}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -18,13 +20,12 @@ from detr_ft.inference import Detector
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.headline import headline
 from detr_ft.report.page import render_markdown
-from detr_ft.run_directory import REPORT, REPORT_MARKDOWN, RunDirectory
+from detr_ft.run_directory import METRICS, REPORT, REPORT_MARKDOWN, RunDirectory
 from detr_ft.structures import Detections
-from detr_ft.training.launch import join
+from detr_ft.training.launch import exclusive, join, on_main_process
 from detr_ft.training.monitor.evaluator import detect_together
 from detr_ft.utils.arguments import check_whole_number, model_text
 from detr_ft.utils.environment import environment
-from detr_ft.utils.files import writing
 from detr_ft.utils.progress import status
 from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.predictions_file import read_predictions, write_predictions
@@ -33,7 +34,8 @@ from detr_ft.workflows.results import (
     collect_report,
     command_line,
     score,
-    write_results,
+    write_metrics,
+    write_report,
 )
 from detr_ft.workflows.splits import (
     DataLike,
@@ -83,8 +85,8 @@ def evaluate(
     """Evaluate a model, or a file of detections, by default on its run's validation images.
 
     `split` is train, validation or test, by default the first of validation, test and train that the data have.
-    `output_dir` is a new folder for `report.html`, `report.md` and `metrics.json`. `save_predictions` is a file for the
-    detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
+    `output_dir` is a new folder for `report.html`, `report.md` and, written last, `metrics.json`. `save_predictions` is a
+    file for the detections in COCO's results format; `from_predictions` is one to evaluate instead of a model, or a COCO file with
     scores. Its images are matched by `file_name`, else by `image_id`. Classes are compared by name.
     `box_format`, `images` and `unlabeled` are as for `load_data`. Raises InputError, also for data with a class that the
     model doesn't know.
@@ -106,12 +108,25 @@ def evaluate(
     source, numbers = _source_of(name, given)
     rows = split_of(name, None, split, options) if given is None else choose_split(given.splits, split)
     folder = None if output_dir is None else Path(output_dir)
-    if folder is not None:
-        check_new_folder(folder)
-    if from_predictions is not None:
-        return _evaluate_file(Path(from_predictions), rows, source, numbers, folder)
     save = None if save_predictions is None else Path(save_predictions)
-    return _evaluate_model(name, rows, source, numbers, batch_size, folder, save)
+    with ExitStack() as stack:
+        if folder is not None:
+            join()
+            stack.enter_context(exclusive(folder))
+            on_main_process(partial(_check_output, folder))
+        if from_predictions is not None:
+            return _evaluate_file(Path(from_predictions), rows, source, numbers, folder)
+        return _evaluate_model(name, rows, source, numbers, batch_size, folder, save)
+
+
+def _check_output(folder: Path) -> None:
+    """Raise InputError for a folder that is not empty."""
+    if (folder / REPORT).is_file() and not (folder / METRICS).is_file():
+        raise InputError(
+            f"{folder} has a {REPORT} and no {METRICS}: an evaluation was interrupted while it wrote them. Remove the folder, "
+            "or choose another one with output_dir (--output-dir)"
+        )
+    check_new_folder(folder)
 
 
 def _source_of(model: str, given: GivenData | None) -> tuple[str, Mapping[int, str]]:
@@ -182,9 +197,8 @@ def _write(folder: Path, report: EvaluationReport, title: str, source: str, crit
         environment=about,
         command=command_line(),
     )
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    metrics = replace(report.metrics, environment=about)
-    write_results(folder, metrics, page)
-    RunDirectory(folder).write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")
+    metrics, target = replace(report.metrics, environment=about), RunDirectory(folder)
+    write_report(target, page)
+    target.write_text(REPORT_MARKDOWN, f"## Evaluation\n\n{render_markdown(metrics)}")
+    write_metrics(target, metrics)
     return metrics

@@ -36,11 +36,12 @@ from detr_ft.models.save import save_as_stock
 from detr_ft.run_directory import EXPORT_METRICS, ONNX, ONNX_8_BITS, TORCH_EXPORT, WRITTEN, RunDirectory
 from detr_ft.utils.arguments import model_text
 from detr_ft.utils.environment import cpu_description, environment
-from detr_ft.utils.files import writing
+from detr_ft.utils.files import LOCK, writing
+from detr_ft.utils.lock import locked
 from detr_ft.utils.progress import status
 from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.results import check_new_folder
-from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, split_of
+from detr_ft.workflows.splits import DataLike, DataOptions, ModelLike, PathLike, run_of, split_of
 
 FORMATS = ("onnx", "int8", "torch")
 _FILES = {"onnx": ONNX, "int8": ONNX_8_BITS, "torch": TORCH_EXPORT}
@@ -91,12 +92,18 @@ def export(
     The files go into the new folder `output_dir`, by default into the model's own. Each is compared with PyTorch on 50
     images of the split before it is written; eight bits may differ, and their cost is measured on the whole split.
     `box_format`, `images` and `unlabeled` are as for `load_data`.
-    Raises InputError for a file that differs, and for an unknown format.
+    Raises InputError for a file that differs, for an unknown format, and for a run that is being trained.
     """
     name, formats = model_text(model), _in_order([to] if isinstance(to, str) else to)
     folder = _folder(name, None if output_dir is None else Path(output_dir))
-    rows = split_of(name, data, split, DataOptions(box_format, images, unlabeled))
-    use_free_cores()
+    with locked(run_of(folder)):
+        _check_folder(folder, is_new=output_dir is not None)
+        rows = split_of(name, data, split, DataOptions(box_format, images, unlabeled))
+        use_free_cores()
+        return _export(name, formats, folder, rows, is_new=output_dir is not None)
+
+
+def _export(name: str, formats: Sequence[str], folder: Path, rows: Dataset, *, is_new: bool) -> ExportOutcome:
     original, processor = load_model(name)
     family = family_of(original)
     order = align_classes(Detector(original, processor).names, class_names(rows))
@@ -115,11 +122,11 @@ def export(
         check_secrets((_FILES[kind], draft / _FILES[kind]) for kind in formats)
         files = {kind: _move(kind, draft, folder) for kind in formats}
     run = RunDirectory(folder)
-    if output_dir is not None:
+    if is_new:
         save_as_stock(original, folder)
         processor.save_pretrained(folder)
         run.start_record()
-        run.record(file.name for file in folder.iterdir() if file.is_file() and file.name != WRITTEN)
+        run.record(file.name for file in folder.iterdir() if file.is_file() and file.name not in (WRITTEN, LOCK))
     run.record(file.path for file in files.values())
     outcome = ExportOutcome(folder, files, agreement, latency, metrics)
     run.write_text(EXPORT_METRICS, json.dumps(outcome.as_json(), indent=2) + "\n")
@@ -141,13 +148,17 @@ def _folder(name: str, out: Path | None) -> Path:
         raise InputError(
             f"{name} is no folder of this machine. Give a folder to write to with output_dir (--output-dir)"
         )
-    if out is not None:
+    return folder
+
+
+def _check_folder(folder: Path, is_new: bool) -> None:
+    """Raise InputError for a folder that can't be written, or for one that should be new and has files."""
+    if is_new:
         check_new_folder(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder):
             pass
-    return folder
 
 
 def _write(program: Any, formats: Sequence[str], draft: Path) -> dict[str, Forward]:

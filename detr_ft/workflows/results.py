@@ -1,4 +1,4 @@
-"""Collect the results of a model on a split; write `metrics.json` and `report.html`."""
+"""Collect the results of a model on a split; write `report.html` and `metrics.json`."""
 
 from __future__ import annotations
 
@@ -66,11 +66,14 @@ def collect_report(
     return replace(report, speed=measure(model, processor, images, batch_size, hardware))
 
 
-def write_results(folder: Path, metrics: EvaluationMetrics, page: RunReport) -> None:
-    """Write `metrics.json` and `report.html` into a folder. Raises InputError."""
-    target = RunDirectory(folder)
-    target.write_text(METRICS, metrics.to_json())
-    target.write_text(REPORT, render_page(page))
+def write_report(folder: RunDirectory, page: RunReport) -> None:
+    """Write `report.html`. Raises InputError."""
+    folder.write_text(REPORT, render_page(page))
+
+
+def write_metrics(folder: RunDirectory, metrics: EvaluationMetrics) -> None:
+    """Write `metrics.json`, the sign that all other results are complete. Raises InputError."""
+    folder.write_text(METRICS, metrics.to_json())
 
 
 def check_new_folder(folder: Path) -> None:

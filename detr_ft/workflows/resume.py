@@ -14,9 +14,10 @@ from datasets import Dataset
 from detr_ft.criterion.serialization import explicit_names
 from detr_ft.data.schema import class_names
 from detr_ft.errors import InputError
+from detr_ft.evaluation.metrics import RunMetrics
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.run_directory import METRICS, RunDirectory
-from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_state
+from detr_ft.training.checkpoint.state import Progress, differences, fingerprint, read_facts
 from detr_ft.training.checkpoint.store import Checkpoints
 from detr_ft.utils.threads import threads_are_chosen, use_free_cores
 
@@ -27,20 +28,38 @@ _LENGTHS = ("num_train_epochs", "max_minutes", "early_stopping_patience")
 
 
 def newest_checkpoint(recipe: Recipe) -> Path | None:
-    """Return the checkpoint that a run continues from, None if there is none; logs that."""
+    """Return the checkpoint that a run continues from, None if there is none; logs that.
+
+    Raises InputError if all of them are damaged.
+    """
     run = RunDirectory(recipe.train.output_dir)
-    checkpoint = Checkpoints(run.checkpoints, recipe.train.save_total_limit).newest()
+    checkpoints = Checkpoints(run.checkpoints, recipe.train.save_total_limit)
+    checkpoint = checkpoints.newest()
+    if checkpoint is None and (faults := checkpoints.faults()):
+        raise InputError(
+            [
+                *faults,
+                f"all checkpoints of {run.path} are damaged. Restore one from a backup, or train from the start: remove "
+                f"{run.path}, or choose another folder (train.output_dir={run.path}-2)",
+            ]
+        )
     if checkpoint is None:
         logger.info("%s has no checkpoint to continue from: training starts at the beginning", run.path)
     return checkpoint
 
 
-def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
-    """Return True if the run of a checkpoint reached its end, and the recipe's length is the same."""
+def finished_metrics(recipe: Recipe, checkpoint: Path) -> RunMetrics | None:
+    """Return the metrics of a run that reached its end, None if it did not or if its length changed.
+
+    Raises InputError if they can't be read.
+    """
     now = recipe.train.model_dump(mode="json")
-    then = read_state(checkpoint)["facts"].get("recipe", {}).get("train", {})
-    same_length = all(then.get(name) == now[name] for name in _LENGTHS)
-    return same_length and (Path(recipe.train.output_dir) / METRICS).is_file()
+    recorded = read_facts(checkpoint).get("recipe")
+    then = recorded.get("train") if isinstance(recorded, dict) else None
+    if not isinstance(then, dict) or any(then.get(name) != now[name] for name in _LENGTHS):
+        return None
+    file = Path(recipe.train.output_dir) / METRICS  # written last
+    return RunMetrics.read(file) if file.is_file() else None
 
 
 def choose_threads(checkpoint: Path | None) -> None:
@@ -48,11 +67,11 @@ def choose_threads(checkpoint: Path | None) -> None:
 
     An environment variable has priority: `check_changes` then reports the difference.
     """
-    threads = None if checkpoint is None else read_state(checkpoint)["facts"].get("threads")
-    if threads is None:
+    threads = None if checkpoint is None else read_facts(checkpoint).get("threads")
+    if not isinstance(threads, int) or threads < 1:  # older checkpoints have none
         use_free_cores()
     elif not threads_are_chosen():
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)
 
 
 def facts_of(recipe: Recipe, train: Dataset, processes: int, versions: Mapping[str, str]) -> Any:
@@ -74,7 +93,7 @@ def check_changes(checkpoint: Path, facts: Mapping[str, Any], force: bool) -> No
 
     Raises InputError for other classes or training data, unless `force`.
     """
-    then = {"threads": facts["threads"]} | read_state(checkpoint)["facts"]  # older checkpoints have none
+    then = {"threads": facts["threads"]} | read_facts(checkpoint)  # older checkpoints have none
     vital, others = differences(explicit_names(then), facts)
     if vital and not force:
         raise InputError(

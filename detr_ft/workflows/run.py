@@ -25,24 +25,27 @@ from detr_ft.models.metadata import write_criterion, write_thresholds
 from detr_ft.recipe.code import RecipeCode
 from detr_ft.recipe.load import BuiltRecipe, build_recipe
 from detr_ft.recipe.paths import missing_paths, synonyms_problems
+from detr_ft.recipe.recipe import Recipe
 from detr_ft.report.content import EvaluationReport, RunReport
 from detr_ft.report.headline import headline, next_steps, within_noise
 from detr_ft.report.pictures import write_examples
 from detr_ft.report.summary import data_facts, describe_data
-from detr_ft.run_directory import HELD_OUT, METRICS, RECIPE, REPORT, RunDirectory
+from detr_ft.run_directory import EXAMPLES, HELD_OUT, RECIPE, REPORT, RunDirectory
 from detr_ft.structures import Detections
 from detr_ft.training.callbacks import Callback, TrainResult
-from detr_ft.training.launch import join
+from detr_ft.training.checkpoint.best import check_best
+from detr_ft.training.launch import exclusive, join, on_main_process
 from detr_ft.training.monitor.display import Display, make_display
 from detr_ft.training.preflight.probe import check_before_training
 from detr_ft.training.trainer import DetrTrainer
-from detr_ft.utils.distributed import rank
+from detr_ft.utils.complete_folder import clean_up
 from detr_ft.utils.energy import EnergyMeter
 from detr_ft.utils.environment import environment, peak_memory_mib, versions
+from detr_ft.utils.files import check_writable, writing
 from detr_ft.workflows.predictions_file import save_predictions
 from detr_ft.workflows.prepare import Prepared, prepare, repeats
-from detr_ft.workflows.results import collect_report, command_line, write_results
-from detr_ft.workflows.resume import check_changes, choose_threads, facts_of, is_finished, newest_checkpoint
+from detr_ft.workflows.results import collect_report, command_line, write_metrics, write_report
+from detr_ft.workflows.resume import check_changes, choose_threads, facts_of, finished_metrics, newest_checkpoint
 from detr_ft.workflows.splits import category_ids, image_names, read_source
 
 logger = logging.getLogger(__name__)
@@ -86,22 +89,43 @@ def run(
 
     `data` are those of the recipe if the caller has read them. `resume` continues from the newest checkpoint of the run, if
     there is one; changes since then are logged, and raise InputError if classes or training data changed, unless `force`.
-    Raises InputError, TrainingError, and Interrupted after a signal.
+    Raises InputError, also for a folder that another process writes into, TrainingError, and Interrupted after a signal.
     """
+    join(built.recipe.train.mixed_precision)
+    with exclusive(built.recipe.train.output_dir):
+        return _run(built, data, callbacks, resume, force, evaluate_before)
+
+
+def _run(
+    built: BuiltRecipe,
+    data: DatasetDict | None,
+    callbacks: Sequence[Callback],
+    resume: bool,
+    force: bool,
+    evaluate_before: bool,
+) -> TrainOutcome:
     recipe, code = built.recipe, RecipeCode.read(built)
     checkpoint = newest_checkpoint(recipe) if resume else None
-    if checkpoint and is_finished(recipe, checkpoint):
-        folder = Path(recipe.train.output_dir)
+    folder = RunDirectory(recipe.train.output_dir)
+    metrics = checkpoint and finished_metrics(recipe, checkpoint)
+    if metrics:
         logger.info(
             "%s is finished, %d epochs: nothing is left to do. To continue raise train.num_train_epochs",
-            folder, recipe.train.num_train_epochs,
+            folder.path, recipe.train.num_train_epochs,
         )  # fmt: skip
-        return TrainOutcome(folder, RunMetrics.read(folder / METRICS), was_finished=True)
+        return TrainOutcome(folder.path, metrics, was_finished=True)
     problems = [*missing_paths(recipe, with_data=data is None), *synonyms_problems(recipe)]
     if problems:
         raise InputError(problems)
-    if resume and checkpoint is None and rank() == 0:
-        RunDirectory(recipe.train.output_dir).clear_beginnings()
+    if resume and checkpoint is None:
+        on_main_process(folder.clear_beginnings)
+    if checkpoint is None:
+        on_main_process(folder.refuse_another_run)
+    else:
+        check_writable(folder.path)
+        on_main_process(lambda: clean_up(folder.checkpoints))
+        if recipe.train.load_best_model_at_end:
+            check_best(folder, checkpoint, recipe.train)  # the trainer does so again, after the data are read
     logger.info("%s", built.criterion)
     return _train(built, code, data, callbacks, checkpoint, force, evaluate_before)
 
@@ -164,9 +188,6 @@ def _train(
     evaluate_before: bool,
 ) -> TrainOutcome:
     process = join(built.recipe.train.mixed_precision)
-    if process.is_main_process and checkpoint is None:
-        RunDirectory(built.recipe.train.output_dir).refuse_another_run()
-    process.wait_for_everyone()
     choose_threads(checkpoint)
     check_augmentation(built)
     data = read_source(built.recipe.data) if data is None else data
@@ -179,11 +200,7 @@ def _train(
         check_changes(checkpoint, facts, force)
     trainer = build_trainer(built, prepared, make_display(), checkpoint, facts, callbacks)
     check_before_training(trainer)
-    if process.is_main_process:
-        trainer.run.reopen()
-        trainer.run.write_text(RECIPE, recorded.to_yaml())
-        code.write(built, trainer.run)
-        trainer.run.write_text(HELD_OUT, json.dumps(image_names(prepared.validation)) + "\n")
+    on_main_process(lambda: _record(trainer.run, recorded, built, code, prepared.validation))
     before = trainer.evaluate().metrics if evaluate_before else None
     meter = EnergyMeter()
     result = trainer.train()
@@ -198,6 +215,14 @@ def _train(
     return TrainOutcome(
         trainer.run.path, metrics, detections, prepared.validation, result.seconds, _better(result, metrics)
     )
+
+
+def _record(folder: RunDirectory, recipe: Recipe, built: BuiltRecipe, code: RecipeCode, validation: Dataset) -> None:
+    """Write what describes a run before it begins, in place of the results of an earlier end."""
+    folder.reopen()
+    folder.write_text(RECIPE, recipe.to_yaml())
+    code.write(built, folder)
+    folder.write_text(HELD_OUT, json.dumps(image_names(validation)) + "\n")
 
 
 def _better(result: TrainResult, metrics: EvaluationMetrics) -> str:
@@ -222,7 +247,7 @@ def _write_results(
     result: TrainResult,
     energy: float | None,
 ) -> RunMetrics:
-    """Write metrics, report, detections, thresholds and example pictures into the run directory."""
+    """Write report, detections, thresholds, example pictures and, last, the metrics of a finished run."""
     recipe, folder, about, command = built.recipe, trainer.run, environment(), command_line()
     peak = peak_memory_mib()  # before the report, whose benchmark starts a new measurement
     report = _report(trainer, built.criterion, prepared, result, about["hardware"])
@@ -251,14 +276,16 @@ def _write_results(
         environment=about,
         command=command,
     )
-    write_results(folder.path, metrics, page)
+    write_report(folder, page)
     if report:
         save_predictions(folder, prepared.validation, result.detections, category_ids(recipe.data.source))
         choices = report.assessment.thresholds
         write_thresholds(folder, {name: round(best.threshold, 4) for name, best in choices.items() if best.f1 > 0})
         thresholds = {name: choice.threshold for name, choice in choices.items()}
-        pictures = write_examples(folder.path, prepared.validation, result.detections, thresholds)
+        with writing(folder.path / EXAMPLES):
+            pictures = write_examples(folder.path, prepared.validation, result.detections, thresholds)
         folder.record(picture.relative_to(folder.path).as_posix() for picture in pictures)
+    write_metrics(folder, metrics)
     return metrics
 
 

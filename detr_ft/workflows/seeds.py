@@ -17,7 +17,7 @@ from detr_ft.evaluation.metrics import SUMMARY_METRICS, RunMetrics
 from detr_ft.recipe.load import BuiltRecipe
 from detr_ft.run_directory import SEEDS, RunDirectory
 from detr_ft.training.callbacks import Callback
-from detr_ft.utils.distributed import rank
+from detr_ft.training.launch import exclusive, join, on_main_process
 from detr_ft.utils.formatting import metric
 from detr_ft.workflows.run import TrainOutcome, run
 
@@ -56,27 +56,38 @@ def run_seeds(
     Raises InputError. With `resume` finished runs stay as they are.
     """
     _check_seeds(seeds)
+    join(built.recipe.train.mixed_precision)
+    with exclusive(built.recipe.train.output_dir):
+        return _run_seeds(built, seeds, data, callbacks, resume, force)
+
+
+def _run_seeds(
+    built: BuiltRecipe,
+    seeds: Sequence[int],
+    data: DatasetDict | None,
+    callbacks: Sequence[Callback],
+    resume: bool,
+    force: bool,
+) -> SeedsOutcome:
     recipe = built.recipe
-    base = Path(recipe.train.output_dir)
-    if not resume and rank() == 0:  # other processes may arrive when the first run has begun
-        RunDirectory(base).refuse_another_run()
+    base = RunDirectory(recipe.train.output_dir)
+    on_main_process(lambda: base.remove(SEEDS) if resume else base.refuse_another_run())
     section = recipe.data.model_copy(update={"split_seed": recipe.split_seed})
     runs = {}
     for seed in seeds:
-        train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base / f"seed-{seed}")})
+        train = recipe.train.model_copy(update={"seed": seed, "output_dir": str(base.path / f"seed-{seed}")})
         own = recipe.model_copy(update={"data": section, "train": train})
         logger.info("seed %d: %s", seed, train.output_dir)
         runs[seed] = run(replace(built, recipe=own), data, callbacks=callbacks, resume=resume, force=force)
         logger.info("seed %d: mAP %s", seed, metric(runs[seed].metrics.map))
     statistics = seed_statistics([outcome.metrics for outcome in runs.values()])
-    if rank() == 0:
-        content: dict[str, Any] = {"seeds": list(seeds)}
-        content |= {
-            name: {"mean": metric.mean, "deviation": metric.deviation, "values": metric.values}
-            for name, metric in statistics.items()
-        }
-        RunDirectory(base).write_text(SEEDS, json.dumps(content, indent=2) + "\n")
-    return SeedsOutcome(base, runs, statistics)
+    content: dict[str, Any] = {"seeds": list(seeds)}
+    content |= {
+        name: {"mean": metric.mean, "deviation": metric.deviation, "values": metric.values}
+        for name, metric in statistics.items()
+    }
+    on_main_process(lambda: base.write_text(SEEDS, json.dumps(content, indent=2) + "\n"))
+    return SeedsOutcome(base.path, runs, statistics)
 
 
 def _check_seeds(seeds: object) -> None:

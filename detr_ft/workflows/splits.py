@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from detr_ft.models.locate import resolve
 from detr_ft.recipe.load import read_recipe
 from detr_ft.recipe.recipe import IN_MEMORY, DataSection, Recipe
 from detr_ft.run_directory import CHECKPOINTS, HELD_OUT, RECIPE
+from detr_ft.utils.files import read_json
 
 # A specification as `load_data` takes it, a data set in the schema, or a train and a validation split.
 DataLike: TypeAlias = str | os.PathLike[str] | Dataset | DatasetDict | tuple[Dataset, Dataset]
@@ -203,7 +203,7 @@ def split_of(model: str, data: DataLike | None, split: str | None, options: Data
         raise InputError(f"{model} has no {RECIPE} that names its data. Give data (--data)")
     splits = read_source(recipe.data, options)
     if split in (None, "validation"):
-        return _held_out(_run_of(Path(model)), recipe, splits)
+        return _held_out(run_of(Path(model)), recipe, splits)
     return choose_split(splits, split)
 
 
@@ -228,7 +228,7 @@ def check_not_empty(splits: Mapping[str, Dataset]) -> None:
 
 def recipe_of(run: Path) -> Recipe | None:
     """Return the recipe of a run directory or of one of its checkpoints, None if there is none."""
-    file = _run_of(run) / RECIPE
+    file = run_of(run) / RECIPE
     return read_recipe(file) if file.is_file() else None
 
 
@@ -265,7 +265,7 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
         raise InputError(
             f"{file} is missing: it lists the images that the run did not train on. Give data (--data) and split (--split)"
         )
-    wanted = set(map(tuple, json.loads(file.read_text(encoding="utf-8"))))
+    wanted = _read_names(file)
     name = "validation" if own else "train"
     rows = [row for row, image in enumerate(image_names(splits[name])) if image in wanted]
     if len(rows) != len(wanted):
@@ -276,6 +276,18 @@ def _held_out(run: Path, recipe: Recipe, splits: DatasetDict) -> Dataset:
     return with_true_sizes(splits, name, rows)
 
 
-def _run_of(model: Path) -> Path:
+def _read_names(file: Path) -> set[tuple[Any, ...]]:
+    """Return the pairs of `image_names` in a file. Raises InputError."""
+    remedy = "Restore it from a backup, or give data (--data) and split (--split)"
+    rows = read_json(file, remedy)
+    kinds = (
+        [[type(value) for value in row] for row in rows if isinstance(row, list)] if isinstance(rows, list) else None
+    )
+    if not kinds or len(kinds) < len(rows) or any(kind != [int, str] for kind in kinds):
+        raise InputError(f"{file}: must be a list of pairs, the id and the file name of an image. {remedy}")
+    return set(map(tuple, rows))
+
+
+def run_of(model: Path) -> Path:
     """Return the run directory of a run or of one of its checkpoints."""
     return model.parents[1] if model.parent.name == CHECKPOINTS else model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from detr_ft.models.label_map import fit_labels
 from detr_ft.models.load import load_model
 from detr_ft.training.callbacks import Callback
 from detr_ft.training.monitor.display import PlainDisplay
+from detr_ft.training.monitor.evaluator import Evaluation
 from detr_ft.training.settings import TrainSettings
 from detr_ft.training.trainer import DetrTrainer
 
@@ -73,3 +74,13 @@ def signal_after(trainer: DetrTrainer, step: int, send: Callable[[], object]) ->
 def stop_after(trainer: DetrTrainer, step: int, number: int = signal.SIGTERM) -> None:
     """Let a trainer notice a signal once so many steps are taken."""
     signal_after(trainer, step, lambda: setattr(trainer.stop_requests.signals, "received", number))
+
+
+def with_maps(trainer: DetrTrainer, maps: list[float | None]) -> None:
+    """Let evaluations have these mAPs, one after another."""
+    values: Iterator[float | None] = iter(maps)
+
+    def measure(check_stop: object) -> Evaluation:
+        return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])
+
+    trainer.monitor.measure = measure  # type: ignore[method-assign]

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small_run import make_trainer, stop_after
+from support.small_run import make_trainer, stop_after, with_maps
 from transformers import DetrForObjectDetection
 
 from detr_ft.errors import InputError, Interrupted
 from detr_ft.models.optimizations import memory
-from detr_ft.training.monitor.evaluator import Evaluation
 from detr_ft.training.stopping import Best, best_of
-from detr_ft.training.trainer import DetrTrainer
-
-
-def with_maps(trainer: DetrTrainer, maps: list[float | None]) -> None:
-    """Let evaluations have these mAPs, one after another."""
-    values: Iterator[float | None] = iter(maps)
-
-    def measure(check_stop: object) -> Evaluation:
-        return Evaluation({"map": next(values), "map_50": 0.5, "map_75": 0.1, "per_class": {}}, [])
-
-    trainer.monitor.measure = measure  # type: ignore[method-assign]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -26,7 +26,7 @@ def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
             check_new_folder(folder, "Choose another.")
         assert str(caught.value).startswith(f"{folder}{reason}")
         assert str(caught.value).endswith(". Choose another.")
-    check_new_folder(tmp_path, ignored="file")
+    check_new_folder(tmp_path, ignored=("file",))
 
 
 def test_an_os_error_names_the_path_and_other_errors_pass(tmp_path: Path) -> None:

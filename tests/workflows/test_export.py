@@ -115,7 +115,7 @@ def test_an_export_with_other_outputs_is_not_saved(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(exporting, "write_onnx", lambda program, path: None)
     with pytest.raises(InputError, match=r"ONNX Runtime differs from PyTorch by 0\.\d+ in a probability"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     monkeypatch.setattr(exporting, "compare_runtimes", lambda *_: Agreement(1, 0.0, math.nan))
     with pytest.raises(InputError, match="nan in a box"):
         export("embedded:small", "onnx", DATA, output_dir=tmp_path / "out")

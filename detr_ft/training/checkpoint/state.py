@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import pickle
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save as save_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from detr_ft import run_directory
 from detr_ft.errors import InputError
@@ -30,6 +32,7 @@ from detr_ft.training.monitor.training_log import TrainLog
 from detr_ft.training.optimizer import go_to
 from detr_ft.training.step import Stepper
 from detr_ft.training.step_loader import StepBatch
+from detr_ft.utils.files import read_json
 
 # A run stays the same run if these facts change.
 _IGNORED_FACTS = (
@@ -37,11 +40,16 @@ _IGNORED_FACTS = (
 )  # fmt: skip
 _VITAL_FACTS = ("classes", "data")
 _MAX_FACT_CHARACTERS = 200
-STATE, WEIGHTS, _TENSORS = run_directory.CHECKPOINT_STATE, run_directory.WEIGHTS, run_directory.CHECKPOINT_TENSORS
+STATE, WEIGHTS, TENSORS = run_directory.CHECKPOINT_STATE, run_directory.WEIGHTS, run_directory.CHECKPOINT_TENSORS
 _PROGRESS_KEYS = {  # in `state.json`, by field of Progress
     "step": "step", "epoch": "epoch", "index": "place", "images_per_step": "images_a_step", "evaluated": "evaluated",
-    "rows": "rows", "seconds": "seconds",
+    "rows": "rows", "seconds": "seconds", "evaluation_seconds": "evaluation_seconds",
 }  # fmt: skip
+_TENSOR_KINDS = {"optimizer": Mapping, "since": Mapping, "scaler": Mapping, "ema": Mapping, "partners": Tensor}
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # of a parameter in AdamW
+_RESTORE = "Restore the folder from a backup, or remove it to use an earlier checkpoint."
+# Raised by torch for files that it did not write, and for damaged ones.
+_TORCH_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError)
 
 
 @dataclass
@@ -55,6 +63,7 @@ class Progress:
     evaluated: int = 0  # the step of the latest evaluation
     rows: int = 0  # of the log
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0  # of the latest evaluation
 
     def advance(self, batch: StepBatch, steps_per_epoch: int) -> None:
         """Move to the step after the one of `batch`."""
@@ -62,9 +71,9 @@ class Progress:
         ends_epoch = batch.index + 1 == steps_per_epoch
         self.epoch, self.index = (batch.epoch + 1, 0) if ends_epoch else (batch.epoch, batch.index + 1)
 
-    def record_evaluation(self) -> None:
-        """Record that the present step was evaluated."""
-        self.evaluated = self.step
+    def record_evaluation(self, seconds: float) -> None:
+        """Record that the present step was evaluated, in so many seconds."""
+        self.evaluated, self.evaluation_seconds = self.step, seconds
 
     def as_json(self) -> dict[str, Any]:
         """Return the entries of `state.json`."""
@@ -72,9 +81,24 @@ class Progress:
 
     @classmethod
     def read(cls, checkpoint: Path) -> Progress:
-        """Read the progress of a checkpoint; entries of other releases keep their default or are skipped."""
-        stored = read_state(checkpoint)["progress"]
-        return cls(**{name: stored[key] for name, key in _PROGRESS_KEYS.items() if key in stored})
+        """Read the progress of a checkpoint; entries of other releases keep their default or are skipped.
+
+        Raises InputError for values of another kind.
+        """
+        stored = _mapping_in(checkpoint, "progress")
+        values = {name: stored[key] for name, key in _PROGRESS_KEYS.items() if key in stored}
+        kinds = {name: float if name.endswith("seconds") else int for name in values}
+        faults = [
+            f"progress.{_PROGRESS_KEYS[name]} must be a {'number' if kinds[name] is float else 'whole number'} from 0, "
+            f"got {value!r}"
+            for name, value in values.items()
+            if not _is_count(value, kinds[name])
+        ]
+        if "step" not in values:
+            faults.append("progress.step is missing")
+        if faults:
+            raise InputError([f"{checkpoint / STATE}: {fault}. {_RESTORE}" for fault in faults])
+        return cls(**values)
 
 
 @dataclass
@@ -104,7 +128,10 @@ class TrainingState:
         return files_of(stepper.model, self.processor, tensors, state)
 
     def restore(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint whose weights are loaded. Learning rates are those of the settings."""
+        """Continue from a checkpoint whose weights are loaded. Learning rates are those of the settings.
+
+        Raises InputError for a checkpoint with other values than those of `files`.
+        """
         stepper, scaler = self.stepper, self.stepper.accelerator.scaler
         images_per_step = self.progress.images_per_step
         self.progress = progress = Progress.read(checkpoint)
@@ -112,16 +139,20 @@ class TrainingState:
         progress.index = progress.index * progress.images_per_step // images_per_step
         progress.images_per_step = images_per_step
         tensors = load_tensors(checkpoint)
+        _check_tensors(checkpoint / TENSORS, tensors, stepper.optimizer)
         groups = stepper.optimizer.state_dict()["param_groups"]
-        stepper.optimizer.load_state_dict({"state": tensors["optimizer"], "param_groups": groups})
+        try:
+            stepper.optimizer.load_state_dict({"state": tensors["optimizer"], "param_groups": groups})
+            if scaler and tensors["scaler"]:
+                scaler.load_state_dict(tensors["scaler"])
+            if stepper.ema and tensors["ema"]:
+                stepper.ema.load_state_dict(tensors["ema"])
+            self.log.interval.restore(tensors["since"], stepper.accelerator.device)
+        except _TORCH_ERRORS as error:
+            raise InputError(f"{checkpoint / TENSORS}: a value of another kind: {error!r}. {_RESTORE}") from error
         go_to(stepper.schedule, progress.step)
-        if scaler and tensors["scaler"]:
-            scaler.load_state_dict(tensors["scaler"])
-        if stepper.ema and tensors["ema"]:
-            stepper.ema.load_state_dict(tensors["ema"])
-        self.sample.partners = tensors["partners"]
         self.log.cut(progress.rows)
-        self.log.interval.restore(tensors["since"], stepper.accelerator.device)
+        self.sample.partners = tensors["partners"]
         self.mark_saved()
 
     def mark_saved(self) -> None:
@@ -130,9 +161,30 @@ class TrainingState:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return `state.json` of a checkpoint: `progress`, `facts` and other entries passed to `files_of`."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    """Return `state.json` of a checkpoint: `progress`, `facts` and other entries passed to `files_of`.
+
+    Raises InputError.
+    """
+    state = read_json(checkpoint / STATE, _RESTORE)
+    if not isinstance(state, dict):
+        raise InputError(f"{checkpoint / STATE}: must be a JSON object, got {type(state).__name__}. {_RESTORE}")
     return state
+
+
+def read_facts(checkpoint: Path) -> dict[str, Any]:
+    """Return the facts that describe the run of a checkpoint. Raises InputError."""
+    return _mapping_in(checkpoint, "facts")
+
+
+def _mapping_in(checkpoint: Path, key: str) -> dict[str, Any]:
+    value = read_state(checkpoint).get(key)
+    if not isinstance(value, dict):
+        raise InputError(f"{checkpoint / STATE}: {key} must be a JSON object, got {value!r:.60}. {_RESTORE}")
+    return value
+
+
+def _is_count(value: Any, kind: type[int] | type[float]) -> bool:
+    return isinstance(value, int | kind) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, bytes]:
@@ -144,7 +196,7 @@ def files_of(model: Any, processor: Any, tensors: Mapping[str, Any], state: Mapp
         "config.json": model.config.to_json_string(use_diff=True).encode(),
         "preprocessor_config.json": processor.to_json_string().encode(),
         WEIGHTS: save_safetensors(weights, metadata={"format": "pt"}),
-        _TENSORS: buffer.getvalue(),
+        TENSORS: buffer.getvalue(),
         STATE: json.dumps(state, indent=1).encode(),
     }
 
@@ -184,12 +236,40 @@ def load_saved(model: nn.Module, folder: Path) -> None:
 
 def load_tensors(checkpoint: Path) -> dict[str, Any]:
     """Return the `tensors` of a checkpoint, on the CPU, without running code. Raises InputError."""
-    tensors = read_tensors(checkpoint / _TENSORS)
+    file = checkpoint / TENSORS
+    tensors = read_tensors(file)
     if not isinstance(tensors, dict):
-        raise InputError(
-            f"{checkpoint / _TENSORS}: must have a mapping, got {type(tensors).__name__}. Restore the file."
-        )
+        raise InputError(f"{file}: must be a dictionary, got {type(tensors).__name__}. {_RESTORE}")
     return tensors
+
+
+def _check_tensors(file: Path, tensors: Mapping[str, Any], optimizer: Any) -> None:
+    """Raise InputError for tensors of another kind, or moments of an optimizer that has other parameters."""
+    faults = [
+        f"{name} must be a {kind.__name__}, got {type(tensors.get(name)).__name__}. {_RESTORE}"
+        for name, kind in _TENSOR_KINDS.items()
+        if not isinstance(tensors.get(name), kind)
+    ]
+    if not faults and not _fit(tensors["optimizer"], optimizer):
+        faults.append(
+            "its moments are not those of the parameters that are trained. Resume with the model.freeze and the rates "
+            "(optim) of the start of the run."
+        )
+    if faults:
+        raise InputError([f"{file}: {fault}" for fault in faults])
+
+
+def _fit(moments: Mapping[Any, Any], optimizer: Any) -> bool:
+    """Return whether the state of an optimizer has the moments of its parameters, in their shapes."""
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    return all(
+        index in parameters
+        and isinstance(values, Mapping)
+        and values.keys() >= _MOMENTS
+        and all(isinstance(value, Tensor) for value in values.values())
+        and all(value.shape in ((), parameters[index].shape) for value in values.values())
+        for index, values in moments.items()
+    )
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ from detr_ft.training.checkpoint.store import Checkpoints
 from detr_ft.training.step import StepError, Stepper
 from detr_ft.training.step_loader import MicroBatch
 
+WEIGHTS_DIGEST = f"{WEIGHTS}.sha256"  # in the capsule of a large model, which has no weights
 _MAX_CAPSULES = 3
 _MAX_WEIGHT_BYTES = 2**30  # of a larger model the capsule has only the SHA-256
 
@@ -61,7 +62,7 @@ def _write(
     }
     files = files_of(stepper.model, processor, _tensors(failure), state)
     if len(files[WEIGHTS]) > _MAX_WEIGHT_BYTES:
-        files[f"{WEIGHTS}.sha256"] = hashlib.sha256(files.pop(WEIGHTS)).hexdigest().encode()
+        files[WEIGHTS_DIGEST] = hashlib.sha256(files.pop(WEIGHTS)).hexdigest().encode()
     return Checkpoints(folder / f"process-{process}" if process else folder, _MAX_CAPSULES).save(attempt.number, files)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,18 @@ from detr_ft.models.load import read_config
 from detr_ft.models.lora import add_adapters
 from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
-from detr_ft.training.checkpoint.state import WEIGHTS, load_tensors, load_weights, read_state
+from detr_ft.training.checkpoint.state import STATE, TENSORS, WEIGHTS, load_tensors, load_weights, read_state
+from detr_ft.training.failures.capsule import WEIGHTS_DIGEST
 from detr_ft.training.step_totals import seed_step
+from detr_ft.utils.complete_folder import DIGESTS, digest_of, fault_of
 from detr_ft.utils.user_code import is_interrupt
+
+_STATE_FIELDS = {
+    "step": int, "process": int, "seed": int, "images": list, "frozen": list, "live_norms": bool, "mixed_precision": str,
+    "criterion": dict, "facts": dict, "why": str,
+}  # fmt: skip
+_TENSOR_FIELDS = {"batches": list}
+_ENTRIES = {"images": {"image_id", "file"}, "batches": {"inputs", "rows", "counts"}}
 
 
 @dataclass(frozen=True)
@@ -44,24 +53,24 @@ class Capsule:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
+            _check_files(folder)
             self.state = read_state(folder)
             self.tensors = load_tensors(folder)
+            _check_fields(STATE, self.state, _STATE_FIELDS)
+            _check_fields(TENSORS, self.tensors, _TENSOR_FIELDS)
             self.config = read_config(str(folder))
             self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-            self.images: list[dict[str, Any]] = self.state["images"]
-            self.number, self.process, self.seed = (int(self.state[key]) for key in ("step", "process", "seed"))
-            self.batches = self.tensors["batches"]
-            self.criterion = dict(self.state["criterion"])  # its description
-            self.code_folder = Path(dict(self.state["facts"]).get("folder", "."))
-            self.why = str(self.state["why"])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(
-                f"{folder}: no failure capsule, or an incomplete one: {error}. Pass a folder that the failed run named."
+                f"{folder}: no failure capsule, or a damaged one: {error}. Copy the folder that the failed run named again."
             ) from error
-        if not (folder / WEIGHTS).is_file():
-            raise InputError(
-                f"{folder}: the model was too large for the capsule. Copy its weights of step {self.number - 1} there as {WEIGHTS}."
-            )
+        self.images: list[dict[str, Any]] = self.state["images"]
+        self.number, self.process, self.seed = (self.state[key] for key in ("step", "process", "seed"))
+        self.batches = self.tensors["batches"]
+        self.criterion: dict[str, Any] = self.state["criterion"]  # its description
+        self.code_folder = Path(self.state["facts"].get("folder", "."))
+        self.why: str = self.state["why"]
+        _check_weights(folder, self.number)
 
     def model(self) -> PreTrainedModel:
         """Return the model before the step, in training mode."""
@@ -79,8 +88,42 @@ class Capsule:
     @property
     def totals(self) -> StepTotals | None:
         """The totals of the step; None in a capsule without them."""
-        totals = self.tensors["step"]
+        totals = self.tensors.get("step")
         return totals and StepTotals(totals["images"], totals["labels"], totals.get("processes", 1))
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ValueError if a file changed after the capsule was written. Earlier ones have no digests."""
+    fault = fault_of(folder) if (folder / DIGESTS).is_file() else None
+    if fault:
+        raise ValueError(fault)
+
+
+def _check_fields(file: str, values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Raise ValueError with every value that is missing, or of another kind than the loop writes."""
+    faults = [
+        f"{name} must be a {kind.__name__}, got {type(values.get(name)).__name__}"
+        for name, kind in kinds.items()
+        if not isinstance(values.get(name), kind)
+    ]
+    if not faults and not all(
+        isinstance(entry, dict) and entry.keys() >= keys
+        for name, keys in _ENTRIES.items()
+        for entry in values.get(name, ())
+    ):
+        faults.append(f"an entry of {' or '.join(name for name in _ENTRIES if name in values)} is incomplete")
+    if faults:
+        raise ValueError(f"{file}: {', '.join(faults)}")
+
+
+def _check_weights(folder: Path, step: int) -> None:
+    """Raise InputError if the weights of a large model were not copied into its capsule, or others were."""
+    of_before = f"Copy those of step {step - 1} there as {WEIGHTS}"
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder}: the model was too large for the capsule, which has no weights. {of_before}")
+    recorded = folder / WEIGHTS_DIGEST
+    if recorded.is_file() and digest_of(folder / WEIGHTS) != recorded.read_text(encoding="utf-8").strip():
+        raise InputError(f"{folder / WEIGHTS}: not the weights of the failed step. {of_before}")
 
 
 def replay(capsule: Capsule, criterion: SetCriterion) -> Verdict | None:

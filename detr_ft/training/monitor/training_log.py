@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detr_ft.evaluation.metrics import COCO_METRICS
 from detr_ft.run_directory import LOG, RunDirectory
 from detr_ft.training.step_totals import add_up
 from detr_ft.utils.collectives import mean_over_processes
@@ -52,7 +54,7 @@ class Interval:
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore the sums of a checkpoint."""
         self.terms = {name: value.to(device) for name, value in state["terms"].items()}
-        self.steps, self.images = state["steps"], state["images"]
+        self.steps, self.images = int(state["steps"]), int(state["images"])
 
 
 class TrainLog:
@@ -100,7 +102,7 @@ class TrainLog:
 
         Damaged lines are removed; a warning reports them, and rows that are missing.
         """
-        read = {number: _row(line) for number, line in enumerate(self._run.log_lines()[:rows], start=1)}
+        read = dict(enumerate(map(_row, self._run.log_lines()[:rows]), start=1))
         valid = [row for row in read.values() if row is not None]
         self._clear()
         for row in valid:
@@ -116,9 +118,21 @@ class TrainLog:
             self._run.write_text(LOG, "".join(json.dumps(row) + "\n" for row in valid))
 
 
-def _row(line: str) -> Row | None:
+def evaluations(run: RunDirectory, rows: int) -> list[Row]:
+    """Return the evaluations among the first rows of the log of a run, without damaged lines."""
+    return [row for row in map(_row, run.log_lines()[:rows]) if row is not None and "loss" not in row]
+
+
+def _row(line: bytes) -> Row | None:
+    """Return a row, None for a damaged one: no JSON object, or values of another kind."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    required = [row[name] for name in ("step", "loss") if name in row]
+    optional = [row[name] for name in ("epoch", "no_object_share", *COCO_METRICS) if row.get(name) is not None]
+    return (
+        row if all(isinstance(value, int | float) and math.isfinite(value) for value in required + optional) else None
+    )

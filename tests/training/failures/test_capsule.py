@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +20,7 @@ from detr_ft.criterion import BoxL1Cost, BoxL1Loss, CrossEntropyLoss, HungarianM
 from detr_ft.errors import InputError
 from detr_ft.structures import Matches, Predictions, StepTotals, Targets
 from detr_ft.training import step
+from detr_ft.training.failures import capsule as capsule_module
 from detr_ft.training.failures.replay import Capsule, replay
 from detr_ft.training.stopping import diverged
 from detr_ft.training.trainer import DetrTrainer, TrainingError
@@ -189,6 +192,68 @@ def test_another_folder_is_no_capsule(tiny_checkpoint: Path, tmp_path: Path) -> 
     make_trainer(tiny_checkpoint, tmp_path / "run", num_train_epochs=1).train()
     with pytest.raises(InputError, match="step-3: no failure capsule"):
         Capsule(tmp_path / "run/checkpoints/step-3")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    run = tmp_path_factory.mktemp("capsule") / "run"
+    with pytest.raises(TrainingError):
+        make_trainer(tiny_checkpoint, run, criterion=with_loss(NotANumber())).train()
+    return run / "failures/step-1"
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "step-1"))
+
+
+@pytest.mark.parametrize("name", ["state.json", "training.pt", "model.safetensors", "config.json"])
+def test_a_damaged_file_of_a_capsule_is_named(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"step-1: .*{re.escape(name)} changed after it was written"):
+        Capsule(folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=rf"step-1: .*{re.escape(name)} is missing"):
+        Capsule(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": None}, "images must be a list, got NoneType"),
+        ({"images": [1]}, "an entry of images is incomplete"),
+        ({"step": "1"}, "step must be a int"),
+        ({"facts": [], "criterion": None}, "facts must be a dict.*, got list|criterion must be a dict, got NoneType"),
+        ({"live_norms": 3, "frozen": {}}, "live_norms must be a bool"),
+    ],
+)
+def test_values_of_another_kind_in_a_capsule_are_named(folder: Path, change: dict[str, Any], words: str) -> None:
+    (folder / "complete.json").unlink()  # as in an earlier version
+    assert Capsule(folder).number == 1
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | change))
+    with pytest.raises(InputError, match=rf"step-1: .*state\.json: .*{words}"):
+        Capsule(folder)
+
+
+def test_the_weights_that_are_copied_into_a_capsule_are_those_of_its_step(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capsule_module, "_MAX_WEIGHT_BYTES", 1)
+    trainer = make_trainer(tiny_checkpoint, tmp_path / "run", criterion=with_loss(NotANumber()))
+    trainer.checkpoints.save(1, trainer.state.files({}, 0.0))
+    with pytest.raises(TrainingError):
+        trainer.train()
+    folder = tmp_path / "run/failures/step-1"
+    with pytest.raises(InputError, match=r"has no weights\. Copy those of step 0"):
+        Capsule(folder)
+    shutil.copy(tiny_checkpoint / "model.safetensors", folder)
+    with pytest.raises(InputError, match=r"model\.safetensors: not the weights of the failed step"):
+        Capsule(folder)
+    shutil.copy(tmp_path / "run/checkpoints/step-1/model.safetensors", folder)
+    assert replay(Capsule(folder), with_loss(NotANumber())) is not None
 
 
 @pytest.mark.parametrize(("most", "expected"), [(3, 2), (1, 1)])
