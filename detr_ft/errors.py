@@ -16,6 +16,14 @@ class InputError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+class CriterionError(InputError, ValueError):
+    """A prediction, a target or a term that cannot be scored; names it and the likely cause."""
+
+
+class TargetError(CriterionError):
+    """A target that cannot be scored: an invalid type or shape, a label out of range, or no cxcywh."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the run after its checkpoint was saved. The command ends with 128 plus `signal`."""
 

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from detr_ft.boxes import at_least_fp32, xyxy_to_xywh
-from detr_ft.errors import InputError
+from detr_ft.errors import CriterionError, InputError, TargetError
 
 Activation = Literal["softmax", "sigmoid"]
 
 # Permutations of dimensions: from `[L, B, Q, C]` to `[C, B, L, Q]`, and back.
 _COMPONENTS_FIRST, _COMPONENTS_LAST = (3, 1, 0, 2), (2, 1, 3, 0)
-_SHOWN = 5  # detections in a repr
+_SHOWN = 5  # detections in a repr, faults in a message
+_LABELS = ("class_labels", "boxes")  # of transformers
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,10 @@ class Predictions:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        tensors = {"logits": self.logits, "boxes": self.boxes, **self.extras}
+        others = [f"{name} {type(value).__name__}" for name, value in tensors.items() if not isinstance(value, Tensor)]
+        if others:
+            raise CriterionError(f"Predictions: logits, boxes and extras must be tensors, got {', '.join(others)}")
         shape = self.logits.shape[:3]
         if self.logits.ndim != 4 or any(values.shape[:3] != shape for values in self.extras.values()):
             shapes = {name: list(values.shape) for name, values in {"logits": self.logits, **self.extras}.items()}
@@ -211,7 +216,7 @@ class Targets:
     as host integers. Box losses divide by `num_boxes`: the targets of the optimizer step over all processes and
     micro-batches, at least 1, divided by the number of processes (after facebookresearch/detr, `SetCriterion.forward`,
     extended to accumulation). Class losses divide by the totals of `step`, where given. By default `num_boxes` is
-    that of the step, or without a step the number of targets of this batch. Raises ValueError if the shapes do not fit.
+    that of the step, or without a step the number of targets of this batch. Raises TargetError if the shapes do not fit.
     """
 
     labels: Tensor
@@ -222,9 +227,13 @@ class Targets:
     step: StepTotals | None = None
 
     def __post_init__(self) -> None:
+        tensors = {"labels": self.labels, "boxes": self.boxes, "image": self.image}
+        others = [f"{name} {type(value).__name__}" for name, value in tensors.items() if not isinstance(value, Tensor)]
+        if others:
+            raise TargetError(f"Targets: labels, boxes and image must be tensors, got {', '.join(others)}")
         total = sum(self.counts)
         if self.labels.shape != (total,) or self.boxes.shape != (total, 4) or self.image.shape != (total,):
-            raise ValueError(
+            raise TargetError(
                 f"Targets: counts {list(self.counts)} need labels [{total}], boxes [{total}, 4] and image [{total}], "
                 f"got {list(self.labels.shape)}, {list(self.boxes.shape)} and {list(self.image.shape)}"
             )
@@ -242,18 +251,16 @@ class Targets:
     ) -> Targets:
         """Build targets from the labels of transformers: `class_labels [T]` and `boxes [T, 4]` of each image.
 
-        Raises ValueError for labels that are not integers.
+        Raises TargetError with the image and the field of labels of another type, shape or device.
         """
+        _check_labels(labels)
         counts = tuple(of_image["class_labels"].shape[0] for of_image in labels)
         image = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         if not counts:
             return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), image, counts, num_boxes, step).to(device)
-        classes = torch.cat([of_image["class_labels"] for of_image in labels])
-        if len(classes) and classes.is_floating_point():
-            raise ValueError(f"class_labels must be integers, got {classes.dtype}")
         return cls(
-            classes.long().to(device, non_blocking=True),
-            torch.cat([of_image["boxes"] for of_image in labels]).to(device, non_blocking=True),
+            torch.cat([of_image["class_labels"].long() for of_image in labels]).to(device, non_blocking=True),
+            torch.cat([of_image["boxes"].reshape(-1, 4) for of_image in labels]).to(device, non_blocking=True),
             image.to(device, non_blocking=True),
             counts,
             num_boxes,
@@ -486,6 +493,50 @@ class Detections:
             raise InputError(
                 f"Detections: label {low if low < 0 else high} is beyond the {number} {values}. Give one for each class"
             )
+
+
+def _check_labels(labels: object) -> None:
+    """Raise TargetError unless labels are a list of mappings with tensors that fit, on one device."""
+    if isinstance(labels, (Mapping, str, Tensor)) or not isinstance(labels, Sequence):
+        raise TargetError(
+            f"labels: must be a list with a mapping for each image, got a {type(labels).__name__}. "
+            'Write [{"class_labels": ..., "boxes": ...}]'
+        )
+    faults = [(image, fault) for image, of_image in enumerate(labels) if (fault := _fault_of_labels(of_image))]
+    if not faults:
+        devices = [(image, str(values.device)) for image, own in enumerate(labels) for values in _fields_of(own)]
+        faults = [
+            (image, f"is on {device}, image 0 on {devices[0][1]}")
+            for image, device in devices
+            if device != devices[0][1]
+        ]
+    if faults:
+        raise TargetError([f"labels: image {image} of the batch: {fault}" for image, fault in faults[:_SHOWN]])
+
+
+def _fault_of_labels(labels: object) -> str | None:
+    """Return what is wrong with the labels of an image, None for valid ones."""
+    needed = "must have class_labels [T] and boxes [T, 4]"
+    if not isinstance(labels, Mapping):
+        return f"{needed} in a mapping, got a {type(labels).__name__}"
+    if missing := [name for name in _LABELS if name not in labels]:
+        return f"{needed}; {' and '.join(missing)} missing, there are {', '.join(map(str, labels)) or 'no keys'}"
+    if others := [f"{name} {type(labels[name]).__name__}" for name in _LABELS if not isinstance(labels[name], Tensor)]:
+        return f"{needed} as tensors, got {' and '.join(others)}. Convert with torch.as_tensor"
+    classes, boxes = _fields_of(labels)
+    if classes.ndim != 1:
+        return f"class_labels must be [T], got {list(classes.shape)}"
+    if len(classes) and (classes.dtype.is_floating_point or classes.dtype in (torch.bool, torch.complex64)):
+        return f"class_labels must be integers, got {classes.dtype}"
+    if boxes.shape != (len(classes), 4) and (len(classes) or boxes.numel()):
+        return f"boxes must be [{len(classes)}, 4] beside {len(classes)} class_labels, got {list(boxes.shape)}"
+    if len(classes) and not boxes.dtype.is_floating_point:
+        return f"boxes must be cxcywh in fractions of the image, got {boxes.dtype}"
+    return None
+
+
+def _fields_of(labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return labels["class_labels"], labels["boxes"]
 
 
 def _index_error(index: object) -> TypeError:

@@ -31,7 +31,7 @@ FUNCTIONS = {"new": "new_recipe"}
 APPS = {"demo"}
 # Options of the command that choose the form of its output, and a flag that runs a second function.
 OUTPUT_OPTIONS = {"as_json"}
-OTHER_FUNCTIONS = {("check", "probe")}
+OTHER_FUNCTIONS = {("check", "probe"), ("check", "time_limit")}  # the limit is that of the process of the command
 
 
 def functions_of_verbs() -> dict[str, str]:

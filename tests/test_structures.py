@@ -14,7 +14,7 @@ from support.random_batches import random_batch
 from torch import nn
 
 from detr_ft.criterion import HungarianMatcher, detr_criterion
-from detr_ft.errors import InputError
+from detr_ft.errors import CriterionError, InputError, TargetError
 from detr_ft.structures import Activation, Detections, Matches, Predictions, StepTotals, Targets
 
 ragged = st.lists(st.integers(0, 5), min_size=1, max_size=6).map(tuple)
@@ -30,6 +30,67 @@ def test_shapes_that_do_not_fit_raise() -> None:
         Predictions(logits, boxes, extras={"corners": torch.zeros(2, 1, 2)})
     with pytest.raises(ValueError, match="counts"):
         Targets(torch.zeros(2), torch.zeros(2, 4), torch.zeros(2), (1,))
+
+
+def test_predictions_and_targets_of_other_types_raise() -> None:
+    logits, boxes = torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4)
+    with pytest.raises(CriterionError, match="must be tensors, got logits list, corners ndarray"):
+        Predictions(logits.tolist(), boxes, extras={"corners": np.zeros(3)})  # type: ignore[arg-type, dict-item]
+    with pytest.raises(TargetError, match="must be tensors, got boxes list"):
+        Targets(torch.zeros(0), [], torch.zeros(0), (0,))  # type: ignore[arg-type]
+
+
+GOOD: dict[str, Any] = {"class_labels": torch.tensor([1, 0]), "boxes": torch.full((2, 4), 0.5)}
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"class_labels": GOOD["class_labels"]}, "class_labels"),
+        ({**GOOD, "boxes": GOOD["boxes"].tolist()}, "as tensors, got boxes list. Convert with torch.as_tensor"),
+        ({"class_labels": [1, 0], "boxes": None}, "got class_labels list and boxes NoneType"),
+        ({"labels": GOOD["class_labels"], "boxes": GOOD["boxes"]}, "class_labels missing, there are labels, boxes"),
+        ({}, "class_labels and boxes missing, there are no keys"),
+        ({**GOOD, "boxes": GOOD["boxes"][:1]}, r"boxes must be \[2, 4\] beside 2 class_labels, got \[1, 4\]"),
+        ({**GOOD, "boxes": torch.full((2, 5), 0.5)}, r"boxes must be \[2, 4\] .*got \[2, 5\]"),
+        (
+            {**GOOD, "class_labels": torch.zeros(0).long()},
+            r"boxes must be \[0, 4\] beside 0 class_labels, got \[2, 4\]",
+        ),
+        ({**GOOD, "class_labels": torch.tensor([[1], [0]])}, r"class_labels must be \[T\], got \[2, 1\]"),
+        ({**GOOD, "class_labels": torch.tensor(1)}, r"class_labels must be \[T\], got \[\]"),
+        ({**GOOD, "class_labels": torch.tensor([0.5, 1])}, r"class_labels must be integers, got torch\.float32"),
+        ({**GOOD, "class_labels": torch.tensor([True, False])}, r"class_labels must be integers, got torch\.bool"),
+        ({**GOOD, "boxes": torch.full((2, 4), 7)}, r"boxes must be cxcywh in fractions of the image, got torch\.int64"),
+        ({**GOOD, "boxes": GOOD["boxes"].to(META)}, "is on meta, image 0 on cpu"),
+        ([GOOD], r"must have class_labels \[T\] and boxes \[T, 4\] in a mapping, got a list"),
+        (None, "in a mapping, got a NoneType"),
+    ],
+)
+def test_labels_that_do_not_fit_are_reported_with_image_and_field(labels: Any, words: str) -> None:
+    with pytest.raises(TargetError, match=f"labels: image 1 of the batch: .*{words}"):
+        Targets.from_labels([GOOD, labels], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("labels", [GOOD, None, "text", torch.zeros(2), 3, iter([GOOD])])
+def test_labels_are_a_list(labels: Any) -> None:
+    with pytest.raises(TargetError, match="labels: must be a list with a mapping for each image"):
+        Targets.from_labels(labels, torch.device("cpu"))
+
+
+def test_the_faults_of_several_images_are_reported_together() -> None:
+    with pytest.raises(TargetError) as caught:
+        Targets.from_labels([{}] * 100, torch.device("cpu"))
+    assert len(caught.value.problems) == 5
+
+
+def test_images_without_objects_may_have_empty_tensors_of_any_type() -> None:
+    empty = {"class_labels": torch.tensor([]), "boxes": torch.tensor([])}
+    for labels in ([empty], [empty, GOOD], [GOOD, empty]):
+        targets = Targets.from_labels(labels, torch.device("cpu"))
+        assert targets.labels.dtype == torch.long
+        assert targets.counts == tuple(len(of_image["class_labels"]) for of_image in labels)
 
 
 @pytest.mark.parametrize("rows", [("enc",), ("enc", "enc")])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from detr_ft.cli.console import INVALID_INPUT, print_message, print_result, warn
+from detr_ft.cli.console import INVALID_INPUT, CommandExit, print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths
 from detr_ft.cli.options import BoxFormat, Data, Images, JsonFlag, Unlabeled
 from detr_ft.run_directory import RECIPE
@@ -98,7 +98,7 @@ def doctor(
     for line in outcome.left_out:
         warn(line)
     if outcome.diagnosis.errors:
-        raise SystemExit(INVALID_INPUT)
+        raise CommandExit(INVALID_INPUT)
 
 
 def new(

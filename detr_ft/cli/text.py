@@ -14,7 +14,7 @@ from detr_ft.report.headline import headline
 from detr_ft.run_directory import CARD
 from detr_ft.training.preflight.probe import describe_probe
 from detr_ft.training.preflight.timing import describe_rates
-from detr_ft.utils.formatting import duration, metric
+from detr_ft.utils.formatting import duration, metric, shorten, visible
 from detr_ft.workflows.check import CheckOutcome
 from detr_ft.workflows.compare import ComparedModel, CompareOutcome
 from detr_ft.workflows.export import ExportOutcome
@@ -24,6 +24,8 @@ from detr_ft.workflows.push import PushOutcome
 from detr_ft.workflows.replay import ReplayOutcome
 from detr_ft.workflows.run import TrainOutcome
 from detr_ft.workflows.seeds import SeedsOutcome
+
+_MAX_NAME_CHARS = 60  # of a class in a table
 
 
 def describe_changes(changes: Sequence[Change]) -> str:
@@ -94,10 +96,11 @@ def describe_metrics(metrics: EvaluationMetrics) -> str:
     """Return tables of COCO's metrics and of those of each class."""
     coco = metrics.coco()
     lines = [f"{name:<12} {metric(coco[name]):>5}" for name in TABLE_METRICS]
-    width = max([5, *map(len, metrics.per_class)])
+    shown = {name: shorten(visible(name), _MAX_NAME_CHARS) for name in metrics.per_class}
+    width = max([5, *map(len, shown.values())])
     lines.append(f"\n{'class':<{width}}  boxes    map  map_50")
     for name, row in metrics.per_class.items():
-        lines.append(f"{name:<{width}}  {row.count:>5}  {metric(row.map):>5}   {metric(row.map_50):>5}")
+        lines.append(f"{shown[name]:<{width}}  {row.count:>5}  {metric(row.map):>5}   {metric(row.map_50):>5}")
     return "\n".join(lines)
 
 

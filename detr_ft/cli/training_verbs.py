@@ -11,6 +11,7 @@ from detr_ft.cli.console import print_message, print_result, warn
 from detr_ft.cli.early_checks import check_paths, check_recipe, check_recipe_paths
 from detr_ft.cli.options import Overrides, RecipeFile, TrustCode
 from detr_ft.errors import InputError
+from detr_ft.recipe.values import check_keys
 
 
 def quickstart(
@@ -36,27 +37,33 @@ def check(
             "--probe", help="Also overfit one batch and estimate time and memory; default: values and terms only"
         ),
     ] = False,
+    time_limit: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            show_default=False,
+            help="End the test of criterion and augmentation after so many seconds; default: 120",
+        ),
+    ] = 120,
 ) -> None:
     """Check every key of a recipe and its criterion in seconds on the CPU.
 
-    Data and checkpoint are checked by --probe, which takes a few minutes, and by `train` before it begins.
+    Data and checkpoint are checked by --probe, which takes a few minutes, and by `train` before it begins. Code of the
+    recipe runs in a process of its own.
     """
-    check_recipe(recipe, overrides or [])
-    from detr_ft.cli.text import describe_check
-    from detr_ft.workflows.check import check as check_criterion
+    check_keys(recipe, overrides or [])
+    from detr_ft.cli.check_process import check_in_child, probe_in_child
 
-    outcome = check_criterion(recipe, overrides or [])
-    problems = [*outcome.problems, *(outcome.missing if probe else ())]
+    outcome = check_in_child(recipe, overrides or [], probe, time_limit)
+    problems = [*outcome["problems"], *(outcome["missing"] if probe else ())]
     if problems:
         raise InputError(problems)
-    print_message(describe_check(recipe, outcome, probe))
-    for path in outcome.missing:
+    print_message(outcome["text"])
+    for path in outcome["missing"]:
         warn(f"not found here: {path}")
     if probe:
-        from detr_ft.cli.text import describe_probe_outcome
-        from detr_ft.workflows.probe import probe as probe_recipe
-
-        print_result(describe_probe_outcome(probe_recipe(recipe, overrides or [])))
+        print_result(probe_in_child(recipe, overrides or []))
 
 
 def train(

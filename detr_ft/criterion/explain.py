@@ -16,6 +16,9 @@ from torch import Tensor
 
 from detr_ft.criterion.assignment import Plan, hungarian
 from detr_ft.criterion.base import Cost, Loss, Matcher, PairLoss, QueryLoss
+from detr_ft.criterion.checking.effects import describe_changes, snapshot
+from detr_ft.criterion.fault_finder import exceptions_only
+from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import CostMatcher, LayerMatcher, MatcherSchedule
 from detr_ft.criterion.set_criterion import SetCriterion
 from detr_ft.structures import Matches, Predictions, Targets
@@ -80,7 +83,8 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
 
     The parts of all pairs and of no-object, over all images and layers, add up to the loss if every loss is a sum
     over pairs or a QueryLoss, as all built-in ones are. Other losses are left out. Raises TypeError for a matcher
-    without costs.
+    without costs, and CriterionError for a term that changes its inputs in place, or raises SystemExit or another exception
+    that is no `Exception`.
 
     >>> truth = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
     >>> targets = Targets.from_labels(truth, torch.device("cpu"))
@@ -89,6 +93,16 @@ def explain(criterion: SetCriterion, predictions: Predictions, targets: Targets)
     >>> pair.query, pair.instead, round(pair.regret, 2)
     (1, 0, 7.56)
     """
+    before = snapshot(predictions, targets)
+    with exceptions_only(criterion):
+        explanations = _explanations(criterion, predictions, targets)
+    changes = describe_changes(before, predictions, targets)
+    if changes:
+        raise CriterionError(f"a term of the criterion {changes}. check_criterion reports which")
+    return explanations
+
+
+def _explanations(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> list[ImageExplanation]:
     matches = criterion.matcher(predictions, targets)
     losses = _losses_of_queries(criterion, predictions, targets, matches)
     starts = np.cumsum([0, *targets.counts]).tolist()
@@ -220,6 +234,13 @@ def regrets(criterion: SetCriterion, predictions: Predictions, targets: Targets,
         plan = _plan_of(criterion.matcher, True)
     except TypeError:
         return []
+    with exceptions_only(criterion):
+        return _regrets(criterion, plan, predictions, targets, max_pairs)
+
+
+def _regrets(
+    criterion: SetCriterion, plan: Plan, predictions: Predictions, targets: Targets, max_pairs: int
+) -> list[float]:
     last = predictions.layers(predictions.num_layers - 1, predictions.num_layers)
     matches = criterion.matcher(last, targets)
     pairs = list(zip(matches.query.tolist(), matches.target.tolist(), strict=True))

@@ -9,23 +9,25 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from detr_ft.criterion.base import Loss, Matcher
+from detr_ft.criterion.checking.effects import copied, describe_changes, snapshot
 from detr_ft.criterion.input_checks import CriterionError, defect_signs, raise_for_defects
 from detr_ft.criterion.matchers import LayerMatcher, MatcherSchedule, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion, check_value
 from detr_ft.structures import Matches, Predictions, Targets
-from detr_ft.utils.code_places import frame_of_user
+from detr_ft.utils.user_code import describe_error, raise_if_interrupt
 
 
 def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targets) -> str | None:
     """Describe the first fault of a batch; None where the criterion and its gradient are finite.
 
-    The message names the prediction, target, cost or loss, its layer, and its image of the batch.
+    The message names the prediction, target, cost or loss, its layer, and its image of the batch. An exception of a term is
+    a fault of it, with file and line; so are inputs that it changes in place, if all values are finite.
 
     >>> from detr_ft.criterion import detr_criterion
     >>> boxes = torch.tensor([[[[0.5, 0.5, 0.2, float("nan")]]]])
@@ -37,14 +39,24 @@ def find_fault(criterion: SetCriterion, predictions: Predictions, targets: Targe
     leaves = replace(predictions, logits=logits, boxes=boxes)
     try:
         raise_for_defects(torch.cat(defect_signs(leaves, targets)).detach().cpu().numpy(), leaves, targets)
-        matches = criterion.matcher(leaves, targets)
+        # Each term has inputs of its own, which one that changes them in place can't spoil for the others.
+        inputs = [copied(leaves), copied(targets)]
+        before = snapshot(*inputs)
+        matches = criterion.matcher(*inputs)
+        changes: list[tuple[Matcher | Loss, str | None]] = [(criterion.matcher, describe_changes(before, *inputs))]
         for loss in criterion.losses:
-            fault = _fault_of(loss, leaves, targets, matches)
+            own = [copied(leaves), copied(targets), copied(matches)]
+            before = snapshot(*own)
+            fault = _fault_of(loss, *own)
             if fault is not None:
                 return f"{fault}. Predictions, targets and costs are finite, so the fault is in the loss"
+            changes.append((loss, describe_changes(before, *own)))
+        return next((f"{term!r} {change}" for term, change in changes if change), None)
     except CriterionError as error:
         return str(error)
-    return None
+    except BaseException as error:  # noqa: BLE001 - the user's term may raise any exception
+        raise_if_interrupt(error)
+        return describe_exception(error, criterion)
 
 
 def describe_exception(error: BaseException, criterion: SetCriterion) -> str:
@@ -54,14 +66,23 @@ def describe_exception(error: BaseException, criterion: SetCriterion) -> str:
     """
     term = ""
     terms = [*_matchers_of(criterion.matcher), *costs_of(criterion.matcher), *criterion.losses]
-    frames = list(traceback.walk_tb(error.__traceback__))
-    for inner, _ in frames:
+    for inner, _ in traceback.walk_tb(error.__traceback__):
         owner = inner.f_locals.get("self")
         if any(owner is one for one in terms):
             term = f"{type(owner).__name__}: "
-    last = frame_of_user(frames)
-    place = "" if last is None else f" ({Path(last[0].f_code.co_filename).name}, line {last[1]})"
-    return f"{term}{type(error).__name__}: {error}{place}"
+    return f"{term}{describe_error(error)}"
+
+
+@contextmanager
+def exceptions_only(criterion: SetCriterion) -> Iterator[None]:
+    """Raise CriterionError in place of a term's SystemExit and other exceptions that are no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        raise_if_interrupt(error)
+        if isinstance(error, Exception):
+            raise
+        raise CriterionError(describe_exception(error, criterion)) from error
 
 
 def _matchers_of(matcher: Matcher) -> Iterator[Matcher]:

@@ -8,18 +8,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detr_ft.errors import InputError
+from detr_ft.errors import CriterionError as CriterionError
+from detr_ft.errors import TargetError as TargetError
 from detr_ft.structures import Predictions, Targets
 
 _TOLERANCE = 0.02  # in fractions of the image: annotation tools round, so that a box may exceed it by a pixel
 
 
-class CriterionError(InputError, ValueError):
-    """A prediction, a target or a term that cannot be scored; names it and the likely cause."""
-
-
-class TargetError(CriterionError):
-    """A target that cannot be scored: a label out of range, or a box that is not cxcywh in fractions."""
+def check_inputs(predictions: object, targets: object) -> None:
+    """Raise CriterionError unless both are what a criterion takes, of as many images and on one device."""
+    if not isinstance(predictions, Predictions):
+        raise CriterionError(f"predictions: must be detr_ft.structures.Predictions, got {type(predictions).__name__}")
+    if not isinstance(targets, Targets):
+        raise TargetError(
+            f"targets: must be detr_ft.structures.Targets, got {type(targets).__name__}. "
+            "Convert labels with Targets.from_labels(labels, device)"
+        )
+    if len(targets.counts) != predictions.num_images:
+        raise TargetError(
+            f"targets: must have as many images as the predictions, {predictions.num_images}, got {len(targets.counts)}"
+        )
+    if targets.boxes.device != predictions.device:
+        raise TargetError(
+            f"targets: are on {targets.boxes.device}, the predictions on {predictions.device}. "
+            f"Move them: targets.to(predictions.device)"
+        )
 
 
 def defect_signs(predictions: Predictions, targets: Targets) -> list[Tensor]:

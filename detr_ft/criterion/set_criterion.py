@@ -12,7 +12,7 @@ from torch import Tensor
 from detr_ft.criterion.base import Cost, Loss, Matcher, check_not_learnable, check_weight
 from detr_ft.criterion.box_losses import BoxL1Loss, CardinalityError, GIoULoss
 from detr_ft.criterion.class_losses import CrossEntropyLoss
-from detr_ft.criterion.input_checks import CriterionError
+from detr_ft.criterion.input_checks import CriterionError, check_inputs
 from detr_ft.criterion.matchers import DETR_COSTS, CostMatcher, HungarianMatcher, LayerMatcher, MatcherSchedule
 from detr_ft.structures import Predictions, Targets
 
@@ -67,6 +67,7 @@ class SetCriterion:
             raise ValueError("a criterion must have at least one loss whose weight is not 0")
 
     def __call__(self, predictions: Predictions, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        check_inputs(predictions, targets)
         matches = self.matcher(predictions, targets)
         weighted: list[Tensor] = []
         values: dict[str, Tensor] = {}

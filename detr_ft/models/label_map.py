@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class LabelMap:
         name_of = {int(index): name for index, name in config.id2label.items()}
         faults = []
         if sorted(name_of) != list(range(len(name_of))):
-            faults.append(f"id2label must have the ids 0 to {len(name_of) - 1}, got {sorted(name_of)}")
+            faults.append(f"id2label must have the ids 0 to {len(name_of) - 1}, got {shortened(sorted(name_of))}")
         else:
             # Names may occur twice, as N/A of COCO does: label2id then has one of their ids.
             wrong = [name for name, index in (config.label2id or {}).items() if name_of.get(int(index)) != name]

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from detr_ft.errors import InputError
+from detr_ft.models.config_values import check_config, check_memory, check_processor
 from detr_ft.models.families import FAMILIES, Family, check_trainable, family_of_type, find_family
 from detr_ft.models.label_map import LabelMap
 from detr_ft.models.locate import is_on_hub, resolve
@@ -64,7 +65,7 @@ _ATTENTION = (None, "eager", "sdpa", "flex_attention")  # of torch
 _UNSUPPORTED_KEYS = ("quantization_config", "transformers_weights")
 # Raised by transformers for values of another kind in the files of a checkpoint.
 _VALUE_ERRORS: tuple[type[BaseException], ...] = (
-    AttributeError, LookupError, TypeError, RecursionError, StrictDataclassError,
+    ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, StrictDataclassError,
 )  # fmt: skip
 _LOAD_OR_INPUT_ERRORS: tuple[type[BaseException], ...] = (InputError, *LOAD_ERRORS, *_VALUE_ERRORS)
 
@@ -118,9 +119,9 @@ def num_queries_of(checkpoint: str, revision: str | None = None) -> int | None:
     None if the config is not on this machine, or has no number of queries that can be changed.
     """
     try:
-        config = AutoConfig.from_pretrained(
-            resolve(checkpoint), revision=revision, local_files_only=True, trust_remote_code=False
-        )
+        source = resolve(checkpoint)
+        _written_config(source, revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=True, trust_remote_code=False)
     except _LOAD_OR_INPUT_ERRORS:
         return None
     family = find_family(config)
@@ -133,7 +134,7 @@ def local_family(checkpoint: str, revision: str | None = None) -> Family | None:
     None if its config is not on this machine, or of a family without a description.
     """
     try:
-        written, _ = PreTrainedConfig.get_config_dict(resolve(checkpoint), revision=revision, local_files_only=True)
+        written = _written_config(resolve(checkpoint), revision, local_files_only=True)
     except _LOAD_OR_INPUT_ERRORS:
         return None
     return family_of_type(written.get("model_type"))
@@ -188,10 +189,12 @@ def _load(checkpoint: str, revision: str | None, pickled: bool, trainable: bool)
         native = native_config(config) if uses_timm(config) and not timm_available() else None
         freeze_timm_norms(config)
     with _load_errors(checkpoint, f"{_CONFIG} or {WEIGHTS}"):
+        weights = read_weights(source, revision, pickled)
+        _check_memory(checkpoint, native or config, weights)
         model, loading = _model_class(checkpoint, config).from_pretrained(
             None,  # transformers would load other files of the folder, as adapters
             config=native or config,
-            state_dict=read_weights(source, revision, pickled),
+            state_dict=weights,
             ignore_mismatched_sizes=True,  # reported by _check_weights
             output_loading_info=True,
             key_mapping=native_weight_names(config) if native else None,
@@ -224,10 +227,14 @@ def _load_errors(checkpoint: str, file: str) -> Iterator[None]:
         raise InputError(f"{checkpoint}: has no config.json on the Hub. Give a model of transformers.") from error
     except _VALUE_ERRORS as error:
         raise InputError(
-            f"{checkpoint}: {file}: a value of another kind than transformers writes ({first_line(error)}). Restore the file."
+            f"{checkpoint}: {file}: a value of another kind than transformers writes ({_in_one_line(error)}). Restore the file."
         ) from error
     except LOAD_ERRORS as error:
         raise InputError(describe_load_error(checkpoint, error, file)) from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _model_class(checkpoint: str, config: Any) -> Any:
@@ -242,7 +249,7 @@ def _model_class(checkpoint: str, config: Any) -> Any:
 
 def read_config(source: str, revision: str | None = None) -> Any:
     """Return the config of a checkpoint. Raises InputError if it names code of the Hub, or other weights."""
-    written, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    written = _written_config(source, revision)
     kernels = sorted(set(_kernels(written)))
     if kernels:
         raise InputError(
@@ -261,6 +268,11 @@ def read_config(source: str, revision: str | None = None) -> Any:
     return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
+def _written_config(source: str, revision: str | None, **options: bool) -> Mapping[str, Any]:
+    written, _ = PreTrainedConfig.get_config_dict(source, revision=revision, **options)
+    return check_config(source, written)
+
+
 def _kernels(config: object) -> Iterator[str]:
     """Yield attention implementations that are not those of torch, in a config and those in it.
 
@@ -275,7 +287,18 @@ def _kernels(config: object) -> Iterator[str]:
 
 
 def _processor(source: str, revision: str | None) -> Any:
-    return AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    processor = AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    check_processor(source, processor)
+    return processor
+
+
+def _check_memory(checkpoint: str, config: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise InputError for a config that describes a far larger model than the weights are."""
+    with torch.device("meta"):
+        model = AutoModelForObjectDetection.from_config(config)
+    check_memory(
+        checkpoint, *(sum(weight.numel() for weight in part) for part in (model.parameters(), weights.values()))
+    )
 
 
 def _check_weights(checkpoint: str, loading: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from detr_ft.recipe.values import Changes, Problem, RecipeValues, given_values, 
 from detr_ft.structures import Activation
 from detr_ft.utils.arguments import path_text
 from detr_ft.utils.components import ConfigureError, build_object
+from detr_ft.utils.keys import closest
+from detr_ft.utils.user_code import describe_error, raise_if_interrupt
 
 if TYPE_CHECKING:
     from detr_ft.models.families import Family
@@ -131,7 +132,10 @@ def _criterion(values: Mapping[str, Any], folder: Path, activation: Activation, 
         return configure(description, folder, activation)
     except ConfigureError as error:
         faults += [(("criterion", *place), message) for place, message in error.problems]
-        return detr_criterion()
+    except BaseException as error:  # noqa: BLE001 - a property of a user's term may raise anything
+        raise_if_interrupt(error)
+        faults.append((("criterion",), describe_error(error)))
+    return detr_criterion()
 
 
 def _augmentation(values: Mapping[str, Any], folder: Path, faults: list[Problem]) -> Augmentation | None:
@@ -158,8 +162,8 @@ def _augmentation_of(description: object, folder: Path) -> Augmentation | None:
         if ":" in description:
             raise ConfigureError([((), f"{description!r} is a class of your own. Write {{use: {description!r}}}")])
         if description not in NAMED:
-            hint = difflib.get_close_matches(description, NAMED, 1)
-            remedy = f"did you mean {hint[0]}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
+            hint = closest(description, NAMED)
+            remedy = f"did you mean {hint}?" if hint else f"there are {', '.join(NAMED)}, and {{use: ...}}"
             raise ConfigureError([((), f"there is no {description!r}; {remedy}")])
         return NAMED[description]
     augmentation: Augmentation = build_object(description, BUILT_IN, folder)

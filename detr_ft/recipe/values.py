@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,12 @@ from pydantic import BaseModel, ValidationError
 from detr_ft.errors import InputError
 from detr_ft.recipe.recipe import Recipe
 from detr_ft.utils.arguments import check_list_of_texts
-from detr_ft.utils.keys import KEY_OF_ALIAS, similar_to, words_for
+from detr_ft.utils.keys import KEY_OF_ALIAS, closest, similar_to, words_for
 from detr_ft.utils.yaml import KeyPath, located_message, nearest_line, parse_yaml, read_located
 
 Problem = tuple[KeyPath, str]
+_MAX_EXPLAINED = 200  # mistakes with a suggestion, which takes a comparison with all keys
+_MAX_SECTIONS = 16  # of an override
 _MIN_SIMILARITY = 0.7  # of a key without its section: there are many keys
 # The terms of DETR's own criterion, with values of their parameters that are certainly valid.
 _Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
@@ -49,8 +50,8 @@ class _Applied:
         """Return the override that set the value at a place, with the keys below it; None if there is none."""
         if place in self.sections:
             return self.sections[place], ()
-        keys = [keys for keys in self.overrides if place[: len(keys)] == keys]
-        return (self.overrides[keys[0]], place[len(keys[0]) :]) if keys else None
+        keys = next((place[:length] for length in range(len(place), 0, -1) if place[:length] in self.overrides), None)
+        return None if keys is None else (self.overrides[keys], place[len(keys) :])
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class RecipeValues:
         try:
             return Recipe.model_validate(self.values).in_folder(self.folder), []
         except ValidationError as error:
-            return None, [_explain(one) for one in error.errors()]
+            errors = error.errors()
+            brief = [(tuple(one["loc"]), _reason(one)) for one in errors[_MAX_EXPLAINED:]]
+            return None, [*map(_explain, errors[:_MAX_EXPLAINED]), *brief]
 
     def messages(self, problems: Sequence[Problem]) -> list[str]:
         """Return messages in the order of their lines in the file; those of overrides are last."""
@@ -184,6 +187,8 @@ def _override(
         return f"its section is missing; did you mean {similar}={text}?"
     if not separator or not sections or not key:
         return "must be written section.key=value, for example train.learning_rate=5e-5"
+    if len(sections) > _MAX_SECTIONS:
+        return f"has {len(sections)} sections, more than any key of a recipe"
     node: Any = values
     for depth, section in enumerate(sections, start=1):
         if isinstance(node, list):
@@ -212,8 +217,8 @@ def similar_key(name: str) -> str | None:
     candidates = {
         word: f"{section}.{key}" for section, keys in sections.items() for word, key in words_for(keys).items()
     }
-    similar = difflib.get_close_matches(name, candidates, 1, _MIN_SIMILARITY)
-    return candidates[similar[0]] if similar else None
+    similar = closest(name, candidates, _MIN_SIMILARITY)
+    return candidates[similar] if similar else None
 
 
 def _dotted(place: KeyPath) -> str:
@@ -226,12 +231,18 @@ def _explain(error: Any) -> Problem:
         keys = _keys(place[:-1])
         key = str(place[-1])
         hint = similar_to(key, keys) or (similar_key(key) if len(place) == 1 else None)
-        return place, "unknown key" + (f"; did you mean {hint}?" if hint else f"; there are {', '.join(keys)}")
+        return place, _reason(error) + (f"; did you mean {hint}?" if hint else f"; there are {', '.join(keys)}")
+    return place, _reason(error)
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
     if error["type"] == "missing":
-        return place, "is missing"
+        return "is missing"
     message = error["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
-    return place, message[0].lower() + message[1:] + shown
+    return f"{message[0].lower()}{message[1:]}{shown}"
 
 
 def _keys(place: KeyPath) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detr_ft.criterion import CriterionError, SetCriterion, describe_exception, find_fault
 from detr_ft.data.pipeline.image_format import ImageFormat
-from detr_ft.errors import Interrupted
 from detr_ft.models.attach import AttachedCriterion
 from detr_ft.structures import Predictions, StepTotals, Targets
 from detr_ft.training.ema import Ema
@@ -28,6 +25,7 @@ from detr_ft.training.settings import TrainSettings
 from detr_ft.training.step_loader import MicroBatch, StepBatch
 from detr_ft.training.step_totals import add_up, padded_alike, seed_step, step_totals
 from detr_ft.utils.collectives import AsyncScalar, max_over_processes, sum_over_processes
+from detr_ft.utils.user_code import is_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -314,13 +312,3 @@ class _NamedFailures(AbstractContextManager[None]):
         is_plain = isinstance(error, CriterionError)
         reason = str(error) if is_plain else describe_exception(error, self.stepper.epoch_criterion)
         raise self.kind(reason, self.attempt, self.micro_batches) from error
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Return whether Ctrl-C caused an exception, rather than the user's code.
-
-    Within `DetrTrainer.train` it never does: there a signal raises nothing in a step.
-    """
-    by_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return isinstance(error, Interrupted) or (isinstance(error, KeyboardInterrupt) and by_handler and in_main_thread)

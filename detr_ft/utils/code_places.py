@@ -17,7 +17,7 @@ def frame_of_user(frames: Iterable[tuple[FrameType, int]]) -> tuple[FrameType, i
     """
     chosen: tuple[FrameType, int] | None = None
     for frame, line in frames:
-        if chosen is None or not _is_library(frame.f_code.co_filename):
+        if chosen is None or not is_library(frame.f_code.co_filename):
             chosen = frame, line
     return chosen
 
@@ -41,6 +41,7 @@ def _place(at: tuple[FrameType, int] | None) -> str:
     return "" if at is None else f"{at[0].f_code.co_filename}, line {at[1]}"
 
 
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Return whether a file of code belongs to Python or to an installed library."""
     # `exit()` and `quit()` are code of the standard library, and so are frozen modules.
     return "site-packages" in file or file.startswith((*_LIBRARIES, "<frozen"))

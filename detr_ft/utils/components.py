@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -15,6 +14,9 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+
+from detr_ft.utils.keys import closest
+from detr_ft.utils.user_code import describe_error, raise_if_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +107,8 @@ class ObjectBuilder:
         parameters = list(inspect.signature(kind).parameters)
         for key in values:
             if key not in parameters:
-                match = difflib.get_close_matches(key, parameters, 1)
-                hint = f"did you mean {match[0]}?" if match else f"it has {', '.join(parameters) or 'none'}"
+                match = closest(key, parameters)
+                hint = f"did you mean {match}?" if match else f"it has {', '.join(parameters) or 'none'}"
                 self.problems.append(((*path, key), f"{kind.__name__} has no parameter {key!r}; {hint}"))
         if len(self.problems) > problems_before:
             return None
@@ -114,7 +116,10 @@ class ObjectBuilder:
             return kind(**{key: _with_tuple(kind, key, value) for key, value in values.items()})
         except (TypeError, ValueError) as error:
             self.problems.append((path, str(error)))
-            return None
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            raise_if_interrupt(error)
+            self.problems.append((path, f"{kind.__name__}: {describe_error(error)}"))
+        return None
 
     def _class_of(self, node: Mapping[str, Any], path: KeyPath) -> Any:
         if "use" not in node:
@@ -129,7 +134,7 @@ class ObjectBuilder:
         except (LookupError, OSError, SyntaxError, ImportError) as error:
             self.problems.append(((*path, "use"), str(error)))
             return None
-        if not is_dataclass(kind):
+        if not (isinstance(kind, type) and is_dataclass(kind)):
             remedy = (
                 "Decorate it with @dataclass(frozen=True), which makes its parameters part of recipes and checkpoints"
             )
@@ -173,11 +178,11 @@ def _import_class(name: str, folder: Path, built_in: Mapping[str, type]) -> Any:
             return built_in[name]
         if name.endswith(".py"):
             raise LookupError(f"{name} is a file. Name a class in it, as in {name}:MyLoss")
-        match = difflib.get_close_matches(name, built_in, 1)
+        match = closest(name, built_in)
         known = f"there are {', '.join(sorted(built_in))}, file.py:Name and package.module:Name"
-        raise LookupError(f"there is no {name!r}; " + (f"did you mean {match[0]}?" if match else known))
+        raise LookupError(f"there is no {name!r}; " + (f"did you mean {match}?" if match else known))
     source, _, attribute = name.rpartition(":")
-    module = _load_file(folder / source, source) if _is_file(name) else importlib.import_module(source)
+    module = _load_file(folder / source, source) if _is_file(name) else _load_module(source)
     if source == SCRIPT and not hasattr(module, attribute):
         raise LookupError(
             f"{attribute} was defined in a script or notebook. Move it to a file beside the recipe and write file.py:{attribute}"
@@ -237,10 +242,21 @@ def _load_file(path: Path, source: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look up their module by its name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # any exception of a user's file is reported as a mistake of that file
-        del sys.modules[name]
-        raise LookupError(f"{path}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # any exception of a user's file is reported as a mistake of that file
+        sys.modules.pop(name, None)
+        raise_if_interrupt(error)
+        raise LookupError(f"{path}: {describe_error(error)}") from error
     return module
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise
+    except BaseException as error:
+        raise_if_interrupt(error)
+        raise LookupError(f"{name}: {describe_error(error)}") from error
 
 
 def _name_of(kind: type) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
+    r"|[\U000e0000-\U000e007f]"
+)
+
 
 def metric(value: float | None, missing: str = "none") -> str:
     """Return a metric with three decimals."""
@@ -21,6 +26,30 @@ def percent(fraction: float | None, missing: str = "–") -> str:
     if fraction is None:
         return missing
     return f"{fraction:.1%}" if 0 < fraction < 0.01 else f"{fraction:.0%}"
+
+
+def visible(text: str) -> str:
+    """Return a text with escapes for the control characters of a terminal: ESC is `\\x1b`.
+
+    They are those of ASCII and Latin-1 apart from the end of a line and the tabulator, those that reverse or hide text, other ends
+    of lines, and halves of surrogate pairs.
+    """
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """Return the escape of a character: that of JSON from DEL on, which JSON may contain."""
+    if match[0] < " ":
+        return f"\\x{ord(match[0]):02x}"
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text of at most about `length` characters: its start and its end, with the number left out."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length * 3 // 4]} ... ({len(text) - length:,} characters left out) ... {text[-(length // 4) :]}"
 
 
 def quantity(value: float) -> str:

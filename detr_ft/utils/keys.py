@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+_MAX_NAME_CHARS = 200  # the time for a comparison grows with the length
 # The keys of common names of other tools.
 KEY_OF_ALIAS = {
     "accumulate": "gradient_accumulation_steps",
@@ -45,5 +46,12 @@ def words_for(keys: Sequence[str]) -> dict[str, str]:
 def similar_to(name: str, keys: Sequence[str]) -> str | None:
     """Return the key that a name probably means, None if there is none."""
     words = words_for(keys)
-    similar = difflib.get_close_matches(name, words, 1)
-    return words[similar[0]] if similar else None
+    similar = closest(name, words)
+    return words[similar] if similar else None
+
+
+def closest(name: str, words: Iterable[str], min_similarity: float = 0.6) -> str | None:
+    """Return the most similar word, None if there is none or the name is too long for one."""
+    if len(name) > _MAX_NAME_CHARS:
+        return None
+    return next(iter(difflib.get_close_matches(name, words, 1, min_similarity)), None)

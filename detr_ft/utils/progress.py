@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
+from rich.text import Text
+
+from detr_ft.utils.formatting import visible
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ def status(text: str) -> Iterator[None]:
     if _console is None:
         yield
         return
-    with _console.status(text):
+    with _console.status(Text(visible(text))):
         yield
 
 

@@ -38,7 +38,9 @@ class CheckOutcome:
 def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> CheckOutcome:
     """Check a recipe with `section.key=value` overrides; takes seconds on a CPU.
 
-    Data and weights are not read, but missing ones are reported.
+    Data and weights are not read, but missing ones are reported. Code of the recipe runs in this process: its exceptions are
+    problems, SystemExit too, but an endless loop or `os._exit` is reported by the command `detr-ft check` only, which runs
+    it in a process of its own.
     """
     file = None if isinstance(recipe, Recipe) else Path(path_text("recipe", recipe, "a file or a Recipe"))
     name = "" if file is None else f"{file}: "
@@ -47,8 +49,8 @@ def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> CheckOutcome:
     except InputError as error:
         return CheckOutcome(tuple(error.problems))
     problems = [f"criterion: {problem}" for problem in check_criterion(built.criterion)]
-    fault = built.augmentation and try_augmentation(built.augmentation)
-    if fault:
+    fault = None if built.augmentation is None else try_augmentation(built.augmentation)
+    if fault is not None:
         problems.append(f"data.augment: {fault}")
     missing = missing_paths(built.recipe)
     problems += synonyms_problems(built.recipe)

@@ -233,8 +233,8 @@ def _better(result: TrainResult, metrics: EvaluationMetrics) -> str:
 
 def check_augmentation(built: BuiltRecipe) -> None:
     """Raise InputError if the augmentation fails on generated images."""
-    fault = built.augmentation and try_augmentation(built.augmentation)
-    if fault:
+    fault = None if built.augmentation is None else try_augmentation(built.augmentation)
+    if fault is not None:
         raise InputError(f"data.augment: {fault}")
 
 

@@ -446,3 +446,16 @@ class Unparametrised:
 
 def test_str_of_user_terms() -> None:
     assert str(SetCriterion(Nearest(), [Unparametrised()])) == "Matched by Nearest().\nScored by 2 x Unparametrised."
+
+
+def test_arguments_of_other_types_or_devices_are_reported() -> None:
+    predictions, targets, labels = random_batch(0, (2, 1))
+    criterion: Any = detr_criterion()
+    for arguments, words in (
+        ((predictions, labels), r"targets: must be .*Targets, got list. Convert labels with Targets.from_labels"),
+        ((predictions.logits, targets), r"predictions: must be .*Predictions, got Tensor"),
+        ((predictions, targets.of_image(0)), "as many images as the predictions, 2, got 1"),
+        ((predictions, targets.to(torch.device("meta"))), "targets: are on meta, the predictions on cpu"),
+    ):
+        with pytest.raises(CriterionError, match=words):
+            criterion(*arguments)

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import DetrForObjectDetection
 
 from detr_ft.criterion import BoxL1Loss, HungarianMatcher, SetCriterion, detr_criterion
-from detr_ft.errors import InputError
+from detr_ft.errors import InputError, TargetError
 from detr_ft.models.attach import attach_criterion
-from detr_ft.structures import StepTotals
+from detr_ft.structures import Matches, Predictions, StepTotals, Targets
 
 
 def batch(images: int = 2) -> dict[str, Any]:
@@ -188,3 +188,25 @@ def test_a_class_head_that_contradicts_the_config_is_refused(tiny_model: DetrFor
 
 def test_the_default_is_the_criterion_of_the_family(tiny_model: DetrForObjectDetection) -> None:
     assert attach_criterion(tiny_model).criterion == detr_criterion()
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_labels_that_do_not_fit_are_reported_by_the_model(tiny_model: DetrForObjectDetection, default: bool) -> None:
+    attach_criterion(tiny_model, None if default else SetCriterion(FirstQueries(), [BoxL1Loss()]))
+    inputs = batch()
+    first, second = inputs["labels"]
+    for labels, words in (
+        ([first, {"boxes": second["boxes"]}], "image 1 of the batch: .*class_labels missing"),
+        (first, "must be a list with a mapping for each image, got a dict"),
+        ([first], "as many images as the predictions, 2, got 1"),
+        ([], "as many images as the predictions, 2, got 0"),
+    ):
+        with pytest.raises(TargetError, match=words):
+            tiny_model(inputs["pixel_values"], labels=labels)
+
+
+class FirstQueries:
+    """A matcher without costs, which checks nothing itself."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        raise AssertionError("not reached")

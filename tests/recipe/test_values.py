@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_a_criterion_that_passes_the_quick_check_is_valid(criterion: dict[str, A
     text = recipe_with(criterion)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detr_ft.utils.yaml.check_regular", lambda path: None)
-        patch.setattr(Path, "read_text", lambda *arguments, **options: text)
+        patch.setattr(Path, "open", lambda *arguments, **options: io.BytesIO(text.encode()))
         recipe = check_keys(path)
         if recipe is not None:
             assert load_recipe(path) == recipe

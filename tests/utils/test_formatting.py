@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from detr_ft.utils.formatting import change, duration, metric, minutes, percent, quantity
+from detr_ft.utils.formatting import change, duration, metric, minutes, percent, quantity, shorten, visible
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,18 @@ from detr_ft.utils.formatting import change, duration, metric, minutes, percent,
 )
 def test_formatting(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_control_characters_are_visible_and_other_text_stays() -> None:
+    plain = "näme 名前\u3000\u200d👍 [bold]\\x\n\tend"
+    assert visible(plain) == plain
+    assert visible("\x1b[31m\x1b]8;;x\x07\x08\r") == r"\x1b[31m\x1b]8;;x\x07\x08\x0d"
+    assert visible("\x9b\x7f\u202e\u2066\u2028\ud800\U000e0041") == r"\u009b\u007f\u202e\u2066\u2028\ud800\udb40\udc41"
+    value = {"name\x7f\x9b\u202e\U000e0041": "\x1b"}
+    assert json.loads(visible(json.dumps(value, ensure_ascii=False))) == value
+
+
+def test_long_texts_are_shortened() -> None:
+    assert shorten("a" * 40, 40) == "a" * 40
+    short = shorten("a" * 30 + "b" * 100_000 + "c" * 10, 40)
+    assert short == f"{'a' * 30} ... (100,000 characters left out) ... {'c' * 10}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from detr_ft.criterion.base import Cost, Loss
 from detr_ft.criterion.checking.cases import Case, cases, many_queries
+from detr_ft.criterion.checking.effects import probe_cost_effects, probe_effects, settings_restored
 from detr_ft.criterion.checking.probes import (
     ZeroLoss,
     probe_cost,
@@ -24,6 +25,7 @@ from detr_ft.criterion.fault_finder import describe_exception
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import HungarianMatcher, MatcherSchedule, checked_costs, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.utils.user_code import raise_if_interrupt
 
 logger = logging.getLogger("detr_ft.criterion")
 
@@ -33,7 +35,8 @@ _DEFAULT_CLASSES = 4
 def check_cost(cost: Cost) -> list[str]:
     """Check a cost: shape `[L, P, Q]`, fp32, finite, each target with the queries of its own image.
 
-    The cost of a target must not depend on the order of targets, nor on other images.
+    The cost of a target must not depend on the order of targets, nor on other images. Its inputs stay as they are, and the
+    same inputs give the same cost.
 
     >>> from detr_ft.criterion import GIoUCost
     >>> check_cost(GIoUCost())
@@ -43,7 +46,7 @@ def check_cost(cost: Cost) -> list[str]:
         checked_costs([cost])
     except (TypeError, ValueError) as error:
         return [str(error)]
-    with _without_warnings():
+    with _isolated():
         return _grouped(_cost_problems(cost))
 
 
@@ -51,8 +54,9 @@ def check_loss(loss: Loss) -> list[str]:
     """Check a loss: shape `[L]`, finite value and gradient, and dependence on the softmax over K+1 alone.
 
     The loss is computed after the matching of DETR: with and without objects, with more objects than queries, with
-    extreme logits and boxes without area, in half precision, and with the targets in another order. A loss of weight
-    0 needs no gradient. Use `check_criterion` to check that all losses together train correct scores.
+    extreme logits and boxes without area, in half precision, and with the targets in another order. Its inputs stay as
+    they are, and the same inputs give the same value. A loss of weight 0 needs no gradient. Use `check_criterion` to check
+    that all losses together train correct scores.
 
     >>> from detr_ft.criterion import CrossEntropyLoss
     >>> check_loss(CrossEntropyLoss())
@@ -62,7 +66,7 @@ def check_loss(loss: Loss) -> list[str]:
         criterion = SetCriterion(HungarianMatcher(), [loss] if loss.weight else [loss, ZeroLoss()])
     except (AttributeError, TypeError, ValueError) as error:  # an object that is no loss
         return [str(error)]
-    with _without_warnings():
+    with _isolated():
         return _grouped(_problems(criterion))
 
 
@@ -74,7 +78,7 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
     """
     schedule = criterion.matcher
     starts = schedule.starts if isinstance(schedule, MatcherSchedule) else [0]
-    with _without_warnings():
+    with _isolated():
         problems = [
             *(problem for cost in costs_of(criterion.matcher) for problem in _cost_problems(cost)),
             *(problem for start in starts for problem in _problems(criterion.at(start))),
@@ -90,22 +94,26 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
 
 
 def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
+    criterion = SetCriterion(HungarianMatcher([cost]), [ZeroLoss()])
     for case in cases(_DEFAULT_CLASSES):
         yield from (
             (case, problem)
-            for problem in _caught(probe_cost(cost, case), SetCriterion(HungarianMatcher([cost]), [ZeroLoss()]))
+            for problem in _first_problems([probe_cost_effects(cost, case), probe_cost(cost, case)], criterion)
         )
 
 
 def _problems(criterion: SetCriterion) -> Iterator[tuple[Case, str]]:
     for case in cases(_classes_of(criterion)):
-        for probe in (probe_criterion, probe_precision, probe_weights):
-            problems = list(_caught(probe(criterion, case), criterion))
-            yield from ((case, problem) for problem in problems)
-            if problems:  # the remaining probes would report the same problem again
-                break
+        probes = [probe(criterion, case) for probe in (probe_effects, probe_criterion, probe_precision, probe_weights)]
+        yield from ((case, problem) for problem in _first_problems(probes, criterion))
     large = many_queries(_classes_of(criterion))
-    yield from ((large, problem) for problem in _caught(probe_size(criterion, large), criterion))
+    probes = [probe_effects(criterion, large), probe_size(criterion, large)]
+    yield from ((large, problem) for problem in _first_problems(probes, criterion))
+
+
+def _first_problems(probes: Iterable[Iterator[str]], criterion: SetCriterion) -> list[str]:
+    """The problems of the first probe that has any; the others would report the same again."""
+    return next(filter(None, (_caught(probe, criterion) for probe in probes)), [])
 
 
 def _grouped(problems: Iterable[tuple[Case, str]]) -> list[str]:
@@ -119,14 +127,17 @@ def _grouped(problems: Iterable[tuple[Case, str]]) -> list[str]:
     ]
 
 
-def _caught(problems: Iterator[str], criterion: SetCriterion) -> Iterator[str]:
-    """The problems of a probe. An exception of a term is one, with the line that raised it."""
+def _caught(problems: Iterator[str], criterion: SetCriterion) -> list[str]:
+    """The problems of a probe. Any exception of a term is one, SystemExit too, with its line."""
+    caught: list[str] = []
     try:
-        yield from problems
+        caught.extend(problems)
     except CriterionError as error:
-        yield str(error)
-    except Exception as error:  # noqa: BLE001 - any exception of a user's term is a problem to report
-        yield describe_exception(error, criterion)
+        caught.append(str(error))
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+        raise_if_interrupt(error)
+        caught.append(describe_exception(error, criterion))
+    return caught
 
 
 def _classes_of(criterion: SetCriterion) -> int:
@@ -136,11 +147,12 @@ def _classes_of(criterion: SetCriterion) -> int:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Suppress the warning of more objects than queries, which one of the batches has on purpose."""
+def _isolated() -> Iterator[None]:
+    """Restore torch's settings, and suppress the warning of too few queries, which a batch has on purpose."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with settings_restored():
+            yield
     finally:
         logger.setLevel(level)

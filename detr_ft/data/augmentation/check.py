@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from detr_ft.data.pipeline.dataset import TrainDataset, TrainTransform
 from detr_ft.data.pipeline.image_format import ImageFormat
 from detr_ft.data.pipeline.sample import Sample
 from detr_ft.errors import InputError
+from detr_ft.utils.user_code import describe_error, raise_if_interrupt
 
 _EPOCHS = 4
 _FORMAT = ImageFormat({"max_height": 96, "max_width": 96}, (0.0,) * 3, (1.0,) * 3)
@@ -40,10 +40,10 @@ def try_augmentation(augment: Augmentation) -> str | None:
                 examples.at(epoch, index)
         return find_misplaced(augment)
     except InputError as error:
-        return str(error).partition(": ")[2]
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{augment!r} failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        return str(error).partition(": ")[2] or f"{augment!r} failed: {describe_error(error)}"
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+        raise_if_interrupt(error)
+        return f"{augment!r} failed: {describe_error(error)}"
 
 
 def find_misplaced(augment: Augmentation) -> str | None:

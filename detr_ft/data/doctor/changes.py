@@ -88,7 +88,7 @@ def problem_of_copy(folder: Path) -> Problem | None:
     """Return a note if a folder is a repaired copy that lacks images, or other entries, of its original."""
     try:
         changes = [json.loads(line) for line in read_regular(folder / CHANGE_LOG).decode().splitlines()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     kinds = [
         str(change.get("what"))

@@ -24,9 +24,9 @@ from detr_ft.models.metadata import read_lora
 from detr_ft.structures import StepTotals
 from detr_ft.training.checkpoint.state import STATE, TENSORS, WEIGHTS, load_tensors, load_weights, read_state
 from detr_ft.training.failures.capsule import WEIGHTS_DIGEST
-from detr_ft.training.step import is_interrupt
 from detr_ft.training.step_totals import seed_step
 from detr_ft.utils.complete_folder import DIGESTS, digest_of, fault_of
+from detr_ft.utils.user_code import is_interrupt
 
 _STATE_FIELDS = {
     "step": int, "process": int, "seed": int, "images": list, "frozen": list, "live_norms": bool, "mixed_precision": str,

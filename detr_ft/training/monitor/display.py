@@ -19,7 +19,7 @@ from rich.progress import (
 from detr_ft.evaluation.metrics import HEADINGS, MAIN_METRICS
 from detr_ft.training.monitor.eta import RemainingTime
 from detr_ft.utils.distributed import rank
-from detr_ft.utils.formatting import metric, percent
+from detr_ft.utils.formatting import metric, percent, visible
 from detr_ft.utils.progress import terminal
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class LiveDisplay:
             self._progress.remove_task(self._evaluating)
             self._evaluating = None
         for line in lines_of_evaluation(row):
-            self._progress.console.print(line, highlight=False, markup=False)
+            self._progress.console.print(visible(line), highlight=False, markup=False)
 
     def stop(self) -> None:
         """Remove the bars."""

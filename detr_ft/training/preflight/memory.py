@@ -15,10 +15,11 @@ from torch import nn
 from detr_ft.criterion import describe_exception
 from detr_ft.errors import InputError
 from detr_ft.structures import StepTotals
-from detr_ft.training.step import EagerForwardBackward, is_interrupt
+from detr_ft.training.step import EagerForwardBackward
 from detr_ft.training.trainer import DetrTrainer, TrainingError
 from detr_ft.utils.collectives import max_over_processes
 from detr_ft.utils.environment import peak_memory_mib, reset_peak_memory
+from detr_ft.utils.user_code import is_interrupt
 
 logger = logging.getLogger(__name__)
 

@@ -362,3 +362,9 @@ def test_real_data(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     data = load_data(str(real_data("chess_coco")))
     result = repaired(data)
     assert [one.what for one in result.changes] == ["left out: duplicate box"]
+
+
+def test_a_damaged_record_of_changes_is_no_note(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, "{", "\0", "9" * 5000):
+        (tmp_path / "changes.jsonl").write_text(text)
+        assert problem_of_copy(tmp_path) is None
