@@ -165,9 +165,8 @@ class RunDirectory:
             if target.parent != self.path:
                 target.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
-            self._add_to_record(
-                {name: hashlib.sha256(content).hexdigest()}
-            )  # before: a killed run has no file without record
+            if name != LOG:  # which grows
+                self._add_to_record({name: hashlib.sha256(content).hexdigest()})  # before the file has its name
             partial.replace(target)
         return target
 
