@@ -59,6 +59,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture
+def check_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `detr-ft check` run in this process, for tests of its messages: a child loads the libraries again."""
+    from detr_ft.cli import check_process
+    from detr_ft.cli.child_process import ChildOutcome
+
+    def run(module: str, request: dict[str, object], seconds: float | None = None) -> ChildOutcome:
+        return ChildOutcome(check_process._run_verb(request), "", timed_out=False, output="")
+
+    monkeypatch.setattr(check_process, "run_child", run)
+
+
 @pytest.fixture(autouse=True)
 def short_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the measurements of speed at the end of runs and exports, whose values the tests do not use."""

@@ -106,6 +106,7 @@ def test_the_python_page_runs_and_names_every_function(folder: Path, monkeypatch
                 assert field in {*kind.__dataclass_fields__, *vars(kind)}, f"{name}: {field}"
 
 
+@pytest.mark.usefixtures("check_in_this_process")
 def test_the_custom_term_passes_the_check(tmp_path: Path) -> None:
     (tmp_path / "nwd.py").write_text(blocks("python")[1])
     recipe = f"model: {{checkpoint: embedded:small}}\ndata: {{source: photos}}\n{blocks('yaml')[0]}train: {{output_dir: runs/x}}\n"

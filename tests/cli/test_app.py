@@ -187,6 +187,7 @@ def test_an_unreachable_hub_is_reported(folder: Path) -> None:
     assert files(folder) == before
 
 
+@pytest.mark.usefixtures("check_in_this_process")
 def test_the_recipe_for_the_hub_is_valid(folder: Path, here: Callable[..., tuple[int, str, str]]) -> None:
     recipe = Path(__file__).parents[2] / "recipes/cppe5/resnet50.yaml"
     status, _, stderr = here("check", str(recipe), cwd=folder)

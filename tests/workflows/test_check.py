@@ -19,6 +19,9 @@ train: {output_dir: run}
 """
 
 
+pytestmark = pytest.mark.usefixtures("check_in_this_process")
+
+
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

@@ -95,6 +95,7 @@ def call_killed_in(place: str, call: Callable[[], object], replacement: Callable
             call()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_each_place_of_its_end_is_completed(
     tiny_checkpoint: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

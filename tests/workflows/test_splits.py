@@ -38,7 +38,7 @@ def separate(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": lambda data, **options: evaluate(MODEL, data, **options),
     "compare": lambda data, **options: compare([MODEL, MODEL], data, **options),
-    "export": lambda data, **options: export(MODEL, "onnx", data, **options),
+    "export": lambda data, **options: export(MODEL, "torch", data, **options),
 }
 
 
