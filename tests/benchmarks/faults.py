@@ -34,7 +34,7 @@ model: {{checkpoint: embedded:small}}
 data: {{source: "generated:shapes?train=64&validation=16&edge=96", augment: light}}
 train:
   output_dir: {run}
-  num_train_epochs: 8
+  num_train_epochs: 16
   per_device_train_batch_size: 4
   dataloader_num_workers: {workers}
   learning_rate: 1.0e-4
@@ -220,7 +220,7 @@ def disturb(disturbed: Disturbed, with_full_disk: bool) -> str:
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < _LIMIT_SECONDS:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(disturbed.random.uniform(4.0, 30.0))
+                process.wait(disturbed.random.uniform(2.0, 15.0))
             if process.poll() is None:
                 name = disturbed.random.choice(live)
                 disturbed.faults[name] += 1
