@@ -25,6 +25,7 @@ from detr_ft.errors import InputError
 from detr_ft.models.attach import attach_criterion
 from detr_ft.models.families import Family, family_of, find_family
 from detr_ft.structures import Detections, Predictions, StepTotals, Targets
+from detr_ft.utils.parallel import LimitedReads, name_of
 
 # An image waits for others of its processed size. If this many batches are waiting, the largest group is not filled.
 _MAX_WAITING_BATCHES = 4
@@ -132,14 +133,16 @@ def detect_split(
 ) -> list[Detections]:
     """Return the detections of each row of a split in the schema, in its order.
 
-    Only a few batches are in memory at a time. `progress` is called with the number of images read.
+    Only a few batches are in memory at a time. `progress` is called with the number of images read. Raises InputError for
+    an image that can't be read, or takes two minutes.
     """
 
     def images() -> Iterator[Image.Image]:
-        for number, row in enumerate(split.with_format(None).select_columns(["image"]), start=1):
-            yield open_image(row["image"])
-            if progress is not None:
-                progress(number)
+        with LimitedReads() as read:
+            for number, row in enumerate(split.with_format(None).select_columns(["image"]), start=1):
+                yield read(partial(open_image, row["image"]), name_of(number - 1, row))
+                if progress is not None:
+                    progress(number)
 
     return detect(model, processor, images(), batch_size)
 
@@ -157,10 +160,10 @@ def predict_split_raw(
     # Any totals do, because the loss is not used; without them the processes would have to communicate.
     totals = StepTotals(1.0, torch.ones(model.config.num_labels, device=model.device))
     try:
-        with inference(model), attached.step_totals(totals):
+        with inference(model), attached.step_totals(totals), LimitedReads() as read:
             for start in range(0, len(examples), batch_size):
                 rows = range(start, min(start + batch_size, len(examples)))
-                batch = collate([examples.at(0, row) for row in rows], form.canvas)
+                batch = collate([read(partial(examples.at, 0, row), name_of(row, None)) for row in rows], form.canvas)
                 labels = [{name: value.to(model.device) for name, value in label.items()} for label in batch["labels"]]
                 pixels = {name: batch[name].to(model.device) for name in ("pixel_values", "pixel_mask")}
                 model(**form.normalize(pixels), labels=labels)

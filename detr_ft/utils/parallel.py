@@ -1,4 +1,4 @@
-"""A function over all rows of a split, in threads, with a progress bar."""
+"""Functions over the rows of a split in threads, with a progress bar and a time limit for each."""
 
 from __future__ import annotations
 
@@ -36,8 +36,29 @@ def map_rows(function: Callable[[dict[str, Any]], T], rows: Dataset, label: str)
         del read[index]
         return result
 
-    results = _in_order(of_row, len(rows), lambda index: InputError(_overdue(index, read.get(index))))
+    results = _in_order(of_row, len(rows), lambda index: InputError(_overdue(name_of(index, read.get(index)))))
     yield from track(results, label, len(rows))
+
+
+class LimitedReads:
+    """Reads images one after another in a thread, each within two minutes."""
+
+    def __init__(self) -> None:
+        self._thread = DaemonThreads(1)
+
+    def __enter__(self) -> LimitedReads:
+        return self
+
+    def __exit__(self, kind: object, error: object, at: object) -> None:
+        self._thread.close()
+
+    def __call__(self, read: Callable[[], T], name: str) -> T:
+        """Return the result of `read`, or raise its exception. Raises InputError for an image that takes too long."""
+        try:
+            return result_within(self._thread.submit(read), MAX_ROW_SECONDS)
+        except TimeLimitError as error:
+            self._thread = DaemonThreads(1)  # the other one hangs
+            raise InputError(_overdue(name)) from error
 
 
 def _in_order(function: Callable[[int], T], count: int, overdue: Callable[[int], InputError]) -> Iterator[T]:
@@ -65,7 +86,11 @@ def _in_order(function: Callable[[int], T], count: int, overdue: Callable[[int],
         threads.close(_MAX_CLOSING_SECONDS)
 
 
-def _overdue(index: int, row: Mapping[str, Any] | None) -> str:
+def name_of(index: int, row: Mapping[str, Any] | None) -> str:
+    """Return the path of a row's image, or its index if the data have none."""
     image = (row or {}).get("image") or {}
-    name = image.get("path") or f"the image of row {index}"
+    return image.get("path") or f"the image of row {index}"
+
+
+def _overdue(name: str) -> str:
     return f"{name}: could not be read within {MAX_ROW_SECONDS:g} s. Check the disk or network that it is on, or replace the file"

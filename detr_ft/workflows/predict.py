@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from detr_ft.structures import Detections
 from detr_ft.utils.arguments import check_list_of_texts, check_threshold, check_whole_number, model_text, path_text
 from detr_ft.utils.drawing import draw
 from detr_ft.utils.files import writing
+from detr_ft.utils.parallel import LimitedReads
 from detr_ft.utils.progress import track
 from detr_ft.utils.threads import use_free_cores
 from detr_ft.workflows.results import check_new_folder
@@ -151,6 +153,7 @@ class _Reader:
         self.failures: list[FailedImage] = []
         self._processor = detector.processor
         self._sources = sources
+        self._read = LimitedReads()
         self._downloads = None if folder is None else folder / _DOWNLOADS
 
     def images(self) -> Iterator[Image.Image]:
@@ -158,7 +161,7 @@ class _Reader:
         names = relative_names(self._sources)
         for number, source in enumerate(track(self._sources, "detecting", len(self._sources))):
             try:
-                file, image = self._open(source, names[number])
+                file, image = self._read(partial(self._open, source, names[number]), str(source))
             except InputError as error:
                 self.failures.append(FailedImage(source, _reason(error, source)))
                 continue

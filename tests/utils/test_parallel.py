@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import detr_ft
+from detr_ft.criterion import detr_criterion
 from detr_ft.data.generated.generate import generate
 from detr_ft.errors import InputError
+from detr_ft.models.load import load_model
+from detr_ft.models.predict import detect_split, predict_split_raw
 from detr_ft.utils import parallel
 from detr_ft.utils.daemon_threads import DaemonThreads, TimeLimitError, result_within
-from detr_ft.utils.parallel import map_rows
+from detr_ft.utils.parallel import LimitedReads, map_rows
 
 ROWS = generate("workshop?train=40&validation=0&edge=64")["train"]
 
@@ -67,3 +73,45 @@ def test_a_call_has_its_result_within_the_limit() -> None:
 
 def _time_out() -> int:
     raise TimeoutError
+
+
+def test_a_read_that_hangs_is_an_error_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MAX_ROW_SECONDS", 0.3)
+    released = threading.Event()
+    with LimitedReads() as read:
+        assert read(lambda: 7, "first.png") == 7
+        with pytest.raises(InputError, match=r"^second\.png: could not be read within 0\.3 s"):
+            read(lambda: released.wait(30), "second.png")
+        assert read(lambda: 8, "third.png") == 8
+        with pytest.raises(ValueError, match="fourth"):
+            read(lambda: int("fourth"), "fourth.png")
+    released.set()
+
+
+@pytest.mark.parametrize("verb", ["detect_split", "predict_split_raw", "predict"])
+def test_images_that_a_model_reads_have_a_time_limit(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load_model("embedded:small")
+    rows = ROWS.select([0])
+    file = tmp_path / "slow.png"
+    file.write_bytes(rows[0]["image"]["bytes"])
+    released = threading.Event()
+
+    def hang(*_: object) -> None:
+        released.wait(30)
+
+    monkeypatch.setattr(parallel, "MAX_ROW_SECONDS", 0.3)
+    for module in ("models.predict", "data.pipeline.sample", "workflows.predict"):
+        monkeypatch.setattr(f"detr_ft.{module}.open_image", hang)
+    calls: dict[str, Callable[[], object]] = {
+        "detect_split": lambda: detect_split(model, processor, rows),
+        "predict_split_raw": lambda: list(predict_split_raw(model, processor, detr_criterion(), rows)),
+    }
+    if verb in calls:
+        with pytest.raises(InputError, match=r"could not be read within 0\.3 s"):
+            calls[verb]()
+    else:
+        (failure,) = detr_ft.predict("embedded:small", [file]).failures
+        assert "could not be read within 0.3 s" in failure.reason
+    released.set()
