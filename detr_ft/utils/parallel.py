@@ -52,8 +52,8 @@ class LimitedReads:
     def __exit__(self, kind: object, error: object, at: object) -> None:
         self._thread.close()
 
+    def __call__(self, read: Callable[[], T], name: str) -> T:
         """Return the result of `read`, or raise its exception; InputError if it takes too long."""
-        """Return the result of `read`, or raise its exception. Raises InputError for an image that takes too long."""
         try:
             return result_within(self._thread.submit(read), MAX_ROW_SECONDS)
         except TimeLimitError as error:
