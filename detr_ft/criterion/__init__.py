@@ -16,7 +16,16 @@ from detr_ft.criterion.class_losses import SoftmaxFocalLoss as FocalLoss
 from detr_ft.criterion.class_losses import SoftmaxMatchabilityLoss as MatchabilityLoss
 from detr_ft.criterion.class_losses import SoftmaxQualityFocalLoss as QualityFocalLoss
 from detr_ft.criterion.class_losses import SoftmaxVarifocalLoss as VarifocalLoss
-from detr_ft.criterion.costs import BoxL1Cost, CIoUCost, ClassCost, DIoUCost, GIoUCost, LogClassCost, SoftmaxFocalCost
+from detr_ft.criterion.costs import (
+    BoxL1Cost,
+    CIoUCost,
+    ClassCost,
+    DIoUCost,
+    GIoUCost,
+    LogClassCost,
+    SigmoidFocalCost,
+    SoftmaxFocalCost,
+)
 from detr_ft.criterion.costs import SoftmaxFocalCost as FocalCost
 from detr_ft.criterion.explain import explain
 from detr_ft.criterion.fault_finder import describe_exception, find_fault
@@ -31,6 +40,13 @@ from detr_ft.criterion.matchers import (
 )
 from detr_ft.criterion.serialization import check_activation
 from detr_ft.criterion.set_criterion import SetCriterion, detr_criterion
+from detr_ft.criterion.sigmoid_losses import (
+    IoUAwareLoss,
+    SigmoidFocalLoss,
+    SigmoidMatchabilityLoss,
+    SigmoidQualityFocalLoss,
+    SigmoidVarifocalLoss,
+)
 
 __all__ = [
     "BoxL1Cost",
@@ -51,6 +67,7 @@ __all__ = [
     "GIoULoss",
     "GreedyMatcher",
     "HungarianMatcher",
+    "IoUAwareLoss",
     "LayerMatcher",
     "LogClassCost",
     "Loss",
@@ -62,6 +79,11 @@ __all__ = [
     "QualityFocalLoss",
     "QueryLoss",
     "SetCriterion",
+    "SigmoidFocalCost",
+    "SigmoidFocalLoss",
+    "SigmoidMatchabilityLoss",
+    "SigmoidQualityFocalLoss",
+    "SigmoidVarifocalLoss",
     "SmoothL1Loss",
     "SoftmaxFocalCost",
     "SoftmaxFocalLoss",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from detr_ft.boxes import at_least_fp32
 from detr_ft.structures import Matches, Predictions, Targets
 
-SOFTMAX = frozenset({"softmax"})
+SOFTMAX, SIGMOID = frozenset({"softmax"}), frozenset({"sigmoid"})
 ANY_ACTIVATION = frozenset({"softmax", "sigmoid"})
 
 

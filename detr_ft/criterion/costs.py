@@ -13,9 +13,10 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from detr_ft.boxes import at_least_fp32, ciou, diou, giou
-from detr_ft.criterion.base import ANY_ACTIVATION, SOFTMAX, Cost
+from detr_ft.criterion.base import ANY_ACTIVATION, SIGMOID, SOFTMAX, Cost
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.structures import Predictions, Targets
 
@@ -95,6 +96,37 @@ class SoftmaxFocalCost:
         complement = (-log_p.expm1()).clamp(min=_MIN_PROBABILITY)  # 1 - p
         positive = self.alpha * complement**self.gamma * -log_p
         return positive - (1 - self.alpha) * log_p.exp() ** self.gamma * -complement.log()
+
+
+@dataclass(frozen=True)
+class SigmoidFocalCost:
+    """Difference of the focal losses of predicting and not predicting the target's class: `[L, P, Q]`.
+
+    Formula: `alpha (1-p)^gamma (-log p) - (1-alpha) p^gamma (-log(1-p))`, with p by sigmoid.
+    Paper: Zhu et al., ICLR 2021 (matching of Deformable DETR), with Lin et al., ICCV 2017, equation 5.
+    Relations: `SoftmaxFocalCost` for models with no-object; `ClassCost` has a limited range.
+    When to choose: with the class losses of models without no-object, as their authors do.
+
+    >>> from detr_ft.criterion.checking.cases import example
+    >>> SigmoidFocalCost()(*example("sigmoid")[:2])
+    tensor([[[-0.4344,  0.4655]]])
+    """
+
+    weight: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
+    activations: ClassVar[frozenset[str]] = SIGMOID
+    paper: ClassVar[str] = (
+        "Zhu et al., ICLR 2021 (arXiv:2010.04159); Lin et al., ICCV 2017, equation 5 (arXiv:1708.02002)"
+    )
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor:
+        # Dimensions that are indexed by tensors come first: [P, L, Q].
+        logits = predictions.logits.detach()[:, targets.image, :, targets.labels].transpose(0, 1)
+        logits = at_least_fp32(logits)
+        p = logits.sigmoid()
+        positive = self.alpha * (1 - p) ** self.gamma * softplus(-logits)
+        return positive - (1 - self.alpha) * p**self.gamma * softplus(logits)
 
 
 @dataclass(frozen=True)

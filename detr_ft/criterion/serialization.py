@@ -12,7 +12,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from detr_ft.criterion import box_losses, class_losses, costs, matchers
+from detr_ft.criterion import box_losses, class_losses, costs, matchers, sigmoid_losses
 from detr_ft.criterion.base import Loss, check_weight
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import costs_of
@@ -24,17 +24,30 @@ _KEYS = {"matcher", "losses"}
 
 TERMS: Mapping[str, type] = {
     name: value
-    for module in (costs, box_losses, class_losses, matchers)
+    for module in (costs, box_losses, class_losses, sigmoid_losses, matchers)
     for name, value in vars(module).items()
     if inspect.isclass(value) and is_dataclass(value) and value.__module__ == module.__name__
 }
 # Terms that exist in several forms, by the name that stands for any of them in a recipe.
 FORMS: Mapping[str, Mapping[Activation, type]] = {
-    "FocalCost": {"softmax": costs.SoftmaxFocalCost},
-    "FocalLoss": {"softmax": class_losses.SoftmaxFocalLoss},
-    "QualityFocalLoss": {"softmax": class_losses.SoftmaxQualityFocalLoss},
-    "VarifocalLoss": {"softmax": class_losses.SoftmaxVarifocalLoss},
-    "MatchabilityLoss": {"softmax": class_losses.SoftmaxMatchabilityLoss},
+    "FocalCost": {"softmax": costs.SoftmaxFocalCost, "sigmoid": costs.SigmoidFocalCost},
+    "FocalLoss": {"softmax": class_losses.SoftmaxFocalLoss, "sigmoid": sigmoid_losses.SigmoidFocalLoss},
+    "QualityFocalLoss": {
+        "softmax": class_losses.SoftmaxQualityFocalLoss,
+        "sigmoid": sigmoid_losses.SigmoidQualityFocalLoss,
+    },
+    "VarifocalLoss": {"softmax": class_losses.SoftmaxVarifocalLoss, "sigmoid": sigmoid_losses.SigmoidVarifocalLoss},
+    "MatchabilityLoss": {
+        "softmax": class_losses.SoftmaxMatchabilityLoss,
+        "sigmoid": sigmoid_losses.SigmoidMatchabilityLoss,
+    },
+}
+
+
+# Terms without another form, with the term that replaces them for the other activation.
+_REPLACEMENTS: Mapping[type, type] = {
+    class_losses.CrossEntropyLoss: sigmoid_losses.SigmoidFocalLoss,
+    sigmoid_losses.IoUAwareLoss: class_losses.SoftmaxMatchabilityLoss,
 }
 
 
@@ -134,4 +147,5 @@ def _counterpart(kind: type, activation: Activation) -> str:
     for forms in FORMS.values():
         if kind in forms.values() and activation in forms:
             return forms[activation].__name__
-    return f"a term whose `activations` contain {activation!r}"
+    replacement = _REPLACEMENTS.get(kind)
+    return replacement.__name__ if replacement else f"a term whose `activations` contain {activation!r}"

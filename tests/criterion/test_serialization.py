@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,12 +25,14 @@ from detr_ft.criterion import (
     GIoULoss,
     GreedyMatcher,
     HungarianMatcher,
+    IoUAwareLoss,
     LayerMatcher,
     LogClassCost,
     Matcher,
     MatcherSchedule,
     OneToManyMatcher,
     SetCriterion,
+    SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxFocalCost,
     SoftmaxFocalLoss,
@@ -137,16 +139,6 @@ def test_a_plain_name_is_the_form_for_softmax_and_is_recorded_explicitly() -> No
 
 
 @dataclass(frozen=True)
-class SigmoidFocalLoss:
-    weight: float = 1.0
-    name: ClassVar[str] = "loss_focal"
-    activations: ClassVar[frozenset[str]] = frozenset({"sigmoid"})
-
-    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
-        return predictions.logits.sum((1, 2, 3))
-
-
-@dataclass(frozen=True)
 class Unstated:
     """A loss without `activations`."""
 
@@ -158,8 +150,8 @@ class Unstated:
 
 
 def test_a_plain_name_is_the_form_for_the_activation_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = {"softmax": SoftmaxFocalLoss, "sigmoid": SigmoidFocalLoss}
-    monkeypatch.setitem(FORMS, "FocalLoss", forms)  # type: ignore[arg-type]
+    forms: dict[str, type] = {"softmax": SoftmaxFocalLoss, "sigmoid": SigmoidFocalLoss}
+    monkeypatch.setitem(FORMS, "VarifocalLoss", {"softmax": SoftmaxVarifocalLoss})
     description = {"matcher": {"use": "HungarianMatcher"}, "losses": [{"use": "FocalLoss"}]}
     assert configure(description, activation="sigmoid").losses == (SigmoidFocalLoss(),)
     assert configure(description).losses == (SoftmaxFocalLoss(),)
@@ -167,30 +159,55 @@ def test_a_plain_name_is_the_form_for_the_activation_of_the_model(monkeypatch: p
         configure(description | {"losses": [{"use": "VarifocalLoss"}]}, activation="sigmoid")
     check_activation(configure(description, activation="sigmoid"), "sigmoid")
     for activation, (own, other) in {"sigmoid": ("Softmax", "Sigmoid"), "softmax": ("Sigmoid", "Softmax")}.items():
-        criterion = SetCriterion(HungarianMatcher(), [forms["softmax" if own == "Softmax" else "sigmoid"]()])
+        losses = [forms["softmax" if own == "Softmax" else "sigmoid"]()]
+        criterion = SetCriterion(HungarianMatcher(), losses)
         with pytest.raises(CriterionError, match=f"{own}FocalLoss .*Use {other}FocalLoss"):
             check_activation(criterion, activation)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("criterion", "name"),
+    ("criterion", "words"),
     [
-        (detr_criterion(), "CrossEntropyLoss"),
-        (SetCriterion(HungarianMatcher(), [SoftmaxMatchabilityLoss()]), "SoftmaxMatchabilityLoss"),
-        (SetCriterion(HungarianMatcher([SoftmaxFocalCost()]), [BoxL1Loss()]), "SoftmaxFocalCost"),
+        (detr_criterion(), "CrossEntropyLoss is for softmax .*Use SigmoidFocalLoss"),
+        (
+            SetCriterion(HungarianMatcher(), [SoftmaxMatchabilityLoss()]),
+            "SoftmaxMatchabilityLoss is for softmax .*Use Sigmoid",
+        ),
+        (
+            SetCriterion(HungarianMatcher([SoftmaxFocalCost()]), [BoxL1Loss()]),
+            "SoftmaxFocalCost .*Use SigmoidFocalCost",
+        ),
         (
             SetCriterion(
                 MatcherSchedule([LayerMatcher(OneToManyMatcher(2, [SoftmaxFocalCost()]), HungarianMatcher())], [0]),
                 [BoxL1Loss()],
             ),
-            "SoftmaxFocalCost",
+            "SoftmaxFocalCost .*Use SigmoidFocalCost",
         ),
     ],
 )
-def test_a_term_for_another_activation_is_named(criterion: SetCriterion, name: str) -> None:
+def test_a_term_for_another_activation_is_named(criterion: SetCriterion, words: str) -> None:
     check_activation(criterion, "softmax")
-    with pytest.raises(CriterionError, match=rf"{name} is for softmax .*Use .*'sigmoid'"):
+    with pytest.raises(CriterionError, match=words):
         check_activation(criterion, "sigmoid")
+
+
+@dataclass(frozen=True)
+class OnlySigmoid:
+    """A loss of a user without a counterpart."""
+
+    weight: float = 1.0
+    name: ClassVar[str] = "loss_only"
+    activations: ClassVar[frozenset[str]] = frozenset({"sigmoid"})
+
+    def __call__(self, predictions: Predictions, targets: Targets, matches: Matches) -> torch.Tensor:
+        return predictions.logits.sum((1, 2, 3))
+
+
+@pytest.mark.parametrize(("loss", "words"), [(IoUAwareLoss(), "Use SoftmaxMatch"), (OnlySigmoid(), "'softmax'")])
+def test_a_sigmoid_term_names_its_counterpart(loss: Any, words: str) -> None:
+    with pytest.raises(CriterionError, match=words):
+        check_activation(SetCriterion(HungarianMatcher(), [loss]), "softmax")
 
 
 def test_terms_for_any_activation_and_unknown_criteria_pass() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from detr_ft.structures import Matches, Predictions, Targets
+from detr_ft.structures import Activation, Matches, Predictions, Targets
 
 LAYERS, QUERIES = 3, 7
 
@@ -25,21 +25,22 @@ class Case:
         return f"{self.name} (objects of each image: {', '.join(map(str, self.targets.counts))})"
 
 
-def example() -> tuple[Predictions, Targets, Matches]:
+def example(activation: Activation = "softmax") -> tuple[Predictions, Targets, Matches]:
     """One layer of an image with one object, two queries and K = 2: for examples in docstrings.
 
     The object has class 0 and the box (0.5, 0.5, 0.4, 0.2). Query 0 is matched: p = 0.7 for class 0, 0.2 for class 1,
     and a box twice as high, so that IoU = 0.5. Query 1 has 0.1, 0.1 and a box elsewhere.
     """
-    logits = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]).log()
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    logits = probabilities.log() if activation == "softmax" else probabilities[:, :2].logit()
     boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.2, 0.2]])
     targets = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.4, 0.2]]), torch.tensor([0]), (1,))
     zero = torch.tensor([0])
     matches = Matches(layer=zero, image=zero, query=zero, target=zero, num_boxes=torch.ones(1))
-    return Predictions.from_layer(logits[None], boxes[None]), targets, matches
+    return Predictions.from_layer(logits[None], boxes[None], activation), targets, matches
 
 
-def cases(classes: int) -> list[Case]:
+def cases(classes: int, activation: Activation = "softmax") -> list[Case]:
     """Batches of `classes` classes, from ordinary to extreme."""
     counts_by_name = {
         "an ordinary batch": (2, 3, 1),
@@ -47,8 +48,8 @@ def cases(classes: int) -> list[Case]:
         "a batch without objects": (0, 0),
         "more objects than queries": (QUERIES + 2, 1),
     }
-    cases = [Case(name, *_batch(counts, classes)) for name, counts in counts_by_name.items()]
-    predictions, targets = _batch((2, 3, 1), classes)
+    cases = [Case(name, *_batch(counts, classes, activation)) for name, counts in counts_by_name.items()]
+    predictions, targets = _batch((2, 3, 1), classes, activation)
     large_logits = (predictions.logits.detach() * 40).requires_grad_()
     extreme = replace(predictions, logits=large_logits, boxes=_without_width(predictions.boxes))
     cases.append(Case("extreme logits and boxes without area", extreme, targets))
@@ -62,21 +63,24 @@ def cases(classes: int) -> list[Case]:
     return cases
 
 
-def many_queries(classes: int) -> Case:
+def many_queries(classes: int, activation: Activation = "softmax") -> Case:
     """A batch with as many queries as a real model."""
-    return Case("100 queries", *_batch((3, 1), classes, queries=100))
+    return Case("100 queries", *_batch((3, 1), classes, activation, queries=100))
 
 
-def _batch(counts: Sequence[int], classes: int, queries: int = QUERIES) -> tuple[Predictions, Targets]:
+def _batch(
+    counts: Sequence[int], classes: int, activation: Activation, queries: int = QUERIES
+) -> tuple[Predictions, Targets]:
     generator = torch.Generator().manual_seed(0)
     shape = (LAYERS, len(counts), queries)
-    logits = torch.randn(*shape, classes + 1, generator=generator).requires_grad_()
+    outputs = classes + 1 if activation == "softmax" else classes
+    logits = torch.randn(*shape, outputs, generator=generator).requires_grad_()
     boxes = _boxes(*shape, generator=generator).requires_grad_()
     total = sum(counts)
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     true_boxes = _boxes(total, generator=generator)
     labels = torch.randint(classes, (total,), generator=generator)
-    return Predictions(logits, boxes), Targets(labels, true_boxes, image, tuple(counts))
+    return Predictions(logits, boxes, activation), Targets(labels, true_boxes, image, tuple(counts))
 
 
 def _boxes(*shape: int, generator: torch.Generator) -> Tensor:

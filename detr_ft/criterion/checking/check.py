@@ -6,10 +6,10 @@ Each check returns a list of problems: `assert check_loss(MyLoss()) == []`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from detr_ft.criterion.base import Cost, Loss
+from detr_ft.criterion.base import ANY_ACTIVATION, Cost, Loss
 from detr_ft.criterion.checking.cases import Case, cases, many_queries
 from detr_ft.criterion.checking.effects import probe_cost_effects, probe_effects, settings_restored
 from detr_ft.criterion.checking.probes import (
@@ -25,6 +25,7 @@ from detr_ft.criterion.fault_finder import describe_exception
 from detr_ft.criterion.input_checks import CriterionError
 from detr_ft.criterion.matchers import HungarianMatcher, MatcherSchedule, checked_costs, costs_of
 from detr_ft.criterion.set_criterion import SetCriterion
+from detr_ft.structures import Activation
 from detr_ft.utils.user_code import raise_if_interrupt
 
 logger = logging.getLogger("detr_ft.criterion")
@@ -51,7 +52,7 @@ def check_cost(cost: Cost) -> list[str]:
 
 
 def check_loss(loss: Loss) -> list[str]:
-    """Check a loss: shape `[L]`, finite value and gradient, and dependence on the softmax over K+1 alone.
+    """Check a loss: shape `[L]`, finite value and gradient, and dependence on the scores alone.
 
     The loss is computed after the matching of DETR: with and without objects, with more objects than queries, with
     extreme logits and boxes without area, in half precision, and with the targets in another order. Its inputs stay as
@@ -73,7 +74,8 @@ def check_loss(loss: Loss) -> list[str]:
 def check_criterion(criterion: SetCriterion) -> list[str]:
     """Check every cost and loss as `check_cost` and `check_loss` do, with every matcher of a schedule.
 
-    Then train free logits: the softmax over K+1 must predict the class of each matched query, and no-object elsewhere.
+    Then train free logits: they must predict the class of each matched query, and no-object elsewhere. Terms that support
+    softmax scores only, or sigmoid scores only, are checked with these; others with softmax scores.
     An empty list means that no problem was detected.
     """
     schedule = criterion.matcher
@@ -84,7 +86,8 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
             *(problem for start in starts for problem in _problems(criterion.at(start))),
         ]
         if not problems:
-            case = cases(_classes_of(criterion))[0]
+            terms = [*costs_of(criterion.matcher), *criterion.losses]
+            case = cases(_classes_of(criterion), _activation_of(terms))[0]
             problems = [
                 (case, text)
                 for start in starts
@@ -95,7 +98,7 @@ def check_criterion(criterion: SetCriterion) -> list[str]:
 
 def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
     criterion = SetCriterion(HungarianMatcher([cost]), [ZeroLoss()])
-    for case in cases(_DEFAULT_CLASSES):
+    for case in cases(_DEFAULT_CLASSES, _activation_of([cost])):
         yield from (
             (case, problem)
             for problem in _first_problems([probe_cost_effects(cost, case), probe_cost(cost, case)], criterion)
@@ -103,10 +106,11 @@ def _cost_problems(cost: Cost) -> Iterator[tuple[Case, str]]:
 
 
 def _problems(criterion: SetCriterion) -> Iterator[tuple[Case, str]]:
-    for case in cases(_classes_of(criterion)):
+    classes, activation = _classes_of(criterion), _activation_of([*costs_of(criterion.matcher), *criterion.losses])
+    for case in cases(classes, activation):
         probes = [probe(criterion, case) for probe in (probe_effects, probe_criterion, probe_precision, probe_weights)]
         yield from ((case, problem) for problem in _first_problems(probes, criterion))
-    large = many_queries(_classes_of(criterion))
+    large = many_queries(classes, activation)
     probes = [probe_effects(criterion, large), probe_size(criterion, large)]
     yield from ((large, problem) for problem in _first_problems(probes, criterion))
 
@@ -138,6 +142,12 @@ def _caught(problems: Iterator[str], criterion: SetCriterion) -> list[str]:
         raise_if_interrupt(error)
         caught.append(describe_exception(error, criterion))
     return caught
+
+
+def _activation_of(terms: Sequence[object]) -> Activation:
+    """The activation of the models to check terms with: softmax, unless one of them does not support it."""
+    supported = [getattr(term, "activations", ANY_ACTIVATION) for term in terms]
+    return "softmax" if all("softmax" in activations for activations in supported) else "sigmoid"
 
 
 def _classes_of(criterion: SetCriterion) -> int:

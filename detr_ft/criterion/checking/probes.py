@@ -206,6 +206,8 @@ def _equally_matched(matches: Matches, case: Case) -> bool:
 
 def probe_softmax(criterion: SetCriterion, case: Case) -> Iterator[str]:
     """Invariance to an offset of all K+1 logits of a query, which the softmax has, too."""
+    if case.predictions.activation != "softmax":
+        return
     predictions = replace(case.predictions, logits=case.predictions.logits.detach() + 1.5)
     matches = criterion.matcher(case.predictions, case.targets)
     for loss in criterion.losses:
