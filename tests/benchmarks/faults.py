@@ -188,6 +188,8 @@ def damage_newest_checkpoint(disturbed: Disturbed) -> bool:
 def damage_log(disturbed: Disturbed) -> bool:
     """Add half a row and bytes that are no text to the log, as after a power failure."""
     log = disturbed.run / "log.jsonl"
+    if (disturbed.run / "metrics.json").exists():  # a finished run does not read it again
+        return False
     if not log.is_file() or not any((disturbed.run / "checkpoints").glob("step-*")):
         return False
     with log.open("ab") as file:
@@ -310,7 +312,10 @@ def main() -> int:
             workers = seed % 3
             disturbed = prepare(options.out / "disk" / "disturbed", workers, seed)
             problem = disturb(disturbed, small)
-            found = [problem] if problem else differences(alone.run, disturbed.run)
+            try:
+                found = [problem] if problem else differences(alone.run, disturbed.run)
+            except (OSError, ValueError, LookupError) as error:
+                found = [f"the run can't be compared: {error}"]
             total += disturbed.faults
             statuses = ", ".join(f"{status}: {count}" for status, count in sorted(disturbed.statuses.items()))
             result = "; ".join(found) or "equal, bit for bit"
