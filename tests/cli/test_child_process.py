@@ -116,6 +116,7 @@ def test_a_term_that_ends_the_process_fails_its_check(recipe: Path) -> None:
     assert "recipe.yaml: its check ended with status 0 before it was complete. It runs term.py." in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_check_of_an_endless_term(recipe: Path) -> None:
     Path("term.py").write_text(TERM.format(body="open(str(os.getpid()), 'w').close()\n        while True: pass"))
     command = [sys.executable, "-m", "detr_ft", "check", "recipe.yaml"]

@@ -90,6 +90,7 @@ def test_the_lock_of_a_start_that_failed_leaves_nothing(tiny_checkpoint: Path, t
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_killed_run_is_no_file_of_a_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The folder is empty without it, for a new run and for one that is resumed before its first checkpoint."""
     for resume in (False, True):

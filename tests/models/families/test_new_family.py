@@ -66,7 +66,7 @@ def test_rows_and_boxes_come_from_the_recorded_layers(checkpoint: Path) -> None:
 
 def test_a_criterion_of_another_activation_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     model, _ = load_model(str(checkpoint))
-    message = r"CrossEntropyLoss is for softmax scores, but the model has sigmoid scores\. Use a term"
+    message = r"CrossEntropyLoss is for softmax scores, but the model has sigmoid scores\. Use SigmoidFocalLoss"
     with pytest.raises(CriterionError, match=message):
         attach_criterion(model, detr_criterion())
     values = {
