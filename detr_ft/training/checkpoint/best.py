@@ -40,7 +40,7 @@ def check_best(run: RunDirectory, checkpoint: Path, settings: TrainSettings) -> 
     if best is None:
         return
     folder = run.path / BEST_CHECKPOINT
-    fault = _fault(folder, best.step, resumed_at=progress.step)
+    fault = _fault(folder, best.step, evaluated=progress.evaluated)
     if fault and settings.load_best_model_at_end:
         raise InputError(f"{folder}: {fault}. {_REMEDY}")
     if fault:
@@ -56,11 +56,11 @@ def load_best(model: nn.Module, run: RunDirectory, step: int) -> None:
     load_saved(model, folder)
 
 
-def _fault(folder: Path, step: int, resumed_at: int | None = None) -> str:
+def _fault(folder: Path, step: int, evaluated: int | None = None) -> str:
     """Return why a folder has not the model of a step; empty if it has.
 
-    It may have that of a step which the run, resumed at an earlier one, repeats. Earlier versions recorded neither step nor
-    digests.
+    It may have that of an evaluation after the one of step `evaluated`, the last before a checkpoint: the resumed run
+    repeats it. Earlier versions recorded neither step nor digests.
     """
     if not folder.is_dir():
         return f"is missing, and the best evaluation was at step {step}"
@@ -71,7 +71,7 @@ def _fault(folder: Path, step: int, resumed_at: int | None = None) -> str:
     if fault:
         return fault
     own = read_state(folder).get("step")
-    is_repeated = resumed_at is not None and isinstance(own, int) and own > resumed_at
+    is_repeated = evaluated is not None and isinstance(own, int) and own > evaluated
     if own == step or is_repeated:
         return ""
     return f"has the model of step {own}, and the best evaluation was at step {step}"

@@ -147,6 +147,26 @@ def test_a_best_model_is_replaced_after_a_checkpoint_of_its_step(tiny_checkpoint
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"best", "step-6", "step-7"}
 
 
+@pytest.mark.parametrize("is_restored", [True, False])
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_a_run_whose_last_evaluation_was_the_best_is_resumed(
+    tiny_checkpoint: Path, tmp_path: Path, is_restored: bool, epochs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its newest checkpoint is from before that evaluation, which the resumed run repeats."""
+    run, settings = tmp_path / "run", SETTINGS | {"load_best_model_at_end": is_restored}
+    trainer = make_trainer(tiny_checkpoint, run, **settings)
+    with_maps(trainer, [0.1, 0.2, 0.3])
+    train_until_saved(trainer)
+    assert json.loads((run / "checkpoints/best/state.json").read_text()) == {"step": 9}
+    with caplog.at_level(logging.WARNING):
+        again = make_trainer(
+            tiny_checkpoint, run, checkpoint=run / "checkpoints/step-9", **settings | {"num_train_epochs": epochs}
+        )
+    assert "checkpoints/best" not in caplog.text
+    with_maps(again, [0.3, 0.1, 0.3])
+    assert again.train().metrics["map"] == (0.3 if is_restored or epochs == 3 else 0.1)
+
+
 @pytest.mark.parametrize("folder", ["checkpoints/best", "raw"])
 def test_a_model_that_is_replaced_is_the_old_or_the_new_one_as_a_whole(
     tiny_checkpoint: Path, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
